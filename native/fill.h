@@ -1,0 +1,10 @@
+/* Putting content into pages that are BUSY and owned. */
+#ifndef VRANGE_FILL_H
+#define VRANGE_FILL_H
+
+#include "range.h"
+
+int fill_zero(char *address, size_t bytes);
+int fill_parts(char *address, const vrange_part *parts, size_t count);
+
+#endif

@@ -1,0 +1,64 @@
+/* What a fork does to volatile memory, and how it is mended before any Python runs in the child.
+ *
+ * The child inherits the mappings but not their registration with userfaultfd: a page that is missing
+ * would read as zeros there, and an ioctl on the inherited descriptor would fill the parent's memory.
+ * So the child handler opens a descriptor of its own and registers every arena with it. The thread of
+ * the reserve does not exist in the child; the first store there starts one. */
+#include "fork.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "arena.h"
+#include "os.h"
+#include "reserve.h"
+#include "rung.h"
+
+static struct {
+    _Atomic int inside;
+    _Atomic bool closed;
+} gate;
+
+void gate_enter(void) {
+    for (;;) {
+        atomic_fetch_add(&gate.inside, 1);
+        if (!atomic_load(&gate.closed)) return;
+        atomic_fetch_sub(&gate.inside, 1);
+        while (atomic_load(&gate.closed)) os_sleep_ns(20000);
+    }
+}
+
+void gate_leave(void) { atomic_fetch_sub(&gate.inside, 1); }
+
+static void before_fork(void) {
+    while (atomic_exchange(&gate.closed, true)) os_sleep_ns(20000); /* another thread forks too */
+    while (atomic_load(&gate.inside)) os_yield();
+}
+
+static void after_fork_in_parent(void) { atomic_store(&gate.closed, false); }
+
+static void after_fork_in_child(void) {
+    reserve_forget_thread();
+    int result = rung_reopen();
+    if (result == 0) result = arenas_register_again(rung_userfault());
+    if (result < 0) {
+        /* Going on would hand out zeros for what was purged. */
+        static const char message[] =
+            "vrange: userfaultfd can't be opened again after fork; purged content could not be told "
+            "from zeros in this child\n";
+        if (write(STDERR_FILENO, message, sizeof message - 1) < 0) {
+        }
+        abort();
+    }
+    atomic_store(&gate.inside, 0);
+    atomic_store(&gate.closed, false);
+}
+
+__attribute__((constructor)) static void watch_forks(void) {
+    /* Fails only without memory, at load time, where nothing of ours would work either. */
+    if (pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0) abort();
+}

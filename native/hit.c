@@ -1,0 +1,220 @@
+/* The extension module vrange._hit: what a cache hit runs, and therefore keeps the GIL.
+ *
+ * Everything else goes through cffi (vrange._native), which gives the GIL up around each call. Both
+ * modules live in one shared library, so that there is one core and one state of it in the process.
+ * Only storing or freeing a large value lets other threads run meanwhile. */
+#include "hit.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LET_OTHERS_RUN_BYTES (1 << 20) /* from here copying takes longer than winning the GIL back */
+#define PARTS_MOST 4096
+
+PyObject *raise_errno(int error, const char *doing) {
+    if (error == -ENOMEM) return PyErr_Format(PyExc_MemoryError, "no memory for %s", doing);
+    errno = -error;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+static PyObject *lease_of_pinned(uint64_t handle, Py_ssize_t bytes, int writable) {
+    void *address = vrange_address(handle);
+    return lease_over(handle, address, bytes, writable);
+}
+
+static PyObject *hit_pin(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    if (count != 2) return PyErr_Format(PyExc_TypeError, "pin(handle, bytes)");
+    uint64_t handle = PyLong_AsUnsignedLongLong(args[0]);
+    Py_ssize_t bytes = PyLong_AsSsize_t(args[1]);
+    if (PyErr_Occurred()) return NULL;
+    int result = vrange_pin_whole(handle);
+    if (result < 0) return raise_errno(result, "a pin");
+    if (result != VRANGE_OK) Py_RETURN_NONE;
+    return lease_of_pinned(handle, bytes, 0);
+}
+
+static PyObject *hit_adopt(PyObject *module, PyObject *args) {
+    (void)module;
+    unsigned long long handle;
+    Py_ssize_t bytes;
+    int writable;
+    if (!PyArg_ParseTuple(args, "Knp", &handle, &bytes, &writable)) return NULL;
+    return lease_of_pinned(handle, bytes, writable);
+}
+
+static PyObject *hit_store(PyObject *module, PyObject *args) {
+    (void)module;
+    unsigned long long arena, cost_ns;
+    unsigned int uses;
+    PyObject *sequence;
+    if (!PyArg_ParseTuple(args, "KO!KI", &arena, &PyTuple_Type, &sequence, &cost_ns, &uses))
+        return NULL;
+    const Py_ssize_t count = PyTuple_Size(sequence);
+    if (count == 0 || count > PARTS_MOST)
+        return PyErr_Format(PyExc_ValueError, "1 to %d parts, not %zd", PARTS_MOST, count);
+    Py_buffer *views = PyMem_Calloc((size_t)count, sizeof *views);
+    vrange_part *parts = PyMem_Calloc((size_t)count, sizeof *parts);
+    PyObject *lease = NULL;
+    Py_ssize_t opened = 0, bytes = 0;
+    if (!views || !parts) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (; opened < count; opened++) {
+        PyObject *part = PyTuple_GetItem(sequence, opened);
+        if (PyObject_GetBuffer(part, &views[opened], PyBUF_SIMPLE) < 0) goto done;
+        parts[opened] = (vrange_part){views[opened].buf, (size_t)views[opened].len};
+        bytes += views[opened].len;
+    }
+    uint64_t handle;
+    int result;
+    if (bytes < LET_OTHERS_RUN_BYTES) {
+        result = vrange_store((vrange_arena *)(uintptr_t)arena, parts, (size_t)count, cost_ns, uses,
+                              &handle);
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        result = vrange_store((vrange_arena *)(uintptr_t)arena, parts, (size_t)count, cost_ns, uses,
+                              &handle);
+        Py_END_ALLOW_THREADS
+    }
+    if (result == VRANGE_OK) lease = lease_of_pinned(handle, bytes, 0);
+    else raise_errno(result, "a value in the arena");
+done:
+    while (opened > 0) PyBuffer_Release(&views[--opened]);
+    PyMem_Free(views);
+    PyMem_Free(parts);
+    return lease;
+}
+
+static PyObject *hit_handle(PyObject *module, PyObject *lease) {
+    (void)module;
+    return PyLong_FromUnsignedLongLong(lease_handle(lease));
+}
+
+/* Small values share a range. Each is a word, its kind and its length, and the bytes themselves. */
+
+#define LENGTH_BITS 24
+#define LENGTH_MOST ((1u << LENGTH_BITS) - 1)
+
+static PyObject *hit_write_packed(PyObject *module, PyObject *args) {
+    (void)module;
+    unsigned long long handle;
+    unsigned int offset, kind;
+    Py_buffer data;
+    if (!PyArg_ParseTuple(args, "KIIy*", &handle, &offset, &kind, &data)) return NULL;
+    if (data.len > (Py_ssize_t)LENGTH_MOST || kind > 0xff) {
+        PyBuffer_Release(&data);
+        return PyErr_Format(PyExc_ValueError, "too large to be packed");
+    }
+    int result = vrange_pin_whole(handle);
+    if (result == VRANGE_OK) {
+        char *at = (char *)vrange_address(handle) + offset;
+        uint32_t head = (uint32_t)data.len | kind << LENGTH_BITS;
+        memcpy(at, &head, sizeof head);
+        memcpy(at + sizeof head, data.buf, (size_t)data.len);
+        vrange_release(handle);
+    }
+    PyBuffer_Release(&data);
+    if (result < 0) return raise_errno(result, "a pin");
+    return PyBool_FromLong(result == VRANGE_OK);
+}
+
+static PyObject *hit_read_packed(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    if (count != 2) return PyErr_Format(PyExc_TypeError, "read_packed(handle, offset)");
+    uint64_t handle = PyLong_AsUnsignedLongLong(args[0]);
+    size_t offset = PyLong_AsSize_t(args[1]);
+    if (PyErr_Occurred()) return NULL;
+    int result = vrange_pin_whole(handle);
+    if (result < 0) return raise_errno(result, "a pin");
+    if (result != VRANGE_OK) Py_RETURN_NONE;
+    const char *at = (const char *)vrange_address(handle) + offset;
+    uint32_t head;
+    memcpy(&head, at, sizeof head);
+    PyObject *value = Py_BuildValue("Iy#", head >> LENGTH_BITS, at + sizeof head,
+                                    (Py_ssize_t)(head & LENGTH_MOST));
+    vrange_release(handle);
+    return value;
+}
+
+static PyObject *hit_forget(PyObject *module, PyObject *args) {
+    (void)module;
+    unsigned long long handle;
+    Py_ssize_t bytes;
+    if (!PyArg_ParseTuple(args, "Kn", &handle, &bytes)) return NULL;
+    uint32_t uses = vrange_uses(handle);
+    if (bytes < LET_OTHERS_RUN_BYTES) {
+        vrange_free(handle);
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        vrange_free(handle);
+        Py_END_ALLOW_THREADS
+    }
+    return PyLong_FromUnsignedLong(uses);
+}
+
+static PyObject *hit_lost(PyObject *module, PyObject *arena) {
+    (void)module;
+    uint64_t handles[64];
+    void *address = PyLong_AsVoidPtr(arena);
+    if (PyErr_Occurred()) return NULL;
+    size_t count = vrange_arena_lost(address, handles, sizeof handles / sizeof *handles);
+    PyObject *list = PyList_New((Py_ssize_t)count);
+    for (size_t i = 0; list && i < count; i++) {
+        PyObject *handle = PyLong_FromUnsignedLongLong(handles[i]);
+        if (!handle) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        PyList_SetItem(list, (Py_ssize_t)i, handle);
+    }
+    return list;
+}
+
+static PyObject *hit_count(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)module;
+    if (count != 2) return PyErr_Format(PyExc_TypeError, "count(account, outcome)");
+    void *account = PyLong_AsVoidPtr(args[0]);
+    long outcome = PyLong_AsLong(args[1]);
+    if (PyErr_Occurred()) return NULL;
+    vrange_account_request(account, (int)outcome);
+    Py_RETURN_NONE;
+}
+
+#define FAST(function) ((PyCFunction)(void (*)(void))(function))
+
+static PyMethodDef functions[] = {
+    {"pin", FAST(hit_pin), METH_FASTCALL,
+     "pin(handle, bytes): a lease over a range that is all there, or None."},
+    {"adopt", hit_adopt, METH_VARARGS,
+     "adopt(handle, bytes, writable): a lease that takes over a pin the caller has."},
+    {"store", hit_store, METH_VARARGS,
+     "store(arena, parts, cost_ns, uses): a lease over a new range filled with the parts."},
+    {"handle", hit_handle, METH_O, "handle(lease): the range under a lease."},
+    {"write_packed", hit_write_packed, METH_VARARGS,
+     "write_packed(handle, offset, kind, data): False where the range is purged or gone."},
+    {"read_packed", FAST(hit_read_packed), METH_FASTCALL,
+     "read_packed(handle, offset): (kind, data), or None where the range is purged or gone."},
+    {"forget", hit_forget, METH_VARARGS,
+     "forget(handle, bytes): frees a range and tells how often it was used, in sixteenths."},
+    {"lost", hit_lost, METH_O,
+     "lost(arena): handles of some ranges that were found purged, each told once."},
+    {"count", FAST(hit_count), METH_FASTCALL, "count(account, outcome): counts a request."},
+    {0}};
+
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT,
+                                        .m_name = "vrange._hit",
+                                        .m_doc = "What a cache hit runs, with the GIL held.",
+                                        .m_size = -1, /* one state a process, as the core has */
+                                        .m_methods = functions};
+
+PyMODINIT_FUNC PyInit__hit(void) {
+    PyObject *module = PyModule_Create(&definition);
+    if (!module || lease_add_type(module) < 0 || hot_add_type(module) < 0) {
+        Py_XDECREF(module);
+        return NULL;
+    }
+    return module;
+}

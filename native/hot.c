@@ -1,0 +1,159 @@
+/* The hot front: a callable that answers from values the cache itself holds.
+ *
+ * A decorated function is called for its hits, so a hit must cost what functools.lru_cache costs.
+ * A Python wrapper with *args costs twice that before it has looked anything up; hence this type,
+ * which makes the key, looks into one dict, and calls Python only where nothing is found. Which
+ * values are in the dict, and for how many bytes, is the cache's business (hot.py). */
+#include "hit.h"
+
+#include <stddef.h>
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *values;       /* dict, key to value */
+    PyObject *miss;         /* called with key, args, kwargs */
+    PyObject *key_function; /* called with the arguments; NULL: the arguments are the key */
+    vrange_account *account;
+    int typed;
+} hot_function;
+
+static PyObject *keyword_mark; /* separates positional from keyword arguments in a key */
+static PyObject *method_type;
+
+static PyObject *make_key(hot_function *self, PyObject *args, PyObject *kwargs) {
+    if (self->key_function) return PyObject_Call(self->key_function, args, kwargs);
+    const Py_ssize_t positional = PyTuple_Size(args);
+    const Py_ssize_t named = kwargs ? PyDict_Size(kwargs) : 0;
+    if (!self->typed && !named) {
+        if (positional == 1) {
+            /* A string or an int equals nothing but its like, so it can stand for its tuple. */
+            PyObject *only = PyTuple_GetItem(args, 0);
+            if (PyUnicode_CheckExact(only) || PyLong_CheckExact(only)) return Py_NewRef(only);
+        }
+        return Py_NewRef(args);
+    }
+    Py_ssize_t size = positional + (named ? 1 + 2 * named : 0);
+    if (self->typed) size += positional + named;
+    PyObject *key = PyTuple_New(size);
+    if (!key) return NULL;
+    Py_ssize_t at = 0, place = 0;
+    PyObject *name, *value;
+    for (Py_ssize_t i = 0; i < positional; i++)
+        PyTuple_SetItem(key, at++, Py_NewRef(PyTuple_GetItem(args, i)));
+    if (named) {
+        PyTuple_SetItem(key, at++, Py_NewRef(keyword_mark));
+        while (PyDict_Next(kwargs, &place, &name, &value)) {
+            PyTuple_SetItem(key, at++, Py_NewRef(name));
+            PyTuple_SetItem(key, at++, Py_NewRef(value));
+        }
+    }
+    if (self->typed) {
+        for (Py_ssize_t i = 0; i < positional; i++)
+            PyTuple_SetItem(key, at++, Py_NewRef((PyObject *)Py_TYPE(PyTuple_GetItem(args, i))));
+        for (place = 0; named && PyDict_Next(kwargs, &place, &name, &value);)
+            PyTuple_SetItem(key, at++, Py_NewRef((PyObject *)Py_TYPE(value)));
+    }
+    return key;
+}
+
+static PyObject *hot_call(PyObject *object, PyObject *args, PyObject *kwargs) {
+    hot_function *self = (hot_function *)object;
+    PyObject *key = make_key(self, args, kwargs);
+    if (!key) return NULL;
+    PyObject *value = PyDict_GetItemWithError(self->values, key);
+    if (value) {
+        Py_INCREF(value);
+        vrange_account_request(self->account, VRANGE_REQUEST_HOT);
+    } else if (!PyErr_Occurred()) {
+        value = PyObject_CallFunctionObjArgs(self->miss, key, args, kwargs ? kwargs : Py_None, NULL);
+    }
+    Py_DECREF(key);
+    return value;
+}
+
+static PyObject *hot_make_key(PyObject *object, PyObject *arguments) {
+    PyObject *args, *kwargs;
+    if (!PyArg_ParseTuple(arguments, "O!O!", &PyTuple_Type, &args, &PyDict_Type, &kwargs))
+        return NULL;
+    return make_key((hot_function *)object, args, kwargs);
+}
+
+static PyObject *hot_descr_get(PyObject *object, PyObject *instance, PyObject *owner) {
+    (void)owner;
+    if (!instance || instance == Py_None) return Py_NewRef(object);
+    return PyObject_CallFunctionObjArgs(method_type, object, instance, NULL);
+}
+
+static PyObject *hot_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"values", "miss", "account", "key", "typed", NULL};
+    PyObject *values, *miss, *key = Py_None;
+    unsigned long long account;
+    int typed = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OK|Op", names, &PyDict_Type, &values, &miss,
+                                     &account, &key, &typed))
+        return NULL;
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    hot_function *self = (hot_function *)allocate(type, 0);
+    if (!self) return NULL;
+    self->values = Py_NewRef(values);
+    self->miss = Py_NewRef(miss);
+    self->key_function = key == Py_None ? NULL : Py_NewRef(key);
+    self->account = (vrange_account *)(uintptr_t)account;
+    self->typed = typed;
+    return (PyObject *)self;
+}
+
+static int hot_traverse(PyObject *object, visitproc visit, void *arg) {
+    hot_function *self = (hot_function *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->values);
+    Py_VISIT(self->miss);
+    Py_VISIT(self->key_function);
+    return 0;
+}
+
+static int hot_clear(PyObject *object) {
+    hot_function *self = (hot_function *)object;
+    Py_CLEAR(self->values);
+    Py_CLEAR(self->miss);
+    Py_CLEAR(self->key_function);
+    return 0;
+}
+
+static void hot_dealloc(PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    hot_clear(object);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+int hot_add_type(PyObject *module) {
+    static PyMethodDef methods[] = {
+        {"make_key", hot_make_key, METH_VARARGS,
+         "make_key(args, kwargs): the key under which a call is cached."},
+        {0}};
+    static PyType_Slot slots[] = {
+        {Py_tp_doc, "HotFunction(values, miss, account, key=None, typed=False)\n\n"
+                    "Calls answer from the dict `values`, or by miss(key, args, kwargs)."},
+        {Py_tp_new, hot_new},
+        {Py_tp_dealloc, hot_dealloc},
+        {Py_tp_traverse, hot_traverse},
+        {Py_tp_clear, hot_clear},
+        {Py_tp_call, hot_call},
+        {Py_tp_descr_get, hot_descr_get},
+        {Py_tp_methods, methods},
+        {0, NULL}};
+    static PyType_Spec spec = {
+        .name = "vrange._hit.HotFunction",
+        .basicsize = sizeof(hot_function),
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+        .slots = slots};
+    PyObject *types = PyImport_ImportModule("types");
+    method_type = types ? PyObject_GetAttrString(types, "MethodType") : NULL;
+    Py_XDECREF(types);
+    keyword_mark = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
+    PyObject *type = PyType_FromSpec(&spec);
+    if (!method_type || !keyword_mark || !type) return -1;
+    return PyModule_AddObject(module, "HotFunction", type);
+}

@@ -1,0 +1,229 @@
+/* The only file that makes system calls.
+ *
+ * Everything the core asks of Linux is here under a name that says what for, so that the rest reads
+ * without a man page at hand and a port has one file to write. Traps of single calls are told where
+ * they are met. */
+#define _GNU_SOURCE
+#include "os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Newer than some headers we build against. */
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT 21
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+#ifndef SYS_process_madvise
+#define SYS_process_madvise 440
+#endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+
+size_t os_page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+
+uint64_t os_now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now); /* can't fail with this clock and a valid address */
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+void os_sleep_ns(uint64_t nanoseconds) {
+    struct timespec span = {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)};
+    nanosleep(&span, NULL); /* woken early by a signal: every caller looks again by itself */
+}
+
+void os_yield(void) { sched_yield(); }
+
+void *os_reserve(size_t bytes) {
+    void *address = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return address == MAP_FAILED ? NULL : address;
+}
+
+int os_commit(void *address, size_t bytes) {
+    if (mprotect(address, bytes, PROT_READ | PROT_WRITE) < 0) return -errno;
+    /* With THP=always a huge page would be split by the first partial MADV_FREE (187 us) and would
+     * be discarded or kept as a whole. EINVAL: a kernel without huge pages, where nothing is lost. */
+    if (madvise(address, bytes, MADV_NOHUGEPAGE) < 0 && errno != EINVAL) return -errno;
+    return 0;
+}
+
+int os_unreserve(void *address, size_t bytes) { return munmap(address, bytes) < 0 ? -errno : 0; }
+
+void *os_map(size_t bytes) {
+    void *address =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return address == MAP_FAILED ? NULL : address;
+}
+
+static int advise(void *address, size_t bytes, int advice) {
+    while (madvise(address, bytes, advice) < 0) {
+        if (errno != EINTR && errno != EAGAIN) return -errno;
+    }
+    return 0;
+}
+
+int os_lazyfree(void *address, size_t bytes) { return advise(address, bytes, MADV_FREE); }
+
+int os_lazyfree_many(const struct iovec *spans, size_t count) {
+    /* One call for the batch spares a TLB shoot-down a range. Kernels before 6.13 refuse MADV_FREE
+     * here, even on oneself, and a process that may not open a pidfd on itself has no use for it. */
+    enum { UNTRIED, WORKS, REFUSED };
+    static _Thread_local int batch = UNTRIED;
+    if (batch != REFUSED) {
+        int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+        if (self >= 0) {
+            size_t total = 0;
+            for (size_t i = 0; i < count; i++) total += spans[i].iov_len;
+            ssize_t done = syscall(SYS_process_madvise, self, spans, count, MADV_FREE, 0);
+            close(self);
+            if (done >= 0 && (size_t)done == total) {
+                batch = WORKS;
+                return 0;
+            }
+        }
+        if (batch == UNTRIED) batch = REFUSED;
+    }
+    int worst = 0;
+    for (size_t i = 0; i < count; i++) {
+        int result = os_lazyfree(spans[i].iov_base, spans[i].iov_len);
+        if (result < 0) worst = result;
+    }
+    return worst;
+}
+
+int os_populate(void *address, size_t bytes) { return advise(address, bytes, MADV_POPULATE_WRITE); }
+
+int os_discard(void *address, size_t bytes) { return advise(address, bytes, MADV_DONTNEED); }
+
+int os_pageout(void *address, size_t bytes) { return advise(address, bytes, MADV_PAGEOUT); }
+
+int os_residency(void *address, size_t bytes, unsigned char *pages) {
+    while (mincore(address, bytes, pages) < 0) {
+        if (errno != EAGAIN) return -errno;
+    }
+    size_t count = (bytes + os_page_bytes() - 1) / os_page_bytes();
+    for (size_t i = 0; i < count; i++) pages[i] &= 1; /* the other bits are reserved */
+    return 0;
+}
+
+bool os_is_resident(void *address) {
+    unsigned char page = 0;
+    return os_residency(address, 1, &page) == 0 && page;
+}
+
+int os_userfault_open(int *descriptor) {
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+    if (fd < 0) return -errno;
+    struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_SIGBUS};
+    if (ioctl(fd, UFFDIO_API, &api) < 0) {
+        int error = errno;
+        close(fd);
+        return -error;
+    }
+    *descriptor = fd;
+    return 0;
+}
+
+int os_userfault_register(int descriptor, void *address, size_t bytes) {
+    struct uffdio_register request = {
+        .range = {.start = (uintptr_t)address, .len = bytes}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+    return ioctl(descriptor, UFFDIO_REGISTER, &request) < 0 ? -errno : 0;
+}
+
+int os_userfault_copy(int descriptor, void *to, const void *from, size_t bytes) {
+    const size_t page = os_page_bytes();
+    size_t done = 0;
+    while (done < bytes) {
+        struct uffdio_copy request = {.dst = (uintptr_t)to + done,
+                                      .src = (uintptr_t)from + done,
+                                      .len = bytes - done};
+        if (ioctl(descriptor, UFFDIO_COPY, &request) == 0) return 0;
+        int error = errno;
+        /* The field holds the bytes done before the error, or minus the error itself. */
+        if (request.copy > 0) done += (size_t)request.copy;
+        if (error == EAGAIN || error == EINTR) continue;
+        if (error != EEXIST) return -error;
+        /* A page that is there already keeps its content, and COPY would not dirty it again. */
+        memcpy((char *)to + done, (const char *)from + done, page);
+        done += page;
+    }
+    return 0;
+}
+
+int os_userfault_zero(int descriptor, void *address, size_t bytes) {
+    const size_t page = os_page_bytes();
+    size_t done = 0;
+    while (done < bytes) {
+        struct uffdio_zeropage request = {
+            .range = {.start = (uintptr_t)address + done, .len = bytes - done}};
+        if (ioctl(descriptor, UFFDIO_ZEROPAGE, &request) == 0) return 0;
+        int error = errno;
+        if (request.zeropage > 0) done += (size_t)request.zeropage;
+        if (error == EAGAIN || error == EINTR) continue;
+        if (error != EEXIST) return -error;
+        done += page; /* present: what it holds is not ours to clear */
+    }
+    return 0;
+}
+
+int os_open_to_read(const char *path, int *descriptor) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return -errno;
+    *descriptor = fd;
+    return 0;
+}
+
+int os_read_number(int descriptor, uint64_t *value) {
+    char text[32];
+    ssize_t length = pread(descriptor, text, sizeof text - 1, 0);
+    if (length < 0) return -errno;
+    uint64_t number = 0;
+    ssize_t i = 0;
+    for (; i < length && text[i] >= '0' && text[i] <= '9'; i++)
+        number = number * 10 + (uint64_t)(text[i] - '0');
+    if (i == 0) return -EINVAL;
+    *value = number;
+    return 0;
+}
+
+static bool meminfo_field(const char *text, const char *field, uint64_t *bytes) {
+    const char *at = strstr(text, field);
+    if (!at) return false;
+    *bytes = strtoull(at + strlen(field), NULL, 10) * 1024;
+    return true;
+}
+
+int os_machine_usage(uint64_t *usage, uint64_t *total) {
+    char text[2048];
+    int file = -1;
+    int result = os_open_to_read("/proc/meminfo", &file);
+    if (result < 0) return result;
+    ssize_t length = read(file, text, sizeof text - 1);
+    if (length < 0) result = -errno;
+    close(file);
+    if (result < 0) return result;
+    text[length] = 0;
+    uint64_t available;
+    if (!meminfo_field(text, "MemTotal:", total) || !meminfo_field(text, "MemAvailable:", &available))
+        return -EINVAL;
+    *usage = *total - available;
+    return 0;
+}
+
+void os_close(int descriptor) { close(descriptor); }

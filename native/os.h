@@ -1,0 +1,46 @@
+/* Every system call of the core, one function each. Nothing here knows what a range is.
+ *
+ * A function that can fail returns 0 or a negative errno; EINTR and EAGAIN are dealt with inside. */
+#ifndef VRANGE_OS_H
+#define VRANGE_OS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+size_t os_page_bytes(void);
+uint64_t os_now_ns(void);
+void os_sleep_ns(uint64_t nanoseconds);
+void os_yield(void);
+
+/* Address space without memory behind it: inaccessible, not counted by overcommit. NULL: refused. */
+void *os_reserve(size_t bytes);
+int os_commit(void *address, size_t bytes);
+int os_unreserve(void *address, size_t bytes);
+
+/* Zeroed memory for bookkeeping, outside every arena. */
+void *os_map(size_t bytes);
+
+int os_lazyfree(void *address, size_t bytes);
+int os_lazyfree_many(const struct iovec *spans, size_t count);
+int os_populate(void *address, size_t bytes);
+int os_discard(void *address, size_t bytes);
+int os_pageout(void *address, size_t bytes);
+
+/* One byte a page, 1 where memory is behind it. A hint: it may change before the caller looks. */
+int os_residency(void *address, size_t bytes, unsigned char *pages);
+bool os_is_resident(void *address);
+
+int os_userfault_open(int *descriptor);
+int os_userfault_register(int descriptor, void *address, size_t bytes);
+int os_userfault_copy(int descriptor, void *to, const void *from, size_t bytes);
+int os_userfault_zero(int descriptor, void *address, size_t bytes);
+
+int os_open_to_read(const char *path, int *descriptor);
+int os_read_number(int descriptor, uint64_t *value);
+/* Used and all memory of the machine, what could be freed at once counted as unused. */
+int os_machine_usage(uint64_t *usage, uint64_t *total);
+void os_close(int descriptor);
+
+#endif

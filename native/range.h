@@ -1,0 +1,89 @@
+/* What the files of the core know of a range: its descriptor, and the word that is its state.
+ *
+ * All of a range's state that may change under another thread's eyes is one 64-bit word, so that a
+ * pin or a release of resident content is one compare-and-swap:
+ *
+ *     bits  0-2   state      3 partial   4 lost   5 doomed
+ *     bits  8-31  pins
+ *     bits 32-59  generation: a handle with another one is of a range that is gone
+ *
+ *          release              offer                 the kernel takes a page
+ *  PINNED ---------> RESIDENT ---------> OFFERED ------------------------------> PURGED
+ *    ^    <---------  (idle)               |  pin: found whole                      |
+ *    |      pin                            |                                        |
+ *    +-------------------------------------+        pin: told, accessible, "lost"   |
+ *    +------------------------------------------------------------------------------+
+ *
+ * PINNED is RESIDENT with pins. BUSY is held by the one thread that is in a system call on the range;
+ * it comes only from a state without pins. "lost" is sticky until vrange_refilled. */
+#ifndef VRANGE_RANGE_H
+#define VRANGE_RANGE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vrange.h"
+
+enum { FREE, RESIDENT, OFFERED, PURGED, BUSY };
+
+#define WORD_STATE 0x7ull
+#define WORD_PARTIAL 0x8ull
+#define WORD_LOST 0x10ull
+#define WORD_DOOMED 0x20ull /* to be freed when its last pin goes */
+#define WORD_PIN (1ull << 8)
+#define WORD_PINS (0xffffffull << 8)
+#define WORD_GENERATION (0xfffffffull << 32)
+
+static inline uint64_t word_state(uint64_t word) { return word & WORD_STATE; }
+static inline uint64_t word_pins(uint64_t word) { return (word & WORD_PINS) >> 8; }
+
+typedef struct range {
+    _Atomic uint64_t word;
+    struct vrange_arena *_Atomic arena; /* NULL: on nobody's hands */
+    uint32_t index; /* its own place in the table */
+    uint32_t first_page;
+    uint32_t pages;
+    uint32_t below, above;               /* neighbours in address order, 0: none (arena.c) */
+    uint32_t list_previous, list_next;   /* an arena's free list or its list of lost ranges */
+    bool listed;                         /* on the latter; under the arena's lock */
+    _Atomic uint32_t uses;               /* fixed point, as of `epoch` (value.h) */
+    _Atomic uint32_t epoch;
+    float cost_ns;                       /* what producing the content again would take */
+    _Atomic uint64_t released_ns;        /* when it became volatile, or when its loss was told */
+    uint64_t *lost_pages;                /* partial: a bit a page; NULL: all of it */
+    uint64_t *sentinel_words;            /* sentinel rung: each page's first word, kept aside */
+} range;
+
+#define TABLE_CHUNK 4096u
+
+/* The table of all descriptors. They are recycled and never unmapped, so that looking at a stale
+ * handle is always safe. */
+range *table_at(uint32_t index);
+uint32_t table_count(void); /* every index is below it */
+range *table_take(void);    /* NULL: no memory. word is FREE, the generation is kept */
+void table_give(range *r);
+
+static inline uint64_t range_handle(const range *r, uint64_t word) {
+    return (word & WORD_GENERATION) | r->index;
+}
+
+char *range_address(const range *r);
+size_t range_bytes(const range *r);
+
+/* For the thread of the reserve. range_offer_begin takes an idle range (BUSY); range_offer_end makes
+ * it offered, or idle again where the kernel refused. */
+bool range_offer_begin(range *r, uint64_t generation);
+void range_offer_end(range *r, bool offered);
+
+/* Looks whether an offered range lost something, and if so discards the rest and lists it.
+ * True: it did. */
+bool range_collect(range *r, uint64_t generation);
+
+/* Discards a volatile range by the runtime's own decision and lists it. False: not volatile. */
+bool range_shed(range *r, uint64_t generation);
+
+/* Frees a range if it is this arena's, or dooms it while it is pinned. */
+void range_abandon(range *r, struct vrange_arena *arena);
+
+#endif

@@ -1,0 +1,27 @@
+/* Choosing the least valuable ranges. */
+#ifndef VRANGE_RANK_H
+#define VRANGE_RANK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "range.h"
+
+typedef struct {
+    uint32_t index;
+    float value;
+    uint64_t generation;
+    uint64_t released_ns;
+} candidate;
+
+typedef struct {
+    candidate *items; /* the least valuable first; of equals the longest released */
+    size_t count;
+    size_t capacity;
+} ranking;
+
+/* Ranks enough unpinned ranges to cover `bytes`, of one arena or (NULL) of all; offered ones only if
+ * asked for. Without memory it ranks fewer. */
+void rank_least(ranking *out, struct vrange_arena *arena, bool with_offered, uint64_t bytes);
+
+#endif

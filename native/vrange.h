@@ -1,0 +1,231 @@
+/* vrange: volatile ranges of memory for one process. This header is the whole C interface.
+ *
+ * A range is a page-aligned piece of an arena. Pinned, it is ordinary memory. Volatile, nobody holds
+ * it and its content may go: the kernel takes its pages when somebody else needs them. Pinning it
+ * again tells whether anything went ("purged"), and goes on telling until the owner says "refilled".
+ * That is what vrange(2) promised in 2013 (https://lwn.net/Articles/542504/).
+ *
+ * Every call is safe from any thread, and in the child of a fork. A handle carries a generation, so a
+ * call on a range that was freed answers VRANGE_GONE; it never reaches somebody else's range.
+ * Calls return a VRANGE_ value, or a negative errno.
+ *
+ * Between the two `cffi:` marks stand plain declarations only: the Python side is built from them.
+ */
+#ifndef VRANGE_H
+#define VRANGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* cffi: begin */
+
+#define VRANGE_OK 0
+#define VRANGE_PURGED 1 /* the kernel took at least one page */
+#define VRANGE_GONE 2   /* freed, or never was */
+#define VRANGE_HELD 3   /* pinned: it can't be discarded now */
+
+/* ---- the rungs: which mechanism this machine allows (rung.c) ---------------------------------- */
+
+#define VRANGE_RUNG_EAGER 1    /* the runtime discards by itself, watching usage against the limit */
+#define VRANGE_RUNG_SENTINEL 2 /* MADV_FREE; a lost page is found by a word kept aside */
+#define VRANGE_RUNG_REFAULT 3  /* MADV_FREE and userfaultfd: a lost page answers EFAULT or SIGBUS */
+
+/* The rung in use: the highest that works here, or the one VRANGE_RUNG names in the environment.
+ * Decided once a process, by trying. 0: the name in VRANGE_RUNG is none, or not to be had. */
+int vrange_rung(void);
+
+/* Why a rung is not in use, in words for a person; NULL for the rung that is and those below it. */
+const char *vrange_rung_refusal(int rung);
+
+/* ---- accounts: what is counted, under which name (stats.c) ------------------------------------ */
+
+#define VRANGE_KIND_ARENA 0
+#define VRANGE_KIND_CACHE 1
+#define VRANGE_KIND_ARRAY 2
+#define VRANGE_KIND_STACK 3
+#define VRANGE_KIND_HEAP 4
+#define VRANGE_KINDS 5
+
+#define VRANGE_NAME_BYTES 64
+
+/* Requests of a cache, by outcome. */
+#define VRANGE_REQUEST_HOT 0      /* answered from values the cache itself holds */
+#define VRANGE_REQUEST_RESIDENT 1 /* pinned, all there */
+#define VRANGE_REQUEST_PURGED 2   /* was cached; the kernel took it */
+#define VRANGE_REQUEST_MISS 3     /* never cached, expired, or let go by the cache itself */
+#define VRANGE_REQUESTS 4
+
+typedef struct vrange_account vrange_account;
+
+typedef struct {
+    char name[VRANGE_NAME_BYTES];
+    int kind;
+    uint64_t ranges;
+    uint64_t reserved_bytes;  /* address space */
+    uint64_t pinned_bytes;    /* in use: the kernel may not take them */
+    uint64_t idle_bytes;      /* volatile, the kernel not told yet */
+    uint64_t offered_bytes;   /* volatile, the kernel told */
+    uint64_t purged_bytes;    /* volatile, lost, not yet freed or refilled */
+    uint64_t hot_bytes;       /* told by the cache: held for hits at the speed of a dict */
+    uint64_t purged_total;    /* bytes ever lost to the kernel */
+    uint64_t shed_total;      /* bytes ever let go by the runtime itself */
+    uint64_t requests[VRANGE_REQUESTS];
+    uint64_t regenerated;     /* values computed again or for the first time */
+    uint64_t regenerate_ns;   /* and the time that took */
+} vrange_account_counters;
+
+/* Opens an account; the name is cut at VRANGE_NAME_BYTES - 1 bytes. NULL only without memory. */
+vrange_account *vrange_account_open(const char *name, int kind);
+void vrange_account_close(vrange_account *account);
+void vrange_account_read(vrange_account *account, vrange_account_counters *out);
+void vrange_account_request(vrange_account *account, int outcome);
+void vrange_account_regenerated(vrange_account *account, uint64_t nanoseconds);
+void vrange_account_set_hot(vrange_account *account, uint64_t bytes);
+
+/* Copies up to `capacity` open accounts; returns how many there are. */
+size_t vrange_accounts_read(vrange_account_counters *out, size_t capacity);
+
+/* ---- latency histograms (stats.c) ------------------------------------------------------------- */
+
+/* Log-spaced, eight buckets an octave: a bucket's middle is within 6.3 % of what fell into it.
+ * Bucket b < 8 counts b ns; bucket 8 + 8 * octave + eighth starts at (8 + eighth) << octave ns. */
+#define VRANGE_BUCKETS 304
+
+#define VRANGE_FREE_RELEASED 0        /* time-to-free: what the releasing caller waited */
+#define VRANGE_FREE_OFFERED 1         /* time-to-free: from release until the kernel could take it */
+#define VRANGE_REALLOCATE_RESIDENT 2  /* time-to-reallocate: pinned, all there */
+#define VRANGE_REALLOCATE_PURGED 3    /* time-to-reallocate: lost, until refilled */
+#define VRANGE_LATENCIES 4
+
+typedef struct {
+    uint64_t count;
+    uint64_t sum_ns;
+    uint64_t buckets[VRANGE_BUCKETS];
+} vrange_histogram;
+
+void vrange_latency_record(int kind, int latency, uint64_t nanoseconds);
+void vrange_latency_read(int kind, int latency, vrange_histogram *out);
+uint64_t vrange_bucket_floor_ns(size_t bucket);
+
+/* ---- arenas (arena.c) ------------------------------------------------------------------------- */
+
+typedef struct vrange_arena vrange_arena;
+
+/* Reserves address space for ranges and commits none of it. -ENOMEM where the address space, an
+ * RLIMIT_AS or the machine refuses; -EINVAL for zero bytes. The account must outlive the arena. */
+int vrange_arena_open(size_t bytes, vrange_account *account, vrange_arena **out);
+
+/* Frees what is volatile; what is pinned stays readable until its last pin goes, and the address
+ * space goes with it. Every handle of the arena answers VRANGE_GONE from now on. */
+void vrange_arena_close(vrange_arena *arena);
+
+/* Discards volatile ranges, the least valuable first, until `bytes` are gone or none is left.
+ * Returns the bytes that went. The ranges are purged, and are listed by vrange_arena_lost. */
+uint64_t vrange_arena_shed(vrange_arena *arena, uint64_t bytes);
+
+/* How often uses were halved so far: by this, uses kept outside of the arena are aged. */
+uint32_t vrange_arena_epoch(vrange_arena *arena);
+
+/* Takes up to `capacity` handles off the list of ranges found purged while nobody held them. */
+size_t vrange_arena_lost(vrange_arena *arena, uint64_t *handles, size_t capacity);
+
+/* ---- ranges (range.c) ------------------------------------------------------------------------- */
+
+#define VRANGE_STATE_FREED 0
+#define VRANGE_STATE_PINNED 1
+#define VRANGE_STATE_IDLE 2
+#define VRANGE_STATE_OFFERED 3
+#define VRANGE_STATE_PURGED 4
+
+typedef struct {
+    int state;
+    int lost;       /* purged and not yet refilled, whether pinned or not */
+    uint32_t pins;
+    void *address;
+    size_t bytes;   /* a multiple of the page */
+    size_t resident_bytes;
+} vrange_range_info;
+
+typedef struct {
+    const void *data;
+    size_t bytes;
+} vrange_part;
+
+typedef struct {
+    size_t offset;
+    size_t bytes;
+} vrange_block;
+
+/* A zeroed range, pinned once. -ENOMEM: the arena is full or the memory is not to be had. */
+int vrange_allocate(vrange_arena *arena, size_t bytes, uint64_t *handle);
+
+/* A range filled with the parts one after another, pinned once. `cost_ns` is what producing them
+ * again would take and `uses` how often they were asked for before, in sixteenths, as vrange_uses
+ * tells it: both steer what goes first. */
+int vrange_store(vrange_arena *arena, const vrange_part *parts, size_t count, uint64_t cost_ns,
+                 uint32_t uses, uint64_t *handle);
+
+/* Adds a pin. VRANGE_OK: all there. VRANGE_PURGED: pinned and accessible all the same, lost blocks
+ * read as zeros and vrange_lost_blocks lists them. On an error nothing is pinned. */
+int vrange_pin(uint64_t handle);
+
+/* Adds a pin only if all is there; VRANGE_PURGED leaves the range volatile and discards its rest. */
+int vrange_pin_whole(uint64_t handle);
+
+/* Drops a pin. With the last one the range is volatile: idle at once, no system call. */
+int vrange_release(uint64_t handle);
+
+/* What is lost when the kernel takes a page: the whole range (default), or that page (partial). */
+int vrange_set_partial(uint64_t handle, int partial);
+
+/* The content is back: pins and state stop saying purged. Only while pinned (-EBUSY otherwise). */
+int vrange_refilled(uint64_t handle);
+
+/* Makes the kernel take a volatile range now. VRANGE_HELD while pinned. */
+int vrange_discard(uint64_t handle);
+
+/* Frees the range: at once, or when its last pin goes. The handle is VRANGE_GONE from now on. */
+int vrange_free(uint64_t handle);
+
+int vrange_range_read(uint64_t handle, vrange_range_info *out);
+
+/* Where the range lies; NULL where it is gone. Only a caller with a pin may look there. */
+void *vrange_address(uint64_t handle);
+
+/* How often the range was asked for, in sixteenths and aged; 0 where it is gone. */
+uint32_t vrange_uses(uint64_t handle);
+
+/* The lost blocks of a purged range, neighbours joined; returns how many there are. */
+int64_t vrange_lost_blocks(uint64_t handle, vrange_block *out, size_t capacity);
+
+/* ---- the reserve (reserve.c) ------------------------------------------------------------------ */
+
+typedef struct {
+    int running;
+    uint64_t bytes;       /* how much is kept offered */
+    uint64_t tick_ns;
+    uint64_t offered_bytes;
+    uint64_t idle_bytes;
+    uint64_t ticks;
+    uint64_t offers;      /* ranges ever offered */
+    uint64_t losses;      /* ranges the thread itself found purged */
+    uint64_t rankings;    /* passes over the idle ranges, to order them by value */
+    uint64_t busy_ns;     /* time spent outside sleep */
+} vrange_reserve_info;
+
+/* Starts the thread if need be and sets how much it keeps offered and how often it looks.
+ * `limit_bytes` is the memory limit it defends on the eager rung; `usage_path` the file that tells
+ * the usage against it (NULL: the machine's). -errno where no thread can be had: then every range is
+ * offered at release. */
+int vrange_reserve_start(uint64_t bytes, uint64_t tick_ns, uint64_t limit_bytes,
+                         const char *usage_path);
+void vrange_reserve_stop(void);
+void vrange_reserve_read(vrange_reserve_info *out);
+
+/* ---- the process ------------------------------------------------------------------------------ */
+
+size_t vrange_page_bytes(void);
+
+/* cffi: end */
+
+#endif
