@@ -1,0 +1,450 @@
+"""What memory this process may use, by its cgroups, and cgroups made to try that out.
+
+The limit that ends a process is rarely the machine's: it is that of its cgroup or of any cgroup
+around it. So the limit here is the tightest on the way up, and usage is that of the cgroup which
+has it, for that is the figure that meets the limit. Where no cgroup has one, it is the machine's.
+
+Both versions of cgroups are read, and both at once: a hybrid machine mounts v2 without its memory
+controller, and v1 beside it. Containers show a part of the hierarchy: the mount table says which
+part, and v1 tells of limits above it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import psutil
+
+__all__ = ["MemoryCgroup", "MemoryLimit", "memory_limit", "memory_usage"]
+
+Version = Literal["cgroup v1", "cgroup v2"]
+
+_PROC_SELF = Path("/proc/self")
+_NO_LIMIT = 1 << 62  # v1 writes "none" as the largest signed long, rounded down to a page
+_CLOSE_PATIENCE_SECONDS = 1.0  # a killed process leaves its cgroup a moment after its parent heard
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """The tightest memory limit that applies to this process.
+
+    Attributes:
+        limit_bytes: The limit in bytes.
+        usage_path: The file that tells the usage in bytes of the cgroup that has the limit; None
+            for the machine.
+        source: "cgroup v2", "cgroup v1" or "machine".
+        path: The directory of the cgroup that has the limit; None for the machine.
+
+    """
+
+    limit_bytes: int
+    usage_path: str | None
+    source: Literal["cgroup v2", "cgroup v1", "machine"]
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The files of one version. A limit is the least of `limits`."""
+
+    version: Version
+    limits: tuple[str, ...]
+    usage: str
+    peak: str
+    swap_limit: str
+    events: str
+
+
+_V1 = _Files(
+    "cgroup v1",
+    ("memory.limit_in_bytes",),
+    "memory.usage_in_bytes",
+    "memory.max_usage_in_bytes",
+    "memory.memsw.limit_in_bytes",
+    "memory.oom_control",
+)
+# Nobody is killed at memory.high, but whoever is over it is slowed until he is under it again, and
+# the kernel takes what was offered: it is where a cache has to give way.
+_V2 = _Files(
+    "cgroup v2",
+    ("memory.max", "memory.high"),
+    "memory.current",
+    "memory.peak",
+    "memory.swap.max",
+    "memory.events",
+)
+
+
+@dataclass(frozen=True)
+class _Hierarchy:
+    """Where this process is in one mounted hierarchy: `directory`, at or below `mount_point`."""
+
+    files: _Files
+    mount_point: Path
+    directory: Path
+
+    def ancestors(self) -> Iterator[Path]:
+        """Yield the directories from this process's cgroup up to the mount point."""
+        directory = self.directory
+        while True:
+            yield directory
+            if directory == self.mount_point:
+                return
+            directory = directory.parent
+
+
+def memory_limit(*, proc_self: str | os.PathLike[str] = _PROC_SELF) -> MemoryLimit:
+    """Tell the tightest memory limit over this process's cgroup and all its ancestors.
+
+    Where none is below the machine's memory, it is the machine's memory. Nothing is remembered
+    between calls: limits change while processes run.
+
+    Args:
+        proc_self: The directory with `cgroup` and `mountinfo`; for tests.
+
+    Example:
+        >>> limit = memory_limit()
+        >>> limit.limit_bytes > 0 and limit.source in ("cgroup v2", "cgroup v1", "machine")
+        True
+
+    """
+    tightest = MemoryLimit(psutil.virtual_memory().total, None, "machine")
+    for hierarchy in _hierarchies(Path(proc_self)):
+        files = hierarchy.files
+        highest = None
+        for directory in hierarchy.ancestors():
+            if not (directory / files.usage).exists():
+                continue  # v2's root, or v2 without the memory controller
+            highest = directory
+            limit = min(_limit(directory / name) for name in files.limits)
+            # Of equal limits the outer one is met first: its usage includes the inner one's.
+            if limit < tightest.limit_bytes or (
+                limit == tightest.limit_bytes and tightest.source == files.version
+            ):
+                tightest = _limit_of(directory, files, limit)
+        if files is _V1 and highest is not None:
+            above = _words(hierarchy.directory / "memory.stat").get("hierarchical_memory_limit")
+            if above is not None and above < tightest.limit_bytes:
+                tightest = _limit_of(highest, files, above)
+    return tightest
+
+
+def memory_usage() -> int:
+    """Tell the bytes in use, of what `memory_limit()` limits.
+
+    Volatile bytes count until the kernel has taken them, as does the page cache of a cgroup.
+
+    Raises:
+        OSError: The cgroup went away while it was read.
+
+    """
+    limit = memory_limit()
+    if limit.usage_path is None:
+        machine = psutil.virtual_memory()
+        return machine.total - machine.available
+    return int(Path(limit.usage_path).read_text())
+
+
+class MemoryCgroup:
+    """A memory cgroup below this process's own, with a limit and without swap.
+
+    It is there to try out what happens at a limit: processes are put into it with `add`, and
+    whoever is over the limit when nothing can be taken back is killed by the kernel.
+
+    It is made below this process's own cgroup. On v2 a cgroup that holds processes can't hand the
+    memory controller down, so there it may be made beside it, or further up, wherever the
+    controller is or can be handed down. It stays handed down afterwards: somebody else may have
+    come to rely on it.
+
+    Args:
+        limit_bytes: The limit in bytes, rounded down to pages by the kernel.
+        name: What the directory's name begins with; process id and a number follow.
+        proc_self: The directory with `cgroup` and `mountinfo`; for tests.
+
+    Raises:
+        OSError: It can't be made here; the message tells for each place why not.
+
+    Example:
+        with MemoryCgroup(256 << 20) as cgroup:
+            child = subprocess.Popen(command)
+            cgroup.add(child.pid)
+            child.wait()
+            print(cgroup.peak_bytes, cgroup.oom_kills)
+
+    """
+
+    _numbers = count()
+
+    def __init__(
+        self,
+        limit_bytes: int,
+        *,
+        name: str = "vrange",
+        proc_self: str | os.PathLike[str] = _PROC_SELF,
+    ) -> None:
+        if limit_bytes <= 0:
+            raise ValueError(f"limit_bytes is {limit_bytes}; a limit is more than 0 bytes")
+        self._closed = True
+        refusals: list[str] = []
+        for hierarchy in _hierarchies(Path(proc_self)):
+            parents = list(hierarchy.ancestors()) if hierarchy.files is _V2 else []
+            for parent in parents or [hierarchy.directory]:
+                try:
+                    self._directory = self._make(parent, hierarchy.files, name)
+                except OSError as error:
+                    refusals.append(f"{parent}: {error.strerror}")
+                    continue
+                self._files = hierarchy.files
+                self._closed = False
+                try:
+                    self.limit_bytes = limit_bytes
+                except OSError as error:
+                    refusals.append(f"{self._directory}: {error.strerror}")
+                    self.close()
+                    continue
+                return
+        if not refusals:
+            refusals.append("no hierarchy with a memory controller is mounted")
+        raise OSError(errno.EPERM, "can't make a memory cgroup: " + "; ".join(refusals))
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """Tell why none can be made here; None where one can. It finds out by making one."""
+        try:
+            cls(16 << 20, name="vrange-probe").close()
+        except OSError as error:
+            return error.strerror
+        return None
+
+    @property
+    def path(self) -> str:
+        """Its directory."""
+        return str(self._directory)
+
+    @property
+    def version(self) -> Version:
+        """Which cgroups it is one of: "cgroup v1" or "cgroup v2"."""
+        return self._files.version
+
+    @property
+    def limit_bytes(self) -> int:
+        """The limit in bytes. Lowering it below what can't be taken back raises OSError (v1)."""
+        return _limit(self._directory / self._files.limits[0])
+
+    @limit_bytes.setter
+    def limit_bytes(self, limit_bytes: int) -> None:
+        limit = self._directory / self._files.limits[0]
+        swap = self._directory / self._files.swap_limit
+        if self._files is _V2:
+            _write(limit, str(limit_bytes))
+            if swap.exists():
+                _write(swap, "0")
+            return
+        # v1 limits memory and swap together, and that may at no moment be below memory alone.
+        ordered = [limit, swap] if limit_bytes < _limit(limit) else [swap, limit]
+        for file in ordered:
+            if file.exists():
+                _write(file, str(limit_bytes))
+
+    @property
+    def usage_bytes(self) -> int:
+        """Bytes in use now."""
+        return int((self._directory / self._files.usage).read_text())
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """The most bytes ever in use; None where the kernel doesn't keep it (v2 before 5.19)."""
+        try:
+            return int((self._directory / self._files.peak).read_text())
+        except FileNotFoundError:
+            return None
+
+    @property
+    def oom_kills(self) -> int:
+        """How many of its processes the kernel killed for want of memory."""
+        return _words(self._directory / self._files.events).get("oom_kill", 0)
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes in it."""
+        return [int(line) for line in (self._directory / "cgroup.procs").read_text().split()]
+
+    def add(self, pid: int) -> None:
+        """Move a process into it. What the process used before stays where it was counted.
+
+        Raises:
+            OSError: There is no such process, or this one may not move it.
+
+        """
+        _write(self._directory / "cgroup.procs", str(pid))
+
+    def close(self) -> None:
+        """Remove it. Closing twice is allowed.
+
+        Raises:
+            OSError: Processes are in it (EBUSY). They are neither killed nor moved: end them, and
+                close again.
+
+        """
+        if self._closed:
+            return
+        deadline = time.monotonic() + _CLOSE_PATIENCE_SECONDS
+        while True:
+            try:
+                self._directory.rmdir()
+            except FileNotFoundError:
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    inside = ", ".join(map(str, self.pids)) or "a process that is ending"
+                    raise OSError(
+                        errno.EBUSY, f"cgroup {self._directory} still holds {inside}: end it first"
+                    ) from None
+                time.sleep(0.002)
+            else:
+                break
+        self._closed = True
+
+    def __enter__(self) -> MemoryCgroup:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<MemoryCgroup {self.path}, closed>"
+        return f"<MemoryCgroup {self.path}, {self.usage_bytes} of {self.limit_bytes} bytes>"
+
+    @classmethod
+    def _make(cls, parent: Path, files: _Files, name: str) -> Path:
+        if files is _V2:
+            _hand_memory_down(parent)
+        while True:
+            directory = parent / f"{name}-{os.getpid()}-{next(cls._numbers)}"
+            try:
+                directory.mkdir()
+            except FileExistsError:
+                continue  # of a process that had our id and was killed
+            return directory
+
+
+def _hand_memory_down(parent: Path) -> None:
+    if "memory" not in (parent / "cgroup.controllers").read_text().split():
+        raise OSError(errno.ENODEV, "has no memory controller")
+    # v2 lets a process be moved only by who may write to the nearest cgroup around both places.
+    if not os.access(parent / "cgroup.procs", os.W_OK):
+        raise OSError(errno.EACCES, "this user may not move processes here")
+    control = parent / "cgroup.subtree_control"
+    if "memory" in control.read_text().split():
+        return
+    try:
+        _write(control, "+memory")
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise OSError(
+                errno.EBUSY, "holds processes, so it can't hand the memory controller down"
+            ) from None
+        raise
+
+
+def _hierarchies(proc_self: Path) -> list[_Hierarchy]:
+    """Find this process in each mounted hierarchy that may have a memory controller."""
+    try:
+        mounts = (proc_self / "mountinfo").read_text().splitlines()
+        cgroups = (proc_self / "cgroup").read_text().splitlines()
+    except OSError:
+        return []  # not Linux, or /proc isn't mounted
+    paths: dict[Version, str] = {}
+    for line in cgroups:
+        number, controllers, path = line.split(":", 2)
+        if number == "0" and not controllers:
+            paths["cgroup v2"] = path
+        elif "memory" in controllers.split(","):
+            paths["cgroup v1"] = path
+
+    found: dict[Version, _Hierarchy] = {}
+    for line in mounts:
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        if kind == "cgroup2":
+            files = _V2
+        elif kind == "cgroup" and "memory" in options.split(","):
+            files = _V1
+        else:
+            continue
+        if files.version not in paths:
+            continue
+        root, mount_point = map(_unescape, before.split(" ")[3:5])
+        directory = _below(Path(mount_point), root, paths[files.version])
+        # The same hierarchy may be mounted again with less of it in sight.
+        if directory is not None:
+            found[files.version] = _Hierarchy(files, Path(mount_point), directory)
+        else:
+            found.setdefault(files.version, _Hierarchy(files, Path(mount_point), Path(mount_point)))
+    return list(found.values())
+
+
+def _below(mount_point: Path, root: str, path: str) -> Path | None:
+    """Find the directory of the cgroup `path`, the cgroup `root` being mounted at `mount_point`.
+
+    None where the mount doesn't show it: the process was moved, or its namespace begins elsewhere.
+    """
+    if ".." in Path(path).parts or ".." in Path(root).parts:
+        return None
+    try:
+        directory = mount_point / Path(path).relative_to(root)
+    except ValueError:
+        return None
+    return directory if directory.is_dir() else None
+
+
+def _unescape(field: str) -> str:
+    """Read a path of the mount table, where blanks are written in octal."""
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        field = field.replace(code, character)
+    return field
+
+
+def _limit(file: Path) -> int:
+    try:
+        text = file.read_text().strip()
+    except OSError:
+        return _NO_LIMIT
+    return _NO_LIMIT if text == "max" else min(int(text), _NO_LIMIT)
+
+
+def _limit_of(directory: Path, files: _Files, limit_bytes: int) -> MemoryLimit:
+    return MemoryLimit(limit_bytes, str(directory / files.usage), files.version, str(directory))
+
+
+def _words(file: Path) -> dict[str, int]:
+    """Read a file of lines `name number`; empty where it can't be read."""
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return {}
+    pairs = (line.split() for line in lines)
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
+
+
+def _write(file: Path, text: str) -> None:
+    """One write: the kernel takes each as a command of its own."""
+    descriptor = os.open(file, os.O_WRONLY)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
