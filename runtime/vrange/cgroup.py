@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -23,12 +22,11 @@ from typing import Literal
 
 import psutil
 
+from vrange.cgroup_tree import V1, V2, Files, Version, find_hierarchies, read_limit, read_words
+
 __all__ = ["MemoryCgroup", "MemoryLimit", "memory_limit", "memory_usage"]
 
-Version = Literal["cgroup v1", "cgroup v2"]
-
 _PROC_SELF = Path("/proc/self")
-_NO_LIMIT = 1 << 62  # v1 writes "none" as the largest signed long, rounded down to a page
 _CLOSE_PATIENCE_SECONDS = 1.0  # a killed process leaves its cgroup a moment after its parent heard
 
 
@@ -51,56 +49,6 @@ class MemoryLimit:
     path: str | None = None
 
 
-@dataclass(frozen=True)
-class _Files:
-    """The files of one version. A limit is the least of `limits`."""
-
-    version: Version
-    limits: tuple[str, ...]
-    usage: str
-    peak: str
-    swap_limit: str
-    events: str
-
-
-_V1 = _Files(
-    "cgroup v1",
-    ("memory.limit_in_bytes",),
-    "memory.usage_in_bytes",
-    "memory.max_usage_in_bytes",
-    "memory.memsw.limit_in_bytes",
-    "memory.oom_control",
-)
-# Nobody is killed at memory.high, but whoever is over it is slowed until he is under it again, and
-# the kernel takes what was offered: it is where a cache has to give way.
-_V2 = _Files(
-    "cgroup v2",
-    ("memory.max", "memory.high"),
-    "memory.current",
-    "memory.peak",
-    "memory.swap.max",
-    "memory.events",
-)
-
-
-@dataclass(frozen=True)
-class _Hierarchy:
-    """Where this process is in one mounted hierarchy: `directory`, at or below `mount_point`."""
-
-    files: _Files
-    mount_point: Path
-    directory: Path
-
-    def ancestors(self) -> Iterator[Path]:
-        """Yield the directories from this process's cgroup up to the mount point."""
-        directory = self.directory
-        while True:
-            yield directory
-            if directory == self.mount_point:
-                return
-            directory = directory.parent
-
-
 def memory_limit(*, proc_self: str | os.PathLike[str] = _PROC_SELF) -> MemoryLimit:
     """Tell the tightest memory limit over this process's cgroup and all its ancestors.
 
@@ -117,21 +65,21 @@ def memory_limit(*, proc_self: str | os.PathLike[str] = _PROC_SELF) -> MemoryLim
 
     """
     tightest = MemoryLimit(psutil.virtual_memory().total, None, "machine")
-    for hierarchy in _hierarchies(Path(proc_self)):
+    for hierarchy in find_hierarchies(Path(proc_self)):
         files = hierarchy.files
         highest = None
         for directory in hierarchy.ancestors():
             if not (directory / files.usage).exists():
                 continue  # v2's root, or v2 without the memory controller
             highest = directory
-            limit = min(_limit(directory / name) for name in files.limits)
+            limit = min(read_limit(directory / name) for name in files.limits)
             # Of equal limits the outer one is met first: its usage includes the inner one's.
             if limit < tightest.limit_bytes or (
                 limit == tightest.limit_bytes and tightest.source == files.version
             ):
                 tightest = _limit_of(directory, files, limit)
-        if files is _V1 and highest is not None:
-            above = _words(hierarchy.directory / "memory.stat").get("hierarchical_memory_limit")
+        if files is V1 and highest is not None:
+            above = read_words(hierarchy.directory / "memory.stat").get("hierarchical_memory_limit")
             if above is not None and above < tightest.limit_bytes:
                 tightest = _limit_of(highest, files, above)
     return tightest
@@ -194,8 +142,8 @@ class MemoryCgroup:
             raise ValueError(f"limit_bytes is {limit_bytes}; a limit is more than 0 bytes")
         self._closed = True
         refusals: list[str] = []
-        for hierarchy in _hierarchies(Path(proc_self)):
-            parents = list(hierarchy.ancestors()) if hierarchy.files is _V2 else []
+        for hierarchy in find_hierarchies(Path(proc_self)):
+            parents = list(hierarchy.ancestors()) if hierarchy.files is V2 else []
             for parent in parents or [hierarchy.directory]:
                 try:
                     self._directory = self._make(parent, hierarchy.files, name)
@@ -237,19 +185,19 @@ class MemoryCgroup:
     @property
     def limit_bytes(self) -> int:
         """The limit in bytes. Lowering it below what can't be taken back raises OSError (v1)."""
-        return _limit(self._directory / self._files.limits[0])
+        return read_limit(self._directory / self._files.limits[0])
 
     @limit_bytes.setter
     def limit_bytes(self, limit_bytes: int) -> None:
         limit = self._directory / self._files.limits[0]
         swap = self._directory / self._files.swap_limit
-        if self._files is _V2:
+        if self._files is V2:
             _write(limit, str(limit_bytes))
             if swap.exists():
                 _write(swap, "0")
             return
         # v1 limits memory and swap together, and that may at no moment be below memory alone.
-        ordered = [limit, swap] if limit_bytes < _limit(limit) else [swap, limit]
+        ordered = [limit, swap] if limit_bytes < read_limit(limit) else [swap, limit]
         for file in ordered:
             if file.exists():
                 _write(file, str(limit_bytes))
@@ -270,7 +218,7 @@ class MemoryCgroup:
     @property
     def oom_kills(self) -> int:
         """How many of its processes the kernel killed for want of memory."""
-        return _words(self._directory / self._files.events).get("oom_kill", 0)
+        return read_words(self._directory / self._files.events).get("oom_kill", 0)
 
     @property
     def pids(self) -> list[int]:
@@ -330,8 +278,8 @@ class MemoryCgroup:
         return f"<MemoryCgroup {self.path}, {self.usage_bytes} of {self.limit_bytes} bytes>"
 
     @classmethod
-    def _make(cls, parent: Path, files: _Files, name: str) -> Path:
-        if files is _V2:
+    def _make(cls, parent: Path, files: Files, name: str) -> Path:
+        if files is V2:
             _hand_memory_down(parent)
         while True:
             directory = parent / f"{name}-{os.getpid()}-{next(cls._numbers)}"
@@ -361,84 +309,8 @@ def _hand_memory_down(parent: Path) -> None:
         raise
 
 
-def _hierarchies(proc_self: Path) -> list[_Hierarchy]:
-    """Find this process in each mounted hierarchy that may have a memory controller."""
-    try:
-        mounts = (proc_self / "mountinfo").read_text().splitlines()
-        cgroups = (proc_self / "cgroup").read_text().splitlines()
-    except OSError:
-        return []  # not Linux, or /proc isn't mounted
-    paths: dict[Version, str] = {}
-    for line in cgroups:
-        number, controllers, path = line.split(":", 2)
-        if number == "0" and not controllers:
-            paths["cgroup v2"] = path
-        elif "memory" in controllers.split(","):
-            paths["cgroup v1"] = path
-
-    found: dict[Version, _Hierarchy] = {}
-    for line in mounts:
-        before, _, after = line.partition(" - ")
-        kind, _, options = after.split(" ", 2)
-        if kind == "cgroup2":
-            files = _V2
-        elif kind == "cgroup" and "memory" in options.split(","):
-            files = _V1
-        else:
-            continue
-        if files.version not in paths:
-            continue
-        root, mount_point = map(_unescape, before.split(" ")[3:5])
-        directory = _below(Path(mount_point), root, paths[files.version])
-        # The same hierarchy may be mounted again with less of it in sight.
-        if directory is not None:
-            found[files.version] = _Hierarchy(files, Path(mount_point), directory)
-        else:
-            found.setdefault(files.version, _Hierarchy(files, Path(mount_point), Path(mount_point)))
-    return list(found.values())
-
-
-def _below(mount_point: Path, root: str, path: str) -> Path | None:
-    """Find the directory of the cgroup `path`, the cgroup `root` being mounted at `mount_point`.
-
-    None where the mount doesn't show it: the process was moved, or its namespace begins elsewhere.
-    """
-    if ".." in Path(path).parts or ".." in Path(root).parts:
-        return None
-    try:
-        directory = mount_point / Path(path).relative_to(root)
-    except ValueError:
-        return None
-    return directory if directory.is_dir() else None
-
-
-def _unescape(field: str) -> str:
-    """Read a path of the mount table, where blanks are written in octal."""
-    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        field = field.replace(code, character)
-    return field
-
-
-def _limit(file: Path) -> int:
-    try:
-        text = file.read_text().strip()
-    except OSError:
-        return _NO_LIMIT
-    return _NO_LIMIT if text == "max" else min(int(text), _NO_LIMIT)
-
-
-def _limit_of(directory: Path, files: _Files, limit_bytes: int) -> MemoryLimit:
+def _limit_of(directory: Path, files: Files, limit_bytes: int) -> MemoryLimit:
     return MemoryLimit(limit_bytes, str(directory / files.usage), files.version, str(directory))
-
-
-def _words(file: Path) -> dict[str, int]:
-    """Read a file of lines `name number`; empty where it can't be read."""
-    try:
-        lines = file.read_text().splitlines()
-    except OSError:
-        return {}
-    pairs = (line.split() for line in lines)
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
 
 
 def _write(file: Path, text: str) -> None:
