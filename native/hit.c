@@ -173,6 +173,30 @@ static PyObject *hit_lost(PyObject *module, PyObject *arena) {
     return list;
 }
 
+static PyObject *hit_epoch(PyObject *module, PyObject *arena) {
+    (void)module;
+    void *address = PyLong_AsVoidPtr(arena);
+    if (PyErr_Occurred()) return NULL;
+    return PyLong_FromUnsignedLong(vrange_arena_epoch(address));
+}
+
+static PyObject *hit_state(PyObject *module, PyObject *handle) {
+    (void)module;
+    uint64_t number = PyLong_AsUnsignedLongLong(handle);
+    if (PyErr_Occurred()) return NULL;
+    return PyLong_FromLong(vrange_state(number));
+}
+
+static PyObject *hit_regenerated(PyObject *module, PyObject *args) {
+    (void)module;
+    unsigned long long account, nanoseconds, since_purge_ns;
+    int kind;
+    if (!PyArg_ParseTuple(args, "KiKK", &account, &kind, &nanoseconds, &since_purge_ns)) return NULL;
+    vrange_account_regenerated((vrange_account *)(uintptr_t)account, nanoseconds);
+    if (since_purge_ns) vrange_latency_record(kind, VRANGE_REALLOCATE_PURGED, since_purge_ns);
+    Py_RETURN_NONE;
+}
+
 static PyObject *hit_count(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
     if (count != 2) return PyErr_Format(PyExc_TypeError, "count(account, outcome)");
@@ -201,6 +225,11 @@ static PyMethodDef functions[] = {
      "forget(handle, bytes): frees a range and tells how often it was used, in sixteenths."},
     {"lost", hit_lost, METH_O,
      "lost(arena): handles of some ranges that were found purged, each told once."},
+    {"epoch", hit_epoch, METH_O, "epoch(arena): how often its uses were halved so far."},
+    {"state", hit_state, METH_O, "state(handle): one of VRANGE_STATE_."},
+    {"regenerated", hit_regenerated, METH_VARARGS,
+     "regenerated(account, kind, ns, since_purge_ns): counts a computation; since_purge_ns, if not 0, "
+     "is what the caller waited for content that had been purged."},
     {"count", FAST(hit_count), METH_FASTCALL, "count(account, outcome): counts a request."},
     {0}};
 

@@ -11,6 +11,7 @@
 
 size_t os_page_bytes(void);
 uint64_t os_now_ns(void);
+uint64_t os_thread_cpu_ns(void);
 void os_sleep_ns(uint64_t nanoseconds);
 void os_yield(void);
 

@@ -490,34 +490,67 @@ static size_t resident_bytes(range *r) {
     return resident;
 }
 
+/* The word once it is not BUSY; 0 where the range is gone. */
+static uint64_t settled_word(range *r, uint64_t generation) {
+    unsigned waited = 0;
+    for (;;) {
+        uint64_t word = atomic_load(&r->word);
+        if (!is_current(word, generation)) return 0;
+        if (word_state(word) != BUSY) return word;
+        wait_a_little(&waited);
+    }
+}
+
+static int state_in(uint64_t word) {
+    static const int states[] = {[FREE] = VRANGE_STATE_FREED,
+                                 [RESIDENT] = VRANGE_STATE_IDLE,
+                                 [OFFERED] = VRANGE_STATE_OFFERED,
+                                 [PURGED] = VRANGE_STATE_PURGED};
+    return word_pins(word) ? VRANGE_STATE_PINNED : states[word_state(word)];
+}
+
+int vrange_state(uint64_t handle) {
+    range *r = range_of(handle);
+    return r ? state_in(settled_word(r, handle & WORD_GENERATION)) : VRANGE_STATE_FREED;
+}
+
+int vrange_set_cost(uint64_t handle, uint64_t cost_ns) {
+    range *r = range_of(handle);
+    if (!r || !is_current(atomic_load(&r->word), handle & WORD_GENERATION)) return VRANGE_GONE;
+    r->cost_ns = (float)cost_ns;
+    return VRANGE_OK;
+}
+
+static void describe(range *r, uint64_t word, vrange_range_info *out) {
+    out->state = state_in(word);
+    out->lost = !!(word & WORD_LOST);
+    out->pins = (uint32_t)word_pins(word);
+    out->address = range_address(r);
+    out->bytes = range_bytes(r);
+    out->resident_bytes = resident_bytes(r);
+}
+
 int vrange_range_read(uint64_t handle, vrange_range_info *out) {
     memset(out, 0, sizeof *out);
     range *r = range_of(handle);
     if (!r) return VRANGE_GONE;
-    int result = VRANGE_GONE;
-    unsigned waited = 0;
-    gate_enter();
     for (;;) {
-        uint64_t word = atomic_load(&r->word);
-        if (!is_current(word, handle & WORD_GENERATION)) break;
-        if (word_state(word) == BUSY) {
-            wait_a_little(&waited);
-            continue;
+        /* Nobody may free it meanwhile: it is ours, or has a pin more. */
+        uint64_t word;
+        gate_enter();
+        int result = take_busy(r, handle & WORD_GENERATION, &word);
+        if (result == VRANGE_OK) {
+            describe(r, word, out);
+            put_state(r, word, word_state(word));
         }
-        static const int states[] = {[RESIDENT] = VRANGE_STATE_IDLE,
-                                     [OFFERED] = VRANGE_STATE_OFFERED,
-                                     [PURGED] = VRANGE_STATE_PURGED};
-        out->state = word_pins(word) ? VRANGE_STATE_PINNED : states[word_state(word)];
-        out->lost = !!(word & WORD_LOST);
-        out->pins = (uint32_t)word_pins(word);
-        out->address = range_address(r);
-        out->bytes = range_bytes(r);
-        out->resident_bytes = resident_bytes(r);
-        result = VRANGE_OK;
-        break;
+        gate_leave();
+        if (result != VRANGE_HELD) return result;
+        if (atomic_compare_exchange_strong(&r->word, &word, word + WORD_PIN)) {
+            describe(r, word, out);
+            vrange_release(handle);
+            return VRANGE_OK;
+        }
     }
-    gate_leave();
-    return result;
 }
 
 void *vrange_address(uint64_t handle) {

@@ -232,7 +232,7 @@ static void *run(void *unused) {
     uint64_t sleep_ns = atomic_load(&reserve.tick_ns);
     while (!atomic_load(&reserve.stop)) {
         os_sleep_ns(sleep_ns);
-        uint64_t start = os_now_ns();
+        uint64_t start = os_thread_cpu_ns();
         bool at_once;
         gate_enter();
         if (vrange_rung() == VRANGE_RUNG_EAGER) {
@@ -249,7 +249,7 @@ static void *run(void *unused) {
         else if (!nothing || sleep_ns < tick) sleep_ns = tick;
         else sleep_ns = sleep_ns * 2 < most ? sleep_ns * 2 : most;
         tally(&reserve.ticks, 1);
-        tally(&reserve.busy_ns, os_now_ns() - start);
+        tally(&reserve.busy_ns, os_thread_cpu_ns() - start);
     }
     return NULL;
 }

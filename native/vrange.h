@@ -189,6 +189,12 @@ int vrange_free(uint64_t handle);
 
 int vrange_range_read(uint64_t handle, vrange_range_info *out);
 
+/* The state alone, without asking the kernel: a page lost unseen does not show. */
+int vrange_state(uint64_t handle);
+
+/* What producing the content again would take, where it was not known when the range was made. */
+int vrange_set_cost(uint64_t handle, uint64_t cost_ns);
+
 /* Where the range lies; NULL where it is gone. Only a caller with a pin may look there. */
 void *vrange_address(uint64_t handle);
 
@@ -210,7 +216,7 @@ typedef struct {
     uint64_t offers;      /* ranges ever offered */
     uint64_t losses;      /* ranges the thread itself found purged */
     uint64_t rankings;    /* passes over the idle ranges, to order them by value */
-    uint64_t busy_ns;     /* time spent outside sleep */
+    uint64_t busy_ns;     /* processor time spent outside sleep */
 } vrange_reserve_info;
 
 /* Starts the thread if need be and sets how much it keeps offered and how often it looks.

@@ -1,0 +1,43 @@
+"""The native account under which an arena or a cache is counted."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from vrange._core import ffi, lib
+from vrange.stats import AccountStats, account_stats
+
+NAME_BYTES_MOST = lib.VRANGE_NAME_BYTES - 1
+
+
+def checked_name(name: object) -> str:
+    """`name`, if it can label metrics: a string of 1 to 63 bytes in UTF-8 without control characters."""
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, not {name!r}")
+    size = len(name.encode(errors="replace"))
+    if not 0 < size <= NAME_BYTES_MOST or not name.isprintable():
+        raise ValueError(
+            f"name must be 1 to {NAME_BYTES_MOST} bytes of printable characters, not {name!r}"
+        )
+    return name
+
+
+class Account:
+    """Counters under a name. Closed when collected: whoever counts into it has to hold it."""
+
+    def __init__(self, name: str, kind: int) -> None:
+        self.name = checked_name(name)
+        self.kind = kind
+        self.pointer: Any = lib.vrange_account_open(self.name.encode(), kind)
+        if self.pointer == ffi.NULL:
+            raise MemoryError("no memory for an account")
+        self.address = int(ffi.cast("uintptr_t", self.pointer))
+        self._finalizer = weakref.finalize(self, lib.vrange_account_close, self.pointer)
+        self._finalizer.atexit = False
+
+    def read(self) -> AccountStats:
+        """A snapshot of the counters."""
+        counters = ffi.new("vrange_account_counters *")
+        lib.vrange_account_read(self.pointer, counters)
+        return account_stats(counters)

@@ -1,0 +1,152 @@
+"""Arenas: reserved address space, from which ranges are cut."""
+
+from __future__ import annotations
+
+import errno
+import os
+import weakref
+from types import TracebackType
+from typing import Any, Self
+
+from vrange._core import ffi, lib
+from vrange.account import Account
+from vrange.capabilities import capabilities
+from vrange.errors import ArenaFullError, VrangeError
+from vrange.range import Range
+from vrange.reserve import ensure_reserve
+from vrange.sizes import format_bytes, parse_bytes
+from vrange.stats import AccountStats
+
+
+def open_native_arena(size: int, account: Account) -> Any:
+    """A `vrange_arena *` of `size` bytes. ArenaFullError where the address space refuses."""
+    capabilities()  # a forced rung that is not to be had is told here
+    ensure_reserve()
+    pointer = ffi.new("vrange_arena **")
+    result = lib.vrange_arena_open(size, account.pointer, pointer)
+    if result == -errno.ENOMEM:
+        raise ArenaFullError(
+            f"{format_bytes(size)} of address space for {account.name!r} can't be reserved: "
+            "see RLIMIT_AS (ulimit -v) and vm.overcommit_memory"
+        )
+    if result < 0:
+        raise VrangeError(f"an arena can't be opened: {os.strerror(-result)}")
+    return pointer[0]
+
+
+def close_native_arena(native: Any, account: Account) -> None:
+    """For finalizers: holding the account among the arguments makes it outlive the arena."""
+    lib.vrange_arena_close(native)
+
+
+class Arena:
+    """Reserves `size` bytes of address space for ranges, and commits none of it.
+
+    `size` is an int in bytes or a string such as "1GiB", rounded up to pages; `name` labels the
+    metrics. All methods may be called from any thread. After a fork parent and child each have their
+    own copy of every range, purged or not.
+
+    Raises ValueError and TypeError for a size or name that is none, ArenaFullError where the address
+    space can't be had.
+
+    >>> with Arena("16MiB", name="demo") as arena:
+    ...     r = arena.allocate(4096)
+    ...     r.buffer[:5] = b"hello"
+    ...     r.mark_volatile()
+    ...     if r.pin():
+    ...         r.buffer[:5] = b"hello"  # the kernel took it: put it back
+    ...         r.refilled()
+    ...     bytes(r.buffer[:5])
+    b'hello'
+
+    The interface is that of the volatile ranges proposed for Linux in 2013
+    (https://lwn.net/Articles/542504/).
+    """
+
+    def __init__(self, size: int | str, *, name: str = "arena") -> None:
+        self._size = parse_bytes(size, "size")
+        if self._size == 0:
+            raise ValueError("size must be at least 1 byte, but is 0")
+        self._account = Account(name, lib.VRANGE_KIND_ARENA)
+        self._native = open_native_arena(self._size, self._account)
+        self._finalizer = weakref.finalize(self, close_native_arena, self._native, self._account)
+        self._finalizer.atexit = False
+        self._ranges: weakref.WeakSet[Range] = weakref.WeakSet()
+
+    @property
+    def name(self) -> str:
+        """What labels this arena's metrics."""
+        return self._account.name
+
+    @property
+    def size(self) -> int:
+        """The bytes of address space that were asked for."""
+        return self._size
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return not self._finalizer.alive
+
+    def allocate(self, nbytes: int | str) -> Range:
+        """A pinned, zeroed, page-aligned range of at least `nbytes` bytes.
+
+        Raises ArenaFullError where no place is left or no memory is to be had, ValueError for a
+        closed arena or a size that is none.
+        """
+        size = parse_bytes(nbytes, "nbytes")
+        if size == 0:
+            raise ValueError("nbytes must be at least 1, but is 0")
+        self._check_open()
+        handle = ffi.new("uint64_t *")
+        result = lib.vrange_allocate(self._native, size, handle)
+        if result < 0:
+            raise ArenaFullError(
+                f"no place for {format_bytes(size)} in arena {self.name!r} of "
+                f"{format_bytes(self._size)}: {os.strerror(-result)}"
+            )
+        allocated = Range(handle[0], size, self)
+        self._ranges.add(allocated)
+        return allocated
+
+    def stats(self) -> AccountStats:
+        """Bytes by state, and what was purged so far."""
+        return self._account.read()
+
+    def close(self) -> None:
+        """Frees every range and gives the address space back.
+
+        Views of a pinned range stay valid until they die; only then does their memory go.
+        """
+        if self.closed:
+            return
+        for allocated in list(self._ranges):
+            allocated._abandon()
+        self._finalizer()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError(f"arena {self.name!r} is closed")
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return f"<Arena {self.name!r}, closed>"
+        now = self.stats()
+        return (
+            f"<Arena {self.name!r} of {format_bytes(self._size)}: {now.ranges} ranges, "
+            f"{format_bytes(now.pinned_bytes)} pinned, "
+            f"{format_bytes(now.idle_bytes + now.offered_bytes)} volatile, "
+            f"{format_bytes(now.purged_bytes)} purged>"
+        )

@@ -1,0 +1,335 @@
+"""VolatileCache: a mapping whose values the kernel may take while nobody holds them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Hashable, Iterator, MutableMapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, cast
+
+from vrange._core import hit, lib
+from vrange.account import Account
+from vrange.entries import MISS, PURGED, Absent, Entries
+from vrange.errors import ArenaFullError
+from vrange.hot import HotFront
+from vrange.singleflight import SingleFlight
+from vrange.sizes import format_bytes, parse_bytes
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+_HOT, _RESIDENT = lib.VRANGE_REQUEST_HOT, lib.VRANGE_REQUEST_RESIDENT
+_KIND = lib.VRANGE_KIND_CACHE
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """What a cache did since it was made or cleared, and the bytes it has now, in whole pages.
+
+    `hits` were answered without computing: `hot_hits` from values the cache holds itself,
+    `resident_hits` from volatile ones that were all there. `purged` were cached and the kernel took
+    them; `misses` never were, or had expired, or the cache itself had let them go.
+    """
+
+    name: str
+    hits: int
+    hot_hits: int
+    resident_hits: int
+    misses: int
+    purged: int
+    entries: int
+    pinned_bytes: int
+    idle_bytes: int
+    offered_bytes: int
+    purged_bytes: int
+    hot_bytes: int
+    max_bytes: int | None
+    evicted_bytes: int
+    purged_total_bytes: int
+    regenerated: int
+    regenerate_seconds: float
+
+
+class VolatileCache(MutableMapping[K, V], Generic[K, V]):
+    """A mapping that uses what memory is spare, and whose values may be gone when asked for again.
+
+    A value that nobody holds is volatile: the kernel takes it when memory runs short, the least
+    valuable first (by use, by what computing it took, by byte). A value that somebody holds is pinned,
+    and stays. So any key may raise KeyError at any time, whether it was never set or was purged;
+    `get_or_compute` is the way to use it.
+
+    Values: ndarrays come back without a copy and read-only, as views whose life is the pin; bytes and
+    str come back as themselves; everything else that can be pickled comes back equal, with its large
+    buffers uncopied and read-only. As with functools.cache, treat what you get as shared: do not
+    change it.
+
+    Parameters
+    ----------
+    name : what labels the metrics; by default "cache-1", "cache-2", …
+    ttl : seconds until a value expires; None: never.
+    max_bytes : bytes or "64MiB" that the cache may have in ranges; None: all that is spare. What
+        somebody holds is not let go for it.
+    hot_bytes : how much the cache holds strongly, so that a hit costs what a dict costs; these bytes
+        the kernel can't take. "auto": 32 MiB, and a tenth of the memory limit for all caches.
+    arena_bytes : address space to reserve; None: twice the machine's memory.
+
+    Notes
+    -----
+    Threads may share a cache; hits take no lock and keep the GIL. In the child of a fork the cache is
+    a copy. Raises TypeError for unhashable keys and values that can't be pickled, ArenaFullError from
+    `cache[key] = value` where no room can be made, ValueError for bad arguments and once closed.
+
+    Examples
+    --------
+    >>> with VolatileCache(name="squares") as squares:
+    ...     squares.get_or_compute(12, lambda: 12 * 12)
+    144
+    """
+
+    _all: weakref.WeakSet[VolatileCache[Any, Any]] = weakref.WeakSet()
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        ttl: float | None = None,
+        max_bytes: int | str | None = None,
+        hot_bytes: int | str = "auto",
+        arena_bytes: int | str | None = None,
+    ) -> None:
+        is_number = isinstance(ttl, int | float) and not isinstance(ttl, bool)
+        if ttl is not None and not (is_number and ttl > 0):
+            raise ValueError(f"ttl must be a positive number of seconds or None, not {ttl!r}")
+        self._ttl = ttl
+        self._max_bytes = None if max_bytes is None else parse_bytes(max_bytes, "max_bytes")
+        arena_size = None if arena_bytes is None else parse_bytes(arena_bytes, "arena_bytes")
+        hot_limit = None if hot_bytes == "auto" else parse_bytes(hot_bytes, "hot_bytes")
+        if self._max_bytes is not None:
+            # What is held strongly can't be let go to stay below max_bytes.
+            half = self._max_bytes // 2
+            hot_limit = half if hot_limit is None else min(hot_limit, half)
+        self._account = Account(name if name is not None else f"cache-{next(_numbers)}", _KIND)
+        self._lock = threading.RLock()
+        self._hot = HotFront(hot_limit, self._lock)
+        self._entries = Entries(
+            self._account,
+            self._lock,
+            self._hot,
+            ttl=ttl,
+            max_bytes=self._max_bytes,
+            arena_bytes=arena_size,
+        )
+        self._hot.let_go = self._entries.hot_let_go
+        self._flights = SingleFlight()
+        self._baseline = self._account.read()
+        self._all.add(self)
+
+    # ---- asking ------------------------------------------------------------------------------
+
+    def __getitem__(self, key: K) -> V:
+        found = self._look_up(key)
+        if isinstance(found, Absent):
+            raise KeyError(key)
+        return cast(V, found)
+
+    def get_or_compute(self, key: K, compute: Callable[[], V]) -> V:
+        """The value under `key`, or what compute() returns, which is then cached.
+
+        One computation per key at a time, across threads and tasks; the others wait for it. What it
+        raises is not cached. A value for which there is no room is returned all the same.
+        """
+        found = self._look_up(key)
+        return self._compute(key, found, compute) if isinstance(found, Absent) else cast(V, found)
+
+    async def get_or_compute_async(self, key: K, compute: Callable[[], Awaitable[V]]) -> V:
+        """As get_or_compute, for a coroutine function. Other tasks run while it computes or waits."""
+        found = self._look_up(key)
+        if not isinstance(found, Absent):
+            return cast(V, found)
+        return await self._compute_async(key, found, compute)
+
+    def _look_up(self, key: Hashable) -> Any:
+        """The value or an Absent; counts the request."""
+        if self._ttl is not None:
+            self._entries.drop_expired(key)
+        value = self._hot.values.get(key, MISS)
+        if value is not MISS:
+            hit.count(self._account.address, _HOT)
+            return value
+        return self._recall(key)
+
+    def _recall(self, key: Hashable) -> Any:
+        value = self._entries.recall(key)
+        outcome = value.outcome if type(value) is Absent else _RESIDENT
+        hit.count(self._account.address, outcome)
+        return value
+
+    def _compute(self, key: Hashable, absent: Absent, compute: Callable[[], V]) -> V:
+        asked = time.perf_counter_ns()
+
+        def lead() -> V:
+            found = self._entries.recall(key)
+            if type(found) is not Absent:
+                return cast(V, found)  # computed between our look and our turn
+            started = time.perf_counter_ns()
+            value = compute()
+            return self._keep(key, absent, value, asked, time.perf_counter_ns() - started)
+
+        return cast(V, self._flights.run(key, lead))
+
+    async def _compute_async(
+        self, key: Hashable, absent: Absent, compute: Callable[[], Awaitable[V]]
+    ) -> V:
+        asked = time.perf_counter_ns()
+
+        async def lead() -> V:
+            found = self._entries.recall(key)
+            if type(found) is not Absent:
+                return cast(V, found)
+            started = time.perf_counter_ns()
+            value = await compute()
+            return self._keep(key, absent, value, asked, time.perf_counter_ns() - started)
+
+        return cast(V, await self._flights.run_async(key, lead))
+
+    def _keep(self, key: Hashable, absent: Absent, value: V, asked: int, took: int) -> V:
+        try:
+            kept = self._entries.store(key, value, took)
+        except ArenaFullError:
+            kept = value  # no room, and nothing that could be let go: not cached this time
+        waited = time.perf_counter_ns() - asked if absent is PURGED else 0
+        hit.regenerated(self._account.address, _KIND, took, waited)
+        return cast(V, kept)
+
+    # ---- as a mapping ------------------------------------------------------------------------
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self._entries.store(key, value, 0)
+
+    def __delitem__(self, key: K) -> None:
+        if not self._entries.remove(key):
+            raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether the value seems to be there; it may be gone by the time it is asked for."""
+        return key in self._entries
+
+    def __len__(self) -> int:
+        """How many entries there are; some may have been taken without anybody noticing yet."""
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(cast(list[K], self._entries.keys()))
+
+    def popitem(self) -> tuple[K, V]:
+        """Removes and returns some entry that is still there. KeyError where there is none."""
+        for key in self:
+            try:
+                return key, self.pop(key)
+            except KeyError:
+                continue  # purged since
+        raise KeyError(f"cache {self.name!r} is empty")
+
+    def clear(self) -> None:
+        """Forgets every entry and counts anew. What somebody holds stays until he lets go."""
+        with self._lock:
+            self._entries.clear()
+            self._baseline = self._account.read()
+
+    # A cache is equal to itself only: comparing values would read, and so pin, all of them.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    # ---- all of it ---------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """What labels this cache's metrics."""
+        return self._account.name
+
+    def info(self) -> CacheInfo:
+        """What was asked and answered since the cache was made or cleared, and its bytes by state."""
+        entries = len(self._entries)  # sweeps, so that the bytes below are right
+        lib.vrange_account_set_hot(self._account.pointer, self._hot.bytes)
+        now, before = self._account.read(), self._baseline
+        hot_hits = now.hot_hits - before.hot_hits
+        resident_hits = now.resident_hits - before.resident_hits
+        return CacheInfo(
+            name=self.name,
+            hits=hot_hits + resident_hits,
+            hot_hits=hot_hits,
+            resident_hits=resident_hits,
+            misses=now.misses - before.misses,
+            purged=now.purged - before.purged,
+            entries=entries,
+            pinned_bytes=now.pinned_bytes,
+            idle_bytes=now.idle_bytes,
+            offered_bytes=now.offered_bytes,
+            purged_bytes=now.purged_bytes,
+            hot_bytes=self._hot.bytes,
+            max_bytes=self._max_bytes,
+            evicted_bytes=now.evicted_total_bytes - before.evicted_total_bytes,
+            purged_total_bytes=now.purged_total_bytes - before.purged_total_bytes,
+            regenerated=now.regenerated - before.regenerated,
+            regenerate_seconds=now.regenerate_seconds - before.regenerate_seconds,
+        )
+
+    def discard(self, *keys: K) -> int:
+        """Makes the kernel take these entries' ranges now, or all that nobody holds; for tests.
+
+        A small value's range is shared: others go with it. Returns how many ranges went.
+        """
+        return self._entries.discard(keys)
+
+    def close(self) -> None:
+        """Forgets every entry and gives the address space back. Using the cache then is a ValueError.
+
+        Arrays that somebody holds stay valid until they die.
+        """
+        self._entries.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._entries.closed:
+            return f"<VolatileCache {self.name!r}, closed>"
+        now = self.info()
+        return (
+            f"<VolatileCache {self.name!r}: {now.entries} entries, "
+            f"{format_bytes(now.pinned_bytes)} pinned ({format_bytes(now.hot_bytes)} hot), "
+            f"{format_bytes(now.idle_bytes)} idle, {format_bytes(now.offered_bytes)} offered>"
+        )
+
+
+# A lock that another thread holds while this one forks would stay locked in the child for ever, over
+# books half written. So fork waits for every cache.
+_held_for_fork: list[VolatileCache[Any, Any]] = []
+
+
+def _before_fork() -> None:
+    for cache in list(VolatileCache._all):
+        cache._lock.acquire()
+        _held_for_fork.append(cache)
+
+
+def _after_fork() -> None:
+    while _held_for_fork:
+        _held_for_fork.pop()._lock.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -1,0 +1,148 @@
+"""`vrange demo`: a cache that gives way, and two that don't, beside an application that grows.
+
+The same requests go to the volatile cache, to an unbounded dict, and to an LRU that is sized for
+the worst hour. Each runs in a process of its own under one memory limit, which an application in
+the same process takes most of for a while. Everything shown was measured in these runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+from vrange.cgroup import MemoryCgroup
+from vrange.cli.demo.child import Child, Ending
+from vrange.cli.demo.messages import Contender, Job, Latency, Result, Sample, Sizing
+from vrange.cli.demo.view import View, make_view
+from vrange.errors import VrangeError
+from vrange.sizes import parse_bytes
+
+__all__ = ["Run", "add_parser", "run"]
+
+_SECONDS = 60.0
+_PHASES_IN_SECONDS = 12  # the runs' phases and fillings, as parts of the whole
+_QUICK_SECONDS, _QUICK_LIMIT = 12.0, "128MiB"
+_LIMIT = "256MiB"
+_LEAST_LIMIT = 96 << 20  # an interpreter with NumPy needs 40 MiB of it
+_INTERPRETER_BYTES = 48 << 20
+_VALUES_SHARE = 0.6  # of what the interpreter leaves: they fit, and with the application don't
+_LRU_SHARE = 0.8  # of what the application leaves: freed memory comes back in pieces
+
+
+@dataclass
+class Run:
+    """What is known of one contender's run: the last sample of each phase, and the end."""
+
+    contender: Contender
+    sizing: Sizing | None = None
+    phases: dict[str, Sample] = field(default_factory=dict)
+    latencies: list[Latency] = field(default_factory=list)
+    most_bytes: int = 0
+    ending: Ending | None = None
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `vrange demo`."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="a cache beside an application that takes its memory and gives it back",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--seconds", type=float, help=f"about how long; default {_SECONDS:g}")
+    parser.add_argument("--limit", help=f"memory limit of each run; default {_LIMIT}")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"{_QUICK_SECONDS:g} seconds and {_QUICK_LIMIT}"
+    )
+    parser.add_argument(
+        "--no-cgroup",
+        action="store_true",
+        help="don't make a memory cgroup; have the kernel discard what a limit would take",
+    )
+    parser.add_argument("--plain", action="store_true", help="lines instead of a live table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the three contenders and show them side by side.
+
+    Returns 0 where the volatile cache came through with every value right, else 1.
+    """
+    seconds = args.seconds or (_QUICK_SECONDS if args.quick else _SECONDS)
+    limit_bytes = parse_bytes(args.limit or (_QUICK_LIMIT if args.quick else _LIMIT), "--limit")
+    if seconds < 0:
+        raise ValueError(f"--seconds must be more than 0, not {seconds:g}")
+    if limit_bytes < _LEAST_LIMIT:
+        raise ValueError(f"--limit must be {_LEAST_LIMIT >> 20}MiB or more, not {args.limit}")
+    try:
+        import numpy  # noqa: F401, PLC0415
+    except ImportError:
+        raise VrangeError('the demo needs NumPy: pip install "vrange[numpy,cli]"') from None
+    refusal = "--no-cgroup" if args.no_cgroup else MemoryCgroup.unavailable()
+    view = make_view(limit_bytes, refusal, plain=args.plain)
+
+    value_bytes = int((limit_bytes - _INTERPRETER_BYTES) * _VALUES_SHARE)
+    job = Job("vrange", limit_bytes, refusal is None, value_bytes, seconds / _PHASES_IN_SECONDS)
+    runs: list[Run] = []
+    with _terminable(), view:
+        runs.append(_follow(job, view))
+        sizing = runs[0].sizing
+        if sizing is not None:
+            left = limit_bytes - sizing.base_bytes - sizing.app_bytes
+            for contender in ("dict", "LRU"):
+                job = Job(
+                    contender,
+                    limit_bytes,
+                    job.enforced,
+                    value_bytes,
+                    job.phase_seconds,
+                    sizing.app_bytes,
+                    max(0, int(left * _LRU_SHARE)),
+                )
+                runs.append(_follow(job, view))
+    view.summary(runs)
+    ending = runs[0].ending
+    wrong = sum(sample.wrong for one in runs for sample in one.phases.values())
+    return 0 if ending is not None and ending.finished and not wrong else 1
+
+
+def _follow(job: Job, view: View) -> Run:
+    """Run one contender to its end, showing what it says."""
+    this = Run(job.contender)
+    view.begin(job)
+    with Child(job) as child:
+        for message in child.messages():
+            match message:
+                case Sample():
+                    this.phases[message.phase] = message
+                    this.most_bytes = max(this.most_bytes, message.usage_bytes)
+                    view.sample(job, message)
+                case Sizing():
+                    this.sizing = message
+                    view.sizing(job, message)
+                case Result():
+                    this.latencies = message.latencies
+        this.ending = child.ending
+    view.end(job, this)
+    return this
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends us as Ctrl-C does: by way of every `finally`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

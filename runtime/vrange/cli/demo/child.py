@@ -1,0 +1,155 @@
+"""A child process for one run, in a memory cgroup of its own where one can be made.
+
+However the run ends, and whoever ends it, the process is gone and its cgroup removed when the
+`with` block is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO
+
+from vrange.cgroup import MemoryCgroup
+from vrange.cli.demo.messages import Job, Message, Result, from_line, to_line
+
+__all__ = ["Child", "Ending"]
+
+# The job comes first, when the child is in its cgroup: what is imported before counts elsewhere.
+_BOOTSTRAP = "import sys; job = sys.stdin.readline(); from vrange.cli.demo.worker import main; main(job)"
+_ERROR_BYTES = 2000
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended, as the system tells it.
+
+    Attributes:
+        status: The exit status; negative: the signal that ended the process.
+        oom_kills: How many processes of its cgroup the kernel killed for want of memory.
+        peak_bytes: The most its cgroup ever used, where that is kept.
+        over_bytes: Without a cgroup: the usage at which it stopped, being over the limit.
+        error: The end of what it wrote to standard error.
+
+    """
+
+    status: int
+    oom_kills: int = 0
+    peak_bytes: int | None = None
+    over_bytes: int | None = None
+    error: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end."""
+        return self.status == 0 and self.over_bytes is None
+
+    def __str__(self) -> str:
+        if self.status < 0:
+            name = signal.Signals(-self.status).name
+            if self.oom_kills:
+                return f"killed by the kernel ({name}, oom_kill {self.oom_kills})"
+            return f"ended by {name}"
+        if self.status > 0:
+            return f"failed (exit status {self.status})"
+        return "finished" if self.over_bytes is None else "over the limit"
+
+
+class Child:
+    """One run. Use it in a `with` statement; `ending` is there once `messages` has ended.
+
+    Args:
+        job: What to do.
+
+    Raises:
+        OSError: A cgroup was asked for and can't be made, or the process can't be started.
+
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.ending: Ending | None = None
+        self._over_bytes: int | None = None
+        self._undo = contextlib.ExitStack()
+        with self._undo:
+            self._cgroup = MemoryCgroup(job.limit_bytes, name="vrange-demo") if job.enforced else None
+            if self._cgroup is not None:
+                self._undo.callback(self._cgroup.close)
+            self._errors: IO[bytes] = self._undo.enter_context(tempfile.TemporaryFile())
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _BOOTSTRAP],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+            )
+            self._undo.callback(self._end)
+            if self._cgroup is not None:
+                self._cgroup.add(self._process.pid)
+            assert self._process.stdin is not None
+            self._process.stdin.write(to_line(job))
+            self._process.stdin.close()
+            self._undo = self._undo.pop_all()
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def messages(self) -> Iterator[Message]:
+        """Yield what it says until it ends, by itself or by force."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if not line.endswith("\n"):
+                break  # it was killed in the middle of a word
+            message = from_line(line)
+            if isinstance(message, Result):
+                self._over_bytes = message.over_bytes
+            yield message
+        status = self._process.wait()
+        self._errors.seek(0)
+        error = self._errors.read()[-_ERROR_BYTES:].decode(errors="replace").strip()
+        cgroup = self._cgroup
+        if cgroup is None:
+            self.ending = Ending(status, over_bytes=self._over_bytes, error=error)
+        else:
+            self.ending = Ending(status, cgroup.oom_kills, cgroup.peak_bytes, error=error)
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with _uninterrupted():
+            self._undo.close()
+
+    def _end(self) -> None:
+        self._process.kill()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A second Ctrl-C must not leave behind what the first one made us clean up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(number, signal.SIG_IGN) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, handlers, strict=True):
+            signal.signal(number, handler)

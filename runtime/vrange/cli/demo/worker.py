@@ -1,0 +1,279 @@
+"""The demo's child: one process with a cache, requests for it, and an application beside it.
+
+The process and its application share one memory limit. Requests come in skewed order all the time;
+in one phase the application takes most of the limit, half of it step by step and the rest at once,
+and then gives it back. Everything is told to the parent line by line, so that it knows how far a
+child came that is killed.
+"""
+
+from __future__ import annotations
+
+import signal
+import statistics
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import numpy as np
+import psutil
+
+from vrange.capabilities import capabilities
+from vrange.cgroup import memory_usage
+from vrange.cli.demo.contenders import Cache, Dict, Lru, Volatile
+from vrange.cli.demo.material import Key, NotPython, Value, choose, make, stamp
+from vrange.cli.demo.messages import (
+    PHASES,
+    Job,
+    Latency,
+    Message,
+    Result,
+    Sample,
+    Sizing,
+    from_line,
+    to_line,
+)
+from vrange.stats import stats
+
+__all__ = ["main"]
+
+MIB = 1 << 20
+SEED = 2013
+SAMPLE_SECONDS = 0.2
+APP_STEP_BYTES = 4 * MIB
+APP_STEPS_SHARE = 0.5  # of what the application takes; the rest it takes at once
+APP_TAKES_BY = 0.5  # of the phase
+LEFT_FOR_VALUES = 0.4  # of their bytes, when the application has its share
+KERNEL_BYTES = 8 * MIB  # page tables and the like, which count but aren't ours to see
+REQUESTS_AT_ONCE = 4096
+PRESS_EVERY = 16  # requests
+
+
+class _Over(Exception):
+    """Without a cgroup: the process uses more than it may, so here it would be killed."""
+
+
+class Process:
+    """One run of one contender."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.cache: Cache
+        match job.contender:
+            case "vrange":
+                self.cache = Volatile()
+            case "dict":
+                self.cache = Dict()
+            case "LRU":
+                self.cache = Lru(job.lru_bytes)
+        self.app: list[np.ndarray[tuple[int], np.dtype[np.uint8]]] = []
+        self.app_bytes = 0  # what it is to take
+        self.base_bytes = 0  # what else there is, besides values
+        self.stamps: dict[Key, int] = {}
+        self.recency: OrderedDict[Key, None] = OrderedDict()  # kept where no cgroup presses
+        self.phase = ""
+        self.started = self.sampled = 0.0
+        self.requests = self.recomputed = self.wrong = 0
+        self.recompute_seconds = 0.0
+        self.hit_seconds: list[float] = []
+        self.counts_before = (0, 0)
+        self._self = psutil.Process()
+
+    def run(self) -> Result:
+        """Go through the phases; tell what happened."""
+        rng = np.random.default_rng(SEED)
+        keys = choose(self.job.value_bytes, rng)
+        try:
+            keys = self.fill(keys)
+            self.size(keys)
+            requests = skewed(keys, rng)
+            for phase in PHASES[1:]:
+                self.serve(phase, requests)
+        except _Over:
+            return Result(over_bytes=self.usage_bytes())
+        return Result(latencies()) if self.job.contender == "vrange" else Result()
+
+    def fill(self, keys: list[Key]) -> list[Key]:
+        """Ask for each value once; returns the keys that have one."""
+        self.begin("fill")
+        good = []
+        for key in keys:
+            try:
+                self.request(key)
+            except NotPython:
+                continue
+            good.append(key)
+            if time.perf_counter() - self.started > 2 * self.job.phase_seconds:
+                break
+        self.sample(last=True)
+        return good
+
+    def size(self, keys: list[Key]) -> None:
+        """Find out how much the application has to take for values to have to go."""
+        value_bytes = self.value_bytes()
+        self.base_bytes = max(0, self.anonymous_bytes() - value_bytes) + KERNEL_BYTES
+        left = self.job.limit_bytes - self.base_bytes - int(LEFT_FOR_VALUES * value_bytes)
+        self.app_bytes = max(0, left) if self.job.app_bytes is None else self.job.app_bytes
+        files = len({path for _, path in keys})
+        rung = capabilities().rung
+        tell(Sizing(len(keys), files, value_bytes, self.base_bytes, self.app_bytes, rung))
+
+    def serve(self, phase: str, requests: Iterator[Key]) -> None:
+        """Answer requests for the time of a phase."""
+        if phase == "after":
+            self.app.clear()
+        self.begin(phase)
+        while (elapsed := time.perf_counter() - self.started) < self.job.phase_seconds:
+            if phase == "during":
+                self.take(elapsed / self.job.phase_seconds / APP_TAKES_BY)
+            self.request(next(requests))
+        self.sample(last=True)
+
+    def take(self, progress: float) -> None:
+        """Let the application take what it should have by now; `progress` is 1 when it has all."""
+        due = self.app_bytes if progress >= 1 else self.app_bytes * progress * APP_STEPS_SHARE
+        missing = int(due) - self.taken_bytes()
+        if missing >= APP_STEP_BYTES or (progress >= 1 and missing > 0):
+            self.sample()  # the last one, where it is killed
+            self.app.append(np.ones(missing, np.uint8))
+            self.sample()
+
+    def request(self, key: Key) -> None:
+        """Ask for a value, use it, and see that it is the one it should be."""
+        computed = self.recomputed
+        asked = time.perf_counter()
+
+        def compute() -> Value:
+            started = time.perf_counter()
+            value = make(key)
+            self.recompute_seconds += time.perf_counter() - started
+            self.recomputed += 1
+            return value
+
+        value = self.cache.get(key, compute)
+        now = time.perf_counter()
+        if self.recomputed == computed:
+            self.hit_seconds.append(now - asked)
+        self.requests += 1
+        seen = stamp(value)
+        self.wrong += self.stamps.setdefault(key, seen) != seen
+        del value
+        if not self.job.enforced:
+            self.press(key)
+        if now - self.sampled > SAMPLE_SECONDS:
+            self.sample()
+
+    def press(self, key: Key) -> None:
+        """Without a cgroup: ask the kernel to take what a limit would make it take."""
+        if self.job.contender != "vrange":
+            if self.requests % PRESS_EVERY == 0 and self.usage_bytes() > self.job.limit_bytes:
+                raise _Over
+            return
+        self.recency[key] = None
+        self.recency.move_to_end(key)
+        if self.requests % PRESS_EVERY or not self.app:
+            return
+        left = self.job.limit_bytes - self.base_bytes - self.taken_bytes()
+        while self.recency and self.value_bytes() > left:
+            oldest, _ = self.recency.popitem(last=False)
+            self.cache.discard(oldest)
+
+    def value_bytes(self) -> int:
+        """Tell the bytes of values that take up memory."""
+        states = self.cache.bytes_by_state()
+        return sum(size for state, size in states.items() if state not in ("hot", "purged"))
+
+    def taken_bytes(self) -> int:
+        """Tell what the application has."""
+        return sum(chunk.nbytes for chunk in self.app)
+
+    def anonymous_bytes(self) -> int:
+        """Tell what this process has in memory and no file has."""
+        memory = self._self.memory_info()
+        return int(memory.rss - memory.shared)
+
+    def usage_bytes(self) -> int:
+        """Tell what meets the limit: the cgroup's usage, or this process's own."""
+        return memory_usage() if self.job.enforced else self.anonymous_bytes()
+
+    def begin(self, phase: str) -> None:
+        """Start counting anew."""
+        self.phase = phase
+        self.started = time.perf_counter()
+        self.requests = self.recomputed = self.wrong = 0
+        self.recompute_seconds = 0.0
+        self.hit_seconds.clear()
+        self.counts_before = self.cache.counts()
+        self.sample()
+
+    def sample(self, *, last: bool = False) -> None:
+        """Tell where we are."""
+        now = time.perf_counter()
+        hits, purged = self.cache.counts()
+        hits_before, purged_before = self.counts_before
+        self.sampled = now
+        tell(
+            Sample(
+                phase=self.phase,
+                seconds=now - self.started,
+                requests=self.requests,
+                hits=hits - hits_before,
+                purged=purged - purged_before,
+                recomputed=self.recomputed,
+                recompute_seconds=self.recompute_seconds,
+                wrong=self.wrong,
+                app_bytes=self.taken_bytes(),
+                usage_bytes=self.usage_bytes(),
+                bytes=self.cache.bytes_by_state(),
+                hit_median_seconds=statistics.median(self.hit_seconds)
+                if last and self.hit_seconds
+                else None,
+                last=last,
+            )
+        )
+
+
+def skewed(keys: list[Key], rng: np.random.Generator) -> Iterator[Key]:
+    """Yield keys for ever, the n-th most popular one n times as rarely as the first (Zipf).
+
+    The same keys and generator give the same requests: every contender gets the same ones.
+    """
+    weights = 1.0 / np.arange(1, len(keys) + 1)
+    weights /= weights.sum()
+    popular = rng.permutation(len(keys))
+    while True:
+        for rank in rng.choice(len(keys), REQUESTS_AT_ONCE, p=weights):
+            yield keys[popular[rank]]
+
+
+def latencies() -> list[Latency]:
+    """Read what the native side measured, of caches."""
+    now = stats()
+    figures = {
+        "time-to-free, released": now.time_to_free["cache", "released"],
+        "time-to-free, offered": now.time_to_free["cache", "offered"],
+        "time-to-reallocate, resident": now.time_to_reallocate["cache", "resident"],
+        "time-to-reallocate, purged": now.time_to_reallocate["cache", "purged"],
+    }
+    return [
+        Latency(what, figure.count, figure.percentile(50), figure.percentile(99))
+        for what, figure in figures.items()
+        if figure.count
+    ]
+
+
+def tell(message: Message) -> None:
+    """Say it to the parent."""
+    sys.stdout.write(to_line(message))
+    sys.stdout.flush()
+
+
+def main(line: str) -> None:
+    """Do the job that `line` describes."""
+    # A parent that is gone ends us at the next word to it; one that is interrupted, at once.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    job = from_line(line)
+    if not isinstance(job, Job):
+        raise TypeError(f"expected a Job, not {type(job).__name__}")
+    tell(Process(job).run())

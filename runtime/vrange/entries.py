@@ -1,0 +1,462 @@
+"""What a cache has in ranges: storing values, reading them back, and letting them go.
+
+A large value has a range of its own, a small one a slot in a slab (packed.py). Reading takes no lock:
+a handle or a place that is out of date is recognised as such, natively by its generation and here by
+looking again whether the key still stands for the very same entry. Whatever changes the books is done
+under the cache's lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Hashable
+from typing import Any, cast
+
+import psutil
+
+from vrange._core import ffi, hit, lib
+from vrange.account import Account
+from vrange.arena import close_native_arena, open_native_arena
+from vrange.codec import Decoder, Large, Small, decode_small, encode
+from vrange.errors import ArenaFullError
+from vrange.ghosts import Ghosts
+from vrange.hot import HotFront
+from vrange.packed import SLAB_BYTES, PackedValues, Slab
+from vrange.sizes import format_bytes
+from vrange.weigh import weigh
+
+_NEVER = float("inf")
+_NO_KEY = object()
+_ARENA_TIMES_MEMORY = 2
+_ARENA_BYTES_LEAST = 16 << 20
+_HEAVIER_UNPICKLED = 16  # a pickled int of 2 bytes is an object of 28 and a pointer
+_PAGE: int = lib.vrange_page_bytes()
+
+
+class Absent:
+    """Why there is no value: `outcome` is what the request counts as."""
+
+    __slots__ = ("outcome",)
+
+    def __init__(self, outcome: int) -> None:
+        self.outcome = outcome
+
+
+MISS = Absent(lib.VRANGE_REQUEST_MISS)
+PURGED = Absent(lib.VRANGE_REQUEST_PURGED)
+
+
+class _Entry:
+    """A value with a range of its own."""
+
+    __slots__ = ("decode", "expires", "handle", "nbytes", "views", "weight")
+
+    def __init__(self, handle: int, encoded: Large, expires: float) -> None:
+        self.handle = handle
+        self.nbytes = encoded.nbytes
+        self.decode: Decoder = encoded.decode
+        self.views = encoded.views
+        self.expires = expires
+        self.weight: int | None = None  # of what decode returns; known once it was asked for
+
+
+Entry = _Entry | int  # an int is a place among the packed values
+
+
+def _in_pages(nbytes: int) -> int:
+    return -(-nbytes // _PAGE) * _PAGE
+
+
+def _is_gone(handle: int) -> bool:
+    return hit.state(handle) in (lib.VRANGE_STATE_PURGED, lib.VRANGE_STATE_FREED)
+
+
+class Entries:
+    """The entries of one cache. `hot` is its front: a value held there outlives the loss of its range,
+    and its key goes when the front lets go of it.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        lock: threading.RLock,
+        hot: HotFront,
+        *,
+        ttl: float | None,
+        max_bytes: int | None,
+        arena_bytes: int | None,
+    ) -> None:
+        self._account = account
+        self._lock = lock
+        self._hot = hot
+        self._ttl = ttl
+        self._max_bytes = max_bytes
+        self._arena_bytes = arena_bytes
+        self._index: dict[Hashable, Entry] = {}
+        self._keys: dict[int, Hashable] = {}  # by handle, of entries with a range
+        self._slabs: dict[int, Slab] = {}  # by handle
+        self._packed = PackedValues(with_ttl=ttl is not None)
+        self._ghosts = Ghosts()
+        self._bytes = 0
+        self._cost_ns = 0  # of the last computation: what a slab's values are taken to cost
+        self.closed = False
+        self._native: Any = None
+        self._arena = 0  # its address; 0 until the first value is stored
+        self._close_native: Callable[[], object] = lambda: None
+
+    # ---- reading -----------------------------------------------------------------------------
+
+    def recall(self, key: Hashable) -> Any:
+        """The value in its range, or an Absent. A value found is offered to the hot front."""
+        while True:
+            self._check_open()
+            entry = self._index.get(key)
+            if entry is None:
+                return PURGED if self._ghosts.was_purged(key) else MISS
+            value = self._read(entry)
+            if self._index.get(key) is not entry:
+                continue  # replaced while it was read, and a packed place may have a new tenant
+            if value is not PURGED:
+                self._admit(key, entry, value)
+                return value
+            self._lose(key, entry)
+
+    def _read(self, entry: Entry) -> Any:
+        if isinstance(entry, int):
+            packed = self._packed.read(entry)
+            return PURGED if packed is None else decode_small(*packed)
+        lease = hit.pin(entry.handle, entry.nbytes)
+        return PURGED if lease is None else entry.decode(lease)
+
+    def _admit(self, key: Hashable, entry: Entry, value: Any) -> None:
+        if self._hot.limit == 0:
+            return
+        if isinstance(entry, int):
+            weight: int = value.__sizeof__()
+            if type(value) not in (bytes, str):
+                weight *= _HEAVIER_UNPICKLED
+        else:
+            if entry.weight is None:
+                # Arrays weigh what their range does; what was unpickled is looked at, once.
+                views_weigh = _in_pages(entry.nbytes) if entry.views else 0
+                entry.weight = weigh(value) + views_weigh
+            weight = entry.weight
+        with self._lock:
+            if self._index.get(key) is entry:
+                self._hot.admit(key, value, weight)
+
+    def __contains__(self, key: object) -> bool:
+        with self._lock:
+            entry = self._index.get(key)
+            if entry is None or self._expires(entry) <= time.monotonic():
+                return False
+            if key in self._hot.values:
+                return True
+            return not _is_gone(self._handle_of(entry))
+
+    def keys(self) -> list[Hashable]:
+        """The keys of all entries that are not known to be lost."""
+        with self._lock:
+            self._sweep_all()
+            return list(self._index)
+
+    def __len__(self) -> int:
+        with self._lock:
+            self._sweep_all()
+            return len(self._index)
+
+    def _expires(self, entry: Entry) -> float:
+        return self._packed.expires(entry) if isinstance(entry, int) else entry.expires
+
+    def _handle_of(self, entry: Entry) -> int:
+        if isinstance(entry, int):
+            slab = self._packed.slab_of(entry)
+            return 0 if slab is None else slab.handle
+        return entry.handle
+
+    # ---- storing -----------------------------------------------------------------------------
+
+    def store(self, key: Hashable, value: Any, cost_ns: int) -> Any:
+        """Stores a value that took `cost_ns` to compute (0: not known).
+
+        Returns what the caller is to have: of an ndarray the view that is stored, so that the memory
+        is not held twice; else the value itself. TypeError for a key that can't be hashed or a value
+        that can't be pickled, ArenaFullError where no room can be made.
+        """
+        hash(key)  # what can't be a key must fail before anything is stored
+        encoded = encode(value)
+        self._open_arena()
+        if cost_ns:
+            self._cost_ns = cost_ns
+        expires = _NEVER if self._ttl is None else time.monotonic() + self._ttl
+        if isinstance(encoded, Small):
+            self._store_small(key, encoded, expires)
+            return value
+        self._check_size(encoded.nbytes)
+        lease = self._store_range(encoded, cost_ns, self._uses(key))
+        entry = _Entry(hit.handle(lease), encoded, expires)
+        with self._lock:
+            if self.closed:
+                hit.forget(entry.handle, entry.nbytes)
+                self._check_open()
+            self._replace(key, entry)
+            self._keys[entry.handle] = key
+            self._bytes += _in_pages(entry.nbytes)
+            self._keep_below_max()
+        return entry.decode(lease) if encoded.is_array else value
+
+    def _store_small(self, key: Hashable, encoded: Small, expires: float) -> None:
+        with self._lock:
+            self._check_open()
+            self._sweep()
+            while True:
+                slab = self._packed.slab_with_room(len(encoded.data))
+                if slab is None:
+                    slab = self._add_slab(len(encoded.data))
+                place = self._packed.write(slab, key, encoded.kind, encoded.data, expires)
+                if place is not None:
+                    break
+                self._lose_slab(slab, purged=True)
+            self._replace(key, place)
+            self._keep_below_max()
+
+    def _add_slab(self, nbytes: int) -> Slab:
+        self._check_size(SLAB_BYTES)
+        handle = ffi.new("uint64_t *")
+        while lib.vrange_allocate(self._native, SLAB_BYTES, handle) < 0:
+            if not self._make_room(SLAB_BYTES):
+                raise self._full(SLAB_BYTES)
+        if self._cost_ns:
+            lib.vrange_set_cost(handle[0], self._cost_ns)
+        lib.vrange_release(handle[0])
+        slab = self._packed.add_slab(handle[0], nbytes)
+        self._slabs[slab.handle] = slab
+        self._bytes += SLAB_BYTES
+        return slab
+
+    def _store_range(self, encoded: Large, cost_ns: int, uses: int) -> hit.Lease:
+        with self._lock:
+            self._sweep()
+        while True:
+            try:
+                return hit.store(self._arena, encoded.parts, cost_ns, uses)
+            except MemoryError:
+                if not self._make_room(encoded.nbytes):
+                    raise self._full(encoded.nbytes) from None
+
+    def _replace(self, key: Hashable, entry: Entry) -> None:
+        before = self._index.get(key)
+        self._hot.discard(key)
+        self._index[key] = entry
+        self._ghosts.forget(key)
+        if before is not None:
+            self._free(before)
+
+    def _uses(self, key: Hashable) -> int:
+        before = self._index.get(key)
+        if isinstance(before, _Entry):
+            return int(lib.vrange_uses(before.handle))
+        return self._ghosts.uses(key, hit.epoch(self._arena))
+
+    def _open_arena(self) -> None:
+        if self._arena:
+            return
+        with self._lock:
+            self._check_open()
+            if self._arena:
+                return
+            size = self._arena_bytes or _ARENA_TIMES_MEMORY * psutil.virtual_memory().total
+            while True:
+                try:
+                    native = open_native_arena(size, self._account)
+                    break
+                except ArenaFullError:
+                    # A limit on address space: take what it leaves, unless a size was asked for.
+                    size //= 2
+                    if self._arena_bytes or size < _ARENA_BYTES_LEAST:
+                        raise
+            finalizer = weakref.finalize(self, close_native_arena, native, self._account)
+            finalizer.atexit = False
+            self._close_native = finalizer
+            self._native = native
+            self._arena = int(ffi.cast("uintptr_t", native))
+
+    # ---- letting go --------------------------------------------------------------------------
+
+    def remove(self, key: Hashable) -> bool:
+        """Forgets an entry; False where there is none."""
+        with self._lock:
+            entry = self._index.pop(key, None)
+            self._ghosts.forget(key)
+            if entry is None:
+                return False
+            self._hot.discard(key)
+            self._free(entry)
+            return True
+
+    def drop_expired(self, key: Hashable) -> None:
+        """Forgets the key's entry if its time is over."""
+        entry = self._index.get(key)
+        if entry is None or self._expires(entry) > time.monotonic():
+            return
+        with self._lock:
+            if self._index.get(key) is entry:
+                self.remove(key)
+
+    def hot_let_go(self, key: Hashable) -> None:
+        """The hot front dropped a value: if its range went meanwhile, its key goes too."""
+        entry = self._index.get(key)
+        if entry is None:
+            return
+        if isinstance(entry, int):
+            is_lost = self._packed.slab_of(entry) is None
+        else:
+            is_lost = entry.handle not in self._keys
+        if is_lost:
+            self._forget_key(key, 0, purged=True)
+
+    def discard(self, keys: tuple[Hashable, ...]) -> int:
+        """Makes the kernel take the ranges of these keys, or all that nobody holds, now."""
+        with self._lock:
+            if keys:
+                for key in keys:
+                    self._hot.discard(key)
+                found = [self._index.get(key) for key in keys]
+                handles = {self._handle_of(entry) for entry in found if entry is not None}
+            else:
+                self._hot.clear()
+                handles = {*self._keys, *self._slabs}
+            return sum(lib.vrange_discard(handle) == lib.VRANGE_OK for handle in handles)
+
+    def clear(self) -> None:
+        """Forgets every entry. What somebody holds stays until he lets go."""
+        with self._lock:
+            self._hot.clear()
+            self._index.clear()
+            for handle in [*self._keys, *self._slabs]:
+                lib.vrange_free(handle)
+            self._keys.clear()
+            self._slabs.clear()
+            self._packed.clear()
+            self._ghosts.clear()
+            self._bytes = 0
+
+    def close(self) -> None:
+        """Forgets every entry and gives the arena back."""
+        with self._lock:
+            self.clear()
+            self.closed = True
+            self._close_native()
+            self._native, self._arena = None, 0
+
+    def _free(self, entry: Entry) -> int:
+        """Gives an entry's place back; returns how often it was used, in sixteenths."""
+        if isinstance(entry, int):
+            emptied = self._packed.remove(entry)
+            if emptied is not None and self._slabs.pop(emptied.handle, None):
+                hit.forget(emptied.handle, SLAB_BYTES)
+                self._bytes -= SLAB_BYTES
+            return 0
+        if self._keys.pop(entry.handle, _NO_KEY) is _NO_KEY:
+            return 0
+        self._bytes -= _in_pages(entry.nbytes)
+        return hit.forget(entry.handle, entry.nbytes)
+
+    def _lose(self, key: Hashable, entry: Entry) -> None:
+        """The entry was found purged when it was asked for."""
+        with self._lock:
+            if self._index.get(key) is not entry:
+                return
+            uses = 0
+            if not isinstance(entry, int):
+                uses = self._free(entry)
+            elif (slab := self._packed.slab_of(entry)) is not None:
+                self._lose_slab(slab, purged=True)
+            if self._index.get(key) is entry:
+                self._forget_key(key, uses, purged=True)
+
+    def _lose_slab(self, slab: Slab, *, purged: bool) -> None:
+        del self._slabs[slab.handle]
+        pairs = self._packed.take_off(slab)
+        uses = hit.forget(slab.handle, SLAB_BYTES) // max(1, len(pairs))
+        self._bytes -= SLAB_BYTES
+        for key, place in pairs:
+            if self._index.get(key) == place and not self._outlives_its_range(key):
+                self._forget_key(key, uses, purged=purged)
+
+    def _outlives_its_range(self, key: Hashable) -> bool:
+        # With a TTL it may not: when a packed value expires is known only to its slab.
+        return self._ttl is None and key in self._hot.values
+
+    def _forget_key(self, key: Hashable, uses: int, *, purged: bool) -> None:
+        del self._index[key]
+        self._hot.discard(key)
+        self._ghosts.remember(
+            key, uses, hit.epoch(self._arena), purged=purged, entries=len(self._index)
+        )
+
+    def _sweep(self, *, purged: bool = True) -> bool:
+        """Forgets some of what was lost while nobody held it. False: there was none."""
+        if not self._arena:
+            return False
+        handles = hit.lost(self._arena)
+        for handle in handles:
+            slab = self._slabs.get(handle)
+            if slab is not None:
+                self._lose_slab(slab, purged=purged)
+                continue
+            key = self._keys.get(handle, _NO_KEY)
+            entry = self._index.get(cast(Hashable, key))
+            if isinstance(entry, _Entry) and entry.handle == handle:
+                uses = self._free(entry)
+                if not self._outlives_its_range(key):
+                    self._forget_key(key, uses, purged=purged)
+        return bool(handles)
+
+    def _sweep_all(self, *, purged: bool = True) -> None:
+        while self._sweep(purged=purged):
+            pass
+
+    def _shed(self, nbytes: int) -> int:
+        """Lets the least valuable go, about `nbytes` of them; returns the bytes that went."""
+        self._sweep_all()
+        gone = int(lib.vrange_arena_shed(self._native, nbytes))
+        self._sweep_all(purged=False)
+        return gone
+
+    def _make_room(self, nbytes: int) -> bool:
+        """Lets go so that `nbytes` may fit; False where nothing is left that could go."""
+        with self._lock:
+            # More than is needed at once: the arena may be in pieces.
+            if self._shed(max(2 * nbytes, self._bytes // 64)):
+                return True
+            held = self._hot.bytes
+            self._hot.clear()
+            return held > 0 and self._shed(nbytes) > 0
+
+    def _keep_below_max(self) -> None:
+        if self._max_bytes is None or self._bytes <= self._max_bytes:
+            return
+        self._shed(self._bytes - self._max_bytes)
+        if self._bytes > self._max_bytes and self._hot.bytes:
+            self._hot.clear()
+            self._shed(self._bytes - self._max_bytes)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError(f"cache {self._account.name!r} is closed")
+
+    def _check_size(self, nbytes: int) -> None:
+        if self._max_bytes is not None and _in_pages(nbytes) > self._max_bytes:
+            raise ArenaFullError(
+                f"{format_bytes(_in_pages(nbytes))} is more than max_bytes of cache "
+                f"{self._account.name!r}, {format_bytes(self._max_bytes)}"
+            )
+
+    def _full(self, nbytes: int) -> ArenaFullError:
+        return ArenaFullError(
+            f"no room for {format_bytes(nbytes)} in cache {self._account.name!r}: "
+            "what is left is held"
+        )

@@ -1,0 +1,154 @@
+"""Small values, packed: a range shared by many, instead of a page each.
+
+A slab is a range cut into equal slots, of a size within an eighth of what is needed. A value is
+known by one int, the slab's number and the slot's, so that a million of them cost a million ints and
+no objects. A slab is purged as a whole; it knows its keys, so that they can be forgotten then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+from vrange._core import hit
+
+SLAB_BYTES = 64 * 1024
+HEAD_BYTES = 4  # kind and length, written natively before each value
+SLOT_BITS = 12  # the smallest slot is 16 bytes
+_SLOT_MASK = (1 << SLOT_BITS) - 1
+
+
+def slot_bytes_for(nbytes: int) -> int:
+    """The slot size for a value of `nbytes`: eight sizes an octave, 16 bytes at least.
+
+    >>> slot_bytes_for(200), slot_bytes_for(1)
+    (208, 16)
+    """
+    wanted = nbytes + HEAD_BYTES
+    step = max(16, 1 << max(0, wanted.bit_length() - 4))
+    return -(-wanted // step) * step
+
+
+class Slab:
+    """A range of equal slots, and the key in each."""
+
+    __slots__ = ("expires", "free", "handle", "keys", "number", "slot_bytes", "used")
+
+    def __init__(self, number: int, handle: int, slot_bytes: int, with_ttl: bool) -> None:
+        self.number = number
+        self.handle = handle
+        self.slot_bytes = slot_bytes
+        self.keys: list[Hashable] = []
+        self.expires: list[float] | None = [] if with_ttl else None
+        self.free: list[int] = []
+        self.used = 0
+
+    @property
+    def slots(self) -> int:
+        """How many values fit."""
+        return SLAB_BYTES // self.slot_bytes
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no slot is left."""
+        return self.used == self.slots
+
+
+class PackedValues:
+    """Which slab and slot each small value of a cache is in. Not thread-safe: under its cache's lock,
+    but for `read`.
+    """
+
+    def __init__(self, *, with_ttl: bool) -> None:
+        self._with_ttl = with_ttl
+        self._next_number = 1
+        self._slabs: dict[int, Slab] = {}
+        self._open: dict[int, list[Slab]] = {}  # by slot size: those with a free slot
+
+    def slab_with_room(self, nbytes: int) -> Slab | None:
+        """A slab with a free slot for a value of `nbytes`; None: one has to be added."""
+        partial = self._open.get(slot_bytes_for(nbytes))
+        return partial[-1] if partial else None
+
+    def add_slab(self, handle: int, nbytes: int) -> Slab:
+        """Takes on a fresh range of SLAB_BYTES for values as large as `nbytes`."""
+        slab = Slab(self._next_number, handle, slot_bytes_for(nbytes), self._with_ttl)
+        self._next_number += 1  # never used twice: a reader may still hold the int of an old slab
+        self._slabs[slab.number] = slab
+        self._open.setdefault(slab.slot_bytes, []).append(slab)
+        return slab
+
+    def write(self, slab: Slab, key: Hashable, kind: int, data: bytes, expires: float) -> int | None:
+        """Puts a value into a free slot; None where the slab was purged meanwhile."""
+        slot = slab.free[-1] if slab.free else len(slab.keys)
+        if not hit.write_packed(slab.handle, slot * slab.slot_bytes, kind, data):
+            return None
+        if slab.free:
+            slab.free.pop()
+            slab.keys[slot] = key
+            if slab.expires is not None:
+                slab.expires[slot] = expires
+        else:
+            slab.keys.append(key)
+            if slab.expires is not None:
+                slab.expires.append(expires)
+        slab.used += 1
+        if slab.is_full:
+            self._open[slab.slot_bytes].remove(slab)
+        return slab.number << SLOT_BITS | slot
+
+    def slab_of(self, place: int) -> Slab | None:
+        """The slab that `place` is in, if it is still there."""
+        return self._slabs.get(place >> SLOT_BITS)
+
+    def read(self, place: int) -> tuple[int, bytes] | None:
+        """(kind, data), or None where the slab was purged or is gone.
+
+        Takes no lock, so the slot may hold another value by now: the caller has to look whether the
+        key still stands for this very `place`.
+        """
+        slab = self._slabs.get(place >> SLOT_BITS)
+        if slab is None:
+            return None
+        return hit.read_packed(slab.handle, (place & _SLOT_MASK) * slab.slot_bytes)
+
+    def expires(self, place: int) -> float:
+        """When the value expires, on the clock of time.monotonic; infinite without a TTL."""
+        slab = self._slabs.get(place >> SLOT_BITS)
+        if slab is None or slab.expires is None:
+            return float("inf")
+        return slab.expires[place & _SLOT_MASK]
+
+    def remove(self, place: int) -> Slab | None:
+        """Frees the slot. Returns the slab if it is empty now and was taken off."""
+        slab = self._slabs.get(place >> SLOT_BITS)
+        if slab is None:
+            return None
+        if slab.is_full:
+            self._open.setdefault(slab.slot_bytes, []).append(slab)
+        slot = place & _SLOT_MASK
+        slab.keys[slot] = None
+        slab.free.append(slot)
+        slab.used -= 1
+        if slab.used:
+            return None
+        self.take_off(slab)
+        return slab
+
+    def take_off(self, slab: Slab) -> list[tuple[Any, int]]:
+        """Forgets a slab; returns its (key, place) pairs. Its range is the caller's to free."""
+        del self._slabs[slab.number]
+        partial = self._open.get(slab.slot_bytes, [])
+        if slab in partial:
+            partial.remove(slab)
+        free = set(slab.free)
+        return [
+            (key, slab.number << SLOT_BITS | slot)
+            for slot, key in enumerate(slab.keys)
+            if slot not in free
+        ]
+
+    def clear(self) -> None:
+        """Forgets every slab."""
+        self._slabs.clear()
+        self._open.clear()

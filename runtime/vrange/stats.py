@@ -1,0 +1,184 @@
+"""A snapshot of everything the native side counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from vrange._core import ffi, lib
+
+KINDS = ("arena", "cache", "array", "stack", "heap")
+NS = 1e-9
+
+
+@dataclass(frozen=True)
+class AccountStats:
+    """What is counted under one name. Bytes are of ranges, in whole pages."""
+
+    name: str
+    kind: str
+    ranges: int
+    reserved_bytes: int
+    pinned_bytes: int
+    idle_bytes: int
+    offered_bytes: int
+    purged_bytes: int
+    hot_bytes: int
+    purged_total_bytes: int
+    evicted_total_bytes: int
+    hot_hits: int
+    resident_hits: int
+    purged: int
+    misses: int
+    regenerated: int
+    regenerate_seconds: float
+
+
+@dataclass(frozen=True)
+class ReserveStats:
+    """How the thread that keeps the reserve is doing."""
+
+    running: bool
+    bytes: int
+    tick_seconds: float
+    offered_bytes: int
+    idle_bytes: int
+    ticks: int
+    offers: int
+    losses: int
+    rankings: int
+    busy_seconds: float
+
+
+@cache
+def _bucket_floors() -> tuple[float, ...]:
+    return tuple(lib.vrange_bucket_floor_ns(b) * NS for b in range(lib.VRANGE_BUCKETS + 1))
+
+
+@dataclass(frozen=True)
+class LatencySummary:
+    """A histogram of durations: `buckets[b]` of them fell between `floors[b]` and `floors[b + 1]`."""
+
+    count: int
+    sum_seconds: float
+    buckets: tuple[int, ...]
+
+    @property
+    def floors(self) -> tuple[float, ...]:
+        """Where each bucket begins, in seconds; one more than there are buckets."""
+        return _bucket_floors()
+
+    def percentile(self, percent: float) -> float:
+        """The duration, in seconds, that `percent` of 100 did not exceed; NaN where nothing is counted.
+
+        Within 6.3 % of the truth, which is half the width of a bucket.
+        """
+        if not 0 <= percent <= 100:
+            raise ValueError(f"percent must be 0 to 100, not {percent!r}")
+        if self.count == 0:
+            return float("nan")
+        rank = percent / 100 * self.count
+        seen = 0
+        last = 0
+        for bucket, count in enumerate(self.buckets):
+            if count:
+                seen += count
+                last = bucket
+                if seen >= rank:
+                    break
+        floors = self.floors
+        return (floors[last] + floors[last + 1]) / 2
+
+
+@dataclass(frozen=True)
+class Stats:
+    """A snapshot: `accounts` by name, the reserve, and the two latencies that tell whether it works.
+
+    `time_to_free` is keyed by (kind, stage), stage being "released" (what the caller waited) or
+    "offered" (until the kernel could take it); `time_to_reallocate` by (kind, outcome), outcome being
+    "resident" or "purged".
+    """
+
+    accounts: tuple[AccountStats, ...]
+    reserve: ReserveStats
+    time_to_free: Mapping[tuple[str, str], LatencySummary]
+    time_to_reallocate: Mapping[tuple[str, str], LatencySummary]
+
+
+def account_stats(counters: Any) -> AccountStats:
+    """The Python side of a `vrange_account_counters`."""
+    requests = counters.requests
+    return AccountStats(
+        name=ffi.string(counters.name).decode(errors="replace"),
+        kind=KINDS[counters.kind],
+        ranges=counters.ranges,
+        reserved_bytes=counters.reserved_bytes,
+        pinned_bytes=counters.pinned_bytes,
+        idle_bytes=counters.idle_bytes,
+        offered_bytes=counters.offered_bytes,
+        purged_bytes=counters.purged_bytes,
+        hot_bytes=counters.hot_bytes,
+        purged_total_bytes=counters.purged_total,
+        evicted_total_bytes=counters.shed_total,
+        hot_hits=requests[lib.VRANGE_REQUEST_HOT],
+        resident_hits=requests[lib.VRANGE_REQUEST_RESIDENT],
+        purged=requests[lib.VRANGE_REQUEST_PURGED],
+        misses=requests[lib.VRANGE_REQUEST_MISS],
+        regenerated=counters.regenerated,
+        regenerate_seconds=counters.regenerate_ns * NS,
+    )
+
+
+def _accounts() -> tuple[AccountStats, ...]:
+    count = lib.vrange_accounts_read(ffi.NULL, 0)
+    counters = ffi.new("vrange_account_counters[]", count + 16)  # some may be opened meanwhile
+    count = min(lib.vrange_accounts_read(counters, count + 16), count + 16)
+    return tuple(account_stats(counters[i]) for i in range(count))
+
+
+def _latency(kind: int, latency: int) -> LatencySummary:
+    histogram = ffi.new("vrange_histogram *")
+    lib.vrange_latency_read(kind, latency, histogram)
+    return LatencySummary(histogram.count, histogram.sum_ns * NS, tuple(histogram.buckets))
+
+
+def stats() -> Stats:
+    """Everything counted in this process so far. Takes about a millisecond; stops nobody.
+
+    >>> stats().time_to_free["cache", "released"].count >= 0
+    True
+    """
+    info = ffi.new("vrange_reserve_info *")
+    lib.vrange_reserve_read(info)
+    free = {"released": lib.VRANGE_FREE_RELEASED, "offered": lib.VRANGE_FREE_OFFERED}
+    reallocate = {
+        "resident": lib.VRANGE_REALLOCATE_RESIDENT,
+        "purged": lib.VRANGE_REALLOCATE_PURGED,
+    }
+    return Stats(
+        accounts=_accounts(),
+        reserve=ReserveStats(
+            running=bool(info.running),
+            bytes=info.bytes,
+            tick_seconds=info.tick_ns * NS,
+            offered_bytes=info.offered_bytes,
+            idle_bytes=info.idle_bytes,
+            ticks=info.ticks,
+            offers=info.offers,
+            losses=info.losses,
+            rankings=info.rankings,
+            busy_seconds=info.busy_ns * NS,
+        ),
+        time_to_free={
+            (kind, stage): _latency(number, latency)
+            for number, kind in enumerate(KINDS)
+            for stage, latency in free.items()
+        },
+        time_to_reallocate={
+            (kind, outcome): _latency(number, latency)
+            for number, kind in enumerate(KINDS)
+            for outcome, latency in reallocate.items()
+        },
+    )
