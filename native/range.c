@@ -639,8 +639,9 @@ bool range_collect(range *r, uint64_t generation) {
     uint64_t word = atomic_load(&r->word);
     if (!is_current(word, generation) || word_state(word) != OFFERED || word & WORD_PARTIAL)
         return false;
-    char *last = range_address(r) + range_bytes(r) - os_page_bytes();
-    if (os_is_resident(range_address(r)) && os_is_resident(last)) return false;
+    /* The kernel takes pages in the order they were offered, so the first goes first. What loses
+     * others only, to MADV_PAGEOUT, is found by its next pin. */
+    if (os_is_resident(range_address(r))) return false;
     if (!atomic_compare_exchange_strong(&r->word, &word, (word & ~WORD_STATE) | BUSY)) return false;
     vrange_account *account = r->arena->account;
     stats_offered(account, -(int64_t)range_bytes(r));

@@ -29,15 +29,15 @@
 #include "value.h"
 
 #define DEFAULT_BYTES (64ull << 20)
-#define DEFAULT_TICK_NS 2000000u
+#define DEFAULT_TICK_NS 5000000u
 #define IDLE_TICK_NS_MOST 20000000u
 #define BATCH_RANGES 64
 #define BATCH_BYTES (4u << 20) /* a pin that meets the batch waits for it: some hundred microseconds */
 #define TICK_BYTES (64u << 20) /* a fork waits for the tick */
-#define HEAD_GOOD 3            /* what is offered goes first in, first out, give or take a batch */
-#define TAIL_LOOKS 16          /* but MADV_PAGEOUT and other cgroups' pressure may take any */
+#define HEAD_GOOD 2   /* what is offered goes first in, first out, give or take a batch */
+#define OTHER_LOOKS 2 /* but MADV_PAGEOUT may take any: the others are gone through in turn */
 #define STALE_VALUE 1.5f
-#define RANKING_SHARE 20       /* at most this part of the thread's time goes into ranking */
+#define RANKING_SHARE 20 /* at most this part of the thread's time goes into ranking */
 
 typedef struct {
     candidate *items;
@@ -130,7 +130,7 @@ static size_t collect_losses(void) {
         }
         place++;
     }
-    for (int looks = 0; looks < TAIL_LOOKS && queue->count; looks++) {
+    for (int looks = 0; looks < OTHER_LOOKS && queue->count; looks++) {
         candidate *item = offered_at(queue->look++ % queue->count);
         if (!is_stale(item) && collect(item)) found++;
     }

@@ -12,7 +12,9 @@ NAME_BYTES_MOST = lib.VRANGE_NAME_BYTES - 1
 
 
 def checked_name(name: object) -> str:
-    """`name`, if it can label metrics: a string of 1 to 63 bytes in UTF-8 without control characters."""
+    """`name`, if it can label metrics: a string of 1 to 63 bytes in UTF-8 without control
+    characters.
+    """
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, not {name!r}")
     size = len(name.encode(errors="replace"))

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Hashable, Iterator, MutableMapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from vrange._core import hit, lib
 from vrange.account import Account
@@ -60,14 +60,14 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     """A mapping that uses what memory is spare, and whose values may be gone when asked for again.
 
     A value that nobody holds is volatile: the kernel takes it when memory runs short, the least
-    valuable first (by use, by what computing it took, by byte). A value that somebody holds is pinned,
-    and stays. So any key may raise KeyError at any time, whether it was never set or was purged;
-    `get_or_compute` is the way to use it.
+    valuable first (by use, by what computing it took, by byte). A value that somebody holds is
+    pinned, and stays. So any key may raise KeyError at any time, whether it was never set or was
+    purged; `get_or_compute` is the way to use it.
 
-    Values: ndarrays come back without a copy and read-only, as views whose life is the pin; bytes and
-    str come back as themselves; everything else that can be pickled comes back equal, with its large
-    buffers uncopied and read-only. As with functools.cache, treat what you get as shared: do not
-    change it.
+    Values: ndarrays come back without a copy and read-only, as views whose life is the pin; bytes
+    and str come back as themselves; everything else that can be pickled comes back equal, with its
+    large buffers uncopied and read-only. As with functools.cache, treat what you get as shared: do
+    not change it.
 
     Parameters
     ----------
@@ -75,24 +75,26 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     ttl : seconds until a value expires; None: never.
     max_bytes : bytes or "64MiB" that the cache may have in ranges; None: all that is spare. What
         somebody holds is not let go for it.
-    hot_bytes : how much the cache holds strongly, so that a hit costs what a dict costs; these bytes
-        the kernel can't take. "auto": 32 MiB, and a tenth of the memory limit for all caches.
+    hot_bytes : how much the cache holds strongly, so that a hit costs what a dict costs; these
+        bytes the kernel can't take. "auto": 32 MiB, and a tenth of the memory limit for all caches.
     arena_bytes : address space to reserve; None: twice the machine's memory.
 
     Notes
     -----
-    Threads may share a cache; hits take no lock and keep the GIL. In the child of a fork the cache is
-    a copy. Raises TypeError for unhashable keys and values that can't be pickled, ArenaFullError from
-    `cache[key] = value` where no room can be made, ValueError for bad arguments and once closed.
+    Threads may share a cache; hits take no lock and keep the GIL. In the child of a fork the cache
+    is a copy. Raises TypeError for unhashable keys and values that can't be pickled, ArenaFullError
+    from `cache[key] = value` where no room can be made, ValueError for bad arguments and once
+    closed.
 
     Examples
     --------
     >>> with VolatileCache(name="squares") as squares:
     ...     squares.get_or_compute(12, lambda: 12 * 12)
     144
+
     """
 
-    _all: weakref.WeakSet[VolatileCache[Any, Any]] = weakref.WeakSet()
+    _all: ClassVar[weakref.WeakSet[VolatileCache[Any, Any]]] = weakref.WeakSet()
 
     def __init__(
         self,
@@ -288,7 +290,8 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         return self._entries.discard(keys)
 
     def close(self) -> None:
-        """Forgets every entry and gives the address space back. Using the cache then is a ValueError.
+        """Forgets every entry and gives the address space back. Using the cache then is a
+        ValueError.
 
         Arrays that somebody holds stay valid until they die.
         """
@@ -316,8 +319,8 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         )
 
 
-# A lock that another thread holds while this one forks would stay locked in the child for ever, over
-# books half written. So fork waits for every cache.
+# A lock that another thread holds while this one forks would stay locked in the child for ever,
+# over books half written. So fork waits for every cache.
 _held_for_fork: list[VolatileCache[Any, Any]] = []
 
 

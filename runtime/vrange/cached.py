@@ -5,26 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Any, Protocol, TypeVar, cast, overload
+from typing import Any, TypeVar, overload
 
 from vrange._core import hit
 from vrange.cache import CacheInfo, VolatileCache
 from vrange.entries import Absent
 
-R = TypeVar("R", covariant=True)
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Cached(Protocol[R]):
-    """What a decorated function is: callable as before, with the cache's attributes."""
-
-    __wrapped__: Callable[..., R]
-    cache: VolatileCache[Hashable, Any]
-
-    def __call__(self, *args: Any, **kwargs: Any) -> R: ...
-    def cache_info(self) -> CacheInfo: ...
-    def cache_clear(self) -> None: ...
-    def cache_parameters(self) -> dict[str, Any]: ...
 
 
 class CachedFunction(hit.HotFunction):
@@ -38,7 +25,7 @@ class CachedFunction(hit.HotFunction):
 
     def __reduce__(self) -> str:
         # As of any function: copies are itself, and pickles its name.
-        return cast(str, self.__wrapped__.__qualname__)
+        return self.__wrapped__.__qualname__
 
     def __repr__(self) -> str:
         return f"<cached {self.__wrapped__!r} in {self.cache!r}>"
@@ -105,21 +92,22 @@ def cached(
 ) -> Any:
     """Caches a function's results in memory that the kernel may take back.
 
-    Use it as functools.cache, on functions, coroutine functions and methods (whose `self` is part of
-    the key, and is kept alive by it). Calls with equal arguments are computed once at a time, whatever
-    the number of threads or tasks; exceptions are not cached. The function has to be one that may be
-    computed again: that is what happens to results the kernel took.
+    Use it as functools.cache, on functions, coroutine functions and methods (whose `self` is part
+    of the key, and is kept alive by it). Calls with equal arguments are computed once at a time,
+    whatever the number of threads or tasks; exceptions are not cached. The function has to be one
+    that may be computed again: that is what happens to results the kernel took.
 
     Parameters
     ----------
     name : what labels the metrics; by default the function's module and name, cut to 63 bytes.
-    key : called with the arguments; returns what the result is cached under. By default the arguments.
+    key : called with the arguments; returns what the result is cached under. By default the
+        arguments.
     typed : whether 3 and 3.0 are cached apart.
     ttl, max_bytes, hot_bytes : as for VolatileCache.
 
-    The function gets `cache_info()`, `cache_clear()`, `cache_parameters()`, `cache` (the VolatileCache
-    itself) and `__wrapped__`. Raises TypeError for what is not callable, and when called with
-    unhashable arguments or a result that can't be pickled.
+    The function gets `cache_info()`, `cache_clear()`, `cache_parameters()`, `cache` (the
+    VolatileCache itself) and `__wrapped__`. Raises TypeError for what is not callable, and when
+    called with unhashable arguments or a result that can't be pickled.
 
     >>> @cached
     ... def square(n):
@@ -128,6 +116,7 @@ def cached(
     (144, 144)
     >>> square.cache_info().hits
     1
+
     """
     if function is None:
         return lambda function: _decorate(function, name, key, typed, ttl, max_bytes, hot_bytes)

@@ -16,9 +16,9 @@ RUNGS = ("eager", "sentinel", "refault")  # rung n of the native ladder is RUNGS
 class Capabilities:
     """The mechanism in use and what it rests on.
 
-    `rung` is "refault" (lost pages raise SIGBUS or are told at pin), "sentinel" (told at pin only) or
-    "eager" (nothing is left to the kernel: vrange itself discards near the limit). `refusals` says
-    for each higher rung why it is not in use.
+    `rung` is "refault" (lost pages raise SIGBUS or are told at pin), "sentinel" (told at pin only)
+    or "eager" (nothing is left to the kernel: vrange itself discards near the limit). `refusals`
+    says for each higher rung why it is not in use.
     """
 
     rung: str
@@ -39,7 +39,8 @@ class Capabilities:
 
 
 def capabilities() -> Capabilities:
-    """What this process runs on. Decided once, by trying; VRANGE_RUNG in the environment forces one.
+    """What this process runs on. Decided once, by trying; VRANGE_RUNG in the environment forces
+    one.
 
     Raises VrangeError where VRANGE_RUNG asks for what is not a rung or not to be had here.
 

@@ -46,7 +46,7 @@ class Large:
     is_array: bool = False
 
 
-def encode(value: object) -> Small | Large:
+def encode(value: Any) -> Small | Large:
     """How `value` is stored. Raises TypeError where it can't be pickled."""
     if type(value) is bytes:
         if len(value) <= PACKED_BYTES_MOST:
@@ -98,7 +98,7 @@ def _encode_array(array: np.ndarray[Any, Any], numpy: Any) -> Small | Large:
     return Large((flat.view(numpy.uint8),), array.nbytes, decode, views=True, is_array=True)
 
 
-def _encode_pickle(value: object) -> Small | Large:
+def _encode_pickle(value: Any) -> Small | Large:
     buffers: list[pickle.PickleBuffer] = []
     try:
         head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)

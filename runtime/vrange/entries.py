@@ -1,9 +1,9 @@
 """What a cache has in ranges: storing values, reading them back, and letting them go.
 
-A large value has a range of its own, a small one a slot in a slab (packed.py). Reading takes no lock:
-a handle or a place that is out of date is recognised as such, natively by its generation and here by
-looking again whether the key still stands for the very same entry. Whatever changes the books is done
-under the cache's lock.
+A large value has a range of its own, a small one a slot in a slab (packed.py). Reading takes no
+lock: a handle or a place that is out of date is recognised as such, natively by its generation and
+here by looking again whether the key still stands for the very same entry. Whatever changes the
+books is done under the cache's lock.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable
-from typing import Any, cast
+from typing import Any
 
 import psutil
 
@@ -74,8 +74,8 @@ def _is_gone(handle: int) -> bool:
 
 
 class Entries:
-    """The entries of one cache. `hot` is its front: a value held there outlives the loss of its range,
-    and its key goes when the front lets go of it.
+    """The entries of one cache. `hot` is its front: a value held there outlives the loss of its
+    range, and its key goes when the front lets go of it.
     """
 
     def __init__(
@@ -181,9 +181,9 @@ class Entries:
     def store(self, key: Hashable, value: Any, cost_ns: int) -> Any:
         """Stores a value that took `cost_ns` to compute (0: not known).
 
-        Returns what the caller is to have: of an ndarray the view that is stored, so that the memory
-        is not held twice; else the value itself. TypeError for a key that can't be hashed or a value
-        that can't be pickled, ArenaFullError where no room can be made.
+        Returns what the caller is to have: of an ndarray the view that is stored, so that the
+        memory is not held twice; else the value itself. TypeError for a key that can't be hashed or
+        a value that can't be pickled, ArenaFullError where no room can be made.
         """
         hash(key)  # what can't be a key must fail before anything is stored
         encoded = encode(value)
@@ -355,7 +355,8 @@ class Entries:
         """Gives an entry's place back; returns how often it was used, in sixteenths."""
         if isinstance(entry, int):
             emptied = self._packed.remove(entry)
-            if emptied is not None and self._slabs.pop(emptied.handle, None):
+            if emptied is not None and emptied.handle in self._slabs:
+                del self._slabs[emptied.handle]
                 hit.forget(emptied.handle, SLAB_BYTES)
                 self._bytes -= SLAB_BYTES
             return 0
@@ -408,7 +409,7 @@ class Entries:
                 self._lose_slab(slab, purged=purged)
                 continue
             key = self._keys.get(handle, _NO_KEY)
-            entry = self._index.get(cast(Hashable, key))
+            entry = self._index.get(key)
             if isinstance(entry, _Entry) and entry.handle == handle:
                 uses = self._free(entry)
                 if not self._outlives_its_range(key):

@@ -11,16 +11,14 @@ class Ghosts:
     """Uses of keys whose values are gone, by the keys' hashes, the oldest forgotten first.
 
     A popular value that was lost is popular when it comes back, rather than the first to go again.
-    Bounded by the number of live entries (4096 at least). Two keys with one hash share a ghost, which
-    costs nothing worse than a wrong guess.
+    Bounded by the number of live entries (4096 at least). Two keys with one hash share a ghost,
+    which costs nothing worse than a wrong guess.
     """
 
     def __init__(self) -> None:
         self._by_hash: dict[int, tuple[int, int, bool]] = {}
 
-    def remember(
-        self, key: Hashable, uses: int, epoch: int, *, purged: bool, entries: int
-    ) -> None:
+    def remember(self, key: Hashable, uses: int, epoch: int, *, purged: bool, entries: int) -> None:
         """A value went: `uses` in sixteenths as of `epoch`; `purged` if the kernel took it."""
         number = hash(key)
         self._by_hash.pop(number, None)

@@ -1,8 +1,8 @@
 """The hot front: values a cache holds itself, so that a hit on them costs what a dict costs.
 
-What is held strongly can't be taken by the kernel, and a process dies of it: 200 MB of strongly held
-values in a cgroup of 512 MiB survived, 215 did not. So each front is bounded in bytes, and all fronts
-with the default bound together.
+What is held strongly can't be taken by the kernel, and a process dies of it: 200 MB of strongly
+held values in a cgroup of 512 MiB survived, 215 did not. So each front is bounded in bytes, and all
+fronts with the default bound together.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Hashable
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from vrange.cgroup import memory_limit
 
@@ -31,7 +31,7 @@ class HotFront:
     `let_go` is told each key whose value is not held any more, under the lock.
     """
 
-    _automatic: weakref.WeakSet[HotFront] = weakref.WeakSet()
+    _automatic: ClassVar[weakref.WeakSet[HotFront]] = weakref.WeakSet()
 
     def __init__(self, limit: int | None, lock: threading.RLock) -> None:
         self.values: dict[Hashable, Any] = {}

@@ -1,8 +1,8 @@
 """Small values, packed: a range shared by many, instead of a page each.
 
 A slab is a range cut into equal slots, of a size within an eighth of what is needed. A value is
-known by one int, the slab's number and the slot's, so that a million of them cost a million ints and
-no objects. A slab is purged as a whole; it knows its keys, so that they can be forgotten then.
+known by one int, the slab's number and the slot's, so that a million of them cost a million ints
+and no objects. A slab is purged as a whole; it knows its keys, so that they can be forgotten then.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Slab:
 
 
 class PackedValues:
-    """Which slab and slot each small value of a cache is in. Not thread-safe: under its cache's lock,
-    but for `read`.
+    """Which slab and slot each small value of a cache is in. Not thread-safe: under its cache's
+    lock, but for `read`.
     """
 
     def __init__(self, *, with_ttl: bool) -> None:
@@ -78,7 +78,9 @@ class PackedValues:
         self._open.setdefault(slab.slot_bytes, []).append(slab)
         return slab
 
-    def write(self, slab: Slab, key: Hashable, kind: int, data: bytes, expires: float) -> int | None:
+    def write(
+        self, slab: Slab, key: Hashable, kind: int, data: bytes, expires: float
+    ) -> int | None:
         """Puts a value into a free slot; None where the slab was purged meanwhile."""
         slot = slab.free[-1] if slab.free else len(slab.keys)
         if not hit.write_packed(slab.handle, slot * slab.slot_bytes, kind, data):

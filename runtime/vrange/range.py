@@ -31,9 +31,9 @@ class Purged:
 class Range:
     """A part of an arena with one state; made by `Arena.allocate`.
 
-    Pinned, it is ordinary memory. Volatile, the kernel may take its pages at any moment, and the next
-    pin() tells. Pins don't nest: a range is pinned or it is not. Methods may be called from any
-    thread. Using a freed range raises ValueError. As a context manager it is freed at the end.
+    Pinned, it is ordinary memory. Volatile, the kernel may take its pages at any moment, and the
+    next pin() tells. Pins don't nest: a range is pinned or it is not. Methods may be called from
+    any thread. Using a freed range raises ValueError. As a context manager it is freed at the end.
     """
 
     def __init__(self, handle: int, nbytes: int, arena: Arena) -> None:
@@ -61,7 +61,7 @@ class Range:
 
     @property
     def state(self) -> State:
-        """ "pinned", "volatile", "purged" (until refilled, pinned or not) or "freed"."""
+        """One of "pinned", "volatile", "purged" (until refilled, pinned or not) and "freed"."""
         info = self._info()
         if info is None:
             return "freed"
@@ -80,8 +80,9 @@ class Range:
     def mark_volatile(self, *, partial: bool = False) -> None:
         """Gives the range up to the kernel, which may take it, or not, whenever it likes.
 
-        On loss all of it is purged, or with `partial` only the pages that were lost. No system call.
-        BufferError while a view of the buffer is alive. A range that is volatile stays as it is.
+        On loss all of it is purged, or with `partial` only the pages that were lost. No system
+        call. BufferError while a view of the buffer is alive. A range that is volatile stays as it
+        is.
         """
         self._check_alive()
         if self._lease is None:

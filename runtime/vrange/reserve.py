@@ -12,25 +12,25 @@ from vrange.sizes import parse_bytes
 MIB = 1 << 20
 _SHARE_OF_LIMIT = 8
 _LEAST, _MOST = 16 * MIB, 512 * MIB
-_SMALL_LIMIT = 1024 * MIB
-_TICK_SMALL, _TICK = 0.002, 0.005
+_TICK = 0.005
 
 _lock = threading.Lock()
 _started = False
 
 
 def set_reserve(bytes: int | str | None = None, tick: float | None = None) -> None:
-    """Sets how many bytes are kept offered to the kernel, and how often (seconds) that is looked at.
+    """Sets how many bytes are kept offered to the kernel, and how often (seconds) that is looked
+    at.
 
     What is offered the kernel may take at any moment with nobody asked, so the reserve is what the
     process can grow by, in one step, without being killed. None is the default: an eighth of the
-    memory limit, from 16 to 512 MiB, every 2 ms under 1 GiB of limit and every 5 ms above.
+    memory limit, from 16 to 512 MiB, every 5 ms.
 
     One setting a process, for all caches and arenas; may be called at any time from any thread, and
-    holds in the child of a fork. Raises ValueError for a size or tick that is none, VrangeError where
-    no thread can be started (then every range is offered as it is released).
+    holds in the child of a fork. Raises ValueError for a size or tick that is none, VrangeError
+    where no thread can be started (then every range is offered as it is released).
 
-    >>> set_reserve("64MiB", tick=0.002)
+    >>> set_reserve("64MiB", tick=0.005)
     """
     global _started
     limit = memory_limit()
@@ -39,7 +39,7 @@ def set_reserve(bytes: int | str | None = None, tick: float | None = None) -> No
     else:
         wanted = parse_bytes(bytes, "bytes")
     if tick is None:
-        tick = _TICK_SMALL if limit.limit_bytes <= _SMALL_LIMIT else _TICK
+        tick = _TICK
     if not 0.0001 <= tick <= 10:
         raise ValueError(f"tick must be 0.0001 to 10 seconds, not {tick!r}")
     path = ffi.NULL if limit.usage_path is None else limit.usage_path.encode()

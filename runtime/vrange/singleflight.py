@@ -1,9 +1,9 @@
 """One computation per key at a time, across threads and tasks.
 
-The first to ask leads, the others wait for its value. If the leader fails, its exception is its own,
-and the next of those who waited leads. Waiting never deadlocks on itself: who leads one key and would
-have to wait, directly or through other leaders, for somebody who waits for it, computes instead of
-waiting, as functools.cache does.
+The first to ask leads, the others wait for its value. If the leader fails, its exception is its
+own, and the next of those who waited leads. Waiting never deadlocks on itself: who leads one key
+and would have to wait, directly or through other leaders, for somebody who waits for it, computes
+instead of waiting, as functools.cache does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Future
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ClassVar
 
 
 class _Flight:
@@ -34,11 +34,11 @@ _waiting = threading.Lock()  # of every waits_for, so that two can't begin to wa
 
 
 class SingleFlight:
-    """The computations under way for one cache. Safe from any thread; in the child of a fork, those of
-    other threads of the parent are forgotten.
+    """The computations under way for one cache. Safe from any thread; in the child of a fork, those
+    of other threads of the parent are forgotten.
     """
 
-    _all: weakref.WeakSet[SingleFlight] = weakref.WeakSet()
+    _all: ClassVar[weakref.WeakSet[SingleFlight]] = weakref.WeakSet()
 
     def __init__(self) -> None:
         self._flights: dict[Hashable, _Flight] = {}

@@ -71,7 +71,8 @@ class LatencySummary:
         return _bucket_floors()
 
     def percentile(self, percent: float) -> float:
-        """The duration, in seconds, that `percent` of 100 did not exceed; NaN where nothing is counted.
+        """The duration, in seconds, that `percent` of 100 did not exceed; NaN where nothing is
+        counted.
 
         Within 6.3 % of the truth, which is half the width of a bucket.
         """
@@ -94,11 +95,12 @@ class LatencySummary:
 
 @dataclass(frozen=True)
 class Stats:
-    """A snapshot: `accounts` by name, the reserve, and the two latencies that tell whether it works.
+    """A snapshot: `accounts` by name, the reserve, and the two latencies that tell whether it
+    works.
 
     `time_to_free` is keyed by (kind, stage), stage being "released" (what the caller waited) or
-    "offered" (until the kernel could take it); `time_to_reallocate` by (kind, outcome), outcome being
-    "resident" or "purged".
+    "offered" (until the kernel could take it); `time_to_reallocate` by (kind, outcome), outcome
+    being "resident" or "purged".
     """
 
     accounts: tuple[AccountStats, ...]

@@ -12,19 +12,20 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from types import FrameType
 
 from vrange.cgroup import MemoryCgroup
-from vrange.cli.demo.child import Child, Ending
-from vrange.cli.demo.messages import Contender, Job, Latency, Result, Sample, Sizing
+from vrange.cli.demo.child import Child
+from vrange.cli.demo.messages import Contender, Job, Result, Sample, Sizing
+from vrange.cli.demo.outcome import Run, summary
 from vrange.cli.demo.view import View, make_view
 from vrange.errors import VrangeError
 from vrange.sizes import parse_bytes
 
-__all__ = ["Run", "add_parser", "run"]
+__all__ = ["add_parser", "run"]
 
-_SECONDS = 60.0
+_SECONDS = 50.0
 _PHASES_IN_SECONDS = 12  # the runs' phases and fillings, as parts of the whole
 _QUICK_SECONDS, _QUICK_LIMIT = 12.0, "128MiB"
 _LIMIT = "256MiB"
@@ -32,18 +33,6 @@ _LEAST_LIMIT = 96 << 20  # an interpreter with NumPy needs 40 MiB of it
 _INTERPRETER_BYTES = 48 << 20
 _VALUES_SHARE = 0.6  # of what the interpreter leaves: they fit, and with the application don't
 _LRU_SHARE = 0.8  # of what the application leaves: freed memory comes back in pieces
-
-
-@dataclass
-class Run:
-    """What is known of one contender's run: the last sample of each phase, and the end."""
-
-    contender: Contender
-    sizing: Sizing | None = None
-    phases: dict[str, Sample] = field(default_factory=dict)
-    latencies: list[Latency] = field(default_factory=list)
-    most_bytes: int = 0
-    ending: Ending | None = None
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -72,14 +61,14 @@ def run(args: argparse.Namespace) -> int:
 
     Returns 0 where the volatile cache came through with every value right, else 1.
     """
-    seconds = args.seconds or (_QUICK_SECONDS if args.quick else _SECONDS)
+    seconds = (_QUICK_SECONDS if args.quick else _SECONDS) if args.seconds is None else args.seconds
     limit_bytes = parse_bytes(args.limit or (_QUICK_LIMIT if args.quick else _LIMIT), "--limit")
-    if seconds < 0:
+    if seconds <= 0:
         raise ValueError(f"--seconds must be more than 0, not {seconds:g}")
     if limit_bytes < _LEAST_LIMIT:
         raise ValueError(f"--limit must be {_LEAST_LIMIT >> 20}MiB or more, not {args.limit}")
     try:
-        import numpy  # noqa: F401, PLC0415
+        import numpy  # noqa: F401
     except ImportError:
         raise VrangeError('the demo needs NumPy: pip install "vrange[numpy,cli]"') from None
     refusal = "--no-cgroup" if args.no_cgroup else MemoryCgroup.unavailable()
@@ -92,19 +81,18 @@ def run(args: argparse.Namespace) -> int:
         runs.append(_follow(job, view))
         sizing = runs[0].sizing
         if sizing is not None:
-            left = limit_bytes - sizing.base_bytes - sizing.app_bytes
-            for contender in ("dict", "LRU"):
-                job = Job(
-                    contender,
-                    limit_bytes,
-                    job.enforced,
-                    value_bytes,
-                    job.phase_seconds,
-                    sizing.app_bytes,
-                    max(0, int(left * _LRU_SHARE)),
+            left = max(0, limit_bytes - sizing.base_bytes - sizing.app_bytes)
+            others: tuple[Contender, ...] = ("dict", "LRU")
+            for contender in others:
+                job = replace(
+                    job,
+                    contender=contender,
+                    values=sizing.values,
+                    app_bytes=sizing.app_bytes,
+                    lru_bytes=int(left * _LRU_SHARE) if contender == "LRU" else 0,
                 )
                 runs.append(_follow(job, view))
-    view.summary(runs)
+    print(summary(runs))
     ending = runs[0].ending
     wrong = sum(sample.wrong for one in runs for sample in one.phases.values())
     return 0 if ending is not None and ending.finished and not wrong else 1
@@ -112,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _follow(job: Job, view: View) -> Run:
     """Run one contender to its end, showing what it says."""
-    this = Run(job.contender)
+    this = Run(job.contender, lru_bytes=job.lru_bytes)
     view.begin(job)
     with Child(job) as child:
         for message in child.messages():

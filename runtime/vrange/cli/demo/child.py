@@ -23,7 +23,12 @@ from vrange.cli.demo.messages import Job, Message, Result, from_line, to_line
 __all__ = ["Child", "Ending"]
 
 # The job comes first, when the child is in its cgroup: what is imported before counts elsewhere.
-_BOOTSTRAP = "import sys; job = sys.stdin.readline(); from vrange.cli.demo.worker import main; main(job)"
+_BOOTSTRAP = """\
+import sys
+job = sys.stdin.readline()
+from vrange.cli.demo.worker import main
+main(job)
+"""
 _ERROR_BYTES = 2000
 
 
@@ -51,15 +56,22 @@ class Ending:
         """Whether it came to its end."""
         return self.status == 0 and self.over_bytes is None
 
+    @property
+    def word(self) -> str:
+        """How it ended, in a word."""
+        if self.status < 0:
+            return "killed"
+        if self.status > 0:
+            return "failed"
+        return "finished" if self.over_bytes is None else "over the limit"
+
     def __str__(self) -> str:
         if self.status < 0:
             name = signal.Signals(-self.status).name
             if self.oom_kills:
                 return f"killed by the kernel ({name}, oom_kill {self.oom_kills})"
-            return f"ended by {name}"
-        if self.status > 0:
-            return f"failed (exit status {self.status})"
-        return "finished" if self.over_bytes is None else "over the limit"
+            return f"killed by {name}, not for want of memory"
+        return f"{self.word} (exit status {self.status})" if self.status else self.word
 
 
 class Child:
@@ -75,27 +87,46 @@ class Child:
 
     def __init__(self, job: Job) -> None:
         self.ending: Ending | None = None
+        self._job = job
         self._over_bytes: int | None = None
         self._undo = contextlib.ExitStack()
+
+    def __enter__(self) -> Child:
         with self._undo:
-            self._cgroup = MemoryCgroup(job.limit_bytes, name="vrange-demo") if job.enforced else None
-            if self._cgroup is not None:
-                self._undo.callback(self._cgroup.close)
-            self._errors: IO[bytes] = self._undo.enter_context(tempfile.TemporaryFile())
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _BOOTSTRAP],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                text=True,
-            )
-            self._undo.callback(self._end)
-            if self._cgroup is not None:
-                self._cgroup.add(self._process.pid)
-            assert self._process.stdin is not None
-            self._process.stdin.write(to_line(job))
-            self._process.stdin.close()
+            with _signals_put_off():
+                self._start()
             self._undo = self._undo.pop_all()
+        return self
+
+    def _start(self) -> None:
+        job = self._job
+        self._cgroup = MemoryCgroup(job.limit_bytes, name="vrange-demo") if job.enforced else None
+        if self._cgroup is not None:
+            self._undo.callback(self._cgroup.close)
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._undo.callback(self._errors.close)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _BOOTSTRAP],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self._undo.callback(self._end)
+        if self._cgroup is not None:
+            self._cgroup.add(self._process.pid)
+        assert self._process.stdin is not None
+        self._process.stdin.write(to_line(job))
+        self._process.stdin.close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with _signals_put_off():
+            self._undo.close()
 
     @property
     def pid(self) -> int:
@@ -121,18 +152,6 @@ class Child:
         else:
             self.ending = Ending(status, cgroup.oom_kills, cgroup.peak_bytes, error=error)
 
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        with _uninterrupted():
-            self._undo.close()
-
     def _end(self) -> None:
         self._process.kill()
         assert self._process.stdout is not None
@@ -141,15 +160,20 @@ class Child:
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A second Ctrl-C must not leave behind what the first one made us clean up."""
+def _signals_put_off() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait: half a start can't be undone, and half a clean-up isn't one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    handlers = [signal.signal(number, signal.SIG_IGN) for number in signals]
+    arrived: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: arrived.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        for number, handler in zip(signals, handlers, strict=True):
+        for number, handler in handlers.items():
             signal.signal(number, handler)
+        for late in arrived:
+            signal.raise_signal(late)

@@ -25,7 +25,8 @@ class Job:
         enforced: Whether a cgroup holds it to that. If not, it does so itself: the volatile cache
             by having ranges discarded, the others by stopping where they would be killed.
         value_bytes: How many bytes of values to work with, about.
-        phase_seconds: How long each phase takes; filling may take twice that.
+        phase_seconds: How long each phase takes if the cache keeps up.
+        values: How many values to work with; None: as many as are computed in two phases' time.
         app_bytes: How much the application takes; None: find out, and say so.
         lru_bytes: What the LRU may hold.
 
@@ -36,6 +37,7 @@ class Job:
     enforced: bool
     value_bytes: int
     phase_seconds: float
+    values: int | None = None
     app_bytes: int | None = None
     lru_bytes: int = 0
 
@@ -57,7 +59,10 @@ class Sizing:
 
 @dataclass(frozen=True)
 class Sample:
-    """Where the child is. Counters are those of the phase so far; `last` marks its end."""
+    """Where the child is. Counters are those of the phase so far; `last` marks its end.
+
+    `waited_seconds` is the time from asking the cache for values to having them.
+    """
 
     phase: str
     seconds: float
@@ -66,6 +71,7 @@ class Sample:
     purged: int
     recomputed: int
     recompute_seconds: float
+    waited_seconds: float
     wrong: int
     app_bytes: int
     usage_bytes: int
@@ -91,7 +97,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Result:
-    """What the child says last. `over_bytes`: it stopped, at so much usage, where it'd be killed."""
+    """What the child says last. `over_bytes`: it stopped at that usage, being over the limit."""
 
     latencies: list[Latency] = field(default_factory=list)
     over_bytes: int | None = None

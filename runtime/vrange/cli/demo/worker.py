@@ -42,7 +42,8 @@ SEED = 2013
 SAMPLE_SECONDS = 0.2
 APP_STEP_BYTES = 4 * MIB
 APP_STEPS_SHARE = 0.5  # of what the application takes; the rest it takes at once
-APP_TAKES_BY = 0.5  # of the phase
+APP_TAKES_BY = 0.4  # of the requests of the phase
+REQUESTS_A_SECOND = 400
 LEFT_FOR_VALUES = 0.4  # of their bytes, when the application has its share
 KERNEL_BYTES = 8 * MIB  # page tables and the like, which count but aren't ours to see
 REQUESTS_AT_ONCE = 4096
@@ -74,7 +75,7 @@ class Process:
         self.phase = ""
         self.started = self.sampled = 0.0
         self.requests = self.recomputed = self.wrong = 0
-        self.recompute_seconds = 0.0
+        self.recompute_seconds = self.waited_seconds = 0.0
         self.hit_seconds: list[float] = []
         self.counts_before = (0, 0)
         self._self = psutil.Process()
@@ -103,7 +104,9 @@ class Process:
             except NotPython:
                 continue
             good.append(key)
-            if time.perf_counter() - self.started > 2 * self.job.phase_seconds:
+            if len(good) == self.job.values:
+                break
+            if self.job.values is None and self.elapsed() > 2 * self.job.phase_seconds:
                 break
         self.sample(last=True)
         return good
@@ -119,15 +122,26 @@ class Process:
         tell(Sizing(len(keys), files, value_bytes, self.base_bytes, self.app_bytes, rung))
 
     def serve(self, phase: str, requests: Iterator[Key]) -> None:
-        """Answer requests for the time of a phase."""
+        """Answer the requests of a phase as they come in, or as soon after as can be.
+
+        Each contender gets the same ones, and the application is as far at each of them.
+        """
         if phase == "after":
             self.app.clear()
         self.begin(phase)
-        while (elapsed := time.perf_counter() - self.started) < self.job.phase_seconds:
+        count = int(self.job.phase_seconds * REQUESTS_A_SECOND)
+        for number in range(count):
             if phase == "during":
-                self.take(elapsed / self.job.phase_seconds / APP_TAKES_BY)
+                self.take(number / count / APP_TAKES_BY)
+            early = number / REQUESTS_A_SECOND - self.elapsed()
+            if early > 0:
+                time.sleep(early)
             self.request(next(requests))
         self.sample(last=True)
+
+    def elapsed(self) -> float:
+        """Tell the seconds since the phase began."""
+        return time.perf_counter() - self.started
 
     def take(self, progress: float) -> None:
         """Let the application take what it should have by now; `progress` is 1 when it has all."""
@@ -152,6 +166,7 @@ class Process:
 
         value = self.cache.get(key, compute)
         now = time.perf_counter()
+        self.waited_seconds += now - asked
         if self.recomputed == computed:
             self.hit_seconds.append(now - asked)
         self.requests += 1
@@ -201,7 +216,7 @@ class Process:
         self.phase = phase
         self.started = time.perf_counter()
         self.requests = self.recomputed = self.wrong = 0
-        self.recompute_seconds = 0.0
+        self.recompute_seconds = self.waited_seconds = 0.0
         self.hit_seconds.clear()
         self.counts_before = self.cache.counts()
         self.sample()
@@ -221,6 +236,7 @@ class Process:
                 purged=purged - purged_before,
                 recomputed=self.recomputed,
                 recompute_seconds=self.recompute_seconds,
+                waited_seconds=self.waited_seconds,
                 wrong=self.wrong,
                 app_bytes=self.taken_bytes(),
                 usage_bytes=self.usage_bytes(),

@@ -1,0 +1,55 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes what it needs first.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+
+SOURCES := $(wildcard native/*.c native/*.h native/*.S native/build.py) setup.py pyproject.toml
+READY := $(VENV)/ready
+
+CFLAGS_STRICT := -std=c11 -O2 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
+	-Wno-missing-field-initializers -Werror=implicit-function-declaration \
+	-D_GNU_SOURCE -DPy_LIMITED_API=0x030b0000 -fPIC -fsyntax-only
+
+.PHONY: demo test test-native test-rungs lint bench clean
+
+demo: $(READY)
+	$(BIN)/vrange demo
+
+test: $(READY) test-native
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The whole suite on the lower rungs of the ladder.
+test-rungs: $(READY)
+	VRANGE_RUNG=sentinel $(BIN)/python -m pytest $(PYTEST_ARGS)
+	VRANGE_RUNG=eager $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-native: $(READY)
+	$(MAKE) -C tests/native
+
+lint: $(READY)
+	$(BIN)/python -m pip install --quiet --group lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(CC) $(CFLAGS_STRICT) -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') native/*.c
+
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python -m benchmarks
+
+$(READY): $(SOURCES)
+	@command -v $(PYTHON) >/dev/null || { echo "vrange needs CPython 3.11 or later: $(PYTHON) was not found (set PYTHON=...)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vrange needs CPython 3.11 or later; $(PYTHON) is $$($(PYTHON) --version)"; exit 1; }
+	@[ "$$(uname -s)" = Linux ] || { echo "vrange needs Linux: MADV_FREE and userfaultfd are what it is made of"; exit 1; }
+	@command -v $(CC) >/dev/null || { echo "vrange needs a C compiler: $(CC) was not found (Debian: apt-get install gcc)"; exit 1; }
+	@$(PYTHON) -c 'import sysconfig, pathlib, sys; sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' || { echo "vrange needs Python's headers (Debian: apt-get install python3-dev)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "vrange needs Python's venv module (Debian: apt-get install python3-venv)"; exit 1; }
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable . --group test
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build runtime/vrange/_native.c runtime/vrange/*.so runtime/*.egg-info
