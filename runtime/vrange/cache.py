@@ -150,7 +150,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         return self._compute(key, found, compute) if isinstance(found, Absent) else cast(V, found)
 
     async def get_or_compute_async(self, key: K, compute: Callable[[], Awaitable[V]]) -> V:
-        """As get_or_compute, for a coroutine function. Other tasks run while it computes or waits."""
+        """As get_or_compute, for a coroutine function: other tasks run while it computes."""
         found = self._look_up(key)
         if not isinstance(found, Absent):
             return cast(V, found)
@@ -256,7 +256,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         return self._account.name
 
     def info(self) -> CacheInfo:
-        """What was asked and answered since the cache was made or cleared, and its bytes by state."""
+        """What was asked and answered since it was made or cleared, and its bytes by state."""
         entries = len(self._entries)  # sweeps, so that the bytes below are right
         lib.vrange_account_set_hot(self._account.pointer, self._hot.bytes)
         now, before = self._account.read(), self._baseline

@@ -125,7 +125,7 @@ class Range:
             raise OSError(-result, os.strerror(-result))
 
     def free(self) -> None:
-        """Gives the range back to its arena. BufferError while a view is alive; nothing when freed."""
+        """Gives the range back to its arena; once. BufferError while a view is alive."""
         if self._info() is None:
             return
         if self._lease is not None:

@@ -59,7 +59,7 @@ def _bucket_floors() -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class LatencySummary:
-    """A histogram of durations: `buckets[b]` of them fell between `floors[b]` and `floors[b + 1]`."""
+    """A histogram of durations: `buckets[b]` of them from `floors[b]` up to `floors[b + 1]`."""
 
     count: int
     sum_seconds: float

@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
                     lru_bytes=int(left * _LRU_SHARE) if contender == "LRU" else 0,
                 )
                 runs.append(_follow(job, view))
+    print()
     print(summary(runs))
     ending = runs[0].ending
     wrong = sum(sample.wrong for one in runs for sample in one.phases.values())

@@ -40,7 +40,7 @@ class Ending:
         status: The exit status; negative: the signal that ended the process.
         oom_kills: How many processes of its cgroup the kernel killed for want of memory.
         peak_bytes: The most its cgroup ever used, where that is kept.
-        over_bytes: Without a cgroup: the usage at which it stopped, being over the limit.
+        over: Without a cgroup: it stopped where it would have been killed.
         error: The end of what it wrote to standard error.
 
     """
@@ -48,13 +48,13 @@ class Ending:
     status: int
     oom_kills: int = 0
     peak_bytes: int | None = None
-    over_bytes: int | None = None
+    over: bool = False
     error: str = ""
 
     @property
     def finished(self) -> bool:
         """Whether it came to its end."""
-        return self.status == 0 and self.over_bytes is None
+        return self.status == 0 and not self.over
 
     @property
     def word(self) -> str:
@@ -63,7 +63,7 @@ class Ending:
             return "killed"
         if self.status > 0:
             return "failed"
-        return "finished" if self.over_bytes is None else "over the limit"
+        return "finished" if not self.over else "over the limit"
 
     def __str__(self) -> str:
         if self.status < 0:
@@ -88,7 +88,7 @@ class Child:
     def __init__(self, job: Job) -> None:
         self.ending: Ending | None = None
         self._job = job
-        self._over_bytes: int | None = None
+        self._over = False
         self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> Child:
@@ -141,14 +141,14 @@ class Child:
                 break  # it was killed in the middle of a word
             message = from_line(line)
             if isinstance(message, Result):
-                self._over_bytes = message.over_bytes
+                self._over = message.over
             yield message
         status = self._process.wait()
         self._errors.seek(0)
         error = self._errors.read()[-_ERROR_BYTES:].decode(errors="replace").strip()
         cgroup = self._cgroup
         if cgroup is None:
-            self.ending = Ending(status, over_bytes=self._over_bytes, error=error)
+            self.ending = Ending(status, over=self._over, error=error)
         else:
             self.ending = Ending(status, cgroup.oom_kills, cgroup.peak_bytes, error=error)
 

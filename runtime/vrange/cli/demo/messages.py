@@ -97,10 +97,10 @@ class Latency:
 
 @dataclass(frozen=True)
 class Result:
-    """What the child says last. `over_bytes`: it stopped at that usage, being over the limit."""
+    """What the child says last. `over`: without a cgroup, it stopped where it would be killed."""
 
     latencies: list[Latency] = field(default_factory=list)
-    over_bytes: int | None = None
+    over: bool = False
 
 
 Message = Job | Sizing | Sample | Result
@@ -122,5 +122,5 @@ def from_line(line: str) -> Message:
     message = _KINDS[name](**fields)
     if isinstance(message, Result):
         latencies = [Latency(**latency) for latency in fields["latencies"]]
-        return Result(latencies, message.over_bytes)
+        return Result(latencies, message.over)
     return message

@@ -65,7 +65,7 @@ def _ratio(run: Run, phase: str) -> str:
     sample = run.phases.get(phase)
     if sample is None or sample.hit_ratio is None:
         return "-"
-    return f"{sample.hit_ratio:.3f}" + ("" if sample.last else f" of {sample.requests}")
+    return f"{sample.hit_ratio:.3f}" + ("" if sample.last else f" (of {sample.requests})")
 
 
 def _waited(run: Run, phase: str) -> str:
@@ -98,16 +98,12 @@ def _told(run: Run) -> list[str]:
     """Tell what there is to say of a run that did not finish."""
     if run.ending is None or run.ending.finished:
         return []
-    lines = []
+    lines = [f"{run.contender}: {run.ending}"]
     if run.phases:
         phase, sample = list(run.phases.items())[-1]
-        lines.append(
-            f"{run.contender}: {run.ending} {sample.seconds:.1f} s into {phase!r}, last seen at "
-            f"{mib(sample.usage_bytes)}, {mib(sample.app_bytes)} of them the application's"
-        )
-    if run.ending.over_bytes is not None:
-        lines.append(
-            f"{run.contender}: it reached {mib(run.ending.over_bytes)}, and nothing stops it here"
+        lines[0] += (
+            f" {sample.seconds:.1f} s into {phase!r}, last seen at {mib(sample.usage_bytes)}, "
+            f"{mib(sample.app_bytes)} of them the application's"
         )
     return lines + [f"    {line}" for line in run.ending.error.splitlines()]
 

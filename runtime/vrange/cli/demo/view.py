@@ -243,6 +243,9 @@ class Table(_Quiet):
             start, used = used, used + size / job.limit_bytes * _BAR_CELLS
             bar.append("█" * (min(round(used), _BAR_CELLS) - round(start)), _COLOURS[part])
             key.append(f"{part} {mib(size)}  ", _COLOURS[part])
+        for state in ("purged", "hot"):
+            if state in sample.bytes:
+                key.append(f"{state} {mib(sample.bytes[state])}  ")
         bar.append("·" * max(0, _BAR_CELLS - round(used)), "bright_black")
         bar.append(f"▏ {mib(sample.usage_bytes)} of {mib(job.limit_bytes)}\n")
         return bar.append_text(key)

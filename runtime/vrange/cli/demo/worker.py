@@ -47,11 +47,11 @@ REQUESTS_A_SECOND = 400
 LEFT_FOR_VALUES = 0.4  # of their bytes, when the application has its share
 KERNEL_BYTES = 8 * MIB  # page tables and the like, which count but aren't ours to see
 REQUESTS_AT_ONCE = 4096
-PRESS_EVERY = 16  # requests
+LOOK_EVERY = 16  # requests, where no cgroup does
 
 
 class _Over(Exception):
-    """Without a cgroup: the process uses more than it may, so here it would be killed."""
+    """Without a cgroup: more would be in use than may be, so here it would be killed."""
 
 
 class Process:
@@ -91,7 +91,7 @@ class Process:
             for phase in PHASES[1:]:
                 self.serve(phase, requests)
         except _Over:
-            return Result(over_bytes=self.usage_bytes())
+            return Result(over=True)
         return Result(latencies()) if self.job.contender == "vrange" else Result()
 
     def fill(self, keys: list[Key]) -> list[Key]:
@@ -149,6 +149,8 @@ class Process:
         missing = int(due) - self.taken_bytes()
         if missing >= APP_STEP_BYTES or (progress >= 1 and missing > 0):
             self.sample()  # the last one, where it is killed
+            if not self.job.enforced:
+                self.stay_below(missing)
             self.app.append(np.ones(missing, np.uint8))
             self.sample()
 
@@ -174,21 +176,20 @@ class Process:
         self.wrong += self.stamps.setdefault(key, seen) != seen
         del value
         if not self.job.enforced:
-            self.press(key)
+            self.recency[key] = None
+            self.recency.move_to_end(key)
+            if self.app and self.requests % LOOK_EVERY == 0:
+                self.stay_below()
         if now - self.sampled > SAMPLE_SECONDS:
             self.sample()
 
-    def press(self, key: Key) -> None:
-        """Without a cgroup: ask the kernel to take what a limit would make it take."""
+    def stay_below(self, coming: int = 0) -> None:
+        """Without a cgroup: do what a limit would do, before `coming` more bytes are in use."""
         if self.job.contender != "vrange":
-            if self.requests % PRESS_EVERY == 0 and self.usage_bytes() > self.job.limit_bytes:
+            if self.usage_bytes() + coming > self.job.limit_bytes:
                 raise _Over
             return
-        self.recency[key] = None
-        self.recency.move_to_end(key)
-        if self.requests % PRESS_EVERY or not self.app:
-            return
-        left = self.job.limit_bytes - self.base_bytes - self.taken_bytes()
+        left = self.job.limit_bytes - self.base_bytes - self.taken_bytes() - coming
         while self.recency and self.value_bytes() > left:
             oldest, _ = self.recency.popitem(last=False)
             self.cache.discard(oldest)
