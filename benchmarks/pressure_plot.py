@@ -117,7 +117,7 @@ def _memory(axes: Any, shown: dict[str, Outcome], limit_bytes: int, per_phase: i
             axes.annotate(
                 "KILLED: dict, and every LRU with room for 400 MB",
                 (requests[-1], limit),
-                xytext=(1.93 * per_phase, limit * 0.985),
+                xytext=(1.9 * per_phase, limit * 0.95),
                 ha="right",
                 va="top",
                 arrowprops={"arrowstyle": "-", "color": "#B00020", "lw": 1.2, "shrinkB": 9},
@@ -129,7 +129,7 @@ def _memory(axes: Any, shown: dict[str, Outcome], limit_bytes: int, per_phase: i
 
 
 def _hits(axes: Any, shown: dict[str, Outcome], per_phase: int) -> None:
-    axes.set_ylim(0.70, 1.005)
+    axes.set_ylim(0.67, 1.005)
     axes.set_yticks([0.7, 0.8, 0.9, 1.0], ["70 %", "80 %", "90 %", "100 %"])
     axes.set_ylabel("hits")
     axes.set_xlabel("requests", color=plot.GREY)
@@ -158,7 +158,7 @@ def _hits(axes: Any, shown: dict[str, Outcome], per_phase: int) -> None:
     plot.label_ends(axes, ends, COLOURS, len(PHASES) * per_phase, plus=0.026)
 
 
-_MEANS_AT = {"vrange": 0.795, "polling LRU": 0.765, "lru_cache, 150 MB": 0.735}
+_MEANS_AT = {"vrange": 0.765, "polling LRU": 0.732, "lru_cache, 150 MB": 0.699}
 
 
 def _phase_means(axes: Any, name: str, outcome: Outcome, per_phase: int) -> None:
