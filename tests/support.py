@@ -65,10 +65,11 @@ def page_out(address: int, nbytes: int) -> int:
 
 
 def take(address: int, nbytes: int) -> None:
-    """Makes the kernel take offered pages, as it does when memory runs short.
+    """Makes the kernel take offered pages, as it does when memory runs short. Nobody may use them.
 
-    Pages that another processor still has in a batch, on their way to its lists, are passed over.
-    The call empties the batches of the processor that it runs on: so it is made on each.
+    Pages that another processor still has in a batch, on their way to its lists, are passed over,
+    and are active again. The call empties the batches of the processor that it runs on: so it is
+    made on each, and the kernel is told anew that it may have the pages.
     """
     if page_out(address, nbytes) == 0:
         return
@@ -78,6 +79,7 @@ def take(address: int, nbytes: int) -> None:
         for processor in processors:
             os.sched_setaffinity(0, {processor})
             page_out(address, nbytes)
+        assert _libc.madvise(address, nbytes, MADV_FREE) == 0, os.strerror(ctypes.get_errno())
         return page_out(address, nbytes) == 0
 
     try:
@@ -86,12 +88,22 @@ def take(address: int, nbytes: int) -> None:
         os.sched_setaffinity(0, processors)
 
 
-def lose(handle: int, offset: int = 0, nbytes: int | None = None) -> None:
-    """Makes the kernel take (part of) a volatile range with nobody telling vrange."""
-    wait_offered(handle)
+def lose(handle: int, offset: int = 0, nbytes: int | None = None) -> bool:
+    """Makes the kernel take (part of) a volatile range with nobody telling vrange.
+
+    False on the eager rung, where it was asked to and could not, as nothing was offered to it.
+    """
     info = ffi.new("vrange_range_info *")
+    if not EAGER:
+        wait_offered(handle)
     assert lib.vrange_range_read(handle, info) == lib.VRANGE_OK
-    take(address_of(handle) + offset, info.bytes - offset if nbytes is None else nbytes)
+    address, wanted = address_of(handle) + offset, info.bytes - offset if nbytes is None else nbytes
+    if EAGER:
+        before = sum(resident_pages(address, wanted))
+        assert page_out(address, wanted) == before
+        return False
+    take(address, wanted)
+    return True
 
 
 def python(
