@@ -10,7 +10,7 @@ READY := $(VENV)/ready
 
 CFLAGS_STRICT := -std=c11 -O2 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
 	-Wno-missing-field-initializers -Werror=implicit-function-declaration \
-	-D_GNU_SOURCE -DPy_LIMITED_API=0x030b0000 -fPIC -fsyntax-only
+	-DPy_LIMITED_API=0x030b0000 -fPIC -fsyntax-only
 
 .PHONY: demo test test-native test-rungs lint bench clean
 

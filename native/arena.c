@@ -18,6 +18,7 @@
 #include "fork.h"
 #include "os.h"
 #include "rung.h"
+#include "scratch.h"
 #include "value.h"
 
 #define COMMIT_STEP_BYTES (64u << 20)
@@ -290,8 +291,10 @@ int vrange_arena_open(size_t bytes, vrange_account *account, vrange_arena **out)
     if (bytes == 0) return -EINVAL;
     if (pages > UINT32_MAX) return -ENOMEM;
     if (vrange_rung() == 0) return -EOPNOTSUPP;
+    int result = scratch_prepare();
+    if (result < 0) return result;
+    result = -ENOMEM;
     gate_enter();
-    int result = -ENOMEM;
     vrange_arena *arena = blank_arena();
     char *base = arena ? os_reserve(pages * page) : NULL;
     range *whole = base ? table_take() : NULL;

@@ -24,7 +24,14 @@ ffi.set_source(
     depends=sorted(path.relative_to(HERE.parent).as_posix() for path in HERE.glob("*.h")),
     # cffi's own choice of limited API is too old for what lease.c calls, and gcc would only warn
     # about the function it then guesses.
-    define_macros=[("Py_LIMITED_API", "0x030b0000"), ("_GNU_SOURCE", None)],
-    extra_compile_args=["-std=c11", "-O2", "-g", "-Werror=implicit-function-declaration"],
-    libraries=["pthread"],
+    define_macros=[("Py_LIMITED_API", "0x030b0000")],
+    extra_compile_args=[
+        "-std=c11",
+        "-O2",
+        "-g",
+        # A handler must find its thread-local words without the allocation a first look may take.
+        "-ftls-model=initial-exec",
+        "-Werror=implicit-function-declaration",
+    ],
+    libraries=["pthread", "z"],
 )

@@ -6,54 +6,71 @@
  * end, and small parts, are gathered in one page first. */
 #include "fill.h"
 
-#include <stdalign.h>
+#include <errno.h>
 #include <string.h>
 
 #include "os.h"
 #include "rung.h"
-
-#define GATHER_BYTES 65536u /* at least the largest page Linux uses on aarch64 */
+#include "scratch.h"
 
 int fill_zero(char *address, size_t bytes) {
     /* Elsewhere a page that was never there, or was taken, reads as zeros by itself. */
     return rung_userfault() >= 0 ? os_userfault_zero(rung_userfault(), address, bytes) : 0;
 }
 
-static int copy_pages(char *to, const char *from, size_t bytes) {
-    if (rung_userfault() >= 0) return os_userfault_copy(rung_userfault(), to, from, bytes);
-    memcpy(to, from, bytes);
+/* Whole pages. `gathered` is scratch memory that holds nothing now. */
+static int copy_pages(char *to, const char *from, size_t bytes, char *gathered) {
+    if (rung_userfault() < 0) {
+        memcpy(to, from, bytes);
+        return 0;
+    }
+    int result = os_userfault_copy(rung_userfault(), to, from, bytes);
+    if (result != -EFAULT) return result;
+    /* The source has a lost page itself: a volatile array's. The kernel does not make it grow back,
+     * but our own touch does. */
+    for (size_t done = 0; done < bytes;) {
+        size_t some = bytes - done < SCRATCH_BYTES ? bytes - done : SCRATCH_BYTES;
+        memcpy(gathered, from + done, some);
+        result = os_userfault_copy(rung_userfault(), to + done, gathered, some);
+        if (result < 0) return result;
+        done += some;
+    }
     return 0;
 }
 
-int fill_parts(char *address, const vrange_part *parts, size_t count) {
+static int fill_gathering(char *address, const vrange_part *parts, size_t count, char *gathered) {
     const size_t page = os_page_bytes();
-    alignas(64) static _Thread_local char gathered[GATHER_BYTES];
     size_t pending = 0; /* bytes gathered and not yet in place */
     for (size_t i = 0; i < count; i++) {
         const char *from = parts[i].data;
         size_t left = parts[i].bytes;
         while (left) {
+            int result = 0;
             if (pending == 0 && left >= page) {
                 size_t whole = left - left % page;
-                int result = copy_pages(address, from, whole);
-                if (result < 0) return result;
+                result = copy_pages(address, from, whole, gathered);
                 address += whole, from += whole, left -= whole;
-                continue;
+            } else {
+                size_t some = page - pending < left ? page - pending : left;
+                memcpy(gathered + pending, from, some);
+                pending += some, from += some, left -= some;
+                if (pending == page) {
+                    result = copy_pages(address, gathered, page, gathered);
+                    address += page;
+                    pending = 0;
+                }
             }
-            size_t some = page - pending < left ? page - pending : left;
-            memcpy(gathered + pending, from, some);
-            pending += some, from += some, left -= some;
-            if (pending == page) {
-                int result = copy_pages(address, gathered, page);
-                if (result < 0) return result;
-                address += page;
-                pending = 0;
-            }
+            if (result < 0) return result;
         }
     }
-    if (pending) {
-        memset(gathered + pending, 0, page - pending);
-        return copy_pages(address, gathered, page);
-    }
-    return 0;
+    if (pending == 0) return 0;
+    memset(gathered + pending, 0, page - pending);
+    return copy_pages(address, gathered, page, gathered);
+}
+
+int fill_parts(char *address, const vrange_part *parts, size_t count) {
+    char *gathered = scratch_take();
+    int result = fill_gathering(address, parts, count, gathered);
+    scratch_give(gathered);
+    return result;
 }

@@ -14,9 +14,11 @@
 #include <unistd.h>
 
 #include "arena.h"
+#include "array.h"
 #include "os.h"
 #include "reserve.h"
 #include "rung.h"
+#include "scratch.h"
 
 static struct {
     _Atomic int inside;
@@ -43,8 +45,10 @@ static void after_fork_in_parent(void) { atomic_store(&gate.closed, false); }
 
 static void after_fork_in_child(void) {
     reserve_forget_thread();
+    scratch_forget_owners();
     int result = rung_reopen();
     if (result == 0) result = arenas_register_again(rung_userfault());
+    if (result == 0) result = arrays_register_again(rung_userfault());
     if (result < 0) {
         /* Going on would hand out zeros for what was purged. */
         static const char message[] =

@@ -18,9 +18,15 @@ PyObject *raise_errno(int error, const char *doing) {
     return PyErr_SetFromErrno(PyExc_OSError);
 }
 
+static void release_range(const lease_pin *pin) { vrange_release(pin->handle); }
+
+static void release_blocks(const lease_pin *pin) {
+    vrange_array_unpin(pin->array, pin->first_block, pin->blocks);
+}
+
 static PyObject *lease_of_pinned(uint64_t handle, Py_ssize_t bytes, int writable) {
-    void *address = vrange_address(handle);
-    return lease_over(handle, address, bytes, writable);
+    lease_pin pin = {.release = release_range, .handle = handle};
+    return lease_over(pin, vrange_address(handle), bytes, writable);
 }
 
 static PyObject *hit_pin(PyObject *module, PyObject *const *args, Py_ssize_t count) {
@@ -207,6 +213,22 @@ static PyObject *hit_count(PyObject *module, PyObject *const *args, Py_ssize_t c
     Py_RETURN_NONE;
 }
 
+static PyObject *hit_adopt_blocks(PyObject *module, PyObject *args) {
+    (void)module;
+    unsigned long long array;
+    Py_ssize_t first, count, offset, bytes;
+    PyObject *owner;
+    if (!PyArg_ParseTuple(args, "KnnnnO", &array, &first, &count, &offset, &bytes, &owner))
+        return NULL;
+    lease_pin pin = {.release = release_blocks,
+                     .array = (vrange_array *)(uintptr_t)array,
+                     .first_block = (size_t)first,
+                     .blocks = (size_t)count,
+                     .owner = owner};
+    char *address = vrange_array_address(pin.array);
+    return lease_over(pin, address + offset, bytes, 0);
+}
+
 #define FAST(function) ((PyCFunction)(void (*)(void))(function))
 
 static PyMethodDef functions[] = {
@@ -214,6 +236,11 @@ static PyMethodDef functions[] = {
      "pin(handle, bytes): a lease over a range that is all there, or None."},
     {"adopt", hit_adopt, METH_VARARGS,
      "adopt(handle, bytes, writable): a lease that takes over a pin the caller has."},
+    {"adopt_blocks", hit_adopt_blocks, METH_VARARGS,
+     "adopt_blocks(array, first, count, offset, bytes, owner): the same for pinned blocks of an array, "
+     "which `owner` keeps; with no blocks, a buffer that pins nothing."},
+    {"python_regenerator", hit_python_regenerator, METH_NOARGS,
+     "python_regenerator(): the address of a regenerator whose context is a Python callable."},
     {"store", hit_store, METH_VARARGS,
      "store(arena, parts, cost_ns, uses): a lease over a new range filled with the parts."},
     {"handle", hit_handle, METH_O, "handle(lease): the range under a lease."},

@@ -9,9 +9,11 @@
  * cost 3 to 8 times as much, and only a buffer of our own is read-only for good. */
 #include "hit.h"
 
+#include <stdbool.h>
+
 typedef struct {
     PyObject_HEAD
-    uint64_t handle; /* 0: released */
+    lease_pin pin; /* without a release: released */
     void *address;
     Py_ssize_t bytes;
     Py_ssize_t exports;
@@ -20,13 +22,14 @@ typedef struct {
 
 static PyObject *lease_type;
 
-PyObject *lease_over(uint64_t handle, void *address, Py_ssize_t bytes, int writable) {
+PyObject *lease_over(lease_pin pin, void *address, Py_ssize_t bytes, int writable) {
     lease *self = PyObject_New(lease, (PyTypeObject *)lease_type);
     if (!self) {
-        vrange_release(handle);
+        pin.release(&pin);
         return NULL;
     }
-    self->handle = handle;
+    self->pin = pin;
+    Py_XINCREF(pin.owner);
     self->address = address;
     self->bytes = bytes;
     self->exports = 0;
@@ -35,20 +38,30 @@ PyObject *lease_over(uint64_t handle, void *address, Py_ssize_t bytes, int writa
 }
 
 uint64_t lease_handle(PyObject *object) {
-    return PyObject_TypeCheck(object, (PyTypeObject *)lease_type) ? ((lease *)object)->handle : 0;
+    lease *self = (lease *)object;
+    bool is_lease = PyObject_TypeCheck(object, (PyTypeObject *)lease_type);
+    return is_lease && self->pin.release ? self->pin.handle : 0;
+}
+
+static void drop(lease *self) {
+    lease_pin pin = self->pin;
+    self->pin.release = NULL;
+    if (!pin.release) return;
+    pin.release(&pin);
+    Py_XDECREF(pin.owner);
 }
 
 static void lease_dealloc(PyObject *object) {
     lease *self = (lease *)object;
     PyTypeObject *type = Py_TYPE(object);
-    if (self->handle) vrange_release(self->handle);
+    drop(self);
     PyObject_Free(object);
     Py_DECREF(type);
 }
 
 static int lease_get_buffer(PyObject *object, Py_buffer *view, int flags) {
     lease *self = (lease *)object;
-    if (!self->handle) {
+    if (!self->pin.release) {
         view->obj = NULL;
         PyErr_SetString(PyExc_BufferError, "this range is not pinned any more: pin() it again");
         return -1;
@@ -73,15 +86,13 @@ static PyObject *lease_release(PyObject *object, PyObject *unused) {
                             "the memoryviews, before it is marked volatile",
                             self->exports);
     }
-    uint64_t handle = self->handle;
-    self->handle = 0;
-    if (handle) vrange_release(handle);
+    drop(self);
     Py_RETURN_NONE;
 }
 
 static PyObject *lease_repr(PyObject *object) {
     lease *self = (lease *)object;
-    if (!self->handle) return PyUnicode_FromString("<vrange lease, released>");
+    if (!self->pin.release) return PyUnicode_FromString("<vrange lease, released>");
     return PyUnicode_FromFormat("<vrange lease of %zd bytes, %s, %zd views>", self->bytes,
                                 self->writable ? "writable" : "read-only", self->exports);
 }

@@ -150,7 +150,7 @@ int os_userfault_register(int descriptor, void *address, size_t bytes) {
     return ioctl(descriptor, UFFDIO_REGISTER, &request) < 0 ? -errno : 0;
 }
 
-int os_userfault_copy(int descriptor, void *to, const void *from, size_t bytes) {
+static int copy_into(int descriptor, char *to, const char *from, size_t bytes, bool over_present) {
     const size_t page = os_page_bytes();
     size_t done = 0;
     while (done < bytes) {
@@ -163,11 +163,19 @@ int os_userfault_copy(int descriptor, void *to, const void *from, size_t bytes) 
         if (request.copy > 0) done += (size_t)request.copy;
         if (error == EAGAIN || error == EINTR) continue;
         if (error != EEXIST) return -error;
-        /* A page that is there already keeps its content, and COPY would not dirty it again. */
-        memcpy((char *)to + done, (const char *)from + done, page);
+        /* COPY neither changes a page that is there nor dirties it again. */
+        if (over_present) memcpy(to + done, from + done, page);
         done += page;
     }
     return 0;
+}
+
+int os_userfault_copy(int descriptor, void *to, const void *from, size_t bytes) {
+    return copy_into(descriptor, to, from, bytes, true);
+}
+
+int os_userfault_copy_missing(int descriptor, void *to, const void *from, size_t bytes) {
+    return copy_into(descriptor, to, from, bytes, false);
 }
 
 int os_userfault_zero(int descriptor, void *address, size_t bytes) {
@@ -184,6 +192,24 @@ int os_userfault_zero(int descriptor, void *address, size_t bytes) {
         done += page; /* present: what it holds is not ours to clear */
     }
     return 0;
+}
+
+int os_read_at(int descriptor, void *to, size_t bytes, uint64_t offset) {
+    size_t done = 0;
+    while (done < bytes) {
+        ssize_t some = pread(descriptor, (char *)to + done, bytes - done, (off_t)(offset + done));
+        if (some < 0 && errno == EINTR) continue;
+        if (some < 0) return -errno;
+        if (some == 0) return -ENODATA;
+        done += (size_t)some;
+    }
+    return 0;
+}
+
+void os_write_error(const char *text, size_t bytes) {
+    if (write(STDERR_FILENO, text, bytes) < 0) {
+        /* The process is about to end, and there is nowhere else to say why. */
+    }
 }
 
 int os_open_to_read(const char *path, int *descriptor) {

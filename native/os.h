@@ -36,7 +36,13 @@ bool os_is_resident(void *address);
 int os_userfault_open(int *descriptor);
 int os_userfault_register(int descriptor, void *address, size_t bytes);
 int os_userfault_copy(int descriptor, void *to, const void *from, size_t bytes);
+/* The same, but a page that is there keeps what it has. */
+int os_userfault_copy_missing(int descriptor, void *to, const void *from, size_t bytes);
 int os_userfault_zero(int descriptor, void *address, size_t bytes);
+
+/* All of `bytes`, or -ENODATA where the file ends before. */
+int os_read_at(int descriptor, void *to, size_t bytes, uint64_t offset);
+void os_write_error(const char *text, size_t bytes);
 
 int os_open_to_read(const char *path, int *descriptor);
 int os_read_number(int descriptor, uint64_t *value);

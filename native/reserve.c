@@ -22,9 +22,11 @@
 #include <string.h>
 
 #include "arena.h"
+#include "array.h"
 #include "fork.h"
 #include "os.h"
 #include "rank.h"
+#include "refault.h"
 #include "stats.h"
 #include "value.h"
 
@@ -240,6 +242,8 @@ static void *run(void *unused) {
         } else {
             at_once = collect_losses() > 0;
             if (top_up()) at_once = true;
+            arrays_offer();
+            refault_arm_again();
         }
         gate_leave();
         bool nothing = !atomic_load(&stats_idle_bytes) && !atomic_load(&stats_offered_bytes);

@@ -73,6 +73,7 @@ void vrange_account_read(vrange_account *account, vrange_account_counters *out) 
     out->shed_total = account->shed_total;
     out->regenerated = account->regenerated;
     out->regenerate_ns = account->regenerate_ns;
+    out->refaults = account->refaults;
     for (int i = 0; i < VRANGE_REQUESTS; i++) out->requests[i] = account->requests[i];
 }
 

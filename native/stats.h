@@ -13,7 +13,7 @@ struct vrange_account {
     int kind;
     char name[VRANGE_NAME_BYTES];
     _Atomic uint64_t ranges, reserved_bytes, range_bytes, idle_bytes, offered_bytes, purged_bytes;
-    _Atomic uint64_t hot_bytes, purged_total, shed_total, regenerated, regenerate_ns;
+    _Atomic uint64_t hot_bytes, purged_total, shed_total, regenerated, regenerate_ns, refaults;
     _Atomic uint64_t requests[VRANGE_REQUESTS];
 };
 

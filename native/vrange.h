@@ -72,6 +72,7 @@ typedef struct {
     uint64_t requests[VRANGE_REQUESTS];
     uint64_t regenerated;     /* values computed again or for the first time */
     uint64_t regenerate_ns;   /* and the time that took */
+    uint64_t refaults;        /* touches of lost blocks that were answered */
 } vrange_account_counters;
 
 /* Opens an account; the name is cut at VRANGE_NAME_BYTES - 1 bytes. NULL only without memory. */
@@ -227,6 +228,71 @@ int vrange_reserve_start(uint64_t bytes, uint64_t tick_ns, uint64_t limit_bytes,
                          const char *usage_path);
 void vrange_reserve_stop(void);
 void vrange_reserve_read(vrange_reserve_info *out);
+
+/* ---- arrays: blocks that grow back where they are touched (array.c, refault.c) ---------------- */
+
+/* Puts content back: `bytes` bytes from `offset` of the array on, to `to`. Whole blocks, often several,
+ * but for the array's end. 0, or an errno. It runs in a signal handler on whatever thread touched the
+ * block, so it may not allocate, lock, or call Python; it must put the same bytes there each time. */
+typedef int (*vrange_regenerate)(void *to, size_t offset, size_t bytes, void *context);
+
+typedef struct vrange_array vrange_array;
+
+/* Reserves an array all of whose blocks are lost. `block_bytes`: a power of two, from a page to 2 MiB.
+ * Without a regenerator blocks are put by vrange_array_put, and an unpinned touch ends the process.
+ * -EOPNOTSUPP below the refault rung, -ENOMEM without address space. */
+int vrange_array_open(size_t bytes, size_t block_bytes, vrange_regenerate regenerate, void *context,
+                      vrange_account *account, vrange_array **out);
+void vrange_array_close(vrange_array *array);
+void *vrange_array_address(vrange_array *array);
+
+/* Pins blocks and fills those that lack something. Without a regenerator, missing[i] is set for each
+ * block that has to be put. On an error nothing stays pinned and *failed is the block it was about. */
+int vrange_array_pin(vrange_array *array, size_t first, size_t count, unsigned char *missing,
+                     size_t *failed);
+void vrange_array_unpin(vrange_array *array, size_t first, size_t count);
+
+/* Puts a pinned block's whole content. */
+int vrange_array_put(vrange_array *array, size_t block, const void *content);
+
+/* Makes the kernel take every block that is not pinned. */
+int vrange_array_discard(vrange_array *array);
+size_t vrange_array_resident_bytes(vrange_array *array);
+
+/* Touches answered, and bytes put back, since the array was opened. */
+uint64_t vrange_array_refaults(vrange_array *array);
+uint64_t vrange_array_refilled_bytes(vrange_array *array);
+
+/* Makes our SIGBUS handler the first again if somebody else's was installed over it. */
+int vrange_refault_arm(void);
+
+/* ---- regenerators, one file each (regenerate_*.c) --------------------------------------------- */
+
+int vrange_regenerate_zero(void *to, size_t offset, size_t bytes, void *context);
+
+/* `bytes` bytes again and again, from the array's beginning on. */
+typedef struct {
+    const void *data;
+    size_t bytes;
+} vrange_pattern;
+int vrange_regenerate_pattern(void *to, size_t offset, size_t bytes, void *context);
+
+/* The file's content from `offset` on. ENODATA where it is too short. */
+typedef struct {
+    int descriptor;
+    uint64_t offset;
+} vrange_file;
+int vrange_regenerate_file(void *to, size_t offset, size_t bytes, void *context);
+
+/* Blocks of `block_bytes`, each compressed by itself in zlib's format (RFC 1950). EBADMSG where one
+ * does not give just the bytes that are wanted. */
+typedef struct {
+    size_t block_bytes;
+    size_t count;
+    const void **blocks;
+    const size_t *sizes;
+} vrange_compressed;
+int vrange_regenerate_compressed(void *to, size_t offset, size_t bytes, void *context);
 
 /* ---- the process ------------------------------------------------------------------------------ */
 

@@ -5,6 +5,8 @@
 ... def thumbnail(path, size): ...
 """
 
+from typing import TYPE_CHECKING, Any
+
 from vrange.arena import Arena
 from vrange.cache import CacheInfo, VolatileCache
 from vrange.cached import cached
@@ -13,6 +15,10 @@ from vrange.errors import ArenaFullError, PurgedError, RegenerationError, Vrange
 from vrange.range import Purged, Range
 from vrange.reserve import set_reserve
 from vrange.stats import Stats, stats
+
+if TYPE_CHECKING:
+    from vrange import fills
+    from vrange.array import VolatileArray
 
 __all__ = [
     "Arena",
@@ -24,10 +30,25 @@ __all__ = [
     "Range",
     "RegenerationError",
     "Stats",
+    "VolatileArray",
     "VolatileCache",
     "VrangeError",
     "cached",
     "capabilities",
+    "fills",
     "set_reserve",
     "stats",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # What needs NumPy, an extra, is imported where it is used.
+    if name == "VolatileArray":
+        from vrange.array import VolatileArray
+
+        return VolatileArray
+    if name == "fills":
+        from importlib import import_module
+
+        return import_module("vrange.fills")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -26,7 +26,9 @@ from vrange.sizes import parse_bytes
 __all__ = ["add_parser", "run"]
 
 _SECONDS = 50.0
-_PHASES_IN_SECONDS = 12  # the runs' phases and fillings, as parts of the whole
+_PHASES_IN_SECONDS = 12
+_FILLS_IN_SECONDS = 5  # at most: filling ends when there are values enough
+_FILL_SECONDS_LEAST = 6.0
 _QUICK_SECONDS, _QUICK_LIMIT = 12.0, "128MiB"
 _LIMIT = "256MiB"
 _LEAST_LIMIT = 96 << 20  # an interpreter with NumPy needs 40 MiB of it
@@ -75,7 +77,14 @@ def run(args: argparse.Namespace) -> int:
     view = make_view(limit_bytes, refusal, plain=args.plain)
 
     value_bytes = int((limit_bytes - _INTERPRETER_BYTES) * _VALUES_SHARE)
-    job = Job("vrange", limit_bytes, refusal is None, value_bytes, seconds / _PHASES_IN_SECONDS)
+    job = Job(
+        "vrange",
+        limit_bytes,
+        refusal is None,
+        value_bytes,
+        phase_seconds=seconds / _PHASES_IN_SECONDS,
+        fill_seconds=max(seconds / _FILLS_IN_SECONDS, _FILL_SECONDS_LEAST),
+    )
     runs: list[Run] = []
     with _terminable(), view:
         runs.append(_follow(job, view))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ast
 import io
+import os
 import pickle
 import sysconfig
 import tokenize
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -79,13 +80,7 @@ def choose(value_bytes: int, rng: np.random.Generator) -> list[Key]:
         0
 
     """
-    library = Path(sysconfig.get_path("stdlib"))
-    files = sorted(
-        (str(path), size)
-        for path in library.rglob("*.py")
-        if not {"site-packages", "dist-packages"} & set(path.parts)
-        and _SMALLEST <= (size := path.stat().st_size) <= _LARGEST
-    )
+    files = sorted(_files(sysconfig.get_path("stdlib")))
     chosen: list[Key] = []
     left = value_bytes / _VALUE_BYTES_OF_SOURCE_BYTE
     for index in rng.permutation(len(files)):
@@ -95,6 +90,17 @@ def choose(value_bytes: int, rng: np.random.Generator) -> list[Key]:
         chosen += [(what, path) for what in _MAKERS]
         left -= size
     return [chosen[index] for index in rng.permutation(len(chosen))]
+
+
+def _files(directory: str) -> Iterator[tuple[str, int]]:
+    """The library's source files that are neither tiny nor huge, and their sizes in bytes."""
+    for place, directories, names in os.walk(directory):
+        # What was installed beside the library differs from machine to machine.
+        directories[:] = [name for name in directories if not name.endswith("-packages")]
+        for name in names:
+            path = os.path.join(place, name)
+            if name.endswith(".py") and _SMALLEST <= (size := os.path.getsize(path)) <= _LARGEST:
+                yield path, size
 
 
 def make(key: Key) -> Value:

@@ -26,7 +26,8 @@ class Job:
             by having ranges discarded, the others by stopping where they would be killed.
         value_bytes: How many bytes of values to work with, about.
         phase_seconds: How long each phase takes if the cache keeps up.
-        values: How many values to work with; None: as many as are computed in two phases' time.
+        fill_seconds: How long to compute values for at most, where `values` is None.
+        values: How many values to work with; None: those of `value_bytes`.
         app_bytes: How much the application takes; None: find out, and say so.
         lru_bytes: What the LRU may hold.
 
@@ -37,6 +38,7 @@ class Job:
     enforced: bool
     value_bytes: int
     phase_seconds: float
+    fill_seconds: float
     values: int | None = None
     app_bytes: int | None = None
     lru_bytes: int = 0

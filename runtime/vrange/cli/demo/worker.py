@@ -44,8 +44,9 @@ APP_STEP_BYTES = 4 * MIB
 APP_STEPS_SHARE = 0.5  # of what the application takes; the rest it takes at once
 APP_TAKES_BY = 0.4  # of the requests of the phase
 REQUESTS_A_SECOND = 400
-LEFT_FOR_VALUES = 0.4  # of their bytes, when the application has its share
-KERNEL_BYTES = 8 * MIB  # page tables and the like, which count but aren't ours to see
+LEFT_FOR_VALUES = 0.4  # of their bytes, when the application has its share,
+LEFT_LEAST = 1 / 6  # but so much of the limit: a tenth may be hot, and that can't be taken
+KERNEL_BYTES = 4 * MIB  # page tables and the like, which count but aren't ours to see
 REQUESTS_AT_ONCE = 4096
 LOOK_EVERY = 16  # requests, where no cgroup does
 
@@ -106,7 +107,7 @@ class Process:
             good.append(key)
             if len(good) == self.job.values:
                 break
-            if self.job.values is None and self.elapsed() > 2 * self.job.phase_seconds:
+            if self.job.values is None and self.elapsed() > self.job.fill_seconds:
                 break
         self.sample(last=True)
         return good
@@ -115,8 +116,9 @@ class Process:
         """Find out how much the application has to take for values to have to go."""
         value_bytes = self.value_bytes()
         self.base_bytes = max(0, self.anonymous_bytes() - value_bytes) + KERNEL_BYTES
-        left = self.job.limit_bytes - self.base_bytes - int(LEFT_FOR_VALUES * value_bytes)
-        self.app_bytes = max(0, left) if self.job.app_bytes is None else self.job.app_bytes
+        left = int(max(LEFT_FOR_VALUES * value_bytes, LEFT_LEAST * self.job.limit_bytes))
+        share = max(0, self.job.limit_bytes - self.base_bytes - left)
+        self.app_bytes = share if self.job.app_bytes is None else self.job.app_bytes
         files = len({path for _, path in keys})
         rung = capabilities().rung
         tell(Sizing(len(keys), files, value_bytes, self.base_bytes, self.app_bytes, rung))

@@ -1,0 +1,12 @@
+"""Each claim of the README, measured beside its peers: `python -m benchmarks.NAME [--quick]`.
+
+| module | claim |
+| --- | --- |
+| cache_under_pressure | survives a memory limit; does more per CPU-second than a polling LRU |
+| decorated_hit | a hot hit costs what functools.lru_cache costs; no GIL convoy |
+| release | constant from 64 KiB to 64 MiB, without a system call |
+| bookkeeping | bytes per entry, for large values and for a million small ones |
+
+Times are never claimed by themselves: what is compared was run alternately in one process or one
+sitting, and what is claimed is a ratio. Every benchmark checks that what it measures happened.
+"""

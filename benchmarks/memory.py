@@ -1,0 +1,87 @@
+"""What the kernel says of this process's memory: the proof that a benchmark measured what it
+says.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from collections.abc import Iterator
+
+PAGE_BYTES = mmap.PAGESIZE
+MADV_DONTNEED, MADV_FREE, MADV_PAGEOUT, MADV_POPULATE_WRITE = 4, 8, 21, 23
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
+
+# The calls themselves, unchecked, for what is timed.
+madvise, munmap, getppid = _libc.madvise, _libc.munmap, _libc.getppid
+
+
+def _checked(result: int) -> None:
+    if result != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def map_private(bytes_: int) -> int:
+    """Anonymous private memory: what malloc uses for large blocks. Its address."""
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    address = _libc.mmap(None, bytes_, protection, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+    if address in (None, ctypes.c_void_p(-1).value):
+        raise OSError(ctypes.get_errno(), "mmap")
+    return address
+
+
+def unmap(address: int, bytes_: int) -> None:
+    _checked(munmap(address, bytes_))
+
+
+def advise(address: int, bytes_: int, advice: int) -> None:
+    _checked(madvise(address, bytes_, advice))
+
+
+def resident_share(address: int, bytes_: int) -> float:
+    """By mincore: which part of the pages is there."""
+    pages = -(-bytes_ // PAGE_BYTES)
+    seen = ctypes.create_string_buffer(pages)
+    _checked(_libc.mincore(address, pages * PAGE_BYTES, seen))
+    return sum(flag & 1 for flag in seen.raw) / pages
+
+
+def lazyfree_bytes() -> int:
+    """Bytes of this process that the kernel may take at any moment."""
+    return _rollup("LazyFree")
+
+
+def anonymous_bytes() -> int:
+    """Bytes of this process's own memory that are resident: no files, nothing that is only
+    reserved.
+    """
+    return _rollup("Anonymous")
+
+
+def _rollup(field: str) -> int:
+    for name, words in _fields():
+        if name == field:
+            return int(words[0]) << 10
+    raise KeyError(field)
+
+
+def _fields() -> Iterator[tuple[str, list[str]]]:
+    with open("/proc/self/smaps_rollup") as file:
+        for line in file:
+            name, _, rest = line.partition(":")
+            yield name, rest.split()

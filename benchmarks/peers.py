@@ -1,0 +1,86 @@
+"""The caches that are compared, each as a decorator: from a function of one key, its cached
+version.
+
+Bounds are numbers of entries, since that is what most of them take; None is no bound.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import Any
+
+Function = Callable[[Any], Any]
+
+
+def plain_dict(function: Function, entries: int | None) -> Function:
+    """What one writes without a library: the floor of a hit. It has no bound."""
+    assert entries is None
+    values: dict[Any, Any] = {}
+
+    def call(key: Any) -> Any:
+        try:
+            return values[key]
+        except KeyError:
+            value = values[key] = function(key)
+            return value
+
+    return call
+
+
+def lru_cache(function: Function, entries: int | None) -> Function:
+    return functools.lru_cache(maxsize=entries)(function)
+
+
+def cachetools_lru(function: Function, entries: int | None) -> Function:
+    import cachetools
+
+    return cachetools.cached(cachetools.LRUCache(entries or 1 << 30))(function)
+
+
+def cachetools_locked(function: Function, entries: int | None) -> Function:
+    import cachetools
+
+    return cachetools.cached(cachetools.LRUCache(entries or 1 << 30), lock=threading.Lock())(
+        function
+    )
+
+
+def cachebox_lru(function: Function, entries: int | None) -> Function:
+    import cachebox
+
+    return cachebox.cached(cachebox.LRUCache(entries or 0))(function)
+
+
+def diskcache_memoize(function: Function, entries: int | None) -> Function:
+    """On disk, bounded by diskcache itself at 1 GB. Its values come back as copies."""
+    import diskcache
+
+    assert entries is None
+    directory = tempfile.TemporaryDirectory(prefix="diskcache-")
+    call = diskcache.Cache(directory.name).memoize()(function)
+    call.directory = directory  # removed with the function
+    return call
+
+
+def vrange_cached(function: Function, entries: int | None) -> Function:
+    import vrange
+
+    assert entries is None
+    return vrange.cached(function)
+
+
+PEERS: dict[str, Callable[[Function, int | None], Function]] = {
+    "vrange": vrange_cached,
+    "dict": plain_dict,
+    "lru_cache": lru_cache,
+    "cachetools": cachetools_lru,
+    "cachetools, locked": cachetools_locked,
+    "cachebox": cachebox_lru,
+    "diskcache": diskcache_memoize,
+}
+
+# Bounds for a benchmark in which nothing is to be evicted: what must have one gets an ample one.
+ENTRIES = dict.fromkeys(("lru_cache", "cachetools", "cachetools, locked", "cachebox"), 2000000)

@@ -1,0 +1,89 @@
+"""The look that the plots share: few inks, labels beside the lines, colours anybody can tell
+apart.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, which stays distinct under the common kinds of colour blindness.
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"
+INK, GREY, PALE = "#222222", "#7A7A7A", "#E4E4E4"
+OURS = BLUE
+
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 14,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "text.color": INK,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "lines.linewidth": 2.2,
+    "lines.solid_capstyle": "round",
+}
+
+
+def figure(rows: int = 1, columns: int = 1, **options: object) -> tuple[Figure, object]:
+    """A figure of 1600 × 900 and its axes."""
+    with plt.rc_context(STYLE):
+        return plt.subplots(rows, columns, figsize=(16, 9), **options)
+
+
+def label(axes: Axes, x: float, y: float, text: str, colour: str, **options: object) -> None:
+    """A line's name, beside the line."""
+    settings = {"fontsize": 14, "fontweight": "bold", "va": "center", **options}
+    axes.annotate(text, (x, y), color=colour, **settings)
+
+
+def save(drawn: Figure, results: Path, name: str) -> None:
+    """As PNG, beside the JSON of the same name."""
+    results.mkdir(parents=True, exist_ok=True)
+    with plt.rc_context(STYLE):
+        drawn.savefig(results / f"{name}.png", dpi=100)
+    plt.close(drawn)
+
+
+def label_ends(
+    axes: Axes,
+    ends: dict[str, float],
+    colours: dict[str, str],
+    x: float,
+    *,
+    plus: float = 0.0,
+    times: float = 1.0,
+) -> None:
+    """Names at the lines' right ends, moved apart where they would touch.
+
+    The least distance is `plus` on a linear axis, and a factor of `times` on a logarithmic one.
+    """
+    least = None
+    for name, y in sorted(ends.items(), key=lambda end: end[1]):
+        at = y if least is None else max(y, least)
+        least = at * times + plus
+        axes.annotate(
+            name,
+            (x, at),
+            xytext=(9, 0),
+            textcoords="offset points",
+            color=colours[name],
+            fontsize=15,
+            fontweight="bold" if name == "vrange" else "normal",
+            va="center",
+            annotation_clip=False,
+        )

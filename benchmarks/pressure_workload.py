@@ -1,0 +1,193 @@
+"""The program that runs under pressure: requests for a cache, and an application beside it.
+
+A request asks for one of 1600 arrays of 256 KiB, popular by Zipf's law; who doesn't have it has to
+decompress it, which takes about a millisecond. Meanwhile, in the same process, the application
+takes memory and gives it back. Run by cache_under_pressure in a child; tells its parent a line of
+JSON every `SAMPLE_REQUESTS` requests and after each phase.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from benchmarks import contender
+from benchmarks.peers import PEERS
+from benchmarks.polling_lru import PollingLRU
+from vrange.cgroup import memory_limit
+
+KEYS = 1600
+VALUE_BYTES = 256 << 10
+PHASES = ("warm-up", "steady", "app takes memory", "freed")
+SAMPLE_REQUESTS = 200
+MB = 10**6
+
+
+class Source:
+    """What is cached: arrays that carry their key, each behind one decompression.
+
+    A value is eight bytes of key and one of a few common bodies of four random bits a byte, which
+    zlib unpacks in about a millisecond. As a raw deflate stream that is a stored block with
+    the key and then the body's blocks, so 1600 values need no more memory than the bodies do.
+    """
+
+    BODIES = 8
+    STAMP_BYTES = 8
+
+    def __init__(self) -> None:
+        self._packed: list[bytes] = []
+        sums: list[int] = []
+        for number in range(self.BODIES):
+            rng = np.random.default_rng(number)
+            body = rng.integers(0, 16, VALUE_BYTES - self.STAMP_BYTES, dtype=np.uint8)
+            packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+            self._packed.append(packer.compress(body.tobytes()) + packer.flush())
+            sums.append(int(body[512 - self.STAMP_BYTES :: 512].sum()))
+        self._stamps = [key.to_bytes(self.STAMP_BYTES, "little") for key in range(KEYS)]
+        self._sums = [sums[key % self.BODIES] + (key & 0xFF) for key in range(KEYS)]
+        size = self.STAMP_BYTES
+        self._stored = b"\0" + size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little")
+        self.computed = 0
+
+    def compute(self, key: int) -> np.ndarray:
+        self.computed += 1
+        packed = self._stored + self._stamps[key] + self._packed[key % self.BODIES]
+        return np.frombuffer(zlib.decompress(packed, -zlib.MAX_WBITS, VALUE_BYTES), np.uint8)
+
+    def is_good(self, key: int, value: np.ndarray) -> bool:
+        """Reads 512 places, eight a page: a page lost and not told would show."""
+        return value[::512].sum() == self._sums[key] and value[:8].tobytes() == self._stamps[key]
+
+
+def requests(seed: int, per_phase: int) -> list[int]:
+    """The same keys for every contender; a key is its rank in popularity."""
+    weights = 1 / np.arange(1, KEYS + 1)
+    cumulated = np.cumsum(weights / weights.sum())
+    drawn = np.random.default_rng(seed).random(len(PHASES) * per_phase)
+    return np.minimum(np.searchsorted(cumulated, drawn), KEYS - 1).tolist()
+
+
+class Application:
+    """What else the process does: takes memory in the third phase, gives it back in the fourth.
+
+    "ramp": 30 × 10 MB, evenly over the first half of the phase; "step" and "burst": 300 and 400 MB
+    in one piece with its first request. NumPy asks for huge pages, so a step takes 2 MiB at a time.
+    """
+
+    def __init__(self, name: str, per_phase: int) -> None:
+        pieces, megabytes = {"ramp": (30, 10), "step": (1, 300), "burst": (1, 400)}[name]
+        self._pieces = pieces
+        self._piece_bytes = megabytes * MB
+        self._every = per_phase // 2 / pieces
+        self._held: list[np.ndarray] = []
+
+    @property
+    def held_bytes(self) -> int:
+        return len(self._held) * self._piece_bytes
+
+    def step(self, phase: int, number: int) -> None:
+        """Called before each request."""
+        if phase == 2 and len(self._held) < self._pieces:
+            if number >= len(self._held) * self._every:
+                self._held.append(np.ones(self._piece_bytes, np.uint8))
+        elif phase == 3:
+            self._held.clear()
+
+
+def cached(task: dict[str, Any], compute: Callable[[int], Any]) -> Callable[[int], Any]:
+    """The contender's version of `compute`."""
+    if task["peer"] == "polling LRU":
+        limit = memory_limit()
+        assert limit.usage_path is not None, "the polling LRU needs a cgroup to poll"
+        return PollingLRU(compute, limit.usage_path, limit.limit_bytes, **task.get("options", {}))
+    megabytes = task.get("megabytes")
+    entries = megabytes * (1 << 20) // VALUE_BYTES if megabytes else None
+    return PEERS[task["peer"]](compute, entries)
+
+
+def usage_reader() -> Callable[[], int]:
+    path = memory_limit().usage_path
+    if path is None:
+        return lambda: 0
+    file = os.open(path, os.O_RDONLY)
+    return lambda: int(os.pread(file, 32, 0))
+
+
+def run(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Serves all requests; yields a summary of each phase."""
+    per_phase = task["per_phase"]
+    keys = requests(task["seed"], per_phase)
+    source = Source()
+    get = cached(task, source.compute)
+    application = Application(task["application"], per_phase)
+    usage = usage_reader()
+    clock = time.perf_counter_ns
+    bad = 0
+    for phase, name in enumerate(PHASES):
+        hit_ns = array("q")
+        hits_sampled = 0
+        cpu = time.process_time()
+        wall = time.perf_counter()
+        for number in range(per_phase):
+            application.step(phase, number)
+            key = keys[phase * per_phase + number]
+            computed = source.computed
+            start = clock()
+            value = get(key)
+            good = source.is_good(key, value)
+            taken = clock() - start
+            del value
+            if source.computed == computed:
+                hit_ns.append(taken)
+            if not good:
+                bad += 1
+            if (number + 1) % SAMPLE_REQUESTS == 0:
+                contender.tell(
+                    "sample",
+                    requests=phase * per_phase + number + 1,
+                    hit_ratio=(len(hit_ns) - hits_sampled) / SAMPLE_REQUESTS,
+                    usage_bytes=usage(),
+                    application_bytes=application.held_bytes,
+                )
+                hits_sampled = len(hit_ns)
+        cpu = time.process_time() - cpu
+        wall = time.perf_counter() - wall
+        ordered = np.sort(np.asarray(hit_ns))
+        yield {
+            "phase": name,
+            "requests": per_phase,
+            "hit_ratio": len(hit_ns) / per_phase,
+            "requests_per_cpu_second": per_phase / cpu,
+            "cpu_seconds": cpu,
+            "wall_seconds": wall,
+            "hit_median_us": float(np.median(ordered)) / 1e3 if len(ordered) else None,
+            "hit_p99_us": float(np.percentile(ordered, 99)) / 1e3 if len(ordered) else None,
+            "bad": bad,
+        }
+
+
+def compute_ms(source: Source) -> float:
+    """What one value costs, the median of some."""
+    taken = []
+    for key in range(30):
+        start = time.perf_counter()
+        source.compute(key)
+        taken.append(time.perf_counter() - start)
+    return sorted(taken)[len(taken) // 2] * 1e3
+
+
+def main() -> None:
+    task = contender.task()
+    contender.tell("source", compute_ms=compute_ms(Source()))
+    for phase in run(task):
+        contender.tell("phase", **phase)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,397 @@
+/* Volatile arrays: content that is never pinned as a whole, and grows back where it is touched.
+ *
+ * An array is a span of address space cut into blocks. A lost block raises SIGBUS when it is touched
+ * (refault.c), and is put back by the array's regenerator. What was put back is volatile again
+ * without anybody's doing: it is noted in a bitmap, and the thread of the reserve tells the kernel of
+ * it in long runs. Whoever fills faster than the thread can look tells the kernel himself, every
+ * OFFER_BYTES, so that filling never depends on the thread being awake.
+ *
+ * A block that is pinned is never told of. The word that counts its pins is also what excludes the
+ * two: BUSY while the kernel is being told, and only taken where there are no pins. */
+#include "array.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fork.h"
+#include "os.h"
+#include "reserve.h"
+#include "rung.h"
+#include "scratch.h"
+
+#define ARRAYS_MOST 1024
+#define BLOCK_BUSY 0x80000000u
+#define BLOCK_BYTES_MOST (2u << 20)
+#define OFFER_BYTES (16u << 20)
+#define AHEAD_BYTES_MOST SCRATCH_BYTES
+#define NO_MEMORY_TRIES 200
+
+/* The handler looks here, so places are filled and emptied by single stores, and never move. */
+static vrange_array *_Atomic arrays[ARRAYS_MOST];
+static _Atomic uint32_t arrays_end;
+
+bool arrays_exist(void) {
+    for (uint32_t i = 0; i < atomic_load(&arrays_end); i++) {
+        if (atomic_load(&arrays[i])) return true;
+    }
+    return false;
+}
+
+vrange_array *array_at(const void *address) {
+    for (uint32_t i = 0; i < atomic_load(&arrays_end); i++) {
+        vrange_array *array = atomic_load(&arrays[i]);
+        if (array && (const char *)address >= array->base &&
+            (const char *)address < array->base + array->mapped_bytes)
+            return array;
+    }
+    return NULL;
+}
+
+static int add_array(vrange_array *array) {
+    for (uint32_t i = 0; i < ARRAYS_MOST; i++) {
+        vrange_array *expected = NULL;
+        if (!atomic_compare_exchange_strong(&arrays[i], &expected, array)) continue;
+        uint32_t end = atomic_load(&arrays_end);
+        while (end < i + 1 && !atomic_compare_exchange_weak(&arrays_end, &end, i + 1)) {
+        }
+        return 0;
+    }
+    return -EMFILE;
+}
+
+static void remove_array(vrange_array *array) {
+    for (uint32_t i = 0; i < atomic_load(&arrays_end); i++) {
+        vrange_array *expected = array;
+        if (atomic_compare_exchange_strong(&arrays[i], &expected, NULL)) return;
+    }
+}
+
+/* ---- telling the kernel ----------------------------------------------------------------------- */
+
+static char *block_address(vrange_array *array, size_t block) {
+    return array->base + block * array->block_bytes;
+}
+
+static size_t whole_blocks_bytes(vrange_array *array, size_t first, size_t count) {
+    size_t bytes = count * array->block_bytes, left = array->mapped_bytes - first * array->block_bytes;
+    return bytes < left ? bytes : left;
+}
+
+static bool take_block(vrange_array *array, size_t block) {
+    uint32_t none = 0;
+    return atomic_compare_exchange_strong(&array->pins[block], &none, BLOCK_BUSY);
+}
+
+static void give_blocks(vrange_array *array, size_t first, size_t count) {
+    for (size_t i = 0; i < count; i++) atomic_fetch_and(&array->pins[first + i], ~BLOCK_BUSY);
+}
+
+static void note_filled(vrange_array *array, size_t first, size_t count) {
+    for (size_t block = first; block < first + count; block++) {
+        atomic_fetch_or(&array->filled[block / 64], 1ull << block % 64);
+        atomic_fetch_or(&array->filled_map[block / 4096], 1ull << block / 64 % 64);
+    }
+    atomic_fetch_add(&array->filled_bytes, count * array->block_bytes);
+}
+
+static void offer_word(vrange_array *array, size_t word) {
+    uint64_t bits = atomic_exchange(&array->filled[word], 0);
+    while (bits) {
+        size_t bit = (size_t)__builtin_ctzll(bits);
+        size_t first = word * 64 + bit, count = 0;
+        while (bit + count < 64 && bits >> (bit + count) & 1 && take_block(array, first + count))
+            count++;
+        if (count) {
+            os_lazyfree(block_address(array, first), whole_blocks_bytes(array, first, count));
+            give_blocks(array, first, count);
+        } else {
+            count = 1; /* pinned: it is noted again when the last pin goes */
+            /* Or just being told of, perhaps before this filling: it has to be told again. */
+            if (atomic_load(&array->pins[first]) & BLOCK_BUSY) note_filled(array, first, 1);
+        }
+        bits &= bit + count < 64 ? ~0ull << (bit + count) : 0;
+    }
+}
+
+static void offer_filled(vrange_array *array) {
+    if (atomic_exchange(&array->filled_bytes, 0) == 0) return;
+    const size_t words = (array->blocks + 63) / 64;
+    for (size_t group = 0; group * 64 < words; group++) {
+        uint64_t bits = atomic_exchange(&array->filled_map[group], 0);
+        for (; bits; bits &= bits - 1)
+            offer_word(array, group * 64 + (size_t)__builtin_ctzll(bits));
+    }
+}
+
+void arrays_offer(void) {
+    for (uint32_t i = 0; i < atomic_load(&arrays_end); i++) {
+        vrange_array *array = atomic_load(&arrays[i]);
+        if (array) offer_filled(array);
+    }
+}
+
+/* ---- filling ---------------------------------------------------------------------------------- */
+
+/* Content of `count` blocks, put together in scratch, to where it is missing. */
+static int map_content(vrange_array *array, size_t first, size_t count, char *content) {
+    const size_t bytes = whole_blocks_bytes(array, first, count);
+    const size_t known = array->bytes - first * array->block_bytes;
+    if (known < bytes) memset(content + known, 0, bytes - known); /* the rest of the last page */
+    for (int tries = 0;; tries++) {
+        int result = os_userfault_copy_missing(rung_userfault(), block_address(array, first), content,
+                                               bytes);
+        if (result != -ENOMEM || tries == NO_MEMORY_TRIES) return -result;
+        /* Our own filled blocks may be what there is too much of. */
+        arrays_offer();
+        os_sleep_ns(1000000);
+    }
+}
+
+static int regenerate_blocks(vrange_array *array, size_t first, size_t count) {
+    const size_t offset = first * array->block_bytes;
+    size_t bytes = count * array->block_bytes;
+    if (bytes > array->bytes - offset) bytes = array->bytes - offset;
+    char *content = scratch_take();
+    int result = array->regenerate(content, offset, bytes, array->context);
+    if (result == 0) result = map_content(array, first, count, content);
+    scratch_give(content);
+    if (result == 0) atomic_fetch_add(&array->refilled_bytes, bytes);
+    return result;
+}
+
+/* How many blocks to fill from `block` on: one, or twice as many each time as a sequence goes on. */
+static size_t blocks_ahead(vrange_array *array, size_t block) {
+    size_t most = AHEAD_BYTES_MOST / array->block_bytes;
+    if (most > array->blocks - block) most = array->blocks - block;
+    for (int i = 0; i < STREAMS; i++) {
+        uint64_t expected = block;
+        if (atomic_load_explicit(&array->streams[i].next, memory_order_relaxed) != expected) continue;
+        size_t ahead = 2 * (size_t)atomic_load(&array->streams[i].ahead);
+        if (ahead > most) ahead = most;
+        if (!atomic_compare_exchange_strong(&array->streams[i].next, &expected, block + ahead)) continue;
+        atomic_store(&array->streams[i].ahead, (uint32_t)ahead);
+        return ahead;
+    }
+    uint32_t replaced = atomic_fetch_add(&array->stream_to_replace, 1) % STREAMS;
+    atomic_store(&array->streams[replaced].next, block + 1);
+    atomic_store(&array->streams[replaced].ahead, 1);
+    return 1;
+}
+
+int array_refill(vrange_array *array, const void *address) {
+    if (!array->regenerate) return ENOTSUP;
+    size_t block = (size_t)((const char *)address - array->base) / array->block_bytes;
+    size_t count = blocks_ahead(array, block);
+    int result = regenerate_blocks(array, block, count);
+    if (result != 0 && count > 1) {
+        count = 1; /* what failed may be a block that nobody asked for */
+        result = regenerate_blocks(array, block, count);
+    }
+    if (result != 0) return result;
+    atomic_fetch_add(&array->refaults, 1);
+    tally(&array->account->refaults, 1);
+    note_filled(array, block, count);
+    if (atomic_load(&array->filled_bytes) >= OFFER_BYTES) offer_filled(array);
+    return 0;
+}
+
+/* ---- pins ------------------------------------------------------------------------------------- */
+
+static void pin_block(vrange_array *array, size_t block) {
+    for (;;) {
+        uint32_t pins = atomic_load(&array->pins[block]);
+        if (pins & BLOCK_BUSY) os_yield();
+        else if (atomic_compare_exchange_weak(&array->pins[block], &pins, pins + 1)) return;
+    }
+}
+
+void vrange_array_unpin(vrange_array *array, size_t first, size_t count) {
+    for (size_t block = first; block < first + count; block++) {
+        if (atomic_fetch_sub(&array->pins[block], 1) == 1) note_filled(array, block, 1);
+    }
+}
+
+/* Of a pinned block, what is there is made safe. 0, EFAULT where something is missing, or an errno. */
+static int secure_block(vrange_array *array, size_t block) {
+    return -os_populate(block_address(array, block), whole_blocks_bytes(array, block, 1));
+}
+
+int vrange_array_pin(vrange_array *array, size_t first, size_t count, unsigned char *missing,
+                     size_t *failed) {
+    int result = 0;
+    for (size_t block = first; block < first + count; block++) {
+        pin_block(array, block);
+        result = secure_block(array, block);
+        /* Two rounds: a page that was there when the others were filled may have gone since. */
+        while (result == EFAULT && array->regenerate) {
+            result = regenerate_blocks(array, block, 1);
+            if (result == 0) result = secure_block(array, block);
+            else break;
+        }
+        if (missing) missing[block - first] = result == EFAULT;
+        if (result == EFAULT && missing && !array->regenerate) result = 0;
+        if (result != 0) {
+            *failed = block;
+            vrange_array_unpin(array, first, block + 1 - first);
+            return -result;
+        }
+    }
+    return VRANGE_OK;
+}
+
+int vrange_array_put(vrange_array *array, size_t block, const void *content) {
+    char *scratch = scratch_take();
+    size_t bytes = whole_blocks_bytes(array, block, 1);
+    size_t known = array->bytes - block * array->block_bytes;
+    memcpy(scratch, content, known < bytes ? known : bytes);
+    int result;
+    do {
+        result = map_content(array, block, 1, scratch);
+        if (result == 0) result = secure_block(array, block);
+    } while (result == EFAULT);
+    scratch_give(scratch);
+    if (result == 0) atomic_fetch_add(&array->refilled_bytes, bytes);
+    return -result;
+}
+
+/* ---- arrays themselves ------------------------------------------------------------------------ */
+
+static void *zeroed(size_t bytes, bool *all) {
+    void *memory = os_map(bytes);
+    if (!memory) *all = false;
+    return memory;
+}
+
+static void unmap(void *memory, size_t bytes) {
+    if (memory) os_unreserve(memory, bytes);
+}
+
+static void destroy(vrange_array *array) {
+    const size_t words = (array->blocks + 63) / 64;
+    unmap(array->base, array->mapped_bytes);
+    unmap((void *)array->pins, array->blocks * sizeof *array->pins);
+    unmap((void *)array->filled, words * sizeof *array->filled);
+    unmap((void *)array->filled_map, (words + 63) / 64 * sizeof *array->filled_map);
+    free(array);
+}
+
+static int map_array(vrange_array *array) {
+    const size_t words = (array->blocks + 63) / 64;
+    bool all = true;
+    array->base = os_reserve(array->mapped_bytes);
+    array->pins = zeroed(array->blocks * sizeof *array->pins, &all);
+    array->filled = zeroed(words * sizeof *array->filled, &all);
+    array->filled_map = zeroed((words + 63) / 64 * sizeof *array->filled_map, &all);
+    if (!array->base || !all) return -ENOMEM;
+    int result = scratch_prepare();
+    if (result == 0) result = os_commit(array->base, array->mapped_bytes);
+    if (result == 0)
+        result = os_userfault_register(rung_userfault(), array->base, array->mapped_bytes);
+    return result;
+}
+
+int vrange_array_open(size_t bytes, size_t block_bytes, vrange_regenerate regenerate, void *context,
+                      vrange_account *account, vrange_array **out) {
+    const size_t page = os_page_bytes();
+    if (bytes == 0 || block_bytes < page || block_bytes > BLOCK_BYTES_MOST ||
+        block_bytes & (block_bytes - 1))
+        return -EINVAL;
+    if (bytes > SIZE_MAX / 2) return -ENOMEM;
+    if (vrange_rung() != VRANGE_RUNG_REFAULT) return -EOPNOTSUPP;
+    vrange_array *array = calloc(1, sizeof *array);
+    if (!array) return -ENOMEM;
+    array->bytes = bytes;
+    array->mapped_bytes = (bytes + page - 1) / page * page;
+    array->block_bytes = block_bytes;
+    array->blocks = (bytes + block_bytes - 1) / block_bytes;
+    array->regenerate = regenerate;
+    array->context = context;
+    array->account = account;
+    for (int i = 0; i < STREAMS; i++) array->streams[i].next = UINT64_MAX;
+    gate_enter();
+    reserve_ensure();
+    int result = map_array(array);
+    if (result == 0) result = add_array(array);
+    gate_leave();
+    if (result == 0) {
+        tally(&account->reserved_bytes, array->mapped_bytes);
+        result = vrange_refault_arm();
+        if (result == 0) {
+            *out = array;
+            return 0;
+        }
+        vrange_array_close(array);
+        return result;
+    }
+    destroy(array);
+    return result;
+}
+
+void vrange_array_close(vrange_array *array) {
+    gate_enter(); /* the thread of the reserve is outside of its tick, and sees it no more */
+    remove_array(array);
+    untally(&array->account->reserved_bytes, array->mapped_bytes);
+    destroy(array);
+    gate_leave();
+}
+
+void *vrange_array_address(vrange_array *array) { return array->base; }
+
+uint64_t vrange_array_refaults(vrange_array *array) { return array->refaults; }
+
+uint64_t vrange_array_refilled_bytes(vrange_array *array) { return array->refilled_bytes; }
+
+size_t vrange_array_resident_bytes(vrange_array *array) {
+    unsigned char seen[4096];
+    const size_t page = os_page_bytes(), step = sizeof seen * page;
+    size_t resident = 0;
+    for (size_t from = 0; from < array->mapped_bytes; from += step) {
+        size_t bytes = array->mapped_bytes - from < step ? array->mapped_bytes - from : step;
+        if (os_residency(array->base + from, bytes, seen) < 0) break;
+        for (size_t i = 0; i < bytes / page; i++) resident += seen[i] * page;
+    }
+    return resident;
+}
+
+static int discard_run(vrange_array *array, size_t first, size_t count) {
+    char *address = block_address(array, first);
+    const size_t bytes = whole_blocks_bytes(array, first, count);
+    int result = os_lazyfree(address, bytes);
+    if (result == 0) result = os_pageout(address, bytes);
+    /* What another processor still has in a batch of its own the kernel passes over. */
+    if (result == 0) result = os_discard(address, bytes);
+    give_blocks(array, first, count);
+    return result;
+}
+
+int vrange_array_discard(vrange_array *array) {
+    const size_t run_most = (64u << 20) / array->block_bytes;
+    int worst = 0;
+    gate_enter();
+    for (size_t block = 0; block < array->blocks;) {
+        size_t count = 0;
+        while (count < run_most && block + count < array->blocks && take_block(array, block + count))
+            count++;
+        if (count) {
+            int result = discard_run(array, block, count);
+            if (result < 0) worst = result;
+        }
+        block += count ? count : 1;
+    }
+    gate_leave();
+    return worst;
+}
+
+int arrays_register_again(int userfault) {
+    if (userfault < 0) return 0;
+    for (uint32_t i = 0; i < atomic_load(&arrays_end); i++) {
+        vrange_array *array = atomic_load(&arrays[i]);
+        if (!array) continue;
+        /* Whoever was just advising the kernel, from a handler, does not exist here. */
+        give_blocks(array, 0, array->blocks);
+        int result = os_userfault_register(userfault, array->base, array->mapped_bytes);
+        if (result < 0) return result;
+    }
+    return 0;
+}

@@ -1,0 +1,52 @@
+#ifndef VRANGE_ARRAY_H
+#define VRANGE_ARRAY_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "stats.h"
+#include "vrange.h"
+
+#define STREAMS 4
+
+struct vrange_array {
+    char *base;
+    size_t bytes;       /* of content */
+    size_t mapped_bytes;
+    size_t block_bytes;
+    size_t blocks;
+    vrange_regenerate regenerate;
+    void *context;
+    vrange_account *account;
+
+    _Atomic uint32_t *pins;       /* by block; BLOCK_BUSY while somebody advises the kernel of it */
+    _Atomic uint64_t *filled;     /* a bit a block: filled, and the kernel not told that it may go */
+    _Atomic uint64_t *filled_map; /* a bit a word of `filled` */
+    _Atomic uint64_t filled_bytes;
+
+    /* The blocks expected next by those who touch in sequence, and how far they were read ahead. */
+    struct {
+        _Atomic uint64_t next;
+        _Atomic uint32_t ahead;
+    } streams[STREAMS];
+    _Atomic uint32_t stream_to_replace;
+
+    _Atomic uint64_t refaults, refilled_bytes;
+};
+
+/* The array that `address` is in. Safe in a signal handler. */
+vrange_array *array_at(const void *address);
+
+/* Puts back the block that `address` is in, and those read ahead. 0 or an errno. Safe in a signal
+ * handler, as far as its regenerator is. */
+int array_refill(vrange_array *array, const void *address);
+
+/* Tells the kernel of what was filled and nobody has pinned. */
+void arrays_offer(void);
+bool arrays_exist(void);
+
+/* In the child of a fork. */
+int arrays_register_again(int userfault);
+
+#endif

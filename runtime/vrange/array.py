@@ -1,0 +1,402 @@
+"""VolatileArray: an ndarray whose pages the kernel may take, and which grow back where touched."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import EllipsisType
+from typing import Any, Literal
+
+import numpy as np
+
+from vrange._core import ffi, hit, lib
+from vrange.account import Account
+from vrange.blocks import Blocks
+from vrange.capabilities import capabilities
+from vrange.errors import RegenerationError, VrangeError
+from vrange.fills.base import NativeFill, Regenerator
+from vrange.sizes import format_bytes, parse_bytes
+
+PythonFill = Callable[[int, np.ndarray[Any, Any]], int | None]
+Array = np.ndarray[Any, Any]
+
+_BLOCK_BYTES_MOST = 2 << 20
+_COPY_BYTES = 16 << 20
+
+
+class VolatileArray:
+    """An array as large as you like, of which memory holds what is spare.
+
+    The kernel takes its blocks whenever somebody needs the memory; a touch of a lost block raises
+    SIGBUS, and vrange puts the content back and lets the touch go on.
+
+    Parameters
+    ----------
+    shape, dtype : as of an ndarray; C order. Object dtypes are refused.
+    fill : what puts the content back; it must give the same content each time. One of
+        `vrange.fills`, which run inside the touch, or a Python function `fill(start, out)`: `out`
+        is a writable 1-D ndarray for the elements `start` to `start + len(out)` in C order. It may
+        return how many it wrote; None means all.
+    block_bytes : what is put back at a time: a power of two, from a page to 2 MiB.
+    name : what labels the metrics.
+    fault : "python" lets a Python fill run inside a touch. See below.
+    eager : an ordinary array, filled once: for machines without the refault rung.
+
+    With a fill of `vrange.fills`, `np.asarray(a)` is the whole array without a copy: a read-only
+    ndarray for ufuncs, hashlib or a C library, never pinned. `a[...]` is a view of it.
+
+    With a Python fill, content is put back where the access is explicit: `a[1000:2000]` fills and
+    pins its blocks for as long as the view lives, and `np.asarray(a)` raises TypeError. So does
+    what touches memory behind the object's back.
+
+    `a.pin(index)` fills and pins with any fill: before handing memory to a system call, which gets
+    EFAULT (or sends less) where a touch would be answered, and for speed.
+
+    Notes
+    -----
+    `fault="python"` runs the function in the midst of whatever touched the array. It must not take
+    a lock that the touching code may hold, which includes printing and logging: that never ends.
+    Ctrl-C waits until the block is whole. What the function raises is retried once, and then ends
+    the process with a message, because code that goes on would compute with what is not there.
+
+    Any thread may touch an array. The child of a fork has a copy of its own. A thread with SIGBUS
+    blocked may only use what is pinned: the kernel ends the process at its touch of a lost block.
+    A failed native fill ends the process with a message at a touch, and raises RegenerationError
+    from pin() and indexing.
+
+    Raises VrangeError without the refault rung (unless `eager`), ArenaFullError without address
+    space, ValueError and TypeError for bad arguments.
+
+    Examples
+    --------
+    >>> import vrange
+    >>> with vrange.VolatileArray((1000, 1000), "f4", fill=vrange.fills.pattern(0.5)) as a:
+    ...     float(np.asarray(a).sum())
+    500000.0
+
+    The mechanism is userfaultfd(2) with UFFD_FEATURE_SIGBUS over memory given up by MADV_FREE.
+
+    """
+
+    def __init__(
+        self,
+        shape: int | tuple[int, ...],
+        dtype: Any,
+        *,
+        fill: NativeFill | PythonFill,
+        block_bytes: int | str = "64KiB",
+        name: str = "array",
+        fault: Literal["native", "python"] = "native",
+        eager: bool = False,
+    ) -> None:
+        self._shape: tuple[int, ...] = _checked_shape(shape)
+        self._dtype: np.dtype[Any] = np.dtype(dtype)
+        if self._dtype.hasobject or self._dtype.itemsize == 0:
+            raise TypeError(f"dtype must be of plain bytes, not {self._dtype!r}")
+        self._block_bytes = _checked_block_bytes(block_bytes)
+        if fault not in ("native", "python"):
+            raise ValueError(f'fault must be "native" or "python", not {fault!r}')
+        if not isinstance(fill, NativeFill) and not callable(fill):
+            raise TypeError(f"fill must be one of vrange.fills or a function, not {fill!r}")
+        self._fill = fill
+        self._name = name
+        self._runs_in_touch = isinstance(fill, NativeFill) or fault == "python"
+        self._account = Account(name, lib.VRANGE_KIND_ARRAY)
+        self._eager: Array | None = None
+        self._blocks: Blocks | None = None
+        if eager:
+            self._eager = self._filled_once()
+            return
+        can = capabilities()
+        if can.rung != "refault":
+            why = can.refusals.get("refault", "not available")
+            raise VrangeError(
+                f"a VolatileArray needs the refault rung, which this process lacks ({why}); "
+                "eager=True makes an ordinary array, filled once"
+            )
+        regenerator = self._regenerator() if self._runs_in_touch else None
+        put = None if self._runs_in_touch else self._put_bytes
+        # An array without elements still has an address.
+        self._blocks = Blocks(
+            max(1, self.nbytes), self._block_bytes, self._account, regenerator, put
+        )
+
+    # ---- what an array tells -----------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of an ndarray."""
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As of an ndarray."""
+        return self._dtype
+
+    @property
+    def ndim(self) -> int:
+        """As of an ndarray."""
+        return len(self._shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self._shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all elements, whether in memory or not."""
+        return self.size * self._dtype.itemsize
+
+    @property
+    def name(self) -> str:
+        """What labels this array's metrics."""
+        return self._name
+
+    @property
+    def block_bytes(self) -> int:
+        """What is put back at a time."""
+        return self._block_bytes
+
+    @property
+    def resident_bytes(self) -> int:
+        """How much of it is in memory now."""
+        return self.nbytes if self._eager is not None else self._open().resident_bytes
+
+    @property
+    def refaults(self) -> int:
+        """Touches of lost blocks that were answered so far."""
+        return 0 if self._eager is not None else self._open().refaults
+
+    @property
+    def refilled_bytes(self) -> int:
+        """Bytes put back so far, by touches, read-ahead and pins."""
+        return self.nbytes if self._eager is not None else self._open().refilled_bytes
+
+    # ---- reading -----------------------------------------------------------------------------
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """The whole array: without a copy where the fill runs inside a touch."""
+        if self._eager is None and not self._runs_in_touch:
+            if not copy:
+                raise TypeError(
+                    f"array {self._name!r} is filled by a Python function, which does not run "
+                    "where memory is touched: index it (a[1000:2000]), pin() a part, copy it with "
+                    'np.array(a, copy=True), or pass fault="python" after reading what that means'
+                )
+            return self._copied().astype(self._dtype if dtype is None else dtype, copy=False)
+        whole = self._unpinned()
+        if dtype is not None and np.dtype(dtype) != self._dtype:
+            if copy is False:
+                raise ValueError(f"dtype {np.dtype(dtype)} can't be had without a copy")
+            return whole.astype(dtype)
+        return whole.copy() if copy else whole
+
+    def __getitem__(self, index: Any) -> Any:
+        if self._eager is not None:
+            return self._eager[index]
+        if self._runs_in_touch:
+            return self._unpinned()[index]
+        rows = _rows_of(index, self._shape)
+        if rows is not None:
+            return np.stack([self[row] for row in rows]) if rows else self._unpinned()[:0].copy()
+        view = self._pinned_view(index)
+        return view[()] if view.ndim == 0 else view
+
+    def __len__(self) -> int:
+        if not self._shape:
+            raise TypeError("len() of an array of no dimensions")
+        return self._shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        for i in range(len(self)):
+            yield self[i]
+
+    def __bytes__(self) -> bytes:
+        return self._copied().tobytes()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By content: who unpickles it may have neither the fill nor the machine for it.
+        return (_unpickled, (self._copied(),))
+
+    @contextmanager
+    def pin(self, index: Any = ...) -> Iterator[Array]:
+        """Fills and pins a part: ints and slices, as in a[index]; all of it by default.
+
+        The view that the `with` gives is safe for system calls. It stays pinned as long as it, or
+        a view of it, lives. RegenerationError where a block can't be put back.
+        """
+        if self._eager is not None:
+            yield self._eager[index]
+            return
+        yield self._pinned_view(index)
+
+    def fill_ahead(self, index: Any = ...) -> None:
+        """Puts a part's content back now, so that touching it soon costs nothing."""
+        if self._eager is None:
+            self._pinned_view(index)
+
+    # ---- giving back -------------------------------------------------------------------------
+
+    def discard(self) -> None:
+        """Makes the kernel take every block that is not pinned; for tests, and for hurry."""
+        if self._eager is None:
+            self._open().discard()
+
+    def close(self) -> None:
+        """Gives the memory back, once nobody has a view of it. Using the array is a ValueError."""
+        self._blocks = None
+        self._eager = None
+
+    def __enter__(self) -> VolatileArray:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        what = f"shape={self._shape}, dtype={self._dtype}, fill={self._fill!r}"
+        if self._eager is not None:
+            return f"<VolatileArray {self._name!r}, eager, {what}>"
+        if self._blocks is None:
+            return f"<VolatileArray {self._name!r}, closed>"
+        return (
+            f"<VolatileArray {self._name!r}, {what}: {format_bytes(self.resident_bytes)} "
+            f"of {format_bytes(self.nbytes)} resident>"
+        )
+
+    # ---- how -----------------------------------------------------------------------------------
+
+    def _open(self) -> Blocks:
+        if self._blocks is None:
+            raise ValueError(f"array {self._name!r} is closed")
+        return self._blocks
+
+    def _unpinned(self) -> Array:
+        if self._eager is not None:
+            return self._eager
+        buffer: Any = self._open().buffer()
+        return np.ndarray(self._shape, self._dtype, buffer)
+
+    def _pinned_view(self, index: Any) -> Array:
+        for part in index if isinstance(index, tuple) else (index,):
+            if not (part is None or part is Ellipsis or isinstance(part, slice | int | np.integer)):
+                raise IndexError(
+                    f"only ints and slices can be pinned, not {part!r}: pin a part, then index that"
+                )
+        # Indexing makes addresses and touches nothing.
+        whole = self._unpinned()
+        keep_dimensions = index if isinstance(index, tuple) else (index,)
+        view = whole[(*keep_dimensions, ...)] if Ellipsis not in keep_dimensions else whole[index]
+        if view.size == 0:
+            return view
+        base = whole.__array_interface__["data"][0]
+        start = view.__array_interface__["data"][0] - base
+        spans = [(n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True)]
+        low = start + sum(span for span in spans if span < 0)
+        high = start + sum(span for span in spans if span > 0) + self._dtype.itemsize
+        lease: Any = self._open().pinned(low, high)
+        return np.ndarray(view.shape, self._dtype, lease, start - low, view.strides)
+
+    def _copied(self) -> Array:
+        """All elements in ordinary memory, filled a part at a time."""
+        out = np.empty(self._shape, self._dtype)
+        if self._eager is not None or self._runs_in_touch:
+            out[...] = self._unpinned()
+            return out
+        flat = out.reshape(-1).view(np.uint8)
+        for at in range(0, self.nbytes, _COPY_BYTES):
+            end = min(at + _COPY_BYTES, self.nbytes)
+            part: Any = self._open().pinned(at, end)
+            flat[at:end] = np.frombuffer(part, np.uint8)
+        return out
+
+    def _regenerator(self) -> Regenerator:
+        if isinstance(self._fill, NativeFill):
+            return self._fill.bind(self._dtype, self.nbytes, self._block_bytes)
+        put = self._put_bytes
+
+        def put_at(address: int, offset: int, nbytes: int) -> None:
+            memory = ffi.buffer(ffi.cast("char *", address), nbytes)
+            put(offset, np.frombuffer(memory, np.uint8))
+
+        return Regenerator(
+            ffi.cast("vrange_regenerate", hit.python_regenerator()),
+            ffi.cast("void *", id(put_at)),
+            (put_at,),
+        )
+
+    def _put_bytes(self, offset: int, out: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+        """Runs the Python fill for the elements that bytes from `offset` on are of."""
+        assert not isinstance(self._fill, NativeFill)
+        item = self._dtype.itemsize
+        start, end = offset // item, -(-(offset + len(out)) // item)
+        elements = np.empty(end - start, self._dtype)
+        written = self._fill(start, elements)
+        if written is not None and operator.index(written) != len(elements):
+            raise RegenerationError(
+                f"the fill of array {self._name!r} wrote {written} elements of {len(elements)} "
+                f"from {start} on"
+            )
+        skip = offset - start * item
+        out[:] = elements.view(np.uint8)[skip : skip + len(out)]
+
+    def _filled_once(self) -> Array:
+        out = np.empty(self._shape, self._dtype)
+        flat = out.reshape(-1).view(np.uint8)
+        if not isinstance(self._fill, NativeFill):
+            self._put_bytes(0, flat)
+        elif out.size:
+            bound = self._fill.bind(self._dtype, out.nbytes, self._block_bytes)
+            error = bound.function(ffi.from_buffer(flat), 0, out.nbytes, bound.context)
+            if error:
+                raise RegenerationError(f"the fill of array {self._name!r} failed (error {error})")
+        out.flags.writeable = False
+        return out
+
+
+def _unpickled(content: Array) -> Array:
+    content.flags.writeable = False
+    return content
+
+
+def _checked_shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
+    parts = shape if isinstance(shape, tuple | list) else (shape,)
+    try:
+        checked = tuple(operator.index(n) for n in parts)
+    except TypeError:
+        raise TypeError(f"shape must be an int or a tuple of ints, not {shape!r}") from None
+    if any(n < 0 for n in checked):
+        raise ValueError(f"shape must not be negative, but is {checked}")
+    return checked
+
+
+def _checked_block_bytes(block_bytes: int | str) -> int:
+    size = parse_bytes(block_bytes, "block_bytes")
+    page: int = lib.vrange_page_bytes()
+    if size < page or size > _BLOCK_BYTES_MOST or size & (size - 1):
+        raise ValueError(
+            f"block_bytes must be a power of two from {page} to {_BLOCK_BYTES_MOST}, not {size}"
+        )
+    return size
+
+
+def _rows_of(index: Any, shape: tuple[int, ...]) -> list[int] | None:
+    """The rows that a list, an int array or a mask picks; None where `index` is something else."""
+    if isinstance(index, EllipsisType | slice | int | tuple | np.integer) or index is None:
+        return None
+    picked = np.asarray(index)
+    if picked.ndim != 1 or not shape:
+        raise IndexError(
+            f"an array with a Python fill takes ints, slices, and one list or mask of rows, not "
+            f"{index!r}: pin a part and index that"
+        )
+    if picked.dtype == bool:
+        if len(picked) != shape[0]:
+            raise IndexError(f"a mask of {len(picked)} rows for an array of {shape[0]}")
+        picked = np.flatnonzero(picked)
+    elif picked.size == 0:
+        return []
+    return [operator.index(i) for i in picked]

@@ -1,0 +1,137 @@
+"""The blocks of one volatile array: pinning and filling them, and taking them back."""
+
+from __future__ import annotations
+
+import errno
+import os
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from vrange._core import ffi, hit, lib
+from vrange.account import Account
+from vrange.capabilities import capabilities
+from vrange.errors import ArenaFullError, RegenerationError, VrangeError
+from vrange.fills.base import Regenerator
+from vrange.reserve import ensure_reserve
+from vrange.sizes import format_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PutBytes = Callable[[int, "np.ndarray[Any, np.dtype[np.uint8]]"], None]
+
+
+def _close(native: Any, account: Account, regenerator: Regenerator | None) -> None:
+    lib.vrange_array_close(native)
+
+
+class Blocks:
+    """A native array of `nbytes` bytes, given back when nobody refers to it: not to this object,
+    and not to a buffer from it.
+
+    `regenerator` fills inside a touch; where it is None, `put_bytes(offset, out)` fills where
+    blocks are pinned. Its exceptions become RegenerationError.
+    """
+
+    def __init__(
+        self,
+        nbytes: int,
+        block_bytes: int,
+        account: Account,
+        regenerator: Regenerator | None,
+        put_bytes: PutBytes | None,
+    ) -> None:
+        self.nbytes = nbytes
+        self.block_bytes = block_bytes
+        self._account = account
+        self._put_bytes = put_bytes
+        capabilities()
+        ensure_reserve()
+        pointer = ffi.new("vrange_array **")
+        function = ffi.NULL if regenerator is None else regenerator.function
+        context = ffi.NULL if regenerator is None else regenerator.context
+        result = lib.vrange_array_open(
+            nbytes, block_bytes, function, context, account.pointer, pointer
+        )
+        if result == -errno.ENOMEM:
+            raise ArenaFullError(
+                f"{format_bytes(nbytes)} of address space for array {account.name!r} can't be had: "
+                "see RLIMIT_AS (ulimit -v) and vm.overcommit_memory"
+            )
+        if result < 0:
+            raise VrangeError(f"array {account.name!r} can't be opened: {os.strerror(-result)}")
+        self._native = pointer[0]
+        self._number = int(ffi.cast("uintptr_t", self._native))
+        # The regenerator's context and the account are used until the very end.
+        finalizer = weakref.finalize(self, _close, self._native, account, regenerator)
+        finalizer.atexit = False
+
+    def buffer(self) -> hit.Lease:
+        """All of it, read-only and not pinned: lost blocks grow back where they are touched."""
+        lib.vrange_refault_arm()
+        return hit.adopt_blocks(self._number, 0, 0, 0, self.nbytes, self)
+
+    def pinned(self, low: int, high: int) -> hit.Lease:
+        """Bytes `low` to `high`, filled and pinned as long as the buffer lives."""
+        lib.vrange_refault_arm()
+        first = low // self.block_bytes
+        count = max(0, -(-high // self.block_bytes) - first)
+        missing = ffi.new("unsigned char[]", max(1, count))
+        failed = ffi.new("size_t *")
+        result = lib.vrange_array_pin(self._native, first, count, missing, failed)
+        if result < 0:
+            self._raise(result, failed[0])
+        lease = hit.adopt_blocks(self._number, first, count, low, high - low, self)
+        for i in range(count):
+            if missing[i]:
+                self._put(first + i)
+        return lease
+
+    def _put(self, block: int) -> None:
+        import numpy as np
+
+        assert self._put_bytes is not None  # nothing is missing where there is a regenerator
+        offset = block * self.block_bytes
+        content = np.empty(min(self.block_bytes, self.nbytes - offset), np.uint8)
+        try:
+            self._put_bytes(offset, content)
+        except RegenerationError:
+            raise
+        except Exception as error:
+            raise RegenerationError(
+                f"the fill of array {self._account.name!r} failed for block {block}"
+            ) from error
+        result = lib.vrange_array_put(self._native, block, ffi.from_buffer(content))
+        if result < 0:
+            self._raise(result, block)
+
+    def _raise(self, result: int, block: int) -> None:
+        if result == -errno.ENOMEM:
+            raise ArenaFullError(f"no memory for block {block} of array {self._account.name!r}")
+        raise RegenerationError(
+            f"block {block} of array {self._account.name!r} can't be put back: "
+            f"{os.strerror(-result)}"
+        )
+
+    def discard(self) -> None:
+        """Makes the kernel take every block that is not pinned."""
+        result = lib.vrange_array_discard(self._native)
+        if result < 0:
+            raise OSError(-result, os.strerror(-result))
+
+    @property
+    def resident_bytes(self) -> int:
+        """How much of it is in memory now."""
+        lib.vrange_refault_arm()
+        return int(lib.vrange_array_resident_bytes(self._native))
+
+    @property
+    def refaults(self) -> int:
+        """Touches of lost blocks that were answered."""
+        return int(lib.vrange_array_refaults(self._native))
+
+    @property
+    def refilled_bytes(self) -> int:
+        """Bytes put back, by touches and by pins."""
+        return int(lib.vrange_array_refilled_bytes(self._native))

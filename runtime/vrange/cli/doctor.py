@@ -1,0 +1,257 @@
+"""`vrange doctor`: what this machine lets vrange do, and what to change.
+
+Everything is read anew, and from inside: a container may refuse what the machine allows. A finding
+says what is; where something better is to be had, it also says what to change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from vrange.capabilities import RUNGS, capabilities
+from vrange.cgroup import MemoryCgroup, MemoryLimit, memory_limit, memory_usage
+from vrange.reserve import ensure_reserve
+from vrange.sizes import format_bytes
+from vrange.stats import stats
+
+__all__ = ["Finding", "add_parser", "examine", "run"]
+
+_TIGHT = 0.9  # of the limit
+_SUPPORTED = (5, 14)
+_SCAN = (6, 7)  # PAGEMAP_SCAN, which finds lost pages three times as fast as reading pagemap
+_NEVER_OVERCOMMIT = "2"
+_OVERCOMMIT = {"0": "heuristic", "1": "always", "2": "never"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is so on this machine.
+
+    Attributes:
+        name: What it is about.
+        value: How it is: bytes, seconds, words; None where the machine doesn't say.
+        text: The same for a person.
+        change: What to change, where something better is to be had.
+
+    """
+
+    name: str
+    value: int | float | str | bool | None
+    text: str
+    change: str | None = None
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `vrange doctor`."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="what this machine lets vrange do, and what to change",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="an object of findings by name")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the findings. Returns 0: what is found is no failure."""
+    findings = examine()
+    if args.json:
+        by_name = {finding.name: asdict(finding) for finding in findings}
+        for fields in by_name.values():
+            del fields["name"]
+        print(json.dumps(by_name, indent=2))
+        return 0
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        print(f"{finding.name:<{width}}  {finding.text}")
+        if finding.change is not None:
+            print(f"{'':<{width}}  -> {finding.change}")
+    changes = sum(finding.change is not None for finding in findings)
+    print("\nnothing to change" if not changes else f"\n{changes} to change, marked ->")
+    return 0
+
+
+def examine(
+    proc: str | os.PathLike[str] = "/proc", sys: str | os.PathLike[str] = "/sys"
+) -> list[Finding]:
+    """Find out everything there is to say.
+
+    Args:
+        proc: Where the kernel's settings are; for tests.
+        sys: The same, of devices and memory.
+
+    Raises:
+        VrangeError: VRANGE_RUNG names a rung that is none, or not to be had.
+
+    Example:
+        >>> [finding.name for finding in examine()][:2]
+        ['rung', 'kernel']
+
+    """
+    proc, sys = Path(proc), Path(sys)
+    limit = memory_limit()
+    return [
+        *_rung(),
+        _kernel(),
+        _python(),
+        *_memory(limit),
+        _huge_pages(sys),
+        _swap(limit),
+        _overcommit(proc),
+        _address_space(),
+        *_reserve(),
+        _cgroups(),
+    ]
+
+
+def _rung() -> Iterator[Finding]:
+    found = capabilities()
+    forced = os.environ.get("VRANGE_RUNG")
+    change = None
+    if forced:
+        change = "VRANGE_RUNG forces this rung: unset it to get the highest there is"
+    elif found.rung != RUNGS[-1]:
+        change = (
+            "allow userfaultfd: containers refuse it by their seccomp profile"
+            if found.rung == "sentinel"
+            else "run on a kernel that frees pages lazily (MADV_FREE), outside of what refuses it"
+        )
+    yield Finding("rung", found.rung, found.rung + (" (VRANGE_RUNG)" if forced else ""), change)
+    for rung, why in found.refusals.items():
+        yield Finding(f"not {rung}", why, why)
+
+
+def _kernel() -> Finding:
+    release = platform.release()
+    text = f"Linux {release}, {platform.machine()}"
+    version = _version(release)
+    if version < _SUPPORTED:
+        return Finding("kernel", release, text, "vrange is made for Linux 5.14 and later")
+    if version < _SCAN:
+        return Finding("kernel", release, text + " (6.7 and later find lost pages faster)")
+    return Finding("kernel", release, text)
+
+
+def _version(release: str) -> tuple[int, ...]:
+    digits = [part for part in release.split("-")[0].split(".")[:2] if part.isdigit()]
+    return tuple(map(int, digits))
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    return Finding("python", version, f"{platform.python_implementation()} {version}")
+
+
+def _memory(limit: MemoryLimit) -> Iterator[Finding]:
+    where = limit.source if limit.path is None else f"{limit.source}, {limit.path}"
+    yield Finding("limit", limit.limit_bytes, f"{format_bytes(limit.limit_bytes)} ({where})")
+    usage = memory_usage()
+    share = usage / limit.limit_bytes
+    yield Finding(
+        "usage",
+        usage,
+        f"{format_bytes(usage)}, {share:.0%} of the limit",
+        "little is spare: a cache will be purged often; raise the limit or run less beside it"
+        if share > _TIGHT
+        else None,
+    )
+
+
+def _huge_pages(sys: Path) -> Finding:
+    text = _read(sys / "kernel/mm/transparent_hugepage/enabled")
+    if text is None:
+        return Finding("huge pages", None, "the kernel has none that are transparent")
+    setting = text[text.find("[") + 1 : text.find("]")]
+    # A huge page goes as a whole or is split, which costs more than it gave: os.c declines them.
+    return Finding(
+        "huge pages", setting, setting + (", not in arenas" if setting == "always" else "")
+    )
+
+
+def _swap(limit: MemoryLimit) -> Finding:
+    total = psutil.swap_memory().total
+    if total == 0:
+        return Finding("swap", 0, "none")
+    own = limit.path or "this process's cgroup"
+    return Finding(
+        "swap",
+        total,
+        format_bytes(total),
+        "idle values may be swapped out where being purged would be cheaper: a lower "
+        f"vm.swappiness, or memory.swap.max = 0 for {own}",
+    )
+
+
+def _overcommit(proc: Path) -> Finding:
+    mode = _read(proc / "sys/vm/overcommit_memory")
+    if mode is None:
+        return Finding("overcommit", None, "unknown")
+    return Finding(
+        "overcommit",
+        int(mode),
+        f"{mode}, {_OVERCOMMIT.get(mode, 'unknown')}",
+        "what is volatile counts as committed: set vm.overcommit_memory = 0, or a higher "
+        "vm.overcommit_ratio"
+        if mode == _NEVER_OVERCOMMIT
+        else None,
+    )
+
+
+def _address_space() -> Finding:
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft == resource.RLIM_INFINITY:
+        return Finding("address space", None, "unlimited")
+    return Finding(
+        "address space",
+        soft,
+        f"{format_bytes(soft)} (RLIMIT_AS)",
+        "arenas reserve address space ahead of need and make do with what they get: "
+        "lift RLIMIT_AS (ulimit -v unlimited)",
+    )
+
+
+def _reserve() -> Iterator[Finding]:
+    ensure_reserve()
+    reserve = stats().reserve
+    if not reserve.running:
+        yield Finding(
+            "reserve",
+            0,
+            "no thread keeps it",
+            "every range is offered at release, which is slower and loses the more valuable ones: "
+            "allow this process another thread",
+        )
+        return
+    yield Finding(
+        "reserve",
+        reserve.bytes,
+        f"{format_bytes(reserve.bytes)} kept offered ahead of need",
+    )
+    yield Finding(
+        "reserve tick",
+        reserve.tick_seconds,
+        f"looked after every {reserve.tick_seconds * 1e3:g} ms",
+    )
+
+
+def _cgroups() -> Finding:
+    reason = MemoryCgroup.unavailable()
+    if reason is None:
+        return Finding("cgroups", True, "memory cgroups can be made: the demo has a real limit")
+    return Finding("cgroups", False, f"the demo does without a real limit: {reason}")
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,71 @@
+"""Blocks held in memory, compressed."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from vrange._core import ffi, lib
+from vrange.fills.base import NativeFill, Regenerator
+from vrange.sizes import parse_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class compressed(NativeFill):
+    """Keeps `content` compressed, block by block, in zlib's format (RFC 1950).
+
+    `content` is anything with a contiguous buffer. `block_bytes` must divide the array's; `level`
+    is zlib's, 1 (fast) to 9 (small). The compressed blocks stay in ordinary memory: `nbytes` tells
+    how much that is.
+
+    >>> compressed(bytes(1 << 20)).nbytes < 1 << 14
+    True
+    """
+
+    def __init__(self, content: Any, *, block_bytes: int | str = "64KiB", level: int = 6) -> None:
+        view = memoryview(content).cast("B")
+        self._block_bytes = parse_bytes(block_bytes, "block_bytes")
+        if self._block_bytes == 0:
+            raise ValueError("block_bytes must be at least 1, but is 0")
+        step = self._block_bytes
+        self._content_bytes = len(view)
+        self._blocks: Sequence[bytes] = [
+            zlib.compress(view[at : at + step], level) for at in range(0, len(view), step)
+        ]
+        # The last block is inflated into what the array has left, which must be just its size.
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that the compressed blocks take."""
+        return sum(map(len, self._blocks))
+
+    def bind(self, dtype: np.dtype[Any], nbytes: int, block_bytes: int) -> Regenerator:
+        """Binds to an array of just the content's size."""
+        if nbytes != self._content_bytes:
+            raise ValueError(
+                f"the compressed content has {self._content_bytes} bytes, but the array {nbytes}"
+            )
+        if block_bytes % self._block_bytes:
+            raise ValueError(
+                f"the array's block_bytes, {block_bytes}, must be a multiple of the fill's, "
+                f"{self._block_bytes}"
+            )
+        buffers = [ffi.from_buffer(block) for block in self._blocks]
+        blocks = ffi.new("const void *[]", buffers)
+        sizes = ffi.new("size_t[]", [len(block) for block in self._blocks])
+        context = ffi.new(
+            "vrange_compressed *",
+            {
+                "block_bytes": self._block_bytes,
+                "count": len(buffers),
+                "blocks": blocks,
+                "sizes": sizes,
+            },
+        )
+        return Regenerator(lib.vrange_regenerate_compressed, context, (buffers, blocks, sizes))
+
+    def __repr__(self) -> str:
+        return f"<fills.compressed of {self._content_bytes} bytes in {self.nbytes}>"

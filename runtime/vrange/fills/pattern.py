@@ -1,0 +1,39 @@
+"""One value, or several again and again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vrange._core import ffi, lib
+from vrange.fills.base import NativeFill, Regenerator
+
+
+class pattern(NativeFill):
+    """Repeats `values`, a number or a sequence of the array's dtype, from the array's beginning on.
+
+    bytes are repeated as they are, whatever the dtype. ValueError for what is empty or does not fit
+    the dtype.
+
+    >>> pattern([1, 2, 3])
+    fills.pattern([1, 2, 3])
+    """
+
+    def __init__(self, values: Any) -> None:
+        self._values = values
+
+    def bind(self, dtype: np.dtype[Any], nbytes: int, block_bytes: int) -> Regenerator:
+        """Binds to an array of a dtype that the values fit."""
+        if isinstance(self._values, bytes | bytearray | memoryview):
+            data = bytes(self._values)
+        else:
+            data = np.atleast_1d(np.asarray(self._values, dtype)).tobytes()
+        if not data:
+            raise ValueError("a pattern must have at least one value")
+        content = ffi.from_buffer(data)
+        context = ffi.new("vrange_pattern *", {"data": content, "bytes": len(data)})
+        return Regenerator(lib.vrange_regenerate_pattern, context, (content, data))
+
+    def __repr__(self) -> str:
+        return f"fills.pattern({self._values!r})"
