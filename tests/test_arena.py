@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import resource
@@ -24,6 +25,8 @@ from support import (
     succeeds,
     wait_offered,
 )
+
+from vrange._core import ffi, lib
 
 OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 
@@ -328,3 +331,30 @@ def test_storing_in_what_another_arena_left(arena: vrange.Arena) -> None:
         r.free()
     assert all(bytes(r.buffer[:8]) == b"untouche" for r in fresh)
     assert all(address_of_buffer(r.buffer) == address_of(r._handle) for r in fresh)
+
+
+def test_a_range_that_lies_in_two_mappings(arena: vrange.Arena) -> None:
+    """The kernel may split an arena's mapping, and never join it again."""
+    r = arena.allocate(arena.size)
+    address = address_of(r._handle)
+    r.free()
+    libc = ctypes.CDLL(None, use_errno=True)
+    for page in (3, 700):  # no advice at all, but kept with the mapping
+        start = ctypes.c_void_p(address + page * PAGE)
+        assert libc.madvise(start, ctypes.c_size_t(PAGE), 10) == 0  # MADV_DONTFORK
+    before = len(Path("/proc/self/maps").read_text().splitlines())
+    r = arena.allocate(MIB)
+    assert bytes(r.buffer) == bytes(MIB)
+    r.buffer[:] = b"x" * MIB
+    r.mark_volatile()
+    r.discard()
+    assert r.pin()
+    assert bytes(r.buffer) == bytes(MIB)
+    r.free()
+    handle = ffi.new("uint64_t *")
+    content = os.urandom(4 * MIB)
+    parts = ffi.new("vrange_part[1]", [{"data": ffi.from_buffer(content), "bytes": len(content)}])
+    assert lib.vrange_store(arena._native, parts, 1, 0, 0, handle) == lib.VRANGE_OK
+    assert bytes(ffi.buffer(lib.vrange_address(handle[0]), 4 * MIB)) == content
+    assert len(Path("/proc/self/maps").read_text().splitlines()) >= before
+    lib.vrange_free(handle[0])
