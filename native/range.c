@@ -172,11 +172,11 @@ static void empty(range *r) {
 
 /* BUSY to PURGED: what is left of the content is dead weight. */
 static void discard_rest(range *r, uint64_t word) {
+    tally(&r->arena->account->purged_bytes, range_bytes(r)); /* first: it must not look pinned */
     empty(r);
     free(r->sentinel_words);
     r->sentinel_words = NULL;
     forget_lost_pages(r);
-    tally(&r->arena->account->purged_bytes, range_bytes(r));
     put_state(r, word | WORD_LOST, PURGED);
 }
 
@@ -480,10 +480,10 @@ int vrange_discard(uint64_t handle) {
     } else if (result == VRANGE_OK) {
         vrange_account *account = r->arena->account;
         const int64_t bytes = (int64_t)range_bytes(r);
+        discard_now(r);
         if (word_state(word) == RESIDENT) stats_idle(account, -bytes);
         else stats_offered(account, -bytes);
         tally(&account->purged_total, (uint64_t)bytes);
-        discard_now(r);
         discard_rest(r, word);
         arena_list_lost(r);
     }
@@ -628,7 +628,6 @@ bool range_offer_begin(range *r, uint64_t generation) {
         put_state(r, word, RESIDENT);
         return false;
     }
-    stats_idle(r->arena->account, -(int64_t)range_bytes(r));
     return true;
 }
 
@@ -638,13 +637,13 @@ void range_offer_end(range *r, bool offered) {
     uint64_t word = atomic_load(&r->word);
     if (!offered) {
         if (r->sentinel_words) sentinel_remove(r);
-        stats_idle(account, bytes);
         put_state(r, word, RESIDENT);
         return;
     }
     vrange_latency_record(account->kind, VRANGE_FREE_OFFERED,
                           os_now_ns() - atomic_load(&r->released_ns));
     stats_offered(account, bytes);
+    stats_idle(account, -bytes); /* second: in between it must not look pinned */
     put_state(r, word, OFFERED);
 }
 
