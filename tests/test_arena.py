@@ -6,14 +6,13 @@ import ctypes
 import gc
 import os
 import resource
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-import vrange
 from support import (
     EAGER,
     MIB,
@@ -26,6 +25,7 @@ from support import (
     wait_offered,
 )
 
+import vrange
 from vrange._core import ffi, lib
 
 OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
@@ -88,7 +88,7 @@ def test_places_never_overlap_and_join_again(steps: list[tuple[int, int]]) -> No
             del content
             held.append((r, stamp % 255 + 1))
         spans = sorted((address_of(r._handle), -(-r.nbytes // PAGE) * PAGE) for r, _ in held)
-        for (begin, length), (following, _) in zip(spans, spans[1:], strict=False):
+        for (begin, length), (following, _) in pairwise(spans):
             assert begin + length <= following
         for r, wanted in held:
             assert bytes(r.buffer) == bytes([wanted]) * r.nbytes
@@ -99,11 +99,9 @@ def test_places_never_overlap_and_join_again(steps: list[tuple[int, int]]) -> No
 
 
 def test_a_full_arena_says_so_and_goes_on(arena: vrange.Arena) -> None:
-    ranges = []
+    ranges = [arena.allocate(MIB) for _ in range(64)]
     with pytest.raises(vrange.ArenaFullError, match=r"no place for 1.0 MiB in arena 'test' of 64"):
-        while True:
-            ranges.append(arena.allocate(MIB))
-    assert len(ranges) == 64
+        arena.allocate(MIB)
     with pytest.raises(MemoryError):
         arena.allocate(1)
     ranges[10].free()
@@ -227,7 +225,8 @@ def test_limit_of_address_space() -> None:
         arena.allocate("32MiB").buffer[:5] = b"hello"
     cache = vrange.VolatileCache()
     for number in range(2000):
-        assert cache.get_or_compute(number, lambda: bytes([number % 251]) * 500_000) == bytes([number % 251]) * 500_000
+        value = bytes([number % 251]) * 500_000
+        assert cache.get_or_compute(number, lambda: value) == value
     reserved = vrange.stats().accounts[0].reserved_bytes
     print(reserved <= 1 << 30, cache.info().entries > 20, cache.info().evicted_bytes > 0)
     """

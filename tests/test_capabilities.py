@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 
 import pytest
+from support import PAGE, RUNG, python, succeeds
 
 import vrange
-from support import PAGE, RUNG, python, succeeds
 
 RUNGS = ["eager", "sentinel", "refault"]
 
@@ -103,9 +103,10 @@ def test_what_is_no_rung_is_told_at_once(name: str) -> None:
             print(error)
     """
     told = succeeds(code, rung=name).splitlines()
-    assert told == [
-        f"VRANGE_RUNG={name} is not to be had here: the rungs are eager, sentinel, refault"
-    ] * 3
+    assert (
+        told
+        == [f"VRANGE_RUNG={name} is not to be had here: the rungs are eager, sentinel, refault"] * 3
+    )
 
 
 @knows_syscalls
@@ -156,7 +157,10 @@ def test_a_forced_rung_that_is_not_to_be_had_is_an_error_with_its_reason(rung: s
 @knows_syscalls
 @pytest.mark.skipif(RUNG == "eager", reason="nothing is offered on the eager rung")
 def test_where_batches_are_refused_ranges_are_offered_one_by_one() -> None:
-    code = FORBID + f"forbid([{PROCESS_MADVISE}], errno=38)" + """
+    code = (
+        FORBID
+        + f"forbid([{PROCESS_MADVISE}], errno=38)"
+        + """
 import vrange
 from support import *
 vrange.set_reserve("1GiB", tick=0.001)
@@ -170,4 +174,5 @@ with vrange.Arena("16MiB") as arena:
         lose(r._handle)
     assert all(r.pin() for r in ranges)
 """
+    )
     succeeds(code)

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from support import address_of_buffer
 
 import vrange
-from support import address_of_buffer
 from vrange.codec import PACKED_BYTES_MOST, decode_small, encode
 
 Cache = vrange.VolatileCache
@@ -349,7 +349,9 @@ def test_what_can_not_be_pickled(cache: Cache, value: Any) -> None:
     if value is open:
         value = open(os.devnull)  # noqa: SIM115
     try:
-        with pytest.raises(TypeError, match=r"a value of type .* can't be cached, as it can't be pi"):
+        with pytest.raises(
+            TypeError, match=r"a value of type .* can't be cached, as it can't be pi"
+        ):
             cache["k"] = value
     finally:
         getattr(value, "close", lambda: None)()

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import EAGER, PAGE, lose, volatile_bytes
 
 import vrange
-from support import EAGER, PAGE, lose, volatile_bytes
 from vrange._core import lib
 from vrange.packed import HEAD_BYTES, SLAB_BYTES, PackedValues, slot_bytes_for
 
@@ -134,7 +134,9 @@ def test_overwriting_forever_in_a_small_arena() -> None:
         for n in range(30_000):
             cache[n % 100] = b"%d" % n + bytes(n % 1500)
         assert cache.info().evicted_bytes == 0
-        assert all(cache[n] == b"%d" % (29_900 + n) + bytes((29_900 + n) % 1500) for n in range(100))
+        assert all(
+            cache[n] == b"%d" % (29_900 + n) + bytes((29_900 + n) % 1500) for n in range(100)
+        )
 
 
 def test_a_full_arena_lets_the_least_used_slabs_go() -> None:

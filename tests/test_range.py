@@ -8,9 +8,9 @@ import threading
 
 import numpy as np
 import pytest
+from support import EAGER, PAGE, RUNG, address_of, lose, python, resident_pages, wait_offered
 
 import vrange
-from support import EAGER, PAGE, RUNG, address_of, lose, python, resident_pages, wait_offered
 from vrange._core import lib
 
 CONTENT = bytes(range(256)) * (4 * PAGE // 256)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from support import EAGER, succeeds
 
 import vrange
-from support import EAGER, succeeds
 
 # In processes of their own: there is one reserve a process, and the tests' offers everything.
 

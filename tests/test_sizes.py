@@ -32,7 +32,20 @@ def test_sizes_that_are_sizes(text: int | str, size: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "MiB", "-1", "1.5.2MiB", "1e6", "12 parsecs", "1 0", "0x10", "1,5GiB", ".5MiB", "inf"],
+    [
+        "",
+        " ",
+        "MiB",
+        "-1",
+        "1.5.2MiB",
+        "1e6",
+        "12 parsecs",
+        "1 0",
+        "0x10",
+        "1,5GiB",
+        ".5MiB",
+        "inf",
+    ],
 )
 def test_strings_that_are_no_sizes(text: str) -> None:
     with pytest.raises(ValueError, match=r'size must be .*"64MiB"'):
@@ -78,7 +91,13 @@ def test_formatted_sizes_are_sizes_again(size: int) -> None:
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1 << 30, "1.0 GiB"), (1 << 50, "1024.0 TiB")],
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1 << 30, "1.0 GiB"),
+        (1 << 50, "1024.0 TiB"),
+    ],
 )
 def test_format(size: int, text: str) -> None:
     assert format_bytes(size) == text

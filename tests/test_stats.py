@@ -8,9 +8,9 @@ import threading
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support import EAGER, PAGE, lose, wait_offered
 
 import vrange
-from support import EAGER, PAGE, lose, wait_offered
 from vrange._core import ffi, lib
 from vrange.stats import KINDS, LatencySummary, stats
 
@@ -60,8 +60,9 @@ def test_what_is_no_histogram_is_ignored(kind: int, latency: int) -> None:
     out.count = 77
     lib.vrange_latency_read(kind, latency, out)
     assert out.count == 0
-    assert vrange.stats().time_to_reallocate["stack", "purged"] == (
-        before.time_to_reallocate["stack", "purged"]
+    assert (
+        vrange.stats().time_to_reallocate["stack", "purged"]
+        == (before.time_to_reallocate["stack", "purged"])
     )
 
 
