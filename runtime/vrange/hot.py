@@ -67,9 +67,12 @@ class HotFront:
 
     def clear(self) -> None:
         """Lets everything go."""
-        self.values.clear()
+        keys = list(self._weights)
         self._weights.clear()
         self.bytes = 0
+        self.values.clear()  # last: what dies here may run code that comes back to us
+        for key in keys:
+            self.let_go(key)
 
     def _let_oldest_go(self) -> None:
         key = next(iter(self._weights))
