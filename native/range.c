@@ -649,8 +649,7 @@ void range_offer_end(range *r, bool offered) {
 
 bool range_collect(range *r, uint64_t generation) {
     uint64_t word = atomic_load(&r->word);
-    if (!is_current(word, generation) || word_state(word) != OFFERED || word & WORD_PARTIAL)
-        return false;
+    if (!is_current(word, generation) || word_state(word) != OFFERED) return false;
     /* Not ours yet: it may be freed under our eyes, and its descriptor then is in no arena. */
     vrange_arena *arena = atomic_load(&r->arena);
     if (!arena) return false;
@@ -658,9 +657,18 @@ bool range_collect(range *r, uint64_t generation) {
      * others only, to MADV_PAGEOUT, is found by its next pin. */
     if (os_is_resident(arena->base + (size_t)r->first_page * os_page_bytes())) return false;
     if (!atomic_compare_exchange_strong(&r->word, &word, (word & ~WORD_STATE) | BUSY)) return false;
-    vrange_account *account = r->arena->account;
-    stats_offered(account, -(int64_t)range_bytes(r));
-    tally(&account->purged_total, range_bytes(r));
+    vrange_account *account = arena->account;
+    const int64_t bytes = (int64_t)range_bytes(r);
+    uint64_t lost_bytes = (uint64_t)bytes;
+    bool some_is_kept = word & WORD_PARTIAL && secure_page_by_page(r, word, &lost_bytes) &&
+                        lost_bytes < (uint64_t)bytes;
+    stats_offered(account, -bytes);
+    tally(&account->purged_total, lost_bytes);
+    if (some_is_kept) {
+        stats_idle(account, bytes);
+        put_state(r, word | WORD_LOST, RESIDENT);
+        return true;
+    }
     discard_rest(r, word);
     arena_list_lost(r);
     return true;

@@ -33,6 +33,7 @@ _NEVER = float("inf")
 _NO_KEY = object()
 _ARENA_TIMES_MEMORY = 2
 _ARENA_BYTES_LEAST = 16 << 20
+_HITS_PER_CONTEST = 4
 _HEAVIER_UNPICKLED = 16  # a pickled int of 2 bytes is an object of 28 and a pointer
 _PAGE: int = lib.vrange_page_bytes()
 
@@ -102,6 +103,7 @@ class Entries:
         self._packed = PackedValues(with_ttl=ttl is not None)
         self._ghosts = Ghosts()
         self._bytes = 0
+        self._contests = 0
         self._cost_ns = 0  # of the last computation: what a slab's values are taken to cost
         self.closed = False
         self._native: Any = None
@@ -147,9 +149,28 @@ class Entries:
                 views_weigh = _in_pages(entry.nbytes) if entry.views else 0
                 entry.weight = weigh(value) + views_weigh
             weight = entry.weight
+        has_room = self._hot.has_room_for(weight)
+        if not has_room:
+            # Each admission then pins one range and releases another, so it has to be worth it.
+            self._contests += 1
+            if self._contests % _HITS_PER_CONTEST:
+                return
         with self._lock:
-            if self._index.get(key) is entry:
+            if self._index.get(key) is entry and (has_room or self._is_hotter_than_oldest(entry)):
                 self._hot.admit(key, value, weight)
+
+    def _is_hotter_than_oldest(self, entry: Entry) -> bool:
+        """Whether to let the longest held value go for this one. If not, that is renewed."""
+        if not self._hot.bytes:
+            return True
+        oldest = self._hot.oldest()
+        held = self._index.get(oldest)
+        if isinstance(entry, int) or not isinstance(held, _Entry):
+            return True  # how often a packed value is used is not known
+        if hit.uses(entry.handle) >= hit.uses(held.handle):
+            return True
+        self._hot.renew(oldest)
+        return False
 
     def __contains__(self, key: object) -> bool:
         with self._lock:

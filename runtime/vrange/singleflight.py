@@ -33,13 +33,31 @@ class _Leader:
 
 
 class _Flight:
-    """One computation under way. Its future gives (succeeded, value)."""
+    """One computation under way. Its result is (succeeded, value)."""
 
-    __slots__ = ("future", "leader")
+    __slots__ = ("_future", "_result", "leader")
 
     def __init__(self, loop_thread: int | None = None) -> None:
-        self.future: Future[tuple[bool, Any]] = Future()
+        self._future: Future[tuple[bool, Any]] | None = None
+        self._result: tuple[bool, Any] | None = None
         self.leader = _Leader(loop_thread)
+
+    def future(self) -> Future[tuple[bool, Any]]:
+        """Gives the result. Made for the first to wait: most computations have nobody waiting."""
+        with _waiting:
+            if self._future is None:
+                self._future = Future()
+                if self._result is not None:
+                    self._future.set_result(self._result)
+            return self._future
+
+    def land(self, result: tuple[bool, Any]) -> None:
+        """Tells the result to all who wait."""
+        with _waiting:
+            self._result = result
+            future = self._future
+        if future is not None:
+            future.set_result(result)
 
 
 # By context, not by thread: a task started inside a computation belongs to it.
@@ -70,7 +88,7 @@ class SingleFlight:
             if led is None:
                 return compute()
             try:
-                succeeded, value = flight.future.result()
+                succeeded, value = flight.future().result()
             finally:
                 _end_waiting(flight.leader, led, blocks=True)
             if succeeded:
@@ -88,7 +106,7 @@ class SingleFlight:
                 return await compute()
             try:
                 # Shielded: who stops waiting must not cancel it for the others.
-                succeeded, value = await asyncio.shield(asyncio.wrap_future(flight.future))
+                succeeded, value = await asyncio.shield(asyncio.wrap_future(flight.future()))
             finally:
                 _end_waiting(flight.leader, led, blocks=False)
             if succeeded:
@@ -119,7 +137,7 @@ class SingleFlight:
     def _land(self, key: Hashable, mine: _Flight, result: tuple[bool, Any]) -> None:
         if self._flights.get(key) is mine:
             del self._flights[key]
-        mine.future.set_result(result)
+        mine.land(result)
         # Not by a token: a coroutine that nobody awaits any more is closed in another context.
         _led.set(tuple(leader for leader in _led.get() if leader is not mine.leader))
 
