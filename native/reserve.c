@@ -36,8 +36,9 @@
 #define BATCH_RANGES 64
 #define BATCH_BYTES (4u << 20) /* a pin that meets the batch waits for it: some hundred microseconds */
 #define TICK_BYTES (64u << 20) /* a fork waits for the tick */
-#define HEAD_GOOD 2   /* what is offered goes first in, first out, give or take a batch */
-#define OTHER_LOOKS 2 /* but MADV_PAGEOUT may take any: the others are gone through in turn */
+#define LOOKS_FAR 8     /* a look is a system call */
+#define LOOKS_NEAR 1024 /* half a millisecond */
+#define NEAR_RESERVES 2 /* so many times the reserve is near the limit */
 #define STALE_VALUE 1.5f
 #define TOP_UP_SHARE 16 /* so much of the reserve may be lacking */
 #define RANKING_SHARE 50 /* at most this part of the time goes into ranking */
@@ -108,36 +109,39 @@ static void remember_offered(const candidate *item) {
     if (make_room()) *offered_at(reserve.offered.count++) = *item;
 }
 
+static bool is_near_limit(void) {
+    int file = atomic_load(&reserve.usage);
+    uint64_t usage;
+    if (file < 0 || os_read_number(file, &usage) < 0) return false;
+    return usage + NEAR_RESERVES * atomic_load(&reserve.bytes) > atomic_load(&reserve.limit_bytes);
+}
+
 static bool collect(const candidate *item) {
     if (!range_collect(table_at(item->index), item->generation)) return false;
     tally(&reserve.losses, 1);
     return true;
 }
 
-static size_t collect_losses(void) {
+/* Looks at some of what is offered, in turn, for what the kernel took. */
+static size_t look_for_losses(size_t looks) {
     offered_queue *queue = &reserve.offered;
-    size_t found = 0;
-    int good = 0;
-    size_t place = 0;
-    while (place < queue->count && good < HEAD_GOOD) {
-        candidate *item = offered_at(place);
-        const bool stale = is_stale(item), lost = !stale && collect(item);
-        if (lost) found++;
-        if (stale || lost) {
-            if (place == 0) {
-                queue->head = (queue->head + 1) % queue->capacity;
-                queue->count--;
-                continue;
-            }
-        } else {
-            good++;
-        }
-        place++;
-    }
-    for (int looks = 0; looks < OTHER_LOOKS && queue->count; looks++) {
+    if (looks > queue->count) looks = queue->count;
+    size_t found = 0, stale = 0;
+    for (size_t i = 0; i < looks; i++) {
         candidate *item = offered_at(queue->look++ % queue->count);
-        if (!is_stale(item) && collect(item)) found++;
+        if (is_stale(item)) stale++;
+        else if (collect(item)) found++;
     }
+    if (4 * (stale + found) > looks) drop_stale();
+    return found;
+}
+
+/* Few looks while the limit is far. Near it the kernel may take all of the reserve between two ticks,
+ * and not in the order it was offered: pages that another processor still has in a batch of its own
+ * are passed over, for as long as that processor does nothing. */
+static size_t collect_losses(void) {
+    size_t found = look_for_losses(is_near_limit() ? LOOKS_NEAR : LOOKS_FAR);
+    if (found) found += look_for_losses(LOOKS_NEAR);
     return found;
 }
 
@@ -245,7 +249,7 @@ static void *run(void *unused) {
         if (vrange_rung() == VRANGE_RUNG_EAGER) {
             at_once = shed_over_limit();
         } else {
-            at_once = collect_losses() > 0;
+            at_once = reserve.offered.count > 0 && collect_losses() > 0;
             if (top_up()) at_once = true;
             arrays_offer();
             refault_arm_again();
