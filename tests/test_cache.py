@@ -274,7 +274,7 @@ def test_max_bytes() -> None:
         assert 10 <= info.entries <= 20
         assert info.evicted_bytes > 0
         assert cache[199][0] == 199
-        with pytest.raises(vrange.ArenaFullError, match="2.0 MiB is more than max_bytes of cache"):
+        with pytest.raises(vrange.ArenaFullError, match=r"2.0 MiB is more than max_bytes of cache"):
             cache["large"] = bytes(2 * MIB)
         assert cache.get_or_compute("large", lambda: bytes(2 * MIB)) == bytes(2 * MIB)
         assert "large" not in cache
