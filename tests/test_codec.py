@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import datetime
 import decimal
@@ -205,8 +206,6 @@ def test_arrays_are_read_only_for_good(cache: Cache, size: int) -> None:
     with pytest.raises(TypeError, match="read-only"):
         memoryview(got.base)[0] = 1
     with pytest.raises((TypeError, BufferError)):
-        import ctypes
-
         ctypes.c_char.from_buffer(got)
     lease = got.base
     assert np.ndarray(4, np.uint8, lease).flags.writeable is False
@@ -365,7 +364,7 @@ def test_what_pickling_raises_besides_is_left_alone(cache: Cache) -> None:
     nested: list[Any] = []
     for _ in range(100_000):
         nested = [nested]
-    with pytest.raises(TypeError, match="list can't be cached.*recursion"):
+    with pytest.raises(TypeError, match=r"list can't be cached.*recursion"):
         cache["k"] = nested
     while nested:
         nested = nested.pop()

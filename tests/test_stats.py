@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -41,7 +42,7 @@ def test_floors_grow_and_end_after_the_last_bucket() -> None:
     floors = histogram().floors
     assert len(floors) == lib.VRANGE_BUCKETS + 1
     assert floors[0] == 0
-    assert all(low < high for low, high in zip(floors, floors[1:], strict=False))
+    assert all(low < high for low, high in pairwise(floors))
 
 
 def test_durations_beyond_the_last_bucket_are_counted_there() -> None:
