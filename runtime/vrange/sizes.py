@@ -1,0 +1,49 @@
+"""Sizes as people write them, to bytes and back."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS = {"": 1, "b": 1}
+for _power, _letter in enumerate("kmgtp", start=1):
+    _UNITS[f"{_letter}ib"] = 1024**_power
+    _UNITS[f"{_letter}b"] = 1000**_power
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
+_TAKEN = 'an int in bytes or a string such as "64MiB", "1.5GiB" or "200KB"'
+
+
+def parse_bytes(value: int | str, name: str) -> int:
+    """The bytes that `value` means; `name` is the argument it was given for.
+
+    Raises TypeError for anything but an int or a string, ValueError for a size that is none.
+
+    >>> parse_bytes("64MiB", "size")
+    67108864
+    >>> parse_bytes(4096, "size")
+    4096
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(f"{name} must be {_TAKEN}, not {value!r}")
+    if isinstance(value, int):
+        if value < 0:
+            raise ValueError(f"{name} must not be negative, but is {value}")
+        return value
+    match = _SIZE.fullmatch(value)
+    factor = _UNITS.get(match[2].lower()) if match else None
+    if match is None or factor is None:
+        raise ValueError(f"{name} must be {_TAKEN}, not {value!r}")
+    return int(float(match[1]) * factor) if "." in match[1] else int(match[1]) * factor
+
+
+def format_bytes(count: float) -> str:
+    """`count` bytes in the largest binary unit that leaves a number of one or more.
+
+    >>> format_bytes(1536)
+    '1.5 KiB'
+    """
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(count) < 1024 or unit == "TiB":
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
