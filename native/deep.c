@@ -17,6 +17,7 @@
 
 #define LET_OTHERS_RUN_BYTES (1u << 20) /* from here giving back takes longer than the GIL does */
 #define SETTINGS_CACHED_MOST 256
+#define ARM_AGAIN_CALLS 64
 #define ARGUMENTS_IN_PLACE 16
 
 /* (bytes, release, name), made by `make_settings` in Python and checked there. */
@@ -33,6 +34,7 @@ typedef struct {
 } settings;
 
 typedef struct {
+    stack *on; /* NULL: where the caller is */
     PyObject *function, *const *arguments;
     size_t count; /* of those without a name */
     PyObject *names;
@@ -42,6 +44,7 @@ typedef struct {
 static void start(void *argument) {
     job *call = argument;
     call->result = vectorcall(call->function, call->arguments, call->count, call->names);
+    if (call->on) call->on->reusable = greenlets_end(call->on);
 }
 
 /* ---- the call ---------------------------------------------------------------------------------- */
@@ -64,16 +67,18 @@ static PyObject *refuse_take(int error, size_t bytes) {
 }
 
 static PyObject *call_on(stack *s, job *call, int release) {
+    static unsigned calls;
     raised_limits raised;
     if (recursion_raise(s, &raised) < 0) {
         stack_give(s, 0, release);
         return NULL;
     }
+    call->on = s;
     stack_set_current(s);
     switch_call(s->top, start, call);
     stack_set_current(s->outer);
     recursion_restore(s, &raised, s->outer);
-    if (greenlets_are_left(s)) {
+    if (!s->reusable) {
         stack_retire(s);
         return call->result;
     }
@@ -83,9 +88,10 @@ static PyObject *call_on(stack *s, job *call, int release) {
     } else {
         Py_BEGIN_ALLOW_THREADS
         stack_give(s, used, release);
-        overflow_arm_process(); /* now and then is enough, and here it costs nothing beside the rest */
         Py_END_ALLOW_THREADS
     }
+    /* Whoever put a handler over ours did so once: now and then is enough. */
+    if (used || ++calls % ARM_AGAIN_CALLS == 0) overflow_arm_process();
     return call->result;
 }
 
@@ -205,7 +211,7 @@ static PyObject *deep_call(PyObject *module, PyObject *const *args, Py_ssize_t c
     if (count < 1)
         return PyErr_Format(PyExc_TypeError, "deep_call() takes a callable and its arguments");
     if (!usual.bytes && (!is_ready() || read_settings(default_settings, &usual) < 0)) return NULL;
-    job call = {args[0], args + 1, (size_t)count - 1, names, NULL};
+    job call = {NULL, args[0], args + 1, (size_t)count - 1, names, NULL};
     Py_ssize_t place = place_of_stack_keyword(names);
     return place < 0 ? run(&usual, &call) : run_without_keyword(&call, place);
 }
@@ -216,7 +222,7 @@ static PyObject *deep_run(PyObject *module, PyObject *const *args, Py_ssize_t co
     settings how;
     if (count < 2) return PyErr_Format(PyExc_TypeError, "run(settings, function, *args, **kwargs)");
     if (!is_ready() || read_settings(args[0], &how) < 0) return NULL;
-    job call = {args[1], args + 2, (size_t)count - 2, names, NULL};
+    job call = {NULL, args[1], args + 2, (size_t)count - 2, names, NULL};
     return run(&how, &call);
 }
 

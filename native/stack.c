@@ -27,6 +27,7 @@
 #define POOLED_MOST 64
 #define GUARD_BYTES (64u * 1024)
 #define UNLOOKED_MOST 1024u
+#define GLANCE_BYTES (1u << 20)
 
 size_t stack_warning_most;
 
@@ -183,6 +184,8 @@ int stack_take(size_t bytes, stack **out) {
     s->outer = NULL;
     s->counter = s->levels = NULL;
     s->crowded = false;
+    s->greenlets = NULL;
+    s->reusable = true;
     tally(&stacks.taken, 1);
     *out = s;
     return 0;
@@ -216,12 +219,22 @@ static size_t used_since_offer(stack *s) {
     return used;
 }
 
+/* What jumped over a page went on near to it. Before Linux 6.7 looking at all of a stack takes long. */
+static bool anything_just_below(const stack *s) {
+    char *const kept = kept_low(s);
+    char *from = (size_t)(kept - s->low) > GLANCE_BYTES ? kept - GLANCE_BYTES : s->low;
+    return os_lowest_resident(from, kept) < kept;
+}
+
 size_t stack_used(stack *s) {
     const size_t page = os_page_bytes();
-    bool went_down = !is_zero(kept_low(s), page) || atomic_load(&s->warned);
-    if (!went_down && ++s->unlooked < UNLOOKED_MOST) return 0;
-    s->unlooked = 0;
     char *const kept = kept_low(s);
+    bool went_down = !is_zero(kept, page) || atomic_load(&s->warned);
+    if (!went_down) {
+        if (++s->unlooked < UNLOOKED_MOST) return 0;
+        s->unlooked = 0;
+        if (s->offered_low == kept && !anything_just_below(s)) return 0;
+    }
     size_t used;
     if (s->offered_low < kept) {
         used = used_since_offer(s);

@@ -32,6 +32,8 @@ typedef struct stack {
     _Atomic bool warned;
     int levels_at_entry;  /* for the message: what `levels` said when the stack was entered */
     volatile int *levels;
+    void *greenlets;      /* a set of those switched out of during the call; NULL: none */
+    bool reusable;
 
     _Atomic size_t high_water;
     _Atomic int thread_id;
