@@ -66,6 +66,22 @@ static PyObject *refuse_take(int error, size_t bytes) {
         bytes, strerror(-error));
 }
 
+/* faulthandler.enable() and disable() put their handler where ours was. Asking it is cheaper than
+ * asking the kernel, and few programs have imported it. */
+static bool is_faulthandler_switched(void) {
+    static PyObject *name;
+    static int enabled = -1;
+    if (!name) name = PyUnicode_InternFromString("faulthandler");
+    PyObject *module = name ? PyDict_GetItemWithError(PyImport_GetModuleDict(), name) : NULL;
+    PyObject *answer = module ? PyObject_CallMethod(module, "is_enabled", NULL) : NULL;
+    const int now = answer == Py_True;
+    if (PyErr_Occurred()) PyErr_Clear();
+    Py_XDECREF(answer);
+    const bool switched = now != enabled;
+    enabled = now;
+    return switched;
+}
+
 static PyObject *call_on(stack *s, job *call, int release) {
     static unsigned calls;
     raised_limits raised;
@@ -111,6 +127,7 @@ static PyObject *run(const settings *how, job *call) {
         }
     }
     if (greenlets_watch() < 0) return NULL;
+    if (is_faulthandler_switched()) overflow_arm_process();
     stack *s;
     int result = overflow_arm_thread();
     if (result == 0) result = stack_take(how->bytes, &s);
@@ -267,9 +284,10 @@ PyDoc_STRVAR(
     "deep_call(f, /, *args, stack='4GiB', **kwargs)\n--\n\n"
     "Call ``f(*args, **kwargs)`` on a deep stack, in this thread, and give the stack back.\n"
     "\n"
-    "Inside, recursion goes as deep as the stack carries: about one level of Python for every 512\n"
-    "bytes of ``stack``, and one of C (json, pickle, repr, functools.cache, visitors) for every\n"
-    "1024. Only this thread's limits are raised, and only until the call is over. The result, or\n"
+    "Inside, recursion goes as deep as the stack carries: one level of Python for every 512 bytes\n"
+    "of ``stack``, and as many of C (json, pickle, repr, functools.cache, visitors) as fit there.\n"
+    "\n"
+    "Only this thread's limits are raised, and only until the call is over. The result, or\n"
     "the exception with its whole traceback, is the caller's, as in an ordinary call.\n"
     "\n"
     "Parameters\n"
