@@ -84,6 +84,7 @@ static void tell(const stack *s, const char *address) {
         if (s->levels) {
             add(&message, " and ");
             int levels = s->levels_at_entry - *s->levels;
+            if (s->levels == s->counter && atomic_load(&s->warned)) levels -= s->cut;
             add_number(&message, levels > 0 ? (uint64_t)levels : 0);
             add(&message, " levels of Python");
         }
@@ -129,6 +130,7 @@ static bool give_warning(stack *s, const char *address) {
     if (!s->counter || address < s->low || address >= s->warning_top) return false;
     if (atomic_load(&s->warned)) return false;
     if (os_commit(s->low, (size_t)(s->warning_top - s->low)) < 0) return false;
+    s->cut = *s->counter;
     *s->counter = 0;
     atomic_store(&s->warned, true);
     return true;

@@ -29,6 +29,7 @@ typedef struct stack {
     const char *name;     /* for messages; alive as long as the call */
     bool crowded;         /* entered only because the outer one was nearly used up */
     volatile int *counter;/* recursion left to this thread, to be cut at the warning; NULL: none */
+    int cut;              /* what the warning took from it */
     _Atomic bool warned;
     int levels_at_entry;  /* for the message: what `levels` said when the stack was entered */
     volatile int *levels;
