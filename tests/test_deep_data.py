@@ -100,7 +100,8 @@ def test_deepcopy_and_comparison() -> None:
 
 def test_repr() -> None:
     nested = nested_list(50_000)
-    fails_without(repr, nested)
+    if sys.version_info < (3, 14):  # from there on 8 MiB of ordinary stack carry this one
+        fails_without(repr, nested)
     with limits_unchanged():
         assert vrange.deep_call(repr, nested) == "[" * 50_000 + "]" * 50_000
 
