@@ -8,6 +8,7 @@ class BuildExt(build_ext):
     """Lets the compiler take assembly (native/switch_*.S): setuptools knows C's endings only."""
 
     def build_extensions(self) -> None:
+        """Build what there is, with one more ending known."""
         self.compiler.src_extensions.append(".S")
         super().build_extensions()
 

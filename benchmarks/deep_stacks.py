@@ -3,14 +3,15 @@
 Three claims, each beside its peers:
 
 overhead
-    ``deep_call(f)`` over ``f()`` for a trivial ``f``, on a pooled stack: at most 0.5 us. Peers: a fresh
-    ``threading.Thread`` with a big ``threading.stack_size`` (what people do today), and a pooled worker
-    thread with one. Floor: ``f()`` itself.
+    ``deep_call(f)`` over ``f()`` for a trivial ``f``, on a pooled stack: at most 0.5 us. Peers: a
+    fresh ``threading.Thread`` with a big ``threading.stack_size`` (what people do today), and a
+    pooled worker thread with one. Floor: ``f()`` itself.
 release
     After a call that used 16 and 256 MiB of stack: the bytes given back (at least 99 % of the
-    high-water mark), the time to free them, and the time to use as much again, for each policy. Peer:
-    MADV_DONTNEED, which is the policy "now". Floor: "keep", which gives nothing back. The default's
-    re-use must be at least 6 times cheaper than DONTNEED's where the kernel took nothing meanwhile.
+    high-water mark), the time to free them, and the time to use as much again, for each policy.
+    Peer: MADV_DONTNEED, which is the policy "now". Floor: "keep", which gives nothing back. The
+    default's re-use must be at least 6 times cheaper than DONTNEED's where the kernel took nothing
+    meanwhile.
     The use is a C function that touches every page of its frames, so the times are the memory's.
 flat
     1000 deep calls on 8 threads: resident memory, what is offered to the kernel left out.
@@ -306,7 +307,10 @@ def plot(results: dict[str, Any], path: Path) -> None:
     table = results["release"]["table"]
     width = 0.38
     for offset, (field, label, colour) in enumerate(
-        (("free_us_per_mib", "time to free", "#4477aa"), ("again_us_per_mib", "to use again", "#ee7733"))
+        (
+            ("free_us_per_mib", "time to free", "#4477aa"),
+            ("again_us_per_mib", "to use again", "#ee7733"),
+        )
     ):
         places = [i + (offset - 0.5) * width for i in range(len(table))]
         middle.bar(places, [row[field] for row in table], width, label=label, color=colour)
@@ -317,7 +321,9 @@ def plot(results: dict[str, Any], path: Path) -> None:
     middle.legend()
 
     picture = results["picture"]
-    right.plot([p["ms"] for p in picture], [p["stack_mib"] for p in picture], "o-", label="deep stack")
+    right.plot(
+        [p["ms"] for p in picture], [p["stack_mib"] for p in picture], "o-", label="deep stack"
+    )
     right.plot([p["ms"] for p in picture], [p["rss_mib"] for p in picture], "s-", label="process")
     right.set_xlabel("ms")
     right.set_ylabel("resident MiB")
@@ -337,10 +343,14 @@ def told(results: dict[str, Any]) -> str:
         for row in results["release"]["table"]
     ]
     ratios = results["release"]["dontneed_over_volatile"]
-    lines += [f"  re-use after DONTNEED over volatile, {mb} MiB: {r:.1f}" for mb, r in ratios.items()]
+    lines += [
+        f"  re-use after DONTNEED over volatile, {mb} MiB: {r:.1f}" for mb, r in ratios.items()
+    ]
     lines.append("1000 calls on 8 threads, MiB resident without what is offered:")
     for s in results["flat"]["samples"]:
-        lines.append(f"  {s['calls']:5} {s['rss_mib'] - s['lazyfree_mib']:8.1f}  all {s['rss_mib']:8.1f}")
+        lines.append(
+            f"  {s['calls']:5} {s['rss_mib'] - s['lazyfree_mib']:8.1f}  all {s['rss_mib']:8.1f}"
+        )
     return "\n".join(lines)
 
 

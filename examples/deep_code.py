@@ -23,6 +23,7 @@ class Depth(ast.NodeVisitor):
         self.depth = self.deepest = self.nodes = 0
 
     def generic_visit(self, node: ast.AST) -> None:
+        """Count a node, and go on below it."""
         self.nodes += 1
         self.depth += 1
         self.deepest = max(self.deepest, self.depth)
@@ -32,7 +33,7 @@ class Depth(ast.NodeVisitor):
 
 @vrange.deep_recursion(stack="4GiB")
 def measure(source: str) -> tuple[int, int]:
-    """The depth and the nodes of a source's tree, and a round trip through the compiler.
+    """Measure a source's tree, its depth and its nodes, and compile it as a tree.
 
     >>> measure("1 + 2 + 3")[0] >= 4
     True
@@ -45,12 +46,12 @@ def measure(source: str) -> tuple[int, int]:
 
 
 def chain(operands: int) -> str:
-    """An expression that only recursion gets to the bottom of; a name, so that nothing is folded."""
+    """Write an expression of so many operands; of a name, so that nothing is folded."""
     return "total = " + " + ".join(["x"] * operands)
 
 
 def library_sources(most: int) -> list[Path]:
-    """The largest modules of the standard library."""
+    """Find the largest modules of the standard library."""
     sources = Path(ast.__file__).parent.glob("*.py")
     return sorted(sources, key=lambda path: path.stat().st_size, reverse=True)[:most]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import itertools
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -45,14 +46,14 @@ def call_graph(sources: list[Path], chain: bool) -> Graph:
                 names_in[node.name] |= names - {node.name}
     graph = {name: sorted(names & names_in.keys()) for name, names in names_in.items()}
     if chain:
-        for name, following in zip(order, order[1:], strict=False):
+        for name, following in itertools.pairwise(order):
             graph[name].insert(0, following)
     return graph
 
 
 @vrange.deep_recursion(stack="4GiB")
 def components(graph: Graph) -> tuple[list[list[str]], int]:
-    """The strongly connected components, and how deep the recursion went.
+    """Find the strongly connected components, and tell how deep the recursion went.
 
     >>> components({"a": ["b"], "b": ["a", "c"], "c": []})
     ([['c'], ['b', 'a']], 3)
@@ -97,7 +98,7 @@ def main() -> None:
     edges = sum(map(len, graph.values()))
     largest = max(map(len, found))
     print(f"{len(sources)} files, {len(graph):,} functions, {edges:,} references")
-    print(f"{len(found):,} components, the largest of {largest:,}; the recursion went {deepest:,} deep")
+    print(f"{len(found):,} components, the largest of {largest:,}; {deepest:,} levels deep")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A memoised recursion as deep as the data: edit distance of two texts, written as it is defined.
 
-Run it with a length: ``python examples/memoised_recursion.py 1200``. Without the deep call the first
-thousand levels end in RecursionError, and with ``sys.setrecursionlimit`` alone in a crash.
+Run it with a length: ``python examples/memoised_recursion.py 1200``. Without the deep call the
+first thousand levels end in RecursionError, and with ``sys.setrecursionlimit`` alone in a crash.
 """
 
 from __future__ import annotations

@@ -132,6 +132,21 @@ static stack *pooled_stack(size_t bytes) {
     return NULL;
 }
 
+/* Sizes that were asked for once would else fill the pool for good. */
+static void unmake_oldest_pooled(void) {
+    stack *oldest = NULL;
+    const uint32_t count = atomic_load(&stacks.count);
+    for (uint32_t i = 0; i < count; i++) {
+        stack *s = &stacks.all[i];
+        if (atomic_load(&s->owner) != STACK_POOLED) continue;
+        if (!oldest || atomic_load(&s->given) < atomic_load(&oldest->given)) oldest = s;
+    }
+    uintptr_t pooled = STACK_POOLED;
+    if (!oldest || !atomic_compare_exchange_strong(&oldest->owner, &pooled, self())) return;
+    atomic_fetch_sub(&stacks.pooled, 1);
+    unmake(oldest);
+}
+
 /* Address space may be short (RLIMIT_AS), and pooled stacks of other sizes are only a convenience. */
 static bool unmake_pooled(void) {
     bool any = false;
@@ -297,10 +312,9 @@ static void give_back(stack *s, size_t used, int release) {
 
 void stack_give(stack *s, size_t used, int release) {
     if (used > VRANGE_STACK_KEPT_BYTES) give_back(s, used, release);
-    if (atomic_load(&stacks.pooled) >= POOLED_MOST) {
-        unmake(s);
-        return;
-    }
+    if (atomic_load(&stacks.pooled) >= POOLED_MOST) unmake_oldest_pooled();
+    atomic_store_explicit(&s->given, atomic_load_explicit(&stacks.taken, memory_order_relaxed),
+                          memory_order_relaxed);
     atomic_fetch_add(&stacks.pooled, 1);
     atomic_store(&s->owner, STACK_POOLED);
 }

@@ -36,6 +36,7 @@ typedef struct stack {
     void *greenlets;      /* a set of those switched out of during the call; NULL: none */
     bool reusable;
 
+    _Atomic uint64_t given; /* its turn among all that were given back */
     _Atomic size_t high_water;
     _Atomic int thread_id;
 } stack;

@@ -67,7 +67,9 @@ def resident_bytes() -> int:
     return sizes["Rss:"] - sizes["LazyFree:"]
 
 
-def run_apart(program: str, *options: str, timeout: float = 100) -> subprocess.CompletedProcess[str]:
+def run_apart(
+    program: str, *options: str, timeout: float = 100
+) -> subprocess.CompletedProcess[str]:
     """Run a program in a process of its own, where it may crash."""
     return subprocess.run(
         [sys.executable, *options, "-c", textwrap.dedent(program)],

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import gc
 import inspect
+import operator
 import pickle
 import sys
 import threading
@@ -63,7 +64,9 @@ def test_levels_grow_with_the_stack_and_only_inside() -> None:
         large = vrange.deep_call(deep.levels_left, stack="64MiB")
     assert own[0] + 1500 < small[0] < small[0] + 50_000 < large[0]
     if sys.version_info < (3, 14):
-        assert own[1] is not None and small[1] is not None and large[1] is not None
+        assert own[1] is not None
+        assert small[1] is not None
+        assert large[1] is not None
         assert own[1] + 500 < small[1] < small[1] + 50_000 < large[1]
 
 
@@ -139,7 +142,10 @@ def test_exceptions_that_are_not_errors(error: BaseException) -> None:
     def f() -> None:
         raise error
 
-    with limits_unchanged(), pytest.raises(type(error) if isinstance(error, BaseException) else error):
+    with (
+        limits_unchanged(),
+        pytest.raises(type(error) if isinstance(error, BaseException) else error),
+    ):
         vrange.deep_call(f)
 
 
@@ -196,7 +202,7 @@ def test_a_deep_result_is_used_and_freed_after_the_call() -> None:
         result = vrange.deep_call(nested_list, 200_000)
         assert result[0][0]
         again = vrange.deep_call(copy.deepcopy, result)
-        assert vrange.deep_call(lambda: again == result)
+        assert vrange.deep_call(operator.eq, again, result)
         del result, again
         chain = vrange.deep_call(chained, 200_000)
         gone = weakref.ref(chain)
@@ -256,7 +262,7 @@ def test_without_room_deep_inside_deep_has_one_more_stack_and_no_third() -> None
         where = deep.here()
         if where:
             stacks.add(where[0])
-        return [forever(n + 1)][0]  # noqa: RUF015 - a frame of its own
+        return [forever(n + 1)][0]
 
     with limits_unchanged(), pytest.raises(RecursionError):
         forever(0)
@@ -368,7 +374,10 @@ def test_functions_whose_body_runs_elsewhere_are_refused() -> None:
 
 
 def test_an_address_space_that_is_too_small() -> None:
-    with limits_unchanged(), pytest.raises(vrange.StackUnavailableError, match="RLIMIT_AS") as caught:
+    with (
+        limits_unchanged(),
+        pytest.raises(vrange.StackUnavailableError, match="RLIMIT_AS") as caught,
+    ):
         vrange.deep_call(len, [], stack=1 << 60)
     assert isinstance(caught.value, MemoryError)
     assert isinstance(caught.value, vrange.VrangeError)

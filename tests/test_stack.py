@@ -7,7 +7,15 @@ import operator
 import threading
 
 import pytest
-from deep_helpers import KEPT, MIB, cached_steps, limits_unchanged, nested_list, output_of, resident_bytes
+from deep_helpers import (
+    KEPT,
+    MIB,
+    cached_steps,
+    limits_unchanged,
+    nested_list,
+    output_of,
+    resident_bytes,
+)
 
 import vrange
 from vrange._core import deep, ffi, lib
@@ -87,7 +95,8 @@ def test_what_the_kernel_took_is_had_again() -> None:
             return steps
         assert stack.call(cached(), 50_000) == 50_000
         lines = [line.split() for line in open("/proc/self/maps")]
-        spans = [tuple(int(at, 16) for at in line[0].split("-")) for line in lines if line[1] == "rw-p"]
+        spans = [line[0].split("-") for line in lines if line[1] == "rw-p"]
+        spans = [(int(a, 16), int(b, 16)) for a, b in spans]
         # warning zone or not, the usable part is one mapping of 60 to 64 MiB
         (span,) = [(a, b) for a, b in spans if 60 << 20 < b - a <= 64 << 20]
         (use,) = vrange.stack_info().stacks

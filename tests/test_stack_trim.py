@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import select
@@ -24,10 +25,8 @@ def use_stack(levels: int = 900) -> None:
     nested: list = []
     for _ in range(levels):
         nested = [nested]
-    try:
+    with contextlib.suppress(RecursionError):
         repr(nested)
-    except RecursionError:
-        pass
 
 
 class Worker:
@@ -393,7 +392,8 @@ def test_trim_stack_needs_no_registration() -> None:
     thread.start()
     thread.join()
     first, second, after = results
-    assert isinstance(first, int) and isinstance(second, int)
+    assert isinstance(first, int)
+    assert isinstance(second, int)
     assert first > 0
     assert second > 0
     assert after == ["0", "1", "2"]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from vrange._core import deep, lib
 from vrange.sizes import format_bytes, parse_bytes
@@ -40,7 +40,7 @@ StackUnavailableError = deep.StackUnavailableError
 
 
 def release_number(release: str) -> int:
-    """The native number of a release policy; ValueError names the three there are."""
+    """Tell a release policy's native number; ValueError names the three there are."""
     try:
         return _RELEASES[release]
     except (KeyError, TypeError):
@@ -89,6 +89,7 @@ class DeepStack:
     >>> nested = parsing.call(json.loads, text)
     >>> len(nested)
     1
+
     """
 
     __slots__ = ("_settings", "release")
@@ -168,10 +169,11 @@ def deep_recursion(
     ...     tree = [tree]
     >>> depth(tree)
     20000
+
     """
     if callable(stack) and not isinstance(stack, DeepStack):
         return deep_recursion()(stack)
-    size = cast("int | str | DeepStack", stack)
+    size: int | str | DeepStack = stack
 
     def decorate(f: Callable[P, T]) -> Callable[P, T]:
         if not callable(f):
@@ -186,7 +188,7 @@ def deep_recursion(
                     f"{f!r} is {kind}: its body runs when somebody asks for it, outside of the "
                     "deep call. Decorate the ordinary function that recurses"
                 )
-        called = name or getattr(f, "__qualname__", "deep")
+        called = name or str(getattr(f, "__qualname__", "deep"))
         how = size if isinstance(size, DeepStack) else DeepStack(size, release=release, name=called)
         settings, run = how._settings, deep.run
 

@@ -120,6 +120,7 @@ def trim_stack(release: Release = "now") -> int:
     >>> worker = threading.Thread(target=vrange.trim_stack)
     >>> worker.start()
     >>> worker.join()
+
     """
     result = int(lib.vrange_stack_trim(_trim_number(release)))
     if result == -_EPERM:
@@ -151,6 +152,7 @@ def register_thread() -> None:
     >>> with ThreadPoolExecutor(2, initializer=vrange.register_thread) as pool:
     ...     pool.submit(len, "abc").result()
     3
+
     """
     result = int(lib.vrange_thread_register())
     if result == -_EPERM:
@@ -193,6 +195,7 @@ def trim_idle_stacks(release: Release = "now", wait: float = 0.2) -> int:
     >>> import vrange
     >>> vrange.trim_idle_stacks()
     0
+
     """
     if not wait >= 0:
         raise ValueError(f"wait must be seconds, 0 or more, not {wait!r}")
@@ -203,5 +206,7 @@ def trim_idle_stacks(release: Release = "now", wait: float = 0.2) -> int:
 
 def _trim_number(release: str) -> int:
     if release == "keep":
-        raise ValueError("release must be 'now' or 'volatile': keeping all is what not trimming does")
+        raise ValueError(
+            "release must be 'now' or 'volatile': keeping all is what not trimming does"
+        )
     return release_number(release)
