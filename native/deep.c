@@ -61,7 +61,7 @@ static PyObject *refuse_take(int error, size_t bytes) {
     return PyErr_Format(
         stack_unavailable_error,
         "a stack of %zu bytes is not to be had (%s): the address space of this process is limited "
-        "(RLIMIT_AS), or the machine promises no more memory than it has (vm.overcommit_memory=2), or "
+        "(RLIMIT_AS, RLIMIT_DATA), or the machine promises no more memory than it has (vm.overcommit_memory=2), or "
         "too many threads are in deep calls. A smaller stack= may be",
         bytes, strerror(-error));
 }
@@ -307,7 +307,7 @@ PyDoc_STRVAR(
     "TypeError, ValueError\n"
     "    ``f`` is not callable; ``stack`` is not a size, or too small.\n"
     "StackUnavailableError\n"
-    "    The stack is not to be had: RLIMIT_AS, vm.overcommit_memory=2, the address space. A\n"
+    "    The stack is not to be had: RLIMIT_AS, RLIMIT_DATA, vm.overcommit_memory=2. A\n"
     "    `VrangeError` and a `MemoryError`.\n"
     "VrangeError\n"
     "    This interpreter keeps its limits where they were not found.\n"

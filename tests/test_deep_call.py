@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import doctest
 import gc
+import importlib
 import inspect
 import operator
 import pickle
@@ -309,6 +311,18 @@ def test_decorated_functions_and_methods() -> None:
     where = given()
     assert where is not None
     assert where[0] == 2 * MIB
+
+
+@pytest.mark.parametrize("name", ["vrange.stack", "vrange.stack_trim", "vrange.sizes"])
+def test_the_examples_in_the_documentation(name: str) -> None:
+    failed, tried = doctest.testmod(importlib.import_module(name))
+    assert (failed, tried > 0) == (0, True)
+
+
+def test_the_example_of_deep_call() -> None:
+    (example,) = doctest.DocTestFinder().find(vrange.deep_call, "deep_call", module=False)
+    results = doctest.DocTestRunner().run(example)
+    assert (results.failed, results.attempted > 0) == (0, True)
 
 
 def test_what_can_be_told_of_it() -> None:

@@ -277,7 +277,7 @@ def test_latencies_are_recorded() -> None:
     assert (resident, purged) == (2, 1)  # the first was a new mapping
 
 
-@pytest.mark.parametrize("limit", ["RLIMIT_AS", "overcommit"])
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA", "overcommit"])
 def test_refused_address_space_is_a_clear_error_and_leaks_nothing(limit: str) -> None:
     if limit == "overcommit":
         with open("/proc/sys/vm/overcommit_memory") as setting:
@@ -286,12 +286,14 @@ def test_refused_address_space_is_a_clear_error_and_leaks_nothing(limit: str) ->
         with pytest.raises(vrange.StackUnavailableError, match="overcommit"):
             vrange.deep_call(len, [], stack="1TiB")
         return
+    # RLIMIT_DATA refuses where overcommit=2 does: when the reserved address space becomes writable
     answer = output_of(
-        """
+        f"""
+        limit = {limit!r}
         import resource, vrange
         from vrange._core import deep
         size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (size + (600 << 20),) * 2)
+        resource.setrlimit(getattr(resource, limit), (size + (600 << 20),) * 2)
         own = deep.levels_left()
         for _ in range(3):
             try:

@@ -1,4 +1,4 @@
-"""The switch by itself: on this machine's architecture, by ucontext, and on aarch64 where qemu is."""
+"""The switch by itself: as built here, by ucontext, and on aarch64 where qemu is."""
 
 from __future__ import annotations
 
