@@ -176,8 +176,8 @@ static const char *look(void) {
     *(void **)&places.reset_bounds =
         dlsym(RTLD_DEFAULT, "PyUnstable_ThreadState_ResetStackProtection");
     if (!places.set_bounds || !places.reset_bounds)
-        return "this interpreter has no PyUnstable_ThreadState_SetStackProtection: CPython 3.14 has "
-               "it from 3.14.1 on";
+        return "this interpreter has no PyUnstable_ThreadState_SetStackProtection: the first release "
+               "of CPython 3.14 lacks it, later ones have it";
     return NULL;
 }
 
