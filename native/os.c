@@ -5,13 +5,17 @@
  * they are met. */
 #define _GNU_SOURCE
 #include "os.h"
+#include "os_thread.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <pthread.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -33,6 +37,20 @@
 #endif
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
+#endif
+#ifndef AT_MINSIGSTKSZ
+#define AT_MINSIGSTKSZ 51
+#endif
+#ifndef PAGEMAP_SCAN /* Linux 6.7 */
+#define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
+#define PAGE_IS_PRESENT (1 << 3)
+struct page_region {
+    uint64_t start, end, categories;
+};
+struct pm_scan_arg {
+    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+    uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
 #endif
 
 size_t os_page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
@@ -129,6 +147,58 @@ int os_residency(void *address, size_t bytes, unsigned char *pages) {
 bool os_is_resident(void *address) {
     unsigned char page = 0;
     return os_residency(address, 1, &page) == 0 && page;
+}
+
+/* mincore's own buffer is a page, so larger pieces gain nothing; small enough for a signal handler. */
+#define RESIDENCY_PAGES 1024
+
+static char *lowest_resident_by_looking(char *from, char *to) {
+    const size_t page = os_page_bytes();
+    unsigned char pages[RESIDENCY_PAGES];
+    for (char *at = from; at < to; at += RESIDENCY_PAGES * page) {
+        size_t bytes = (size_t)(to - at);
+        if (bytes > RESIDENCY_PAGES * page) bytes = RESIDENCY_PAGES * page;
+        if (os_residency(at, bytes, pages) < 0) return to;
+        const unsigned char *found = memchr(pages, 1, bytes / page);
+        if (found) return at + (size_t)(found - pages) * page;
+    }
+    return to;
+}
+
+char *os_lowest_resident(char *from, char *to) {
+    /* Opened each time: a descriptor kept across a fork would go on telling the parent's pages. */
+    int file = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (file < 0) return lowest_resident_by_looking(from, to);
+    struct page_region region = {0, 0, 0};
+    struct pm_scan_arg scan = {.size = sizeof scan,
+                               .start = (uintptr_t)from,
+                               .end = (uintptr_t)to,
+                               .vec = (uintptr_t)&region,
+                               .vec_len = 1,
+                               .max_pages = 1,
+                               .category_mask = PAGE_IS_PRESENT,
+                               .return_mask = PAGE_IS_PRESENT};
+    int found = ioctl(file, PAGEMAP_SCAN, &scan);
+    close(file);
+    if (found < 0) return lowest_resident_by_looking(from, to);
+    return found == 0 ? to : (char *)(uintptr_t)region.start;
+}
+
+size_t os_resident_bytes(char *from, char *to) {
+    const size_t page = os_page_bytes();
+    unsigned char pages[RESIDENCY_PAGES];
+    size_t resident = 0;
+    for (char *at = os_lowest_resident(from, to); at < to; at += RESIDENCY_PAGES * page) {
+        size_t bytes = (size_t)(to - at);
+        if (bytes > RESIDENCY_PAGES * page) bytes = RESIDENCY_PAGES * page;
+        if (os_residency(at, bytes, pages) < 0) break;
+        for (size_t i = 0; i < bytes / page; i++) resident += pages[i];
+    }
+    return resident * page;
+}
+
+int os_protect(void *address, size_t bytes) {
+    return mprotect(address, bytes, PROT_NONE) < 0 ? -errno : 0;
 }
 
 int os_userfault_open(int *descriptor) {
@@ -279,3 +349,65 @@ int os_machine_usage(uint64_t *usage, uint64_t *total) {
 }
 
 void os_close(int descriptor) { close(descriptor); }
+
+int os_thread_id(void) { return (int)syscall(SYS_gettid); }
+
+bool os_is_main_thread(void) { return os_thread_id() == getpid(); }
+
+int os_thread_stack(char **low, char **top) {
+    pthread_attr_t attributes;
+    int error = pthread_getattr_np(pthread_self(), &attributes);
+    if (error) return -error;
+    void *address;
+    size_t bytes;
+    error = pthread_attr_getstack(&attributes, &address, &bytes);
+    pthread_attr_destroy(&attributes);
+    if (error) return -error;
+    *low = address;
+    *top = (char *)address + bytes;
+    return 0;
+}
+
+bool os_thread_is_blocked(int thread_id) {
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread_id);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return false;
+    ssize_t length = read(file, text, sizeof text - 1);
+    close(file);
+    if (length <= 0) return false;
+    text[length] = 0;
+    /* "1234 (name) S ...": the name may hold anything, a bracket too, so the last one counts. */
+    const char *name_end = strrchr(text, ')');
+    return name_end && name_end[1] == ' ' && (name_end[2] == 'S' || name_end[2] == 'D');
+}
+
+int os_thread_signal(int thread_id, int number) {
+    return syscall(SYS_tgkill, getpid(), thread_id, number) < 0 ? -errno : 0;
+}
+
+int os_signal_action(int number, const struct sigaction *action, struct sigaction *previous) {
+    return sigaction(number, action, previous) < 0 ? -errno : 0;
+}
+
+int os_alternate_stack(const stack_t *stack, stack_t *previous) {
+    return sigaltstack(stack, previous) < 0 ? -errno : 0;
+}
+
+size_t os_alternate_stack_bytes(void) {
+    /* What the kernel itself writes there grows with the processor's registers (AVX-512, AMX); the
+     * rest is for handlers, of which faulthandler's walks Python frames. */
+    const size_t page = os_page_bytes();
+    size_t bytes = getauxval(AT_MINSIGSTKSZ) + 64 * 1024;
+    return (bytes + page - 1) / page * page;
+}
+
+void os_complain(const char *text, size_t bytes) {
+    while (bytes > 0) {
+        ssize_t written = write(STDERR_FILENO, text, bytes);
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) return;
+        text += written;
+        bytes -= (size_t)written;
+    }
+}

@@ -32,6 +32,12 @@ int os_pageout(void *address, size_t bytes);
 /* One byte a page, 1 where memory is behind it. A hint: it may change before the caller looks. */
 int os_residency(void *address, size_t bytes, unsigned char *pages);
 bool os_is_resident(void *address);
+/* The lowest page of [from, to) with memory behind it; `to` where there is none. */
+char *os_lowest_resident(char *from, char *to);
+size_t os_resident_bytes(char *from, char *to);
+
+/* Any touch faults from now on. Async-signal-safe, as os_commit and os_discard are. */
+int os_protect(void *address, size_t bytes);
 
 int os_userfault_open(int *descriptor);
 int os_userfault_register(int descriptor, void *address, size_t bytes);
