@@ -197,6 +197,19 @@ size_t os_resident_bytes(char *from, char *to) {
     return resident * page;
 }
 
+bool os_has_huge_pages(void) {
+    char text[64];
+    int file = -1;
+    if (os_open_to_read("/sys/kernel/mm/transparent_hugepage/enabled", &file) < 0) return false;
+    ssize_t length = read(file, text, sizeof text - 1);
+    close(file);
+    if (length <= 0) return false;
+    text[length] = 0;
+    return strstr(text, "[never]") == NULL;
+}
+
+void os_prefer_huge_pages(void *address, size_t bytes) { madvise(address, bytes, MADV_HUGEPAGE); }
+
 int os_protect(void *address, size_t bytes) {
     return mprotect(address, bytes, PROT_NONE) < 0 ? -errno : 0;
 }

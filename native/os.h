@@ -36,6 +36,10 @@ bool os_is_resident(void *address);
 char *os_lowest_resident(char *from, char *to);
 size_t os_resident_bytes(char *from, char *to);
 
+/* Huge pages where the machine allows them; os_commit itself forbids them. */
+bool os_has_huge_pages(void);
+void os_prefer_huge_pages(void *address, size_t bytes);
+
 /* Any touch faults from now on. Async-signal-safe, as os_commit and os_discard are. */
 int os_protect(void *address, size_t bytes);
 
