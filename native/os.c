@@ -22,6 +22,9 @@
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT 21
 #endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
@@ -129,6 +132,11 @@ int os_residency(void *address, size_t bytes, unsigned char *pages) {
 bool os_is_resident(void *address) {
     unsigned char page = 0;
     return os_residency(address, 1, &page) == 0 && page;
+}
+
+bool os_is_readable(void *address) {
+    const uintptr_t page = (uintptr_t)address & ~((uintptr_t)os_page_bytes() - 1);
+    return advise((void *)page, os_page_bytes(), MADV_POPULATE_READ) == 0;
 }
 
 int os_userfault_open(int *descriptor) {

@@ -33,6 +33,9 @@ int os_pageout(void *address, size_t bytes);
 int os_residency(void *address, size_t bytes, unsigned char *pages);
 bool os_is_resident(void *address);
 
+/* Whether a touch of this page would go well. Brings it in if so. */
+bool os_is_readable(void *address);
+
 int os_userfault_open(int *descriptor);
 int os_userfault_register(int descriptor, void *address, size_t bytes);
 int os_userfault_copy(int descriptor, void *to, const void *from, size_t bytes);
