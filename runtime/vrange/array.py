@@ -100,8 +100,11 @@ class VolatileArray:
         self._block_bytes = _checked_block_bytes(block_bytes)
         if fault not in ("native", "python"):
             raise ValueError(f'fault must be "native" or "python", not {fault!r}')
-        if not isinstance(fill, NativeFill) and not callable(fill):
-            raise TypeError(f"fill must be one of vrange.fills or a function, not {fill!r}")
+        if not isinstance(fill, NativeFill) and (isinstance(fill, type) or not callable(fill)):
+            raise TypeError(
+                "fill must be one of vrange.fills, such as vrange.fills.zero(), or a function, "
+                f"not {fill!r}"
+            )
         self._fill = fill
         self._name = name
         self._python = (

@@ -29,6 +29,9 @@ int install_chain(void);
 /* A handler with SA_SIGINFO that says so in a word, and ends the process with status 7. */
 int install_ender(void);
 extern volatile int bus_errors;
+
+/* Sets errno to 42, touches, and tells whether it is another number then. */
+int touch_keeping_errno(const void *address);
 /* cffi: end */
 
 int count_from(void *to, size_t offset, size_t bytes, void *context) {
@@ -102,4 +105,13 @@ int touch_guarded(const void *address) {
     if (sigsetjmp(away, 1)) return 1;
     (void)*(const volatile char *)address;
     return 0;
+}
+
+int touch_keeping_errno(const void *address) {
+    int before = errno;
+    errno = 42;
+    (void)*(const volatile char *)address;
+    int changed = errno != 42;
+    errno = before;
+    return changed;
 }
