@@ -31,12 +31,14 @@ from benchmarks import contender, pressure_plot, report
 from benchmarks.busy import busy_loops
 from benchmarks.contender import Outcome
 from benchmarks.interleave import interleaved, paired_ratio
-from benchmarks.pressure_workload import PHASES
+from benchmarks.pressure_workload import PHASES, SAMPLE_REQUESTS
 from benchmarks.report import Target
+from benchmarks.warm import WarmMemory
 from vrange.cgroup import MemoryCgroup
 
 LIMIT_BYTES = 512 << 20
 SEED = 1
+PER_PHASE = 8000
 OURS, THEIRS = "vrange", "polling LRU"
 PEERS: dict[str, dict[str, Any]] = {
     "dict": {"peer": "dict"},
@@ -58,7 +60,16 @@ def run(
 ) -> Outcome:
     """One contender, from warm-up to the end or to its kill."""
     task = {"application": application, "seed": SEED, "per_phase": per_phase, **contestant}
-    one = partial(contender.run, "benchmarks.pressure_workload", task, LIMIT_BYTES)
+    is_long = per_phase >= PER_PHASE
+    for_cache = WarmMemory(LIMIT_BYTES * 3 // 2 if is_long else 1)
+    for_application = WarmMemory(LIMIT_BYTES if is_long else 1)
+
+    def on_line(line: dict[str, Any]) -> None:
+        if line["kind"] == "sample" and line["requests"] >= 2 * per_phase - 2 * SAMPLE_REQUESTS:
+            for_application.let_go()
+
+    one = partial(contender.run, "benchmarks.pressure_workload", task, LIMIT_BYTES, on_line=on_line)
+    for_cache.let_go()
     if not busy:
         return one()
     core = min(os.sched_getaffinity(0))
@@ -182,7 +193,7 @@ def main() -> int:
     if refusal:
         print(f"cache_under_pressure needs a memory cgroup: {refusal}", file=sys.stderr)
         return 77  # as automake has it: skipped
-    per_phase = 2000 if args.quick else 8000
+    per_phase = PER_PHASE // 4 if args.quick else PER_PHASE
     rounds = args.rounds or (1 if args.quick else 7)
     few = min(rounds, 3)
 
@@ -206,13 +217,9 @@ def main() -> int:
     targets = safety_targets({name: outcomes[OURS] for name, outcomes in variants.items()})
     if not args.quick:
         targets += speed_targets(variants["ramp"])
-    pressure_plot.draw(
-        {OURS: variants["ramp"][OURS][0], THEIRS: variants["ramp"][THEIRS][0]}
-        | {name: outcomes[0] for name, outcomes in peers.items()},
-        per_phase,
-        LIMIT_BYTES,
-        args.results,
-    )
+    shown = {OURS: variants["ramp"][OURS][0], THEIRS: variants["ramp"][THEIRS][0]}
+    shown |= {name: outcomes[0] for name, outcomes in peers.items()}
+    pressure_plot.draw(shown, per_phase, LIMIT_BYTES, args.results)
     measured = {
         "limit_bytes": LIMIT_BYTES,
         "per_phase": per_phase,

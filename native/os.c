@@ -158,15 +158,29 @@ int os_userfault_register(int descriptor, void *address, size_t bytes) {
     return ioctl(descriptor, UFFDIO_REGISTER, &request) < 0 ? -errno : 0;
 }
 
+/* Both calls below want all of it in one mapping, or answer ENOENT. An arena is not always one: the
+ * kernel does not join neighbours again that came by different ways, as after a fork, or where one
+ * had been joined with what lies above the arena. A single page always is in one. */
+static bool spans_mappings(int error, size_t bytes) {
+    return error == ENOENT && bytes > os_page_bytes();
+}
+
 static int copy_into(int descriptor, char *to, const char *from, size_t bytes, bool over_present) {
     const size_t page = os_page_bytes();
-    size_t done = 0;
+    size_t done = 0, most = bytes;
     while (done < bytes) {
-        struct uffdio_copy request = {.dst = (uintptr_t)to + done,
-                                      .src = (uintptr_t)from + done,
-                                      .len = bytes - done};
-        if (ioctl(descriptor, UFFDIO_COPY, &request) == 0) return 0;
+        size_t wanted = bytes - done < most ? bytes - done : most;
+        struct uffdio_copy request = {
+            .dst = (uintptr_t)to + done, .src = (uintptr_t)from + done, .len = wanted};
+        if (ioctl(descriptor, UFFDIO_COPY, &request) == 0) {
+            done += wanted;
+            continue;
+        }
         int error = errno;
+        if (spans_mappings(error, wanted)) {
+            most = page;
+            continue;
+        }
         /* The field holds the bytes done before the error, or minus the error itself. */
         if (request.copy > 0) done += (size_t)request.copy;
         if (error == EAGAIN || error == EINTR) continue;
@@ -188,12 +202,20 @@ int os_userfault_copy_missing(int descriptor, void *to, const void *from, size_t
 
 int os_userfault_zero(int descriptor, void *address, size_t bytes) {
     const size_t page = os_page_bytes();
-    size_t done = 0;
+    size_t done = 0, most = bytes;
     while (done < bytes) {
+        size_t wanted = bytes - done < most ? bytes - done : most;
         struct uffdio_zeropage request = {
-            .range = {.start = (uintptr_t)address + done, .len = bytes - done}};
-        if (ioctl(descriptor, UFFDIO_ZEROPAGE, &request) == 0) return 0;
+            .range = {.start = (uintptr_t)address + done, .len = wanted}};
+        if (ioctl(descriptor, UFFDIO_ZEROPAGE, &request) == 0) {
+            done += wanted;
+            continue;
+        }
         int error = errno;
+        if (spans_mappings(error, wanted)) {
+            most = page;
+            continue;
+        }
         if (request.zeropage > 0) done += (size_t)request.zeropage;
         if (error == EAGAIN || error == EINTR) continue;
         if (error != EEXIST) return -error;

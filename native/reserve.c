@@ -39,7 +39,8 @@
 #define HEAD_GOOD 2   /* what is offered goes first in, first out, give or take a batch */
 #define OTHER_LOOKS 2 /* but MADV_PAGEOUT may take any: the others are gone through in turn */
 #define STALE_VALUE 1.5f
-#define RANKING_SHARE 20 /* at most this part of the thread's time goes into ranking */
+#define TOP_UP_SHARE 16 /* so much of the reserve may be lacking */
+#define RANKING_SHARE 100 /* at most this part of the time goes into ranking */
 
 typedef struct {
     candidate *items;
@@ -120,8 +121,9 @@ static size_t collect_losses(void) {
     size_t place = 0;
     while (place < queue->count && good < HEAD_GOOD) {
         candidate *item = offered_at(place);
-        if (is_stale(item) || collect(item)) {
-            found++;
+        const bool stale = is_stale(item), lost = !stale && collect(item);
+        if (lost) found++;
+        if (stale || lost) {
             if (place == 0) {
                 queue->head = (queue->head + 1) % queue->capacity;
                 queue->count--;
@@ -187,7 +189,9 @@ static bool ranking_is_old(void) {
 static bool top_up(void) {
     const uint64_t wanted = atomic_load(&reserve.bytes);
     uint64_t offered = atomic_load(&stats_offered_bytes), done = 0;
-    if (offered >= wanted || atomic_load(&stats_idle_bytes) == 0) return false;
+    /* Not for every value that a hit takes back out of the reserve: ranking costs the same for one
+     * as for many. */
+    if (offered + wanted / TOP_UP_SHARE > wanted || atomic_load(&stats_idle_bytes) == 0) return false;
     if (ranking_is_old()) rank_again(wanted);
     batch b = {.count = 0};
     while (offered + done < wanted && done < TICK_BYTES) {

@@ -7,7 +7,15 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Hashable, Iterator, MutableMapping
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Hashable,
+    ItemsView,
+    Iterator,
+    MutableMapping,
+    ValuesView,
+)
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
@@ -111,6 +119,8 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         self._ttl = ttl
         self._max_bytes = None if max_bytes is None else parse_bytes(max_bytes, "max_bytes")
         arena_size = None if arena_bytes is None else parse_bytes(arena_bytes, "arena_bytes")
+        if arena_size == 0:
+            raise ValueError("arena_bytes must be at least 1, but is 0")
         hot_limit = None if hot_bytes == "auto" else parse_bytes(hot_bytes, "hot_bytes")
         if self._max_bytes is not None:
             # What is held strongly can't be let go to stay below max_bytes.
@@ -229,6 +239,25 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     def __iter__(self) -> Iterator[K]:
         return iter(cast(list[K], self._entries.keys()))
 
+    def items(self) -> ItemsView[K, V]:
+        """The entries that are still there when the iteration comes to them."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[V]:
+        """The values that are still there when the iteration comes to them."""
+        return _Values(self)
+
+    def pop(self, key: K, default: Any = MISS) -> Any:
+        """Removes and returns the value under `key`; `default`, or KeyError, where there is none."""
+        with self._lock:
+            found = self._look_up(key)
+            self._entries.remove(key)
+        if not isinstance(found, Absent):
+            return found
+        if default is MISS:
+            raise KeyError(key)
+        return default
+
     def popitem(self) -> tuple[K, V]:
         """Removes and returns some entry that is still there. KeyError where there is none."""
         for key in self:
@@ -259,7 +288,8 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         """What was asked and answered since it was made or cleared, and its bytes by state."""
         entries = len(self._entries)  # sweeps, so that the bytes below are right
         lib.vrange_account_set_hot(self._account.pointer, self._hot.bytes)
-        now, before = self._account.read(), self._baseline
+        before = self._baseline  # first: clear() may set a later one meanwhile
+        now = self._account.read()
         hot_hits = now.hot_hits - before.hot_hits
         resident_hits = now.resident_hits - before.resident_hits
         return CacheInfo(
@@ -319,12 +349,36 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         )
 
 
+class _Items(ItemsView[Any, Any]):
+    """Skips what is gone, where the base would raise KeyError."""
+
+    _mapping: VolatileCache[Any, Any]
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        for key in self._mapping:
+            found = self._mapping._look_up(key)
+            if not isinstance(found, Absent):
+                yield key, found
+
+
+class _Values(ValuesView[Any]):
+    """Likewise."""
+
+    _mapping: VolatileCache[Any, Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        for _, value in self._mapping.items():
+            yield value
+
+
 # A lock that another thread holds while this one forks would stay locked in the child for ever,
 # over books half written. So fork waits for every cache.
 _held_for_fork: list[VolatileCache[Any, Any]] = []
+_fork_lock = threading.Lock()  # of the list, and of who may collect locks
 
 
 def _before_fork() -> None:
+    _fork_lock.acquire()
     for cache in list(VolatileCache._all):
         cache._lock.acquire()
         _held_for_fork.append(cache)
@@ -333,6 +387,7 @@ def _before_fork() -> None:
 def _after_fork() -> None:
     while _held_for_fork:
         _held_for_fork.pop()._lock.release()
+    _fork_lock.release()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
