@@ -178,7 +178,7 @@ static void on_sigbus(int number, siginfo_t *info, void *context) {
     }
     if (error) {
         tell_failure(array, info->si_addr, error);
-        end_by_default(number, info);
+        forward(number, info, context); /* faulthandler shows where that was */
     } else {
         vrange_latency_record(VRANGE_KIND_ARRAY, VRANGE_REALLOCATE_PURGED, os_now_ns() - start);
     }

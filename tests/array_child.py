@@ -18,6 +18,7 @@ import time
 import traceback
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from vrange._core import lib
 
 PAGE = mmap.PAGESIZE
 KIB, MIB = 1 << 10, 1 << 20
-MADV_FREE, MADV_PAGEOUT = 8, 21
+MADV_DONTNEED, MADV_FREE, MADV_PAGEOUT = 4, 8, 21
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -103,7 +104,6 @@ def names() -> dict[str, Any]:
 
     return {
         **{name: value for name, value in globals().items() if not name.startswith("_")},
-        "__name__": "__main__",
         "multiprocessing": multiprocessing,
         "threading": threading,
         "vrange": vrange,
@@ -112,8 +112,10 @@ def names() -> dict[str, Any]:
 
 def run(code: str) -> int:
     """Runs the code in this process, and tells the status it is to end with."""
+    main = sys.modules["__main__"] = ModuleType("__main__")  # where pickle looks for functions
+    vars(main).update(names())
     try:
-        exec(compile(code, "<child>", "exec"), names())
+        exec(compile(code, "<child>", "exec"), vars(main))
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
     except BaseException:

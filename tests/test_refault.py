@@ -369,3 +369,22 @@ def test_more_threads_at_once_than_there_are_buffers() -> None:
     assert sums == [65536] * 100
     """
     assert ends_well(ARRAY + dedent(code)) == ""
+
+
+@on_refault
+@pytest.mark.parametrize("enable", ["before", "after"])
+def test_faulthandler_shows_where_a_touch_failed(enable: str) -> None:
+    code = """
+    status = ffi.new("int *", 5)
+    fill = vrange.fills.native(c.fail_with, status)
+    if enable == "before": faulthandler.enable()
+    a = vrange.VolatileArray(10000, "u1", fill=fill, name="frail")
+    if enable == "after": faulthandler.enable(); settle()
+    def touches_the_lost():
+        print("so far", flush=True)
+        np.asarray(a)[5]
+    touches_the_lost()
+    """
+    stderr = ends_by_sigbus(ARRAY + f"enable = {enable!r}\n" + dedent(code))
+    assert stderr.index("vrange: block 0 of array 'frail'") < stderr.index("Fatal Python error")
+    assert "in touches_the_lost" in stderr
