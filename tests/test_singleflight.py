@@ -51,7 +51,7 @@ def waiters(flights: SingleFlight, key: object) -> int:
     flight = flights._flights.get(key)
     if flight is None:
         return 0
-    return len(flight.future._condition._waiters) + len(flight.future._done_callbacks)
+    return len(flight.future()._condition._waiters) + len(flight.future()._done_callbacks)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from vrange._core import hit, lib
 from vrange.account import Account
+from vrange.costs import Stopwatch
 from vrange.entries import MISS, PURGED, Absent, Entries
 from vrange.errors import ArenaFullError
 from vrange.hot import HotFront
@@ -189,9 +190,9 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             found = self._entries.recall(key)
             if type(found) is not Absent:
                 return cast(V, found)  # computed between our look and our turn
-            started = time.perf_counter_ns()
+            stopwatch = Stopwatch()
             value = compute()
-            return self._keep(key, absent, value, asked, time.perf_counter_ns() - started)
+            return self._keep(key, absent, value, asked, *stopwatch.stop())
 
         return cast(V, self._flights.run(key, lead))
 
@@ -206,13 +207,14 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
                 return cast(V, found)
             started = time.perf_counter_ns()
             value = await compute()
-            return self._keep(key, absent, value, asked, time.perf_counter_ns() - started)
+            passed = time.perf_counter_ns() - started
+            return self._keep(key, absent, value, asked, passed, passed)
 
         return cast(V, await self._flights.run_async(key, lead))
 
-    def _keep(self, key: Hashable, absent: Absent, value: V, asked: int, took: int) -> V:
+    def _keep(self, key: Hashable, absent: Absent, value: V, asked: int, took: int, cost: int) -> V:
         try:
-            kept = self._entries.store(key, value, took)
+            kept = self._entries.store(key, value, cost)
         except ArenaFullError:
             kept = value  # no room, and nothing that could be let go: not cached this time
         waited = time.perf_counter_ns() - asked if absent is PURGED else 0
@@ -248,7 +250,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         return _Values(self)
 
     def pop(self, key: K, default: Any = MISS) -> Any:
-        """Removes and returns the value under `key`; `default`, or KeyError, where there is none."""
+        """Removes and returns the value under `key`; where there is none, `default` or KeyError."""
         with self._lock:
             found = self._look_up(key)
             self._entries.remove(key)
