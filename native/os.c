@@ -26,6 +26,9 @@
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT 21
 #endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
@@ -212,6 +215,11 @@ void os_prefer_huge_pages(void *address, size_t bytes) { madvise(address, bytes,
 
 int os_protect(void *address, size_t bytes) {
     return mprotect(address, bytes, PROT_NONE) < 0 ? -errno : 0;
+}
+
+bool os_is_readable(void *address) {
+    const uintptr_t page = (uintptr_t)address & ~((uintptr_t)os_page_bytes() - 1);
+    return advise((void *)page, os_page_bytes(), MADV_POPULATE_READ) == 0;
 }
 
 int os_userfault_open(int *descriptor) {

@@ -43,6 +43,9 @@ void os_prefer_huge_pages(void *address, size_t bytes);
 /* Any touch faults from now on. Async-signal-safe, as os_commit and os_discard are. */
 int os_protect(void *address, size_t bytes);
 
+/* Whether a touch of this page would go well. Brings it in if so. */
+bool os_is_readable(void *address);
+
 int os_userfault_open(int *descriptor);
 int os_userfault_register(int descriptor, void *address, size_t bytes);
 int os_userfault_copy(int descriptor, void *to, const void *from, size_t bytes);

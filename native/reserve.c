@@ -252,7 +252,7 @@ static void *run(void *unused) {
             at_once = reserve.offered.count > 0 && collect_losses() > 0;
             if (top_up()) at_once = true;
             arrays_offer();
-            refault_arm_again();
+            refault_look();
         }
         gate_leave();
         bool nothing = !atomic_load(&stats_idle_bytes) && !atomic_load(&stats_offered_bytes);

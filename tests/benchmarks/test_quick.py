@@ -30,6 +30,15 @@ def test_runs_and_meets_what_holds_at_any_size(name, tmp_path):
 
 
 @pytest.mark.memory_cgroup
+def test_refaults_are_counted_and_content_is_right(tmp_path):
+    if report.rung() != "refault":
+        pytest.skip("nothing refaults on this rung")
+    found = run("refault", tmp_path)
+    assert found["beside np.memmap"]["scan"]["vrange, file"]["refaults"] > 0
+    assert (tmp_path / "refault.png").stat().st_size > 10_000
+
+
+@pytest.mark.memory_cgroup
 def test_pressure_kills_the_dict_and_nobody_else(tmp_path):
     if refusal := MemoryCgroup.unavailable():
         pytest.skip(f"no memory cgroup can be made: {refusal}")
