@@ -167,7 +167,6 @@ def test_without_a_thread_everything_is_offered_at_release() -> None:
     assert succeeds(code).strip() == "True"
 
 
-@pytest.mark.skipif(not EAGER, reason="only the eager rung watches usage by itself")
 def test_eager_lets_go_near_the_limit() -> None:
     code = """
     from support import *
@@ -184,4 +183,4 @@ def test_eager_lets_go_near_the_limit() -> None:
     assert cache["held"].sum() == 100_000
     assert all(cache.get(n) is None for n in range(10))
     """
-    succeeds(code)
+    succeeds(code, rung="eager")
