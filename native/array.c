@@ -406,10 +406,9 @@ static int discard_run(vrange_array *array, size_t first, size_t count) {
     return result;
 }
 
-int vrange_array_discard(vrange_array *array) {
+static int discard_unpinned(vrange_array *array) {
     const size_t run_most = (64u << 20) / array->block_bytes;
     int worst = 0;
-    gate_enter();
     for (size_t block = 0; block < array->blocks;) {
         size_t count = 0;
         uint32_t pins = 0;
@@ -424,8 +423,26 @@ int vrange_array_discard(vrange_array *array) {
         else if (pins & BLOCK_BUSY) os_yield(); /* the kernel is just being told of it */
         else block++;
     }
-    gate_leave();
     return worst;
+}
+
+int vrange_array_discard(vrange_array *array) {
+    gate_enter();
+    int result = discard_unpinned(array);
+    gate_leave();
+    return result;
+}
+
+int arrays_mend(int userfault) {
+    for (uint32_t i = 0; i < atomic_load(&places_end); i++) {
+        vrange_array *array = atomic_load(&places[i].array);
+        if (!array) continue;
+        int result = os_userfault_register(userfault, array->base, array->mapped_bytes);
+        /* Zeros may stand where something was lost and then touched. */
+        if (result == 0) result = discard_unpinned(array);
+        if (result < 0) return result;
+    }
+    return 0;
 }
 
 int arrays_register_again(int userfault) {

@@ -46,6 +46,9 @@ int array_refill(vrange_array *array, const void *address);
 void arrays_offer(void);
 bool arrays_exist(void);
 
+/* With a new descriptor, somebody having closed the old one: what is not pinned counts as lost. */
+int arrays_mend(int userfault);
+
 /* In the child of a fork. */
 int arrays_register_again(int userfault);
 

@@ -36,6 +36,7 @@
 #include "fork.h"
 #include "os.h"
 #include "reserve.h"
+#include "rung.h"
 
 #define PREVIOUS_MOST 64
 #define NESTED_MOST 32 /* touches within a regenerator within a touch */
@@ -257,6 +258,7 @@ int refault_look(void) {
 int vrange_refault_arm(void) {
     gate_enter();
     reserve_ensure(); /* in the child of a fork there is no thread to look after us */
+    if (!rung_holds()) ranges_mend();
     int result = refault_look();
     gate_leave();
     return result;

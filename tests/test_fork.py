@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 import pytest
-from support import RUNG, succeeds
+from support import succeeds
 
 # In processes of their own: a child of a fork would run the rest of the tests.
 PRELUDE = """
@@ -302,11 +302,6 @@ def test_a_computation_under_way_in_another_thread_is_not_waited_for_in_the_chil
     succeeds(PRELUDE + _dedent(code))
 
 
-@pytest.mark.xfail(
-    RUNG == "refault",
-    reason="where somebody closes all descriptors, lost pages are taken for zeros that were stored",
-    strict=True,
-)
 def test_a_daemon_that_closes_all_descriptors() -> None:
     code = """
     def check():

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks import report
 
 from vrange.cgroup import MemoryCgroup
 
