@@ -2,11 +2,11 @@
 
     python examples/patches.py [--image FILE] [--patch 12] [--limit 256MiB]
 
-Texture search, denoising and dictionary learning all begin with "take every 12 x 12 patch, bring it
-to mean 0 and length 1, and stack them": rows that overlap almost wholly, so that a photograph of 2
-million pixels becomes a matrix of 1.1 GB. Here that matrix is a VolatileArray. Its rows are computed
-from the photograph where they are touched, the kernel takes them back when it likes, and what works
-on it is plain NumPy.
+Texture search, denoising and dictionary learning all begin with "take every 12 x 12 patch, bring
+it to mean 0 and length 1, and stack them": rows that overlap almost wholly, so that a photograph of
+2 million pixels becomes a matrix of 1.1 GB. Here that matrix is a VolatileArray. Its rows are
+computed from the photograph where they are touched, the kernel takes them back when it likes, and
+what works on it is plain NumPy.
 
 The program runs itself twice in a memory cgroup with a limit far below the matrix: with an ordinary
 array, which the kernel kills, and with the volatile one. Where no cgroup can be made (that takes
