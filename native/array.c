@@ -3,7 +3,8 @@
  * An array is a span of address space cut into blocks. A lost block raises SIGBUS when it is touched
  * (refault.c), and is put back by the array's regenerator. What was put back is volatile again
  * without anybody's doing: it is noted in a bitmap, and the thread of the reserve tells the kernel of
- * it in long runs. Whoever fills faster than the thread can look tells the kernel himself, every
+ * it in long runs, and once more at its next look: of a page that another processor has just got,
+ * and still has in a batch on the way to its lists, the kernel takes no notice. Whoever fills faster than the thread can look tells the kernel himself, every
  * OFFER_BYTES, so that filling never depends on the thread being awake.
  *
  * A block that is pinned is never told of. The word that counts its pins is also what excludes the
@@ -24,7 +25,7 @@
 #define ARRAYS_MOST 1024
 #define BLOCK_BUSY 0x80000000u
 #define BLOCK_BYTES_MOST (2u << 20)
-#define OFFER_BYTES (16u << 20)
+#define OFFER_BYTES (4u << 20)
 #define AHEAD_BYTES_MOST SCRATCH_BYTES
 #define NO_MEMORY_TRIES 200
 
@@ -39,6 +40,8 @@ static struct place {
 static _Atomic uint32_t places_end;
 
 static _Atomic uint64_t filled_bytes_in_all;
+
+static void *_Atomic empty_page; /* never touched */
 
 bool arrays_exist(void) {
     for (uint32_t i = 0; i < atomic_load(&places_end); i++) {
@@ -116,17 +119,28 @@ static void give_blocks(vrange_array *array, size_t first, size_t count) {
     for (size_t i = 0; i < count; i++) atomic_fetch_and(&array->pins[first + i], ~BLOCK_BUSY);
 }
 
+static void note_word(vrange_array *array, size_t word) {
+    atomic_fetch_or(&array->filled_map[word / 64], 1ull << word % 64);
+}
+
 static void note_filled(vrange_array *array, size_t first, size_t count) {
     for (size_t block = first; block < first + count; block++) {
         atomic_fetch_or(&array->filled[block / 64], 1ull << block % 64);
-        atomic_fetch_or(&array->filled_map[block / 4096], 1ull << block / 64 % 64);
+        note_word(array, block / 64);
     }
     atomic_fetch_add(&array->filled_bytes, count * array->block_bytes);
     atomic_fetch_add(&filled_bytes_in_all, count * array->block_bytes);
 }
 
 static void offer_word(vrange_array *array, size_t word) {
-    uint64_t bits = atomic_exchange(&array->filled[word], 0);
+    const uint64_t fresh = atomic_exchange(&array->filled[word], 0);
+    uint64_t bits = fresh | atomic_exchange(&array->offered[word], 0);
+    if (fresh) {
+        atomic_fetch_or(&array->offered[word], fresh);
+        note_word(array, word);
+        atomic_fetch_add(&array->filled_bytes, 1); /* something is left to be done */
+        atomic_fetch_add(&filled_bytes_in_all, 1);
+    }
     while (bits) {
         size_t bit = (size_t)__builtin_ctzll(bits);
         size_t first = word * 64 + bit, count = 0;
@@ -177,6 +191,7 @@ static int map_content(vrange_array *array, size_t first, size_t count, char *co
     for (int tries = 0;; tries++) {
         int result = os_userfault_copy_missing(rung_userfault(), block_address(array, first), content,
                                                bytes);
+        if (result == 0) os_list_new_pages(atomic_load(&empty_page));
         if (result != -ENOMEM || tries == NO_MEMORY_TRIES) return -result;
         /* Our own filled blocks may be what there is too much of. */
         arrays_offer();
@@ -312,8 +327,18 @@ static void destroy(vrange_array *array) {
     unmap(array->base, array->mapped_bytes);
     unmap((void *)array->pins, array->blocks * sizeof *array->pins);
     unmap((void *)array->filled, words * sizeof *array->filled);
+    unmap((void *)array->offered, words * sizeof *array->offered);
     unmap((void *)array->filled_map, (words + 63) / 64 * sizeof *array->filled_map);
     free(array);
+}
+
+static int prepare_empty_page(void) {
+    if (atomic_load(&empty_page)) return 0;
+    void *fresh = os_reserve(os_page_bytes()), *expected = NULL;
+    if (!fresh) return -ENOMEM;
+    if (!atomic_compare_exchange_strong(&empty_page, &expected, fresh))
+        os_unreserve(fresh, os_page_bytes());
+    return 0;
 }
 
 static int map_array(vrange_array *array) {
@@ -322,9 +347,11 @@ static int map_array(vrange_array *array) {
     array->base = os_reserve(array->mapped_bytes);
     array->pins = zeroed(array->blocks * sizeof *array->pins, &all);
     array->filled = zeroed(words * sizeof *array->filled, &all);
+    array->offered = zeroed(words * sizeof *array->offered, &all);
     array->filled_map = zeroed((words + 63) / 64 * sizeof *array->filled_map, &all);
     if (!array->base || !all) return -ENOMEM;
     int result = scratch_prepare();
+    if (result == 0) result = prepare_empty_page();
     if (result == 0) result = os_commit(array->base, array->mapped_bytes);
     if (result == 0)
         result = os_userfault_register(rung_userfault(), array->base, array->mapped_bytes);

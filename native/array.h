@@ -22,7 +22,8 @@ struct vrange_array {
 
     _Atomic uint32_t *pins;       /* by block; BLOCK_BUSY while somebody advises the kernel of it */
     _Atomic uint64_t *filled;     /* a bit a block: filled, and the kernel not told that it may go */
-    _Atomic uint64_t *filled_map; /* a bit a word of `filled` */
+    _Atomic uint64_t *offered;    /* told of once, and to be told of again */
+    _Atomic uint64_t *filled_map; /* a bit a word of the two */
     _Atomic uint64_t filled_bytes;
 
     /* The blocks expected next by those who touch in sequence, and how far they were read ahead. */

@@ -105,6 +105,12 @@ static int advise(void *address, size_t bytes, int advice) {
 
 int os_lazyfree(void *address, size_t bytes) { return advise(address, bytes, MADV_FREE); }
 
+void os_list_new_pages(void *empty) {
+    /* New pages wait in a batch of each processor's. MADV_FREE empties that of the processor it runs
+     * on, also where there is nothing to free; 0.4 us. */
+    advise(empty, os_page_bytes(), MADV_FREE);
+}
+
 int os_lazyfree_many(const struct iovec *spans, size_t count) {
     /* One call for the batch spares a TLB shoot-down a range. Kernels before 6.13 refuse MADV_FREE
      * here, even on oneself, and a process that may not open a pidfd on itself has no use for it. */

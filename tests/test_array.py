@@ -534,6 +534,31 @@ def test_as_an_ordinary_array(counting: Counting) -> None:
         assert use(a) == use(ordinary)
 
 
+@on_refault
+def test_all_that_was_touched_is_the_kernels_to_take() -> None:
+    """Also what was touched now and then, on another processor than the one that offers it."""
+    code = """
+    def bytes_of(view, field):
+        inside = False
+        for line in open("/proc/self/smaps"):
+            first = line.split(maxsplit=1)[0]
+            if not first.endswith(":"):
+                begin, end = (int(part, 16) for part in first.split("-"))
+                inside = begin <= address_of(view) < end
+            elif inside and first == field + ":":
+                return int(line.split()[1]) * KIB
+    a = vrange.VolatileArray(64 * MIB, "u1", fill=vrange.fills.zero())
+    view = np.asarray(a)
+    for i in range(0, 64 * MIB, MIB):
+        view[i]
+        time.sleep(0.02)
+    for _ in range(5): settle()
+    assert bytes_of(view, "Rss") == 64 * 64 * KIB
+    assert bytes_of(view, "Rss") - bytes_of(view, "LazyFree") <= 64 * KIB
+    """
+    assert ends_well(code) == ""
+
+
 # ---- several threads ---------------------------------------------------------------------------
 
 
