@@ -3,7 +3,8 @@
  * The child inherits the mappings but not their registration with userfaultfd: a page that is missing
  * would read as zeros there, and an ioctl on the inherited descriptor would fill the parent's memory.
  * So the child handler opens a descriptor of its own and registers every arena with it. The thread of
- * the reserve does not exist in the child; the first store there starts one. */
+ * the reserve does not exist in the child; the first store there starts one. And what the child counts
+ * must not land in its parent's stats segment. */
 #include "fork.h"
 
 #include <pthread.h>
@@ -19,6 +20,7 @@
 #include "reserve.h"
 #include "rung.h"
 #include "scratch.h"
+#include "stats.h"
 
 static struct {
     _Atomic int inside;
@@ -46,6 +48,7 @@ static void after_fork_in_parent(void) { atomic_store(&gate.closed, false); }
 static void after_fork_in_child(void) {
     reserve_forget_thread();
     scratch_forget_owners();
+    stats_after_fork();
     int result = rung_reopen();
     if (result == 0) result = arenas_register_again(rung_userfault());
     if (result == 0) result = arrays_register_again(rung_userfault());

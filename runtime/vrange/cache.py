@@ -118,7 +118,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             hot_limit = half if hot_limit is None else min(hot_limit, half)
         self._account = Account(name if name is not None else f"cache-{next(_numbers)}", _KIND)
         self._lock = threading.RLock()
-        self._hot = HotFront(hot_limit, self._lock)
+        self._hot = HotFront(hot_limit, self._lock, self._account.hot_word())
         self._entries = Entries(
             self._account,
             self._lock,
@@ -258,7 +258,6 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     def info(self) -> CacheInfo:
         """What was asked and answered since it was made or cleared, and its bytes by state."""
         entries = len(self._entries)  # sweeps, so that the bytes below are right
-        lib.vrange_account_set_hot(self._account.pointer, self._hot.bytes)
         now, before = self._account.read(), self._baseline
         hot_hits = now.hot_hits - before.hot_hits
         resident_hits = now.resident_hits - before.resident_hits
