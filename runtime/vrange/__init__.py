@@ -17,7 +17,7 @@ from vrange.reserve import set_reserve
 from vrange.stats import Stats, stats
 
 if TYPE_CHECKING:
-    from vrange import fills
+    from vrange import fills, metrics
     from vrange.array import VolatileArray
 
 __all__ = [
@@ -36,19 +36,20 @@ __all__ = [
     "cached",
     "capabilities",
     "fills",
+    "metrics",
     "set_reserve",
     "stats",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # What needs NumPy, an extra, is imported where it is used.
+    # What needs NumPy, an extra, or takes long to import, is imported where it is used.
     if name == "VolatileArray":
         from vrange.array import VolatileArray
 
         return VolatileArray
-    if name == "fills":
+    if name in ("fills", "metrics"):
         from importlib import import_module
 
-        return import_module("vrange.fills")
+        return import_module(f"vrange.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

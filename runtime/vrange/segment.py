@@ -82,6 +82,9 @@ class Histogram:
     def add(self, other: Histogram) -> None:
         """Adds another's durations to these."""
         self.sum_ns += other.sum_ns
+        if not self.buckets:
+            self.buckets = other.buckets.copy()
+            return
         if len(self.buckets) < len(other.buckets):
             self.buckets += [0] * (len(other.buckets) - len(self.buckets))
         for bucket, count in enumerate(other.buckets):
