@@ -217,6 +217,9 @@ def join() -> Callable[[], Totals]:
     """
     warn_if_unseen()
     lib.vrange_segment_keep(1)
+    path = own_path()
+    if path is not None:
+        services(path.parent)  # a service whose every process is killed is cleared away by the next
     global _joined
     if not _joined:
         atexit.register(_leave)
