@@ -9,11 +9,12 @@ last.
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,15 +49,14 @@ def run(
     task: dict[str, Any],
     limit_bytes: int | None = None,
     cores: set[int] | None = None,
+    on_line: Callable[[dict[str, Any]], None] = lambda line: None,
     timeout: float = 600,
 ) -> Outcome:
     """Runs `python -m MODULE` with the task on its standard input, until it ends or is killed.
 
-    A child that ends by itself with another status than 0 is a fault of the benchmark, not a
-    result.
+    `on_line` hears each line as it comes. A child that ends by itself with another status than 0 is
+    a fault of the benchmark, not a result.
     """
-    if limit_bytes is not None:
-        _warm_memory(2 * limit_bytes)
     with ExitStack() as stack:
         group = None
         if limit_bytes is not None:
@@ -68,50 +68,59 @@ def run(
             if group:
                 group.add(os.getpid())
 
-        child = subprocess.Popen(
-            [sys.executable, "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            preexec_fn=settle,
+        stderr = stack.enter_context(tempfile.TemporaryFile("w+"))
+        child = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-m", module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                cwd=ROOT,
+                # NumPy's BLAS would start a thread a core, which wait by spinning.
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                preexec_fn=settle,
+            )
         )
+        watchdog = threading.Timer(timeout, child.kill)
+        watchdog.start()
         try:
-            stdout, stderr = child.communicate(json.dumps(task), timeout=timeout)
-        except BaseException:
-            child.kill()
-            child.wait()
-            raise
+            lines = _converse(child, task, on_line)
+        finally:
+            watchdog.cancel()
+            if child.poll() is None:
+                child.kill()
+        stderr.seek(0)
         outcome = Outcome(
-            lines=list(_parsed(stdout)),
-            exit_status=child.returncode,
+            lines=lines,
+            exit_status=child.wait(),
             oom_kills=group.oom_kills if group else 0,
-            peak_bytes=group.peak_bytes if group else 0,
-            stderr=stderr,
+            peak_bytes=(group.peak_bytes or 0) if group else 0,
+            stderr=stderr.read(),
         )
     if outcome.exit_status > 0:
         raise RuntimeError(f"{module} failed on {task}:\n{outcome.stderr}")
     return outcome
 
 
-def _warm_memory(bytes_: int) -> None:
-    """Touches the free memory that the child will get.
-
-    Where the host of a virtual machine takes free pages back, the first touch of a page is the
-    host's page fault too, and costs five times as much: by chance, and more than what is compared.
-    """
-    with mmap.mmap(-1, bytes_, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-        for start in range(0, bytes_, mmap.PAGESIZE):
-            memory[start] = 1
-
-
-def _parsed(stdout: str) -> Iterator[dict[str, Any]]:
-    for line in stdout.splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return  # the kill came in the middle of this one
+def _converse(
+    child: subprocess.Popen[str],
+    task: dict[str, Any],
+    on_line: Callable[[dict[str, Any]], None],
+) -> list[dict[str, Any]]:
+    """Gives the child its task and hears it out; it may be killed in the middle of a line."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.write(json.dumps(task))
+    child.stdin.close()
+    lines: list[dict[str, Any]] = []
+    for text in child.stdout:
+        if not text.endswith("\n"):
+            break
+        lines.append(json.loads(text))
+        on_line(lines[-1])
+    child.wait()
+    return lines
 
 
 def task() -> dict[str, Any]:

@@ -41,21 +41,14 @@ STYLE = {
 
 def figure(rows: int = 1, columns: int = 1, **options: object) -> tuple[Figure, object]:
     """A figure of 1600 × 900 and its axes."""
-    with plt.rc_context(STYLE):
-        return plt.subplots(rows, columns, figsize=(16, 9), **options)
-
-
-def label(axes: Axes, x: float, y: float, text: str, colour: str, **options: object) -> None:
-    """A line's name, beside the line."""
-    settings = {"fontsize": 14, "fontweight": "bold", "va": "center", **options}
-    axes.annotate(text, (x, y), color=colour, **settings)
+    plt.rcParams.update(STYLE)
+    return plt.subplots(rows, columns, figsize=(16, 9), **options)
 
 
 def save(drawn: Figure, results: Path, name: str) -> None:
     """As PNG, beside the JSON of the same name."""
     results.mkdir(parents=True, exist_ok=True)
-    with plt.rc_context(STYLE):
-        drawn.savefig(results / f"{name}.png", dpi=100)
+    drawn.savefig(results / f"{name}.png", dpi=100)
     plt.close(drawn)
 
 

@@ -25,7 +25,8 @@ COLOURS = {
     "lru_cache, 150 MB": plot.GREEN,
     "dict": plot.INK,
 }
-WIDTHS = {"vrange": 3.4}
+WIDTHS = {"vrange": 3.6, "dict": 1.6}
+DASHES = {"dict": (0, (3, 2))}
 
 
 def draw(outcomes: dict[str, Outcome], per_phase: int, limit_bytes: int, results: Path) -> None:
@@ -92,44 +93,49 @@ def _memory(axes: Any, shown: dict[str, Outcome], limit_bytes: int, per_phase: i
     )
     requests, app = _series(shown["vrange"], "application_bytes")
     axes.fill_between(requests, app / MIB, color="#D9D2C3", lw=0, zorder=1)
-    axes.text(2.62 * per_phase, 120, "the application's", ha="center", fontsize=13, color="#6B6353")
-    ends: list[tuple[str, float]] = []
+    axes.text(2.62 * per_phase, 120, "the application", ha="center", fontsize=13, color="#6B6353")
+    ends: dict[str, float] = {}
     for name, outcome in shown.items():
         requests, usage = _series(outcome, "usage_bytes")
         if len(requests) == 0:
             continue
         colour = COLOURS[name]
         axes.plot(
-            requests, usage / MIB, color=colour, lw=WIDTHS.get(name, 2.0), zorder=_order(name)
+            requests,
+            usage / MIB,
+            color=colour,
+            lw=WIDTHS.get(name, 2.0),
+            ls=DASHES.get(name, "-"),
+            zorder=_order(name),
         )
         if outcome.survived:
-            ends.append((name, usage[-1] / MIB))
+            ends[name] = usage[-1] / MIB
         else:
             axes.plot(
                 requests[-1], limit, "X", ms=17, color="#B00020", mec="white", mew=1.6, zorder=9
             )
             axes.annotate(
-                "KILLED: dict, and every LRU\nwith room for 400 MB",
+                "KILLED: dict, and every LRU with room for 400 MB",
                 (requests[-1], limit),
-                xytext=(-14, -30),
-                textcoords="offset points",
+                xytext=(1.9 * per_phase, limit * 0.95),
                 ha="right",
                 va="top",
+                arrowprops={"arrowstyle": "-", "color": "#B00020", "lw": 1.2, "shrinkB": 9},
                 fontsize=14,
                 fontweight="bold",
                 color="#B00020",
             )
-    _end_labels(axes, ends, len(PHASES) * per_phase, gap=limit * 0.075)
+    plot.label_ends(axes, ends, COLOURS, len(PHASES) * per_phase, plus=limit * 0.075)
 
 
 def _hits(axes: Any, shown: dict[str, Outcome], per_phase: int) -> None:
-    axes.set_ylim(0.70, 1.005)
+    axes.set_ylim(0.67, 1.005)
     axes.set_yticks([0.7, 0.8, 0.9, 1.0], ["70 %", "80 %", "90 %", "100 %"])
     axes.set_ylabel("hits")
     axes.set_xlabel("requests", color=plot.GREY)
     thousands = [per_phase * i / 2 for i in range(2 * len(PHASES) + 1)]
     axes.set_xticks(thousands, [f"{int(x):,}" for x in thousands])
-    ends: list[tuple[str, float]] = []
+    ends: dict[str, float] = {}
     for name, outcome in shown.items():
         requests, ratio = _series(outcome, "hit_ratio")
         if len(requests) < SMOOTHED_SAMPLES:
@@ -137,17 +143,22 @@ def _hits(axes: Any, shown: dict[str, Outcome], per_phase: int) -> None:
         ratio = np.convolve(ratio, np.ones(SMOOTHED_SAMPLES) / SMOOTHED_SAMPLES, "valid")
         requests = requests[SMOOTHED_SAMPLES - 1 :]
         axes.plot(
-            requests, ratio, color=COLOURS[name], lw=WIDTHS.get(name, 2.0), zorder=_order(name)
+            requests,
+            ratio,
+            color=COLOURS[name],
+            lw=WIDTHS.get(name, 2.0),
+            ls=DASHES.get(name, "-"),
+            zorder=_order(name),
         )
         if outcome.survived:
-            ends.append((name, float(ratio[-1])))
+            ends[name] = float(ratio[-1])
         else:
             axes.plot(requests[-1], ratio[-1], "X", ms=13, color="#B00020", mec="white", zorder=9)
         _phase_means(axes, name, outcome, per_phase)
-    _end_labels(axes, ends, len(PHASES) * per_phase, gap=0.026)
+    plot.label_ends(axes, ends, COLOURS, len(PHASES) * per_phase, plus=0.026)
 
 
-_MEANS_AT = {"vrange": 0.795, "polling LRU": 0.765, "lru_cache, 150 MB": 0.735}
+_MEANS_AT = {"vrange": 0.765, "polling LRU": 0.732, "lru_cache, 150 MB": 0.699}
 
 
 def _phase_means(axes: Any, name: str, outcome: Outcome, per_phase: int) -> None:
@@ -170,27 +181,10 @@ def _phase_means(axes: Any, name: str, outcome: Outcome, per_phase: int) -> None
 
 
 def _order(name: str) -> int:
-    return 6 if name == "vrange" else 5 if name == "dict" else 4
+    return {"vrange": 6, "dict": 7}.get(name, 4)
 
 
 def _series(outcome: Outcome, figure: str) -> tuple[np.ndarray, np.ndarray]:
     samples = outcome.told("sample")
     requests = np.array([sample["requests"] for sample in samples])
     return requests, np.array([sample[figure] for sample in samples], float)
-
-
-def _end_labels(axes: Any, ends: list[tuple[str, float]], x: float, gap: float) -> None:
-    """Names at the lines' right ends, moved apart where they would touch."""
-    at = -np.inf
-    for name, y in sorted(ends, key=lambda end: end[1]):
-        at = max(y, at + gap)
-        axes.annotate(
-            name,
-            (x, y),
-            xytext=(x * 1.008, at),
-            color=COLOURS[name],
-            fontsize=15,
-            fontweight="bold" if name == "vrange" else "normal",
-            va="center",
-            annotation_clip=False,
-        )

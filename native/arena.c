@@ -325,12 +325,12 @@ int vrange_arena_open(size_t bytes, vrange_account *account, vrange_arena **out)
 
 void vrange_arena_close(vrange_arena *arena) {
     gate_enter();
-    pthread_mutex_lock(&arena->lock);
-    arena->closing = true;
-    pthread_mutex_unlock(&arena->lock);
     /* No range is added any more. Our own count of one keeps the arena while its ranges go; every
      * one that is not pinned goes now, the others with their last pin. */
+    pthread_mutex_lock(&arena->lock);
+    arena->closing = true;
     atomic_fetch_add(&arena->ranges, 1);
+    pthread_mutex_unlock(&arena->lock);
     for (uint32_t index = 1; index < table_count(); index++) {
         range_abandon(table_at(index), arena);
     }

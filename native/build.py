@@ -1,4 +1,4 @@
-"""Builds vrange._native and vrange._hit, which share one library, from the C files beside this one.
+"""Builds vrange._native, _hit and _deep, which share one library, from the files beside this one.
 
 The declarations cffi needs are the part of vrange.h between its two marks, so that nothing is said
 twice.
@@ -19,7 +19,11 @@ ffi.cdef(declarations)
 ffi.set_source(
     "vrange._native",
     '#include "vrange.h"',
-    sources=sorted(path.relative_to(HERE.parent).as_posix() for path in HERE.glob("*.c")),
+    sources=sorted(
+        path.relative_to(HERE.parent).as_posix()
+        for pattern in ("*.c", "*.S")
+        for path in HERE.glob(pattern)
+    ),
     include_dirs=[str(HERE)],
     depends=sorted(path.relative_to(HERE.parent).as_posix() for path in HERE.glob("*.h")),
     # cffi's own choice of limited API is too old for what lease.c calls, and gcc would only warn

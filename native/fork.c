@@ -3,8 +3,9 @@
  * The child inherits the mappings but not their registration with userfaultfd: a page that is missing
  * would read as zeros there, and an ioctl on the inherited descriptor would fill the parent's memory.
  * So the child handler opens a descriptor of its own and registers every arena with it. The thread of
- * the reserve does not exist in the child; the first store there starts one. And what the child counts
- * must not land in its parent's stats segment. */
+ * the reserve does not exist in the child; the first store there starts one. Deep stacks that other
+ * threads ran on are free there, and of the threads that registered only the forking one is left. And
+ * what the child counts must not land in its parent's stats segment. */
 #include "fork.h"
 
 #include <pthread.h>
@@ -16,10 +17,12 @@
 
 #include "arena.h"
 #include "array.h"
+#include "idle.h"
 #include "os.h"
 #include "reserve.h"
 #include "rung.h"
 #include "scratch.h"
+#include "stack.h"
 #include "stats.h"
 
 static struct {
@@ -48,6 +51,8 @@ static void after_fork_in_parent(void) { atomic_store(&gate.closed, false); }
 static void after_fork_in_child(void) {
     reserve_forget_thread();
     scratch_forget_owners();
+    stacks_after_fork();
+    idle_after_fork();
     stats_after_fork();
     int result = rung_reopen();
     if (result == 0) result = arenas_register_again(rung_userfault());

@@ -193,6 +193,13 @@ static PyObject *hit_state(PyObject *module, PyObject *handle) {
     return PyLong_FromLong(vrange_state(number));
 }
 
+static PyObject *hit_uses(PyObject *module, PyObject *handle) {
+    (void)module;
+    uint64_t number = PyLong_AsUnsignedLongLong(handle);
+    if (PyErr_Occurred()) return NULL;
+    return PyLong_FromUnsignedLong(vrange_uses(number));
+}
+
 static PyObject *hit_regenerated(PyObject *module, PyObject *args) {
     (void)module;
     unsigned long long account, nanoseconds, since_purge_ns;
@@ -254,6 +261,7 @@ static PyMethodDef functions[] = {
      "lost(arena): handles of some ranges that were found purged, each told once."},
     {"epoch", hit_epoch, METH_O, "epoch(arena): how often its uses were halved so far."},
     {"state", hit_state, METH_O, "state(handle): one of VRANGE_STATE_."},
+    {"uses", hit_uses, METH_O, "uses(handle): how often it was asked for, in sixteenths and aged."},
     {"regenerated", hit_regenerated, METH_VARARGS,
      "regenerated(account, kind, ns, since_purge_ns): counts a computation; since_purge_ns, if not 0, "
      "is what the caller waited for content that had been purged."},

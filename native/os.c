@@ -5,16 +5,19 @@
  * they are met. */
 #define _GNU_SOURCE
 #include "os.h"
+#include "os_thread.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -37,6 +40,20 @@
 #endif
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
+#endif
+#ifndef AT_MINSIGSTKSZ
+#define AT_MINSIGSTKSZ 51
+#endif
+#ifndef PAGEMAP_SCAN /* Linux 6.7 */
+#define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
+#define PAGE_IS_PRESENT (1 << 3)
+struct page_region {
+    uint64_t start, end, categories;
+};
+struct pm_scan_arg {
+    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+    uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
 #endif
 
 size_t os_page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
@@ -97,6 +114,14 @@ int os_share(const char *path, size_t bytes, void **out) {
     return 0;
 }
 
+int os_allocate(const char *path, uint64_t offset, size_t bytes) {
+    int file = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (file < 0) return -errno;
+    int result = fallocate(file, 0, (off_t)offset, (off_t)bytes) < 0 ? -errno : 0;
+    close(file);
+    return result;
+}
+
 int os_replace(void *fresh, void *place, size_t bytes) {
     void *address = mremap(fresh, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, place);
     return address == MAP_FAILED ? -errno : 0;
@@ -119,6 +144,7 @@ void os_each_file(const char *directory, void (*visit)(const char *path, const c
     if (!open_directory) return;
     char path[1024];
     for (struct dirent *entry; (entry = readdir(open_directory));) {
+        if (entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN) continue; /* a pipe would block */
         if (snprintf(path, sizeof path, "%s/%s", directory, entry->d_name) < (int)sizeof path)
             visit(path, entry->d_name);
     }
@@ -231,6 +257,58 @@ bool os_is_resident(void *address) {
     return os_residency(address, 1, &page) == 0 && page;
 }
 
+/* mincore's own buffer is a page, so larger pieces gain nothing; small enough for a signal handler. */
+#define RESIDENCY_PAGES 1024
+
+static char *lowest_resident_by_looking(char *from, char *to) {
+    const size_t page = os_page_bytes();
+    unsigned char pages[RESIDENCY_PAGES];
+    for (char *at = from; at < to; at += RESIDENCY_PAGES * page) {
+        size_t bytes = (size_t)(to - at);
+        if (bytes > RESIDENCY_PAGES * page) bytes = RESIDENCY_PAGES * page;
+        if (os_residency(at, bytes, pages) < 0) return to;
+        const unsigned char *found = memchr(pages, 1, bytes / page);
+        if (found) return at + (size_t)(found - pages) * page;
+    }
+    return to;
+}
+
+char *os_lowest_resident(char *from, char *to) {
+    /* Opened each time: a descriptor kept across a fork would go on telling the parent's pages. */
+    int file = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (file < 0) return lowest_resident_by_looking(from, to);
+    struct page_region region = {0, 0, 0};
+    struct pm_scan_arg scan = {.size = sizeof scan,
+                               .start = (uintptr_t)from,
+                               .end = (uintptr_t)to,
+                               .vec = (uintptr_t)&region,
+                               .vec_len = 1,
+                               .max_pages = 1,
+                               .category_mask = PAGE_IS_PRESENT,
+                               .return_mask = PAGE_IS_PRESENT};
+    int found = ioctl(file, PAGEMAP_SCAN, &scan);
+    close(file);
+    if (found < 0) return lowest_resident_by_looking(from, to);
+    return found == 0 ? to : (char *)(uintptr_t)region.start;
+}
+
+size_t os_resident_bytes(char *from, char *to) {
+    const size_t page = os_page_bytes();
+    unsigned char pages[RESIDENCY_PAGES];
+    size_t resident = 0;
+    for (char *at = os_lowest_resident(from, to); at < to; at += RESIDENCY_PAGES * page) {
+        size_t bytes = (size_t)(to - at);
+        if (bytes > RESIDENCY_PAGES * page) bytes = RESIDENCY_PAGES * page;
+        if (os_residency(at, bytes, pages) < 0) break;
+        for (size_t i = 0; i < bytes / page; i++) resident += pages[i];
+    }
+    return resident * page;
+}
+
+int os_protect(void *address, size_t bytes) {
+    return mprotect(address, bytes, PROT_NONE) < 0 ? -errno : 0;
+}
+
 int os_userfault_open(int *descriptor) {
     int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
     if (fd < 0) return -errno;
@@ -250,15 +328,29 @@ int os_userfault_register(int descriptor, void *address, size_t bytes) {
     return ioctl(descriptor, UFFDIO_REGISTER, &request) < 0 ? -errno : 0;
 }
 
+/* Both calls below want all of it in one mapping, or answer ENOENT. An arena is not always one: the
+ * kernel does not join neighbours again that came by different ways, as after a fork, or where one
+ * had been joined with what lies above the arena. A single page always is in one. */
+static bool spans_mappings(int error, size_t bytes) {
+    return error == ENOENT && bytes > os_page_bytes();
+}
+
 static int copy_into(int descriptor, char *to, const char *from, size_t bytes, bool over_present) {
     const size_t page = os_page_bytes();
-    size_t done = 0;
+    size_t done = 0, most = bytes;
     while (done < bytes) {
-        struct uffdio_copy request = {.dst = (uintptr_t)to + done,
-                                      .src = (uintptr_t)from + done,
-                                      .len = bytes - done};
-        if (ioctl(descriptor, UFFDIO_COPY, &request) == 0) return 0;
+        size_t wanted = bytes - done < most ? bytes - done : most;
+        struct uffdio_copy request = {
+            .dst = (uintptr_t)to + done, .src = (uintptr_t)from + done, .len = wanted};
+        if (ioctl(descriptor, UFFDIO_COPY, &request) == 0) {
+            done += wanted;
+            continue;
+        }
         int error = errno;
+        if (spans_mappings(error, wanted)) {
+            most = page;
+            continue;
+        }
         /* The field holds the bytes done before the error, or minus the error itself. */
         if (request.copy > 0) done += (size_t)request.copy;
         if (error == EAGAIN || error == EINTR) continue;
@@ -280,12 +372,20 @@ int os_userfault_copy_missing(int descriptor, void *to, const void *from, size_t
 
 int os_userfault_zero(int descriptor, void *address, size_t bytes) {
     const size_t page = os_page_bytes();
-    size_t done = 0;
+    size_t done = 0, most = bytes;
     while (done < bytes) {
+        size_t wanted = bytes - done < most ? bytes - done : most;
         struct uffdio_zeropage request = {
-            .range = {.start = (uintptr_t)address + done, .len = bytes - done}};
-        if (ioctl(descriptor, UFFDIO_ZEROPAGE, &request) == 0) return 0;
+            .range = {.start = (uintptr_t)address + done, .len = wanted}};
+        if (ioctl(descriptor, UFFDIO_ZEROPAGE, &request) == 0) {
+            done += wanted;
+            continue;
+        }
         int error = errno;
+        if (spans_mappings(error, wanted)) {
+            most = page;
+            continue;
+        }
         if (request.zeropage > 0) done += (size_t)request.zeropage;
         if (error == EAGAIN || error == EINTR) continue;
         if (error != EEXIST) return -error;
@@ -357,3 +457,65 @@ int os_machine_usage(uint64_t *usage, uint64_t *total) {
 }
 
 void os_close(int descriptor) { close(descriptor); }
+
+int os_thread_id(void) { return (int)syscall(SYS_gettid); }
+
+bool os_is_main_thread(void) { return os_thread_id() == getpid(); }
+
+int os_thread_stack(char **low, char **top) {
+    pthread_attr_t attributes;
+    int error = pthread_getattr_np(pthread_self(), &attributes);
+    if (error) return -error;
+    void *address;
+    size_t bytes;
+    error = pthread_attr_getstack(&attributes, &address, &bytes);
+    pthread_attr_destroy(&attributes);
+    if (error) return -error;
+    *low = address;
+    *top = (char *)address + bytes;
+    return 0;
+}
+
+bool os_thread_is_blocked(int thread_id) {
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread_id);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return false;
+    ssize_t length = read(file, text, sizeof text - 1);
+    close(file);
+    if (length <= 0) return false;
+    text[length] = 0;
+    /* "1234 (name) S ...": the name may hold anything, a bracket too, so the last one counts. */
+    const char *name_end = strrchr(text, ')');
+    return name_end && name_end[1] == ' ' && (name_end[2] == 'S' || name_end[2] == 'D');
+}
+
+int os_thread_signal(int thread_id, int number) {
+    return syscall(SYS_tgkill, getpid(), thread_id, number) < 0 ? -errno : 0;
+}
+
+int os_signal_action(int number, const struct sigaction *action, struct sigaction *previous) {
+    return sigaction(number, action, previous) < 0 ? -errno : 0;
+}
+
+int os_alternate_stack(const stack_t *stack, stack_t *previous) {
+    return sigaltstack(stack, previous) < 0 ? -errno : 0;
+}
+
+size_t os_alternate_stack_bytes(void) {
+    /* What the kernel itself writes there grows with the processor's registers (AVX-512, AMX); the
+     * rest is for handlers, of which faulthandler's walks Python frames. */
+    const size_t page = os_page_bytes();
+    size_t bytes = getauxval(AT_MINSIGSTKSZ) + 64 * 1024;
+    return (bytes + page - 1) / page * page;
+}
+
+void os_complain(const char *text, size_t bytes) {
+    while (bytes > 0) {
+        ssize_t written = write(STDERR_FILENO, text, bytes);
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) return;
+        text += written;
+        bytes -= (size_t)written;
+    }
+}

@@ -26,6 +26,8 @@ void *os_map(size_t bytes);
 /* A file that maps to zeros and is shared with whoever maps it too; -EEXIST where there is one. Holes
  * in it have no memory behind them: os_populate first, a touch may be SIGBUS. */
 int os_share(const char *path, size_t bytes, void **out);
+/* Puts memory behind a part of such a file, for kernels without MADV_POPULATE_WRITE. */
+int os_allocate(const char *path, uint64_t offset, size_t bytes);
 /* Puts a mapping in another's place, which every thread sees at once. */
 int os_replace(void *fresh, void *place, size_t bytes);
 /* A directory that nobody else can write to; made if it isn't there. -EPERM: it is somebody else's. */
@@ -52,6 +54,12 @@ int os_pageout(void *address, size_t bytes);
 /* One byte a page, 1 where memory is behind it. A hint: it may change before the caller looks. */
 int os_residency(void *address, size_t bytes, unsigned char *pages);
 bool os_is_resident(void *address);
+/* The lowest page of [from, to) with memory behind it; `to` where there is none. */
+char *os_lowest_resident(char *from, char *to);
+size_t os_resident_bytes(char *from, char *to);
+
+/* Any touch faults from now on. Async-signal-safe, as os_commit and os_discard are. */
+int os_protect(void *address, size_t bytes);
 
 int os_userfault_open(int *descriptor);
 int os_userfault_register(int descriptor, void *address, size_t bytes);

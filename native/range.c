@@ -127,18 +127,22 @@ static bool mark_lost_page(range *r, uint64_t word, uint32_t page) {
     return true;
 }
 
-/* Of a range with a lost page: secures page by page what is there. False: nothing is worth it. */
-static bool secure_page_by_page(range *r, uint64_t word) {
+/* Of a range with a lost page: secures page by page what is there, and tells how much was not.
+ * False: without memory for that, all of it is lost. */
+static bool secure_page_by_page(range *r, uint64_t word, uint64_t *lost_bytes) {
     const size_t page_bytes = os_page_bytes();
     bool kept = true;
+    *lost_bytes = 0;
     for (uint32_t page = 0; page < r->pages && kept; page++) {
         char *address = range_address(r) + (size_t)page * page_bytes;
-        if (r->sentinel_words) {
-            if (!sentinel_secures(r, page)) kept = mark_lost_page(r, word, page);
-        } else if (os_populate(address, page_bytes) < 0) {
-            kept = mark_lost_page(r, word, page) && fill_zero(address, page_bytes) == 0;
-        }
+        bool is_there = r->sentinel_words ? sentinel_secures(r, page)
+                                          : os_populate(address, page_bytes) == 0;
+        if (is_there) continue;
+        *lost_bytes += page_bytes;
+        kept = mark_lost_page(r, word, page) &&
+               (r->sentinel_words || fill_zero(address, page_bytes) == 0);
     }
+    if (!kept) *lost_bytes = range_bytes(r);
     if (r->sentinel_words) sentinel_remove(r);
     return kept;
 }
@@ -156,13 +160,23 @@ static int secure(range *r) {
     return VRANGE_OK;
 }
 
+/* Whoever looks next must find zeros, or nothing. */
+static void empty(range *r) {
+    char *address = range_address(r);
+    const size_t bytes = range_bytes(r);
+    if (os_discard(address, bytes) == 0) return;
+    /* Locked memory (mlockall) can't be discarded. What is missing of it may not be touched yet. */
+    fill_zero(address, bytes);
+    memset(address, 0, bytes);
+}
+
 /* BUSY to PURGED: what is left of the content is dead weight. */
 static void discard_rest(range *r, uint64_t word) {
-    os_discard(range_address(r), range_bytes(r));
+    tally(&r->arena->account->purged_bytes, range_bytes(r)); /* first: it must not look pinned */
+    empty(r);
     free(r->sentinel_words);
     r->sentinel_words = NULL;
     forget_lost_pages(r);
-    tally(&r->arena->account->purged_bytes, range_bytes(r));
     put_state(r, word | WORD_LOST, PURGED);
 }
 
@@ -206,8 +220,10 @@ static int pin_slowly(range *r, uint64_t generation, bool only_whole) {
             return result;
         }
         stats_offered(account, -bytes);
-        tally(&account->purged_total, (uint64_t)bytes);
-        if (word & WORD_PARTIAL && secure_page_by_page(r, word)) {
+        uint64_t lost_bytes = (uint64_t)bytes;
+        bool some_is_kept = word & WORD_PARTIAL && secure_page_by_page(r, word, &lost_bytes);
+        tally(&account->purged_total, lost_bytes);
+        if (some_is_kept) {
             word |= WORD_LOST;
             if (only_whole) stats_idle(account, bytes);
             put_state(r, only_whole ? word : word + WORD_PIN, RESIDENT);
@@ -270,10 +286,7 @@ int vrange_pin_whole(uint64_t handle) { return pin(handle, true); }
 
 /* BUSY, out of every account but the totals: the memory goes, and the place with it. */
 static void finish_free(range *r, bool has_pages) {
-    if (has_pages && os_discard(range_address(r), range_bytes(r)) < 0) {
-        /* Locked memory (mlockall) can't be discarded. The next owner must find zeros all the same. */
-        memset(range_address(r), 0, range_bytes(r));
-    }
+    if (has_pages) empty(r);
     forget_lost_pages(r);
     free(r->sentinel_words);
     r->sentinel_words = NULL;
@@ -467,10 +480,10 @@ int vrange_discard(uint64_t handle) {
     } else if (result == VRANGE_OK) {
         vrange_account *account = r->arena->account;
         const int64_t bytes = (int64_t)range_bytes(r);
+        discard_now(r);
         if (word_state(word) == RESIDENT) stats_idle(account, -bytes);
         else stats_offered(account, -bytes);
         tally(&account->purged_total, (uint64_t)bytes);
-        discard_now(r);
         discard_rest(r, word);
         arena_list_lost(r);
     }
@@ -615,7 +628,6 @@ bool range_offer_begin(range *r, uint64_t generation) {
         put_state(r, word, RESIDENT);
         return false;
     }
-    stats_idle(r->arena->account, -(int64_t)range_bytes(r));
     return true;
 }
 
@@ -625,27 +637,38 @@ void range_offer_end(range *r, bool offered) {
     uint64_t word = atomic_load(&r->word);
     if (!offered) {
         if (r->sentinel_words) sentinel_remove(r);
-        stats_idle(account, bytes);
         put_state(r, word, RESIDENT);
         return;
     }
     vrange_latency_record(account->kind, VRANGE_FREE_OFFERED,
                           os_now_ns() - atomic_load(&r->released_ns));
     stats_offered(account, bytes);
+    stats_idle(account, -bytes); /* second: in between it must not look pinned */
     put_state(r, word, OFFERED);
 }
 
 bool range_collect(range *r, uint64_t generation) {
     uint64_t word = atomic_load(&r->word);
-    if (!is_current(word, generation) || word_state(word) != OFFERED || word & WORD_PARTIAL)
-        return false;
+    if (!is_current(word, generation) || word_state(word) != OFFERED) return false;
+    /* Not ours yet: it may be freed under our eyes, and its descriptor then is in no arena. */
+    vrange_arena *arena = atomic_load(&r->arena);
+    if (!arena) return false;
     /* The kernel takes pages in the order they were offered, so the first goes first. What loses
      * others only, to MADV_PAGEOUT, is found by its next pin. */
-    if (os_is_resident(range_address(r))) return false;
+    if (os_is_resident(arena->base + (size_t)r->first_page * os_page_bytes())) return false;
     if (!atomic_compare_exchange_strong(&r->word, &word, (word & ~WORD_STATE) | BUSY)) return false;
-    vrange_account *account = r->arena->account;
-    stats_offered(account, -(int64_t)range_bytes(r));
-    tally(&account->purged_total, range_bytes(r));
+    vrange_account *account = arena->account;
+    const int64_t bytes = (int64_t)range_bytes(r);
+    uint64_t lost_bytes = (uint64_t)bytes;
+    bool some_is_kept = word & WORD_PARTIAL && secure_page_by_page(r, word, &lost_bytes) &&
+                        lost_bytes < (uint64_t)bytes;
+    stats_offered(account, -bytes);
+    tally(&account->purged_total, lost_bytes);
+    if (some_is_kept) {
+        stats_idle(account, bytes);
+        put_state(r, word | WORD_LOST, RESIDENT);
+        return true;
+    }
     discard_rest(r, word);
     arena_list_lost(r);
     return true;

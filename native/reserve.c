@@ -36,10 +36,12 @@
 #define BATCH_RANGES 64
 #define BATCH_BYTES (4u << 20) /* a pin that meets the batch waits for it: some hundred microseconds */
 #define TICK_BYTES (64u << 20) /* a fork waits for the tick */
-#define HEAD_GOOD 2   /* what is offered goes first in, first out, give or take a batch */
-#define OTHER_LOOKS 2 /* but MADV_PAGEOUT may take any: the others are gone through in turn */
+#define LOOKS_FAR 8     /* a look is a system call */
+#define LOOKS_NEAR 1024 /* half a millisecond */
+#define NEAR_RESERVES 2 /* so many times the reserve is near the limit */
 #define STALE_VALUE 1.5f
-#define RANKING_SHARE 20 /* at most this part of the thread's time goes into ranking */
+#define TOP_UP_SHARE 16 /* so much of the reserve may be lacking */
+#define RANKING_SHARE 50 /* at most this part of the time goes into ranking */
 
 typedef struct {
     candidate *items;
@@ -107,35 +109,39 @@ static void remember_offered(const candidate *item) {
     if (make_room()) *offered_at(reserve.offered.count++) = *item;
 }
 
+static bool is_near_limit(void) {
+    int file = atomic_load(&reserve.usage);
+    uint64_t usage;
+    if (file < 0 || os_read_number(file, &usage) < 0) return false;
+    return usage + NEAR_RESERVES * atomic_load(&reserve.bytes) > atomic_load(&reserve.limit_bytes);
+}
+
 static bool collect(const candidate *item) {
     if (!range_collect(table_at(item->index), item->generation)) return false;
     tally(&reserve.losses, 1);
     return true;
 }
 
-static size_t collect_losses(void) {
+/* Looks at some of what is offered, in turn, for what the kernel took. */
+static size_t look_for_losses(size_t looks) {
     offered_queue *queue = &reserve.offered;
-    size_t found = 0;
-    int good = 0;
-    size_t place = 0;
-    while (place < queue->count && good < HEAD_GOOD) {
-        candidate *item = offered_at(place);
-        if (is_stale(item) || collect(item)) {
-            found++;
-            if (place == 0) {
-                queue->head = (queue->head + 1) % queue->capacity;
-                queue->count--;
-                continue;
-            }
-        } else {
-            good++;
-        }
-        place++;
-    }
-    for (int looks = 0; looks < OTHER_LOOKS && queue->count; looks++) {
+    if (looks > queue->count) looks = queue->count;
+    size_t found = 0, stale = 0;
+    for (size_t i = 0; i < looks; i++) {
         candidate *item = offered_at(queue->look++ % queue->count);
-        if (!is_stale(item) && collect(item)) found++;
+        if (is_stale(item)) stale++;
+        else if (collect(item)) found++;
     }
+    if (4 * (stale + found) > looks) drop_stale();
+    return found;
+}
+
+/* Few looks while the limit is far. Near it the kernel may take all of the reserve between two ticks,
+ * and not in the order it was offered: pages that another processor still has in a batch of its own
+ * are passed over, for as long as that processor does nothing. */
+static size_t collect_losses(void) {
+    size_t found = look_for_losses(is_near_limit() ? LOOKS_NEAR : LOOKS_FAR);
+    if (found) found += look_for_losses(LOOKS_NEAR);
     return found;
 }
 
@@ -171,11 +177,12 @@ static const candidate *next_victim(void) {
 }
 
 static void rank_again(uint64_t bytes) {
-    uint64_t start = os_now_ns();
+    /* Of processor time: a thread that was kept from running ranks again no later for that. */
+    uint64_t start = os_thread_cpu_ns();
     rank_least(&reserve.victims, NULL, false, bytes);
     reserve.next_victim = 0;
     reserve.ranked_at = os_now_ns();
-    reserve.ranking_ns = reserve.ranked_at - start;
+    reserve.ranking_ns = os_thread_cpu_ns() - start;
     tally(&reserve.rankings, 1);
 }
 
@@ -187,7 +194,9 @@ static bool ranking_is_old(void) {
 static bool top_up(void) {
     const uint64_t wanted = atomic_load(&reserve.bytes);
     uint64_t offered = atomic_load(&stats_offered_bytes), done = 0;
-    if (offered >= wanted || atomic_load(&stats_idle_bytes) == 0) return false;
+    /* Not for every value that a hit takes back out of the reserve: ranking costs the same for one
+     * as for many. */
+    if (offered + wanted / TOP_UP_SHARE > wanted || atomic_load(&stats_idle_bytes) == 0) return false;
     if (ranking_is_old()) rank_again(wanted);
     batch b = {.count = 0};
     while (offered + done < wanted && done < TICK_BYTES) {
@@ -240,7 +249,7 @@ static void *run(void *unused) {
         if (vrange_rung() == VRANGE_RUNG_EAGER) {
             at_once = shed_over_limit();
         } else {
-            at_once = collect_losses() > 0;
+            at_once = reserve.offered.count > 0 && collect_losses() > 0;
             if (top_up()) at_once = true;
             arrays_offer();
             refault_arm_again();

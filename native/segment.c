@@ -52,14 +52,18 @@ segment_histogram *segment_shard(segment_header *segment, uint32_t shard) {
     return (segment_histogram *)(void *)((char *)segment + LATENCIES_AT + shard * SHARD_STRIDE);
 }
 
-bool segment_back(void *part, size_t bytes) {
-    char *page = (char *)((uintptr_t)part & ~(uintptr_t)(os_page_bytes() - 1));
-    return os_populate(page, (size_t)((char *)part + bytes - page)) == 0;
+bool segment_back(segment_header *segment, void *part, size_t bytes) {
+    const uintptr_t page = os_page_bytes(), begin = (uintptr_t)part & ~(page - 1);
+    const size_t length = (uintptr_t)part + bytes - begin;
+    const int result = os_populate((void *)begin, length);
+    if (result != -EINVAL) return result == 0;
+    /* Linux before 5.14. What has no file is ordinary memory, and comes at the first touch. */
+    return !place.path[0] || os_allocate(place.path, begin - (uintptr_t)segment, length) == 0;
 }
 
 /* ---- where ------------------------------------------------------------------------------------ */
 
-/* The directory, made if need be. Readers look in the same places: runtime/vrange/segment.py. */
+/* The directory, made if need be. Readers look in the same places: runtime/vrange/processes.py. */
 static int find_directory(char *directory, size_t bytes) {
     const char *told = secure_getenv("VRANGE_RUNTIME_DIR");
     if (told && *told) {
@@ -99,8 +103,8 @@ static segment_header *refuse(const char *where, int error) {
 }
 
 static bool back_beginning(segment_header *segment) {
-    return segment_back(segment, (1u + VRANGE_KINDS) * SEGMENT_PAGE) &&
-           segment_back(segment_shard(segment, 0), SHARD_STRIDE);
+    return segment_back(segment, segment, (1u + VRANGE_KINDS) * SEGMENT_PAGE) &&
+           segment_back(segment, segment_shard(segment, 0), SHARD_STRIDE);
 }
 
 static segment_header *make_file(uint64_t start_ticks) {
@@ -199,7 +203,7 @@ static void copy_gauges(segment_header *to, segment_header *from) {
     uint32_t slot = 0;
     for (; slot < used; slot++) {
         segment_account *source = account_at(from, slot), *copy = account_at(to, slot);
-        if (!segment_back(copy, sizeof *copy)) break;
+        if (!segment_back(to, copy, sizeof *copy)) break;
         copy->kind = source->kind;
         memcpy(copy->name, source->name, sizeof copy->name);
         atomic_store(&copy->state, atomic_load(&source->state));

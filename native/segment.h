@@ -70,7 +70,7 @@ segment_account *segment_accounts(segment_header *segment);
 segment_histogram *segment_shard(segment_header *segment, uint32_t shard);
 
 /* Puts memory behind a part. A file without room for it would raise SIGBUS at the first touch. */
-bool segment_back(void *part, size_t bytes);
+bool segment_back(segment_header *segment, void *part, size_t bytes);
 
 /* In the child of a fork, for stats_after_fork: a segment of its own in the same place, with gauges and
  * without counts. */

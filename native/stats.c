@@ -96,7 +96,7 @@ static segment_account *take_slot(segment_header *segment, const char *name, int
         if (!oldest || accounts.closed_at[slot] < accounts.closed_at[slot_of(oldest)])
             oldest = account;
     }
-    if (used < SEGMENT_ACCOUNTS && segment_back(account_at(used), sizeof(segment_account))) {
+    if (used < SEGMENT_ACCOUNTS && segment_back(segment, account_at(used), sizeof(segment_account))) {
         segment_account *fresh = account_at(used);
         name_slot(fresh, name, kind);
         atomic_store(&segment->accounts_used, used + 1);
@@ -238,7 +238,7 @@ static segment_histogram *take_shard(void) {
     if (!segment) return NULL;
     uint32_t used = atomic_load(&segment->shards_used);
     while (used < SEGMENT_SHARDS) {
-        if (!segment_back(segment_shard(segment, used), segment->shard_bytes)) break;
+        if (!segment_back(segment, segment_shard(segment, used), segment->shard_bytes)) break;
         if (atomic_compare_exchange_strong(&segment->shards_used, &used, used + 1))
             return own_shard = segment_shard(segment, used);
     }
@@ -307,7 +307,7 @@ void stats_after_fork(void) {
         return;
     }
     const uint32_t used = atomic_load(&segment->accounts_used);
-    counts counted[SEGMENT_ACCOUNTS];
+    static counts counted[SEGMENT_ACCOUNTS]; /* too much for a deep stack's last pages */
     for (uint32_t slot = 0; slot < used; slot++) counted[slot] = counts_of(account_at(slot));
     segment_after_fork();
     for (uint32_t slot = 0; slot < used; slot++) {

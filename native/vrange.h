@@ -309,6 +309,55 @@ typedef struct {
 } vrange_compressed;
 int vrange_regenerate_compressed(void *to, size_t offset, size_t bytes, void *context);
 
+/* ---- deep stacks (stack.c, idle.c) ------------------------------------------------------------ */
+
+/* What becomes of the part of a stack that a deep call used, but for VRANGE_STACK_KEPT_BYTES. */
+#define VRANGE_RELEASE_VOLATILE 0 /* offered: the kernel takes it when somebody needs it */
+#define VRANGE_RELEASE_NOW 1      /* discarded */
+#define VRANGE_RELEASE_KEEP 2     /* stays resident */
+
+#define VRANGE_STACK_KEPT_BYTES 65536
+
+typedef struct {
+    uint64_t number;
+    uint64_t bytes;            /* address space */
+    uint64_t resident_bytes;   /* memory behind it, offered or not */
+    uint64_t high_water_bytes; /* the furthest a call went down, by the page tables */
+    int thread_id;             /* of the thread that runs on it; 0: pooled */
+} vrange_stack_info;
+
+typedef struct {
+    uint64_t stacks;
+    uint64_t used_stacks;    /* a thread runs on them now */
+    uint64_t reserved_bytes; /* address space of all */
+    uint64_t taken;          /* deep calls that went to a stack */
+    uint64_t returned_bytes; /* ever offered or discarded */
+    uint64_t trims;          /* trims of a thread's stack that gave something back */
+} vrange_stack_totals;
+
+size_t vrange_stacks_read(vrange_stack_info *out, size_t capacity);
+void vrange_stack_totals_read(vrange_stack_totals *out);
+
+typedef struct {
+    int thread_id;
+    uint64_t bytes;
+    uint64_t resident_bytes;
+    uint64_t high_water_bytes;
+} vrange_thread_info;
+
+/* Lets trim_idle reach the calling thread until it ends. -EPERM for the main thread, whose stack
+ * can't be trimmed; -ENOSPC where too many are registered, or no signal is free. */
+int vrange_thread_register(void);
+size_t vrange_threads_read(vrange_thread_info *out, size_t capacity);
+
+/* Gives back the calling thread's stack below its frames; returns the bytes. -EPERM on the main
+ * thread's own stack, -ENOTSUP on one that is neither the thread's own nor a deep one. */
+int64_t vrange_stack_trim(int release);
+
+/* Makes registered threads that are blocked trim themselves, and waits up to `wait_ns` for them.
+ * Returns the bytes; *threads is how many answered. */
+int64_t vrange_stacks_trim_idle(int release, uint64_t wait_ns, int *threads);
+
 /* ---- the process ------------------------------------------------------------------------------ */
 
 size_t vrange_page_bytes(void);

@@ -14,6 +14,15 @@ from vrange.capabilities import Capabilities, capabilities
 from vrange.errors import ArenaFullError, PurgedError, RegenerationError, VrangeError
 from vrange.range import Purged, Range
 from vrange.reserve import set_reserve
+from vrange.stack import DeepStack, StackUnavailableError, deep_call, deep_recursion
+from vrange.stack_trim import (
+    StackInfo,
+    StackUse,
+    register_thread,
+    stack_info,
+    trim_idle_stacks,
+    trim_stack,
+)
 from vrange.stats import Stats, stats
 
 if TYPE_CHECKING:
@@ -25,20 +34,30 @@ __all__ = [
     "ArenaFullError",
     "CacheInfo",
     "Capabilities",
+    "DeepStack",
     "Purged",
     "PurgedError",
     "Range",
     "RegenerationError",
+    "StackInfo",
+    "StackUnavailableError",
+    "StackUse",
     "Stats",
     "VolatileArray",
     "VolatileCache",
     "VrangeError",
     "cached",
     "capabilities",
+    "deep_call",
+    "deep_recursion",
     "fills",
     "metrics",
+    "register_thread",
     "set_reserve",
+    "stack_info",
     "stats",
+    "trim_idle_stacks",
+    "trim_stack",
 ]
 
 

@@ -1,7 +1,7 @@
-"""The native core: `lib` and `ffi` by cffi, `hit` for what must keep the GIL.
+"""The native core: `lib` and `ffi` by cffi, `hit` and `deep` for what must keep the GIL.
 
-Both are modules of one shared library, so that the process has one core. cffi's calls give the GIL
-up; those of `hit` keep it (native/hit.c says why).
+All are modules of one shared library, so that the process has one core. cffi's calls give the GIL
+up; those of `hit` and `deep` keep it (native/hit.c says why).
 """
 
 from __future__ import annotations
@@ -15,11 +15,18 @@ from vrange import _native
 from vrange._native import ffi, lib
 
 if TYPE_CHECKING:
+    from vrange import _deep as deep
     from vrange import _hit as hit
 else:
-    _loader = ExtensionFileLoader("vrange._hit", _native.__file__)
-    hit = module_from_spec(spec_from_loader(_loader.name, _loader))
-    _loader.exec_module(hit)
-    sys.modules[_loader.name] = hit
 
-__all__ = ["ffi", "hit", "lib"]
+    def _load(name):
+        loader = ExtensionFileLoader(name, _native.__file__)
+        module = module_from_spec(spec_from_loader(name, loader))
+        loader.exec_module(module)
+        sys.modules[name] = module
+        return module
+
+    hit = _load("vrange._hit")
+    deep = _load("vrange._deep")
+
+__all__ = ["deep", "ffi", "hit", "lib"]

@@ -7,13 +7,22 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Hashable, Iterator, MutableMapping
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Hashable,
+    ItemsView,
+    Iterator,
+    MutableMapping,
+    ValuesView,
+)
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from vrange._core import hit, lib
 from vrange.account import Account
+from vrange.costs import Stopwatch
 from vrange.entries import MISS, PURGED, Absent, Entries
 from vrange.errors import ArenaFullError
 from vrange.hot import HotFront
@@ -111,6 +120,8 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         self._ttl = ttl
         self._max_bytes = None if max_bytes is None else parse_bytes(max_bytes, "max_bytes")
         arena_size = None if arena_bytes is None else parse_bytes(arena_bytes, "arena_bytes")
+        if arena_size == 0:
+            raise ValueError("arena_bytes must be at least 1, but is 0")
         hot_limit = None if hot_bytes == "auto" else parse_bytes(hot_bytes, "hot_bytes")
         if self._max_bytes is not None:
             # What is held strongly can't be let go to stay below max_bytes.
@@ -179,9 +190,9 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             found = self._entries.recall(key)
             if type(found) is not Absent:
                 return cast(V, found)  # computed between our look and our turn
-            started = time.perf_counter_ns()
+            stopwatch = Stopwatch()
             value = compute()
-            return self._keep(key, absent, value, asked, time.perf_counter_ns() - started)
+            return self._keep(key, absent, value, asked, *stopwatch.stop())
 
         return cast(V, self._flights.run(key, lead))
 
@@ -196,13 +207,14 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
                 return cast(V, found)
             started = time.perf_counter_ns()
             value = await compute()
-            return self._keep(key, absent, value, asked, time.perf_counter_ns() - started)
+            passed = time.perf_counter_ns() - started
+            return self._keep(key, absent, value, asked, passed, passed)
 
         return cast(V, await self._flights.run_async(key, lead))
 
-    def _keep(self, key: Hashable, absent: Absent, value: V, asked: int, took: int) -> V:
+    def _keep(self, key: Hashable, absent: Absent, value: V, asked: int, took: int, cost: int) -> V:
         try:
-            kept = self._entries.store(key, value, took)
+            kept = self._entries.store(key, value, cost)
         except ArenaFullError:
             kept = value  # no room, and nothing that could be let go: not cached this time
         waited = time.perf_counter_ns() - asked if absent is PURGED else 0
@@ -228,6 +240,25 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
     def __iter__(self) -> Iterator[K]:
         return iter(cast(list[K], self._entries.keys()))
+
+    def items(self) -> ItemsView[K, V]:
+        """The entries that are still there when the iteration comes to them."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[V]:
+        """The values that are still there when the iteration comes to them."""
+        return _Values(self)
+
+    def pop(self, key: K, default: Any = MISS) -> Any:
+        """Removes and returns the value under `key`; where there is none, `default` or KeyError."""
+        with self._lock:
+            found = self._look_up(key)
+            self._entries.remove(key)
+        if not isinstance(found, Absent):
+            return found
+        if default is MISS:
+            raise KeyError(key)
+        return default
 
     def popitem(self) -> tuple[K, V]:
         """Removes and returns some entry that is still there. KeyError where there is none."""
@@ -258,7 +289,8 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     def info(self) -> CacheInfo:
         """What was asked and answered since it was made or cleared, and its bytes by state."""
         entries = len(self._entries)  # sweeps, so that the bytes below are right
-        now, before = self._account.read(), self._baseline
+        before = self._baseline  # first: clear() may set a later one meanwhile
+        now = self._account.read()
         hot_hits = now.hot_hits - before.hot_hits
         resident_hits = now.resident_hits - before.resident_hits
         return CacheInfo(
@@ -318,12 +350,36 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         )
 
 
+class _Items(ItemsView[Any, Any]):
+    """Skips what is gone, where the base would raise KeyError."""
+
+    _mapping: VolatileCache[Any, Any]
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        for key in self._mapping:
+            found = self._mapping._look_up(key)
+            if not isinstance(found, Absent):
+                yield key, found
+
+
+class _Values(ValuesView[Any]):
+    """Likewise."""
+
+    _mapping: VolatileCache[Any, Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        for _, value in self._mapping.items():
+            yield value
+
+
 # A lock that another thread holds while this one forks would stay locked in the child for ever,
 # over books half written. So fork waits for every cache.
 _held_for_fork: list[VolatileCache[Any, Any]] = []
+_fork_lock = threading.Lock()  # of the list, and of who may collect locks
 
 
 def _before_fork() -> None:
+    _fork_lock.acquire()
     for cache in list(VolatileCache._all):
         cache._lock.acquire()
         _held_for_fork.append(cache)
@@ -332,6 +388,7 @@ def _before_fork() -> None:
 def _after_fork() -> None:
     while _held_for_fork:
         _held_for_fork.pop()._lock.release()
+    _fork_lock.release()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

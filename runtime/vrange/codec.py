@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 PACKED_BYTES_MOST = 2048  # half of the smallest page: what is larger has a range of its own
+PARTS_MOST = 4096  # as in native/hit.c
 ALIGNMENT = 64  # of buffers within a range: a cache line, and what NumPy's kernels like
 
 BYTES, STR, PICKLE, ARRAY = range(4)
@@ -132,4 +133,6 @@ def _encode_pickle(value: Any) -> Small | Large:
         view = memoryview(lease)
         return pickle.loads(view[:head_bytes], buffers=[view[a:b] for a, b in places])
 
+    if len(parts) > PARTS_MOST:
+        parts = [b"".join(parts)]
     return Large(tuple(parts), at, decode, views=bool(places))

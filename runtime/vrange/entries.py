@@ -8,10 +8,12 @@ books is done under the cache's lock.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable
+from itertools import takewhile
 from typing import Any
 
 import psutil
@@ -31,6 +33,7 @@ _NEVER = float("inf")
 _NO_KEY = object()
 _ARENA_TIMES_MEMORY = 2
 _ARENA_BYTES_LEAST = 16 << 20
+_HITS_PER_CONTEST = 4
 _HEAVIER_UNPICKLED = 16  # a pickled int of 2 bytes is an object of 28 and a pointer
 _PAGE: int = lib.vrange_page_bytes()
 
@@ -100,10 +103,13 @@ class Entries:
         self._packed = PackedValues(with_ttl=ttl is not None)
         self._ghosts = Ghosts()
         self._bytes = 0
+        self._contests = 0
         self._cost_ns = 0  # of the last computation: what a slab's values are taken to cost
         self.closed = False
         self._native: Any = None
-        self._arena = 0  # its address; 0 until the first value is stored
+        self._arena = 0  # its address; 0 until the first value is stored, and once closed
+        self._arena_size = 0
+        self._expired_swept = 0.0
         self._close_native: Callable[[], object] = lambda: None
 
     # ---- reading -----------------------------------------------------------------------------
@@ -134,7 +140,7 @@ class Entries:
         if self._hot.limit == 0:
             return
         if isinstance(entry, int):
-            weight: int = value.__sizeof__()
+            weight = sys.getsizeof(value, 64)
             if type(value) not in (bytes, str):
                 weight *= _HEAVIER_UNPICKLED
         else:
@@ -143,9 +149,28 @@ class Entries:
                 views_weigh = _in_pages(entry.nbytes) if entry.views else 0
                 entry.weight = weigh(value) + views_weigh
             weight = entry.weight
+        has_room = self._hot.has_room_for(weight)
+        if not has_room:
+            # Each admission then pins one range and releases another, so it has to be worth it.
+            self._contests += 1
+            if self._contests % _HITS_PER_CONTEST:
+                return
         with self._lock:
-            if self._index.get(key) is entry:
+            if self._index.get(key) is entry and (has_room or self._is_hotter_than_oldest(entry)):
                 self._hot.admit(key, value, weight)
+
+    def _is_hotter_than_oldest(self, entry: Entry) -> bool:
+        """Whether to let the longest held value go for this one. If not, that is renewed."""
+        if not self._hot.bytes:
+            return True
+        oldest = self._hot.oldest()
+        held = self._index.get(oldest)
+        if isinstance(entry, int) or not isinstance(held, _Entry):
+            return True  # how often a packed value is used is not known
+        if hit.uses(entry.handle) >= hit.uses(held.handle):
+            return True
+        self._hot.renew(oldest)
+        return False
 
     def __contains__(self, key: object) -> bool:
         with self._lock:
@@ -241,13 +266,14 @@ class Entries:
             self._sweep()
         while True:
             try:
-                return hit.store(self._arena, encoded.parts, cost_ns, uses)
+                return hit.store(self._open_address(), encoded.parts, cost_ns, uses)
             except MemoryError:
                 if not self._make_room(encoded.nbytes):
                     raise self._full(encoded.nbytes) from None
 
     def _replace(self, key: Hashable, entry: Entry) -> None:
-        before = self._index.get(key)
+        # With a TTL the index is in the order of expiry.
+        before = self._index.get(key) if self._ttl is None else self._index.pop(key, None)
         self._hot.discard(key)
         self._index[key] = entry
         self._ghosts.forget(key)
@@ -258,7 +284,14 @@ class Entries:
         before = self._index.get(key)
         if isinstance(before, _Entry):
             return int(lib.vrange_uses(before.handle))
-        return self._ghosts.uses(key, hit.epoch(self._arena))
+        return self._ghosts.uses(key, hit.epoch(self._open_address()))
+
+    def _open_address(self) -> int:
+        # Looked at once: another thread may close the cache meanwhile. A closed arena refuses.
+        address = self._arena
+        if not address:
+            raise ValueError(self._closed_message())
+        return address
 
     def _open_arena(self) -> None:
         if self._arena:
@@ -267,7 +300,9 @@ class Entries:
             self._check_open()
             if self._arena:
                 return
-            size = self._arena_bytes or _ARENA_TIMES_MEMORY * psutil.virtual_memory().total
+            size = self._arena_bytes
+            if size is None:
+                size = _ARENA_TIMES_MEMORY * psutil.virtual_memory().total
             while True:
                 try:
                     native = open_native_arena(size, self._account)
@@ -275,12 +310,13 @@ class Entries:
                 except ArenaFullError:
                     # A limit on address space: take what it leaves, unless a size was asked for.
                     size //= 2
-                    if self._arena_bytes or size < _ARENA_BYTES_LEAST:
+                    if self._arena_bytes is not None or size < _ARENA_BYTES_LEAST:
                         raise
             finalizer = weakref.finalize(self, close_native_arena, native, self._account)
             finalizer.atexit = False
             self._close_native = finalizer
             self._native = native
+            self._arena_size = size
             self._arena = int(ffi.cast("uintptr_t", native))
 
     # ---- letting go --------------------------------------------------------------------------
@@ -323,6 +359,7 @@ class Entries:
             if keys:
                 for key in keys:
                     self._hot.discard(key)
+                    self.hot_let_go(key)
                 found = [self._index.get(key) for key in keys]
                 handles = {self._handle_of(entry) for entry in found if entry is not None}
             else:
@@ -333,8 +370,8 @@ class Entries:
     def clear(self) -> None:
         """Forgets every entry. What somebody holds stays until he lets go."""
         with self._lock:
-            self._hot.clear()
             self._index.clear()
+            self._hot.clear()
             for handle in [*self._keys, *self._slabs]:
                 lib.vrange_free(handle)
             self._keys.clear()
@@ -402,6 +439,8 @@ class Entries:
         """Forgets some of what was lost while nobody held it. False: there was none."""
         if not self._arena:
             return False
+        if self._ttl is not None and time.monotonic() > self._expired_swept + self._ttl / 8:
+            self._sweep_expired()
         handles = hit.lost(self._arena)
         for handle in handles:
             slab = self._slabs.get(handle)
@@ -416,7 +455,15 @@ class Entries:
                     self._forget_key(key, uses, purged=purged)
         return bool(handles)
 
+    def _sweep_expired(self) -> None:
+        now = self._expired_swept = time.monotonic()
+        expired = takewhile(lambda item: self._expires(item[1]) <= now, self._index.items())
+        for key, _ in list(expired):
+            self.remove(key)
+
     def _sweep_all(self, *, purged: bool = True) -> None:
+        if self._ttl is not None:
+            self._sweep_expired()
         while self._sweep(purged=purged):
             pass
 
@@ -430,6 +477,7 @@ class Entries:
     def _make_room(self, nbytes: int) -> bool:
         """Lets go so that `nbytes` may fit; False where nothing is left that could go."""
         with self._lock:
+            self._check_open()
             # More than is needed at once: the arena may be in pieces.
             if self._shed(max(2 * nbytes, self._bytes // 64)):
                 return True
@@ -447,9 +495,15 @@ class Entries:
 
     def _check_open(self) -> None:
         if self.closed:
-            raise ValueError(f"cache {self._account.name!r} is closed")
+            raise ValueError(self._closed_message())
+
+    def _closed_message(self) -> str:
+        return f"cache {self._account.name!r} is closed"
 
     def _check_size(self, nbytes: int) -> None:
+        # What will never fit must not make others go first.
+        if self._arena and _in_pages(nbytes) > self._arena_size:
+            raise self._full(nbytes)
         if self._max_bytes is not None and _in_pages(nbytes) > self._max_bytes:
             raise ArenaFullError(
                 f"{format_bytes(_in_pages(nbytes))} is more than max_bytes of cache "
@@ -458,6 +512,6 @@ class Entries:
 
     def _full(self, nbytes: int) -> ArenaFullError:
         return ArenaFullError(
-            f"no room for {format_bytes(nbytes)} in cache {self._account.name!r}: "
-            "what is left is held"
+            f"no room for {format_bytes(nbytes)} in cache {self._account.name!r}, which has "
+            f"{format_bytes(self._arena_size)} of address space: what is left of it is held"
         )

@@ -55,7 +55,7 @@ class HotFront:
         self.discard(key)
         while self.bytes + weight > self.limit:
             self._let_oldest_go()
-        if self._is_automatic and not self._make_room_among_all(weight):
+        if self._is_automatic and self._may_be_too_many() and not self._make_room_among_all(weight):
             return False
         self.values[key] = value
         self._weights[key] = weight
@@ -73,14 +73,33 @@ class HotFront:
 
     def clear(self) -> None:
         """Lets everything go."""
-        self.values.clear()
+        keys = list(self._weights)
         self._weights.clear()
         self.bytes = self._told[0] = 0
+        self.values.clear()  # last: what dies here may run code that comes back to us
+        for key in keys:
+            self.let_go(key)
+
+    def has_room_for(self, weight: int) -> bool:
+        """Whether a value may be held without letting another go."""
+        return self.bytes + weight <= self.limit
+
+    def oldest(self) -> Hashable:
+        """The key that would be let go next. There must be one."""
+        return next(iter(self._weights))
+
+    def renew(self, key: Hashable) -> None:
+        """Makes a key the last to be let go."""
+        self._weights[key] = self._weights.pop(key)
 
     def _let_oldest_go(self) -> None:
-        key = next(iter(self._weights))
+        key = self.oldest()
         self.discard(key)
         self.let_go(key)
+
+    def _may_be_too_many(self) -> bool:
+        # Going through them all at each admission would cost more than the hit.
+        return len(self._automatic) * self.limit > _auto_bytes_together()
 
     def _make_room_among_all(self, weight: int) -> bool:
         fronts = list(self._automatic)

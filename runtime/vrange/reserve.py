@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 from vrange._core import ffi, lib
@@ -61,3 +62,11 @@ def ensure_reserve() -> None:
         set_reserve()
     except VrangeError:
         lib.vrange_reserve_stop()
+
+
+def _forget_lock() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_forget_lock)

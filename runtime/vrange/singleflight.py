@@ -18,19 +18,52 @@ from contextvars import ContextVar
 from typing import Any, ClassVar
 
 
+class _Leader:
+    """Who computes, and whom that waits for. `loop_thread` is where the event loop runs that has to
+    go on for it, None where a thread of its own does.
+
+    Apart from its flight, because contexts refer to it that live longer than the computed value.
+    """
+
+    __slots__ = ("loop_thread", "waits_for")
+
+    def __init__(self, loop_thread: int | None) -> None:
+        self.loop_thread = loop_thread
+        self.waits_for: list[_Leader] = []
+
+
 class _Flight:
-    """One computation under way. Its future gives (succeeded, value)."""
+    """One computation under way. Its result is (succeeded, value)."""
 
-    __slots__ = ("future", "waits_for")
+    __slots__ = ("_future", "_result", "leader")
 
-    def __init__(self) -> None:
-        self.future: Future[tuple[bool, Any]] = Future()
-        self.waits_for: list[_Flight] = []
+    def __init__(self, loop_thread: int | None = None) -> None:
+        self._future: Future[tuple[bool, Any]] | None = None
+        self._result: tuple[bool, Any] | None = None
+        self.leader = _Leader(loop_thread)
+
+    def future(self) -> Future[tuple[bool, Any]]:
+        """Gives the result. Made for the first to wait: most computations have nobody waiting."""
+        with _waiting:
+            if self._future is None:
+                self._future = Future()
+                if self._result is not None:
+                    self._future.set_result(self._result)
+            return self._future
+
+    def land(self, result: tuple[bool, Any]) -> None:
+        """Tells the result to all who wait."""
+        with _waiting:
+            self._result = result
+            future = self._future
+        if future is not None:
+            future.set_result(result)
 
 
 # By context, not by thread: a task started inside a computation belongs to it.
-_led: ContextVar[tuple[_Flight, ...]] = ContextVar("vrange_led_flights", default=())
-_waiting = threading.Lock()  # of every waits_for, so that two can't begin to wait for each other
+_led: ContextVar[tuple[_Leader, ...]] = ContextVar("vrange_led", default=())
+_waiting = threading.Lock()  # of what is below, so that two can't begin to wait for each other
+_blocked: dict[int, _Leader] = {}  # by thread, whom it waits for without running its event loop
 
 
 class SingleFlight:
@@ -51,92 +84,103 @@ class SingleFlight:
             flight = self._flights.setdefault(key, mine)
             if flight is mine:
                 return self._lead(key, mine, compute)
-            if not _begin_to_wait(flight):
+            led = _begin_to_wait(flight.leader, blocks=True)
+            if led is None:
                 return compute()
             try:
-                succeeded, value = flight.future.result()
+                succeeded, value = flight.future().result()
             finally:
-                _end_waiting(flight)
+                _end_waiting(flight.leader, led, blocks=True)
             if succeeded:
                 return value
 
     async def run_async(self, key: Hashable, compute: Callable[[], Awaitable[Any]]) -> Any:
         """The same for a coroutine function; waiting lets the event loop run."""
         while True:
-            mine = _Flight()
+            mine = _Flight(threading.get_ident())
             flight = self._flights.setdefault(key, mine)
             if flight is mine:
                 return await self._lead_async(key, mine, compute)
-            if not _begin_to_wait(flight):
+            led = _begin_to_wait(flight.leader, blocks=False)
+            if led is None:
                 return await compute()
             try:
                 # Shielded: who stops waiting must not cancel it for the others.
-                succeeded, value = await asyncio.shield(asyncio.wrap_future(flight.future))
+                succeeded, value = await asyncio.shield(asyncio.wrap_future(flight.future()))
             finally:
-                _end_waiting(flight)
+                _end_waiting(flight.leader, led, blocks=False)
             if succeeded:
                 return value
 
     def _lead(self, key: Hashable, mine: _Flight, compute: Callable[[], Any]) -> Any:
-        token = _led.set((*_led.get(), mine))
+        _led.set((*_led.get(), mine.leader))
         result: tuple[bool, Any] = (False, None)
         try:
             value = compute()
             result = (True, value)
             return value
         finally:
-            _led.reset(token)
             self._land(key, mine, result)
 
     async def _lead_async(
         self, key: Hashable, mine: _Flight, compute: Callable[[], Awaitable[Any]]
     ) -> Any:
-        token = _led.set((*_led.get(), mine))
+        _led.set((*_led.get(), mine.leader))
         result: tuple[bool, Any] = (False, None)
         try:
             value = await compute()
             result = (True, value)
             return value
         finally:
-            _led.reset(token)
             self._land(key, mine, result)
 
     def _land(self, key: Hashable, mine: _Flight, result: tuple[bool, Any]) -> None:
         if self._flights.get(key) is mine:
             del self._flights[key]
-        mine.future.set_result(result)
+        mine.land(result)
+        # Not by a token: a coroutine that nobody awaits any more is closed in another context.
+        _led.set(tuple(leader for leader in _led.get() if leader is not mine.leader))
 
 
-def _begin_to_wait(flight: _Flight) -> bool:
-    """Says that whoever leads here waits for `flight`; False where that would be for ever."""
+def _begin_to_wait(leader: _Leader, *, blocks: bool) -> tuple[_Leader, ...] | None:
+    """Says that whoever leads here waits for `leader`, and, if that `blocks`, whoever needs this
+    thread's event loop. Returns who leads here; None where the wait would be for ever.
+    """
     led = _led.get()
+    thread = threading.get_ident()
     with _waiting:
-        pending, seen = [flight], {id(flight)}
+        pending, seen = [leader], {leader}
         while pending:
-            item = pending.pop()
-            if item in led:
-                return False
-            for other in item.waits_for:
-                if id(other) not in seen:
-                    seen.add(id(other))
-                    pending.append(other)
-        for item in led:
-            item.waits_for.append(flight)
-    return True
+            other = pending.pop()
+            if other in led or (blocks and other.loop_thread == thread):
+                return None
+            waited_for = list(other.waits_for)
+            if other.loop_thread in _blocked:
+                waited_for.append(_blocked[other.loop_thread])
+            pending += [one for one in waited_for if one not in seen]
+            seen.update(waited_for)
+        for other in led:
+            other.waits_for.append(leader)
+        if blocks:
+            _blocked[thread] = leader
+    return led
 
 
-def _end_waiting(flight: _Flight) -> None:
+def _end_waiting(leader: _Leader, led: tuple[_Leader, ...], *, blocks: bool) -> None:
     with _waiting:
-        for item in _led.get():
-            item.waits_for.remove(flight)
+        for other in led:
+            other.waits_for.remove(leader)
+        if blocks:
+            del _blocked[threading.get_ident()]
 
 
 def _forget_others_flights() -> None:
     global _waiting
     _waiting = threading.Lock()
+    _blocked.clear()
     led = _led.get()
     for flights in list(SingleFlight._all):
-        flights._flights = {key: f for key, f in flights._flights.items() if f in led}
+        flights._flights = {k: f for k, f in flights._flights.items() if f.leader in led}
 
 
 os.register_at_fork(after_in_child=_forget_others_flights)

@@ -9,6 +9,8 @@ for _power, _letter in enumerate("kmgtp", start=1):
     _UNITS[f"{_letter}ib"] = 1024**_power
     _UNITS[f"{_letter}b"] = 1000**_power
 
+_TOO_MANY = 1 << 63
+
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
 _TAKEN = 'an int in bytes or a string such as "64MiB", "1.5GiB" or "200KB"'
 
@@ -16,7 +18,8 @@ _TAKEN = 'an int in bytes or a string such as "64MiB", "1.5GiB" or "200KB"'
 def parse_bytes(value: int | str, name: str) -> int:
     """The bytes that `value` means; `name` is the argument it was given for.
 
-    Raises TypeError for anything but an int or a string, ValueError for a size that is none.
+    Raises TypeError for anything but an int or a string, ValueError for a size that is none: 8 EiB
+    and more are no sizes either, as no machine can address them.
 
     >>> parse_bytes("64MiB", "size")
     67108864
@@ -26,14 +29,18 @@ def parse_bytes(value: int | str, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise TypeError(f"{name} must be {_TAKEN}, not {value!r}")
     if isinstance(value, int):
-        if value < 0:
-            raise ValueError(f"{name} must not be negative, but is {value}")
-        return value
-    match = _SIZE.fullmatch(value)
-    factor = _UNITS.get(match[2].lower()) if match else None
-    if match is None or factor is None:
-        raise ValueError(f"{name} must be {_TAKEN}, not {value!r}")
-    return int(float(match[1]) * factor) if "." in match[1] else int(match[1]) * factor
+        size = value
+    else:
+        match = _SIZE.fullmatch(value)
+        factor = _UNITS.get(match[2].lower()) if match else None
+        if match is None or factor is None:
+            raise ValueError(f"{name} must be {_TAKEN}, not {value!r}")
+        size = int(float(match[1]) * factor) if "." in match[1] else int(match[1]) * factor
+    if size < 0:
+        raise ValueError(f"{name} must not be negative, but is {value}")
+    if size >= _TOO_MANY:
+        raise ValueError(f"{name} must be less than 8 EiB, but is {value}")
+    return size
 
 
 def format_bytes(count: float) -> str:

@@ -79,6 +79,7 @@ def test_the_material_is_the_same_every_time() -> None:
     keys = choose(MIB, np.random.default_rng(1))
     assert keys == choose(MIB, np.random.default_rng(1))
     assert {what for what, _ in keys} == {"syntax tree", "tokens", "shingles"}
+    assert [what for what, _ in keys[: len(keys) // 3]] == ["shingles"] * (len(keys) // 3)
     path = Path(os.__file__)
     for what in ("syntax tree", "tokens", "shingles"):
         value = make((what, str(path)))

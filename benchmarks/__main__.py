@@ -1,0 +1,25 @@
+"""All benchmarks, one after the other: `python -m benchmarks [--quick] [--results DIRECTORY]`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+NAMES = ("release", "decorated_hit", "bookkeeping", "cache_under_pressure")
+SKIPPED = 77
+
+
+def main() -> int:
+    failed = []
+    for name in NAMES:
+        print(f"\n== {name}", flush=True)
+        status = subprocess.call([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]])
+        if status not in (0, SKIPPED):
+            failed.append(name)
+    if failed:
+        print("\nfailed or missed a target:", ", ".join(failed))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,383 @@
+"""Deep calls measured: what a shallow one costs, and what giving a deep one's stack back costs.
+
+Three claims, each beside its peers:
+
+overhead
+    ``deep_call(f)`` over ``f()`` for a trivial ``f``, on a pooled stack: at most 0.5 us. Peers: a
+    fresh ``threading.Thread`` with a big ``threading.stack_size`` (what people do today), and a
+    pooled worker thread with one. Floor: ``f()`` itself.
+release
+    After a call that used 16 and 256 MiB of stack: the bytes given back (at least 99 % of the
+    high-water mark), the time to free them, and the time to use as much again, for each policy.
+    Peer: MADV_DONTNEED, which is the policy "now". Floor: "keep", which gives nothing back. The
+    default's re-use must be at least 6 times cheaper than DONTNEED's where the kernel took nothing
+    meanwhile.
+    The use is a C function that touches every page of its frames, so the times are the memory's.
+flat
+    1000 deep calls on 8 threads: resident memory, what is offered to the kernel left out.
+
+Every round measures all variants in turn, so that what else the machine does meets all of them;
+figures are medians over rounds, and ratios are medians of each round's ratio. Residency is read
+from smaps and mincore in every round: a policy that did nothing would fail here, not look fast.
+
+    python benchmarks/deep_stacks.py [--rounds 15] [--no-plot]
+
+writes results/deep_stacks.json and results/deep_stacks.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import functools
+import json
+import operator
+import platform
+import queue
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import vrange
+
+RESULTS = Path(__file__).resolve().parent / "results"
+MIB = 1 << 20
+POLICIES = ("volatile", "now", "keep")
+
+TOUCHER = """
+/* Goes down `pages` frames of a page and a bit, touching all of them, and comes back. */
+long touch(long pages) {
+    volatile char frame[4096];
+    frame[0] = frame[4095] = (char)pages;
+    return pages <= 1 ? frame[0] : touch(pages - 1) + frame[0];
+}
+/* Nanoseconds that took. */
+#include <time.h>
+long timed_touch(long pages) {
+    struct timespec a, b;
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    touch(pages);
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    return (b.tv_sec - a.tv_sec) * 1000000000L + b.tv_nsec - a.tv_nsec;
+}
+"""
+
+
+def build_toucher(folder: str) -> Callable[[int], int]:
+    source, built = Path(folder, "touch.c"), Path(folder, "touch.so")
+    source.write_text(TOUCHER)
+    options = ["-O1", "-fno-optimize-sibling-calls", "-shared", "-fPIC"]
+    subprocess.run(["cc", *options, "-o", str(built), str(source)], check=True)
+    timed_touch = ctypes.PyDLL(str(built)).timed_touch
+    timed_touch.argtypes, timed_touch.restype = [ctypes.c_long], ctypes.c_long
+    return timed_touch
+
+
+def smaps() -> dict[str, int]:
+    sizes = {}
+    with open("/proc/self/smaps_rollup") as lines:
+        for line in lines:
+            name, *rest = line.split()
+            if rest and rest[-1] == "kB":
+                sizes[name.rstrip(":")] = int(rest[0]) * 1024
+    return sizes
+
+
+def nanoseconds_each(call: Callable[[], Any], count: int) -> float:
+    begun = time.perf_counter_ns()
+    for _ in range(count):
+        call()
+    return (time.perf_counter_ns() - begun) / count
+
+
+# ---- overhead ------------------------------------------------------------------------------------
+
+
+def pooled_worker() -> tuple[Callable[[Callable[[], Any]], Any], Callable[[], None]]:
+    jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def work() -> None:
+        while (job := jobs.get()) is not None:
+            results.put(job())
+
+    old = threading.stack_size(64 * MIB)
+    thread = threading.Thread(target=work)
+    thread.start()
+    threading.stack_size(old)
+
+    def call(f: Callable[[], Any]) -> Any:
+        jobs.put(f)
+        return results.get()
+
+    return call, lambda: (jobs.put(None), thread.join())[0]
+
+
+def fresh_thread(f: Callable[[], Any]) -> None:
+    thread = threading.Thread(target=f)
+    thread.start()
+    thread.join()
+
+
+def measure_overhead(rounds: int) -> dict[str, Any]:
+    def f() -> None:
+        return None
+
+    through_worker, stop = pooled_worker()
+    deep_call = vrange.deep_call
+    decorated = vrange.deep_recursion(f)
+    variants: dict[str, tuple[Callable[[], Any], int]] = {
+        "f()": (lambda: f(), 50_000),
+        "deep_call(f)": (lambda: deep_call(f), 50_000),
+        "deep_call(f, stack=...)": (lambda: deep_call(f, stack="64MiB"), 20_000),
+        "@deep_recursion f()": (lambda: decorated(), 50_000),
+        "pooled worker thread": (lambda: through_worker(f), 500),
+        "fresh thread, 64 MiB": (lambda: fresh_thread(f), 200),
+    }
+    old = threading.stack_size(64 * MIB)
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, (call, count) in variants.items():
+            times[name].append(nanoseconds_each(call, count))
+    threading.stack_size(old)
+    stop()
+    over = {
+        name: statistics.median(t - base for t, base in zip(times[name], times["f()"], strict=True))
+        for name in variants
+    }
+    return {"ns": {name: statistics.median(t) for name, t in times.items()}, "over_f_ns": over}
+
+
+# ---- release -------------------------------------------------------------------------------------
+
+
+class Released:
+    """What the rounds of one policy and depth gave."""
+
+    def __init__(self, timed_touch: Callable[[int], int], policy: str, megabytes: int) -> None:
+        self.timed_touch, self.policy, self.pages = timed_touch, policy, megabytes * MIB // 4096
+        # a size of its own, and so a stack of its own
+        size = (1 << 30) + (POLICIES.index(policy) + 1) * 65536 + megabytes * MIB
+        self.stack = vrange.DeepStack(size, release=policy)  # type: ignore[arg-type]
+        self.free_ns: list[float] = []
+        self.again_ns: list[float] = []
+        self.returned: list[float] = []
+
+    def use(self) -> vrange.StackUse:
+        uses = vrange.stack_info().stacks
+        (use,) = [use for use in uses if use.reserved_bytes == self.stack.bytes]
+        return use
+
+    def round(self) -> None:
+        # the call before left the stack as the policy does: this use is the re-use
+        before = vrange.stack_info().returned_bytes
+        lazy = smaps()["LazyFree"]
+        begun = time.perf_counter_ns()
+        touched = self.stack.call(self.timed_touch, self.pages)
+        everything = time.perf_counter_ns() - begun
+        mark = self.use().high_water_bytes
+        assert mark >= self.pages * 4096
+        self.again_ns.append(touched)
+        self.free_ns.append(everything - touched)
+        self.returned.append((vrange.stack_info().returned_bytes - before) / (mark - 65536))
+        resident = self.use().resident_bytes
+        if self.policy == "now":
+            assert resident <= 65536, resident
+        else:
+            assert resident >= 0.99 * self.pages * 4096, resident
+        if self.policy == "volatile":
+            assert smaps()["LazyFree"] >= max(lazy, 0.99 * (mark - 2 * 65536)) - MIB
+
+    def summary(self, megabytes: int) -> dict[str, Any]:
+        return {
+            "policy": self.policy,
+            "megabytes": megabytes,
+            "returned_share": min(self.returned),
+            "free_us_per_mib": statistics.median(self.free_ns) / 1e3 / megabytes,
+            "again_us_per_mib": statistics.median(self.again_ns) / 1e3 / megabytes,
+        }
+
+
+def measure_release(timed_touch: Callable[[int], int], rounds: int) -> dict[str, Any]:
+    table, ratios = [], {}
+    for megabytes in (16, 256):
+        variants = {policy: Released(timed_touch, policy, megabytes) for policy in POLICIES}
+        for variant in variants.values():
+            variant.stack.call(timed_touch, variant.pages)  # the first use of a stack is no re-use
+        for _ in range(rounds):
+            for variant in variants.values():
+                variant.round()
+        table += [variant.summary(megabytes) for variant in variants.values()]
+        by_round = zip(variants["now"].again_ns, variants["volatile"].again_ns, strict=True)
+        ratios[megabytes] = statistics.median(now / lazy for now, lazy in by_round)
+        for policy in ("volatile", "now"):
+            assert min(variants[policy].returned) >= 0.99, (policy, min(variants[policy].returned))
+        vrange.DeepStack(variants["volatile"].stack.bytes, release="now").call(len, [])
+    return {"table": table, "dontneed_over_volatile": ratios}
+
+
+# ---- flat ----------------------------------------------------------------------------------------
+
+
+def nested(depth: int) -> list[Any]:
+    inner: list[Any] = []
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
+def measure_flat() -> dict[str, Any]:
+    a, b = nested(50_000), nested(50_000)
+    samples: list[dict[str, float]] = []
+
+    def work() -> None:
+        for _ in range(25):
+            vrange.deep_call(operator.eq, a, b, stack="64MiB")
+
+    for done in range(0, 1001, 200):
+        sizes = smaps()
+        samples.append(
+            {"calls": done, "rss_mib": sizes["Rss"] / MIB, "lazyfree_mib": sizes["LazyFree"] / MIB}
+        )
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return {"samples": samples}
+
+
+# ---- before, during, after -----------------------------------------------------------------------
+
+
+def measure_picture() -> list[dict[str, float]]:
+    """Resident memory around one deep call: a memoised recursion 200,000 deep, policy "now"."""
+    begun = time.perf_counter()
+    samples: list[dict[str, float]] = []
+
+    def sample(phase: str) -> None:
+        sizes, uses = smaps(), vrange.stack_info().stacks
+        own = sum(use.resident_bytes for use in uses if use.reserved_bytes == 2 << 30)
+        samples.append(
+            {
+                "phase": phase,  # type: ignore[dict-item]
+                "ms": (time.perf_counter() - begun) * 1e3,
+                "stack_mib": own / MIB,
+                "rss_mib": (sizes["Rss"] - sizes["LazyFree"]) / MIB,
+            }
+        )
+
+    @functools.cache
+    def steps(n: int) -> int:
+        if n % 20_000 == 0:
+            sample("during")
+        return 0 if n == 0 else 1 + steps(n - 1)
+
+    sample("before")
+    vrange.DeepStack("2GiB", release="now").call(steps, 200_000)
+    sample("after")
+    steps.cache_clear()
+    sample("after")
+    return samples
+
+
+# ---- told ----------------------------------------------------------------------------------------
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.4))
+    over = {n: max(ns, 1.0) for n, ns in results["overhead"]["over_f_ns"].items() if n != "f()"}
+    left.barh(list(over), list(over.values()), color="#4477aa")
+    left.set_xscale("log")
+    left.axvline(500, color="#cc3311", linestyle="--", label="0.5 µs")
+    left.set_xlabel("ns over f(), logarithmic")
+    left.set_title("A shallow call")
+    left.legend()
+
+    table = results["release"]["table"]
+    width = 0.38
+    for offset, (field, label, colour) in enumerate(
+        (
+            ("free_us_per_mib", "time to free", "#4477aa"),
+            ("again_us_per_mib", "to use again", "#ee7733"),
+        )
+    ):
+        places = [i + (offset - 0.5) * width for i in range(len(table))]
+        middle.bar(places, [row[field] for row in table], width, label=label, color=colour)
+    middle.set_xticks(range(len(table)))
+    middle.set_xticklabels([f"{row['policy']}\n{row['megabytes']} MiB" for row in table])
+    middle.set_ylabel("µs a MiB")
+    middle.set_title("Giving a stack back, and using it again")
+    middle.legend()
+
+    picture = results["picture"]
+    right.plot(
+        [p["ms"] for p in picture], [p["stack_mib"] for p in picture], "o-", label="deep stack"
+    )
+    right.plot([p["ms"] for p in picture], [p["rss_mib"] for p in picture], "s-", label="process")
+    right.set_xlabel("ms")
+    right.set_ylabel("resident MiB")
+    right.set_title("Before, during and after 200,000 levels (now)")
+    right.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def told(results: dict[str, Any]) -> str:
+    lines = ["over f(), ns:"]
+    lines += [f"  {n:26} {ns:12,.0f}" for n, ns in results["overhead"]["over_f_ns"].items()]
+    lines.append("release     used     returned   free µs/MiB   again µs/MiB")
+    lines += [
+        f"  {row['policy']:9} {row['megabytes']:4} MiB  {row['returned_share']:8.2%}"
+        f" {row['free_us_per_mib']:12.1f} {row['again_us_per_mib']:12.1f}"
+        for row in results["release"]["table"]
+    ]
+    ratios = results["release"]["dontneed_over_volatile"]
+    lines += [
+        f"  re-use after DONTNEED over volatile, {mb} MiB: {r:.1f}" for mb, r in ratios.items()
+    ]
+    lines.append("1000 calls on 8 threads, MiB resident without what is offered:")
+    for s in results["flat"]["samples"]:
+        lines.append(
+            f"  {s['calls']:5} {s['rss_mib'] - s['lazyfree_mib']:8.1f}  all {s['rss_mib']:8.1f}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("--rounds", type=int, default=15)
+    arguments.add_argument("--no-plot", action="store_true")
+    arguments.add_argument("--output", type=Path, default=RESULTS)
+    options = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        timed_touch = build_toucher(folder)
+        results = {
+            "python": platform.python_version(),
+            "kernel": platform.release().split("-")[0],
+            "machine": platform.machine(),
+            "rounds": options.rounds,
+            "overhead": measure_overhead(options.rounds),
+            "picture": measure_picture(),
+            "flat": measure_flat(),
+            "release": measure_release(timed_touch, options.rounds),
+        }
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "deep_stacks.json").write_text(json.dumps(results, indent=1) + "\n")
+    if not options.no_plot:
+        plot(results, options.output / "deep_stacks.png")
+    print(told(results))
+
+
+if __name__ == "__main__":
+    main()

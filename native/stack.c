@@ -1,0 +1,424 @@
+/* The pool of deep stacks: reserved, run on, given back.
+ *
+ * A deep stack is address space with a guard at each end, as large as one likes, because only what a
+ * call touches becomes memory. When the call is over nobody needs that memory any more. What lies
+ * further from the top than 64 KiB is then offered to the kernel (volatile), discarded (now) or left
+ * (keep), and the stack waits in the pool for the next call.
+ *
+ * How far down did the call go? The page tables know, but asking costs a system call, several times
+ * what a shallow call may cost altogether. So the lowest page of what is kept is left empty and read
+ * afterwards: it is still all zeros unless frames were written there. A frame that jumps over a
+ * whole page would be missed, so every 1024th release asks the page tables all the same. Offered pages
+ * look the same there whether they were used again or not; pages taken out of them at doubling
+ * depths tell a second, shallower use from the first, within a factor of two. */
+#define _GNU_SOURCE
+#include "stack.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "fork.h"
+#include "os.h"
+#include "os_thread.h"
+#include "stats.h"
+
+#define STACKS_MOST 4096u
+#define POOLED_MOST 64
+#define GUARD_BYTES (64u * 1024)
+#define UNLOOKED_MOST 1024u
+#define GLANCE_BYTES (1u << 20)
+
+size_t stack_warning_most;
+
+static struct {
+    stack all[STACKS_MOST]; /* never moved: a signal handler looks here */
+    _Atomic uint32_t count; /* every used descriptor is below it */
+    _Atomic int pooled;
+    _Atomic uint64_t taken, returned_bytes, trims;
+} stacks;
+
+static _Thread_local stack *current, *favourite;
+
+stack *stack_current(void) { return current; }
+
+void stack_set_current(stack *now) { current = now; }
+
+static uintptr_t self(void) { return (uintptr_t)pthread_self(); }
+
+static char *kept_low(const stack *s) { return s->top - VRANGE_STACK_KEPT_BYTES; }
+
+/* ---- made and unmade --------------------------------------------------------------------------- */
+
+static size_t page_up(size_t bytes) {
+    const size_t page = os_page_bytes();
+    return (bytes + page - 1) / page * page;
+}
+
+static size_t warning_bytes(size_t bytes) {
+    size_t eighth = page_up(bytes / 8);
+    return eighth < stack_warning_most ? eighth : stack_warning_most;
+}
+
+static stack *empty_descriptor(void) {
+    for (uint32_t i = 0; i < STACKS_MOST; i++) {
+        uintptr_t none = STACK_NONE;
+        if (!atomic_compare_exchange_strong(&stacks.all[i].owner, &none, STACK_CHANGING)) continue;
+        uint32_t count = atomic_load(&stacks.count);
+        while (count <= i && !atomic_compare_exchange_weak(&stacks.count, &count, i + 1)) {
+        }
+        return &stacks.all[i];
+    }
+    return NULL;
+}
+
+static int map(stack *s, size_t bytes) {
+    if (bytes > SIZE_MAX / 4) return -ENOMEM;
+    s->mapped = bytes + 2 * GUARD_BYTES;
+    s->mapping = os_reserve(s->mapped);
+    if (!s->mapping) return -ENOMEM;
+    s->low = s->mapping + GUARD_BYTES;
+    s->top = s->low + bytes;
+    s->warning_top = s->low + warning_bytes(bytes);
+    int result = os_commit(s->warning_top, (size_t)(s->top - s->warning_top));
+    if (result < 0) {
+        os_unreserve(s->mapping, s->mapped);
+        return -ENOMEM; /* EACCES and others can't happen to memory of our own */
+    }
+    s->bytes = bytes;
+    s->offered_low = kept_low(s);
+    s->offered_lately = false;
+    s->unlooked = 0;
+    atomic_store(&s->warned, false);
+    atomic_store(&s->high_water, 0);
+    return 0;
+}
+
+static int make(size_t bytes, stack **out) {
+    gate_enter(); /* a child must not inherit a mapping that no descriptor knows */
+    stack *s = empty_descriptor();
+    int result = s ? map(s, bytes) : -ENOMEM;
+    if (s) atomic_store(&s->owner, result < 0 ? (uintptr_t)STACK_NONE : self());
+    gate_leave();
+    *out = s;
+    return result;
+}
+
+static void unmake(stack *s) {
+    gate_enter();
+    atomic_store(&s->owner, STACK_CHANGING);
+    os_unreserve(s->mapping, s->mapped);
+    atomic_store(&s->owner, STACK_NONE);
+    gate_leave();
+}
+
+static bool claim(stack *s, size_t bytes) {
+    uintptr_t pooled = STACK_POOLED;
+    if (!atomic_compare_exchange_strong(&s->owner, &pooled, self())) return false;
+    if (s->bytes != bytes) {
+        atomic_store(&s->owner, STACK_POOLED);
+        return false;
+    }
+    atomic_fetch_sub(&stacks.pooled, 1);
+    return true;
+}
+
+static stack *pooled_stack(size_t bytes) {
+    if (favourite && claim(favourite, bytes)) return favourite;
+    const uint32_t count = atomic_load(&stacks.count);
+    for (uint32_t i = 0; i < count; i++) {
+        if (claim(&stacks.all[i], bytes)) return &stacks.all[i];
+    }
+    return NULL;
+}
+
+/* Sizes that were asked for once would else fill the pool for good. */
+static void unmake_oldest_pooled(void) {
+    stack *oldest = NULL;
+    const uint32_t count = atomic_load(&stacks.count);
+    for (uint32_t i = 0; i < count; i++) {
+        stack *s = &stacks.all[i];
+        if (atomic_load(&s->owner) != STACK_POOLED) continue;
+        if (!oldest || atomic_load(&s->given) < atomic_load(&oldest->given)) oldest = s;
+    }
+    uintptr_t pooled = STACK_POOLED;
+    if (!oldest || !atomic_compare_exchange_strong(&oldest->owner, &pooled, self())) return;
+    atomic_fetch_sub(&stacks.pooled, 1);
+    unmake(oldest);
+}
+
+/* Address space may be short (RLIMIT_AS), and pooled stacks of other sizes are only a convenience. */
+static bool unmake_pooled(void) {
+    bool any = false;
+    const uint32_t count = atomic_load(&stacks.count);
+    for (uint32_t i = 0; i < count; i++) {
+        stack *s = &stacks.all[i];
+        uintptr_t pooled = STACK_POOLED;
+        if (!atomic_compare_exchange_strong(&s->owner, &pooled, self())) continue;
+        atomic_fetch_sub(&stacks.pooled, 1);
+        unmake(s);
+        any = true;
+    }
+    return any;
+}
+
+/* ---- taken ------------------------------------------------------------------------------------- */
+
+static int take_new(size_t bytes, stack **out) {
+    const uint64_t begun = os_now_ns();
+    int result = make(bytes, out);
+    if (result == -ENOMEM && unmake_pooled()) result = make(bytes, out);
+    if (result == 0)
+        vrange_latency_record(VRANGE_KIND_STACK, VRANGE_REALLOCATE_PURGED, os_now_ns() - begun);
+    return result;
+}
+
+/* Whether what the last deep call left is still there; asked once, as the answer costs a system call. */
+static void record_reallocation(stack *s) {
+    s->offered_lately = false;
+    const uint64_t begun = os_now_ns();
+    char *below_tripwire = kept_low(s) - 2 * os_page_bytes();
+    bool resident = below_tripwire > s->low && os_is_resident(below_tripwire);
+    vrange_latency_record(VRANGE_KIND_STACK,
+                          resident ? VRANGE_REALLOCATE_RESIDENT : VRANGE_REALLOCATE_PURGED,
+                          os_now_ns() - begun);
+}
+
+int stack_take(size_t bytes, stack **out) {
+    bytes = page_up(bytes);
+    stack *s = pooled_stack(bytes);
+    if (!s) {
+        int result = take_new(bytes, &s);
+        if (result < 0) return result;
+        atomic_store(&s->thread_id, os_thread_id());
+    } else {
+        if (s != favourite) atomic_store(&s->thread_id, os_thread_id());
+        if (s->offered_lately) record_reallocation(s);
+    }
+    favourite = s;
+    s->outer = NULL;
+    s->counter = s->levels = NULL;
+    s->crowded = false;
+    s->greenlets = NULL;
+    s->reusable = true;
+    tally(&stacks.taken, 1);
+    *out = s;
+    return 0;
+}
+
+/* ---- how far down ------------------------------------------------------------------------------ */
+
+static bool is_zero(const char *page, size_t bytes) {
+    const uint64_t *words = (const uint64_t *)(const void *)page;
+    uint64_t any = 0;
+    for (size_t i = 0; i < bytes / sizeof *words; i += 8)
+        any |= words[i] | words[i + 1] | words[i + 2] | words[i + 3] | words[i + 4] | words[i + 5] |
+               words[i + 6] | words[i + 7];
+    return any == 0;
+}
+
+/* Tripwire i is the page that ends at this depth below the top. */
+static size_t tripwire_depth(unsigned i) { return (size_t)VRANGE_STACK_KEPT_BYTES << i; }
+
+static size_t used_since_offer(stack *s) {
+    const size_t page = os_page_bytes();
+    const size_t offered = (size_t)(s->top - s->offered_low);
+    char *beyond = s->offered_low > s->low ? os_lowest_resident(s->low, s->offered_low) : s->offered_low;
+    if (beyond < s->offered_low) return (size_t)(s->top - beyond);
+    size_t used = 0;
+    for (unsigned i = 0; tripwire_depth(i) + page <= offered; i++) {
+        if (!os_is_resident(s->top - tripwire_depth(i) - page)) continue;
+        size_t next = tripwire_depth(i + 1);
+        used = next < offered ? next : offered;
+    }
+    return used;
+}
+
+/* What jumped over a page went on near to it. Before Linux 6.7 looking at all of a stack takes long. */
+static bool anything_just_below(const stack *s) {
+    char *const kept = kept_low(s);
+    char *from = (size_t)(kept - s->low) > GLANCE_BYTES ? kept - GLANCE_BYTES : s->low;
+    return os_lowest_resident(from, kept) < kept;
+}
+
+size_t stack_used(stack *s) {
+    const size_t page = os_page_bytes();
+    char *const kept = kept_low(s);
+    bool went_down = !is_zero(kept, page) || atomic_load(&s->warned);
+    if (!went_down) {
+        if (++s->unlooked < UNLOOKED_MOST) return 0;
+        s->unlooked = 0;
+        if (s->offered_low == kept && !anything_just_below(s)) return 0;
+    }
+    size_t used;
+    if (s->offered_low < kept) {
+        used = used_since_offer(s);
+    } else {
+        char *lowest = os_lowest_resident(s->low, kept);
+        used = lowest < kept ? (size_t)(s->top - lowest) : 0;
+    }
+    if (went_down && used == 0) os_discard(kept, page); /* zeros again, for the next look */
+    if (used > atomic_load(&s->high_water)) {
+        atomic_store(&s->high_water, used);
+        stats_stack_used(used, (uint64_t)(s->top - s->low));
+    }
+    return used;
+}
+
+/* ---- given back -------------------------------------------------------------------------------- */
+
+void stack_count_returned(size_t bytes, bool trim) {
+    tally(&stacks.returned_bytes, bytes);
+    stats_stack_returned(bytes);
+    if (!trim) return;
+    tally(&stacks.trims, 1);
+    stats_trimmed();
+}
+
+static void close_warning(stack *s) {
+    if (!atomic_load(&s->warned)) return;
+    os_discard(s->low, (size_t)(s->warning_top - s->low));
+    os_protect(s->low, (size_t)(s->warning_top - s->low));
+    atomic_store(&s->warned, false);
+}
+
+static void offer(stack *s, char *from) {
+    const size_t page = os_page_bytes();
+    char *const kept = kept_low(s);
+    if (from < s->warning_top) from = s->warning_top; /* close_warning has discarded the rest */
+    if (os_lazyfree(from, (size_t)(kept - from)) < 0) {
+        os_discard(from, (size_t)(kept - from)); /* no MADV_FREE here */
+        return;
+    }
+    for (unsigned i = 0; tripwire_depth(i) + page <= (size_t)(s->top - from); i++)
+        os_discard(s->top - tripwire_depth(i) - page, page);
+    if (from < s->offered_low) s->offered_low = from;
+    s->offered_lately = true;
+}
+
+static void give_back(stack *s, size_t used, int release) {
+    const uint64_t begun = os_now_ns();
+    char *const kept = kept_low(s);
+    close_warning(s);
+    os_discard(kept, os_page_bytes());
+    if (release == VRANGE_RELEASE_KEEP) return;
+    if (release == VRANGE_RELEASE_VOLATILE) {
+        offer(s, s->top - used);
+    } else {
+        char *from = s->top - used < s->offered_low ? s->top - used : s->offered_low;
+        os_discard(from, (size_t)(kept - from));
+        s->offered_low = kept;
+    }
+    stack_count_returned(used - VRANGE_STACK_KEPT_BYTES, false);
+    const uint64_t took = os_now_ns() - begun;
+    /* Both at once: when the call returns, the kernel could already take it. */
+    vrange_latency_record(VRANGE_KIND_STACK, VRANGE_FREE_RELEASED, took);
+    vrange_latency_record(VRANGE_KIND_STACK, VRANGE_FREE_OFFERED, took);
+}
+
+void stack_give(stack *s, size_t used, int release) {
+    if (used > VRANGE_STACK_KEPT_BYTES) give_back(s, used, release);
+    if (atomic_load(&stacks.pooled) >= POOLED_MOST) unmake_oldest_pooled();
+    atomic_store_explicit(&s->given, atomic_load_explicit(&stacks.taken, memory_order_relaxed),
+                          memory_order_relaxed);
+    atomic_fetch_add(&stacks.pooled, 1);
+    atomic_store(&s->owner, STACK_POOLED);
+}
+
+void stack_retire(stack *s) {
+    if (favourite == s) favourite = NULL;
+    atomic_store(&s->thread_id, 0);
+    /* Stays owned by a thread id that no thread has, so that nobody takes it, a child neither. */
+    atomic_store(&s->owner, UINTPTR_MAX);
+}
+
+void stack_abandon_all(stack *innermost) {
+    for (stack *s = innermost; s;) {
+        stack *outer = s->outer;
+        char *lowest = os_lowest_resident(s->low, kept_low(s));
+        stack_give(s, (size_t)(s->top - lowest), VRANGE_RELEASE_NOW);
+        s = outer;
+    }
+    current = NULL;
+}
+
+void stacks_after_fork(void) {
+    const uint32_t count = atomic_load(&stacks.count);
+    int pooled = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        stack *s = &stacks.all[i];
+        uintptr_t owner = atomic_load(&s->owner);
+        if (owner == STACK_POOLED) pooled++;
+        if (owner == self()) atomic_store(&s->thread_id, os_thread_id());
+        if (owner <= STACK_CHANGING || owner == self() || owner == UINTPTR_MAX) continue;
+        /* Its thread stayed in the parent. */
+        close_warning(s);
+        os_discard(s->warning_top, (size_t)(s->top - s->warning_top));
+        s->offered_low = kept_low(s);
+        s->offered_lately = false;
+        atomic_store(&s->owner, STACK_POOLED);
+        pooled++;
+    }
+    atomic_store(&stacks.pooled, pooled);
+}
+
+size_t stack_trim_below(char *low, char *sp, int release) {
+    const size_t page = os_page_bytes();
+    char *end = (char *)((uintptr_t)(sp - VRANGE_STACK_KEPT_BYTES / 2) / page * page);
+    if (end <= low) return 0;
+    size_t resident = os_resident_bytes(low, end);
+    if (resident == 0) return 0;
+    char *from = os_lowest_resident(low, end);
+    int result = release == VRANGE_RELEASE_VOLATILE ? os_lazyfree(from, (size_t)(end - from))
+                                                    : os_discard(from, (size_t)(end - from));
+    return result < 0 ? 0 : resident;
+}
+
+/* ---- looked at --------------------------------------------------------------------------------- */
+
+stack *stack_around(const void *address) {
+    const uint32_t count = atomic_load(&stacks.count);
+    for (uint32_t i = 0; i < count; i++) {
+        stack *s = &stacks.all[i];
+        if (atomic_load(&s->owner) <= STACK_POOLED) continue;
+        if ((const char *)address >= s->mapping && (const char *)address < s->mapping + s->mapped)
+            return s;
+    }
+    return NULL;
+}
+
+size_t vrange_stacks_read(vrange_stack_info *out, size_t capacity) {
+    size_t found = 0;
+    const uint32_t count = atomic_load(&stacks.count);
+    for (uint32_t i = 0; i < count; i++) {
+        stack *s = &stacks.all[i];
+        uintptr_t owner = atomic_load(&s->owner);
+        if (owner == STACK_NONE || owner == STACK_CHANGING) continue;
+        if (found++ >= capacity) continue;
+        /* Unmapped meanwhile, the look at its pages answers nothing: the worst is a stale line. */
+        size_t depth = (size_t)(s->top - os_lowest_resident(s->low, s->top));
+        size_t high = atomic_load(&s->high_water);
+        out[found - 1] = (vrange_stack_info){
+            .number = i,
+            .bytes = s->bytes,
+            .resident_bytes = os_resident_bytes(s->low, s->top),
+            .high_water_bytes = depth > high ? depth : high,
+            .thread_id = owner == STACK_POOLED ? 0 : atomic_load(&s->thread_id)};
+    }
+    return found;
+}
+
+void vrange_stack_totals_read(vrange_stack_totals *out) {
+    memset(out, 0, sizeof *out);
+    const uint32_t count = atomic_load(&stacks.count);
+    for (uint32_t i = 0; i < count; i++) {
+        uintptr_t owner = atomic_load(&stacks.all[i].owner);
+        if (owner == STACK_NONE || owner == STACK_CHANGING) continue;
+        out->stacks++;
+        out->reserved_bytes += stacks.all[i].bytes;
+        if (owner != STACK_POOLED) out->used_stacks++;
+    }
+    out->taken = atomic_load(&stacks.taken);
+    out->returned_bytes = atomic_load(&stacks.returned_bytes);
+    out->trims = atomic_load(&stacks.trims);
+}

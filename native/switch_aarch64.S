@@ -1,0 +1,39 @@
+/* switch_call for aarch64 (AAPCS64): x0 top, x1 function, x2 argument.
+ *
+ * x29 keeps the old stack pointer and is what the unwind information counts from (the CFA). The
+ * hints are BTI and pointer authentication, and do nothing on processors without them. */
+#if defined(__aarch64__) && !defined(VRANGE_SWITCH_UCONTEXT)
+
+    .text
+    .globl switch_call
+    .hidden switch_call
+    .type switch_call, %function
+switch_call:
+    .cfi_startproc
+    hint #25 /* paciasp, a landing pad for BTI as well */
+    .cfi_negate_ra_state
+    stp x29, x30, [sp, #-16]!
+    .cfi_def_cfa_offset 16
+    .cfi_offset x29, -16
+    .cfi_offset x30, -8
+    mov x29, sp
+    .cfi_def_cfa x29, 16
+    mov sp, x0
+    mov x0, x2
+    blr x1
+    mov sp, x29
+    .cfi_def_cfa sp, 16
+    ldp x29, x30, [sp], #16
+    .cfi_restore x29
+    .cfi_restore x30
+    .cfi_def_cfa_offset 0
+    hint #29 /* autiasp */
+    .cfi_negate_ra_state
+    ret
+    .cfi_endproc
+    .size switch_call, .-switch_call
+
+#endif
+
+/* Without this the linker would make every stack of the process executable. */
+    .section .note.GNU-stack, "", %progbits

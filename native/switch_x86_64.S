@@ -1,0 +1,39 @@
+/* switch_call for x86_64 (System V ABI): rdi top, rsi function, rdx argument.
+ *
+ * rbp keeps the old stack pointer and is what the unwind information counts from (the CFA), so an
+ * unwinder steps from the new stack to the old one as from any call to its caller. Calls and returns
+ * stay paired: a shadow stack (CET) sees nothing unusual. */
+#if defined(__x86_64__) && !defined(VRANGE_SWITCH_UCONTEXT)
+
+#ifdef __CET__
+#include <cet.h>
+#else
+#define _CET_ENDBR
+#endif
+
+    .text
+    .globl switch_call
+    .hidden switch_call
+    .type switch_call, @function
+switch_call:
+    .cfi_startproc
+    _CET_ENDBR
+    pushq %rbp
+    .cfi_def_cfa_offset 16
+    .cfi_offset %rbp, -16
+    movq %rsp, %rbp
+    .cfi_def_cfa_register %rbp
+    movq %rdi, %rsp
+    movq %rdx, %rdi
+    callq *%rsi
+    movq %rbp, %rsp
+    popq %rbp
+    .cfi_def_cfa %rsp, 8
+    ret
+    .cfi_endproc
+    .size switch_call, .-switch_call
+
+#endif
+
+/* Without this the linker would make every stack of the process executable. */
+    .section .note.GNU-stack, "", %progbits

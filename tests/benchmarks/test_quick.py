@@ -1,0 +1,46 @@
+"""Each benchmark runs, checks what it measured, and leaves its results."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vrange.cgroup import MemoryCgroup
+
+pytest.importorskip("cachetools", reason="the benchmarks' peers are not installed")
+pytest.importorskip("matplotlib", reason="the benchmarks' plots need matplotlib")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(name: str, results: Path) -> dict:
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--results", str(results)]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return json.loads((results / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["release", "decorated_hit", "bookkeeping"])
+def test_runs_and_meets_what_holds_at_any_size(name, tmp_path):
+    assert all(target["met"] for target in run(name, tmp_path)["targets"])
+
+
+@pytest.mark.memory_cgroup
+def test_pressure_kills_the_dict_and_nobody_else(tmp_path):
+    if refusal := MemoryCgroup.unavailable():
+        pytest.skip(f"no memory cgroup can be made: {refusal}")
+    found = run("cache_under_pressure", tmp_path)
+    assert all(target["met"] for target in found["targets"])
+    assert not found["peers"]["dict"][0]["survived"]
+    assert (tmp_path / "cache_under_pressure.png").stat().st_size > 10_000
+
+
+def test_a_kill_is_told_from_a_fault():
+    from benchmarks import contender
+
+    with pytest.raises(RuntimeError, match="KeyError"):
+        contender.run("benchmarks.pressure_workload", {})

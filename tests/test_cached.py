@@ -1,0 +1,481 @@
+"""@cached beside functools.cache: the same calls, the same answers."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+import gc
+import inspect
+import pickle
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import vrange
+from vrange import cached
+
+Decorator = Callable[..., Any]
+both = pytest.mark.parametrize("decorate", [cached, functools.cache], ids=["vrange", "functools"])
+both_typed = pytest.mark.parametrize(
+    "decorate",
+    [cached(typed=True), functools.lru_cache(maxsize=None, typed=True)],
+    ids=["vrange", "functools"],
+)
+
+
+@cached
+def at_module_level(n: int, *, step: int = 1) -> list[int]:
+    """Counts up."""
+    return list(range(0, n, step))
+
+
+@cached
+async def coroutine_at_module_level(n: int) -> int:
+    return n
+
+
+def counting(decorate: Decorator) -> tuple[Any, list[tuple[Any, ...]]]:
+    calls: list[tuple[Any, ...]] = []
+
+    @decorate
+    def function(*args: Any, **kwargs: Any) -> str:
+        calls.append((args, kwargs))
+        return repr((args, kwargs))
+
+    return function, calls
+
+
+arguments = st.sampled_from(
+    [0, 1, True, False, 1.0, -0.0, 0.0, "a", "b", "", b"a", None, (), (1,), ("a",), (1, 2), 2]
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(arguments, max_size=3),
+            st.dictionaries(st.sampled_from("abc"), arguments, max_size=2),
+        ),
+        max_size=12,
+    ),
+    st.booleans(),
+)
+def test_the_same_calls_are_the_same_as_for_functools(
+    calls: list[tuple[list[Any], dict[str, Any]]], typed: bool
+) -> None:
+    ours, our_calls = counting(cached(typed=typed))
+    theirs, their_calls = counting(functools.lru_cache(maxsize=None, typed=typed))
+    for args, kwargs in calls:
+        assert ours(*args, **kwargs) == theirs(*args, **kwargs)
+        assert len(our_calls) == len(their_calls), (args, kwargs)
+    assert ours.cache_info().hits == theirs.cache_info().hits
+    assert ours.cache_info().misses == theirs.cache_info().misses
+    ours.cache.close()
+
+
+@both
+def test_order_of_keywords_and_positions_matter(decorate: Decorator) -> None:
+    function, calls = counting(decorate)
+    function(1, 2)
+    function(1, b=2)
+    function(a=1, b=2)
+    function(b=2, a=1)
+    function((1, 2))
+    function("a", 1)
+    function(a=1)
+    assert len(calls) == 7
+    function(1, 2)
+    function(b=2, a=1)
+    assert len(calls) == 7
+
+
+@both_typed
+def test_typed(decorate: Decorator) -> None:
+    function, calls = counting(decorate)
+    for one in (1, 1.0, True):
+        function(one)
+        function(x=one)
+        function((one,))
+    assert len(calls) == 7, "what is inside of a tuple is not looked at"
+
+
+@both
+def test_unhashable_arguments(decorate: Decorator) -> None:
+    function, calls = counting(decorate)
+    for bad in ([], {}, {1}, ([],)):
+        with pytest.raises(TypeError, match="unhashable"):
+            function(bad)
+        with pytest.raises(TypeError, match="unhashable"):
+            function(x=bad)
+    assert not calls
+
+
+@both
+def test_exceptions_are_not_cached(decorate: Decorator) -> None:
+    calls = []
+
+    @decorate
+    def fail(n: int) -> int:
+        calls.append(n)
+        if len(calls) < 3:
+            raise ZeroDivisionError(len(calls))
+        return n
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            fail(1)
+    assert fail(1) == fail(1) == 1
+    assert len(calls) == 3
+
+
+@both
+def test_recursion(decorate: Decorator) -> None:
+    @decorate
+    def fibonacci(n: int) -> int:
+        return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+    assert fibonacci(80) == 23416728348467685
+    assert (fibonacci.cache_info().misses, fibonacci.cache_info().hits) == (81, 78)
+
+
+@both
+def test_methods(decorate: Decorator) -> None:
+    class Thing:
+        def __init__(self, name: str) -> None:
+            self.name = name
+            self.calls = 0
+
+        @decorate
+        def method(self, n: int) -> str:
+            self.calls += 1
+            return f"{self.name}{n}"
+
+        @classmethod
+        @decorate
+        def of_class(cls, n: int) -> str:
+            return f"{cls.__name__}{n}"
+
+        @staticmethod
+        @decorate
+        def static(n: int) -> int:
+            return -n
+
+        @property
+        @decorate
+        def size(self) -> int:
+            self.calls += 1
+            return 7
+
+    class Heir(Thing):
+        pass
+
+    one, two = Thing("one"), Thing("two")
+    assert (one.method(1), one.method(1), two.method(1)) == ("one1", "one1", "two1")
+    assert (one.calls, two.calls) == (1, 1)
+    assert Thing.method(one, 1) == "one1"
+    assert one.calls == 1
+    assert (Thing.of_class(1), Heir.of_class(1), one.of_class(1)) == ("Thing1", "Heir1", "Thing1")
+    assert (Thing.static(3), one.static(3)) == (-3, -3)
+    assert one.size == one.size == 7
+    assert one.calls == 2
+    assert Thing.method.cache_info().misses == 2
+    bound = one.method
+    assert bound.__self__ is one
+    assert bound.__func__ is Thing.__dict__["method"]
+    assert bound.__name__ == "method"
+    Thing.method.cache_clear()
+    assert one.method(1) == "one1"
+    assert one.calls == 3
+
+
+@both
+def test_the_arguments_are_kept_alive_by_the_cache_and_no_longer(decorate: Decorator) -> None:
+    class Key:
+        pass
+
+    function = decorate(lambda _: 1)
+    key = Key()
+    alive = weakref.ref(key)
+    function(key)
+    del key
+    gc.collect()
+    assert alive() is not None
+    function.cache_clear()
+    gc.collect()
+    assert alive() is None
+
+
+@both
+def test_a_function_nobody_has_any_more_is_collected(decorate: Decorator) -> None:
+    function, _ = counting(decorate)
+    function(1)
+    alive = weakref.ref(function)
+    before = len(vrange.stats().accounts)
+    del function
+    gc.collect()
+    assert alive() is None
+    if decorate is cached:
+        assert len(vrange.stats().accounts) == before - 1
+
+
+@both
+def test_it_looks_like_the_function(decorate: Decorator) -> None:
+    def plain(a: int, b: str = "x", *, c: float = 1.0) -> str:
+        """Says what it does."""
+        return ""
+
+    plain.mark = "kept"  # type: ignore[attr-defined]
+    function = decorate(plain)
+    assert function.__wrapped__ is plain
+    assert (function.__name__, function.__doc__) == ("plain", "Says what it does.")
+    assert (function.__module__, function.__qualname__) == (plain.__module__, plain.__qualname__)
+    assert function.mark == "kept"
+    assert inspect.signature(function) == inspect.signature(plain)
+    assert inspect.unwrap(function) is plain
+    assert inspect.getsource(function) == inspect.getsource(plain)
+    assert callable(function)
+    assert function.__annotations__ == plain.__annotations__
+
+
+def test_copies_and_pickles_are_the_function_itself() -> None:
+    for function in (at_module_level, coroutine_at_module_level):
+        assert copy.copy(function) is function
+        assert copy.deepcopy(function) is function
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            assert pickle.loads(pickle.dumps(function, protocol)) is function
+    assert copy.deepcopy({"f": at_module_level})["f"] is at_module_level
+
+
+def test_parameters_and_what_it_says_of_itself() -> None:
+    def key(n: int) -> int:
+        return n % 2
+
+    @cached(name="odd", key=key, typed=True, ttl=5, max_bytes="1MiB", hot_bytes=0)
+    def function(n: int) -> int:
+        return n
+
+    parameters = {
+        "name": "odd",
+        "key": key,
+        "typed": True,
+        "ttl": 5,
+        "max_bytes": "1MiB",
+        "hot_bytes": 0,
+    }
+    assert function.cache_parameters() == parameters
+    function.cache_parameters()["name"] = "changed"
+    assert function.cache_parameters() == parameters
+    assert function.cache.name == function.cache_info().name == "odd"
+    assert (function(1), function(3), function(4)) == (1, 1, 4)
+    assert "<cached <function" in repr(function)
+    assert "'odd'" in repr(function)
+    assert at_module_level.cache.name == f"{__name__}.at_module_level"
+
+
+def test_long_names_keep_their_end() -> None:
+    def function() -> None: ...
+
+    function.__qualname__ = "ü" * 50 + "end"
+    name = cached(function).cache.name
+    assert name.endswith("üend")
+    assert len(name.encode()) <= 63
+
+
+@pytest.mark.parametrize("bad", [1, "name", None, [], classmethod(lambda cls: 1)])
+def test_what_is_not_callable(bad: Any) -> None:
+    if bad is not None:
+        with pytest.raises(TypeError, match="cached decorates a callable, not"):
+            cached(bad)
+    with pytest.raises(TypeError, match="cached decorates a callable, not"):
+        cached()(bad)
+
+
+def test_bad_parameters() -> None:
+    with pytest.raises(TypeError, match="key must be callable or None, not 5"):
+        cached(key=5)(len)
+    with pytest.raises(ValueError, match="ttl must"):
+        cached(ttl=-1)(len)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        cached(maxsize=5)
+
+
+def test_a_key_function() -> None:
+    calls = []
+
+    @cached(key=lambda path, **options: path.lower())
+    def load(path: str, **options: int) -> str:
+        calls.append(path)
+        return path
+
+    assert load("A", deep=1) == load("a", deep=2) == "A"
+    assert calls == ["A"]
+
+    @cached(key=lambda n: [n])
+    def bad(n: int) -> int:
+        return n
+
+    with pytest.raises(TypeError, match="unhashable"):
+        bad(1)
+
+    @cached(key=lambda n: 1 // n)
+    def divides(n: int) -> int:
+        return n
+
+    with pytest.raises(ZeroDivisionError):
+        divides(0)
+
+
+def test_arrays_from_a_function_are_shared_and_read_only() -> None:
+    computed = []
+
+    @cached(hot_bytes=0)
+    def table(n: int) -> Any:
+        computed.append(n)
+        return np.full(50_000, n)
+
+    one, two = table(3), table(3)
+    assert np.shares_memory(one, two)
+    assert not one.flags.writeable
+    assert table.cache.discard() == 0
+    del one, two
+    assert table.cache.discard() == 1
+    assert (table(3) == 3).all()
+    assert computed == [3, 3]
+    info = table.cache_info()
+    assert (info.hits, info.misses, info.purged, info.regenerated) == (1, 1, 1, 2)
+    table.cache_clear()
+    info = table.cache_info()
+    assert (info.hits, info.misses, info.purged, info.entries) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("hot_bytes", [0, "auto"])
+def test_expiry(hot_bytes: int | str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("vrange.entries.time.monotonic", lambda: now)
+    calls = []
+
+    @cached(ttl=10, hot_bytes=hot_bytes)
+    def function(n: int) -> int:
+        calls.append(n)
+        return n
+
+    for later in (0, 5, 9.9):
+        now = 1000 + later
+        assert function(1) == 1
+    assert calls == [1]
+    now = 1010.1
+    assert function(1) == 1
+    assert calls == [1, 1]
+    assert function.cache_info().misses == 2
+
+
+def test_results_of_any_kind_and_what_can_not_be_cached() -> None:
+    @cached
+    def same(make: Callable[[], Any]) -> Any:
+        return make()
+
+    def nothing() -> None:
+        return None
+
+    assert same(nothing) is None
+    assert same(nothing) is None
+    assert same.cache_info().hits == 1
+    assert same(dict) == {}
+    with pytest.raises(TypeError, match="can't be pickled"):
+        same(lambda: (n for n in ()))
+
+
+def test_coroutine_functions() -> None:
+    calls = []
+
+    @cached(name="async")
+    async def load(n: int, *, by: int = 1) -> list[int]:
+        """Loads."""
+        calls.append(n)
+        await asyncio.sleep(0.001)
+        if n < 0:
+            raise ValueError("negative")
+        return [n * by]
+
+    async def main() -> list[list[int]]:
+        with pytest.raises(ValueError, match="negative"):
+            await load(-1)
+        with pytest.raises(TypeError, match="unhashable"):
+            await load([])
+        return await asyncio.gather(*(load(1, by=2) for _ in range(10)), load(1))
+
+    assert inspect.iscoroutinefunction(load)
+    assert load.__doc__ == "Loads."
+    assert asyncio.run(main()) == [[2]] * 10 + [[1]]
+    assert calls == [-1, 1, 1]
+    assert asyncio.run(load(1)) == [1], "on another loop"
+    assert calls == [-1, 1, 1]
+    info = load.cache_info()
+    assert (info.name, info.regenerated, info.hits) == ("async", 2, 1)
+    load.cache_clear()
+    assert asyncio.run(load(1)) == [1]
+    assert len(calls) == 4
+
+    class Thing:
+        @cached
+        async def method(self, n: int) -> int:
+            return n
+
+    thing = Thing()
+    assert asyncio.run(thing.method(3)) == 3
+    assert asyncio.run(thing.method(3)) == 3
+    assert Thing.method.cache_info().hits == 1
+
+
+def test_many_threads_compute_once() -> None:
+    calls: list[int] = []
+
+    @cached
+    def slow(n: int) -> bytes:
+        calls.append(n)
+        threading.Event().wait(0.005)
+        return bytes(3000)
+
+    def ask() -> None:
+        for n in range(10):
+            assert len(slow(n)) == 3000
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(calls) == list(range(10))
+
+
+def test_after_its_cache_was_closed() -> None:
+    function, _ = counting(cached)
+    function(1)
+    function(1)
+    function.cache.close()
+    for n in (1, 2):
+        with pytest.raises(ValueError, match="is closed"):
+            function(n)
+
+
+def test_keys_whose_comparison_fails() -> None:
+    class Odd:
+        def __hash__(self) -> int:
+            return 7
+
+        def __eq__(self, other: object) -> bool:
+            raise ZeroDivisionError("comparing")
+
+    function, _ = counting(cached)
+    first = Odd()
+    function(first)
+    with pytest.raises(ZeroDivisionError, match="comparing"):
+        function(Odd())
+    assert function(first) == function(first)

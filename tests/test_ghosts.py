@@ -1,0 +1,61 @@
+"""What is remembered of values that are gone."""
+
+from __future__ import annotations
+
+from vrange.ghosts import Ghosts
+
+
+def test_uses_are_halved_with_every_epoch() -> None:
+    ghosts = Ghosts()
+    ghosts.remember("k", 160, 5, purged=True, entries=0)
+    assert [ghosts.uses("k", epoch) for epoch in (5, 6, 7, 12, 13, 5000)] == [160, 80, 40, 1, 0, 0]
+
+
+def test_who_took_it() -> None:
+    ghosts = Ghosts()
+    ghosts.remember("taken", 1, 0, purged=True, entries=0)
+    ghosts.remember("let go", 1, 0, purged=False, entries=0)
+    assert ghosts.was_purged("taken")
+    assert not ghosts.was_purged("let go")
+    assert not ghosts.was_purged("never seen")
+    assert ghosts.uses("never seen", 3) == 0
+
+
+def test_latest_word_counts_and_forget_takes_it_back() -> None:
+    ghosts = Ghosts()
+    ghosts.remember("k", 16, 0, purged=True, entries=0)
+    ghosts.remember("k", 32, 0, purged=False, entries=0)
+    assert ghosts.uses("k", 0) == 32
+    assert not ghosts.was_purged("k")
+    ghosts.forget("k")
+    ghosts.forget("k")
+    assert ghosts.uses("k", 0) == 0
+
+
+def test_oldest_are_forgotten_beyond_the_number_of_entries() -> None:
+    ghosts = Ghosts()
+    for number in range(10_000):
+        ghosts.remember(number, 16, 0, purged=True, entries=5000)
+    kept = [number for number in range(10_000) if ghosts.was_purged(number)]
+    assert kept == list(range(5000, 10_000))
+    ghosts.remember("one more", 16, 0, purged=True, entries=0)
+    kept = [number for number in range(10_000) if ghosts.was_purged(number)]
+    assert len(kept) == 4095
+    assert ghosts.was_purged("one more")
+
+
+def test_remembering_again_makes_it_the_youngest() -> None:
+    ghosts = Ghosts()
+    for number in range(4096):
+        ghosts.remember(number, 16, 0, purged=True, entries=0)
+    ghosts.remember(0, 16, 0, purged=True, entries=0)
+    ghosts.remember("one more", 16, 0, purged=True, entries=0)
+    assert ghosts.was_purged(0)
+    assert not ghosts.was_purged(1)
+
+
+def test_clear() -> None:
+    ghosts = Ghosts()
+    ghosts.remember("k", 16, 0, purged=True, entries=0)
+    ghosts.clear()
+    assert not ghosts.was_purged("k")
