@@ -26,7 +26,7 @@
 #define SEGMENT_VERSION 1
 #define SEGMENT_PAGE 4096u
 #define SEGMENT_ACCOUNTS (VRANGE_KINDS + 256)
-#define SEGMENT_SHARDS 8
+#define SEGMENT_SHARDS 9 /* one of them shared */
 
 #define SEGMENT_READY 1u /* whoever reads before sees a segment half made */
 #define SEGMENT_KEPT 2u  /* somebody sums this service: the file outlives the process until folded */

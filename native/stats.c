@@ -1,7 +1,7 @@
 /* Counters and latency histograms.
  *
  * Recording never waits: counters are relaxed atomics in the stats segment, and histograms are sharded
- * by thread so that two threads seldom share a cache line. Reading sums the shards while they go on
+ * by thread, so that few threads share a cache line and most need no locked instruction. Reading sums the shards while they go on
  * changing; every single number only grows, so a reader never sees one go backwards. Nobody calls the
  * metrics from here: they come and read.
  *
@@ -19,6 +19,7 @@
 #include "fork.h"
 
 _Atomic uint64_t stats_idle_bytes, stats_offered_bytes;
+_Thread_local stats_fast_path stats_fast[2];
 
 /* What a slot had counted when it was opened last. Subtracted modulo 2^64: in the child of a fork it is
  * less than nothing, for there the segment counts from zero and the owner from where its parent was. */
@@ -209,6 +210,7 @@ void stats_offered(vrange_account *account, int64_t by) {
 #define EIGHTHS 8
 
 static _Thread_local segment_histogram *own_shard; /* NULL: not given yet */
+static _Thread_local bool shares_shard;
 
 static size_t bucket_of(uint64_t nanoseconds) {
     if (nanoseconds < EIGHTHS) return (size_t)nanoseconds;
@@ -228,30 +230,40 @@ static void record(segment_histogram *histogram, uint64_t nanoseconds) {
     tally(&histogram->buckets[bucket_of(nanoseconds)], 1);
 }
 
+static void record_alone(segment_histogram *histogram, uint64_t nanoseconds) {
+    tally_alone(&histogram->sum_ns, nanoseconds);
+    tally_alone(&histogram->buckets[bucket_of(nanoseconds)], 1);
+}
+
 static bool is_latency(int kind, int latency) {
     return kind >= 0 && kind < VRANGE_KINDS && latency >= 0 && latency < VRANGE_LATENCIES;
 }
 
-/* Once a thread. The first shard has memory behind it from the beginning. */
+/* Once a thread. The first threads have a shard to themselves; the others share shard 0, which has memory
+ * behind it from the beginning. A thread's shard is not given on when it ends: whoever took it over
+ * would have to know that the last write was seen. */
 static segment_histogram *take_shard(void) {
     segment_header *segment = segment_make();
     if (!segment) return NULL;
     uint32_t used = atomic_load(&segment->shards_used);
     while (used < SEGMENT_SHARDS) {
-        if (!segment_back(segment, segment_shard(segment, used), segment->shard_bytes)) break;
-        if (atomic_compare_exchange_strong(&segment->shards_used, &used, used + 1))
-            return own_shard = segment_shard(segment, used);
+        uint32_t next = used ? used : 1;
+        if (!segment_back(segment, segment_shard(segment, next), segment->shard_bytes)) break;
+        if (!atomic_compare_exchange_strong(&segment->shards_used, &used, next + 1)) continue;
+        shares_shard = false;
+        return own_shard = segment_shard(segment, next);
     }
-    static _Atomic uint32_t turn;
-    uint32_t count = used ? used : 1;
-    return own_shard = segment_shard(segment, atomic_fetch_add(&turn, 1) % count);
+    shares_shard = true;
+    return own_shard = segment_shard(segment, 0);
 }
 
 void vrange_latency_record(int kind, int latency, uint64_t nanoseconds) {
-    if (!is_latency(kind, latency)) return;
+    if (!RECORDING || !is_latency(kind, latency)) return;
     segment_histogram *shard = own_shard;
     if (!shard && !(shard = take_shard())) return;
-    record(&shard[kind * VRANGE_LATENCIES + latency], nanoseconds);
+    shard += kind * VRANGE_LATENCIES + latency;
+    if (shares_shard) record(shard, nanoseconds);
+    else record_alone(shard, nanoseconds);
 }
 
 void vrange_latency_read(int kind, int latency, vrange_histogram *out) {
