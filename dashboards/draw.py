@@ -99,7 +99,7 @@ def _draw_panel(
         axes.set_ylim(0, 1.02)
         axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
     elif panel.unit in ("bytes", "Bps"):
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value / 2**20:g} MiB")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value / 2**20:.0f} MiB")
     axes.set_xlim(0, ended - began)
     axes.legend(fontsize=8, frameon=False, loc="upper left", ncols=2)
 
