@@ -196,6 +196,14 @@ static void count_use(range *r) {
     arena_count_request(arena);
 }
 
+/* An offered range, BUSY now, is about to be something else. */
+static void count_offer_over(range *r) {
+    const uint64_t missing = (uint64_t)r->missing_pages * os_page_bytes();
+    stats_offered(r->arena->account, -(int64_t)(range_bytes(r) - missing));
+    if (missing) untally(&r->arena->account->purged_bytes, missing);
+    r->missing_pages = 0;
+}
+
 /* Pins an offered or purged range. 0x100 is none of the interface's values: look again. */
 #define LOOK_AGAIN 0x100
 
@@ -215,7 +223,7 @@ static int pin_slowly(range *r, uint64_t generation, bool only_whole) {
     if (state == OFFERED) {
         result = secure(r);
         if (result == VRANGE_OK) {
-            stats_offered(account, -bytes);
+            count_offer_over(r);
             put_state(r, word + WORD_PIN, RESIDENT);
             return word & WORD_LOST ? VRANGE_PURGED : VRANGE_OK;
         }
@@ -223,7 +231,7 @@ static int pin_slowly(range *r, uint64_t generation, bool only_whole) {
             put_state(r, word, OFFERED);
             return result;
         }
-        stats_offered(account, -bytes);
+        count_offer_over(r);
         uint64_t lost_bytes = (uint64_t)bytes;
         bool some_is_kept =
             word & WORD_PARTIAL && rung_holds() && secure_page_by_page(r, word, &lost_bytes);
@@ -421,7 +429,7 @@ static void free_busy(range *r, uint64_t state) {
     vrange_account *account = r->arena->account;
     const int64_t bytes = (int64_t)range_bytes(r);
     if (state == RESIDENT) stats_idle(account, -bytes);
-    if (state == OFFERED) stats_offered(account, -bytes);
+    if (state == OFFERED) count_offer_over(r);
     if (state == PURGED) untally(&account->purged_bytes, (uint64_t)bytes);
     finish_free(r, state != PURGED);
 }
@@ -518,7 +526,7 @@ int vrange_discard(uint64_t handle) {
         const int64_t bytes = (int64_t)range_bytes(r);
         discard_now(r);
         if (word_state(word) == RESIDENT) stats_idle(account, -bytes);
-        else stats_offered(account, -bytes);
+        else count_offer_over(r);
         tally(&account->purged_total, (uint64_t)bytes);
         discard_rest(r, word);
         arena_list_lost(r);
@@ -683,6 +691,17 @@ void range_offer_end(range *r, bool offered) {
     put_state(r, word, OFFERED);
 }
 
+/* Of a partial range the kernel may go on and take the rest, too: nothing is touched, it only counts
+ * as purged what is gone. False: nothing more than was known. */
+static bool count_missing(range *r, uint32_t missing) {
+    if (missing <= r->missing_pages) return false;
+    const uint64_t bytes = (uint64_t)(missing - r->missing_pages) * os_page_bytes();
+    tally(&r->arena->account->purged_bytes, bytes); /* first: it must not look pinned */
+    stats_offered(r->arena->account, -(int64_t)bytes);
+    r->missing_pages = missing;
+    return true;
+}
+
 bool range_collect(range *r, uint64_t generation) {
     uint64_t word = atomic_load(&r->word);
     if (!is_current(word, generation) || word_state(word) != OFFERED) return false;
@@ -693,18 +712,14 @@ bool range_collect(range *r, uint64_t generation) {
      * others only, to MADV_PAGEOUT, is found by its next pin. */
     if (os_is_resident(arena->base + (size_t)r->first_page * os_page_bytes())) return false;
     if (!atomic_compare_exchange_strong(&r->word, &word, (word & ~WORD_STATE) | BUSY)) return false;
-    vrange_account *account = arena->account;
-    const int64_t bytes = (int64_t)range_bytes(r);
-    uint64_t lost_bytes = (uint64_t)bytes;
-    bool some_is_kept = word & WORD_PARTIAL && secure_page_by_page(r, word, &lost_bytes) &&
-                        lost_bytes < (uint64_t)bytes;
-    stats_offered(account, -bytes);
-    tally(&account->purged_total, lost_bytes);
-    if (some_is_kept) {
-        stats_idle(account, bytes);
-        put_state(r, word | WORD_LOST, RESIDENT);
-        return true;
+    const uint32_t missing = r->pages - (uint32_t)(resident_bytes(r) / os_page_bytes());
+    if (word & WORD_PARTIAL && missing < r->pages) {
+        bool is_news = count_missing(r, missing);
+        put_state(r, word, OFFERED);
+        return is_news;
     }
+    count_offer_over(r);
+    tally(&arena->account->purged_total, range_bytes(r));
     discard_rest(r, word);
     arena_list_lost(r);
     return true;
@@ -742,7 +757,7 @@ bool range_shed(range *r, uint64_t generation) {
     vrange_account *account = r->arena->account;
     const int64_t bytes = (int64_t)range_bytes(r);
     if (word_state(word) == RESIDENT) stats_idle(account, -bytes);
-    else stats_offered(account, -bytes);
+    else count_offer_over(r);
     tally(&account->shed_total, (uint64_t)bytes);
     discard_rest(r, word);
     arena_list_lost(r);
