@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("release", "decorated_hit", "bookkeeping", "cache_under_pressure", "metrics")
+NAMES = ("release", "decorated_hit", "bookkeeping", "refault", "cache_under_pressure", "metrics")
 SKIPPED = 77
 
 

@@ -204,7 +204,7 @@ class Released:
 
 
 def measure_release(timed_touch: Callable[[int], int], rounds: int) -> dict[str, Any]:
-    table, ratios = [], {}
+    table, ratios, above_keep = [], {}, {}
     for megabytes in (16, 256):
         variants = {policy: Released(timed_touch, policy, megabytes) for policy in POLICIES}
         for variant in variants.values():
@@ -215,10 +215,19 @@ def measure_release(timed_touch: Callable[[int], int], rounds: int) -> dict[str,
         table += [variant.summary(megabytes) for variant in variants.values()]
         by_round = zip(variants["now"].again_ns, variants["volatile"].again_ns, strict=True)
         ratios[megabytes] = statistics.median(now / lazy for now, lazy in by_round)
+        # without what touching so much memory costs in any case
+        now, lazy, keep = (
+            statistics.median(variants[policy].again_ns) for policy in ("now", "volatile", "keep")
+        )
+        above_keep[megabytes] = (now - keep) / (lazy - keep) if lazy > keep else None
         for policy in ("volatile", "now"):
             assert min(variants[policy].returned) >= 0.99, (policy, min(variants[policy].returned))
         vrange.DeepStack(variants["volatile"].stack.bytes, release="now").call(len, [])
-    return {"table": table, "dontneed_over_volatile": ratios}
+    return {
+        "table": table,
+        "dontneed_over_volatile": ratios,
+        "dontneed_over_volatile_above_keep": above_keep,
+    }
 
 
 # ---- flat ----------------------------------------------------------------------------------------
@@ -346,6 +355,8 @@ def told(results: dict[str, Any]) -> str:
     lines += [
         f"  re-use after DONTNEED over volatile, {mb} MiB: {r:.1f}" for mb, r in ratios.items()
     ]
+    above = results["release"]["dontneed_over_volatile_above_keep"]
+    lines += [f"  the same above keep, {mb} MiB: {r:.1f}" for mb, r in above.items() if r]
     lines.append("1000 calls on 8 threads, MiB resident without what is offered:")
     for s in results["flat"]["samples"]:
         lines.append(

@@ -3,7 +3,8 @@
  * An array is a span of address space cut into blocks. A lost block raises SIGBUS when it is touched
  * (refault.c), and is put back by the array's regenerator. What was put back is volatile again
  * without anybody's doing: it is noted in a bitmap, and the thread of the reserve tells the kernel of
- * it in long runs. Whoever fills faster than the thread can look tells the kernel himself, every
+ * it in long runs, and once more at its next look: of a page that another processor has just got,
+ * and still has in a batch on the way to its lists, the kernel takes no notice. Whoever fills faster than the thread can look tells the kernel himself, every
  * OFFER_BYTES, so that filling never depends on the thread being awake.
  *
  * A block that is pinned is never told of. The word that counts its pins is also what excludes the
@@ -16,6 +17,7 @@
 
 #include "fork.h"
 #include "os.h"
+#include "refault.h"
 #include "reserve.h"
 #include "rung.h"
 #include "scratch.h"
@@ -23,27 +25,51 @@
 #define ARRAYS_MOST 1024
 #define BLOCK_BUSY 0x80000000u
 #define BLOCK_BYTES_MOST (2u << 20)
-#define OFFER_BYTES (16u << 20)
+#define OFFER_BYTES (4u << 20)
 #define AHEAD_BYTES_MOST SCRATCH_BYTES
 #define NO_MEMORY_TRIES 200
 
-/* The handler looks here, so places are filled and emptied by single stores, and never move. */
-static vrange_array *_Atomic arrays[ARRAYS_MOST];
-static _Atomic uint32_t arrays_end;
+/* The handler looks here. What it may read of an array that is just being closed is here too, and
+ * `readers` keeps the rest: a place is emptied first, and the array goes when nobody looks any more. */
+static struct place {
+    vrange_array *_Atomic array;
+    _Atomic uintptr_t base;
+    _Atomic size_t bytes;
+    _Atomic uint32_t readers;
+} places[ARRAYS_MOST];
+static _Atomic uint32_t places_end;
+
+static _Atomic uint64_t filled_bytes_in_all;
+
+static void *_Atomic empty_page; /* never touched */
 
 bool arrays_exist(void) {
-    for (uint32_t i = 0; i < atomic_load(&arrays_end); i++) {
-        if (atomic_load(&arrays[i])) return true;
+    for (uint32_t i = 0; i < atomic_load(&places_end); i++) {
+        if (atomic_load(&places[i].array)) return true;
     }
     return false;
 }
 
+/* NULL, or an array that stays until stop_reading(). */
+static vrange_array *start_reading(struct place *place) {
+    if (!atomic_load(&place->array)) return NULL;
+    atomic_fetch_add(&place->readers, 1);
+    vrange_array *array = atomic_load(&place->array);
+    if (!array) atomic_fetch_sub(&place->readers, 1);
+    return array;
+}
+
+static void stop_reading(struct place *place) { atomic_fetch_sub(&place->readers, 1); }
+
 vrange_array *array_at(const void *address) {
-    for (uint32_t i = 0; i < atomic_load(&arrays_end); i++) {
-        vrange_array *array = atomic_load(&arrays[i]);
-        if (array && (const char *)address >= array->base &&
-            (const char *)address < array->base + array->mapped_bytes)
-            return array;
+    for (uint32_t i = 0; i < atomic_load(&places_end); i++) {
+        /* A hint: these may be of two arrays, where one is closed and another one opened. */
+        if ((uintptr_t)address - atomic_load(&places[i].base) >= atomic_load(&places[i].bytes)) continue;
+        vrange_array *array = start_reading(&places[i]);
+        if (!array) continue;
+        bool inside = (size_t)((const char *)address - array->base) < array->mapped_bytes;
+        stop_reading(&places[i]);
+        if (inside) return array; /* it stays: who touches an array has a view of it */
     }
     return NULL;
 }
@@ -51,9 +77,11 @@ vrange_array *array_at(const void *address) {
 static int add_array(vrange_array *array) {
     for (uint32_t i = 0; i < ARRAYS_MOST; i++) {
         vrange_array *expected = NULL;
-        if (!atomic_compare_exchange_strong(&arrays[i], &expected, array)) continue;
-        uint32_t end = atomic_load(&arrays_end);
-        while (end < i + 1 && !atomic_compare_exchange_weak(&arrays_end, &end, i + 1)) {
+        if (!atomic_compare_exchange_strong(&places[i].array, &expected, array)) continue;
+        atomic_store(&places[i].base, (uintptr_t)array->base);
+        atomic_store(&places[i].bytes, array->mapped_bytes);
+        uint32_t end = atomic_load(&places_end);
+        while (end < i + 1 && !atomic_compare_exchange_weak(&places_end, &end, i + 1)) {
         }
         return 0;
     }
@@ -61,9 +89,12 @@ static int add_array(vrange_array *array) {
 }
 
 static void remove_array(vrange_array *array) {
-    for (uint32_t i = 0; i < atomic_load(&arrays_end); i++) {
-        vrange_array *expected = array;
-        if (atomic_compare_exchange_strong(&arrays[i], &expected, NULL)) return;
+    for (uint32_t i = 0; i < atomic_load(&places_end); i++) {
+        if (atomic_load(&places[i].array) != array) continue;
+        atomic_store(&places[i].bytes, 0);
+        atomic_store(&places[i].array, NULL);
+        while (atomic_load(&places[i].readers)) os_yield();
+        return;
     }
 }
 
@@ -78,29 +109,44 @@ static size_t whole_blocks_bytes(vrange_array *array, size_t first, size_t count
     return bytes < left ? bytes : left;
 }
 
-static bool take_block(vrange_array *array, size_t block) {
-    uint32_t none = 0;
-    return atomic_compare_exchange_strong(&array->pins[block], &none, BLOCK_BUSY);
+/* Where it fails, `pins` is what kept it from being taken. */
+static bool take_block(vrange_array *array, size_t block, uint32_t *pins) {
+    *pins = 0;
+    return atomic_compare_exchange_strong(&array->pins[block], pins, BLOCK_BUSY);
 }
 
 static void give_blocks(vrange_array *array, size_t first, size_t count) {
     for (size_t i = 0; i < count; i++) atomic_fetch_and(&array->pins[first + i], ~BLOCK_BUSY);
 }
 
+static void note_word(vrange_array *array, size_t word) {
+    atomic_fetch_or(&array->filled_map[word / 64], 1ull << word % 64);
+}
+
 static void note_filled(vrange_array *array, size_t first, size_t count) {
     for (size_t block = first; block < first + count; block++) {
         atomic_fetch_or(&array->filled[block / 64], 1ull << block % 64);
-        atomic_fetch_or(&array->filled_map[block / 4096], 1ull << block / 64 % 64);
+        note_word(array, block / 64);
     }
     atomic_fetch_add(&array->filled_bytes, count * array->block_bytes);
+    atomic_fetch_add(&filled_bytes_in_all, count * array->block_bytes);
 }
 
 static void offer_word(vrange_array *array, size_t word) {
-    uint64_t bits = atomic_exchange(&array->filled[word], 0);
+    const uint64_t fresh = atomic_exchange(&array->filled[word], 0);
+    uint64_t bits = fresh | atomic_exchange(&array->offered[word], 0);
+    if (fresh) {
+        atomic_fetch_or(&array->offered[word], fresh);
+        note_word(array, word);
+        atomic_fetch_add(&array->filled_bytes, 1); /* something is left to be done */
+        atomic_fetch_add(&filled_bytes_in_all, 1);
+    }
     while (bits) {
         size_t bit = (size_t)__builtin_ctzll(bits);
         size_t first = word * 64 + bit, count = 0;
-        while (bit + count < 64 && bits >> (bit + count) & 1 && take_block(array, first + count))
+        uint32_t pins = 0;
+        while (bit + count < 64 && bits >> (bit + count) & 1 &&
+               take_block(array, first + count, &pins))
             count++;
         if (count) {
             os_lazyfree(block_address(array, first), whole_blocks_bytes(array, first, count));
@@ -108,14 +154,16 @@ static void offer_word(vrange_array *array, size_t word) {
         } else {
             count = 1; /* pinned: it is noted again when the last pin goes */
             /* Or just being told of, perhaps before this filling: it has to be told again. */
-            if (atomic_load(&array->pins[first]) & BLOCK_BUSY) note_filled(array, first, 1);
+            if (pins & BLOCK_BUSY) note_filled(array, first, 1);
         }
         bits &= bit + count < 64 ? ~0ull << (bit + count) : 0;
     }
 }
 
 static void offer_filled(vrange_array *array) {
-    if (atomic_exchange(&array->filled_bytes, 0) == 0) return;
+    const uint64_t noted = atomic_exchange(&array->filled_bytes, 0);
+    if (noted == 0) return;
+    atomic_fetch_sub(&filled_bytes_in_all, noted);
     const size_t words = (array->blocks + 63) / 64;
     for (size_t group = 0; group * 64 < words; group++) {
         uint64_t bits = atomic_exchange(&array->filled_map[group], 0);
@@ -125,9 +173,11 @@ static void offer_filled(vrange_array *array) {
 }
 
 void arrays_offer(void) {
-    for (uint32_t i = 0; i < atomic_load(&arrays_end); i++) {
-        vrange_array *array = atomic_load(&arrays[i]);
-        if (array) offer_filled(array);
+    for (uint32_t i = 0; i < atomic_load(&places_end); i++) {
+        vrange_array *array = start_reading(&places[i]);
+        if (!array) continue;
+        offer_filled(array);
+        stop_reading(&places[i]);
     }
 }
 
@@ -141,6 +191,7 @@ static int map_content(vrange_array *array, size_t first, size_t count, char *co
     for (int tries = 0;; tries++) {
         int result = os_userfault_copy_missing(rung_userfault(), block_address(array, first), content,
                                                bytes);
+        if (result == 0) os_list_new_pages(atomic_load(&empty_page));
         if (result != -ENOMEM || tries == NO_MEMORY_TRIES) return -result;
         /* Our own filled blocks may be what there is too much of. */
         arrays_offer();
@@ -154,6 +205,7 @@ static int regenerate_blocks(vrange_array *array, size_t first, size_t count) {
     if (bytes > array->bytes - offset) bytes = array->bytes - offset;
     char *content = scratch_take();
     int result = array->regenerate(content, offset, bytes, array->context);
+    if (result < 0) result = EIO; /* a C function's own idea of failing */
     if (result == 0) result = map_content(array, first, count, content);
     scratch_give(content);
     if (result == 0) atomic_fetch_add(&array->refilled_bytes, bytes);
@@ -192,7 +244,7 @@ int array_refill(vrange_array *array, const void *address) {
     atomic_fetch_add(&array->refaults, 1);
     tally(&array->account->refaults, 1);
     note_filled(array, block, count);
-    if (atomic_load(&array->filled_bytes) >= OFFER_BYTES) offer_filled(array);
+    if (atomic_load(&filled_bytes_in_all) >= OFFER_BYTES) arrays_offer();
     return 0;
 }
 
@@ -224,13 +276,15 @@ int vrange_array_pin(vrange_array *array, size_t first, size_t count, unsigned c
         pin_block(array, block);
         result = secure_block(array, block);
         /* Two rounds: a page that was there when the others were filled may have gone since. */
-        while (result == EFAULT && array->regenerate) {
-            result = regenerate_blocks(array, block, 1);
-            if (result == 0) result = secure_block(array, block);
-            else break;
+        while (result == EFAULT && !missing) {
+            result = array->regenerate ? regenerate_blocks(array, block, 1) : ENOTSUP;
+            if (result != 0) break;
+            result = secure_block(array, block);
         }
-        if (missing) missing[block - first] = result == EFAULT;
-        if (result == EFAULT && missing && !array->regenerate) result = 0;
+        if (missing) {
+            missing[block - first] = result == EFAULT;
+            if (result == EFAULT) result = 0;
+        }
         if (result != 0) {
             *failed = block;
             vrange_array_unpin(array, first, block + 1 - first);
@@ -269,11 +323,22 @@ static void unmap(void *memory, size_t bytes) {
 
 static void destroy(vrange_array *array) {
     const size_t words = (array->blocks + 63) / 64;
+    atomic_fetch_sub(&filled_bytes_in_all, atomic_load(&array->filled_bytes));
     unmap(array->base, array->mapped_bytes);
     unmap((void *)array->pins, array->blocks * sizeof *array->pins);
     unmap((void *)array->filled, words * sizeof *array->filled);
+    unmap((void *)array->offered, words * sizeof *array->offered);
     unmap((void *)array->filled_map, (words + 63) / 64 * sizeof *array->filled_map);
     free(array);
+}
+
+static int prepare_empty_page(void) {
+    if (atomic_load(&empty_page)) return 0;
+    void *fresh = os_reserve(os_page_bytes()), *expected = NULL;
+    if (!fresh) return -ENOMEM;
+    if (!atomic_compare_exchange_strong(&empty_page, &expected, fresh))
+        os_unreserve(fresh, os_page_bytes());
+    return 0;
 }
 
 static int map_array(vrange_array *array) {
@@ -282,9 +347,11 @@ static int map_array(vrange_array *array) {
     array->base = os_reserve(array->mapped_bytes);
     array->pins = zeroed(array->blocks * sizeof *array->pins, &all);
     array->filled = zeroed(words * sizeof *array->filled, &all);
+    array->offered = zeroed(words * sizeof *array->offered, &all);
     array->filled_map = zeroed((words + 63) / 64 * sizeof *array->filled_map, &all);
     if (!array->base || !all) return -ENOMEM;
     int result = scratch_prepare();
+    if (result == 0) result = prepare_empty_page();
     if (result == 0) result = os_commit(array->base, array->mapped_bytes);
     if (result == 0)
         result = os_userfault_register(rung_userfault(), array->base, array->mapped_bytes);
@@ -329,10 +396,11 @@ int vrange_array_open(size_t bytes, size_t block_bytes, vrange_regenerate regene
 }
 
 void vrange_array_close(vrange_array *array) {
-    gate_enter(); /* the thread of the reserve is outside of its tick, and sees it no more */
+    gate_enter();
     remove_array(array);
     untally(&array->account->reserved_bytes, array->mapped_bytes);
     destroy(array);
+    refault_look(); /* the last one takes the handler with it */
     gate_leave();
 }
 
@@ -365,31 +433,56 @@ static int discard_run(vrange_array *array, size_t first, size_t count) {
     return result;
 }
 
-int vrange_array_discard(vrange_array *array) {
+static int discard_unpinned(vrange_array *array) {
     const size_t run_most = (64u << 20) / array->block_bytes;
     int worst = 0;
-    gate_enter();
     for (size_t block = 0; block < array->blocks;) {
         size_t count = 0;
-        while (count < run_most && block + count < array->blocks && take_block(array, block + count))
+        uint32_t pins = 0;
+        while (count < run_most && block + count < array->blocks &&
+               take_block(array, block + count, &pins))
             count++;
         if (count) {
             int result = discard_run(array, block, count);
             if (result < 0) worst = result;
         }
-        block += count ? count : 1;
+        if (count) block += count;
+        else if (pins & BLOCK_BUSY) os_yield(); /* the kernel is just being told of it */
+        else block++;
     }
-    gate_leave();
     return worst;
+}
+
+int vrange_array_discard(vrange_array *array) {
+    gate_enter();
+    int result = discard_unpinned(array);
+    gate_leave();
+    return result;
+}
+
+int arrays_mend(int userfault) {
+    for (uint32_t i = 0; i < atomic_load(&places_end); i++) {
+        vrange_array *array = atomic_load(&places[i].array);
+        if (!array) continue;
+        int result = os_userfault_register(userfault, array->base, array->mapped_bytes);
+        /* Zeros may stand where something was lost and then touched. */
+        if (result == 0) result = discard_unpinned(array);
+        if (result < 0) return result;
+    }
+    return 0;
 }
 
 int arrays_register_again(int userfault) {
     if (userfault < 0) return 0;
-    for (uint32_t i = 0; i < atomic_load(&arrays_end); i++) {
-        vrange_array *array = atomic_load(&arrays[i]);
+    for (uint32_t i = 0; i < atomic_load(&places_end); i++) {
+        atomic_store(&places[i].readers, 0); /* whoever was reading does not exist here */
+        vrange_array *array = atomic_load(&places[i].array);
         if (!array) continue;
-        /* Whoever was just advising the kernel, from a handler, does not exist here. */
-        give_blocks(array, 0, array->blocks);
+        /* Nor does whoever was just advising the kernel, from a handler. Only looked at as a rule: of
+         * a large array, writing would give the child a copy of all the pins. */
+        for (size_t block = 0; block < array->blocks; block++) {
+            if (atomic_load(&array->pins[block]) & BLOCK_BUSY) give_blocks(array, block, 1);
+        }
         int result = os_userfault_register(userfault, array->base, array->mapped_bytes);
         if (result < 0) return result;
     }

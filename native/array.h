@@ -22,7 +22,8 @@ struct vrange_array {
 
     _Atomic uint32_t *pins;       /* by block; BLOCK_BUSY while somebody advises the kernel of it */
     _Atomic uint64_t *filled;     /* a bit a block: filled, and the kernel not told that it may go */
-    _Atomic uint64_t *filled_map; /* a bit a word of `filled` */
+    _Atomic uint64_t *offered;    /* told of once, and to be told of again */
+    _Atomic uint64_t *filled_map; /* a bit a word of the two */
     _Atomic uint64_t filled_bytes;
 
     /* The blocks expected next by those who touch in sequence, and how far they were read ahead. */
@@ -45,6 +46,9 @@ int array_refill(vrange_array *array, const void *address);
 /* Tells the kernel of what was filled and nobody has pinned. */
 void arrays_offer(void);
 bool arrays_exist(void);
+
+/* With a new descriptor, somebody having closed the old one: what is not pinned counts as lost. */
+int arrays_mend(int userfault);
 
 /* In the child of a fork. */
 int arrays_register_again(int userfault);

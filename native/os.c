@@ -29,6 +29,9 @@
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT 21
 #endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
@@ -210,6 +213,12 @@ static int advise(void *address, size_t bytes, int advice) {
 
 int os_lazyfree(void *address, size_t bytes) { return advise(address, bytes, MADV_FREE); }
 
+void os_list_new_pages(void *empty) {
+    /* New pages wait in a batch of each processor's. MADV_FREE empties that of the processor it runs
+     * on, also where there is nothing to free; 0.4 us. */
+    advise(empty, os_page_bytes(), MADV_FREE);
+}
+
 int os_lazyfree_many(const struct iovec *spans, size_t count) {
     /* One call for the batch spares a TLB shoot-down a range. Kernels before 6.13 refuse MADV_FREE
      * here, even on oneself, and a process that may not open a pidfd on itself has no use for it. */
@@ -305,8 +314,26 @@ size_t os_resident_bytes(char *from, char *to) {
     return resident * page;
 }
 
+bool os_has_huge_pages(void) {
+    char text[64];
+    int file = -1;
+    if (os_open_to_read("/sys/kernel/mm/transparent_hugepage/enabled", &file) < 0) return false;
+    ssize_t length = read(file, text, sizeof text - 1);
+    close(file);
+    if (length <= 0) return false;
+    text[length] = 0;
+    return strstr(text, "[never]") == NULL;
+}
+
+void os_prefer_huge_pages(void *address, size_t bytes) { madvise(address, bytes, MADV_HUGEPAGE); }
+
 int os_protect(void *address, size_t bytes) {
     return mprotect(address, bytes, PROT_NONE) < 0 ? -errno : 0;
+}
+
+bool os_is_readable(void *address) {
+    const uintptr_t page = (uintptr_t)address & ~((uintptr_t)os_page_bytes() - 1);
+    return advise((void *)page, os_page_bytes(), MADV_POPULATE_READ) == 0;
 }
 
 int os_userfault_open(int *descriptor) {

@@ -46,6 +46,10 @@ uint64_t os_process_namespace(void);
 void os_command(char *name, size_t bytes);
 
 int os_lazyfree(void *address, size_t bytes);
+
+/* Puts pages that this processor has just got where the kernel can find them: until then it takes no
+ * notice of advice about them. `empty` is a page that was never touched. */
+void os_list_new_pages(void *empty);
 int os_lazyfree_many(const struct iovec *spans, size_t count);
 int os_populate(void *address, size_t bytes);
 int os_discard(void *address, size_t bytes);
@@ -58,8 +62,15 @@ bool os_is_resident(void *address);
 char *os_lowest_resident(char *from, char *to);
 size_t os_resident_bytes(char *from, char *to);
 
+/* Huge pages where the machine allows them; os_commit itself forbids them. */
+bool os_has_huge_pages(void);
+void os_prefer_huge_pages(void *address, size_t bytes);
+
 /* Any touch faults from now on. Async-signal-safe, as os_commit and os_discard are. */
 int os_protect(void *address, size_t bytes);
+
+/* Whether a touch of this page would go well. Brings it in if so. */
+bool os_is_readable(void *address);
 
 int os_userfault_open(int *descriptor);
 int os_userfault_register(int descriptor, void *address, size_t bytes);

@@ -11,10 +11,12 @@
 #include <string.h>
 
 #include "arena.h"
+#include "array.h"
 #include "fill.h"
 #include "fork.h"
 #include "os.h"
 #include "reserve.h"
+#include "rung.h"
 #include "sentinel.h"
 #include "stats.h"
 #include "value.h"
@@ -151,7 +153,9 @@ static bool secure_page_by_page(range *r, uint64_t word, uint64_t *lost_bytes) {
 static int secure(range *r) {
     if (!r->sentinel_words) {
         int result = os_populate(range_address(r), range_bytes(r));
-        return result == -EFAULT || result == -EHWPOISON ? VRANGE_PURGED : result;
+        if (result == -EFAULT || result == -EHWPOISON) return VRANGE_PURGED;
+        /* Asked afterwards: that all is there only counts if a lost page would have been told. */
+        return result == 0 && !rung_holds() ? VRANGE_PURGED : result;
     }
     for (uint32_t page = 0; page < r->pages; page++) {
         if (!sentinel_secures(r, page)) return VRANGE_PURGED;
@@ -221,7 +225,8 @@ static int pin_slowly(range *r, uint64_t generation, bool only_whole) {
         }
         stats_offered(account, -bytes);
         uint64_t lost_bytes = (uint64_t)bytes;
-        bool some_is_kept = word & WORD_PARTIAL && secure_page_by_page(r, word, &lost_bytes);
+        bool some_is_kept =
+            word & WORD_PARTIAL && rung_holds() && secure_page_by_page(r, word, &lost_bytes);
         tally(&account->purged_total, lost_bytes);
         if (some_is_kept) {
             word |= WORD_LOST;
@@ -272,6 +277,8 @@ static int pin(uint64_t handle, bool only_whole) {
             fast = false;
             gate_enter();
             result = pin_slowly(r, generation, only_whole);
+            if (result != VRANGE_OK && !rung_holds() && ranges_mend() == 0 && result < 0)
+                result = LOOK_AGAIN;
             gate_leave();
         }
     }
@@ -373,13 +380,21 @@ static int hand_out(range *r, int filled, uint64_t *handle) {
     return VRANGE_OK;
 }
 
+/* Whether what failed may be tried again: it failed because somebody closed the userfaultfd. */
+static bool was_mended(int result) {
+    return result < 0 && result != -ENOMEM && !rung_holds() && ranges_mend() == 0;
+}
+
 int vrange_allocate(vrange_arena *arena, size_t bytes, uint64_t *handle) {
     range *r;
     gate_enter();
     reserve_ensure();
-    int result = take_range(arena, bytes, 0, 0, &r);
-    if (result == VRANGE_OK)
-        result = hand_out(r, fill_zero(range_address(r), range_bytes(r)), handle);
+    int result;
+    do {
+        result = take_range(arena, bytes, 0, 0, &r);
+        if (result == VRANGE_OK)
+            result = hand_out(r, fill_zero(range_address(r), range_bytes(r)), handle);
+    } while (was_mended(result));
     gate_leave();
     return result;
 }
@@ -391,8 +406,12 @@ int vrange_store(vrange_arena *arena, const vrange_part *parts, size_t count, ui
     range *r;
     gate_enter();
     reserve_ensure();
-    int result = take_range(arena, bytes, (float)cost_ns, uses, &r);
-    if (result == VRANGE_OK) result = hand_out(r, fill_parts(range_address(r), parts, count), handle);
+    int result;
+    do {
+        result = take_range(arena, bytes, (float)cost_ns, uses, &r);
+        if (result == VRANGE_OK)
+            result = hand_out(r, fill_parts(range_address(r), parts, count), handle);
+    } while (was_mended(result));
     gate_leave();
     return result;
 }
@@ -689,6 +708,28 @@ bool range_collect(range *r, uint64_t generation) {
     discard_rest(r, word);
     arena_list_lost(r);
     return true;
+}
+
+int ranges_mend(void) {
+    static pthread_mutex_t mending = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&mending);
+    int result = 0;
+    if (!rung_holds()) {
+        result = rung_open_again();
+        if (result == 0) result = arenas_register_again(rung_userfault());
+        if (result == 0) result = arrays_mend(rung_userfault());
+        if (result < 0) {
+            rung_fall(result);
+            result = 0;
+        }
+        for (uint32_t index = 1; result == 0 && index < table_count(); index++) {
+            range *r = table_at(index);
+            uint64_t word = atomic_load(&r->word);
+            if (word_state(word) == OFFERED) range_shed(r, word & WORD_GENERATION);
+        }
+    }
+    pthread_mutex_unlock(&mending);
+    return result;
 }
 
 bool range_shed(range *r, uint64_t generation) {

@@ -6,12 +6,18 @@
  *
  * The traps, each met once:
  *  - faulthandler, enabled after us, puts its handler over ours and calls us back while it handles:
- *    the thread-local `forwarding` sends that to the default action, or it would go round for ever.
+ *    what comes back goes to who was there before (`forwarding`), or it would go round for ever.
  *  - faulthandler.disable() restores what was there before it, which may remove us; signal.signal()
  *    puts a handler there that only sets a flag, so that a touch would be retried for ever. So the
  *    thread of the reserve looks at every tick whether we are still the first, and puts us there.
+ *  - whoever was over us may put us back when he goes, and is not to be called any more: disabled,
+ *    faulthandler swallows what it is sent. So each of our installations is marked with the number
+ *    of handlers below it.
+ *  - a handler that returns and has mended nothing would be called for ever.
  *  - SA_ONSTACK would run nested refaults over each other on the one alternate stack.
  *  - with SIGBUS blocked in the touching thread the kernel ends the process; nothing can be done here.
+ *
+ * With the last array goes our handler, unless somebody else came over it.
  *
  * Nothing in here allocates, locks or logs, but for the message before the end. */
 #define _GNU_SOURCE
@@ -23,21 +29,37 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
+#include <ucontext.h>
+#include <unistd.h>
 
 #include "array.h"
 #include "fork.h"
 #include "os.h"
+#include "reserve.h"
+#include "rung.h"
 
 #define PREVIOUS_MOST 64
+#define NESTED_MOST 32 /* touches within a regenerator within a touch */
 
-/* Handlers that were first before us, newest last. Only added to: a handler may be reading one. */
+/* Handlers that were first before us, newest last. A handler may be reading one. */
 static struct {
     pthread_mutex_t lock;
     struct sigaction handlers[PREVIOUS_MOST];
     _Atomic int count;
+    bool away; /* ours was taken away: the oldest is all there is, and may be out of date */
 } previous = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static _Thread_local bool forwarding;
+/* What this thread last handed on, and to whom. */
+typedef struct {
+    const siginfo_t *info;
+    const char *frame; /* on the stack; a siglongjmp leaves it behind */
+    int place;
+} handed_on;
+
+static _Thread_local handed_on forwarding;
+
+static _Thread_local int nested;
+static _Atomic bool ending;
 
 /* ---- ending the process, in words ------------------------------------------------------------- */
 
@@ -70,6 +92,10 @@ static void tell_failure(vrange_array *array, const void *address, int error) {
     if (error == ENOTSUP) {
         say(&m, "its fill is a Python function, which does not run inside a touch "
                 "(index the array or pin() it, or pass fault=\"python\")");
+    } else if (error == ECANCELED) {
+        say(&m, "its fill raised the exception shown above");
+    } else if (error == ELOOP) {
+        say(&m, "its regenerator touches what it is to put back");
     } else {
         say(&m, why ? why : "its regenerator failed");
         say(&m, " (");
@@ -82,50 +108,78 @@ static void tell_failure(vrange_array *array, const void *address, int error) {
 
 static void end_by_default(int number, const siginfo_t *info) {
     struct sigaction action = {.sa_handler = SIG_DFL};
+    const bool by_kernel = info->si_code > 0;
+    if (by_kernel) atomic_store(&ending, true); /* or we might be put first again before it ends */
     sigaction(number, &action, NULL);
     /* A touch is tried again and ends the process there, so that a core shows the place. What was
      * sent has to be sent again. */
-    if (info->si_code <= 0) raise(number);
+    if (!by_kernel) raise(number);
 }
 
 /* ---- what is not ours ------------------------------------------------------------------------- */
 
+/* Whether we are called from within the handler that we called: by itself, as handlers call those
+ * before them, or through a signal it raised. Its frame is then above ours; one above us that a
+ * siglongjmp has left is of another signal. */
+static bool is_called_back(const siginfo_t *info, const char *frame) {
+    if (!forwarding.frame || frame >= forwarding.frame) return false;
+    return info == forwarding.info || (info->si_code == SI_TKILL && info->si_pid == getpid());
+}
+
+/* As the kernel would have called it. */
+static void call(const struct sigaction *handler, int number, siginfo_t *info, void *context) {
+    sigset_t masked = handler->sa_mask;
+    if (!(handler->sa_flags & SA_NODEFER)) sigaddset(&masked, number);
+    pthread_sigmask(SIG_BLOCK, &masked, NULL); /* undone by the return from our own handler */
+    if (handler->sa_flags & SA_SIGINFO) handler->sa_sigaction(number, info, context);
+    else handler->sa_handler(number);
+}
+
+/* Whether the same touch comes again, to be answered in the same way. */
+static bool mended_nothing(const siginfo_t *info, const mcontext_t *before, const ucontext_t *now) {
+    return memcmp(before, &now->uc_mcontext, sizeof *before) == 0 && !os_is_readable(info->si_addr);
+}
+
 static void forward(int number, siginfo_t *info, void *context) {
-    const int count = atomic_load(&previous.count);
-    const struct sigaction *before = count ? &previous.handlers[count - 1] : NULL;
-    if (forwarding || !before) {
+    const char *frame = __builtin_frame_address(0);
+    const bool by_kernel = info->si_code > 0;
+    int place = atomic_load(&previous.count) - 1;
+    if (is_called_back(info, frame) && place >= forwarding.place) place = forwarding.place - 1;
+    const struct sigaction *handler = place >= 0 ? &previous.handlers[place] : NULL;
+    if (!handler || handler->sa_handler == SIG_DFL) {
         end_by_default(number, info);
-        return;
-    }
-    if (before->sa_flags & SA_SIGINFO) {
-        forwarding = true;
-        before->sa_sigaction(number, info, context);
-        forwarding = false;
-    } else if (before->sa_handler == SIG_DFL) {
-        end_by_default(number, info);
-    } else if (before->sa_handler == SIG_IGN) {
+    } else if (handler->sa_handler == SIG_IGN) {
         /* The kernel itself does not let a failed touch be ignored. */
-        if (info->si_code > 0) end_by_default(number, info);
+        if (by_kernel) end_by_default(number, info);
     } else {
-        forwarding = true;
-        before->sa_handler(number);
-        forwarding = false;
+        const mcontext_t before = ((ucontext_t *)context)->uc_mcontext;
+        const handed_on outer = forwarding;
+        forwarding = (handed_on){info, frame, place};
+        call(handler, number, info, context);
+        forwarding = outer;
+        if (by_kernel && mended_nothing(info, &before, context)) end_by_default(number, info);
     }
 }
 
 static void on_sigbus(int number, siginfo_t *info, void *context) {
     const int saved_errno = errno;
-    vrange_array *array = info->si_code > 0 ? array_at(info->si_addr) : NULL;
+    /* Other codes of the kernel's tell of broken memory, which can't be filled. */
+    vrange_array *array = info->si_code == BUS_ADRERR ? array_at(info->si_addr) : NULL;
     if (!array) {
         forward(number, info, context);
         errno = saved_errno;
         return;
     }
     const uint64_t start = os_now_ns();
-    int error = array_refill(array, info->si_addr);
+    int error = ELOOP;
+    if (nested < NESTED_MOST) {
+        nested++;
+        error = array_refill(array, info->si_addr);
+        nested--;
+    }
     if (error) {
         tell_failure(array, info->si_addr, error);
-        end_by_default(number, info);
+        forward(number, info, context); /* faulthandler shows where that was */
     } else {
         vrange_latency_record(VRANGE_KIND_ARRAY, VRANGE_REALLOCATE_PURGED, os_now_ns() - start);
     }
@@ -133,6 +187,14 @@ static void on_sigbus(int number, siginfo_t *info, void *context) {
 }
 
 /* ---- being the first -------------------------------------------------------------------------- */
+
+/* Flags that mean something for SIGCHLD only, and that the kernel keeps: the number of handlers
+ * below, as far as two bits tell it. */
+#define MARK (SA_NOCLDSTOP | SA_NOCLDWAIT)
+
+static int mark_of(int count) {
+    return (count & 1 ? SA_NOCLDSTOP : 0) | (count & 2 ? SA_NOCLDWAIT : 0);
+}
 
 static bool is_ours(const struct sigaction *action) {
     return action->sa_flags & SA_SIGINFO && action->sa_sigaction == on_sigbus;
@@ -145,31 +207,59 @@ static bool is_last_known(const struct sigaction *action) {
     return last->sa_flags == action->sa_flags && last->sa_sigaction == action->sa_sigaction;
 }
 
-int refault_arm_again(void) {
-    if (!arrays_exist()) return 0;
-    struct sigaction now;
-    if (sigaction(SIGBUS, NULL, &now) < 0) return -errno;
-    if (is_ours(&now)) return 0;
-    int result = 0;
-    pthread_mutex_lock(&previous.lock);
-    const int count = atomic_load(&previous.count);
-    if (!is_last_known(&now)) {
-        /* Full only where somebody changes handlers without end; then the newest is forgotten. */
-        int place = count < PREVIOUS_MOST ? count : PREVIOUS_MOST - 1;
-        previous.handlers[place] = now;
-        atomic_store(&previous.count, place + 1);
+/* Of ours, put back by somebody who was over it: who was over it then is gone. */
+static void forget_who_left(const struct sigaction *ours) {
+    int count = atomic_load(&previous.count);
+    for (int gone = 0; gone < 4 && count > 0; gone++) {
+        if (mark_of(count) == (ours->sa_flags & MARK)) break;
+        count--;
     }
+    if (mark_of(count) == (ours->sa_flags & MARK)) atomic_store(&previous.count, count);
+}
+
+static int put_ours_first(const struct sigaction *now) {
+    int count = previous.away ? 0 : atomic_load(&previous.count);
+    if (count == 0 || !is_last_known(now)) {
+        /* Full only where somebody changes handlers without end; then the newest is forgotten. */
+        if (count == PREVIOUS_MOST) count--;
+        previous.handlers[count] = *now;
+        atomic_store(&previous.count, ++count);
+    }
+    previous.away = false;
     /* NODEFER: a regenerator may touch another array. RESTART: no EINTR for what we interrupted. */
     struct sigaction ours = {.sa_sigaction = on_sigbus,
-                             .sa_flags = SA_SIGINFO | SA_NODEFER | SA_RESTART};
-    if (sigaction(SIGBUS, &ours, NULL) < 0) result = -errno;
+                             .sa_flags = SA_SIGINFO | SA_NODEFER | SA_RESTART | mark_of(count)};
+    return sigaction(SIGBUS, &ours, NULL) < 0 ? -errno : 0;
+}
+
+/* Who came over us takes it that we are below him, and calls us there. */
+static bool may_go_away(void) { return atomic_load(&previous.count) == 1; }
+
+static int take_ours_away(void) {
+    previous.away = true;
+    return sigaction(SIGBUS, &previous.handlers[0], NULL) < 0 ? -errno : 0;
+}
+
+int refault_look(void) {
+    int result = 0;
+    pthread_mutex_lock(&previous.lock);
+    const bool wanted = arrays_exist();
+    struct sigaction now;
+    if (wanted ? !atomic_load(&ending) : atomic_load(&previous.count) > 0) {
+        if (sigaction(SIGBUS, NULL, &now) < 0) result = -errno;
+        else if (is_ours(&now)) forget_who_left(&now);
+        if (result == 0 && wanted && !is_ours(&now)) result = put_ours_first(&now);
+        if (result == 0 && !wanted && is_ours(&now) && may_go_away()) result = take_ours_away();
+    }
     pthread_mutex_unlock(&previous.lock);
     return result;
 }
 
 int vrange_refault_arm(void) {
     gate_enter();
-    int result = refault_arm_again();
+    reserve_ensure(); /* in the child of a fork there is no thread to look after us */
+    if (!rung_holds()) ranges_mend();
+    int result = refault_look();
     gate_leave();
     return result;
 }

@@ -30,7 +30,7 @@ int regenerate_by_python(void *to, size_t offset, size_t bytes, void *context) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     bool interrupted = false;
-    int interrupts = 0, result = EIO;
+    int interrupts = 0, result = ECANCELED;
     for (int tries = 0; tries < TRIES && result != 0;) {
         PyObject *done = PyObject_CallFunction(context, "KKK", (unsigned long long)(uintptr_t)to,
                                                (unsigned long long)offset, (unsigned long long)bytes);

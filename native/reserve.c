@@ -27,6 +27,7 @@
 #include "os.h"
 #include "rank.h"
 #include "refault.h"
+#include "rung.h"
 #include "stats.h"
 #include "value.h"
 
@@ -249,10 +250,11 @@ static void *run(void *unused) {
         if (vrange_rung() == VRANGE_RUNG_EAGER) {
             at_once = shed_over_limit();
         } else {
+            if (!rung_holds()) ranges_mend();
             at_once = reserve.offered.count > 0 && collect_losses() > 0;
             if (top_up()) at_once = true;
             arrays_offer();
-            refault_arm_again();
+            refault_look();
         }
         gate_leave();
         bool nothing = !atomic_load(&stats_idle_bytes) && !atomic_load(&stats_offered_bytes);

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "array.h"
 #include "os.h"
 #include "vrange.h"
 
@@ -24,6 +25,7 @@ static struct {
     pthread_once_t decided;
     int rung;
     int userfault;
+    char *canary; /* a page that is registered and never filled: asking for it has to fail */
     char refusals[VRANGE_RUNG_REFAULT + 1][REFUSAL_BYTES];
 } ladder = {.decided = PTHREAD_ONCE_INIT, .userfault = -1};
 
@@ -45,6 +47,22 @@ static bool try_sentinel(void) {
     }
     os_unreserve(trial, page);
     return result == 0 || refuse(VRANGE_RUNG_SENTINEL, "madvise(MADV_FREE) is refused", result);
+}
+
+static int place_canary(void) {
+    const size_t page = os_page_bytes();
+    if (!ladder.canary) {
+        ladder.canary = os_reserve(page);
+        if (!ladder.canary) return -ENOMEM;
+        int result = os_commit(ladder.canary, page);
+        if (result < 0) return result;
+    }
+    os_discard(ladder.canary, page);
+    return os_userfault_register(ladder.userfault, ladder.canary, page);
+}
+
+bool rung_holds(void) {
+    return ladder.userfault < 0 || os_populate(ladder.canary, os_page_bytes()) == -EFAULT;
 }
 
 static bool try_refault(void) {
@@ -85,7 +103,11 @@ static bool try_refault(void) {
         return refuse(VRANGE_RUNG_REFAULT, what, result);
     }
     ladder.userfault = userfault;
-    return true;
+    result = place_canary();
+    if (result == 0) return true;
+    os_close(userfault);
+    ladder.userfault = -1;
+    return refuse(VRANGE_RUNG_REFAULT, "no page for a canary", result);
 }
 
 static void decide(void) {
@@ -124,10 +146,30 @@ const char *vrange_rung_refusal(int rung) {
 
 int rung_userfault(void) { return ladder.userfault; }
 
+void rung_fall(int error) {
+    if (arrays_exist()) {
+        static const char message[] =
+            "vrange: userfaultfd was closed by somebody and can't be opened again; what volatile "
+            "arrays lose would read as zeros, so the process ends\n";
+        os_write_error(message, sizeof message - 1);
+        abort();
+    }
+    ladder.userfault = -1;
+    ladder.rung = VRANGE_RUNG_EAGER;
+    refuse(VRANGE_RUNG_REFAULT, "userfaultfd was closed, and is refused now", error);
+    refuse(VRANGE_RUNG_SENTINEL, "passed over when the refault rung was lost at run time", error);
+}
+
 int rung_reopen(void) {
     if (ladder.rung != VRANGE_RUNG_REFAULT) return 0;
     /* An ioctl on the inherited descriptor would write into the parent's memory. */
     os_close(ladder.userfault);
+    return rung_open_again();
+}
+
+int rung_open_again(void) {
+    if (ladder.rung != VRANGE_RUNG_REFAULT) return 0;
     ladder.userfault = -1;
-    return os_userfault_open(&ladder.userfault);
+    int result = os_userfault_open(&ladder.userfault);
+    return result == 0 ? place_canary() : result;
 }

@@ -6,12 +6,11 @@
 
 #define SCRATCH_BYTES (2u << 20)
 
-
-/* Never NULL: waits while all are in use. The memory is not cleared. */
+/* Never NULL. The memory is not cleared. */
 char *scratch_take(void);
 void scratch_give(char *scratch);
 
-/* 0, or -ENOMEM. To be called before the first take, outside of any signal handler. */
+/* Reserves the buffers: 0, or -ENOMEM. Before it, each take maps one. */
 int scratch_prepare(void);
 
 /* In the child of a fork, where whoever had one does not exist. */

@@ -8,16 +8,16 @@
 
 #include "vrange.h"
 
-/*   mapping        low            warning_top                  kept        top
- *      | guard       | warning zone |                           | 64 KiB     | guard |
- *      | never       | opened once, | grows down  <-----------  | stay       | never |
- *                      when reached                               resident
+/*   mapping   low            warning_top       huge_top           kept       top
+ *      | guard  | warning zone |  huge pages     |  ordinary pages  | 64 KiB    | guard |
+ *      | never  | opened once, |                 |   grows down <-  | stay      | never |
+ *                 when reached                                      resident
  */
 typedef struct stack {
     _Atomic uintptr_t owner; /* STACK_NONE, _POOLED, _CHANGING, or pthread_self() of its user */
     char *mapping;
     size_t mapped;
-    char *low, *warning_top, *top;
+    char *low, *warning_top, *huge_top, *top; /* huge_top is warning_top where there are none */
     size_t bytes;
 
     /* Its owner's, and nobody's while it is pooled. */

@@ -247,7 +247,8 @@ void vrange_reserve_read(vrange_reserve_info *out);
 /* ---- arrays: blocks that grow back where they are touched (array.c, refault.c) ---------------- */
 
 /* Puts content back: `bytes` bytes from `offset` of the array on, to `to`. Whole blocks, often several,
- * but for the array's end. 0, or an errno. It runs in a signal handler on whatever thread touched the
+ * but for the array's end. 0, or an errno (what is negative counts as EIO; ECANCELED: it has shown
+ * itself why). It runs in a signal handler on whatever thread touched the
  * block, so it may not allocate, lock, or call Python; it must put the same bytes there each time. */
 typedef int (*vrange_regenerate)(void *to, size_t offset, size_t bytes, void *context);
 
@@ -261,8 +262,8 @@ int vrange_array_open(size_t bytes, size_t block_bytes, vrange_regenerate regene
 void vrange_array_close(vrange_array *array);
 void *vrange_array_address(vrange_array *array);
 
-/* Pins blocks and fills those that lack something. Without a regenerator, missing[i] is set for each
- * block that has to be put. On an error nothing stays pinned and *failed is the block it was about. */
+/* Pins blocks and fills those that lack something. Where `missing` is given, missing[i] is set for each
+ * block that has to be put, and nothing is filled. On an error nothing stays pinned and *failed is the block it was about. */
 int vrange_array_pin(vrange_array *array, size_t first, size_t count, unsigned char *missing,
                      size_t *failed);
 void vrange_array_unpin(vrange_array *array, size_t first, size_t count);
@@ -278,7 +279,8 @@ size_t vrange_array_resident_bytes(vrange_array *array);
 uint64_t vrange_array_refaults(vrange_array *array);
 uint64_t vrange_array_refilled_bytes(vrange_array *array);
 
-/* Makes our SIGBUS handler the first again if somebody else's was installed over it. */
+/* Makes our SIGBUS handler the first again if somebody else's was installed over it. With the last
+ * array it goes away, unless somebody else came over it. */
 int vrange_refault_arm(void);
 
 /* ---- regenerators, one file each (regenerate_*.c) --------------------------------------------- */

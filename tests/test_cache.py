@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import EAGER, MIB, PAGE, address_of_buffer, is_mapped, lose, resident_pages
+from support import MIB, PAGE, address_of_buffer, is_mapped, lose, resident_pages
 
 import vrange
 from vrange._core import lib
@@ -423,8 +423,7 @@ def test_what_it_says_of_itself(cache: Cache) -> None:
     assert repr(cache).startswith("<VolatileCache 'test': 1 entries, 0 B pinned (0 B hot), ")
 
 
-@pytest.mark.skipif(not EAGER, reason="on the other rungs the kernel discards")
-def test_discard_on_the_eager_rung_is_the_runtimes(cache: Cache) -> None:
+def test_discard_takes_what_nobody_holds(cache: Cache) -> None:
     cache["k"] = np.zeros(PAGE)
     assert cache.discard() == 1
     assert cache.get("k") is None

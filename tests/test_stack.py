@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import mmap
 import operator
+import os
 import threading
+from pathlib import Path
 
 import pytest
 from deep_helpers import (
@@ -21,6 +23,7 @@ import vrange
 from vrange._core import deep, ffi, lib
 
 PAGE = mmap.PAGESIZE
+HUGE = 2 * MIB  # what is deeper than this may be on huge pages, and counts by them
 
 
 def use_of(size: int) -> vrange.StackUse:
@@ -56,7 +59,7 @@ def test_now_returns_all_but_64_kib_and_the_mark_is_right(megabytes: int) -> Non
     use = use_of(size)
     assert use.thread_id is None
     assert use.resident_bytes <= KEPT
-    assert used <= use.high_water_bytes <= used + KEPT
+    assert used <= use.high_water_bytes <= used + HUGE
     assert resident_bytes() - before < used // 2
 
 
@@ -66,7 +69,7 @@ def test_volatile_stays_until_the_kernel_takes_it() -> None:
     used = stack.call(depth_used, 30_000)
     use = use_of(size)
     assert use.resident_bytes > used * 9 // 10  # still there for the next call
-    assert used <= use.high_water_bytes <= used + KEPT
+    assert used <= use.high_water_bytes <= used + HUGE
     before = lazyfree_bytes()
     stack.call(depth_used, 30_000)
     assert lazyfree_bytes() >= before - KEPT  # used again, and offered again
@@ -94,10 +97,14 @@ def test_what_the_kernel_took_is_had_again() -> None:
             def steps(n): return 0 if n == 0 else 1 + steps(n - 1)
             return steps
         assert stack.call(cached(), 50_000) == 50_000
-        lines = [line.split() for line in open("/proc/self/maps")]
-        spans = [line[0].split("-") for line in lines if line[1] == "rw-p"]
-        spans = [(int(a, 16), int(b, 16)) for a, b in spans]
-        # warning zone or not, the usable part is one mapping of 60 to 64 MiB
+        spans = []
+        for line in open("/proc/self/maps"):
+            where, access, *_ = line.split()
+            a, b = (int(at, 16) for at in where.split("-"))
+            if spans and spans[-1][1] == a and access == "rw-p":
+                spans[-1][1] = b  # huge pages and ordinary ones are mappings side by side
+            elif access == "rw-p":
+                spans.append([a, b])
         (span,) = [(a, b) for a, b in spans if 60 << 20 < b - a <= 64 << 20]
         (use,) = vrange.stack_info().stacks
         assert use.resident_bytes > 20 << 20, use
@@ -131,7 +138,7 @@ def test_returned_bytes_are_at_least_99_percent_of_the_mark(release: str) -> Non
     before = vrange.stack_info().returned_bytes
     used = vrange.DeepStack(size, release=release).call(depth_used, 50_000)  # type: ignore[arg-type]
     returned = vrange.stack_info().returned_bytes - before
-    assert 0.99 * (used - KEPT) <= returned <= used + KEPT
+    assert 0.99 * (used - KEPT) <= returned <= used + HUGE
 
 
 def test_a_shallow_use_after_a_deep_one_is_told_from_it() -> None:
@@ -139,11 +146,13 @@ def test_a_shallow_use_after_a_deep_one_is_told_from_it() -> None:
     size = (1 << 30) + 6 * PAGE
     stack = vrange.DeepStack(size)
     deepest = stack.call(depth_used, 60_000)
-    for n in (1_000, 5_000, 20_000):
+    for n in (150, 300, 600, 1_000, 5_000, 20_000):
         before = vrange.stack_info().returned_bytes
         used = stack.call(depth_used, n)
         returned = vrange.stack_info().returned_bytes - before
-        assert used - KEPT <= returned + 2 * PAGE <= 2 * used + KEPT
+        assert returned + 2 * PAGE >= used - KEPT
+        if used < HUGE:  # beyond, all of it is offered again at next to no cost
+            assert returned <= 2 * used + KEPT
     before = vrange.stack_info().returned_bytes
     stack.call(len, [])
     assert vrange.stack_info().returned_bytes == before
@@ -193,11 +202,17 @@ def test_a_frame_that_jumps_over_what_is_looked_at_is_found_in_the_end() -> None
 
 
 def stack_top(size: int) -> int:
+    """Where the stack of that size ends: huge pages and ordinary ones are mappings side by side."""
+    spans: list[list[int]] = []
     with open("/proc/self/maps") as lines:
-        spans = [tuple(int(at, 16) for at in line.split()[0].split("-")) for line in lines]
-    guard, warning = 64 * 1024, MIB
-    (top,) = [b for a, b in spans if b - a in (size, size - warning)]
-    del guard
+        for line in lines:
+            where, access, *_ = line.split()
+            low, high = (int(at, 16) for at in where.split("-"))
+            if access == "rw-p" and spans and spans[-1][1] == low:
+                spans[-1][1] = high
+            elif access == "rw-p":
+                spans.append([low, high])
+    (top,) = [high for low, high in spans if high - low in (size, size - MIB)]
     return top
 
 
@@ -280,11 +295,16 @@ def test_latencies_are_recorded() -> None:
 @pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA", "overcommit"])
 def test_refused_address_space_is_a_clear_error_and_leaks_nothing(limit: str) -> None:
     if limit == "overcommit":
-        with open("/proc/sys/vm/overcommit_memory") as setting:
-            if setting.read().strip() != "2":
-                pytest.skip(reason="needs vm.overcommit_memory=2, a setting of the whole machine")
-        with pytest.raises(vrange.StackUnavailableError, match="overcommit"):
-            vrange.deep_call(len, [], stack="1TiB")
+        if os.geteuid() != 0:
+            pytest.skip(reason="vm.overcommit_memory is root's to change")
+        setting = Path("/proc/sys/vm/overcommit_memory")
+        before = setting.read_text()
+        setting.write_text("2")
+        try:
+            with pytest.raises(vrange.StackUnavailableError, match="overcommit"):
+                vrange.deep_call(len, [], stack="1TiB")
+        finally:
+            setting.write_text(before)
         return
     # RLIMIT_DATA refuses where overcommit=2 does: when the reserved address space becomes writable
     answer = output_of(

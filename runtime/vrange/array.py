@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import EllipsisType
 from typing import Any, Literal
 
 import numpy as np
 
-from vrange._core import ffi, hit, lib
+from vrange._core import ffi, lib
 from vrange.account import Account
 from vrange.blocks import Blocks
 from vrange.capabilities import capabilities
 from vrange.errors import RegenerationError, VrangeError
-from vrange.fills.base import NativeFill, Regenerator
+from vrange.fills.base import NativeFill
+from vrange.fills.python import Function, Python
 from vrange.sizes import format_bytes, parse_bytes
 
-PythonFill = Callable[[int, np.ndarray[Any, Any]], int | None]
 Array = np.ndarray[Any, Any]
 
 _BLOCK_BYTES_MOST = 2 << 20
@@ -85,23 +85,31 @@ class VolatileArray:
         shape: int | tuple[int, ...],
         dtype: Any,
         *,
-        fill: NativeFill | PythonFill,
+        fill: NativeFill | Function,
         block_bytes: int | str = "64KiB",
         name: str = "array",
         fault: Literal["native", "python"] = "native",
         eager: bool = False,
     ) -> None:
-        self._shape: tuple[int, ...] = _checked_shape(shape)
-        self._dtype: np.dtype[Any] = np.dtype(dtype)
+        # A dtype that is an array itself adds its dimensions, as in np.empty.
+        elements: np.dtype[Any] = np.dtype(dtype)
+        self._dtype: np.dtype[Any] = elements.base
+        self._shape: tuple[int, ...] = (*_checked_shape(shape), *elements.shape)
         if self._dtype.hasobject or self._dtype.itemsize == 0:
             raise TypeError(f"dtype must be of plain bytes, not {self._dtype!r}")
         self._block_bytes = _checked_block_bytes(block_bytes)
         if fault not in ("native", "python"):
             raise ValueError(f'fault must be "native" or "python", not {fault!r}')
-        if not isinstance(fill, NativeFill) and not callable(fill):
-            raise TypeError(f"fill must be one of vrange.fills or a function, not {fill!r}")
+        if not isinstance(fill, NativeFill) and (isinstance(fill, type) or not callable(fill)):
+            raise TypeError(
+                "fill must be one of vrange.fills, such as vrange.fills.zero(), or a function, "
+                f"not {fill!r}"
+            )
         self._fill = fill
         self._name = name
+        self._python = (
+            None if isinstance(fill, NativeFill) else Python(fill, self._dtype, self._name)
+        )
         self._runs_in_touch = isinstance(fill, NativeFill) or fault == "python"
         self._account = Account(name, lib.VRANGE_KIND_ARRAY)
         self._eager: Array | None = None
@@ -116,8 +124,13 @@ class VolatileArray:
                 f"a VolatileArray needs the refault rung, which this process lacks ({why}); "
                 "eager=True makes an ordinary array, filled once"
             )
-        regenerator = self._regenerator() if self._runs_in_touch else None
-        put = None if self._runs_in_touch else self._put_bytes
+        regenerator, put = None, None
+        if isinstance(fill, NativeFill):
+            regenerator = fill.bind(self._dtype, self.nbytes, self._block_bytes)
+        elif self._python is not None:
+            # Where the access is explicit Python itself calls it, and its exception is raised.
+            put = self._python.put
+            regenerator = self._python.regenerator() if self._runs_in_touch else None
         # An array without elements still has an address.
         self._blocks = Blocks(
             max(1, self.nbytes), self._block_bytes, self._account, regenerator, put
@@ -282,7 +295,8 @@ class VolatileArray:
 
     def _pinned_view(self, index: Any) -> Array:
         for part in index if isinstance(index, tuple) else (index,):
-            if not (part is None or part is Ellipsis or isinstance(part, slice | int | np.integer)):
+            plain = part is None or part is Ellipsis or isinstance(part, slice | int | np.integer)
+            if not plain or isinstance(part, bool):
                 raise IndexError(
                     f"only ints and slices can be pinned, not {part!r}: pin a part, then index that"
                 )
@@ -313,46 +327,23 @@ class VolatileArray:
             flat[at:end] = np.frombuffer(part, np.uint8)
         return out
 
-    def _regenerator(self) -> Regenerator:
-        if isinstance(self._fill, NativeFill):
-            return self._fill.bind(self._dtype, self.nbytes, self._block_bytes)
-        put = self._put_bytes
-
-        def put_at(address: int, offset: int, nbytes: int) -> None:
-            memory = ffi.buffer(ffi.cast("char *", address), nbytes)
-            put(offset, np.frombuffer(memory, np.uint8))
-
-        return Regenerator(
-            ffi.cast("vrange_regenerate", hit.python_regenerator()),
-            ffi.cast("void *", id(put_at)),
-            (put_at,),
-        )
-
-    def _put_bytes(self, offset: int, out: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-        """Runs the Python fill for the elements that bytes from `offset` on are of."""
-        assert not isinstance(self._fill, NativeFill)
-        item = self._dtype.itemsize
-        start, end = offset // item, -(-(offset + len(out)) // item)
-        elements = np.empty(end - start, self._dtype)
-        written = self._fill(start, elements)
-        if written is not None and operator.index(written) != len(elements):
-            raise RegenerationError(
-                f"the fill of array {self._name!r} wrote {written} elements of {len(elements)} "
-                f"from {start} on"
-            )
-        skip = offset - start * item
-        out[:] = elements.view(np.uint8)[skip : skip + len(out)]
-
     def _filled_once(self) -> Array:
         out = np.empty(self._shape, self._dtype)
         flat = out.reshape(-1).view(np.uint8)
-        if not isinstance(self._fill, NativeFill):
-            self._put_bytes(0, flat)
-        elif out.size:
+        if self._python is not None:
+            try:
+                self._python.put(0, flat)
+            except RegenerationError:
+                raise
+            except Exception as error:
+                raise RegenerationError(f"the fill of array {self._name!r} failed") from error
+        elif isinstance(self._fill, NativeFill) and out.size:
             bound = self._fill.bind(self._dtype, out.nbytes, self._block_bytes)
-            error = bound.function(ffi.from_buffer(flat), 0, out.nbytes, bound.context)
-            if error:
-                raise RegenerationError(f"the fill of array {self._name!r} failed (error {error})")
+            failure = bound.function(ffi.from_buffer(flat), 0, out.nbytes, bound.context)
+            if failure:
+                raise RegenerationError(
+                    f"the fill of array {self._name!r} failed (error {failure})"
+                )
         out.flags.writeable = False
         return out
 

@@ -6,7 +6,7 @@ import errno
 import os
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from vrange._core import ffi, hit, lib
 from vrange.account import Account
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PutBytes = Callable[[int, "np.ndarray[Any, np.dtype[np.uint8]]"], None]
 
+_NBYTES_MOST = 1 << 62  # more than any address space
+
 
 def _close(native: Any, account: Account, regenerator: Regenerator | None) -> None:
     lib.vrange_array_close(native)
@@ -30,8 +32,8 @@ class Blocks:
     """A native array of `nbytes` bytes, given back when nobody refers to it: not to this object,
     and not to a buffer from it.
 
-    `regenerator` fills inside a touch; where it is None, `put_bytes(offset, out)` fills where
-    blocks are pinned. Its exceptions become RegenerationError.
+    `regenerator` fills inside a touch, and where blocks are pinned, unless `put_bytes(offset, out)`
+    is given to fill them there. Its exceptions become RegenerationError.
     """
 
     def __init__(
@@ -46,6 +48,8 @@ class Blocks:
         self.block_bytes = block_bytes
         self._account = account
         self._put_bytes = put_bytes
+        if nbytes > _NBYTES_MOST:
+            self._raise_full()
         capabilities()
         ensure_reserve()
         pointer = ffi.new("vrange_array **")
@@ -55,9 +59,10 @@ class Blocks:
             nbytes, block_bytes, function, context, account.pointer, pointer
         )
         if result == -errno.ENOMEM:
-            raise ArenaFullError(
-                f"{format_bytes(nbytes)} of address space for array {account.name!r} can't be had: "
-                "see RLIMIT_AS (ulimit -v) and vm.overcommit_memory"
+            self._raise_full()
+        if result == -errno.EMFILE:
+            raise VrangeError(
+                f"array {account.name!r} can't be opened: this process has as many as there can be"
             )
         if result < 0:
             raise VrangeError(f"array {account.name!r} can't be opened: {os.strerror(-result)}")
@@ -77,21 +82,23 @@ class Blocks:
         lib.vrange_refault_arm()
         first = low // self.block_bytes
         count = max(0, -(-high // self.block_bytes) - first)
-        missing = ffi.new("unsigned char[]", max(1, count))
+        by_python = self._put_bytes is not None
+        missing = ffi.new("unsigned char[]", max(1, count)) if by_python else ffi.NULL
         failed = ffi.new("size_t *")
         result = lib.vrange_array_pin(self._native, first, count, missing, failed)
         if result < 0:
             self._raise(result, failed[0])
         lease = hit.adopt_blocks(self._number, first, count, low, high - low, self)
-        for i in range(count):
-            if missing[i]:
-                self._put(first + i)
+        if by_python:
+            for i in range(count):
+                if missing[i]:
+                    self._put(first + i)
         return lease
 
     def _put(self, block: int) -> None:
         import numpy as np
 
-        assert self._put_bytes is not None  # nothing is missing where there is a regenerator
+        assert self._put_bytes is not None
         offset = block * self.block_bytes
         content = np.empty(min(self.block_bytes, self.nbytes - offset), np.uint8)
         try:
@@ -112,6 +119,12 @@ class Blocks:
         raise RegenerationError(
             f"block {block} of array {self._account.name!r} can't be put back: "
             f"{os.strerror(-result)}"
+        )
+
+    def _raise_full(self) -> NoReturn:
+        raise ArenaFullError(
+            f"{format_bytes(self.nbytes)} of address space for array {self._account.name!r} can't "
+            "be had: see RLIMIT_AS (ulimit -v) and vm.overcommit_memory"
         )
 
     def discard(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from itertools import islice
 
 _LEAST = 4096
 
@@ -23,8 +24,11 @@ class Ghosts:
         number = hash(key)
         self._by_hash.pop(number, None)
         self._by_hash[number] = (uses, epoch, purged)
-        while len(self._by_hash) > max(_LEAST, entries):
-            del self._by_hash[next(iter(self._by_hash))]
+        excess = len(self._by_hash) - max(_LEAST, entries)
+        if excess > 0:
+            # Many at once: the way to a dict's first item leads over all that were deleted there.
+            for old in list(islice(self._by_hash, max(excess, len(self._by_hash) // 16))):
+                del self._by_hash[old]
 
     def uses(self, key: Hashable, epoch: int) -> int:
         """Sixteenths of uses, halved for every epoch since; 0 for a key not remembered."""

@@ -34,6 +34,7 @@ class AccountStats:
     misses: int
     regenerated: int
     regenerate_seconds: float
+    refaults: int
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def account_stats(counters: Any) -> AccountStats:
         misses=requests[lib.VRANGE_REQUEST_MISS],
         regenerated=counters.regenerated,
         regenerate_seconds=counters.regenerate_ns * NS,
+        refaults=counters.refaults,
     )
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks import report
 
 from vrange.cgroup import MemoryCgroup
 
@@ -27,6 +28,15 @@ def run(name: str, results: Path) -> dict:
 @pytest.mark.parametrize("name", ["release", "decorated_hit", "bookkeeping"])
 def test_runs_and_meets_what_holds_at_any_size(name, tmp_path):
     assert all(target["met"] for target in run(name, tmp_path)["targets"])
+
+
+@pytest.mark.memory_cgroup
+def test_refaults_are_counted_and_content_is_right(tmp_path):
+    if report.rung() != "refault":
+        pytest.skip("nothing refaults on this rung")
+    found = run("refault", tmp_path)
+    assert found["beside np.memmap"]["scan"]["vrange, file"]["refaults"] > 0
+    assert (tmp_path / "refault.png").stat().st_size > 10_000
 
 
 @pytest.mark.memory_cgroup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING, Any
 
 from vrange._core import ffi, lib
@@ -16,7 +17,8 @@ class _Descriptor:
     """A file descriptor, closed with the last array that reads from it."""
 
     def __init__(self, path: str) -> None:
-        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # NONBLOCK: a pipe's other end may never come.
+        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
     def __del__(self) -> None:
         if hasattr(self, "number"):
@@ -26,9 +28,9 @@ class _Descriptor:
 class file(NativeFill):
     """Reads the file at `path` from byte `offset` on. The file may not change while it is in use.
 
-    OSError where it can't be opened; ValueError where it is shorter than the array. Truncated
-    later, a touch of what is missing ends the process with a message, and a pin raises
-    RegenerationError.
+    OSError where it can't be opened; ValueError where it is no regular file, or shorter than the
+    array. Truncated later, a touch of what is missing ends the process with a message, and a pin
+    raises RegenerationError.
     """
 
     def __init__(self, path: str | os.PathLike[str], offset: int = 0) -> None:
@@ -40,7 +42,10 @@ class file(NativeFill):
     def bind(self, dtype: np.dtype[Any], nbytes: int, block_bytes: int) -> Regenerator:
         """Opens the file for an array of at most its size."""
         descriptor = _Descriptor(self._path)
-        size = os.fstat(descriptor.number).st_size
+        status = os.fstat(descriptor.number)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{self._path} is not a regular file")
+        size = status.st_size
         if size < self._offset + nbytes:
             raise ValueError(
                 f"{self._path} has {size} bytes, the array needs {nbytes} from {self._offset} on"

@@ -42,6 +42,8 @@ class native(NativeFill):
     """
 
     def __init__(self, function: Any, context: Any = None) -> None:
+        if isinstance(function, str | bytes):  # to ctypes a pointer, but not to code
+            raise TypeError(f"function must be a pointer to a function, not {function!r}")
         self._function = function
         self._context = context
         self._address = _address(function, "function")

@@ -28,12 +28,21 @@ class pattern(NativeFill):
         if isinstance(self._values, bytes | bytearray | memoryview):
             data = bytes(self._values)
         else:
-            data = np.atleast_1d(np.asarray(self._values, dtype)).tobytes()
+            data = self._fitted(dtype).tobytes()
         if not data:
             raise ValueError("a pattern must have at least one value")
         content = ffi.from_buffer(data)
         context = ffi.new("vrange_pattern *", {"data": content, "bytes": len(data)})
         return Regenerator(lib.vrange_regenerate_pattern, context, (content, data))
+
+    def _fitted(self, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        try:
+            fitted = np.asarray(self._values, dtype)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{self._values!r} can't be repeated as {dtype}: {error}") from None
+        if dtype.kind in "iub" and not np.array_equal(fitted, np.asarray(self._values)):
+            raise ValueError(f"{self._values!r} can't be repeated as {dtype}: it does not fit")
+        return fitted
 
     def __repr__(self) -> str:
         return f"fills.pattern({self._values!r})"

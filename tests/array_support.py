@@ -1,0 +1,119 @@
+"""What the tests of volatile arrays share: the rungs, and child processes."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vrange
+
+HERE = Path(__file__).parent
+RUNG = vrange.capabilities().rung
+REFAULT = RUNG == "refault"
+
+
+def on_refault(test: Callable[..., Any]) -> Callable[..., Any]:
+    """On a lower rung the test is another one: that arrays are refused, and eager ones are not."""
+    if REFAULT:
+        return test
+
+    def test_is_refused_on_a_lower_rung() -> None:
+        with pytest.raises(vrange.VrangeError, match=r"needs the refault rung.*eager=True"):
+            vrange.VolatileArray(1000, "i4", fill=vrange.fills.pattern([1, 2]))
+        eager = vrange.VolatileArray(1000, "i4", fill=vrange.fills.pattern([1, 2]), eager=True)
+        assert np.array_equal(np.asarray(eager), np.tile([1, 2], 500))
+
+    return test_is_refused_on_a_lower_rung
+
+
+@cache
+def build_fills() -> Path:
+    """tests/fills/fills.c as a shared library, built once."""
+    directory = tempfile.TemporaryDirectory()
+    atexit.register(directory.cleanup)
+    library = Path(directory.name, "fills.so")
+    compiler = os.environ.get("CC", "cc")
+    source = HERE / "fills" / "fills.c"
+    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, source], check=True)
+    os.environ["VRANGE_TEST_FILLS"] = str(library)
+    return library
+
+
+def _environment(changes: dict[str, str]) -> dict[str, str]:
+    build_fills()
+    path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
+    # A pool of threads of OpenBLAS in the server would be forked with it.
+    fixed = {"PYTHONPATH": path, "VRANGE_RUNG": RUNG, "OPENBLAS_NUM_THREADS": "1"}
+    return {**os.environ, **fixed, **changes}
+
+
+@cache
+def _server() -> subprocess.Popen[str]:
+    server = subprocess.Popen(
+        [sys.executable, str(HERE / "array_child.py"), "--serve"],
+        env=_environment({}),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def stop() -> None:
+        server.communicate()  # it ends with its input
+
+    atexit.register(stop)
+    return server
+
+
+def python(
+    code: str, timeout: float = 30, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs code in a process of its own, with the names of array_child.py.
+
+    Where the environment is to be another one, in a new interpreter: it takes ten times as long.
+    """
+    code = textwrap.dedent(code)
+    if environment is not None:
+        return subprocess.run(
+            [sys.executable, str(HERE / "array_child.py"), code],
+            env=_environment(environment),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    server = _server()
+    assert server.stdin
+    assert server.stdout
+    server.stdin.write(json.dumps({"code": code, "timeout": timeout}) + "\n")
+    server.stdin.flush()
+    told = json.loads(server.stdout.readline())
+    return subprocess.CompletedProcess([], told["status"], told["stdout"], told["stderr"])
+
+
+def ends_well(code: str, **options: Any) -> str:
+    """What the child printed; it must end with status 0 and be silent on stderr."""
+    done = python(code, **options)
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert not done.stderr, done.stderr
+    return done.stdout
+
+
+def ends_by_sigbus(code: str, **options: Any) -> str:
+    """What the child wrote on stderr before SIGBUS ended it. It must have printed "so far"."""
+    done = python(code, **options)
+    assert done.returncode == -signal.SIGBUS, f"exit {done.returncode}\n{done.stderr}"
+    assert done.stdout.strip() == "so far", done.stdout
+    return done.stderr

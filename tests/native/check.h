@@ -1,0 +1,48 @@
+/* What the native tests share: a check that tells where it failed, and content that tells its page. */
+#ifndef CHECK_H
+#define CHECK_H
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "vrange.h"
+
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT 21
+#endif
+
+#define CHECK(condition)                                                              \
+    do {                                                                              \
+        if (!(condition)) {                                                           \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);   \
+            exit(1);                                                                  \
+        }                                                                             \
+    } while (0)
+
+#define MIB ((size_t)1 << 20)
+
+static inline vrange_arena *open_arena(size_t bytes, vrange_account **account) {
+    vrange_arena *arena;
+    *account = vrange_account_open("test", VRANGE_KIND_ARENA);
+    CHECK(*account);
+    CHECK(vrange_arena_open(bytes, *account, &arena) == 0);
+    return arena;
+}
+
+static inline uint64_t word_at(uint64_t seed, size_t i) {
+    return (seed * 0x9e3779b97f4a7c15ull + i) | 1; /* never zero, as lost pages are */
+}
+
+static inline void write_words(uint64_t *words, size_t bytes, uint64_t seed) {
+    for (size_t i = 0; i < bytes / sizeof *words; i++) words[i] = word_at(seed, i);
+}
+
+static inline size_t wrong_words(const uint64_t *words, size_t bytes, uint64_t seed) {
+    size_t wrong = 0;
+    for (size_t i = 0; i < bytes / sizeof *words; i++) wrong += words[i] != word_at(seed, i);
+    return wrong;
+}
+
+#endif
