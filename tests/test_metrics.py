@@ -401,7 +401,7 @@ for ending in (sys.exit, os._exit):
     assert total() == before + 10
 """
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
         env=os.environ | {"VRANGE_RUNTIME_DIR": str(directory), "VRANGE_SERVICE": "forks"},
         capture_output=True,
         text=True,

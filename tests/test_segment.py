@@ -34,7 +34,8 @@ def account(snapshot: segment.Snapshot, name: str) -> segment.AccountCounts:
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code],
+        # From 3.12 on Python warns at a fork with threads: the reserve has one, and deals with it.
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
         env=os.environ | environment,
         capture_output=True,
         text=True,
