@@ -261,7 +261,9 @@ static int pin_slowly(range *r, uint64_t generation, bool only_whole) {
 static int pin(uint64_t handle, bool only_whole) {
     range *r = range_of(handle);
     if (!r) return VRANGE_GONE;
-    const uint64_t start = os_now_ns();
+    const bool timed = stats_times_fast(STATS_FAST_PIN);
+    uint64_t start = timed ? os_now_ns() : 0;
+    bool fast = true;
     const uint64_t generation = handle & WORD_GENERATION;
     unsigned waited = 0;
     int result = LOOK_AGAIN;
@@ -269,6 +271,8 @@ static int pin(uint64_t handle, bool only_whole) {
         uint64_t word = atomic_load(&r->word);
         if (!is_current(word, generation)) return VRANGE_GONE;
         if (word_state(word) == BUSY) {
+            if (!start) start = stats_now_ns();
+            fast = false;
             wait_a_little(&waited);
         } else if (word_state(word) == RESIDENT) {
             if (only_whole && word & WORD_LOST) return VRANGE_PURGED;
@@ -277,6 +281,8 @@ static int pin(uint64_t handle, bool only_whole) {
             if (word_pins(word) == 0) stats_idle(r->arena->account, -(int64_t)range_bytes(r));
             result = word & WORD_LOST ? VRANGE_PURGED : VRANGE_OK;
         } else {
+            if (!start) start = stats_now_ns();
+            fast = false;
             gate_enter();
             result = pin_slowly(r, generation, only_whole);
             if (result != VRANGE_OK && !rung_holds() && ranges_mend() == 0 && result < 0)
@@ -285,12 +291,17 @@ static int pin(uint64_t handle, bool only_whole) {
         }
     }
     if (result == VRANGE_OK) {
+        const int kind = (int)r->arena->account->kind;
         count_use(r);
-        vrange_latency_record(r->arena->account->kind, VRANGE_REALLOCATE_RESIDENT,
-                              os_now_ns() - start);
+        if (fast) {
+            stats_record_fast(STATS_FAST_PIN, kind, VRANGE_REALLOCATE_RESIDENT, start);
+        } else {
+            stats_was_slow(STATS_FAST_PIN);
+            vrange_latency_record(kind, VRANGE_REALLOCATE_RESIDENT, stats_now_ns() - start);
+        }
     } else if (result == VRANGE_PURGED && !only_whole) {
         count_use(r);
-        atomic_store_explicit(&r->released_ns, start, memory_order_relaxed);
+        atomic_store_explicit(&r->released_ns, start ? start : os_now_ns(), memory_order_relaxed);
     }
     return result;
 }
@@ -338,8 +349,14 @@ int vrange_release(uint64_t handle) {
             stats_idle(account, -bytes);
             continue;
         }
-        if (reserve_is_absent()) reserve_offer_now(r, generation);
-        vrange_latency_record(account->kind, VRANGE_FREE_RELEASED, os_now_ns() - start);
+        if (reserve_is_absent()) {
+            reserve_offer_now(r, generation);
+            vrange_latency_record((int)account->kind, VRANGE_FREE_RELEASED, stats_now_ns() - start);
+        } else {
+            const bool timed = stats_times_fast(STATS_FAST_RELEASE);
+            stats_record_fast(STATS_FAST_RELEASE, (int)account->kind, VRANGE_FREE_RELEASED,
+                              timed ? start : 0);
+        }
         return VRANGE_OK;
     }
 }
