@@ -260,7 +260,7 @@ static void *run(void *unused) {
         bool nothing = !atomic_load(&stats_idle_bytes) && !atomic_load(&stats_offered_bytes);
         uint64_t tick = atomic_load(&reserve.tick_ns);
         uint64_t most = tick < IDLE_TICK_NS_MOST ? IDLE_TICK_NS_MOST : tick;
-        if (at_once) sleep_ns = tick / 2; /* the kernel is taking: keep up with it */
+        if (at_once) sleep_ns = tick / 16; /* the kernel is taking: keep up with it */
         else if (!nothing || sleep_ns < tick) sleep_ns = tick;
         else sleep_ns = sleep_ns * 2 < most ? sleep_ns * 2 : most;
         tally(&reserve.ticks, 1);
