@@ -190,16 +190,30 @@ static bool fill_huge_page(vrange_array *array, size_t first, size_t count) {
            (uintptr_t)block_address(array, first) % OS_HUGE_BYTES == 0;
 }
 
+/* False where a block is pinned or just being told of, a part is there, or the kernel can't. */
+static bool move_huge_page(vrange_array *array, size_t first, size_t count, char *content) {
+    size_t taken = 0;
+    uint32_t pins;
+    while (taken < count && take_block(array, first + taken, &pins)) taken++;
+    int result = -EBUSY;
+    if (taken == count) {
+        /* The touch has left an empty page table, and into one a huge page would go in 512 pieces.
+         * This frees it (Linux 6.13), with what others may have put there: it grows back. */
+        char *to = block_address(array, first);
+        result = os_discard(to, OS_HUGE_BYTES);
+        if (result == 0) result = os_userfault_move_huge(rung_userfault(), to, content);
+    }
+    give_blocks(array, first, taken);
+    if (result == 0) os_list_new_pages(atomic_load(&empty_page));
+    return result == 0;
+}
+
 /* Content of `count` blocks, put together in scratch, to where it is missing. */
 static int map_content(vrange_array *array, size_t first, size_t count, char *content, bool huge) {
     const size_t bytes = whole_blocks_bytes(array, first, count);
     const size_t known = array->bytes - first * array->block_bytes;
     if (known < bytes) memset(content + known, 0, bytes - known); /* the rest of the last page */
-    /* Refused where a part is there, and by older kernels. */
-    if (huge && os_userfault_move_huge(rung_userfault(), block_address(array, first), content) == 0) {
-        os_list_new_pages(atomic_load(&empty_page));
-        return 0;
-    }
+    if (huge && move_huge_page(array, first, count, content)) return 0;
     for (int tries = 0;; tries++) {
         int result = os_userfault_copy_missing(rung_userfault(), block_address(array, first), content,
                                                bytes);

@@ -61,7 +61,8 @@ int os_userfault_register(int descriptor, void *address, size_t bytes);
 int os_userfault_copy(int descriptor, void *to, const void *from, size_t bytes);
 /* The same, but a page that is there keeps what it has. */
 int os_userfault_copy_missing(int descriptor, void *to, const void *from, size_t bytes);
-/* A whole huge page goes from one place to another where nothing is; Linux 6.8. */
+/* A huge page goes from one place to another where nothing is (Linux 6.8); in small pages where the
+ * other place has a page table already. */
 int os_userfault_move_huge(int descriptor, void *to, void *from);
 int os_userfault_zero(int descriptor, void *address, size_t bytes);
 

@@ -68,7 +68,8 @@ void scratch_give(char *scratch) {
     atomic_store(&in_use[slot], 0);
 }
 
-/* The page comes with the first touch; a huge one is there to its end. */
+/* The page comes with the first touch; a huge one is there to its end. Where the kernel moves huge
+ * pages in pieces (before 6.13) none comes a second time, and everybody copies. */
 static bool is_huge_page(char *slot) {
     *(volatile char *)slot = 0;
     return os_is_resident(slot + OS_HUGE_BYTES / 2);

@@ -600,7 +600,7 @@ def test_a_sequence_comes_in_huge_pages_where_there_are_some() -> None:
     code = "import warnings; warnings.simplefilter('ignore')\n" + dedent(code)
     told = ends_well(code).split()
     assert len(told) == 3
-    if has_some and (major, minor) >= (6, 8):
+    if has_some and (major, minor) >= (6, 13) and os.uname().machine == "x86_64":
         assert "True" in told
 
 
