@@ -5,7 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("release", "decorated_hit", "bookkeeping", "refault", "cache_under_pressure")
+NAMES = (
+    "release",
+    "decorated_hit",
+    "bookkeeping",
+    "refault",
+    "cache_under_pressure",
+    "metrics",
+)
 SKIPPED = 77
 
 

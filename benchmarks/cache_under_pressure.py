@@ -92,6 +92,7 @@ def duel(per_phase: int, rounds: int, **variant: Any) -> dict[str, list[Outcome]
     contestants: dict[str, Callable[[], Outcome]] = {
         name: partial(run, contestant, per_phase, **variant)
         for name, contestant in DUELLISTS.items()
+        if per_phase == PER_PHASE or name != TUNED
     }
     return interleaved(contestants, rounds)
 
@@ -219,7 +220,7 @@ def main() -> int:
     lines = [
         line
         for variant, outcomes in variants.items()
-        for name in DUELLISTS
+        for name in outcomes
         for line in rows(name, variant, outcomes[name])
     ]
     lines += [line for name, outcomes in peers.items() for line in rows(name, "ramp", outcomes)]
@@ -240,7 +241,8 @@ def main() -> int:
                 name: speed_ratio(outcomes, i, peer) for i, name in enumerate(PHASES)
             }
             for variant, outcomes in variants.items()
-            for peer in (THEIRS, TUNED)
+            for peer in outcomes
+            if peer != OURS
         },
         "variants": {
             variant: {name: as_json(runs) for name, runs in outcomes.items()}

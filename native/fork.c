@@ -4,7 +4,8 @@
  * would read as zeros there, and an ioctl on the inherited descriptor would fill the parent's memory.
  * So the child handler opens a descriptor of its own and registers every arena with it. The thread of
  * the reserve does not exist in the child; the first store there starts one. Deep stacks that other
- * threads ran on are free there, and of the threads that registered only the forking one is left. */
+ * threads ran on are free there, and of the threads that registered only the forking one is left. And
+ * what the child counts must not land in its parent's stats segment. */
 #include "fork.h"
 
 #include <pthread.h>
@@ -22,6 +23,7 @@
 #include "rung.h"
 #include "scratch.h"
 #include "stack.h"
+#include "stats.h"
 
 static struct {
     _Atomic int inside;
@@ -51,6 +53,7 @@ static void after_fork_in_child(void) {
     scratch_forget_owners();
     stacks_after_fork();
     idle_after_fork();
+    stats_after_fork();
     int result = rung_reopen();
     if (result == 0) result = arenas_register_again(rung_userfault());
     if (result == 0) result = arrays_register_again(rung_userfault());

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "stats.h"
+
 #define LET_OTHERS_RUN_BYTES (1 << 20) /* from here copying takes longer than winning the GIL back */
 #define PARTS_MOST 4096
 
@@ -216,7 +218,7 @@ static PyObject *hit_count(PyObject *module, PyObject *const *args, Py_ssize_t c
     void *account = PyLong_AsVoidPtr(args[0]);
     long outcome = PyLong_AsLong(args[1]);
     if (PyErr_Occurred()) return NULL;
-    vrange_account_request(account, (int)outcome);
+    if (outcome >= 0 && outcome < VRANGE_REQUESTS) stats_request_with_gil(account, (int)outcome);
     Py_RETURN_NONE;
 }
 

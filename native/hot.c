@@ -8,6 +8,8 @@
 
 #include <stddef.h>
 
+#include "stats.h"
+
 typedef struct {
     PyObject_HEAD
     PyObject *values;       /* dict, key to value */
@@ -63,7 +65,7 @@ static PyObject *hot_call(PyObject *object, PyObject *args, PyObject *kwargs) {
     PyObject *value = PyDict_GetItemWithError(self->values, key);
     if (value) {
         Py_INCREF(value);
-        vrange_account_request(self->account, VRANGE_REQUEST_HOT);
+        stats_request_with_gil(self->account, VRANGE_REQUEST_HOT);
     } else if (!PyErr_Occurred()) {
         value = PyObject_CallFunctionObjArgs(self->miss, key, args, kwargs ? kwargs : Py_None, NULL);
     }

@@ -21,6 +21,7 @@
 #include "os.h"
 #include "os_thread.h"
 #include "overflow.h"
+#include "segment.h"
 #include "stack.h"
 
 #define THREADS_MOST 4096u
@@ -141,6 +142,7 @@ static registered *free_place(void) {
 }
 
 static int register_at(char *low, char *top) {
+    segment_make(); /* the signal's handler counts, and can't make what it counts into */
     if (!idle.signal) idle.signal = choose_signal();
     registered *place = idle.signal ? free_place() : NULL;
     if (!place) return -ENOSPC;

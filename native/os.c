@@ -7,17 +7,20 @@
 #include "os.h"
 #include "os_thread.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -126,6 +129,111 @@ void *os_map_huge(size_t count) {
     }
     return memory;
 }
+
+/* ---- the stats segment and whose it is -------------------------------------------------------- */
+
+int os_share(const char *path, size_t bytes, void **out) {
+    int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (file < 0) return -errno;
+    void *address = MAP_FAILED;
+    if (ftruncate(file, (off_t)bytes) == 0)
+        address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    int error = errno;
+    close(file);
+    if (address == MAP_FAILED) {
+        unlink(path);
+        return -error;
+    }
+    *out = address;
+    return 0;
+}
+
+int os_allocate(const char *path, uint64_t offset, size_t bytes) {
+    int file = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (file < 0) return -errno;
+    int result = fallocate(file, 0, (off_t)offset, (off_t)bytes) < 0 ? -errno : 0;
+    close(file);
+    return result;
+}
+
+int os_replace(void *fresh, void *place, size_t bytes) {
+    void *address = mremap(fresh, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+    return address == MAP_FAILED ? -errno : 0;
+}
+
+int os_private_directory(const char *path) {
+    if (mkdir(path, 0700) < 0 && errno != EEXIST) return -errno;
+    /* In /dev/shm anybody could have made it first, or a link in its place. */
+    struct stat found;
+    if (lstat(path, &found) < 0) return -errno;
+    if (!S_ISDIR(found.st_mode)) return -ENOTDIR;
+    if (found.st_uid != geteuid() || found.st_mode & (S_IWGRP | S_IWOTH)) return -EPERM;
+    return 0;
+}
+
+int os_remove(const char *path) { return unlink(path) < 0 ? -errno : 0; }
+
+void os_each_file(const char *directory, void (*visit)(const char *path, const char *name)) {
+    DIR *open_directory = opendir(directory);
+    if (!open_directory) return;
+    char path[1024];
+    for (struct dirent *entry; (entry = readdir(open_directory));) {
+        if (entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN) continue; /* a pipe would block */
+        if (snprintf(path, sizeof path, "%s/%s", directory, entry->d_name) < (int)sizeof path)
+            visit(path, entry->d_name);
+    }
+    closedir(open_directory);
+}
+
+bool os_process_exists(uint32_t pid) { return kill((pid_t)pid, 0) == 0 || errno != ESRCH; }
+
+uint32_t os_process_id(void) { return (uint32_t)getpid(); }
+
+uint32_t os_user_id(void) { return (uint32_t)geteuid(); }
+
+uint64_t os_process_group(void) { return (uint64_t)getpgrp(); }
+
+static const char *stat_field(const char *at, int from, int to) {
+    for (int field = from; at && field < to; field++) {
+        at = strchr(at, ' ');
+        if (at) at++;
+    }
+    return at;
+}
+
+int os_process_start(uint64_t *ticks, uint64_t *stack) {
+    char text[1024];
+    int file = -1;
+    int result = os_open_to_read("/proc/self/stat", &file);
+    if (result < 0) return result;
+    ssize_t length = read(file, text, sizeof text - 1);
+    close(file);
+    if (length <= 0) return -ENODATA;
+    text[length] = 0;
+    /* The second field is the command's name, which may hold blanks and parentheses. */
+    const char *start = stat_field(strrchr(text, ')'), 2, 22);
+    const char *bottom = stat_field(start, 22, 28);
+    if (!bottom) return -ENODATA;
+    *ticks = strtoull(start, NULL, 10);
+    *stack = strtoull(bottom, NULL, 10);
+    return 0;
+}
+
+uint64_t os_process_namespace(void) {
+    struct stat found;
+    return stat("/proc/self/ns/pid", &found) < 0 ? 0 : (uint64_t)found.st_ino;
+}
+
+void os_command(char *name, size_t bytes) {
+    int file = -1;
+    memset(name, 0, bytes);
+    if (os_open_to_read("/proc/self/comm", &file) < 0) return;
+    ssize_t length = read(file, name, bytes - 1);
+    close(file);
+    name[length > 0 && name[length - 1] == '\n' ? length - 1 : 0] = 0;
+}
+
+/* ---- giving memory back, and asking for it ---------------------------------------------------- */
 
 static int advise(void *address, size_t bytes, int advice) {
     while (madvise(address, bytes, advice) < 0) {

@@ -28,6 +28,27 @@ void *os_map(size_t bytes);
 /* The same for huge pages, where the kernel has some. */
 #define OS_HUGE_BYTES ((size_t)2 << 20)
 void *os_map_huge(size_t count);
+/* A file that maps to zeros and is shared with whoever maps it too; -EEXIST where there is one. Holes
+ * in it have no memory behind them: os_populate first, a touch may be SIGBUS. */
+int os_share(const char *path, size_t bytes, void **out);
+/* Puts memory behind a part of such a file, for kernels without MADV_POPULATE_WRITE. */
+int os_allocate(const char *path, uint64_t offset, size_t bytes);
+/* Puts a mapping in another's place, which every thread sees at once. */
+int os_replace(void *fresh, void *place, size_t bytes);
+/* A directory that nobody else can write to; made if it isn't there. -EPERM: it is somebody else's. */
+int os_private_directory(const char *path);
+int os_remove(const char *path);
+void os_each_file(const char *directory, void (*visit)(const char *path, const char *name));
+bool os_process_exists(uint32_t pid);
+
+uint32_t os_process_id(void);
+uint32_t os_user_id(void);
+uint64_t os_process_group(void);
+/* When this process began, in clock ticks since boot, and where the program's stack does. */
+int os_process_start(uint64_t *ticks, uint64_t *stack);
+/* What tells one PID namespace from another; 0 where the kernel doesn't say. */
+uint64_t os_process_namespace(void);
+void os_command(char *name, size_t bytes);
 
 int os_lazyfree(void *address, size_t bytes);
 

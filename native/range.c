@@ -196,6 +196,14 @@ static void count_use(range *r) {
     arena_count_request(arena);
 }
 
+/* An offered range, BUSY now, is about to be something else. */
+static void count_offer_over(range *r) {
+    const uint64_t missing = (uint64_t)r->missing_pages * os_page_bytes();
+    stats_offered(r->arena->account, -(int64_t)(range_bytes(r) - missing));
+    if (missing) untally(&r->arena->account->purged_bytes, missing);
+    r->missing_pages = 0;
+}
+
 /* Pins an offered or purged range. 0x100 is none of the interface's values: look again. */
 #define LOOK_AGAIN 0x100
 
@@ -215,7 +223,7 @@ static int pin_slowly(range *r, uint64_t generation, bool only_whole) {
     if (state == OFFERED) {
         result = secure(r);
         if (result == VRANGE_OK) {
-            stats_offered(account, -bytes);
+            count_offer_over(r);
             put_state(r, word + WORD_PIN, RESIDENT);
             return word & WORD_LOST ? VRANGE_PURGED : VRANGE_OK;
         }
@@ -223,7 +231,7 @@ static int pin_slowly(range *r, uint64_t generation, bool only_whole) {
             put_state(r, word, OFFERED);
             return result;
         }
-        stats_offered(account, -bytes);
+        count_offer_over(r);
         uint64_t lost_bytes = (uint64_t)bytes;
         bool some_is_kept =
             word & WORD_PARTIAL && rung_holds() && secure_page_by_page(r, word, &lost_bytes);
@@ -253,7 +261,9 @@ static int pin_slowly(range *r, uint64_t generation, bool only_whole) {
 static int pin(uint64_t handle, bool only_whole) {
     range *r = range_of(handle);
     if (!r) return VRANGE_GONE;
-    const uint64_t start = os_now_ns();
+    const bool timed = stats_times_fast(STATS_FAST_PIN);
+    uint64_t start = timed ? os_now_ns() : 0;
+    bool fast = true;
     const uint64_t generation = handle & WORD_GENERATION;
     unsigned waited = 0;
     int result = LOOK_AGAIN;
@@ -261,6 +271,8 @@ static int pin(uint64_t handle, bool only_whole) {
         uint64_t word = atomic_load(&r->word);
         if (!is_current(word, generation)) return VRANGE_GONE;
         if (word_state(word) == BUSY) {
+            if (!start) start = stats_now_ns();
+            fast = false;
             wait_a_little(&waited);
         } else if (word_state(word) == RESIDENT) {
             if (only_whole && word & WORD_LOST) return VRANGE_PURGED;
@@ -269,6 +281,8 @@ static int pin(uint64_t handle, bool only_whole) {
             if (word_pins(word) == 0) stats_idle(r->arena->account, -(int64_t)range_bytes(r));
             result = word & WORD_LOST ? VRANGE_PURGED : VRANGE_OK;
         } else {
+            if (!start) start = stats_now_ns();
+            fast = false;
             gate_enter();
             result = pin_slowly(r, generation, only_whole);
             if (result != VRANGE_OK && !rung_holds() && ranges_mend() == 0 && result < 0)
@@ -277,12 +291,17 @@ static int pin(uint64_t handle, bool only_whole) {
         }
     }
     if (result == VRANGE_OK) {
+        const int kind = (int)r->arena->account->kind;
         count_use(r);
-        vrange_latency_record(r->arena->account->kind, VRANGE_REALLOCATE_RESIDENT,
-                              os_now_ns() - start);
+        if (fast) {
+            stats_record_fast(STATS_FAST_PIN, kind, VRANGE_REALLOCATE_RESIDENT, start);
+        } else {
+            stats_was_slow(STATS_FAST_PIN);
+            vrange_latency_record(kind, VRANGE_REALLOCATE_RESIDENT, stats_now_ns() - start);
+        }
     } else if (result == VRANGE_PURGED && !only_whole) {
         count_use(r);
-        atomic_store_explicit(&r->released_ns, start, memory_order_relaxed);
+        atomic_store_explicit(&r->released_ns, start ? start : os_now_ns(), memory_order_relaxed);
     }
     return result;
 }
@@ -330,8 +349,14 @@ int vrange_release(uint64_t handle) {
             stats_idle(account, -bytes);
             continue;
         }
-        if (reserve_is_absent()) reserve_offer_now(r, generation);
-        vrange_latency_record(account->kind, VRANGE_FREE_RELEASED, os_now_ns() - start);
+        if (reserve_is_absent()) {
+            reserve_offer_now(r, generation);
+            vrange_latency_record((int)account->kind, VRANGE_FREE_RELEASED, stats_now_ns() - start);
+        } else {
+            const bool timed = stats_times_fast(STATS_FAST_RELEASE);
+            stats_record_fast(STATS_FAST_RELEASE, (int)account->kind, VRANGE_FREE_RELEASED,
+                              timed ? start : 0);
+        }
         return VRANGE_OK;
     }
 }
@@ -404,7 +429,7 @@ static void free_busy(range *r, uint64_t state) {
     vrange_account *account = r->arena->account;
     const int64_t bytes = (int64_t)range_bytes(r);
     if (state == RESIDENT) stats_idle(account, -bytes);
-    if (state == OFFERED) stats_offered(account, -bytes);
+    if (state == OFFERED) count_offer_over(r);
     if (state == PURGED) untally(&account->purged_bytes, (uint64_t)bytes);
     finish_free(r, state != PURGED);
 }
@@ -501,7 +526,7 @@ int vrange_discard(uint64_t handle) {
         const int64_t bytes = (int64_t)range_bytes(r);
         discard_now(r);
         if (word_state(word) == RESIDENT) stats_idle(account, -bytes);
-        else stats_offered(account, -bytes);
+        else count_offer_over(r);
         tally(&account->purged_total, (uint64_t)bytes);
         discard_rest(r, word);
         arena_list_lost(r);
@@ -666,6 +691,17 @@ void range_offer_end(range *r, bool offered) {
     put_state(r, word, OFFERED);
 }
 
+/* Of a partial range the kernel may go on and take the rest, too: nothing is touched, it only counts
+ * as purged what is gone. False: nothing more than was known. */
+static bool count_missing(range *r, uint32_t missing) {
+    if (missing <= r->missing_pages) return false;
+    const uint64_t bytes = (uint64_t)(missing - r->missing_pages) * os_page_bytes();
+    tally(&r->arena->account->purged_bytes, bytes); /* first: it must not look pinned */
+    stats_offered(r->arena->account, -(int64_t)bytes);
+    r->missing_pages = missing;
+    return true;
+}
+
 bool range_collect(range *r, uint64_t generation) {
     uint64_t word = atomic_load(&r->word);
     if (!is_current(word, generation) || word_state(word) != OFFERED) return false;
@@ -676,18 +712,14 @@ bool range_collect(range *r, uint64_t generation) {
      * others only, to MADV_PAGEOUT, is found by its next pin. */
     if (os_is_resident(arena->base + (size_t)r->first_page * os_page_bytes())) return false;
     if (!atomic_compare_exchange_strong(&r->word, &word, (word & ~WORD_STATE) | BUSY)) return false;
-    vrange_account *account = arena->account;
-    const int64_t bytes = (int64_t)range_bytes(r);
-    uint64_t lost_bytes = (uint64_t)bytes;
-    bool some_is_kept = word & WORD_PARTIAL && secure_page_by_page(r, word, &lost_bytes) &&
-                        lost_bytes < (uint64_t)bytes;
-    stats_offered(account, -bytes);
-    tally(&account->purged_total, lost_bytes);
-    if (some_is_kept) {
-        stats_idle(account, bytes);
-        put_state(r, word | WORD_LOST, RESIDENT);
-        return true;
+    const uint32_t missing = r->pages - (uint32_t)(resident_bytes(r) / os_page_bytes());
+    if (word & WORD_PARTIAL && missing < r->pages) {
+        bool is_news = count_missing(r, missing);
+        put_state(r, word, OFFERED);
+        return is_news;
     }
+    count_offer_over(r);
+    tally(&arena->account->purged_total, range_bytes(r));
     discard_rest(r, word);
     arena_list_lost(r);
     return true;
@@ -725,7 +757,7 @@ bool range_shed(range *r, uint64_t generation) {
     vrange_account *account = r->arena->account;
     const int64_t bytes = (int64_t)range_bytes(r);
     if (word_state(word) == RESIDENT) stats_idle(account, -bytes);
-    else stats_offered(account, -bytes);
+    else count_offer_over(r);
     tally(&account->shed_total, (uint64_t)bytes);
     discard_rest(r, word);
     arena_list_lost(r);

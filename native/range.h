@@ -52,6 +52,7 @@ typedef struct range {
     float cost_ns;                       /* what producing the content again would take */
     _Atomic uint64_t released_ns;        /* when it became volatile, or when its loss was told */
     uint64_t *lost_pages;                /* partial: a bit a page; NULL: all of it */
+    uint32_t missing_pages;              /* partial, offered: so many are counted as purged */
     uint64_t *sentinel_words;            /* sentinel rung: each page's first word, kept aside */
 } range;
 

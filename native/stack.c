@@ -291,7 +291,10 @@ size_t stack_used(stack *s) {
         used = lowest < kept ? (size_t)(s->top - lowest) : 0;
     }
     if (went_down && used == 0) os_discard(kept, page); /* zeros again, for the next look */
-    if (used > atomic_load(&s->high_water)) atomic_store(&s->high_water, used);
+    if (used > atomic_load(&s->high_water)) {
+        atomic_store(&s->high_water, used);
+        stats_stack_used(used, (uint64_t)(s->top - s->low));
+    }
     return used;
 }
 
@@ -299,7 +302,10 @@ size_t stack_used(stack *s) {
 
 void stack_count_returned(size_t bytes, bool trim) {
     tally(&stacks.returned_bytes, bytes);
-    if (trim) tally(&stacks.trims, 1);
+    stats_stack_returned(bytes);
+    if (!trim) return;
+    tally(&stacks.trims, 1);
+    stats_trimmed();
 }
 
 static void close_warning(stack *s) {

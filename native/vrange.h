@@ -75,7 +75,8 @@ typedef struct {
     uint64_t refaults;        /* touches of lost blocks that were answered */
 } vrange_account_counters;
 
-/* Opens an account; the name is cut at VRANGE_NAME_BYTES - 1 bytes. NULL only without memory. */
+/* Opens an account; the name is cut at VRANGE_NAME_BYTES - 1 bytes. NULL only without memory. Past 256
+ * open ones, the next share one named "other" for each kind. */
 vrange_account *vrange_account_open(const char *name, int kind);
 void vrange_account_close(vrange_account *account);
 void vrange_account_read(vrange_account *account, vrange_account_counters *out);
@@ -83,8 +84,22 @@ void vrange_account_request(vrange_account *account, int outcome);
 void vrange_account_regenerated(vrange_account *account, uint64_t nanoseconds);
 void vrange_account_set_hot(vrange_account *account, uint64_t bytes);
 
+/* The word behind hot_bytes, for whoever holds it: written without a call. Stays where it is. */
+uint64_t *vrange_account_hot(vrange_account *account);
+
 /* Copies up to `capacity` open accounts; returns how many there are. */
 size_t vrange_accounts_read(vrange_account_counters *out, size_t capacity);
+
+/* ---- the stats segment: the same, laid out for readers outside (segment.c) -------------------- */
+
+/* The file; NULL where it could not be had, and the process counts in memory of its own. */
+const char *vrange_segment_path(void);
+/* Why not, in words for a person; NULL where it could. */
+const char *vrange_segment_refusal(void);
+void *vrange_segment_address(void);
+size_t vrange_segment_bytes(void);
+/* Whether the file outlives the process, because somebody is to add its counts to a sum. */
+void vrange_segment_keep(int kept);
 
 /* ---- latency histograms (stats.c) ------------------------------------------------------------- */
 

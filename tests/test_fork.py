@@ -186,13 +186,17 @@ def test_a_pool_of_forked_processes() -> None:
     succeeds(PRELUDE + _dedent(code))
 
 
-@pytest.mark.parametrize("what", ["cache", "store", "discard", "compute", "arena", "settings"])
+@pytest.mark.parametrize(
+    "what", ["cache", "store", "large", "discard", "compute", "arena", "settings"]
+)
 def test_forking_while_other_threads_hammer_it(what: str) -> None:
     code = """
     import itertools
     stop = threading.Event()
     errors = []
     small = vrange.VolatileCache(arena_bytes="16MiB", hot_bytes="1MiB")
+    large = vrange.VolatileCache(arena_bytes="256MiB", hot_bytes=0)
+    large[0] = blob = bytes(8 << 20)
 
     def one_turn(n):
         what = sys.argv[1]
@@ -202,6 +206,9 @@ def test_forking_while_other_threads_hammer_it(what: str) -> None:
         elif what == "store":
             small[n % 300] = os.urandom(8000) if n % 3 else b"small%d" % n
             small.get(n * 7 % 300)
+        elif what == "large":
+            large[n % 3] = blob   # stored, let go and freed without the GIL: a fork may meet it
+            large.discard(n % 3)
         elif what == "discard":
             cache.discard(n % N)
             cache[n % N] = fresh(n % N)
@@ -230,8 +237,9 @@ def test_forking_while_other_threads_hammer_it(what: str) -> None:
                 return
 
     def check():
-        for n in range(60):
+        for n in range(5 if sys.argv[1] == "large" else 60):
             one_turn(n)
+        large.close()
         for n in range(N):
             assert (cache.get_or_compute(n, lambda: fresh(n)) == n).all()
             small[n] = bytes(3000)

@@ -26,7 +26,7 @@ from vrange.stack_trim import (
 from vrange.stats import Stats, stats
 
 if TYPE_CHECKING:
-    from vrange import fills
+    from vrange import fills, metrics
     from vrange.array import VolatileArray
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "deep_call",
     "deep_recursion",
     "fills",
+    "metrics",
     "register_thread",
     "set_reserve",
     "stack_info",
@@ -61,13 +62,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # What needs NumPy, an extra, is imported where it is used.
+    # What needs NumPy, an extra, or takes long to import, is imported where it is used.
     if name == "VolatileArray":
         from vrange.array import VolatileArray
 
         return VolatileArray
-    if name == "fills":
+    if name in ("fills", "metrics"):
         from importlib import import_module
 
-        return import_module("vrange.fills")
+        return import_module(f"vrange.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
+from functools import cache
 from typing import Any
 
 from vrange._core import ffi, lib
@@ -25,6 +27,20 @@ def checked_name(name: object) -> str:
     return name
 
 
+@cache
+def warn_if_unseen() -> None:
+    """Warns, once a process, where nobody can look at the counters from outside."""
+    refusal = lib.vrange_segment_refusal()
+    if refusal != ffi.NULL:
+        why = ffi.string(refusal).decode(errors="replace")
+        warnings.warn(
+            "vrange counts in memory of its own: `vrange top`, `vrange export` and other workers "
+            f"of this service don't see this process ({why})",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
 class Account:
     """Counters under a name. Closed when collected: whoever counts into it has to hold it."""
 
@@ -34,9 +50,15 @@ class Account:
         self.pointer: Any = lib.vrange_account_open(self.name.encode(), kind)
         if self.pointer == ffi.NULL:
             raise MemoryError("no memory for an account")
+        warn_if_unseen()
         self.address = int(ffi.cast("uintptr_t", self.pointer))
         self._finalizer = weakref.finalize(self, lib.vrange_account_close, self.pointer)
         self._finalizer.atexit = False
+
+    def hot_word(self) -> memoryview[int]:
+        """The word that tells the bytes held strongly; whoever holds them writes it."""
+        word = ffi.buffer(lib.vrange_account_hot(self.pointer), 8)
+        return memoryview(word).cast("B").cast("Q")
 
     def read(self) -> AccountStats:
         """A snapshot of the counters."""

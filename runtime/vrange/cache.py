@@ -129,7 +129,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             hot_limit = half if hot_limit is None else min(hot_limit, half)
         self._account = Account(name if name is not None else f"cache-{next(_numbers)}", _KIND)
         self._lock = threading.RLock()
-        self._hot = HotFront(hot_limit, self._lock)
+        self._hot = HotFront(hot_limit, self._lock, self._account.hot_word())
         self._entries = Entries(
             self._account,
             self._lock,
@@ -289,7 +289,6 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     def info(self) -> CacheInfo:
         """What was asked and answered since it was made or cleared, and its bytes by state."""
         entries = len(self._entries)  # sweeps, so that the bytes below are right
-        lib.vrange_account_set_hot(self._account.pointer, self._hot.bytes)
         before = self._baseline  # first: clear() may set a later one meanwhile
         now = self._account.read()
         hot_hits = now.hot_hits - before.hot_hits

@@ -24,7 +24,7 @@ import psutil
 
 from vrange.cgroup_tree import V1, V2, Files, Version, find_hierarchies, read_limit, read_words
 
-__all__ = ["MemoryCgroup", "MemoryLimit", "memory_limit", "memory_usage"]
+__all__ = ["MemoryCgroup", "MemoryLimit", "memory_limit", "memory_usage", "usage_of"]
 
 _PROC_SELF = Path("/proc/self")
 _CLOSE_PATIENCE_SECONDS = 1.0  # a killed process leaves its cgroup a moment after its parent heard
@@ -94,7 +94,11 @@ def memory_usage() -> int:
         OSError: The cgroup went away while it was read.
 
     """
-    limit = memory_limit()
+    return usage_of(memory_limit())
+
+
+def usage_of(limit: MemoryLimit) -> int:
+    """Tell the bytes in use of what a limit limits. Raises OSError as memory_usage()."""
     if limit.usage_path is None:
         machine = psutil.virtual_memory()
         return machine.total - machine.available

@@ -28,14 +28,18 @@ class HotFront:
     """Values by key, the longest held let go first. Under its cache's lock, but for looking.
 
     `limit` None is the automatic bound: 32 MiB, and a tenth of the memory limit for all caches.
-    `let_go` is told each key whose value is not held any more, under the lock.
+    `let_go` is told each key whose value is not held any more, under the lock. `told` is the word
+    of the account that says how many bytes are held.
     """
 
     _automatic: ClassVar[weakref.WeakSet[HotFront]] = weakref.WeakSet()
 
-    def __init__(self, limit: int | None, lock: threading.RLock) -> None:
+    def __init__(
+        self, limit: int | None, lock: threading.RLock, told: memoryview[int] | None = None
+    ) -> None:
         self.values: dict[Hashable, Any] = {}
         self.bytes = 0
+        self._told: Any = [0] if told is None else told
         self._weights: dict[Hashable, int] = {}
         self._lock = lock
         self.let_go: Callable[[Hashable], None] = lambda key: None
@@ -56,6 +60,7 @@ class HotFront:
         self.values[key] = value
         self._weights[key] = weight
         self.bytes += weight
+        self._told[0] = self.bytes
         return True
 
     def discard(self, key: Hashable) -> None:
@@ -63,13 +68,14 @@ class HotFront:
         weight = self._weights.pop(key, None)
         if weight is not None:
             self.bytes -= weight
+            self._told[0] = self.bytes
             del self.values[key]
 
     def clear(self) -> None:
         """Lets everything go."""
         keys = list(self._weights)
         self._weights.clear()
-        self.bytes = 0
+        self.bytes = self._told[0] = 0
         self.values.clear()  # last: what dies here may run code that comes back to us
         for key in keys:
             self.let_go(key)

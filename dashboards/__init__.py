@@ -1,0 +1,1 @@
+"""Grafana dashboards, and the code that writes them: `python -m dashboards [--check]`."""

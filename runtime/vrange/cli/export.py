@@ -1,0 +1,108 @@
+"""`vrange export`: the stats segments of this user's processes, for Prometheus, as a sidecar.
+
+For services that can't or won't serve metrics themselves: it needs nothing of them. Every series
+carries `service`: VRANGE_SERVICE of the processes, or "group-" and the number of their process
+group. Counts of processes that ended stay in the sums for as long as their service lives; of one
+that ended without having taken part in sums (vrange.metrics, processes="group"), those of the last
+scrape.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from vrange.errors import VrangeError
+from vrange.exposition import Gauges, families
+from vrange.metrics import lazyfree_bytes, start_server
+from vrange.processes import directories, living
+from vrange.segment import Snapshot
+from vrange.service import Service, services
+from vrange.totals import Totals
+
+__all__ = ["SidecarCollector", "add_parser", "run"]
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `vrange export`."""
+    parser = subparsers.add_parser(
+        "export",
+        help="serve the figures of this user's processes to Prometheus",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--port", type=int, default=9464, help="0: any free one")
+    parser.add_argument("--addr", default="127.0.0.1", help="where to listen")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    if not 0 <= args.port <= 65535:
+        raise ValueError(f"--port must be 0 to 65535, not {args.port}")
+    registry = CollectorRegistry()
+    registry.register(SidecarCollector())
+    with start_server(args.port, args.addr, registry) as server:
+        print(f"http://{args.addr}:{server.port}/metrics", flush=True)
+        threading.Event().wait()
+    return 0
+
+
+class SidecarCollector(Collector):
+    """The totals of every service, by service."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: dict[tuple[int, int], Snapshot] = {}
+        self._ended: dict[str, Totals] = {}
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: what there is shows when it is collected."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they are now."""
+        with self._lock:
+            told = [
+                ({"service": key}, total, Gauges(lazyfree_bytes=free))
+                for key, (total, free) in sorted(self._totals().items())
+            ]
+        return families(told, labels=["service"])
+
+    def _totals(self) -> dict[str, tuple[Totals, int]]:
+        found: dict[str, Service] = {}
+        for directory in directories():
+            with suppress(OSError, VrangeError):
+                found |= services(directory)
+        alone = {(one.pid, one.start_ticks): one for one in living() if not one.kept}
+        taking_part = {
+            (one.pid, one.start_ticks) for service in found.values() for one in service.living
+        }
+        for process, snapshot in self._last.items():
+            # One that takes part by now is in its service's sums with all it ever counted.
+            if process not in alone and process not in taking_part:
+                ended = self._ended.setdefault(snapshot.service_key, Totals())
+                ended.add(snapshot, ended=True)
+        self._last = alone
+        told: dict[str, tuple[Totals, int]] = {}
+        pids: dict[str, list[int]] = {}
+        for key, service in found.items():
+            pids[key] = [one.pid for one in service.living]
+            told[key] = (service.take_totals(), 0)
+        for snapshot in alone.values():
+            total, _ = told.setdefault(snapshot.service_key, (Totals(), 0))
+            total.add(snapshot)
+            pids.setdefault(snapshot.service_key, []).append(snapshot.pid)
+        # Over: nobody is left of it, and so are its series.
+        self._ended = {key: ended for key, ended in self._ended.items() if key in told}
+        for key, ended in self._ended.items():
+            told[key][0].merge_counts(ended)
+        return {
+            key: (total, sum(lazyfree_bytes(pid) or 0 for pid in pids[key]))
+            for key, (total, _) in told.items()
+        }

@@ -1,0 +1,91 @@
+"""`vrange top`: caches, stacks and latencies of any process that uses vrange, from outside.
+
+It reads the stats segments of this user's processes; nobody is asked or slowed, and a process that
+hangs is shown as well as one that runs. Rates are of the last interval, latencies of a process's
+whole life.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from vrange.cli.top.figures import ProcessFigures, figures
+from vrange.errors import VrangeError
+from vrange.processes import living
+from vrange.segment import Snapshot
+
+if TYPE_CHECKING:
+    from vrange.cli.top.view import View
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `vrange top`."""
+    parser = subparsers.add_parser(
+        "top",
+        help="caches, stacks and latencies of any process, live",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("pid", type=int, nargs="?", help="one process; by default all")
+    parser.add_argument("--interval", type=float, default=1.0, help="seconds between two looks")
+    parser.add_argument("--once", action="store_true", help="show one interval and end")
+    parser.add_argument("--json", action="store_true", help="an array of processes per interval")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show until interrupted, or once. Returns 1 where no process, or not that one, is found."""
+    if not 0.01 <= args.interval <= 3600:
+        raise ValueError(f"--interval must be 0.01 to 3600 seconds, not {args.interval:g}")
+    looks = _looks(args.pid, args.interval)
+    if args.json:
+        for found in looks:
+            print(json.dumps([asdict(process) for process in found]), flush=True)
+            if args.once:
+                return 0 if found else 1
+        return 1
+    view = _view()
+    if args.once:
+        found = next(looks, [])
+        view.print(found)
+        return 0 if found else 1
+    with view:
+        for found in looks:
+            view.show(found)
+            if args.pid is not None and not found:
+                break
+    print(f"process {args.pid} has ended")
+    return 0
+
+
+def _looks(pid: int | None, interval: float) -> Iterator[list[ProcessFigures]]:
+    before = _snapshots(pid)
+    if pid is not None and not before:
+        raise VrangeError(
+            f"process {pid} is none of this user's that uses vrange and lets itself be seen"
+        )
+    looked = time.monotonic()
+    while True:
+        time.sleep(interval)
+        now, at = _snapshots(pid), time.monotonic()
+        seconds, looked = at - looked, at
+        yield [figures(before.get(key, one), one, seconds) for key, one in now.items()]
+        before = now
+
+
+def _snapshots(pid: int | None) -> dict[tuple[int, int], Snapshot]:
+    return {(one.pid, one.start_ticks): one for one in living() if pid is None or one.pid == pid}
+
+
+def _view() -> View:
+    try:
+        from vrange.cli.top.view import View
+    except ImportError:
+        raise VrangeError("the view needs rich (pip install vrange[cli]); --json doesn't") from None
+    return View()

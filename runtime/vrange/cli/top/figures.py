@@ -1,0 +1,140 @@
+"""What `vrange top` shows of a process: figures from two looks at its stats segment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from vrange.cgroup import memory_limit, usage_of
+from vrange.exposition import STATES
+from vrange.segment import LATENCIES, AccountCounts, Snapshot
+from vrange.totals import Totals
+
+__all__ = ["AccountFigures", "ProcessFigures", "figures"]
+
+
+@dataclass
+class AccountFigures:
+    """One cache, array or arena. Rates are a second's; a ratio is None where nobody asked."""
+
+    name: str
+    kind: str
+    bytes: dict[str, int]
+    requests_per_second: float
+    hit_ratio: float | None
+    purged_per_second: float
+    refaults_per_second: float
+    regenerate_p50_seconds: float | None
+    regenerate_p99_seconds: float | None
+
+
+@dataclass
+class ProcessFigures:
+    """One process. The latencies are of its whole life, by "kind which"."""
+
+    pid: int
+    name: str
+    service: str
+    rung: str
+    memory_usage_bytes: int | None
+    memory_limit_bytes: int | None
+    purged_bytes_per_second: float
+    refaults_per_second: float
+    hit_ratio: float | None
+    stack_high_water_bytes: int
+    stack_limit_bytes: int
+    stack_returned_bytes: int
+    accounts: list[AccountFigures]
+    latencies: dict[str, dict[str, dict[str, float | int | None]]] = field(default_factory=dict)
+
+
+def figures(before: Snapshot, now: Snapshot, seconds: float) -> ProcessFigures:
+    """The figures of a process, from two snapshots `seconds` apart."""
+    earlier, later = Totals(), Totals()
+    earlier.add(before)
+    later.add(now)
+    accounts = []
+    for key, account in later.accounts.items():
+        if not account.closed:
+            past = earlier.accounts.get(key, AccountCounts(account.name, account.kind))
+            accounts.append(_account(past, account, seconds))
+
+    def rate(count: str) -> float:
+        def total(of: Totals) -> int:
+            return sum(getattr(account, count) for account in of.accounts.values())
+
+        return (total(later) - total(earlier)) / seconds
+
+    usage, limit = _memory(now.pid)
+    return ProcessFigures(
+        pid=now.pid,
+        name=now.name,
+        service=now.service,
+        rung=now.rung,
+        memory_usage_bytes=usage,
+        memory_limit_bytes=limit,
+        purged_bytes_per_second=rate("purged_total_bytes"),
+        refaults_per_second=rate("refaults"),
+        hit_ratio=_hit_ratio(
+            _requests(earlier.accounts.values()), _requests(later.accounts.values())
+        ),
+        stack_high_water_bytes=now.stack_high_water_bytes,
+        stack_limit_bytes=now.stack_limit_bytes,
+        stack_returned_bytes=now.stack_returned_bytes,
+        accounts=sorted(accounts, key=lambda one: -sum(one.bytes.values())),
+        latencies=_latencies(now),
+    )
+
+
+def _account(past: AccountCounts, now: AccountCounts, seconds: float) -> AccountFigures:
+    requests = sum(now.requests.values()) - sum(past.requests.values())
+    purged = now.requests.get("purged", 0) - past.requests.get("purged", 0)
+    return AccountFigures(
+        name=now.name,
+        kind=now.kind,
+        bytes={state: getattr(now, f"{state}_bytes") for state in STATES},
+        requests_per_second=requests / seconds,
+        hit_ratio=_hit_ratio(past.requests, now.requests),
+        purged_per_second=purged / seconds,
+        refaults_per_second=(now.refaults - past.refaults) / seconds,
+        regenerate_p50_seconds=now.regenerate.percentile(50),
+        regenerate_p99_seconds=now.regenerate.percentile(99),
+    )
+
+
+def _requests(accounts: Any) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for account in accounts:
+        for outcome, count in account.requests.items():
+            total[outcome] = total.get(outcome, 0) + count
+    return total
+
+
+def _hit_ratio(past: dict[str, int], now: dict[str, int]) -> float | None:
+    grown = {outcome: count - past.get(outcome, 0) for outcome, count in now.items()}
+    asked = sum(grown.values())
+    return (grown["hot"] + grown["resident"]) / asked if asked > 0 else None
+
+
+def _memory(pid: int) -> tuple[int | None, int | None]:
+    """Usage and limit of what limits the process: a cgroup, or the machine."""
+    try:
+        limit = memory_limit(proc_self=f"/proc/{pid}")
+        return usage_of(limit), limit.limit_bytes
+    except (OSError, ValueError):
+        return None, None
+
+
+def _latencies(now: Snapshot) -> dict[str, dict[str, dict[str, float | int | None]]]:
+    found: dict[str, dict[str, dict[str, float | int | None]]] = {}
+    for metric in dict.fromkeys(metric for metric, _ in LATENCIES):
+        found[metric] = {
+            f"{kind} {which}": {
+                "count": histogram.count,
+                "p50_seconds": histogram.percentile(50),
+                "p99_seconds": histogram.percentile(99),
+            }
+            for (of, kind, which), histogram in now.latencies.items()
+            if of == metric
+        }
+    return found

@@ -1,0 +1,167 @@
+"""How `vrange top` looks: one panel a process, sparklines of the last minute."""
+
+from __future__ import annotations
+
+from collections import deque
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from vrange.cli.top.figures import AccountFigures, ProcessFigures
+from vrange.sizes import format_bytes
+
+__all__ = ["View", "sparkline"]
+
+_BARS = "▁▂▃▄▅▆▇█"
+_REMEMBERED = 8
+
+
+def sparkline(values: deque[float]) -> str:
+    """The values as bars, the tallest as high as a line."""
+    most = max(values, default=0)
+    if most <= 0:
+        return _BARS[0] * len(values)
+    return "".join(_BARS[min(7, int(value / most * 7.999))] for value in values)
+
+
+class View:
+    """A live screen, and what it remembers for its sparklines."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._live = Live(console=self._console, auto_refresh=False, screen=False)
+        self._past: dict[tuple[int, str, str], deque[float]] = {}
+
+    def __enter__(self) -> View:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def show(self, processes: list[ProcessFigures]) -> None:
+        """Draws over what was drawn before."""
+        self._live.update(self.render(processes), refresh=True)
+
+    def print(self, processes: list[ProcessFigures]) -> None:
+        """Draws once."""
+        self._console.print(self.render(processes))
+
+    def render(self, processes: list[ProcessFigures]) -> Group:
+        """The panels."""
+        alive = {process.pid for process in processes}
+        self._past = {key: past for key, past in self._past.items() if key[0] in alive}
+        if not processes:
+            return Group(Text("no process of this user uses vrange"))
+        return Group(*(self._panel(process) for process in processes))
+
+    def _panel(self, process: ProcessFigures) -> Panel:
+        service = f" of {process.service}" if process.service else ""
+        parts = [self._head(process)]
+        if process.accounts:
+            parts.append(self._accounts(process))
+        if any(process.latencies.values()):
+            parts.append(_latencies(process))
+        return Panel(
+            Group(*parts),
+            title=f"{process.name}{service}, process {process.pid}",
+            title_align="left",
+        )
+
+    def _head(self, process: ProcessFigures) -> Table:
+        table = Table.grid(padding=(0, 2))
+        usage = (
+            "?" if process.memory_usage_bytes is None else format_bytes(process.memory_usage_bytes)
+        )
+        limit = (
+            "none"
+            if process.memory_limit_bytes is None
+            else format_bytes(process.memory_limit_bytes)
+        )
+        past = self._remember(process.pid, "", "purged", process.purged_bytes_per_second)
+        table.add_row("rung", process.rung or "not decided yet")
+        table.add_row("memory", f"{usage} of {limit}")
+        table.add_row("purged", f"{format_bytes(process.purged_bytes_per_second)}/s", past)
+        table.add_row(
+            "refaults",
+            f"{process.refaults_per_second:.0f}/s",
+            self._remember(process.pid, "", "refaults", process.refaults_per_second),
+        )
+        if process.stack_limit_bytes or process.stack_returned_bytes:
+            table.add_row(
+                "deep stacks",
+                f"{format_bytes(process.stack_high_water_bytes)} of "
+                f"{format_bytes(process.stack_limit_bytes)} used at most, "
+                f"{format_bytes(process.stack_returned_bytes)} returned",
+            )
+        return table
+
+    def _accounts(self, process: ProcessFigures) -> Table:
+        table = Table(box=None, padding=(0, 1), header_style="bold")
+        table.add_column("name", overflow="ellipsis", min_width=6)
+        for title in ("pinned", "hot", "idle", "offered", "asked/s", "", "hits", "", "lost/s"):
+            table.add_column(title, justify="right" if title else "left", no_wrap=True)
+        table.add_column("compute", justify="right", no_wrap=True)
+        for account in process.accounts:
+            table.add_row(*self._account(process.pid, account))
+        return table
+
+    def _account(self, pid: int, account: AccountFigures) -> list[str]:
+        states = ("pinned", "hot", "idle", "offered")
+        sizes = [_short(account.bytes[state]) for state in states]
+        asked = self._remember(pid, account.name, "asked", account.requests_per_second)
+        hits = self._remember(pid, account.name, "hits", account.hit_ratio or 0)
+        return [
+            account.name,
+            *sizes,
+            f"{account.requests_per_second:.0f}",
+            asked,
+            "" if account.hit_ratio is None else f"{account.hit_ratio:.1%}",
+            hits,
+            f"{account.purged_per_second:.0f}",
+            _duration(account.regenerate_p50_seconds),
+        ]
+
+    def _remember(self, pid: int, name: str, what: str, value: float) -> str:
+        past = self._past.setdefault((pid, name, what), deque(maxlen=_REMEMBERED))
+        past.append(value)
+        return sparkline(past)
+
+
+def _latencies(process: ProcessFigures) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    for title in ("latency", "", "count", "p50", "p99"):
+        table.add_column(title, justify="left" if title in ("latency", "") else "right")
+    for metric, found in process.latencies.items():
+        for which, told in found.items():
+            table.add_row(
+                metric.replace("_", "-"),
+                which,
+                str(told["count"]),
+                _duration(told["p50_seconds"]),
+                _duration(told["p99_seconds"]),
+            )
+    return table
+
+
+def _short(count: int) -> str:
+    number, unit = format_bytes(count).split()
+    return f"{float(number):.3g}{unit[0]}" if count else "0"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds * 1e9:.0f} ns"

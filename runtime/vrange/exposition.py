@@ -1,0 +1,254 @@
+"""Totals as the metrics that Prometheus knows: names, units, help and labels.
+
+Durations are kept with eight buckets an octave. A series per bucket and label would be dear to
+store, and what prometheus_client takes for a line of text is most of a scrape; so one an octave is
+told of the latencies, and of computing again, which each cache has for itself, one in three
+octaves. What is told is exact, only coarser.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, lru_cache
+from itertools import accumulate
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.metrics_core import Metric
+from prometheus_client.samples import Sample
+from prometheus_client.utils import floatToGoString
+
+from vrange.segment import KINDS, LATENCIES, OUTCOMES, Histogram, bucket_floors_ns
+from vrange.totals import Totals
+
+__all__ = ["Gauges", "families"]
+
+STATES = ("pinned", "idle", "offered", "purged", "hot")
+_STATE_FIELDS = tuple(f"{state}_bytes" for state in STATES)
+_NS = 1e-9
+# In ns, and each where a native bucket begins. Faster than any call, slower than anyone waits.
+_LATENCY_BOUNDS = tuple(1 << power for power in (*range(6, 27), 28, 30, 32, 34))
+_REGENERATE_BOUNDS = tuple(1 << power for power in range(13, 35, 3))
+
+
+class Gauges:
+    """What is read of the kernel, not of segments: of processes, and of the memory they share."""
+
+    def __init__(
+        self,
+        lazyfree_bytes: int | None = None,
+        memory_usage_bytes: int | None = None,
+        memory_limit_bytes: int | None = None,
+    ) -> None:
+        self.lazyfree_bytes = lazyfree_bytes
+        self.memory_usage_bytes = memory_usage_bytes
+        self.memory_limit_bytes = memory_limit_bytes
+
+
+def _go_string(number: float) -> str:
+    return str(floatToGoString(number))  # type: ignore[no-untyped-call]
+
+
+@cache
+def _bounds(buckets: int, bounds: tuple[int, ...]) -> tuple[tuple[str, int], ...]:
+    """Upper bounds in seconds, each with the number of native buckets below it."""
+    below = {floor: bucket for bucket, floor in enumerate(bucket_floors_ns(buckets))}
+    return tuple((_go_string(bound * _NS), below[bound]) for bound in bounds)
+
+
+@lru_cache(maxsize=4096)
+def _labels_of_each(
+    labels: tuple[tuple[str, str], ...], label: str, values: tuple[str, ...]
+) -> tuple[tuple[dict[str, str], str], ...]:
+    """The labels of each line of a family: the same at every scrape, so made once."""
+    return tuple(({**dict(labels), label: value}, value) for value in values)
+
+
+@lru_cache(maxsize=4096)
+def _bucket_labels(
+    labels: tuple[tuple[str, str], ...], buckets: int, bounds: tuple[int, ...]
+) -> tuple[tuple[dict[str, str], int], ...]:
+    """The same of a histogram, each with the number of native buckets below its bound."""
+    told = [({**dict(labels), "le": le}, below) for le, below in _bounds(buckets, bounds)]
+    return (*told, ({**dict(labels), "le": "+Inf"}, buckets))
+
+
+def _add_histogram(
+    family: HistogramMetricFamily,
+    labels: tuple[tuple[str, str], ...],
+    histogram: Histogram,
+    bounds: tuple[int, ...],
+) -> None:
+    below = [0, *accumulate(histogram.buckets)]
+    name = family.name
+    add = family.samples.append
+    for told, bucket in _bucket_labels(labels, len(histogram.buckets), bounds):
+        add(Sample(f"{name}_bucket", told, below[bucket]))
+    add(Sample(f"{name}_count", dict(labels), below[-1]))
+    add(Sample(f"{name}_sum", dict(labels), histogram.sum_ns * _NS))
+
+
+def families(
+    totals: Iterable[tuple[Mapping[str, str], Totals, Gauges]], labels: Iterable[str] = ()
+) -> Iterator[Metric]:
+    """The metric families. Each of `totals` comes with the values of the `labels` it carries
+    besides.
+    """
+    told = [(list(values.values()), total, gauges) for values, total, gauges in totals]
+    more = list(labels)
+    yield from _latencies(told, more)
+    yield from _counters(told, more)
+    yield from _gauges(told, more)
+
+
+_Told = list[tuple[list[str], Totals, Gauges]]
+
+
+def _latencies(told: _Told, more: list[str]) -> Iterator[Metric]:
+    helps = {
+        "time_to_free": (
+            "stage",
+            "From nobody needing memory to the call's return (released) and to the kernel being "
+            "able to take it (offered).",
+        ),
+        "time_to_reallocate": (
+            "outcome",
+            "From asking for volatile memory again to having usable content: all of it was there "
+            "(resident), or it was lost and put back (purged).",
+        ),
+    }
+    for metric, (label, text) in helps.items():
+        family = HistogramMetricFamily(
+            f"vrange_{metric}_seconds", text, labels=[*more, "kind", label], unit="seconds"
+        )
+        for values, total, _ in told:
+            for kind in KINDS:
+                for name, which in LATENCIES:
+                    found = total.latencies.get((metric, kind, which)) if name == metric else None
+                    if found is not None:
+                        labels = (*zip(more, values, strict=True), ("kind", kind), (label, which))
+                        _add_histogram(family, labels, found, _LATENCY_BOUNDS)
+        yield family
+    family = HistogramMetricFamily(
+        "vrange_regenerate_seconds",
+        "What computing a value took, for the first time or after it was purged.",
+        labels=[*more, "name"],
+        unit="seconds",
+    )
+    for values, total, _ in told:
+        for name, found in _by_name(total):
+            labels = (*zip(more, values, strict=True), ("name", name))
+            _add_histogram(family, labels, found, _REGENERATE_BOUNDS)
+    yield family
+
+
+def _by_name(total: Totals) -> Iterator[tuple[str, Histogram]]:
+    by_name: dict[str, Histogram] = {}
+    for account in total.accounts.values():
+        if not account.regenerate.buckets:
+            continue
+        if account.name in by_name:
+            both = Histogram()
+            both.add(by_name[account.name])
+            both.add(account.regenerate)
+            by_name[account.name] = both
+        else:
+            by_name[account.name] = account.regenerate
+    yield from by_name.items()
+
+
+def _counters(told: _Told, more: list[str]) -> Iterator[Metric]:
+    refaults = CounterMetricFamily(
+        "vrange_refaults", "Touches of purged pages that were answered.", labels=more
+    )
+    purged = CounterMetricFamily(
+        "vrange_purged_bytes", "Bytes the kernel took.", labels=more, unit="bytes"
+    )
+    requests = CounterMetricFamily(
+        "vrange_cache_requests",
+        "Requests of caches: answered from what the cache holds (hot) or from volatile memory "
+        "(resident), taken by the kernel since (purged), or not cached (miss).",
+        labels=[*more, "name", "outcome"],
+    )
+    returned = CounterMetricFamily(
+        "vrange_stack_returned_bytes",
+        "Bytes of stacks that were given back.",
+        labels=more,
+        unit="bytes",
+    )
+    trims = CounterMetricFamily(
+        "vrange_trims", "Trims of stacks and heaps that gave something back.", labels=more
+    )
+    for values, total, _ in told:
+        accounts = list(total.accounts.values())
+        refaults.add_metric(values, sum(account.refaults for account in accounts))
+        purged.add_metric(values, sum(account.purged_total_bytes for account in accounts))
+        returned.add_metric(values, total.stack_returned_bytes)
+        trims.add_metric(values, total.trims)
+        for account in accounts:
+            if account.kind == "cache":
+                labels = (*zip(more, values, strict=True), ("name", account.name))
+                for told_labels, outcome in _labels_of_each(labels, "outcome", OUTCOMES):
+                    count = account.requests.get(outcome, 0)
+                    requests.samples.append(
+                        Sample("vrange_cache_requests_total", told_labels, count)
+                    )
+    yield from (refaults, purged, requests, returned, trims)
+
+
+def _gauges(told: _Told, more: list[str]) -> Iterator[Metric]:
+    by_state = GaugeMetricFamily(
+        "vrange_bytes",
+        "Bytes of ranges by state: in use (pinned), nobody's and not offered yet (idle), the "
+        "kernel's to take (offered), taken and not yet freed or refilled (purged); and of the "
+        "pinned those that caches hold themselves (hot).",
+        labels=[*more, "name", "state"],
+        unit="bytes",
+    )
+    plain = {
+        name: GaugeMetricFamily(f"vrange_{name}_bytes", text, labels=more, unit="bytes")
+        for name, text in {
+            "process_lazyfree": "Resident bytes the kernel may take at any moment (LazyFree).",
+            "memory_usage": "Bytes in use of what the tightest memory limit limits.",
+            "memory_limit": "The tightest memory limit over the process: its cgroup's, or memory.",
+            "stack_high_water": "Furthest use of the deep stack that came nearest to its end.",
+            "stack_limit": "The size of the deep stack that came nearest to its end.",
+        }.items()
+    }
+    processes = GaugeMetricFamily(
+        "vrange_processes", "Processes in the figures beside this one.", labels=more
+    )
+    info = InfoMetricFamily("vrange", "The mechanism in use (rung) and the kernel.", labels=more)
+    for values, total, gauges in told:
+        names: dict[str, list[int]] = {}
+        for account in total.accounts.values():
+            if not account.closed:
+                sums = names.setdefault(account.name, [0] * len(STATES))
+                for place, state in enumerate(_STATE_FIELDS):
+                    sums[place] += getattr(account, state)
+        for name, sums in names.items():
+            labels = (*zip(more, values, strict=True), ("name", name))
+            for place, (told_labels, _) in enumerate(_labels_of_each(labels, "state", STATES)):
+                by_state.samples.append(Sample("vrange_bytes", told_labels, sums[place]))
+        read = {
+            "process_lazyfree": gauges.lazyfree_bytes,
+            "memory_usage": gauges.memory_usage_bytes,
+            "memory_limit": gauges.memory_limit_bytes,
+            "stack_high_water": total.stack_high_water_bytes or None,
+            "stack_limit": total.stack_limit_bytes or None,
+        }
+        for name, figure in read.items():
+            if figure is not None:
+                plain[name].add_metric(values, figure)
+        processes.add_metric(values, total.processes)
+        for rung in sorted(total.rungs):
+            info.add_metric(values, {"rung": rung, "kernel": platform.release()})
+    yield by_state
+    yield from plain.values()
+    yield processes
+    yield info

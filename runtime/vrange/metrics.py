@@ -1,0 +1,214 @@
+"""What vrange counts, for Prometheus: a collector for prometheus_client.
+
+Nothing here runs where a cache is asked or memory is released: the native side counts, and a scrape
+comes and reads. ASGI and WSGI apps come from prometheus_client (make_asgi_app, make_wsgi_app).
+
+>>> import prometheus_client, vrange.metrics
+>>> registry = prometheus_client.CollectorRegistry()
+>>> collector = vrange.metrics.register(registry)
+>>> b"vrange_info" in prometheus_client.generate_latest(registry)
+True
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from types import TracebackType
+from typing import Any, Literal
+
+from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector as PrometheusCollector
+
+from vrange._core import lib
+from vrange.account import warn_if_unseen
+from vrange.cgroup import MemoryLimit, memory_limit, usage_of
+from vrange.exposition import Gauges, families
+from vrange.segment import RUNGS
+from vrange.service import join, own_snapshot
+from vrange.totals import Totals
+
+__all__ = ["Collector", "Server", "register", "serve"]
+
+_LIMIT_SECONDS = 15
+
+Processes = Literal["self", "group"]
+
+
+class Collector(PrometheusCollector):
+    """The metrics of this process, or of its whole service.
+
+    Parameters
+    ----------
+    processes : "self": this process. "group": all processes of the service that have a collector
+        of this kind, as the workers of one server; then a scrape of any of them is right. Counts of
+        workers that have ended stay in the sums, their bytes do not. A service is what shares
+        VRANGE_SERVICE in the environment, or else the process group.
+
+    """
+
+    def __init__(self, processes: Processes = "self") -> None:
+        if processes not in ("self", "group"):
+            raise ValueError(f'processes must be "self" or "group", not {processes!r}')
+        self.processes = processes
+        if processes == "group":
+            self._totals: Callable[[], Totals] = join()
+        else:
+            warn_if_unseen()
+            self._totals = _own_totals
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: what there is shows when it is collected."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they are now."""
+        totals = self._totals()
+        if not totals.rungs:
+            totals.rungs.add(RUNGS[lib.vrange_rung()] or "none")
+        return families([({}, totals, kernel_gauges([os.getpid()]))])
+
+    def __repr__(self) -> str:
+        return f"<vrange.metrics.Collector, processes={self.processes!r}>"
+
+
+def _own_totals() -> Totals:
+    totals = Totals()
+    totals.add(own_snapshot())
+    return totals
+
+
+def kernel_gauges(pids: Iterable[int]) -> Gauges:
+    """What the kernel says of these processes together, and of the memory this one shares."""
+    try:
+        limit = _limit_lately(int(time.monotonic() / _LIMIT_SECONDS))
+        usage: int | None = usage_of(limit)
+        limit_bytes: int | None = limit.limit_bytes
+    except (OSError, ValueError):
+        usage = limit_bytes = None  # the cgroup went away while it was read
+    found = [lazyfree_bytes(pid) for pid in pids]
+    known = [count for count in found if count is not None]
+    return Gauges(sum(known) if known else None, usage, limit_bytes)
+
+
+@lru_cache(maxsize=1)
+def _limit_lately(_: int) -> MemoryLimit:
+    # It may change while a process runs, but finding it is a third of a millisecond.
+    return memory_limit()
+
+
+def lazyfree_bytes(pid: int) -> int | None:
+    """What the kernel may take of a process at any moment; None where it doesn't say."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("LazyFree:"):
+                    return int(line.split()[1]) << 10
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+# ---- where it is registered ----------------------------------------------------------------------
+
+_lock = threading.Lock()
+_registered: weakref.WeakKeyDictionary[CollectorRegistry, Collector] = weakref.WeakKeyDictionary()
+
+
+def _collector_of(registry: CollectorRegistry) -> Collector | None:
+    collector = _registered.get(registry)
+    if collector is None:
+        return None
+    # Not told when somebody unregisters it: asked of the registry itself.
+    known = getattr(registry, "_collector_to_names", None)
+    return collector if known is None or collector in known else None
+
+
+def register(registry: CollectorRegistry = REGISTRY, processes: Processes = "self") -> Collector:
+    """Adds a Collector to a registry and returns it.
+
+    Raises ValueError where the registry has one already: every series would be there twice, and
+    Prometheus drops such a scrape as a whole. `registry.unregister(collector)` takes it off.
+    """
+    if not isinstance(registry, CollectorRegistry):
+        raise TypeError(f"registry must be a CollectorRegistry, not {registry!r}")
+    with _lock:
+        before = _collector_of(registry)
+        if before is not None:
+            raise ValueError(f"this registry has {before!r} already: unregister it first")
+        collector = Collector(processes)
+        registry.register(collector)
+        _registered[registry] = collector
+    return collector
+
+
+class Server:
+    """An HTTP server with /metrics in a thread of its own, until it is closed."""
+
+    def __init__(self, server: Any, thread: threading.Thread) -> None:
+        self._server = server
+        self._thread = thread
+        self.port: int = server.server_port
+
+    def close(self) -> None:
+        """Stops serving and frees the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<vrange.metrics.Server on port {self.port}>"
+
+
+def serve(
+    port: int,
+    addr: str = "127.0.0.1",
+    *,
+    registry: CollectorRegistry = REGISTRY,
+    processes: Processes = "self",
+) -> Server:
+    """Serves a registry's metrics over HTTP, from this machine only unless `addr` says more.
+
+    Registers a Collector if the registry has none. Port 0 is any free one; the Server tells which.
+    Raises OSError, saying which, where the port is taken or the address is not this machine's.
+    """
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port must be an int, not {port!r}")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port must be 0 to 65535, not {port}")
+    server = start_server(port, addr, registry)
+    with _lock:
+        missing = _collector_of(registry) is None
+    if missing:
+        try:
+            register(registry, processes)
+        except BaseException:
+            server.close()
+            raise
+    return server
+
+
+def start_server(port: int, addr: str, registry: CollectorRegistry) -> Server:
+    """An HTTP server for a registry as it is. Raises OSError as `serve` does."""
+    try:
+        return Server(*start_http_server(port, addr, registry=registry))
+    except OSError as error:
+        why = "somebody listens there already" if error.errno == errno.EADDRINUSE else str(error)
+        raise OSError(error.errno, f"can't serve metrics on {addr}, port {port}: {why}") from error

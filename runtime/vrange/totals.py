@@ -1,0 +1,138 @@
+"""Sums of stats segments: what the processes of one service count together.
+
+Counts of processes that have ended stay in the sum; their bytes do not. Names are bounded for a
+service as they are for a process, or workers that come and go with names of their own would add
+series without end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from vrange.segment import AccountCounts, Histogram, Snapshot
+
+__all__ = ["Totals"]
+
+NAMES_MOST = 256
+OTHER = "other"
+_COUNTS = ("purged_total_bytes", "shed_total_bytes", "refaults")
+_GAUGES = (
+    "reserved_bytes",
+    "pinned_bytes",
+    "idle_bytes",
+    "offered_bytes",
+    "purged_bytes",
+    "hot_bytes",
+)
+
+
+@dataclass
+class Totals:
+    """A sum of segments. `accounts` by kind and name; the stack's gauges are of the one that came
+    nearest to its end.
+    """
+
+    accounts: dict[tuple[str, str], AccountCounts] = field(default_factory=dict)
+    latencies: dict[tuple[str, str, str], Histogram] = field(default_factory=dict)
+    stack_returned_bytes: int = 0
+    trims: int = 0
+    stack_high_water_bytes: int = 0
+    stack_limit_bytes: int = 0
+    processes: int = 0
+    rungs: set[str] = field(default_factory=set)
+
+    def add(self, snapshot: Snapshot, *, ended: bool = False) -> None:
+        """Adds a process; of one that has ended, only its counts."""
+        for account in snapshot.accounts:
+            self._add_account(account, ended)
+        for key, histogram in snapshot.latencies.items():
+            self.latencies.setdefault(key, Histogram()).add(histogram)
+        self.stack_returned_bytes += snapshot.stack_returned_bytes
+        self.trims += snapshot.trims
+        if ended:
+            return
+        self.processes += 1
+        if snapshot.rung:
+            self.rungs.add(snapshot.rung)
+        nearest = self.stack_high_water_bytes * snapshot.stack_limit_bytes
+        if not self.stack_limit_bytes or (
+            snapshot.stack_high_water_bytes * self.stack_limit_bytes > nearest
+        ):
+            self.stack_high_water_bytes = snapshot.stack_high_water_bytes
+            self.stack_limit_bytes = snapshot.stack_limit_bytes
+
+    def merge_counts(self, other: Totals) -> None:
+        """Adds the counts of processes that have ended."""
+        for account in other.accounts.values():
+            self._add_account(account, ended=True)
+        for key, histogram in other.latencies.items():
+            self.latencies.setdefault(key, Histogram()).add(histogram)
+        self.stack_returned_bytes += other.stack_returned_bytes
+        self.trims += other.trims
+
+    def _add_account(self, account: AccountCounts, ended: bool) -> None:
+        key = (account.kind, account.name)
+        if key not in self.accounts and len(self.accounts) >= NAMES_MOST:
+            key = (account.kind, OTHER)
+        total = self.accounts.get(key)
+        if total is None:
+            total = self.accounts[key] = AccountCounts(key[1], key[0], closed=True)
+        for name in _COUNTS if ended else (*_COUNTS, *_GAUGES):
+            setattr(total, name, getattr(total, name) + getattr(account, name))
+        for outcome, count in account.requests.items():
+            total.requests[outcome] = total.requests.get(outcome, 0) + count
+        total.regenerate.add(account.regenerate)
+        total.closed = total.closed and (account.closed or ended)
+
+    # ---- counts on disk ----------------------------------------------------------------------
+
+    def as_json(self) -> dict[str, Any]:
+        """The counts, for `from_json`."""
+        return {
+            "accounts": [
+                {
+                    "kind": kind,
+                    "name": name,
+                    "counts": [getattr(account, count) for count in _COUNTS],
+                    "requests": account.requests,
+                    "regenerate": _packed(account.regenerate),
+                }
+                for (kind, name), account in self.accounts.items()
+            ],
+            "latencies": [[*key, _packed(found)] for key, found in self.latencies.items()],
+            "stack_returned_bytes": self.stack_returned_bytes,
+            "trims": self.trims,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Totals:
+        """What `as_json` gave. KeyError, TypeError or ValueError where it is something else."""
+        totals = cls()
+        for found in data["accounts"]:
+            account = AccountCounts(str(found["name"]), str(found["kind"]), closed=True)
+            for name, value in zip(_COUNTS, found["counts"], strict=True):
+                setattr(account, name, int(value))
+            account.requests = {str(key): int(value) for key, value in found["requests"].items()}
+            account.regenerate = _unpacked(found["regenerate"])
+            totals.accounts[account.kind, account.name] = account
+        for metric, kind, which, packed in data["latencies"]:
+            totals.latencies[metric, kind, which] = _unpacked(packed)
+        totals.stack_returned_bytes = int(data["stack_returned_bytes"])
+        totals.trims = int(data["trims"])
+        return totals
+
+
+def _packed(histogram: Histogram) -> list[Any]:
+    filled = {bucket: count for bucket, count in enumerate(histogram.buckets) if count}
+    return [histogram.sum_ns, len(histogram.buckets), filled]
+
+
+def _unpacked(packed: list[Any]) -> Histogram:
+    sum_ns, size, filled = packed
+    if not 0 <= int(size) <= 1 << 16:
+        raise ValueError(f"a histogram of {size} buckets")
+    buckets = [0] * int(size)
+    for bucket, count in filled.items():
+        buckets[int(bucket)] = int(count)
+    return Histogram(int(sum_ns), buckets)

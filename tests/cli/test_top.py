@@ -1,0 +1,151 @@
+"""`vrange top` and `vrange export`, on processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from vrange.cli import main
+from vrange.cli.top.view import sparkline
+
+BUSY = """
+import sys, time, vrange
+cache = vrange.VolatileCache(name="busy", hot_bytes=0)
+cache.get_or_compute("a", lambda: b"x" * 40_000)
+print("ready", flush=True)
+while True:
+    for _ in range(100): cache["a"]
+    cache.discard("a")
+    cache.get_or_compute("a", lambda: b"x" * 40_000)
+    time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[str]]:
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("VRANGE_RUNTIME_DIR", str(tmp_path))
+    child = subprocess.Popen(
+        [sys.executable, "-c", BUSY],
+        env=os.environ | {"VRANGE_SERVICE": "shop"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    yield child
+    child.kill()
+    child.communicate(timeout=30)
+
+
+def test_json_of_one_process(
+    busy: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["top", str(busy.pid), "--once", "--json", "--interval", "0.3"]) == 0
+    (process,) = json.loads(capsys.readouterr().out)
+    assert (process["pid"], process["service"]) == (busy.pid, "shop")
+    assert process["memory_limit_bytes"] > process["memory_usage_bytes"] > 0
+    (account,) = process["accounts"]
+    assert (account["name"], account["kind"]) == ("busy", "cache")
+    assert account["requests_per_second"] > 100
+    assert 0.9 < account["hit_ratio"] < 1
+    assert account["purged_per_second"] > 1
+    assert process["purged_bytes_per_second"] > 40_000
+    resident = process["latencies"]["time_to_reallocate"]["cache resident"]
+    assert 0 < resident["p50_seconds"] <= resident["p99_seconds"] < 1
+
+
+def test_a_picture_of_all(busy: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", "--once", "--interval", "0.2"]) == 0
+    text = capsys.readouterr().out
+    assert f"process {busy.pid}" in text
+    assert "of shop" in text
+    assert "time-to-reallocate" in text
+
+
+def test_it_is_live_and_ends_with_the_process(busy: subprocess.Popen[str]) -> None:
+    top = subprocess.Popen(
+        [sys.executable, "-m", "vrange.cli", "top", str(busy.pid), "--json", "--interval", "0.1"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert top.stdout is not None
+    for _ in range(3):
+        assert json.loads(top.stdout.readline())[0]["pid"] == busy.pid
+    top.send_signal(signal.SIGINT)
+    top.communicate(timeout=30)
+    assert top.returncode == 130
+
+
+def test_nothing_to_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("VRANGE_RUNTIME_DIR", str(tmp_path))
+    assert main(["top", "--once", "--interval", "0.01"]) == 1
+    assert "no process" in capsys.readouterr().out
+    assert main(["top", "1", "--once"]) == 2
+    assert "process 1 is none of this user's" in capsys.readouterr().err
+    assert main(["top", "--interval", "0"]) == 2
+    assert "--interval must be" in capsys.readouterr().err
+
+
+def test_sparklines() -> None:
+    assert sparkline(deque([0, 0])) == "▁▁"
+    assert sparkline(deque([0, 1, 2, 4])) == "▁▂▄█"
+
+
+def scrape(url: str) -> dict[str, float]:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        text = answer.read().decode()
+    return {
+        sample.name
+        + "".join(f" {value}" for _, value in sorted(sample.labels.items())): sample.value
+        for family in parse_text(text)
+        for sample in family.samples
+    }
+
+
+def test_export_serves_what_others_count(busy: subprocess.Popen[str]) -> None:
+    export = subprocess.Popen(
+        [sys.executable, "-m", "vrange.cli", "export", "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert export.stdout is not None
+    url = export.stdout.readline().strip()
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/metrics", url)
+    try:
+        first = scrape(url)
+        asked = "vrange_cache_requests_total busy resident shop"
+        assert first[asked] > 0
+        assert scrape(url)[asked] > first[asked]
+        assert first["vrange_processes shop"] == 1
+        port = url.split(":")[2].split("/")[0]
+        again = subprocess.run(
+            [sys.executable, "-m", "vrange.cli", "export", "--port", port],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert again.returncode == 2
+        assert "somebody listens there already" in again.stderr
+        busy.kill()
+        busy.wait()
+        assert not any("shop" in name for name in scrape(url))
+    finally:
+        export.send_signal(signal.SIGINT)
+        export.communicate(timeout=30)
+    assert export.returncode == 130
