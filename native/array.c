@@ -289,10 +289,22 @@ static void pin_block(vrange_array *array, size_t block) {
     }
 }
 
+/* A pin dirties all of a huge page, so that the kernel has to be told again of all of it that nobody
+ * has pinned. */
+static void note_huge_pages(vrange_array *array, size_t first, size_t count) {
+    const size_t span = OS_HUGE_BYTES / array->block_bytes;
+    const size_t begin = first - first % span;
+    size_t end = (first + count + span - 1) / span * span;
+    if (end > array->blocks) end = array->blocks;
+    note_filled(array, begin, end - begin);
+}
+
 void vrange_array_unpin(vrange_array *array, size_t first, size_t count) {
+    bool volatile_again = false;
     for (size_t block = first; block < first + count; block++) {
-        if (atomic_fetch_sub(&array->pins[block], 1) == 1) note_filled(array, block, 1);
+        if (atomic_fetch_sub(&array->pins[block], 1) == 1) volatile_again = true;
     }
+    if (volatile_again) note_huge_pages(array, first, count);
 }
 
 /* Of a pinned block, what is there is made safe. 0, EFAULT where something is missing, or an errno. */
@@ -322,6 +334,7 @@ int vrange_array_pin(vrange_array *array, size_t first, size_t count, unsigned c
             return -result;
         }
     }
+    note_huge_pages(array, first, count);
     return VRANGE_OK;
 }
 
