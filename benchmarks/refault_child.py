@@ -88,7 +88,6 @@ class Volatile:
         self._expected = VALUE if fill == "pattern" else None
         self._content = content
         self._order = order_of(nbytes // BLOCK)
-        # Another page table for each page: huge pages are the difference of another row.
         self._ordinary = np.empty(nbytes // 8, "u8")
         self._ordinary[...] = self._view
 
@@ -123,7 +122,8 @@ class Volatile:
 
     def resident(self) -> float:
         """How much longer a ufunc takes on what is resident than on an ordinary array."""
-        self._view.sum()
+        self._discard()
+        self._view.sum()  # in sequence, which a copy is not: memcpy may run backwards
         before = self._array.refaults
         ratios = []
         for turn in range(20):

@@ -147,7 +147,7 @@ def child(work: Callable[[str], None], how: str, group: MemoryCgroup | None) -> 
                 group.add(os.getpid())
             work(how)
             status = 0
-        except MemoryError as error:
+        except (MemoryError, vrange.VrangeError) as error:
             print(f"  {error}")
         finally:
             sys.stdout.flush()

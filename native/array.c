@@ -183,11 +183,37 @@ void arrays_offer(void) {
 
 /* ---- filling ---------------------------------------------------------------------------------- */
 
+/* Whether blocks are what one huge page holds. They then come as one: it is offered, taken and read
+ * at a fraction of what 512 small ones cost. */
+static bool fill_huge_page(vrange_array *array, size_t first, size_t count) {
+    return whole_blocks_bytes(array, first, count) == OS_HUGE_BYTES &&
+           (uintptr_t)block_address(array, first) % OS_HUGE_BYTES == 0;
+}
+
+/* False where a block is pinned or just being told of, a part is there, or the kernel can't. */
+static bool move_huge_page(vrange_array *array, size_t first, size_t count, char *content) {
+    size_t taken = 0;
+    uint32_t pins;
+    while (taken < count && take_block(array, first + taken, &pins)) taken++;
+    int result = -EBUSY;
+    if (taken == count) {
+        /* The touch has left an empty page table, and into one a huge page would go in 512 pieces.
+         * This frees it (Linux 6.13), with what others may have put there: it grows back. */
+        char *to = block_address(array, first);
+        result = os_discard(to, OS_HUGE_BYTES);
+        if (result == 0) result = os_userfault_move_huge(rung_userfault(), to, content);
+    }
+    give_blocks(array, first, taken);
+    if (result == 0) os_list_new_pages(atomic_load(&empty_page));
+    return result == 0;
+}
+
 /* Content of `count` blocks, put together in scratch, to where it is missing. */
-static int map_content(vrange_array *array, size_t first, size_t count, char *content) {
+static int map_content(vrange_array *array, size_t first, size_t count, char *content, bool huge) {
     const size_t bytes = whole_blocks_bytes(array, first, count);
     const size_t known = array->bytes - first * array->block_bytes;
     if (known < bytes) memset(content + known, 0, bytes - known); /* the rest of the last page */
+    if (huge && move_huge_page(array, first, count, content)) return 0;
     for (int tries = 0;; tries++) {
         int result = os_userfault_copy_missing(rung_userfault(), block_address(array, first), content,
                                                bytes);
@@ -203,26 +229,31 @@ static int regenerate_blocks(vrange_array *array, size_t first, size_t count) {
     const size_t offset = first * array->block_bytes;
     size_t bytes = count * array->block_bytes;
     if (bytes > array->bytes - offset) bytes = array->bytes - offset;
-    char *content = scratch_take();
+    char *huge = fill_huge_page(array, first, count) ? scratch_take_huge() : NULL;
+    char *content = huge ? huge : scratch_take();
     int result = array->regenerate(content, offset, bytes, array->context);
     if (result < 0) result = EIO; /* a C function's own idea of failing */
-    if (result == 0) result = map_content(array, first, count, content);
-    scratch_give(content);
+    if (result == 0) result = map_content(array, first, count, content, huge);
+    if (huge) scratch_give_huge(huge);
+    else scratch_give(content);
     if (result == 0) atomic_fetch_add(&array->refilled_bytes, bytes);
     return result;
 }
 
-/* How many blocks to fill from `block` on: one, or twice as many each time as a sequence goes on. */
+/* How many blocks to fill from `block` on: one, or twice as many each time as a sequence goes on, to
+ * the end of a huge page at most. */
 static size_t blocks_ahead(vrange_array *array, size_t block) {
     size_t most = AHEAD_BYTES_MOST / array->block_bytes;
+    most -= block % most;
     if (most > array->blocks - block) most = array->blocks - block;
     for (int i = 0; i < STREAMS; i++) {
         uint64_t expected = block;
         if (atomic_load_explicit(&array->streams[i].next, memory_order_relaxed) != expected) continue;
-        size_t ahead = 2 * (size_t)atomic_load(&array->streams[i].ahead);
-        if (ahead > most) ahead = most;
+        const size_t wanted = 2 * (size_t)atomic_load(&array->streams[i].ahead);
+        const size_t ahead = wanted < most ? wanted : most;
         if (!atomic_compare_exchange_strong(&array->streams[i].next, &expected, block + ahead)) continue;
-        atomic_store(&array->streams[i].ahead, (uint32_t)ahead);
+        if (wanted <= AHEAD_BYTES_MOST / array->block_bytes)
+            atomic_store(&array->streams[i].ahead, (uint32_t)wanted);
         return ahead;
     }
     uint32_t replaced = atomic_fetch_add(&array->stream_to_replace, 1) % STREAMS;
@@ -258,10 +289,22 @@ static void pin_block(vrange_array *array, size_t block) {
     }
 }
 
+/* A pin dirties all of a huge page, so that the kernel has to be told again of all of it that nobody
+ * has pinned. */
+static void note_huge_pages(vrange_array *array, size_t first, size_t count) {
+    const size_t span = OS_HUGE_BYTES / array->block_bytes;
+    const size_t begin = first - first % span;
+    size_t end = (first + count + span - 1) / span * span;
+    if (end > array->blocks) end = array->blocks;
+    note_filled(array, begin, end - begin);
+}
+
 void vrange_array_unpin(vrange_array *array, size_t first, size_t count) {
+    bool volatile_again = false;
     for (size_t block = first; block < first + count; block++) {
-        if (atomic_fetch_sub(&array->pins[block], 1) == 1) note_filled(array, block, 1);
+        if (atomic_fetch_sub(&array->pins[block], 1) == 1) volatile_again = true;
     }
+    if (volatile_again) note_huge_pages(array, first, count);
 }
 
 /* Of a pinned block, what is there is made safe. 0, EFAULT where something is missing, or an errno. */
@@ -291,6 +334,7 @@ int vrange_array_pin(vrange_array *array, size_t first, size_t count, unsigned c
             return -result;
         }
     }
+    note_huge_pages(array, first, count);
     return VRANGE_OK;
 }
 
@@ -301,7 +345,7 @@ int vrange_array_put(vrange_array *array, size_t block, const void *content) {
     memcpy(scratch, content, known < bytes ? known : bytes);
     int result;
     do {
-        result = map_content(array, block, 1, scratch);
+        result = map_content(array, block, 1, scratch, false);
         if (result == 0) result = secure_block(array, block);
     } while (result == EFAULT);
     scratch_give(scratch);
@@ -344,7 +388,9 @@ static int prepare_empty_page(void) {
 static int map_array(vrange_array *array) {
     const size_t words = (array->blocks + 63) / 64;
     bool all = true;
-    array->base = os_reserve(array->mapped_bytes);
+    array->base = array->mapped_bytes < OS_HUGE_BYTES
+                      ? os_reserve(array->mapped_bytes)
+                      : os_reserve_aligned(array->mapped_bytes, OS_HUGE_BYTES);
     array->pins = zeroed(array->blocks * sizeof *array->pins, &all);
     array->filled = zeroed(words * sizeof *array->filled, &all);
     array->offered = zeroed(words * sizeof *array->offered, &all);

@@ -38,6 +38,13 @@
 #ifndef UFFD_USER_MODE_ONLY
 #define UFFD_USER_MODE_ONLY 1
 #endif
+#ifndef UFFDIO_MOVE
+struct uffdio_move {
+    uint64_t dst, src, len, mode;
+    int64_t move;
+};
+#define UFFDIO_MOVE _IOWR(UFFDIO, 0x05, struct uffdio_move)
+#endif
 #ifndef SYS_process_madvise
 #define SYS_process_madvise 440
 #endif
@@ -83,6 +90,19 @@ void *os_reserve(size_t bytes) {
     return address == MAP_FAILED ? NULL : address;
 }
 
+void *os_reserve_aligned(size_t bytes, size_t alignment) {
+    char *all = os_reserve(bytes + alignment);
+    if (!all) return NULL;
+    char *aligned = (char *)(((uintptr_t)all + alignment - 1) & ~((uintptr_t)alignment - 1));
+    if (aligned > all) os_unreserve(all, (size_t)(aligned - all));
+    /* What comes after a length that is no multiple of the page goes from the next page on. */
+    const size_t page = os_page_bytes();
+    char *end = aligned + (bytes + page - 1) / page * page;
+    char *all_end = all + (bytes + alignment + page - 1) / page * page;
+    if (all_end > end) os_unreserve(end, (size_t)(all_end - end));
+    return aligned;
+}
+
 int os_commit(void *address, size_t bytes) {
     if (mprotect(address, bytes, PROT_READ | PROT_WRITE) < 0) return -errno;
     /* With THP=always a huge page would be split by the first partial MADV_FREE (187 us) and would
@@ -97,6 +117,17 @@ void *os_map(size_t bytes) {
     void *address =
         mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return address == MAP_FAILED ? NULL : address;
+}
+
+void *os_map_huge(size_t count) {
+    char *memory = os_reserve_aligned(count * OS_HUGE_BYTES, OS_HUGE_BYTES);
+    if (!memory) return NULL;
+    if (mprotect(memory, count * OS_HUGE_BYTES, PROT_READ | PROT_WRITE) < 0 ||
+        madvise(memory, count * OS_HUGE_BYTES, MADV_HUGEPAGE) < 0) {
+        os_unreserve(memory, count * OS_HUGE_BYTES);
+        return NULL;
+    }
+    return memory;
 }
 
 /* ---- the stats segment and whose it is -------------------------------------------------------- */
@@ -395,6 +426,12 @@ int os_userfault_copy(int descriptor, void *to, const void *from, size_t bytes) 
 
 int os_userfault_copy_missing(int descriptor, void *to, const void *from, size_t bytes) {
     return copy_into(descriptor, to, from, bytes, false);
+}
+
+int os_userfault_move_huge(int descriptor, void *to, void *from) {
+    struct uffdio_move request = {
+        .dst = (uintptr_t)to, .src = (uintptr_t)from, .len = OS_HUGE_BYTES};
+    return ioctl(descriptor, UFFDIO_MOVE, &request) < 0 ? -errno : 0;
 }
 
 int os_userfault_zero(int descriptor, void *address, size_t bytes) {

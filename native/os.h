@@ -17,12 +17,17 @@ void os_yield(void);
 
 /* Address space without memory behind it: inaccessible, not counted by overcommit. NULL: refused. */
 void *os_reserve(size_t bytes);
+/* The same, beginning at a multiple of `alignment`, a power of two. */
+void *os_reserve_aligned(size_t bytes, size_t alignment);
 int os_commit(void *address, size_t bytes);
 int os_unreserve(void *address, size_t bytes);
 
 /* Zeroed memory for bookkeeping, outside every arena. */
 void *os_map(size_t bytes);
 
+/* The same for huge pages, where the kernel has some. */
+#define OS_HUGE_BYTES ((size_t)2 << 20)
+void *os_map_huge(size_t count);
 /* A file that maps to zeros and is shared with whoever maps it too; -EEXIST where there is one. Holes
  * in it have no memory behind them: os_populate first, a touch may be SIGBUS. */
 int os_share(const char *path, size_t bytes, void **out);
@@ -77,6 +82,9 @@ int os_userfault_register(int descriptor, void *address, size_t bytes);
 int os_userfault_copy(int descriptor, void *to, const void *from, size_t bytes);
 /* The same, but a page that is there keeps what it has. */
 int os_userfault_copy_missing(int descriptor, void *to, const void *from, size_t bytes);
+/* A huge page goes from one place to another where nothing is (Linux 6.8); in small pages where the
+ * other place has a page table already. */
+int os_userfault_move_huge(int descriptor, void *to, void *from);
 int os_userfault_zero(int descriptor, void *address, size_t bytes);
 
 /* All of `bytes`, or -ENODATA where the file ends before. */

@@ -10,17 +10,34 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #include "os.h"
 
 #define SLOTS 64
 #define SLOTS_KEPT 4 /* what the others hold is the kernel's when it needs it */
 
+/* Few: who finds none takes an ordinary buffer and copies. */
+#define HUGE_SLOTS 4
+#define HUGE_PAUSE 64 /* after a refusal: huge pages are scarce, and asking takes time */
+
+static char *_Atomic huge_memory;
+static _Atomic unsigned char huge_in_use[HUGE_SLOTS];
+static _Atomic int huge_pause;
+
 static char *_Atomic memory;
 static _Atomic unsigned char in_use[SLOTS];
 
+/* Without them everything works, and sequences take longer. */
+static void prepare_huge(void) {
+    char *fresh = os_map_huge(HUGE_SLOTS), *expected = NULL;
+    if (fresh && !atomic_compare_exchange_strong(&huge_memory, &expected, fresh))
+        os_unreserve(fresh, HUGE_SLOTS * OS_HUGE_BYTES);
+}
+
 int scratch_prepare(void) {
     if (atomic_load(&memory)) return 0;
+    prepare_huge();
     char *fresh = os_map((size_t)SLOTS * SCRATCH_BYTES);
     if (!fresh) return -ENOMEM;
     char *expected = NULL;
@@ -51,6 +68,36 @@ void scratch_give(char *scratch) {
     atomic_store(&in_use[slot], 0);
 }
 
+/* The page comes with the first touch; a huge one is there to its end. Where the kernel moves huge
+ * pages in pieces (before 6.13) none comes a second time, and everybody copies. */
+static bool is_huge_page(char *slot) {
+    *(volatile char *)slot = 0;
+    return os_is_resident(slot + OS_HUGE_BYTES / 2);
+}
+
+char *scratch_take_huge(void) {
+    char *slots = atomic_load(&huge_memory);
+    if (!slots) return NULL;
+    if (atomic_load(&huge_pause) > 0 && atomic_fetch_sub(&huge_pause, 1) > 0) return NULL;
+    for (unsigned slot = 0; slot < HUGE_SLOTS; slot++) {
+        if (atomic_exchange(&huge_in_use[slot], 1)) continue;
+        char *taken = slots + slot * OS_HUGE_BYTES;
+        if (is_huge_page(taken)) return taken;
+        scratch_give_huge(taken);
+        atomic_store(&huge_pause, HUGE_PAUSE);
+        return NULL;
+    }
+    return NULL;
+}
+
+void scratch_give_huge(char *scratch) {
+    os_discard(scratch, OS_HUGE_BYTES);
+    atomic_store(&huge_in_use[(size_t)(scratch - atomic_load(&huge_memory)) / OS_HUGE_BYTES], 0);
+}
+
 void scratch_forget_owners(void) {
+    /* A page that parent and child share can't be moved. */
+    if (atomic_load(&huge_memory)) os_discard(huge_memory, HUGE_SLOTS * OS_HUGE_BYTES);
+    for (unsigned slot = 0; slot < HUGE_SLOTS; slot++) atomic_store(&huge_in_use[slot], 0);
     for (unsigned slot = 0; slot < SLOTS; slot++) atomic_store(&in_use[slot], 0);
 }

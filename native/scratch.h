@@ -10,6 +10,11 @@
 char *scratch_take(void);
 void scratch_give(char *scratch);
 
+/* A buffer that is one empty huge page, to be moved to its place as it is; NULL where none is to be
+ * had now. What is in it when it is given back is gone. */
+char *scratch_take_huge(void);
+void scratch_give_huge(char *scratch);
+
 /* Reserves the buffers: 0, or -ENOMEM. Before it, each take maps one. */
 int scratch_prepare(void);
 

@@ -559,6 +559,51 @@ def test_all_that_was_touched_is_the_kernels_to_take() -> None:
     assert ends_well(code) == ""
 
 
+@on_refault
+def test_a_sequence_comes_in_huge_pages_where_there_are_some() -> None:
+    """And what is lost of one, or forked while it is on its way, is right all the same."""
+    code = """
+    def huge_bytes(view):
+        inside = False
+        for line in open("/proc/self/smaps"):
+            first = line.split(maxsplit=1)[0]
+            if not first.endswith(":"):
+                begin, end = (int(part, 16) for part in first.split("-"))
+                inside = begin <= address_of(view) < end
+            elif inside and first == "AnonHugePages:":
+                return int(line.split()[1]) * KIB
+    ffi, c = fill_functions()
+    start = ffi.new("uint64_t *", 5)
+    for block_bytes in 4096, 65536, 2 << 20:
+        a = vrange.VolatileArray(8 * MIB + 77, "u8", fill=vrange.fills.native(c.count_from, start),
+                                 block_bytes=block_bytes)
+        view, right = np.asarray(a), np.arange(5, 8 * MIB + 82, dtype="u8")
+        assert np.array_equal(view, right)
+        huge = huge_bytes(view)
+        assert huge % (2 * MIB) == 0
+        print(huge >= 8 * MIB)
+        for first, count in (3, 1), (500, 600), (1024, 512), (2000, 5000):
+            lose_pages(view, first, count)
+            with a.pin(slice(first * 512, first * 512 + 9)) as pinned:
+                assert np.array_equal(pinned, right[first * 512:][:9])
+            del pinned
+            assert np.array_equal(view, right)
+        a.discard()
+        view[:3 * MIB].sum()
+        pid = os.fork()
+        good = np.array_equal(view, right)
+        if pid == 0: os._exit(not good)
+        assert good and os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    """
+    has_some = "[never]" not in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+    major, minor = (int(part) for part in os.uname().release.split(".")[:2])
+    code = "import warnings; warnings.simplefilter('ignore')\n" + dedent(code)
+    told = ends_well(code).split()
+    assert len(told) == 3
+    if has_some and (major, minor) >= (6, 13) and os.uname().machine == "x86_64":
+        assert "True" in told
+
+
 # ---- several threads ---------------------------------------------------------------------------
 
 

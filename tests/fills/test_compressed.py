@@ -39,7 +39,9 @@ def test_round_trip(nbytes: int, block: Any, array_block: Any, level: int) -> No
     fill = fills.compressed(content, block_bytes=block, level=level)
     if block == 1000:
         with pytest.raises(ValueError, match="must be a multiple of the fill's, 1000"):
-            vrange.VolatileArray(nbytes, "u1", fill=fill, block_bytes=array_block)
+            vrange.VolatileArray(
+                nbytes, "u1", fill=fill, block_bytes=array_block, eager=not REFAULT
+            )
         return
     with vrange.VolatileArray(
         nbytes, "u1", fill=fill, block_bytes=array_block, eager=not REFAULT
