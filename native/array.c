@@ -4,8 +4,9 @@
  * (refault.c), and is put back by the array's regenerator. What was put back is volatile again
  * without anybody's doing: it is noted in a bitmap, and the thread of the reserve tells the kernel of
  * it in long runs, and once more at its next look: of a page that another processor has just got,
- * and still has in a batch on the way to its lists, the kernel takes no notice. Whoever fills faster than the thread can look tells the kernel himself, every
- * OFFER_BYTES, so that filling never depends on the thread being awake.
+ * and still has in a batch on the way to its lists, the kernel takes no notice. Whoever fills faster
+ * than the thread can look tells the kernel himself, every OFFER_BYTES, so that filling never depends
+ * on the thread being awake.
  *
  * A block that is pinned is never told of. The word that counts its pins is also what excludes the
  * two: BUSY while the kernel is being told, and only taken where there are no pins. */

@@ -285,8 +285,10 @@ static int pin(uint64_t handle, bool only_whole) {
             fast = false;
             gate_enter();
             result = pin_slowly(r, generation, only_whole);
-            if (result != VRANGE_OK && !rung_holds() && ranges_mend() == 0 && result < 0)
-                result = LOOK_AGAIN;
+            if (result != VRANGE_OK && !rung_holds()) {
+                ranges_mend();
+                if (result < 0) result = LOOK_AGAIN;
+            }
             gate_leave();
         }
     }
@@ -390,7 +392,9 @@ static int hand_out(range *r, int filled, uint64_t *handle) {
 
 /* Whether what failed may be tried again: it failed because somebody closed the userfaultfd. */
 static bool was_mended(int result) {
-    return result < 0 && result != -ENOMEM && !rung_holds() && ranges_mend() == 0;
+    if (result >= 0 || result == -ENOMEM || rung_holds()) return false;
+    ranges_mend();
+    return true;
 }
 
 int vrange_allocate(vrange_arena *arena, size_t bytes, uint64_t *handle) {
@@ -725,26 +729,21 @@ bool range_collect(range *r, uint64_t generation) {
     return true;
 }
 
-int ranges_mend(void) {
+void ranges_mend(void) {
     static pthread_mutex_t mending = PTHREAD_MUTEX_INITIALIZER;
     pthread_mutex_lock(&mending);
-    int result = 0;
     if (!rung_holds()) {
-        result = rung_open_again();
+        int result = rung_open_again();
         if (result == 0) result = arenas_register_again(rung_userfault());
         if (result == 0) result = arrays_mend(rung_userfault());
-        if (result < 0) {
-            rung_fall(result);
-            result = 0;
-        }
-        for (uint32_t index = 1; result == 0 && index < table_count(); index++) {
+        if (result < 0) rung_fall(result);
+        for (uint32_t index = 1; index < table_count(); index++) {
             range *r = table_at(index);
             uint64_t word = atomic_load(&r->word);
             if (word_state(word) == OFFERED) range_shed(r, word & WORD_GENERATION);
         }
     }
     pthread_mutex_unlock(&mending);
-    return result;
 }
 
 bool range_shed(range *r, uint64_t generation) {

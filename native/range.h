@@ -85,8 +85,8 @@ bool range_collect(range *r, uint64_t generation);
 bool range_shed(range *r, uint64_t generation);
 
 /* Somebody closed the userfaultfd: what is offered can't be told from what was lost any more. Opens
- * it again, or falls to the eager rung; every offered range counts as lost. Always 0. */
-int ranges_mend(void);
+ * it again, or falls to the eager rung; every offered range counts as lost. */
+void ranges_mend(void);
 
 /* Frees a range if it is this arena's, or dooms it while it is pinned. */
 void range_abandon(range *r, struct vrange_arena *arena);
