@@ -191,22 +191,25 @@ static bool fill_huge_page(vrange_array *array, size_t first, size_t count) {
            (uintptr_t)block_address(array, first) % OS_HUGE_BYTES == 0;
 }
 
-/* False where a block is pinned or just being told of, a part is there, or the kernel can't. */
-static bool move_huge_page(vrange_array *array, size_t first, size_t count, char *content) {
+/* 0; EBUSY where a block is pinned or just being told of, with the content as it was; or EAGAIN, where
+ * the content has to be made again: somebody put a page there, so the kernel moved small ones, up to
+ * that one. What it moved may be lost again by now, and its place in the content reads as zeros. */
+static int move_huge_page(vrange_array *array, size_t first, size_t count, char *content) {
     size_t taken = 0;
     uint32_t pins;
     while (taken < count && take_block(array, first + taken, &pins)) taken++;
-    int result = -EBUSY;
+    int result = EBUSY;
     if (taken == count) {
         /* The touch has left an empty page table, and into one a huge page would go in 512 pieces.
          * This frees it (Linux 6.13), with what others may have put there: it grows back. */
         char *to = block_address(array, first);
         result = os_discard(to, OS_HUGE_BYTES);
         if (result == 0) result = os_userfault_move_huge(rung_userfault(), to, content);
+        if (result != 0) result = EAGAIN;
     }
     give_blocks(array, first, taken);
     if (result == 0) os_list_new_pages(atomic_load(&empty_page));
-    return result == 0;
+    return result;
 }
 
 /* Content of `count` blocks, put together in scratch, to where it is missing. */
@@ -214,7 +217,10 @@ static int map_content(vrange_array *array, size_t first, size_t count, char *co
     const size_t bytes = whole_blocks_bytes(array, first, count);
     const size_t known = array->bytes - first * array->block_bytes;
     if (known < bytes) memset(content + known, 0, bytes - known); /* the rest of the last page */
-    if (huge && move_huge_page(array, first, count, content)) return 0;
+    if (huge) {
+        int result = move_huge_page(array, first, count, content);
+        if (result != EBUSY) return result;
+    }
     for (int tries = 0;; tries++) {
         int result = os_userfault_copy_missing(rung_userfault(), block_address(array, first), content,
                                                bytes);
@@ -226,19 +232,27 @@ static int map_content(vrange_array *array, size_t first, size_t count, char *co
     }
 }
 
-static int regenerate_blocks(vrange_array *array, size_t first, size_t count) {
+static int regenerate_into(vrange_array *array, size_t first, size_t count, char *huge) {
     const size_t offset = first * array->block_bytes;
     size_t bytes = count * array->block_bytes;
     if (bytes > array->bytes - offset) bytes = array->bytes - offset;
-    char *huge = fill_huge_page(array, first, count) ? scratch_take_huge() : NULL;
     char *content = huge ? huge : scratch_take();
     int result = array->regenerate(content, offset, bytes, array->context);
     if (result < 0) result = EIO; /* a C function's own idea of failing */
     if (result == 0) result = map_content(array, first, count, content, huge);
-    if (huge) scratch_give_huge(huge);
-    else scratch_give(content);
+    if (!huge) scratch_give(content);
     if (result == 0) atomic_fetch_add(&array->refilled_bytes, bytes);
     return result;
+}
+
+static int regenerate_blocks(vrange_array *array, size_t first, size_t count) {
+    char *huge = fill_huge_page(array, first, count) ? scratch_take_huge() : NULL;
+    int result = EAGAIN;
+    if (huge) {
+        result = regenerate_into(array, first, count, huge);
+        scratch_give_huge(huge);
+    }
+    return result == EAGAIN ? regenerate_into(array, first, count, NULL) : result;
 }
 
 /* How many blocks to fill from `block` on: one, or twice as many each time as a sequence goes on, to
