@@ -481,27 +481,40 @@ int vrange_set_partial(uint64_t handle, int partial) {
     return VRANGE_OK;
 }
 
+/* One more pin of a range that has one: its other holders may let go at any moment, and the reserve
+ * would then use what the caller is about to change. */
+static int keep_pinned(range *r, uint64_t generation, uint64_t *word) {
+    for (;;) {
+        if (!is_current(*word, generation)) return VRANGE_GONE;
+        if (word_pins(*word) == 0) return -EBUSY;
+        if ((*word & WORD_PINS) == WORD_PINS) return -EOVERFLOW;
+        if (atomic_compare_exchange_weak(&r->word, word, *word + WORD_PIN)) return VRANGE_OK;
+    }
+}
+
 int vrange_refilled(uint64_t handle) {
     range *r = range_of(handle);
     if (!r) return VRANGE_GONE;
     int result = VRANGE_OK;
+    bool kept = false;
     gate_enter();
     uint64_t word = atomic_load(&r->word);
     vrange_arena *arena = r->arena;
     if (!is_current(word, handle & WORD_GENERATION) || !arena) {
         result = VRANGE_GONE;
-    } else if (word_pins(word) == 0) {
-        result = -EBUSY;
-    } else if (word & WORD_LOST) {
-        pthread_mutex_lock(&arena->lock);
-        while (!atomic_compare_exchange_weak(&r->word, &word, word & ~WORD_LOST)) {
+    } else if ((result = keep_pinned(r, handle & WORD_GENERATION, &word)) == VRANGE_OK) {
+        if (word & WORD_LOST) {
+            pthread_mutex_lock(&arena->lock);
+            atomic_fetch_and(&r->word, ~WORD_LOST);
+            forget_lost_pages(r);
+            pthread_mutex_unlock(&arena->lock);
+            vrange_latency_record(arena->account->kind, VRANGE_REALLOCATE_PURGED,
+                                  os_now_ns() - atomic_load(&r->released_ns));
         }
-        forget_lost_pages(r);
-        pthread_mutex_unlock(&arena->lock);
-        vrange_latency_record(arena->account->kind, VRANGE_REALLOCATE_PURGED,
-                              os_now_ns() - atomic_load(&r->released_ns));
+        kept = true;
     }
     gate_leave();
+    if (kept) vrange_release(handle);
     return result;
 }
 

@@ -341,3 +341,35 @@ def test_discard_takes_what_nobody_holds(cache: Cache) -> None:
     cache["k"] = np.zeros(PAGE)
     assert cache.discard() == 1
     assert cache.get("k") is None
+
+
+class Unpicklable:
+    """Pickles, and raises when it is unpickled."""
+
+    def __init__(self, size: int) -> None:
+        self.padding = b"x" * size
+
+    def __setstate__(self, state: Any) -> None:
+        raise ArithmeticError("inside of __setstate__")
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_what_can_not_be_unpickled_is_computed_again(size: int) -> None:
+    computed = 0
+
+    def compute() -> Unpicklable:
+        nonlocal computed
+        computed += 1
+        return Unpicklable(size)
+
+    with vrange.VolatileCache(name="unpicklable", hot_bytes=0) as cache:
+        assert cache.get_or_compute("k", compute).padding == b"x" * size
+        with pytest.warns(RuntimeWarning, match=r"'k'.*inside of __setstate__"):
+            assert cache.get_or_compute("k", compute).padding == b"x" * size
+        assert computed == 2
+        with (
+            pytest.warns(RuntimeWarning, match="computed at each request"),
+            pytest.raises(KeyError),
+        ):
+            cache["k"]
+        assert len(cache) == 0

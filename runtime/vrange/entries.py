@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Hashable
 from itertools import takewhile
@@ -121,13 +122,32 @@ class Entries:
             entry = self._index.get(key)
             if entry is None:
                 return PURGED if self._ghosts.was_purged(key) else MISS
-            value = self._read(entry)
+            try:
+                value = self._read(entry)
+            except MemoryError:
+                raise
+            except Exception as error:
+                self._give_up(key, entry, error)
+                continue
             if self._index.get(key) is not entry:
                 continue  # replaced while it was read, and a packed place may have a new tenant
             if value is not PURGED:
                 self._admit(key, entry, value)
                 return value
             self._lose(key, entry)
+
+    def _give_up(self, key: Hashable, entry: Entry, error: Exception) -> None:
+        """Forgets what was pickled and can't be unpickled: it would fail at every request."""
+        with self._lock:
+            if self._index.get(key) is not entry:
+                return
+            self.remove(key)
+        warnings.warn(
+            f"the value under {key!r} was pickled and can't be unpickled ({error!r}), so it is "
+            "computed at each request",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
     def _read(self, entry: Entry) -> Any:
         if isinstance(entry, int):
