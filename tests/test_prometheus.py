@@ -164,8 +164,8 @@ def test_every_expression_of_every_panel(
     if panel.draw == "heatmap":
         assert len(series) > 5
         assert any(one["metric"]["le"] == "+Inf" for one in series)
-        # Of the counters: rate() extrapolates each young series to where it would have been zero, so
-        # that of two buckets the wider one may get the lower rate.
+        # Of the counters: rate() extrapolates each young series to where it would have been zero,
+        # so that of two buckets the wider one may get the lower rate.
         counters = re.sub(r"(?:rate|increase)\((.+?)\[30s\]\)", r"\1", filled_in(query.expression))
         assert counters != filled_in(query.expression)
         counted = everything.prometheus.query(counters)
