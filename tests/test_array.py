@@ -673,7 +673,7 @@ def test_threads_while_blocks_are_lost(counting: Counting, block_bytes: int) -> 
     lost, right = together(lose, reads)
     assert all(right)
     assert lost >= a.nbytes
-    assert a.refaults > 100 or block_bytes > MIB
+    assert a.refaults > 10 or block_bytes > MIB  # sequences are read ahead
 
 
 @on_refault
