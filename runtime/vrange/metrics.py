@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
 import time
 import weakref
@@ -37,6 +38,7 @@ from vrange.totals import Totals
 __all__ = ["Collector", "Server", "register", "serve"]
 
 _LIMIT_SECONDS = 15
+_LAZYFREE = re.compile(rb"^LazyFree:\s+(\d+) kB$", re.MULTILINE)
 
 Processes = Literal["self", "group"]
 
@@ -106,13 +108,11 @@ def _limit_lately(_: int) -> MemoryLimit:
 def lazyfree_bytes(pid: int) -> int | None:
     """What the kernel may take of a process at any moment; None where it doesn't say."""
     try:
-        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("LazyFree:"):
-                    return int(line.split()[1]) << 10
-    except (OSError, ValueError):
-        pass
-    return None
+        with open(f"/proc/{pid}/smaps_rollup", "rb", buffering=0) as file:
+            found = _LAZYFREE.search(file.read())
+    except OSError:
+        return None
+    return int(found[1]) << 10 if found else None
 
 
 # ---- where it is registered ----------------------------------------------------------------------
