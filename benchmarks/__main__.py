@@ -12,6 +12,7 @@ NAMES = (
     "refault",
     "cache_under_pressure",
     "metrics",
+    "heap_trim",
 )
 SKIPPED = 77
 

@@ -360,6 +360,14 @@ int64_t vrange_stack_trim(int release);
  * Returns the bytes; *threads is how many answered. */
 int64_t vrange_stacks_trim_idle(int release, uint64_t wait_ns, int *threads);
 
+/* Unmaps the stacks that nobody runs on; returns the bytes that had memory behind them. */
+uint64_t vrange_stacks_trim_pooled(void);
+
+/* ---- the heap: what the allocators of others hold (runtime/vrange/heap) ------------------------ */
+
+/* Counts a trim of the heap that gave something back, and how long its caller waited. */
+void vrange_heap_trimmed(uint64_t nanoseconds);
+
 /* ---- the process ------------------------------------------------------------------------------ */
 
 size_t vrange_page_bytes(void);
