@@ -13,6 +13,7 @@ NAMES = (
     "cache_under_pressure",
     "metrics",
     "heap_trim",
+    "numpy_temporaries",
 )
 SKIPPED = 77
 

@@ -24,6 +24,7 @@
 #include "arena.h"
 #include "array.h"
 #include "fork.h"
+#include "heap.h"
 #include "os.h"
 #include "rank.h"
 #include "refault.h"
@@ -266,6 +267,7 @@ static void *run(void *unused) {
         os_sleep_ns(sleep_ns);
         uint64_t start = os_thread_cpu_ns();
         gate_enter();
+        heap_offer(is_near_limit()); /* before any value: what is in it is worth nothing */
         if (vrange_rung() == VRANGE_RUNG_EAGER) {
             at_once = shed_over_limit();
         } else {

@@ -17,6 +17,7 @@ from vrange._native import ffi, lib
 if TYPE_CHECKING:
     from vrange import _deep as deep
     from vrange import _hit as hit
+    from vrange import _numpy_handler as numpy_handler
     from vrange import _pymalloc as pymalloc
 else:
 
@@ -29,6 +30,7 @@ else:
 
     hit = _load("vrange._hit")
     deep = _load("vrange._deep")
+    numpy_handler = _load("vrange._numpy_handler")
     pymalloc = _load("vrange._pymalloc")
 
-__all__ = ["deep", "ffi", "hit", "lib", "pymalloc"]
+__all__ = ["deep", "ffi", "hit", "lib", "numpy_handler", "pymalloc"]

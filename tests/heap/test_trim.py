@@ -40,7 +40,7 @@ def test_the_sum_is_that_of_its_sources() -> None:
     trimmed = trim()
     assert isinstance(trimmed, int)
     assert trimmed == sum(trimmed.by_source.values())
-    assert {"stacks", "glibc"} <= set(trimmed.by_source)
+    assert {"stacks", "arrays", "glibc"} <= set(trimmed.by_source)
     assert "pymalloc" not in trimmed.by_source
     assert re.match(r"<Trimmed .*: stacks .*glibc .*>", repr(trimmed))
 
@@ -182,7 +182,7 @@ def test_an_event_loop_waits_only_for_the_quick_sources() -> None:
         patch.setattr("vrange.heap.pools.imported", lambda: {"somebody": slow})
         trimmed = asyncio.run(main())
         assert set(trimmed.later) == {"somebody", *allocators.loaded()}
-        assert set(trimmed.by_source) == {"stacks"}
+        assert set(trimmed.by_source) == {"stacks", "arrays"}
         wait_until(lambda: len(order) == 2, "the slow source is not asked")
     assert order == ["loop goes on", "slow source"]
 

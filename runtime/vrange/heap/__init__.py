@@ -6,6 +6,7 @@ True
 """
 
 from vrange.heap import interpreter
+from vrange.heap.numpy_allocator import HeapInfo, info, use_for_numpy
 from vrange.heap.trim import Trimmed, trim
 
-__all__ = ["Trimmed", "interpreter", "trim"]
+__all__ = ["HeapInfo", "Trimmed", "info", "interpreter", "trim", "use_for_numpy"]

@@ -52,10 +52,10 @@ def trim(deep: Deep = False) -> Trimmed:
     """Gives back what the process's allocators hold and nothing uses; returns the bytes.
 
     Asked are: the stacks of `vrange.deep_call` that nobody runs on and those of registered threads
-    that are blocked ("stacks"), pools of libraries that are imported ("pyarrow"), and the
-    allocators behind malloc that are loaded ("glibc", "jemalloc", "mimalloc", "tcmalloc"), each
-    through its own call. Cached values, volatile arrays and ranges are left alone: the kernel
-    takes those when it needs them.
+    that are blocked ("stacks"), array data that is freed ("arrays", after `use_for_numpy`), pools
+    of libraries that are imported ("pyarrow"), and the allocators behind malloc that are loaded
+    ("glibc", "jemalloc", "mimalloc", "tcmalloc"), each through its own call. Cached values,
+    volatile arrays and ranges are left alone: the kernel takes those when it needs them.
 
     Parameters
     ----------
@@ -102,12 +102,12 @@ def trim(deep: Deep = False) -> Trimmed:
 # ---- the sources, each a call that tells its bytes and what it refused ---------------------------
 
 _Source = Callable[[], tuple[int, str | None]]
-_QUICK = frozenset({"stacks", *allocators.OF_THE_CALLING_THREAD})
+_QUICK = frozenset({"stacks", "arrays", *allocators.OF_THE_CALLING_THREAD})
 
 
 def _sources(deep: Deep) -> dict[str, _Source]:
     # Pools before the allocators that they give their memory to.
-    sources: dict[str, _Source] = {"stacks": _trim_stacks}
+    sources: dict[str, _Source] = {"stacks": _trim_stacks, "arrays": _trim_arrays}
     sources |= {name: _measured(release) for name, release in pools.imported().items()}
     if deep:
         sources["pymalloc"] = lambda: _trim_interpreter(deep)
@@ -117,6 +117,10 @@ def _sources(deep: Deep) -> dict[str, _Source]:
 
 def _trim_stacks() -> tuple[int, str | None]:
     return lib.vrange_stacks_trim_pooled() + trim_idle_stacks(), None
+
+
+def _trim_arrays() -> tuple[int, str | None]:
+    return int(lib.vrange_heap_trim()), None
 
 
 def _trim_interpreter(deep: Deep) -> tuple[int, str | None]:
