@@ -37,11 +37,26 @@ static PyObject *is_watching(PyObject *module, PyObject *unused) {
     return PyBool_FromLong(pymalloc_is_watching());
 }
 
+static PyObject *arenas(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    size_t count, others;
+    uintptr_t *found = pymalloc_arenas_of(pymalloc_interpreter(), &count, &others);
+    if (!found) return PyErr_NoMemory();
+    free(found);
+    return Py_BuildValue("(nn)", (Py_ssize_t)count, (Py_ssize_t)others);
+}
+
 static PyObject *trim(PyObject *module, PyObject *args) {
     (void)module;
     int level;
     unsigned long long slice_ns;
     if (!PyArg_ParseTuple(args, "iK", &level, &slice_ns)) return NULL;
+    const char *refusal = pymalloc_watch_refusal();
+    if (refusal) {
+        PyErr_SetString(PyExc_RuntimeError, refusal);
+        return NULL;
+    }
     const uint64_t begun = os_now_ns();
     uint64_t slice_begun = begun;
     const int64_t interpreter = pymalloc_interpreter();
@@ -55,6 +70,8 @@ static PyObject *trim(PyObject *module, PyObject *args) {
             os_yield();
             Py_END_ALLOW_THREADS
             slice_begun = os_now_ns();
+            /* Other threads ran, and one of them may have replaced the provider. */
+            if (pymalloc_watch_refusal()) break;
         }
         if (pymalloc_is_arena_of(interpreter, arenas[i]))
             pymalloc_trim_arena(arenas[i], level, &trimmed);
@@ -73,9 +90,11 @@ static PyMethodDef functions[] = {
     {"watch", watch, METH_NOARGS,
      "watch(): notes every arena from now on. None, or why that is not possible."},
     {"is_watching", is_watching, METH_NOARGS, "is_watching(): whether arenas are noted."},
+    {"arenas", arenas, METH_NOARGS, "arenas(): how many are noted, (this interpreter's, others')."},
     {"trim", trim, METH_VARARGS,
      "trim(level, slice_ns): (arenas, arenas of other interpreters, odd ones, bytes of pools, of "
-     "tails, of holes, ns). The GIL is let go of at least every `slice_ns`."},
+     "tails, of holes, ns). The GIL is let go of at least every `slice_ns`. RuntimeError: why what is "
+     "noted can't be relied on."},
     {0}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT,

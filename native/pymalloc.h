@@ -14,6 +14,9 @@
 const char *pymalloc_watch(void);
 bool pymalloc_is_watching(void);
 
+/* Why what was noted can't be relied on now; NULL: it can. */
+const char *pymalloc_watch_refusal(void);
+
 /* The interpreter whose GIL the caller holds; -1: it holds none. */
 int64_t pymalloc_interpreter(void);
 

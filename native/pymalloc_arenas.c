@@ -12,6 +12,7 @@
 #include <Python.h>
 #include <dlfcn.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "os.h"
@@ -40,7 +41,9 @@ static struct {
 } table = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static arena_provider wrapped;
-static bool watching;
+static void (*get_provider)(arena_provider *);
+static _Atomic bool watching;
+static _Atomic uint64_t usual_sized, double_sized; /* ever made */
 static PyThreadState *(*current_thread_state)(void); /* NULL where there is none, unlike the public one */
 
 /* ---- the table -------------------------------------------------------------------------------- */
@@ -136,7 +139,11 @@ int64_t pymalloc_interpreter(void) {
 static void *alloc_and_note(void *context, size_t bytes) {
     (void)context;
     void *address = wrapped.alloc(wrapped.context, bytes);
-    if (address && bytes == PYMALLOC_ARENA_BYTES) note((uintptr_t)address, pymalloc_interpreter());
+    if (!address) return NULL;
+    if (bytes == 2 * PYMALLOC_ARENA_BYTES) atomic_fetch_add(&double_sized, 1);
+    if (bytes != PYMALLOC_ARENA_BYTES) return address;
+    atomic_fetch_add(&usual_sized, 1);
+    note((uintptr_t)address, pymalloc_interpreter());
     return address;
 }
 
@@ -151,18 +158,30 @@ bool pymalloc_is_watching(void) { return watching; }
 
 const char *pymalloc_watch(void) {
     if (watching) return NULL;
-    void (*get)(arena_provider *), (*set)(arena_provider *);
-    *(void **)&get = dlsym(RTLD_DEFAULT, "PyObject_GetArenaAllocator");
+    void (*set)(arena_provider *);
+    *(void **)&get_provider = dlsym(RTLD_DEFAULT, "PyObject_GetArenaAllocator");
     *(void **)&set = dlsym(RTLD_DEFAULT, "PyObject_SetArenaAllocator");
     *(void **)&current_thread_state = dlsym(RTLD_DEFAULT, "PyThreadState_GetUnchecked"); /* 3.13 on */
     if (!current_thread_state)
         *(void **)&current_thread_state = dlsym(RTLD_DEFAULT, "_PyThreadState_UncheckedGet");
-    if (!get || !set || !current_thread_state)
+    if (!get_provider || !set || !current_thread_state)
         return "this interpreter does not say where its arenas come from (no PyObject_SetArenaAllocator)";
-    get(&wrapped);
+    get_provider(&wrapped);
     if (!wrapped.alloc || !wrapped.free) return "this interpreter has no provider of arenas";
     set(&(arena_provider){NULL, alloc_and_note, forget_and_free});
     watching = true;
+    return NULL;
+}
+
+const char *pymalloc_watch_refusal(void) {
+    if (!watching) return "arenas are not noted";
+    arena_provider now;
+    get_provider(&now);
+    /* What is freed elsewhere would stay noted here, and be looked at where nothing is mapped. */
+    if (now.alloc != alloc_and_note || now.free != forget_and_free)
+        return "somebody else provides the interpreter's arenas since (PyObject_SetArenaAllocator)";
+    if (usual_sized == 0 && double_sized > 0)
+        return "this interpreter was built with arenas of 2 MiB (--with-pymalloc-hugepages)";
     return NULL;
 }
 

@@ -186,7 +186,7 @@ static void trim_used_pool(const seen_pool *seen, int level, pymalloc_trimmed *t
 
 static void trim_pool(const seen_pool *seen, int level, pymalloc_trimmed *trimmed) {
     if (seen->pool->used == 0) {
-        seen->pool->size = NO_SIZE;
+        if (seen->pool->size != NO_SIZE) seen->pool->size = NO_SIZE; /* a page a child may share */
         trimmed->pool_bytes += drop(seen, 1, PAGES_A_POOL);
     } else if (level >= PYMALLOC_TAILS) {
         trim_used_pool(seen, level, trimmed);
@@ -222,8 +222,6 @@ void pymalloc_trim_arena(uintptr_t arena, int level, pymalloc_trimmed *trimmed) 
 
 #define PROBES 96 /* of this size, more than a pool holds */
 #define PROBE_BYTES 240
-#define DEBUG_BYTES_MOST 48 /* what PYTHONMALLOC=debug adds, */
-#define DEBUG_BYTES_BEFORE 16 /* and of that, in front */
 
 static pool *pool_of(void *object) { return (pool *)((uintptr_t)object / POOL_BYTES * POOL_BYTES); }
 
@@ -233,9 +231,8 @@ static const char *look_at(void *object) {
         return "an object does not lie in a pool as they are laid out from 3.11 to 3.15";
     const uint32_t size = block_bytes(p);
     const uint32_t offset = (uint32_t)((uintptr_t)object - (uintptr_t)p);
-    if (size < PROBE_BYTES || size > PROBE_BYTES + DEBUG_BYTES_MOST || offset < HEADER_BYTES ||
-        (offset - HEADER_BYTES) % size > DEBUG_BYTES_BEFORE)
-        return "an object does not lie in a block of its size";
+    if (size != PROBE_BYTES || offset < HEADER_BYTES || (offset - HEADER_BYTES) % size != 0)
+        return "an object does not lie in a block of its size (debug hooks add to it)";
     return NULL;
 }
 

@@ -5,6 +5,7 @@
 ... def thumbnail(path, size): ...
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from vrange.arena import Arena
@@ -73,3 +74,10 @@ def __getattr__(name: str) -> Any:
 
         return import_module(f"vrange.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+if os.environ.get("VRANGE_HEAP_INTERPRETER"):
+    # As early as can be: arenas from before are not known.
+    from vrange.heap.interpreter import enable_if_asked
+
+    enable_if_asked()

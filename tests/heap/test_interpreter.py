@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from vrange.heap import interpreter
 if interpreter.refusal():
     pytest.skip(f"not this interpreter: {interpreter.refusal()}", allow_module_level=True)
 
+# scripts/test-all-under-trims asks for more.
+TESTS = os.environ.get("VRANGE_UNDER_TRIMS", "test_list test_json").split()
 ENABLE = "import vrange.heap; vrange.heap.interpreter.enable()\n"
 
 
@@ -219,17 +222,160 @@ def test_other_interpreters_keep_their_arenas() -> None:
     )
 
 
+def test_another_provider_of_arenas_is_noticed() -> None:
+    """What it frees would stay noted, and be looked at where nothing is mapped."""
+    succeeds(
+        """
+        import ctypes, gc, vrange.heap
+        from vrange.heap import interpreter
+
+        def provider():
+            now = (ctypes.c_void_p * 3)()
+            ctypes.pythonapi.PyObject_GetArenaAllocator(now)
+            return now
+
+        old = provider()
+        interpreter.enable()
+        ours = provider()
+        assert list(old) != list(ours)
+        many = [{"n": i} for i in range(300_000)]
+        ctypes.pythonapi.PyObject_SetArenaAllocator(old)
+        del many
+        gc.collect()
+        refused = vrange.heap.trim(deep=True).refused
+        assert "somebody else provides" in refused["pymalloc"], refused
+        """
+    )
+
+
+def test_a_frame_stack_of_an_arenas_size_is_no_arena() -> None:
+    """A frame with so many variables needs a chunk of 1 MiB from the provider of arenas."""
+    succeeds(
+        """
+        import vrange.heap
+        from vrange.heap import interpreter
+
+        interpreter.enable()
+        many = 70_000
+        lines = ["def work(trim):"]
+        lines += [f" v{i} = {i}" for i in range(many)]
+        lines += [" trim()"]
+        lines += [f" assert v{i} == {i}" for i in range(0, many, 7)]
+        lines += [" return v0 + v69999"]
+        space = {}
+        exec("\\n".join(lines), space)
+        seen = []
+
+        def trim():
+            seen.append(interpreter.status().arenas)
+            vrange.heap.trim(deep="holes")
+
+        before = interpreter.status().arenas
+        for _ in range(3):
+            assert space["work"](trim) == 69_999
+        assert seen[0] > before, (seen, before)  # the chunk is among what is noted
+        """
+    )
+
+
+def test_disabled_it_is_left_alone_and_enabled_it_has_all_again() -> None:
+    code = (
+        ENABLE
+        + MANY
+        + """
+from vrange.heap import interpreter
+interpreter.disable()
+refused = vrange.heap.trim(deep=True).refused["pymalloc"]
+assert "enable()" in refused and not interpreter.status().enabled
+stop()
+interpreter.enable()
+stop(vrange.heap.trim(deep=True).by_source["pymalloc"])
+"""
+        + CHECK
+    )
+    with Child(code) as child:
+        child.next_stop()
+        child.next_stop()
+        dropped = child.anonymous_mib()
+        child.next_stop()
+        assert child.anonymous_mib() > 0.95 * dropped
+        child.next_stop()
+        assert child.anonymous_mib() < 0.45 * dropped
+        child.finish()
+
+
+def test_arenas_from_before_stay_as_they_are() -> None:
+    code = (
+        MANY + ENABLE + "stop(vrange.heap.trim(deep='holes').by_source.get('pymalloc', 0))" + CHECK
+    )
+    with Child(code) as child:
+        child.next_stop()
+        child.next_stop()
+        dropped = child.anonymous_mib()
+        assert int(child.next_stop()) < 5 << 20
+        assert child.anonymous_mib() > 0.9 * dropped
+        child.finish()
+
+
+def test_the_variable_has_it_on_from_the_beginning() -> None:
+    code = "import vrange; from vrange.heap import interpreter; print(interpreter.is_enabled())"
+    assert succeeds(code, environment={interpreter.VARIABLE: "1"}) == "True\n"
+    assert succeeds(code, environment={interpreter.VARIABLE: "0"}) == "False\n"
+    done = python(code, environment={interpreter.VARIABLE: "1", "PYTHONMALLOC": "malloc"})
+    assert (done.returncode, done.stdout) == (0, "False\n")
+    assert "not pymalloc" in done.stderr
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_stands_before_it_hides_no_debug_hooks(debug: bool) -> None:
+    """With tracemalloc on, the interpreter can't tell which allocator is behind it."""
+    code = """
+    import tracemalloc, vrange.heap
+    tracemalloc.start()
+    try:
+        vrange.heap.interpreter.enable()
+    except vrange.VrangeError as error:
+        print(error)
+    kept = [{"n": i} for i in range(100_000)][::1000]
+    print(vrange.heap.trim(deep="holes").by_source.get("pymalloc", 0))
+    assert all(one["n"] == 1000 * at for at, one in enumerate(kept))
+    """
+    told = succeeds(code, environment={"PYTHONDEVMODE": "1" if debug else ""}).splitlines()
+    if debug:
+        assert "can't be trimmed" in told[0]
+    else:
+        assert int(told[-1]) > 5 << 20
+
+
+def test_a_finalizer_that_trims_during_a_trim() -> None:
+    succeeds(
+        """
+        import vrange.heap
+        told = []
+        class Trims:
+            def __del__(self): told.append(vrange.heap.trim())
+        one = Trims()
+        one.itself = one
+        del one
+        vrange.heap.trim(deep=True)
+        assert len(told) == 1
+        """
+    )
+
+
+@pytest.mark.timeout(1000)
 def test_cpython_s_own_tests_with_a_trim_every_few_milliseconds() -> None:
     """The short version: scripts/test-under-trims takes more of them, and other interpreters."""
     pytest.importorskip("test.test_list", reason="this CPython came without its tests")
     script = Path(__file__).parents[2] / "scripts" / "test-under-trims"
     done = subprocess.run(
-        [sys.executable, str(script), "test_list", "test_json"],
+        [sys.executable, "-X", "faulthandler", str(script), *TESTS],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "trims gave back" in done.stdout
+    print(" ".join(TESTS), done.stdout.splitlines()[-1], sep=": ")
     assert python("print(1)").stdout == "1\n"

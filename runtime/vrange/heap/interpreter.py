@@ -11,14 +11,34 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+from dataclasses import dataclass
 
 from vrange._core import pymalloc
 from vrange.errors import VrangeError
 
 VERSIONS = ((3, 11), (3, 12), (3, 13), (3, 14), (3, 15))
 
+VARIABLE = "VRANGE_HEAP_INTERPRETER"  # has it on as soon as vrange is imported
+
 _TAILS, _HOLES = 1, 2
 _SLICE_NS = 2_000_000  # how long other threads may wait for the GIL
+_enabled = False
+
+
+@dataclass(frozen=True)
+class Status:
+    """Whether the interpreter's allocator is trimmed, why not, and the arenas that are known.
+
+    `arenas` of 1 MiB each are the calling interpreter's; `other_arenas` are those of interpreters
+    with a GIL of their own, which a trim leaves alone. `allocator` is None where something, as
+    tracemalloc, stands before it.
+    """
+
+    enabled: bool
+    refusal: str | None
+    allocator: str | None
+    arenas: int
+    other_arenas: int
 
 
 def refusal() -> str | None:
@@ -28,6 +48,8 @@ def refusal() -> str | None:
         return f"its layout is known of CPython {first} to {last}, and this is {sys.version}"
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         return "the free-threaded interpreter allocates with mimalloc, not pymalloc"
+    if "pymalloc-hugepages" in str(sysconfig.get_config_var("CONFIG_ARGS")):
+        return "this interpreter was built with arenas of 2 MiB (--with-pymalloc-hugepages)"
     if hasattr(sys, "gettotalrefcount"):
         return "this is a debug build, which puts marks around every object"
     name = pymalloc.allocator() or os.environ.get("PYTHONMALLOC", "pymalloc")
@@ -40,8 +62,8 @@ def enable() -> None:
     """Lets `vrange.heap.trim(deep=True)` give back what the interpreter's allocator doesn't use.
 
     From now on the arenas that pymalloc allocates are noted; those from before are not known and
-    stay as they are, so call it as early as possible. It is for good: pymalloc goes on calling what
-    it was given until the process ends. A second call does nothing.
+    stay as they are, so call it as early as possible, or set VRANGE_HEAP_INTERPRETER=1, which has
+    it on when vrange is imported. A second call does nothing; `disable` takes it back.
 
     Raises VrangeError, with the reason, where this interpreter does not allow it: other versions
     than 3.11 to 3.15, free-threaded and debug builds, `PYTHONMALLOC` other than pymalloc, and any
@@ -58,11 +80,49 @@ def enable() -> None:
     reason = refusal() or pymalloc.watch()
     if reason is not None:
         raise VrangeError(f"the interpreter's allocator can't be trimmed: {reason}")
+    global _enabled
+    _enabled = True
+
+
+def disable() -> None:
+    """Has trims leave the interpreter's allocator alone from now on, in all threads.
+
+    Arenas are noted all the same: pymalloc calls what it was given until the process ends, also to
+    free. So `enable` has all of them again.
+
+    >>> import vrange.heap
+    >>> vrange.heap.interpreter.disable()
+    >>> vrange.heap.interpreter.status().enabled
+    False
+    """
+    global _enabled
+    _enabled = False
+
+
+def status() -> Status:
+    """Tells whether the interpreter's allocator is trimmed, and what is known of it.
+
+    >>> import vrange.heap
+    >>> vrange.heap.interpreter.status().arenas >= 0
+    True
+    """
+    arenas, others = pymalloc.arenas()
+    return Status(_enabled, refusal(), pymalloc.allocator(), arenas, others)
+
+
+def enable_if_asked() -> None:
+    """Does what VRANGE_HEAP_INTERPRETER says; one line on stderr where it can't be."""
+    if os.environ.get(VARIABLE, "") in ("", "0"):
+        return
+    try:
+        enable()
+    except VrangeError as error:
+        sys.stderr.write(f"vrange: {VARIABLE}: {error}\n")
 
 
 def is_enabled() -> bool:
-    """Whether `enable` was called."""
-    return pymalloc.is_watching()
+    """Whether `enable` was called, and `disable` was not since."""
+    return _enabled
 
 
 def trim(*, holes: bool) -> tuple[int, str | None]:
@@ -72,7 +132,11 @@ def trim(*, holes: bool) -> tuple[int, str | None]:
     `holes`: also whole pages between objects. Those are lost to their pool until its last object
     is gone, so that a program which allocates as much again needs more pools than before.
     """
-    _, others, odd, *given_back, _ = pymalloc.trim(_HOLES if holes else _TAILS, _SLICE_NS)
+    try:
+        found = pymalloc.trim(_HOLES if holes else _TAILS, _SLICE_NS)
+    except RuntimeError as error:
+        return 0, str(error)
+    _, others, odd, *given_back, _ = found
     left = []
     if odd:
         left.append(f"{odd} arenas that are not laid out as expected")

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -124,11 +125,18 @@ def _trim_arrays() -> tuple[int, str | None]:
 
 
 def _trim_interpreter(deep: Deep) -> tuple[int, str | None]:
-    gc.collect()
+    gc.collect()  # a full one, which also empties the interpreter's free lists
+    _clear_caches()
     if not interpreter.is_enabled():
         reason = interpreter.refusal()
         return 0, reason or "not enabled: call vrange.heap.interpreter.enable(), and early"
     return interpreter.trim(holes=deep == "holes")
+
+
+def _clear_caches() -> None:
+    # The general one is there from 3.13 on, and the other then says that it is deprecated.
+    clear = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
+    clear()
 
 
 def _measured(release: Callable[[], Any]) -> _Source:
@@ -152,12 +160,13 @@ def _resident_bytes() -> int:
 
 # ---- asking them ---------------------------------------------------------------------------------
 
-_one_at_a_time = threading.Lock()
+# A finalizer, or a handler of a signal, that trims while its thread does must not wait for itself.
+_one_at_a_time = threading.RLock()
 
 
 def _after_fork_in_child() -> None:
     global _one_at_a_time
-    _one_at_a_time = threading.Lock()
+    _one_at_a_time = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
