@@ -8,7 +8,7 @@
 
 #define PYMALLOC_ARENA_BYTES ((size_t)1 << 20)
 
-/* ---- which arenas there are (pymalloc_arenas.c) ----------------------------------------------- */
+/* ---- where arenas come from (pymalloc_hook.c) ------------------------------------------------- */
 
 /* From now on every arena that is allocated is noted. Again is nothing. NULL, or why it can't be. */
 const char *pymalloc_watch(void);
@@ -20,6 +20,12 @@ const char *pymalloc_watch_refusal(void);
 /* The interpreter whose GIL the caller holds; -1: it holds none. */
 int64_t pymalloc_interpreter(void);
 
+/* ---- which there are (pymalloc_arenas.c) ------------------------------------------------------ */
+
+/* Without memory for its note an arena is one of those that are not known. */
+void pymalloc_note(uintptr_t arena, int64_t interpreter);
+void pymalloc_forget(uintptr_t arena);
+
 /* The arenas of one interpreter: a copy for the caller to free(3). *others counts the rest. NULL
  * without memory. */
 uintptr_t *pymalloc_arenas_of(int64_t interpreter, size_t *count, size_t *others);
@@ -28,6 +34,7 @@ uintptr_t *pymalloc_arenas_of(int64_t interpreter, size_t *count, size_t *others
  * the answer stays true. */
 bool pymalloc_is_arena_of(int64_t interpreter, uintptr_t arena);
 
+/* A child inherits the notes whole: nobody changes them meanwhile. */
 void pymalloc_before_fork(void);
 void pymalloc_after_fork(void);
 

@@ -1,29 +1,12 @@
-/* Which arenas the interpreter's allocator has, noted as they come and go.
- *
- * pymalloc keeps its list of arenas to itself, but lets anybody provide them (PyObject_SetArenaAllocator).
- * So the provider that is there is wrapped: it goes on allocating and freeing, and each arena is noted
- * with the interpreter it was for. From 3.12 on interpreters may have a GIL and pools of their own;
- * one that walked another's would read what is being written.
- *
- * An arena from before the wrapping is not known, and is left alone. The wrapping is for good: pymalloc
- * calls it until the process ends, when no Python is left to take it back. */
+/* The arenas that the interpreter's allocator has, each with the interpreter it is for. From 3.12 on
+ * interpreters may have a GIL and pools of their own; one that walked another's would read what is
+ * being written. No Python here: a fork of any program stops at the lock. */
 #define _GNU_SOURCE
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <dlfcn.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "os.h"
 #include "pymalloc.h"
-
-/* As CPython's cpython/objimpl.h has it, outside the limited API and unchanged since 3.4. */
-typedef struct {
-    void *context;
-    void *(*alloc)(void *context, size_t bytes);
-    void (*free)(void *context, void *address, size_t bytes);
-} arena_provider;
 
 typedef struct {
     uintptr_t address; /* 0: empty */
@@ -39,14 +22,6 @@ static struct {
     slot *slots;
     size_t capacity, count;
 } table = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-static arena_provider wrapped;
-static void (*get_provider)(arena_provider *);
-static _Atomic bool watching;
-static _Atomic uint64_t usual_sized, double_sized; /* ever made */
-static PyThreadState *(*current_thread_state)(void); /* NULL where there is none, unlike the public one */
-
-/* ---- the table -------------------------------------------------------------------------------- */
 
 static size_t home(uintptr_t address) {
     return ((uint64_t)address >> 12) * UINT64_C(0x9E3779B97F4A7C15) >> 20 & (table.capacity - 1);
@@ -74,8 +49,7 @@ static bool grow(void) {
     return true;
 }
 
-/* Without memory for its note an arena is one of those that are not known. */
-static void note(uintptr_t address, int64_t interpreter) {
+void pymalloc_note(uintptr_t address, int64_t interpreter) {
     pthread_mutex_lock(&table.lock);
     if (2 * (table.count + 1) <= table.capacity || grow()) {
         slot *place = find(address);
@@ -85,7 +59,7 @@ static void note(uintptr_t address, int64_t interpreter) {
     pthread_mutex_unlock(&table.lock);
 }
 
-static void forget(uintptr_t address) {
+void pymalloc_forget(uintptr_t address) {
     pthread_mutex_lock(&table.lock);
     slot *place = find(address);
     if (place && place->address) {
@@ -124,65 +98,6 @@ bool pymalloc_is_arena_of(int64_t interpreter, uintptr_t arena) {
     bool is = place && place->address && place->interpreter == interpreter;
     pthread_mutex_unlock(&table.lock);
     return is;
-}
-
-/* ---- the hook --------------------------------------------------------------------------------- */
-
-int64_t pymalloc_interpreter(void) {
-    if (Py_Version < 0x030c0000) return 0; /* all interpreters share one GIL, and its pools */
-    PyThreadState *thread = current_thread_state ? current_thread_state() : NULL;
-    return thread ? PyInterpreterState_GetID(PyThreadState_GetInterpreter(thread)) : -1;
-}
-
-/* The interpreter also gets the stacks of its frames here, of 16 KiB and more: pymalloc_trim.c tells
- * one of exactly an arena's size from an arena. */
-static void *alloc_and_note(void *context, size_t bytes) {
-    (void)context;
-    void *address = wrapped.alloc(wrapped.context, bytes);
-    if (!address) return NULL;
-    if (bytes == 2 * PYMALLOC_ARENA_BYTES) atomic_fetch_add(&double_sized, 1);
-    if (bytes != PYMALLOC_ARENA_BYTES) return address;
-    atomic_fetch_add(&usual_sized, 1);
-    note((uintptr_t)address, pymalloc_interpreter());
-    return address;
-}
-
-static void forget_and_free(void *context, void *address, size_t bytes) {
-    (void)context;
-    /* Before it is free: another thread may have something else there a moment later. */
-    if (bytes == PYMALLOC_ARENA_BYTES) forget((uintptr_t)address);
-    wrapped.free(wrapped.context, address, bytes);
-}
-
-bool pymalloc_is_watching(void) { return watching; }
-
-const char *pymalloc_watch(void) {
-    if (watching) return NULL;
-    void (*set)(arena_provider *);
-    *(void **)&get_provider = dlsym(RTLD_DEFAULT, "PyObject_GetArenaAllocator");
-    *(void **)&set = dlsym(RTLD_DEFAULT, "PyObject_SetArenaAllocator");
-    *(void **)&current_thread_state = dlsym(RTLD_DEFAULT, "PyThreadState_GetUnchecked"); /* 3.13 on */
-    if (!current_thread_state)
-        *(void **)&current_thread_state = dlsym(RTLD_DEFAULT, "_PyThreadState_UncheckedGet");
-    if (!get_provider || !set || !current_thread_state)
-        return "this interpreter does not say where its arenas come from (no PyObject_SetArenaAllocator)";
-    get_provider(&wrapped);
-    if (!wrapped.alloc || !wrapped.free) return "this interpreter has no provider of arenas";
-    set(&(arena_provider){NULL, alloc_and_note, forget_and_free});
-    watching = true;
-    return NULL;
-}
-
-const char *pymalloc_watch_refusal(void) {
-    if (!watching) return "arenas are not noted";
-    arena_provider now;
-    get_provider(&now);
-    /* What is freed elsewhere would stay noted here, and be looked at where nothing is mapped. */
-    if (now.alloc != alloc_and_note || now.free != forget_and_free)
-        return "somebody else provides the interpreter's arenas since (PyObject_SetArenaAllocator)";
-    if (usual_sized == 0 && double_sized > 0)
-        return "this interpreter was built with arenas of 2 MiB (--with-pymalloc-hugepages)";
-    return NULL;
 }
 
 /* ---- fork ------------------------------------------------------------------------------------- */
