@@ -80,7 +80,12 @@ int heap_open(void) {
         heap.account = account;
         account = NULL;
         result = open_zones();
-        if (result == 0) atomic_store(&heap.open, true);
+        if (result == 0) {
+            atomic_store(&heap.open, true);
+        } else {
+            account = heap.account;
+            heap.account = NULL;
+        }
     }
     reserve_ensure();
     pthread_mutex_unlock(&heap.lock);
@@ -202,8 +207,8 @@ size_t heap_block_bytes(const void *block) {
 
 bool heap_resize(void *block, size_t bytes) {
     heap_zone *zone = zone_of(block);
-    const size_t held = heap_block_bytes(block);
-    if (bytes > heap.bytes_most || (bytes > held && zone != zone_for(bytes))) return false;
+    /* In the other zone's size it would have a huge page for little, or none for much. */
+    if (bytes > heap.bytes_most || zone != zone_for(bytes)) return false;
     usage before;
     enter(zone, &before);
     bool done = zone_resize(zone, block, units_for(zone, bytes));
@@ -284,7 +289,6 @@ uint64_t vrange_heap_trim(void) {
     for (int i = 0; i < ZONES; i++) {
         if (heap.zones[i].base) gone += trim_zone(&heap.zones[i]);
     }
-    if (gone) stats_trimmed();
     tally(&heap.trimmed_bytes, gone);
     return gone;
 }

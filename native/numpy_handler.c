@@ -33,6 +33,7 @@ typedef struct {
 
 #define CAPSULE_NAME "mem_handler"
 #define HANDLER_VERSION 1
+#define ADOPTED_BYTES_MOST ((size_t)1 << 20)
 
 /* Places in NumPy's table. */
 enum { FEATURE_VERSION = 211, SET_HANDLER = 304, GET_HANDLER = 305, DEFAULT_HANDLER = 306 };
@@ -70,11 +71,24 @@ static void release(void *unused, void *block, size_t bytes) {
     else numpy.below.release(numpy.below.context, block, bytes);
 }
 
-/* NumPy does not say how large the block was. The heap knows it of its own; a block from below stays
- * there, however large it grows. */
+/* NumPy does not say how large the block was. The heap knows it of its own. A block from below grows
+ * there, and is then copied once more to be the heap's: that pays for arrays that grow step by step, and
+ * is too dear for what is large at once, which stays below. */
+static void *resize_from_below(void *block, size_t bytes) {
+    const data_allocator *below = &numpy.below;
+    void *resized = below->resize(below->context, block, bytes);
+    size_t stale;
+    if (!resized || bytes > ADOPTED_BYTES_MOST) return resized;
+    void *adopted = heap_allocate(bytes, &stale);
+    if (!adopted) return resized;
+    memcpy(adopted, resized, bytes);
+    below->release(below->context, resized, bytes);
+    return adopted;
+}
+
 static void *resize(void *unused, void *block, size_t bytes) {
     if (!block) return allocate(unused, bytes);
-    if (!heap_has(block)) return numpy.below.resize(numpy.below.context, block, bytes);
+    if (!heap_has(block)) return resize_from_below(block, bytes);
     if (bytes >= HEAP_BLOCK_BYTES_LEAST && heap_resize(block, bytes)) return block;
     const size_t held = heap_block_bytes(block);
     void *moved = allocate(unused, bytes ? bytes : 1);

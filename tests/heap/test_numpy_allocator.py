@@ -22,7 +22,7 @@ from support import python, succeeds, wait_until
 import vrange
 import vrange.heap
 from vrange.cgroup import MemoryCgroup
-from vrange.heap import numpy_allocator, use_for_numpy
+from vrange.heap import use_for_numpy
 
 multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
 MIB = 1 << 20
@@ -372,16 +372,6 @@ def test_arrays_that_live_until_the_end() -> None:
         cycle.append(cycle)
         """
     )
-
-
-def test_another_handler_is_not_replaced_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numpy_allocator, "_NUMPYS_OWN", "somebody else's")
-    monkeypatch.setattr(numpy_allocator, "_OURS", "ours")
-    with pytest.raises(vrange.VrangeError, match=r"'default_allocator' here.*replace=True"):
-        use_for_numpy()
-    with use_for_numpy(replace=True):
-        assert handler() == "vrange"
-    assert handler() == "default_allocator"
 
 
 def test_without_numpy_it_says_which_extra() -> None:

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from vrange._core import ffi, lib, numpy_handler
 from vrange.errors import VrangeError
+from vrange.reserve import ensure_reserve
 from vrange.sizes import format_bytes
 
 NUMPY_LEAST = "1.22"
@@ -97,12 +98,19 @@ class use_for_numpy:
     def close(self) -> None:
         """Brings the handler from before back, in this context. A second call does nothing.
 
-        RuntimeError on another thread than the one that made it, whose handler it would change.
+        RuntimeError, and nothing changes, on another thread than the one that made it, or where the
+        handler of this context is not vrange's any more: somebody else's that was set since stays.
         """
         if self._before is None:
             return
         if threading.get_ident() != self._thread:
             raise RuntimeError("use_for_numpy must be closed on the thread that called it")
+        current = numpy_handler.name(numpy_handler.get())
+        if current != _OURS:
+            raise RuntimeError(
+                f"NumPy's arrays are allocated by {current!r} here, in another context than that "
+                "of use_for_numpy or since somebody else set it: it is left as it is"
+            )
         numpy_handler.set(self._before)
         self._before = None
         if self._new_threads:
@@ -140,6 +148,7 @@ def connect() -> None:
         ) from error
     major = int(numpy.__version__.partition(".")[0])
     core = import_module(f"numpy.{'_core' if major >= 2 else 'core'}._multiarray_umath")
+    ensure_reserve()  # else nobody knows the memory limit, near which all is offered at once
     refusal = numpy_handler.connect(core._ARRAY_API)
     if refusal is not None:
         raise VrangeError(f"NumPy {numpy.__version__} can't be used: {refusal}")
