@@ -19,6 +19,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "fork.h"
 #include "os.h"
@@ -57,11 +58,19 @@ static struct {
     uint64_t turn; /* moves on with whatever somebody waits for */
     vrange_pressure_info info;
 } watch = {.lock = PTHREAD_MUTEX_INITIALIZER,
-           .changed = PTHREAD_COND_INITIALIZER,
-           .stopped = PTHREAD_COND_INITIALIZER,
            .machine_stalls = -1,
            .membership = -1,
            .stalls_of = -2};
+
+/* Not by the clock on the wall, which may be set. */
+__attribute__((constructor)) static void make_conditions(void) {
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&watch.changed, &attributes);
+    pthread_cond_init(&watch.stopped, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
 
 /* Under the lock. */
 static void call_waiters(void) {
@@ -267,7 +276,7 @@ static void tick(void) {
 static void wait_for(pthread_cond_t *condition, uint64_t until_ns) {
     struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000u),
                              .tv_nsec = (long)(until_ns % 1000000000u)};
-    pthread_cond_clockwait(condition, &watch.lock, CLOCK_MONOTONIC, &until);
+    pthread_cond_timedwait(condition, &watch.lock, &until);
 }
 
 static void *run(void *unused) {
@@ -362,7 +371,7 @@ int vrange_pressure_start(const vrange_pressure_settings *settings, const char *
     if (!error) error = os_thread_start(&watch.thread, run);
     if (!error) {
         watch.running = true;
-        stats_pressure_level(watch.info.level);
+        if (watch.info.changes == 0) stats_pressure_level(watch.info.level);
     } else if (error != EBUSY) {
         close_if_open(watch.membership);
         close_if_open(watch.machine_stalls);
@@ -434,7 +443,7 @@ void vrange_pressure_acted(int action, int outcome, uint64_t bytes) {
 void pressure_after_fork(void) {
     /* Whoever held the lock is not here. The gate kept the table of files whole. */
     watch.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
-    watch.changed = watch.stopped = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
+    make_conditions();
     if (!watch.running) return;
     close_places(watch.places, watch.count);
     close_if_open(watch.membership);
