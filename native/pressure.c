@@ -49,6 +49,7 @@ static struct {
     size_t count;
     int machine_stalls, membership;
     uint64_t member_hash, member_ns;
+    uint64_t machine_bytes; /* a limit of as much or more is none */
 
     uint64_t stalled_ns, stalled_us; /* where the window began */
     int stalls_of;
@@ -156,20 +157,18 @@ static double share_of(const figures *f) { return (double)f->used / (double)f->l
 
 /* The worst of all places; false where none could be read. */
 static bool look(figures *worst, int *which) {
-    figures machine;
-    const bool has_machine = os_machine_usage(&machine.usage, &machine.limit) == 0 && machine.limit;
-    const uint64_t total = has_machine ? machine.limit : UINT64_MAX;
     *which = -2;
     for (size_t i = 0; i < watch.count; i++) {
         figures here;
-        if (!look_at_place(&watch.places[i], total, &here)) continue;
+        if (!look_at_place(&watch.places[i], watch.machine_bytes, &here)) continue;
         if (*which == -2 || share_of(&here) > share_of(worst)) {
             *worst = here;
             *which = (int)i;
         }
     }
     if (*which >= 0) return true;
-    if (!has_machine) return false;
+    figures machine;
+    if (os_machine_usage(&machine.usage, &machine.limit) < 0 || !machine.limit) return false;
     machine.used = less(machine.usage, atomic_load(&stats_idle_bytes));
     *worst = machine;
     *which = VRANGE_PRESSURE_MACHINE;
@@ -360,6 +359,8 @@ int vrange_pressure_start(const vrange_pressure_settings *settings, const char *
             watch.member_hash = hash_of(text);
         watch.member_ns = os_now_ns();
         watch.stop = watch.anything_read = false;
+        uint64_t unused;
+        if (os_machine_usage(&unused, &watch.machine_bytes) < 0) watch.machine_bytes = UINT64_MAX;
         watch.alarmed_at = 0;
         watch.info = (vrange_pressure_info){.level = VRANGE_PRESSURE_NORMAL,
                                             .place = VRANGE_PRESSURE_MACHINE,
