@@ -27,7 +27,7 @@ from vrange.stack_trim import (
 from vrange.stats import Stats, stats
 
 if TYPE_CHECKING:
-    from vrange import fills, heap, metrics
+    from vrange import fills, heap, metrics, pressure
     from vrange.array import VolatileArray
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "fills",
     "heap",
     "metrics",
+    "pressure",
     "register_thread",
     "set_reserve",
     "stack_info",
@@ -69,7 +70,7 @@ def __getattr__(name: str) -> Any:
         from vrange.array import VolatileArray
 
         return VolatileArray
-    if name in ("fills", "heap", "metrics"):
+    if name in ("fills", "heap", "metrics", "pressure"):
         from importlib import import_module
 
         return import_module(f"vrange.{name}")
