@@ -30,6 +30,7 @@ from vrange._core import lib
 from vrange.account import warn_if_unseen
 from vrange.cgroup import MemoryLimit, memory_limit, usage_of
 from vrange.exposition import Gauges, families
+from vrange.lazyfree import lazyfree_bytes
 from vrange.segment import RUNGS
 from vrange.service import join, own_snapshot
 from vrange.totals import Totals
@@ -101,18 +102,6 @@ def kernel_gauges(pids: Iterable[int]) -> Gauges:
 def _limit_lately(_: int) -> MemoryLimit:
     # It may change while a process runs, but finding it is a third of a millisecond.
     return memory_limit()
-
-
-def lazyfree_bytes(pid: int) -> int | None:
-    """What the kernel may take of a process at any moment; None where it doesn't say."""
-    try:
-        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("LazyFree:"):
-                    return int(line.split()[1]) << 10
-    except (OSError, ValueError):
-        pass
-    return None
 
 
 # ---- where it is registered ----------------------------------------------------------------------
