@@ -10,6 +10,7 @@ import atexit
 import os
 import sys
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 from vrange.autostart.record import Record
@@ -80,9 +81,7 @@ def _reason(error: Exception) -> str:
 def _interpreter(settings: Settings) -> str:
     if settings.heap == "libc":
         return "libc's malloc (PYTHONMALLOC=malloc)"
-    from vrange.heap import interpreter
-
-    interpreter.enable()
+    import_module("vrange.heap.interpreter").enable()
     return "on"
 
 
@@ -107,8 +106,7 @@ def _numpy(record: Record) -> str:
 
     def use() -> None:
         try:
-            from vrange import heap
-
+            heap = import_module("vrange.heap")
             threads.numpy_handler = heap.use_for_numpy
             heap.use_for_numpy()
             record.parts["numpy"] = f"on, NumPy {sys.modules['numpy'].__version__}"
@@ -125,9 +123,7 @@ def _numpy(record: Record) -> str:
 
 
 def _watcher(record: Record) -> str:
-    from vrange import pressure
-
-    record.watcher = pressure.watch()
+    record.watcher = import_module("vrange.pressure").watch()
     return "on"
 
 
@@ -139,12 +135,11 @@ def _metrics(address: str, port: int) -> str:
 
 
 def _trims(settings: Settings, record: Record) -> str:
-    from vrange import heap
     from vrange.autostart.trimmer import Trimmer
 
     if settings.trim_every == 0:
         return "off: not asked for"
-    Trimmer(heap.trim, settings, record).start()
+    Trimmer(import_module("vrange.heap").trim, settings, record).start()
     if settings.trim_every is None:
         return "on"
     return f"on, every {settings.trim_every:g} s"

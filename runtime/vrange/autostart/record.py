@@ -58,7 +58,7 @@ class Record:
         self.write()
 
     def at_exit(self) -> None:
-        """Write for the last time, with the memory there is before the interpreter takes it down."""
+        """Write for the last time, with the memory that the interpreter holds before it ends."""
         self.write(ended=True)
 
     def write(self, *, ended: bool = False) -> None:

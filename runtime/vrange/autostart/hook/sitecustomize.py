@@ -1,10 +1,13 @@
-"""Read by every interpreter that `vrange run` starts: switches vrange on, and then gets out of sight.
+"""Read by interpreters that `vrange run` starts: switches vrange on, and gets out of sight.
 
 Its directory is first on PYTHONPATH. It takes itself out of the path and (but for --children) out
 of the environment, before anything else, so that neither the program nor what it starts sees it.
 Then the sitecustomize that the interpreter would have had has its turn. It must be readable by
 interpreters that vrange doesn't support, and never be what ends the program.
 """
+
+# ruff: noqa: UP031
+# mypy: ignore-errors
 
 import os
 import sys

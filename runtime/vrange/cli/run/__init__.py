@@ -24,6 +24,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from vrange.autostart.settings import Settings
@@ -36,6 +37,7 @@ from vrange.errors import VrangeError
 
 __all__ = ["add_parser", "run"]
 
+_WITH_VALUE = ("--heap", "--trim-every", "--trim", "--metrics", "--json", "--plot")
 _PICTURES = (".png", ".svg")
 
 
@@ -47,13 +49,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         usage="vrange run [options] program.py | -m module | -c code | command [arguments ...]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # split() has to know which options take a value
         epilog="Exit status: the program's own; 127 where there is no such program, 126 where it "
         "can't be executed,\n2 where vrange refuses an option. docs/run.md tells more.",
     )
-    what = parser.add_argument_group("what is run")
-    what.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="a module, as python -m")
-    what.add_argument("-c", dest="code", nargs=argparse.REMAINDER, help="code, as python -c")
-    what.add_argument("program", nargs=argparse.REMAINDER, help="a file or a command")
     on = parser.add_argument_group("what is switched on")
     on.add_argument(
         "--heap",
@@ -98,11 +97,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
 
 
+def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tell options from the command line that is run, which begins at -m, -c, -- or no option."""
+    at = 1
+    while at < len(words):
+        word = words[at]
+        if not word.startswith("-") or word in ("-", "--") or word[:2] in ("-m", "-c"):
+            break
+        at += 2 if word in _WITH_VALUE else 1
+    return list(words[:at]), list(words[at:])
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the program; returns, if at all, its exit status."""
     _check(args)
     try:
-        target = find_target(args.program, args.module, args.code)
+        target = find_target(args.rest)
     except CannotRunError as error:
         print(f"vrange run: {error}", file=sys.stderr)
         return error.status

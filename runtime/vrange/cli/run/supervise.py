@@ -11,10 +11,12 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
+from vrange.cgroup_tree import find_hierarchies, read_words
 from vrange.cli.run.sampling import Sampler
 
 __all__ = ["Ending", "end_alike", "supervise"]
@@ -38,7 +40,7 @@ class Ending:
     sampler: Sampler
 
 
-def supervise(path: str, arguments: Sequence[str], variables: Mapping[str, str]) -> Ending:
+def supervise(path: str, arguments: list[str], variables: Mapping[str, str]) -> Ending:
     """Run a program to its end.
 
     Raises:
@@ -138,10 +140,6 @@ def _stop_too(pid: int) -> None:
 
 def _oom_kills() -> int:
     """How many processes of our cgroups were killed for want of memory."""
-    from pathlib import Path
-
-    from vrange.cgroup_tree import find_hierarchies, read_words
-
     return sum(
         read_words(hierarchy.directory / hierarchy.files.events).get("oom_kill", 0)
         for hierarchy in find_hierarchies(Path("/proc/self"))

@@ -48,10 +48,8 @@ class CannotRunError(Exception):
         return None
 
 
-def find_target(
-    program: Sequence[str], module: Sequence[str] | None, code: Sequence[str] | None
-) -> Target:
-    """Decide what to execute.
+def find_target(command_line: Sequence[str]) -> Target:
+    """Decide what to execute: -m module, -c code, a file or a command, and arguments.
 
     A file that is Python by its name (.py, .pyw, .pyz, .pyc), a directory or a zip with a
     `__main__`, and a file here that isn't executable are run by this interpreter; anything else is
@@ -62,14 +60,13 @@ def find_target(
         ValueError: Nothing was named.
 
     """
-    words = list(program)
+    words = list(command_line)
     if words[:1] == ["--"]:
         del words[0]
-    for option, given in (("-m", module), ("-c", code)):
-        if given is not None:
-            if not given:
-                raise ValueError(f"{option} needs an argument, as python's own")
-            return Target(sys.executable, [sys.executable, option, *given])
+    if words and words[0][:2] in ("-m", "-c"):
+        if words in (["-m"], ["-c"]):
+            raise ValueError(f"{words[0]} needs an argument, as python's own")
+        return Target(sys.executable, [sys.executable, *words])
     if not words:
         raise ValueError("what is to be run? A program.py, -m module, or a command")
     name = words[0]
