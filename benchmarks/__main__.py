@@ -12,6 +12,8 @@ NAMES = (
     "refault",
     "cache_under_pressure",
     "metrics",
+    "heap_trim",
+    "numpy_temporaries",
 )
 SKIPPED = 77
 

@@ -205,12 +205,12 @@ def main() -> int:
     args = report.arguments(__doc__).parse_args()
     pairs, rounds, seconds, times = (1, 3, 0.05, 100_000) if args.quick else (8, 7, 0.15, 5_000_000)
     with tempfile.TemporaryDirectory(prefix="vrange-bench-") as name:
+        scrape = scrape_ms(20 if args.quick else 200)  # first: before there are a dozen threads
         run = native_loop(Path(name))
         sample = {
             "a thread's own histogram": sample_ns(run, times, 1),
             f"{THREADS_PAST_THE_SHARDS} threads": sample_ns(run, times, THREADS_PAST_THE_SHARDS),
         }
-        scrape = scrape_ms(20 if args.quick else 200)
         flags = {"on": "", "off": "-DVRANGE_WITHOUT_RECORDING"}
         sites = {which: build(Path(name, which), flag) for which, flag in flags.items()}
         found = hits(pairs, rounds, seconds, sites)

@@ -210,7 +210,7 @@ CACHE = Dashboard(
         ),
         Panel(
             "Computing a value: quantiles by cache",
-            "Buckets are three octaves wide: coarse, but enough to see two kinds of values.",
+            "Buckets are four octaves wide: coarse, but enough to see two kinds of values.",
             "s",
             _quantiles(REGENERATE, "name", NAMED),
         ),

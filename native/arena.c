@@ -32,27 +32,6 @@ static struct {
 
 /* ---- free lists ------------------------------------------------------------------------------- */
 
-typedef struct {
-    unsigned first, second;
-} size_class;
-
-static size_class class_of(uint32_t pages) {
-    if (pages < SECOND_LEVELS) return (size_class){0, pages};
-    unsigned power = 31u - (unsigned)__builtin_clz(pages);
-    return (size_class){power - 3, (pages >> (power - 4)) & (SECOND_LEVELS - 1)};
-}
-
-/* The smallest class all of whose places are large enough. */
-static size_class class_that_fits(uint32_t pages) {
-    if (pages >= SECOND_LEVELS) {
-        unsigned power = 31u - (unsigned)__builtin_clz(pages);
-        uint64_t rounded = (uint64_t)pages + (1u << (power - 4)) - 1;
-        if (rounded > UINT32_MAX) return (size_class){FIRST_LEVELS, 0};
-        pages = (uint32_t)rounded;
-    }
-    return class_of(pages);
-}
-
 static void free_list_add(vrange_arena *arena, range *r) {
     size_class c = class_of(r->pages);
     uint32_t head = arena->free_lists[c.first][c.second];
@@ -78,19 +57,8 @@ static void free_list_remove(vrange_arena *arena, range *r) {
 }
 
 static range *find_free(vrange_arena *arena, uint32_t pages) {
-    size_class c = class_that_fits(pages);
-    if (c.first < FIRST_LEVELS) {
-        unsigned seconds = arena->second_bitmaps[c.first] & (~0u << c.second);
-        if (!seconds && c.first + 1 < FIRST_LEVELS) {
-            uint64_t firsts = arena->first_bitmap & (~0ull << (c.first + 1));
-            if (firsts) {
-                c.first = (unsigned)__builtin_ctzll(firsts);
-                seconds = arena->second_bitmaps[c.first];
-            }
-        }
-        if (seconds)
-            return table_at(arena->free_lists[c.first][__builtin_ctz(seconds)]);
-    }
+    size_class c = class_not_empty(class_that_fits(pages), arena->first_bitmap, arena->second_bitmaps);
+    if (c.first < FIRST_LEVELS) return table_at(arena->free_lists[c.first][c.second]);
     /* The class of the size itself may hold a place that is just large enough: the last chance of a
      * nearly full arena, and bounded so that a full one answers as fast. */
     c = class_of(pages);

@@ -7,10 +7,8 @@
 #include <stdint.h>
 
 #include "range.h"
+#include "size_class.h"
 #include "stats.h"
-
-#define FIRST_LEVELS 33
-#define SECOND_LEVELS 16
 
 struct vrange_arena {
     char *base;

@@ -1,4 +1,4 @@
-"""Builds vrange._native, _hit and _deep, which share one library, from the files beside this one.
+"""Builds vrange._native and its siblings, one library, from the files beside this one.
 
 The declarations cffi needs are the part of vrange.h between its two marks, so that nothing is said
 twice.

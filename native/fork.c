@@ -19,6 +19,7 @@
 #include "array.h"
 #include "idle.h"
 #include "os.h"
+#include "pymalloc.h"
 #include "reserve.h"
 #include "rung.h"
 #include "scratch.h"
@@ -44,11 +45,16 @@ void gate_leave(void) { atomic_fetch_sub(&gate.inside, 1); }
 static void before_fork(void) {
     while (atomic_exchange(&gate.closed, true)) os_sleep_ns(20000); /* another thread forks too */
     while (atomic_load(&gate.inside)) os_yield();
+    pymalloc_before_fork();
 }
 
-static void after_fork_in_parent(void) { atomic_store(&gate.closed, false); }
+static void after_fork_in_parent(void) {
+    pymalloc_after_fork();
+    atomic_store(&gate.closed, false);
+}
 
 static void after_fork_in_child(void) {
+    pymalloc_after_fork();
     reserve_forget_thread();
     scratch_forget_owners();
     stacks_after_fork();

@@ -20,6 +20,7 @@
 #include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -101,6 +102,12 @@ void *os_reserve_aligned(size_t bytes, size_t alignment) {
     char *all_end = all + (bytes + alignment + page - 1) / page * page;
     if (all_end > end) os_unreserve(end, (size_t)(all_end - end));
     return aligned;
+}
+
+uint64_t os_address_space_limit(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_AS, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY) return UINT64_MAX;
+    return (uint64_t)limit.rlim_cur;
 }
 
 int os_commit(void *address, size_t bytes) {

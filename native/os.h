@@ -19,6 +19,8 @@ void os_yield(void);
 void *os_reserve(size_t bytes);
 /* The same, beginning at a multiple of `alignment`, a power of two. */
 void *os_reserve_aligned(size_t bytes, size_t alignment);
+/* How much address space the process may have (RLIMIT_AS); UINT64_MAX: as much as there is. */
+uint64_t os_address_space_limit(void);
 int os_commit(void *address, size_t bytes);
 int os_unreserve(void *address, size_t bytes);
 

@@ -24,6 +24,7 @@
 #include "arena.h"
 #include "array.h"
 #include "fork.h"
+#include "heap.h"
 #include "os.h"
 #include "rank.h"
 #include "refault.h"
@@ -38,7 +39,9 @@
 #define BATCH_BYTES (4u << 20) /* a pin that meets the batch waits for it: some hundred microseconds */
 #define TICK_BYTES (64u << 20) /* a fork waits for the tick */
 #define LOOKS_FAR 8     /* a look is a system call */
-#define LOOKS_NEAR 1024 /* half a millisecond */
+#define LOOKS_NEAR 1024 /* a millisecond */
+#define LOOKS_KEEPING_UP 32
+#define LOOKS_FROM_OLDEST 16
 #define NEAR_RESERVES 2 /* so many times the reserve is near the limit */
 #define STALE_VALUE 1.5f
 #define TOP_UP_SHARE 16 /* so much of the reserve may be lacking */
@@ -123,26 +126,43 @@ static bool collect(const candidate *item) {
     return true;
 }
 
-/* Looks at some of what is offered, in turn, for what the kernel took. */
-static size_t look_for_losses(size_t looks) {
-    offered_queue *queue = &reserve.offered;
-    if (looks > queue->count) looks = queue->count;
-    size_t found = 0, stale = 0;
+/* Looks at so many of what is offered, from a place on, for what the kernel took. */
+static size_t look_at(size_t from, size_t looks, size_t *stale) {
+    size_t found = 0;
     for (size_t i = 0; i < looks; i++) {
-        candidate *item = offered_at(queue->look++ % queue->count);
-        if (is_stale(item)) stale++;
+        candidate *item = offered_at((from + i) % reserve.offered.count);
+        if (is_stale(item)) ++*stale;
         else if (collect(item)) found++;
     }
-    if (4 * (stale + found) > looks) drop_stale();
     return found;
 }
 
-/* Few looks while the limit is far. Near it the kernel may take all of the reserve between two ticks,
- * and not in the order it was offered: pages that another processor still has in a batch of its own
- * are passed over, for as long as that processor does nothing. */
-static size_t collect_losses(void) {
-    size_t found = look_for_losses(is_near_limit() ? LOOKS_NEAR : LOOKS_FAR);
-    if (found) found += look_for_losses(LOOKS_NEAR);
+static size_t fewer(size_t a, size_t b) { return a < b ? a : b; }
+
+/* The kernel takes about in the order it was told: so the oldest are looked at, and on from there for
+ * as long as that finds something. But pages that another processor still has in a batch of its own
+ * are passed over, for as long as that processor does nothing: so the others are looked at too, in
+ * turn. Near the limit all of the reserve may go between two ticks, and at each tick all of it is
+ * looked at; not so between the quick ticks of a thread that is keeping up. */
+static size_t collect_losses(bool keeping_up) {
+    offered_queue *queue = &reserve.offered;
+    size_t looks = LOOKS_FAR, found = 0, looked = 0, stale = 0, last;
+    if (keeping_up) looks = LOOKS_KEEPING_UP;
+    else if (is_near_limit()) looks = LOOKS_NEAR;
+    looks = fewer(looks, queue->count);
+    found += look_at(queue->look, looks, &stale);
+    queue->look = (queue->look + looks) % queue->count;
+    if (found || keeping_up) {
+        do {
+            const size_t more = fewer(LOOKS_FROM_OLDEST, queue->count - looked);
+            const size_t stale_before = stale;
+            last = look_at(looked, more, &stale);
+            found += last;
+            looked += more;
+            last += stale - stale_before;
+        } while (last && looked < queue->count);
+    }
+    if (4 * (stale + found) > looks + looked) drop_stale();
     return found;
 }
 
@@ -242,16 +262,17 @@ static bool shed_over_limit(void) {
 static void *run(void *unused) {
     (void)unused;
     uint64_t sleep_ns = atomic_load(&reserve.tick_ns);
+    bool at_once = false;
     while (!atomic_load(&reserve.stop)) {
         os_sleep_ns(sleep_ns);
         uint64_t start = os_thread_cpu_ns();
-        bool at_once;
         gate_enter();
+        heap_offer(is_near_limit()); /* before any value: what is in it is worth nothing */
         if (vrange_rung() == VRANGE_RUNG_EAGER) {
             at_once = shed_over_limit();
         } else {
             if (!rung_holds()) ranges_mend();
-            at_once = reserve.offered.count > 0 && collect_losses() > 0;
+            at_once = reserve.offered.count > 0 && collect_losses(at_once) > 0;
             if (top_up()) at_once = true;
             arrays_offer();
             refault_look();

@@ -170,7 +170,7 @@ static void unmake_oldest_pooled(void) {
 }
 
 /* Address space may be short (RLIMIT_AS), and pooled stacks of other sizes are only a convenience. */
-static bool unmake_pooled(void) {
+static bool unmake_pooled(uint64_t *resident) {
     bool any = false;
     const uint32_t count = atomic_load(&stacks.count);
     for (uint32_t i = 0; i < count; i++) {
@@ -178,6 +178,7 @@ static bool unmake_pooled(void) {
         uintptr_t pooled = STACK_POOLED;
         if (!atomic_compare_exchange_strong(&s->owner, &pooled, self())) continue;
         atomic_fetch_sub(&stacks.pooled, 1);
+        if (resident) *resident += os_resident_bytes(s->warning_top, s->top);
         unmake(s);
         any = true;
     }
@@ -189,7 +190,7 @@ static bool unmake_pooled(void) {
 static int take_new(size_t bytes, stack **out) {
     const uint64_t begun = os_now_ns();
     int result = make(bytes, out);
-    if (result == -ENOMEM && unmake_pooled()) result = make(bytes, out);
+    if (result == -ENOMEM && unmake_pooled(NULL)) result = make(bytes, out);
     if (result == 0)
         vrange_latency_record(VRANGE_KIND_STACK, VRANGE_REALLOCATE_PURGED, os_now_ns() - begun);
     return result;
@@ -306,6 +307,13 @@ void stack_count_returned(size_t bytes, bool trim) {
     if (!trim) return;
     tally(&stacks.trims, 1);
     stats_trimmed();
+}
+
+uint64_t vrange_stacks_trim_pooled(void) {
+    uint64_t resident = 0;
+    unmake_pooled(&resident);
+    if (resident) stack_count_returned(resident, true);
+    return resident;
 }
 
 static void close_warning(stack *s) {

@@ -333,3 +333,8 @@ void stats_after_fork(void) {
         before->regenerate_ns -= counted[slot].regenerate_ns;
     }
 }
+
+void vrange_heap_trimmed(uint64_t nanoseconds) {
+    stats_trimmed();
+    vrange_latency_record(VRANGE_KIND_HEAP, VRANGE_FREE_RELEASED, nanoseconds);
+}

@@ -360,6 +360,32 @@ int64_t vrange_stack_trim(int release);
  * Returns the bytes; *threads is how many answered. */
 int64_t vrange_stacks_trim_idle(int release, uint64_t wait_ns, int *threads);
 
+/* Unmaps the stacks that nobody runs on; returns the bytes that had memory behind them. */
+uint64_t vrange_stacks_trim_pooled(void);
+
+/* ---- the heap: what the allocators of others hold (runtime/vrange/heap) ------------------------ */
+
+/* Counts a trim of the heap that gave something back, and how long its caller waited. */
+void vrange_heap_trimmed(uint64_t nanoseconds);
+
+/* ---- the heap: array data (heap.c) -------------------------------------------------------------- */
+
+typedef struct {
+    uint64_t blocks;         /* in use */
+    uint64_t reserved_bytes; /* address space */
+    uint64_t used_bytes;
+    uint64_t idle_bytes;     /* freed, the kernel not told yet */
+    uint64_t offered_bytes;  /* freed, the kernel told: it may have taken them since */
+    uint64_t resident_bytes; /* memory behind all of it, by the page tables */
+    uint64_t trimmed_bytes;  /* ever given back by vrange_heap_trim */
+} vrange_heap_info;
+
+/* All zeros until somebody uses the heap. */
+void vrange_heap_read(vrange_heap_info *out);
+
+/* Gives back all that is freed, now; returns the bytes that had memory behind them. */
+uint64_t vrange_heap_trim(void);
+
 /* ---- the process ------------------------------------------------------------------------------ */
 
 size_t vrange_page_bytes(void);

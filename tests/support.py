@@ -20,7 +20,9 @@ EAGER = RUNG == "eager"  # nothing is ever left to the kernel: what is volatile 
 PAGE: int = lib.vrange_page_bytes()
 MIB = 1 << 20
 
-MADV_FREE, MADV_PAGEOUT = 8, 21
+MADV_DONTNEED, MADV_FREE, MADV_PAGEOUT = 4, 8, 21
+TAKE_SECONDS = 5
+_stubborn: list[tuple[int, int]] = []
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
@@ -80,12 +82,19 @@ def take(address: int, nbytes: int) -> None:
             os.sched_setaffinity(0, {processor})
             page_out(address, nbytes)
         assert _libc.madvise(address, nbytes, MADV_FREE) == 0, os.strerror(ctypes.get_errno())
-        return page_out(address, nbytes) == 0
+        return page_out(address, nbytes) == 0 or time.monotonic() > deadline
 
+    deadline = time.monotonic() + TAKE_SECONDS
     try:
         wait_until(take_from_everywhere, "the kernel does not take these pages")
     finally:
         os.sched_setaffinity(0, processors)
+    if sum(resident_pages(address, nbytes)):
+        # Seen once in many thousands of calls, and not explained: one page that stays. What vrange
+        # meets afterwards is the same. More than a few of these and reclaim itself is broken.
+        _stubborn.append((address, nbytes))
+        assert len(_stubborn) <= 3, "the kernel takes nothing that it was offered"
+        assert _libc.madvise(address, nbytes, MADV_DONTNEED) == 0, os.strerror(ctypes.get_errno())
 
 
 def lose(handle: int, offset: int = 0, nbytes: int | None = None) -> bool:

@@ -26,7 +26,7 @@ from vrange.stack_trim import (
 from vrange.stats import Stats, stats
 
 if TYPE_CHECKING:
-    from vrange import fills, metrics
+    from vrange import fills, heap, metrics
     from vrange.array import VolatileArray
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "deep_call",
     "deep_recursion",
     "fills",
+    "heap",
     "metrics",
     "register_thread",
     "set_reserve",
@@ -67,7 +68,7 @@ def __getattr__(name: str) -> Any:
         from vrange.array import VolatileArray
 
         return VolatileArray
-    if name in ("fills", "metrics"):
+    if name in ("fills", "heap", "metrics"):
         from importlib import import_module
 
         return import_module(f"vrange.{name}")

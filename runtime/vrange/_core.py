@@ -1,7 +1,7 @@
-"""The native core: `lib` and `ffi` by cffi, `hit` and `deep` for what must keep the GIL.
+"""The native core: `lib` and `ffi` by cffi, the others for what must keep the GIL.
 
 All are modules of one shared library, so that the process has one core. cffi's calls give the GIL
-up; those of `hit` and `deep` keep it (native/hit.c says why).
+up; the others' keep it (native/hit.c says why).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from vrange._native import ffi, lib
 if TYPE_CHECKING:
     from vrange import _deep as deep
     from vrange import _hit as hit
+    from vrange import _numpy_handler as numpy_handler
+    from vrange import _pymalloc as pymalloc
 else:
 
     def _load(name):
@@ -28,5 +30,7 @@ else:
 
     hit = _load("vrange._hit")
     deep = _load("vrange._deep")
+    numpy_handler = _load("vrange._numpy_handler")
+    pymalloc = _load("vrange._pymalloc")
 
-__all__ = ["deep", "ffi", "hit", "lib"]
+__all__ = ["deep", "ffi", "hit", "lib", "numpy_handler", "pymalloc"]

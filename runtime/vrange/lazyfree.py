@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 __all__ = ["lazyfree_bytes"]
+
+_LAZYFREE = re.compile(rb"^LazyFree:\s+(\d+) kB$", re.MULTILINE)
 
 
 def lazyfree_bytes(pid: int) -> int | None:
     """What the kernel may take of a process at any moment; None where it doesn't say."""
     try:
-        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("LazyFree:"):
-                    return int(line.split()[1]) << 10
-    except (OSError, ValueError):
-        pass
-    return None
+        with open(f"/proc/{pid}/smaps_rollup", "rb", buffering=0) as file:
+            found = _LAZYFREE.search(file.read())
+    except OSError:
+        return None
+    return int(found[1]) << 10 if found else None

@@ -8,6 +8,7 @@ is not a whole segment of this user is refused, because anybody may put a file i
 from __future__ import annotations
 
 import mmap
+import operator
 import os
 import stat
 import struct
@@ -87,9 +88,11 @@ class Histogram:
             return
         if len(self.buckets) < len(other.buckets):
             self.buckets += [0] * (len(other.buckets) - len(self.buckets))
+        if len(self.buckets) == len(other.buckets):
+            self.buckets = list(map(operator.add, self.buckets, other.buckets))
+            return
         for bucket, count in enumerate(other.buckets):
-            if count:
-                self.buckets[bucket] += count
+            self.buckets[bucket] += count
 
     def percentile(self, percent: float) -> float | None:
         """The duration in seconds that `percent` of 100 did not exceed; None where none is

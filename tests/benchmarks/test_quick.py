@@ -27,7 +27,9 @@ def run(name: str, results: Path) -> dict:
     return json.loads((results / f"{name}.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["release", "decorated_hit", "bookkeeping"])
+@pytest.mark.parametrize(
+    "name", ["release", "decorated_hit", "bookkeeping", "heap_trim", "numpy_temporaries"]
+)
 def test_runs_and_meets_what_holds_at_any_size(name, tmp_path):
     assert all(target["met"] for target in run(name, tmp_path)["targets"])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -52,14 +53,16 @@ def _switch_on(settings: Settings, record: Record) -> None:
     # The interpreter's own allocator first: arenas made before it is on stay out of its reach.
     part("interpreter", lambda: _interpreter(settings))
     part("segment", _segment)
-    if settings.numpy or settings.stacks:
-        part("threads", lambda: _threads(settings, record))
+    if settings.stacks:
+        part("stacks", lambda: _stacks(record))
     if settings.numpy:
         part("numpy", lambda: _numpy(record))
     else:
         record.parts["numpy"] = "off: not asked for"
     if settings.watch:
         part("watcher", lambda: _watcher(record))
+        # The child of a fork has none.
+        os.register_at_fork(after_in_child=lambda: part("watcher", lambda: _watcher(record)))
     if settings.metrics is not None:
         address, port = settings.metrics
         part("metrics", lambda: _metrics(address, port))
@@ -94,24 +97,21 @@ def _segment() -> str:
     return f"off: {ffi.string(refusal).decode(errors='replace')}"
 
 
-def _threads(settings: Settings, record: Record) -> str:
-    from vrange.autostart import threads
+def _stacks(record: Record) -> str:
+    from vrange.autostart.threads import register_executors
 
-    threads.watch(stacks=settings.stacks, record=record)
-    return "on" if settings.stacks else "stacks of executors are left alone"
+    register_executors(record)
+    return "on, for executors' threads"
 
 
 def _numpy(record: Record) -> str:
-    from vrange.autostart import numpy_import, threads
+    from vrange.autostart import numpy_import
 
     def use() -> None:
         try:
-            heap = import_module("vrange.heap")
-            threads.numpy_handler = heap.use_for_numpy
-            heap.use_for_numpy()
+            import_module("vrange.heap").use_for_numpy(new_threads=True)
             record.parts["numpy"] = f"on, NumPy {sys.modules['numpy'].__version__}"
         except Exception as error:
-            threads.numpy_handler = None
             record.parts["numpy"] = f"off: {_reason(error)}"
         record.write()
 
@@ -123,7 +123,10 @@ def _numpy(record: Record) -> str:
 
 
 def _watcher(record: Record) -> str:
-    record.watcher = import_module("vrange.pressure").watch()
+    record.watcher = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a cgroup that can't be read stands in the record
+        record.watcher = import_module("vrange.pressure").watch()
     return "on"
 
 

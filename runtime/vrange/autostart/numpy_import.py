@@ -1,4 +1,4 @@
-"""Doing something when the program imports a module, and not before: most never import NumPy."""
+"""Something to be done when the program imports a module, and not before: most never import NumPy."""
 
 from __future__ import annotations
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from vrange.autostart.record import Record
 from vrange.autostart.settings import Settings
-from vrange.stack_trim import trim_idle_stacks
 
 __all__ = ["Trimmer"]
 
@@ -35,7 +34,6 @@ class Trimmer:
         self._trim = trim
         self._deep = _DEEP[settings.depth]
         self._every = settings.trim_every
-        self._stacks = settings.stacks
         self._record = record
         self._turn = _thread.allocate_lock()
 
@@ -75,6 +73,4 @@ class Trimmer:
     def _once(self) -> None:
         began = time.perf_counter()
         trimmed = self._trim(deep=self._deep)
-        if self._stacks:
-            trim_idle_stacks(wait=0.01)
         self._record.trimmed(trimmed, time.perf_counter() - began)

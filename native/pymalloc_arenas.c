@@ -126,6 +126,7 @@ bool pymalloc_is_arena_of(int64_t interpreter, uintptr_t arena) {
 /* ---- the hook --------------------------------------------------------------------------------- */
 
 int64_t pymalloc_interpreter(void) {
+    if (Py_Version < 0x030c0000) return 0; /* all interpreters share one GIL, and its pools */
     PyThreadState *thread = current_thread_state ? current_thread_state() : NULL;
     return thread ? PyInterpreterState_GetID(PyThreadState_GetInterpreter(thread)) : -1;
 }

@@ -1,0 +1,48 @@
+/* Free lists by size, in two levels: the power of two, and a sixteenth of it. With a bitmap a level,
+ * finding a list that has something large enough is two instructions. This is the two-level segregated
+ * fit of Masmano et al. (2004). */
+#ifndef VRANGE_SIZE_CLASS_H
+#define VRANGE_SIZE_CLASS_H
+
+#include <stdint.h>
+
+#define FIRST_LEVELS 33
+#define SECOND_LEVELS 16
+
+typedef struct {
+    unsigned first, second;
+} size_class;
+
+/* Sizes in pages, or in whatever unit the owner of the lists counts. */
+static inline size_class class_of(uint32_t pages) {
+    if (pages < SECOND_LEVELS) return (size_class){0, pages};
+    unsigned power = 31u - (unsigned)__builtin_clz(pages);
+    return (size_class){power - 3, (pages >> (power - 4)) & (SECOND_LEVELS - 1)};
+}
+
+/* The smallest class all of whose places are large enough. */
+static inline size_class class_that_fits(uint32_t pages) {
+    if (pages >= SECOND_LEVELS) {
+        unsigned power = 31u - (unsigned)__builtin_clz(pages);
+        uint64_t rounded = (uint64_t)pages + (1u << (power - 4)) - 1;
+        if (rounded > UINT32_MAX) return (size_class){FIRST_LEVELS, 0};
+        pages = (uint32_t)rounded;
+    }
+    return class_of(pages);
+}
+
+/* The lowest non-empty class from `c` on, by the bitmaps; first == FIRST_LEVELS: there is none. */
+static inline size_class class_not_empty(size_class c, uint64_t firsts, const uint16_t *seconds) {
+    if (c.first >= FIRST_LEVELS) return c;
+    unsigned found = seconds[c.first] & (~0u << c.second);
+    if (!found) {
+        firsts = c.first + 1 < FIRST_LEVELS ? firsts & (~0ull << (c.first + 1)) : 0;
+        if (!firsts) return (size_class){FIRST_LEVELS, 0};
+        c.first = (unsigned)__builtin_ctzll(firsts);
+        found = seconds[c.first];
+    }
+    c.second = (unsigned)__builtin_ctz(found);
+    return c;
+}
+
+#endif

@@ -1,0 +1,12 @@
+"""The heap of a Python process: memory that allocators hold and nothing uses, given back.
+
+>>> import vrange.heap
+>>> int(vrange.heap.trim()) >= 0
+True
+"""
+
+from vrange.heap import interpreter
+from vrange.heap.numpy_allocator import HeapInfo, info, use_for_numpy
+from vrange.heap.trim import Trimmed, trim
+
+__all__ = ["HeapInfo", "Trimmed", "info", "interpreter", "trim", "use_for_numpy"]

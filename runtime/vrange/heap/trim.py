@@ -1,0 +1,200 @@
+"""Giving back what allocators hold and nothing uses: one call for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self
+
+from vrange._core import lib
+from vrange.heap import allocators, interpreter, pools
+from vrange.sizes import format_bytes
+from vrange.stack_trim import trim_idle_stacks
+
+Deep = Literal[False, True, "holes"]
+
+_RSS = re.compile(rb"^Rss:\s+(\d+) kB$", re.MULTILINE)
+
+
+class Trimmed(int):
+    """The bytes that went back to the system; an int, with the parts it is made of.
+
+    `by_source` tells the bytes by source, of all that were asked, `refused` why a source gave
+    nothing or not all, and `later` which sources a thread in the background is still asking; what
+    those give is not in the sum.
+    """
+
+    by_source: Mapping[str, int]
+    refused: Mapping[str, str]
+    later: tuple[str, ...]
+
+    def __new__(
+        cls, by_source: Mapping[str, int], refused: Mapping[str, str], later: tuple[str, ...] = ()
+    ) -> Self:
+        """The sum of what each source gave."""
+        self = super().__new__(cls, sum(by_source.values()))
+        self.by_source, self.refused, self.later = by_source, refused, later
+        return self
+
+    def __repr__(self) -> str:
+        parts = [f"{name} {format_bytes(count)}" for name, count in self.by_source.items()]
+        parts += [f"{name} refused" for name in self.refused if name not in self.by_source]
+        parts += [f"{name} later" for name in self.later]
+        return f"<Trimmed {format_bytes(self)}: {', '.join(parts) or 'nothing to ask'}>"
+
+
+def trim(deep: Deep = False) -> Trimmed:
+    """Gives back what the process's allocators hold and nothing uses; returns the bytes.
+
+    Asked are: the stacks of `vrange.deep_call` that nobody runs on and those of registered threads
+    that are blocked ("stacks"), array data that is freed ("arrays", after `use_for_numpy`), pools
+    of libraries that are imported ("pyarrow"), and the allocators behind malloc that are loaded
+    ("glibc", "jemalloc", "mimalloc", "tcmalloc"), each through its own call. Cached values,
+    volatile arrays and ranges are left alone: the kernel takes those when it needs them.
+
+    Parameters
+    ----------
+    deep : True: collect garbage first, and trim the interpreter's own allocator ("pymalloc") if
+        `vrange.heap.interpreter.enable` was called; "holes": also whole pages between its objects,
+        which then are lost to their pools until the last object of each is gone.
+
+    Returns
+    -------
+    Trimmed : an int of bytes, with `by_source`, `refused` and `later`. For stacks and pymalloc the
+        bytes are those of the pages given back; for the others what the process's RSS went
+        down by meanwhile, so what other threads do at the time disturbs it.
+
+    Raises ValueError for another `deep`. Any thread may call it, and one trims at a time. It takes
+    milliseconds, and tens of them for a large heap. So on the thread of a running asyncio event
+    loop only the quick sources are asked, and a thread in the background asks the others
+    (`later`); `await asyncio.to_thread(vrange.heap.trim, True)` waits for it and tells all. Other
+    threads wait for the GIL for 2 ms at most while pymalloc is trimmed. In the child of a fork it
+    works as in the parent.
+
+    Examples
+    --------
+    >>> import vrange.heap
+    >>> trimmed = vrange.heap.trim()
+    >>> int(trimmed) == sum(trimmed.by_source.values())
+    True
+
+    Sources: malloc_trim(3), jemalloc(3), mi_collect of mimalloc, MallocExtension of gperftools.
+
+    """
+    if deep not in (False, True, "holes"):
+        raise ValueError(f"deep must be False, True or 'holes', not {deep!r}")
+    sources = _sources(deep)
+    if not _is_on_event_loop():
+        return Trimmed(*_ask(sources))
+    slow = {name: ask for name, ask in sources.items() if name not in _QUICK}
+    quick = {name: ask for name, ask in sources.items() if name in _QUICK}
+    try:
+        return Trimmed(*_ask_unless_busy(quick), later=tuple(slow))
+    finally:
+        threading.Thread(target=_ask, args=(slow,), name="vrange-trim", daemon=True).start()
+
+
+# ---- the sources, each a call that tells its bytes and what it refused ---------------------------
+
+_Source = Callable[[], tuple[int, str | None]]
+_QUICK = frozenset({"stacks", "arrays", *allocators.OF_THE_CALLING_THREAD})
+
+
+def _sources(deep: Deep) -> dict[str, _Source]:
+    # Pools before the allocators that they give their memory to.
+    sources: dict[str, _Source] = {"stacks": _trim_stacks, "arrays": _trim_arrays}
+    sources |= {name: _measured(release) for name, release in pools.imported().items()}
+    if deep:
+        sources["pymalloc"] = lambda: _trim_interpreter(deep)
+    sources |= {name: _measured(release) for name, release in allocators.loaded().items()}
+    return sources
+
+
+def _trim_stacks() -> tuple[int, str | None]:
+    return lib.vrange_stacks_trim_pooled() + trim_idle_stacks(), None
+
+
+def _trim_arrays() -> tuple[int, str | None]:
+    return int(lib.vrange_heap_trim()), None
+
+
+def _trim_interpreter(deep: Deep) -> tuple[int, str | None]:
+    gc.collect()
+    if not interpreter.is_enabled():
+        reason = interpreter.refusal()
+        return 0, reason or "not enabled: call vrange.heap.interpreter.enable(), and early"
+    return interpreter.trim(holes=deep == "holes")
+
+
+def _measured(release: Callable[[], Any]) -> _Source:
+    def ask() -> tuple[int, str | None]:
+        before = _resident_bytes()
+        try:
+            release()
+        except Exception as error:  # somebody else's code: it must not stop the others
+            return 0, repr(error)
+        return max(0, before - _resident_bytes()), None
+
+    return ask
+
+
+def _resident_bytes() -> int:
+    # Not of statm: the kernel keeps that by processor, and is off by megabytes at times.
+    with open("/proc/self/smaps_rollup", "rb", buffering=0) as file:
+        found = _RSS.search(file.read())
+    return int(found[1]) << 10 if found else 0
+
+
+# ---- asking them ---------------------------------------------------------------------------------
+
+_one_at_a_time = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    global _one_at_a_time
+    _one_at_a_time = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _ask(sources: Mapping[str, _Source]) -> tuple[dict[str, int], dict[str, str]]:
+    with _one_at_a_time:
+        return _ask_each(sources)
+
+
+def _ask_unless_busy(sources: Mapping[str, _Source]) -> tuple[dict[str, int], dict[str, str]]:
+    if not _one_at_a_time.acquire(blocking=False):
+        return {}, dict.fromkeys(sources, "another thread is trimming")
+    try:
+        return _ask_each(sources)
+    finally:
+        _one_at_a_time.release()
+
+
+def _ask_each(sources: Mapping[str, _Source]) -> tuple[dict[str, int], dict[str, str]]:
+    started = time.perf_counter_ns()
+    by_source: dict[str, int] = {}
+    refused: dict[str, str] = {}
+    for name, ask in sources.items():
+        count, reason = ask()
+        if count or reason is None:
+            by_source[name] = count
+        if reason is not None:
+            refused[name] = reason
+    if any(by_source.values()):
+        lib.vrange_heap_trimmed(time.perf_counter_ns() - started)
+    return by_source, refused
+
+
+def _is_on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
