@@ -22,6 +22,7 @@ from vrange.sizes import format_bytes, parse_bytes
 
 _JOB = str(Path(__file__).with_name("job.py"))
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_ENDING = 25  # samples: the last ones are of an interpreter that comes down
 _WAYS = {
     "python": [sys.executable, _JOB],
     "vrange run": [sys.executable, "-m", "vrange.cli", "run", _JOB],
@@ -67,11 +68,11 @@ def measure(command: list[str], limit: int | None) -> dict:
             enter = f'echo $$ > {cgroup.path}/cgroup.procs && exec "$@"'
             command = [shutil.which("sh") or "/bin/sh", "-c", enter, "sh", *command]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        samples, final, final_rss = [], 0, 0
+        samples, rss_samples, final = [], [], 0
         while child.poll() is None:
             rss = rss_bytes(child.pid)
             if rss:
-                final_rss = rss
+                rss_samples.append(rss)
                 final = rss if cgroup is None else cgroup.usage_bytes
                 samples.append(final)
             time.sleep(0.02)
@@ -80,12 +81,11 @@ def measure(command: list[str], limit: int | None) -> dict:
             raise SystemExit(f"{command}: exit status {child.returncode}")
         told = json.loads(out)
         peak = max(samples) if cgroup is None else cgroup.peak_bytes or max(samples)
-    # The last samples are of an interpreter that is ending: those before tell what a service has.
     return {
         "peak": peak,
         "average": sum(samples) / len(samples),
-        "final": samples[-25] if len(samples) > 25 else final,
-        "final_rss": final_rss,
+        "final": samples[-_ENDING] if len(samples) > _ENDING else final,
+        "final_rss": rss_samples[-_ENDING] if len(rss_samples) > _ENDING else final,
         "seconds": sum(told["took"].values()),
         **told,
     }

@@ -1,4 +1,4 @@
-"""Something to be done when the program imports a module, and not before: most never import NumPy."""
+"""What is done once the program imports a module, and not before: most never import NumPy."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The thread that trims the heap while the program runs, whether memory is short or not.
 
 What a program freed is no use to anybody while its allocator holds it, and no limit needs to be
-near for that. A program that did nothing since the last trim is left alone, and one whose trims
-take long is trimmed the less often.
+near for that. The best moment is when a program falls quiet: what it held for its work is spare
+then, and nobody waits. One that did nothing since the last trim is left alone, and one whose trims take
+long is trimmed the less often while it works.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ from vrange.autostart.settings import Settings
 
 __all__ = ["Trimmer"]
 
-_SECONDS = 5.0
-_COST_SHARE = 0.01  # of the time, at most, goes into trims that nobody asked for by an interval
+_LOOK_SECONDS = 1.0
+_SECONDS = 5.0  # between trims of a program that works
+_SHARE = 0.01  # of its time, at most, goes into trims
+_QUIET_SECONDS = 2.0  # between trims that come as a program has fallen quiet
+_QUIET_SHARE = 0.05  # nobody waits for those
+_QUIET_LOAD = 0.05  # of a processor
 _END_SECONDS = 2.0  # a trim that is under way at exit is waited for this long
 _BUSY_SECONDS = 0.02  # of processor time since the last trim: less than that freed nothing much
 _DEEP: dict[str, bool | str] = {"light": False, "deep": True, "holes": "holes"}
@@ -52,25 +57,42 @@ class Trimmer:
             _thread.start_new_thread(self._run, ())
 
     def _run(self) -> None:
-        pause = self._every or _SECONDS
-        busy = time.process_time()
-        while True:
-            time.sleep(pause)
-            if self._every is None and time.process_time() - busy < _BUSY_SECONDS:
-                continue
-            began = time.perf_counter()
-            try:
-                with self._turn:
-                    self._once()
-            except Exception as error:
-                self._record.parts["trims"] = f"off: {error}"
-                self._record.write()
+        if self._every is None:
+            self._trim_as_it_pays()
+        while self._every is not None:
+            time.sleep(self._every)
+            if not self._once():
                 return
-            if self._every is None:
-                pause = max(_SECONDS, (time.perf_counter() - began) / _COST_SHARE)
-            busy = time.process_time()
 
-    def _once(self) -> None:
+    def _trim_as_it_pays(self) -> None:
+        worked = looked = time.process_time()
+        trimmed_at, cost = time.monotonic(), 0.0
+        while True:
+            time.sleep(_LOOK_SECONDS)
+            before, looked = looked, time.process_time()
+            if looked - worked < _BUSY_SECONDS:
+                continue
+            quiet = looked - before < _QUIET_LOAD * _LOOK_SECONDS
+            pause = (
+                max(_QUIET_SECONDS, cost / _QUIET_SHARE) if quiet else max(_SECONDS, cost / _SHARE)
+            )
+            began = time.monotonic()
+            if began - trimmed_at < pause:
+                continue
+            if not self._once():
+                return
+            trimmed_at = time.monotonic()
+            cost = trimmed_at - began
+            worked = looked = time.process_time()
+
+    def _once(self) -> bool:
         began = time.perf_counter()
-        trimmed = self._trim(deep=self._deep)
+        try:
+            with self._turn:
+                trimmed = self._trim(deep=self._deep)
+        except Exception as error:
+            self._record.parts["trims"] = f"off: {error}"
+            self._record.write()
+            return False
         self._record.trimmed(trimmed, time.perf_counter() - began)
+        return True
