@@ -78,6 +78,7 @@ def told(number, frame):
     count += 1
     print("interrupted", count, flush=True)
 signal.signal(signal.SIGINT, told)
+signal.signal(signal.SIGCONT, lambda *_: print("going on", flush=True))
 print("ready", flush=True)
 end = time.monotonic() + 30
 while time.monotonic() < end and not os.path.exists("end"):
@@ -123,6 +124,7 @@ while True:
     read_until(b"interrupted 1")
     os.write(terminal, b"\x1a")
     read_until(b"shell: stopped T")
+    read_until(b"going on")
     os.write(terminal, b"\x03")
     read_until(b"interrupted 2")
     (tmp_path / "end").touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _frozen_importlib
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -62,3 +63,10 @@ class _Loader(Loader):
         module.__loader__ = self._loader
         self._loader.exec_module(module)
         self._finder.imported()
+
+
+# Python leaves its import system's own frames out of tracebacks, by the file they are from. What
+# fails in the module is the program's to see as it would without us.
+_Loader.exec_module.__code__ = _Loader.exec_module.__code__.replace(
+    co_filename=_frozen_importlib._find_and_load.__code__.co_filename  # type: ignore[attr-defined]
+)

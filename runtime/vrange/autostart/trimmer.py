@@ -2,8 +2,8 @@
 
 What a program freed is no use to anybody while its allocator holds it, and no limit needs to be
 near for that. The best moment is when a program falls quiet: what it held for its work is spare
-then, and nobody waits. One that did nothing since the last trim is left alone, and one whose trims take
-long is trimmed the less often while it works.
+then, and nobody waits. One that did nothing since the last trim is left alone, and one whose trims
+take long is trimmed the less often while it works.
 """
 
 from __future__ import annotations
