@@ -20,6 +20,7 @@
 #include "idle.h"
 #include "os.h"
 #include "pymalloc.h"
+#include "pressure.h"
 #include "reserve.h"
 #include "rung.h"
 #include "scratch.h"
@@ -56,6 +57,7 @@ static void after_fork_in_parent(void) {
 static void after_fork_in_child(void) {
     pymalloc_after_fork();
     reserve_forget_thread();
+    pressure_after_fork();
     scratch_forget_owners();
     stacks_after_fork();
     idle_after_fork();

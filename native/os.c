@@ -503,6 +503,15 @@ int os_read_number(int descriptor, uint64_t *value) {
     return 0;
 }
 
+int os_read_text(int descriptor, char *text, size_t bytes) {
+    ssize_t length;
+    do length = pread(descriptor, text, bytes - 1, 0);
+    while (length < 0 && errno == EINTR);
+    if (length < 0) return -errno;
+    text[length] = 0;
+    return (int)length;
+}
+
 static bool meminfo_field(const char *text, const char *field, uint64_t *bytes) {
     const char *at = strstr(text, field);
     if (!at) return false;
@@ -528,6 +537,15 @@ int os_machine_usage(uint64_t *usage, uint64_t *total) {
 }
 
 void os_close(int descriptor) { close(descriptor); }
+
+int os_thread_start(pthread_t *thread, void *(*function)(void *)) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(thread, NULL, function, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return error;
+}
 
 int os_thread_id(void) { return (int)syscall(SYS_gettid); }
 

@@ -95,6 +95,8 @@ void os_write_error(const char *text, size_t bytes);
 
 int os_open_to_read(const char *path, int *descriptor);
 int os_read_number(int descriptor, uint64_t *value);
+/* A file from its beginning, with a NUL behind it; what does not fit is left out. The bytes read. */
+int os_read_text(int descriptor, char *text, size_t bytes);
 /* Used and all memory of the machine, what could be freed at once counted as unused. */
 int os_machine_usage(uint64_t *usage, uint64_t *total);
 void os_close(int descriptor);

@@ -3,10 +3,13 @@
 #ifndef VRANGE_OS_THREAD_H
 #define VRANGE_OS_THREAD_H
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 
+/* Starts a thread that no signal reaches: the application's are for its own threads. An errno, or 0. */
+int os_thread_start(pthread_t *thread, void *(*function)(void *));
 int os_thread_id(void);
 bool os_is_main_thread(void);
 /* The calling thread's own stack, its guard left out. Not async-signal-safe. */

@@ -17,7 +17,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +25,7 @@
 #include "fork.h"
 #include "heap.h"
 #include "os.h"
+#include "os_thread.h"
 #include "rank.h"
 #include "refault.h"
 #include "rung.h"
@@ -292,13 +292,8 @@ static void *run(void *unused) {
 
 /* Under the lock, inside the gate or before anybody else can fork. */
 static int start_thread(void) {
-    sigset_t all, before;
-    sigfillset(&all);
-    /* The application's signals are for its own threads. */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     atomic_store(&reserve.stop, false);
-    int error = pthread_create(&reserve.thread, NULL, run, NULL);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int error = os_thread_start(&reserve.thread, run);
     atomic_store(&reserve.running, error == 0);
     atomic_store(&reserve.absent, error != 0);
     return -error;

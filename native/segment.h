@@ -3,7 +3,7 @@
  * It is a file that this process maps and any process of the same user may map too, as the JVM's
  * hsperfdata is. A reader needs neither this process's cooperation nor its GIL. Everything is a
  * little-endian word of its natural size; offsets are from the file's beginning and stand in the
- * header, so that a reader of version 1 copes with tables that have grown.
+ * header, so that a reader of this version copes with tables that have grown.
  *
  *     0        segment_header
  *     4096     accounts: `accounts` slots of a page each, struct vrange_account in stats.h;
@@ -23,7 +23,7 @@
 #include "vrange.h"
 
 #define SEGMENT_MAGIC "VRANGE\r\n" /* a copy that changed line ends is refused, too */
-#define SEGMENT_VERSION 1
+#define SEGMENT_VERSION 2 /* 1 had no pressure */
 #define SEGMENT_PAGE 4096u
 #define SEGMENT_ACCOUNTS (VRANGE_KINDS + 256)
 #define SEGMENT_SHARDS 9 /* one of them shared */
@@ -55,6 +55,11 @@ typedef struct {
     _Atomic uint64_t stack_returned_bytes, trims;
     _Atomic uint64_t stack_high_water_bytes; /* of the deep stack that came nearest to its end … */
     _Atomic uint64_t stack_limit_bytes;      /* … and the size of that one */
+    /* The watcher's: VRANGE_PRESSURE_NONE where none runs; how often each level was entered; what was
+     * done, by action and outcome. */
+    _Atomic uint64_t pressure_level, pressure_changes[VRANGE_PRESSURE_LEVELS];
+    _Atomic uint64_t pressure_actions[VRANGE_PRESSURE_ACTIONS][VRANGE_PRESSURE_OUTCOMES];
+    _Atomic uint64_t pressure_returned_bytes[VRANGE_PRESSURE_ACTIONS];
     _Atomic uint64_t turn; /* odd while counts move from one account to another: read again then */
 } segment_header;
 

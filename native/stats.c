@@ -309,6 +309,20 @@ void stats_stack_used(uint64_t used, uint64_t limit) {
     atomic_store_explicit(&segment->stack_high_water_bytes, used, memory_order_relaxed);
 }
 
+void stats_pressure_level(int level) {
+    segment_header *segment = segment_make();
+    if (!segment) return;
+    atomic_store_explicit(&segment->pressure_level, (uint64_t)level, memory_order_relaxed);
+    tally(&segment->pressure_changes[level], 1);
+}
+
+void stats_pressure_acted(int action, int outcome, uint64_t bytes) {
+    segment_header *segment = segment_make();
+    if (!segment) return;
+    tally(&segment->pressure_actions[action][outcome], 1);
+    tally(&segment->pressure_returned_bytes[action], bytes);
+}
+
 /* ---- fork ------------------------------------------------------------------------------------- */
 
 void stats_after_fork(void) {

@@ -94,6 +94,9 @@ void stats_trimmed(void);
 /* A deep stack of `limit` bytes was used down to `used`. */
 void stats_stack_used(uint64_t used, uint64_t limit);
 
+void stats_pressure_level(int level);
+void stats_pressure_acted(int action, int outcome, uint64_t bytes);
+
 /* In the child of a fork: a segment of its own. Owners of accounts go on reading from where they were. */
 void stats_after_fork(void);
 

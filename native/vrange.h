@@ -385,6 +385,80 @@ void vrange_heap_read(vrange_heap_info *out);
 
 /* Gives back all that is freed, now; returns the bytes that had memory behind them. */
 uint64_t vrange_heap_trim(void);
+/* ---- pressure: how much of what may be used is used (pressure.c) ------------------------------- */
+
+#define VRANGE_PRESSURE_NONE 0 /* nobody watches */
+#define VRANGE_PRESSURE_NORMAL 1
+#define VRANGE_PRESSURE_ELEVATED 2
+#define VRANGE_PRESSURE_CRITICAL 3
+#define VRANGE_PRESSURE_LEVELS 4
+
+#define VRANGE_PRESSURE_PLACES 32
+#define VRANGE_PRESSURE_LIMITS 2
+#define VRANGE_PRESSURE_MACHINE -1
+
+/* What is done on the way up, and hot fronts that grow on the way down. */
+#define VRANGE_PRESSURE_OFFER_HOT 0
+#define VRANGE_PRESSURE_GROW_HOT 1
+#define VRANGE_PRESSURE_TRIM_STACKS 2
+#define VRANGE_PRESSURE_TRIM_HEAP 3
+#define VRANGE_PRESSURE_CALLBACK 4
+#define VRANGE_PRESSURE_ACTIONS 5
+
+#define VRANGE_PRESSURE_DONE 0
+#define VRANGE_PRESSURE_FAILED 1
+#define VRANGE_PRESSURE_SKIPPED 2 /* put off, as it was done a moment ago or still runs */
+#define VRANGE_PRESSURE_OUTCOMES 3
+
+/* The files of one cgroup; NULL where there is none. Only `usage` has to be readable. `whole_tree`:
+ * memory.stat tells of limits above all that is in sight (v1). */
+typedef struct {
+    const char *usage;
+    const char *stat;
+    const char *stalls;
+    const char *limits[VRANGE_PRESSURE_LIMITS];
+    int whole_tree;
+} vrange_pressure_place;
+
+/* Thresholds are shares of the limit; a level is left `hysteresis` below the one that it began at.
+ * `stalled`: from this share of time on that tasks wait for memory, elevated is critical. `again_ns`:
+ * how soon waiters are called again at most while a level stays and usage goes on to grow. */
+typedef struct {
+    uint64_t interval_ns, again_ns;
+    double elevated, critical, hysteresis, stalled;
+} vrange_pressure_settings;
+
+typedef struct {
+    int running;
+    int level;
+    int place;            /* index of the place that is nearest to its limit, or the machine */
+    int moved;            /* the process is in another cgroup: the places are to be told anew */
+    uint64_t usage_bytes; /* as the kernel counts it */
+    uint64_t used_bytes;  /* without what can be taken at once */
+    uint64_t limit_bytes;
+    double stalled;       /* share of time; 0 while usage is low */
+    uint64_t changes, growths, polls, read_errors;
+    uint64_t changed_ns;  /* CLOCK_MONOTONIC */
+    uint64_t busy_ns;     /* processor time of the thread */
+    uint64_t turn;
+} vrange_pressure_info;
+
+/* Replaces what is watched. -E2BIG past VRANGE_PRESSURE_PLACES, or why a usage can't be opened. */
+int vrange_pressure_places(const vrange_pressure_place *places, size_t count);
+
+/* Looks once and starts the thread. `membership` tells which cgroups the process is in. -EBUSY where it
+ * runs, -ENODATA where nothing can be read, -errno where no thread can be had. */
+int vrange_pressure_start(const vrange_pressure_settings *settings, const char *membership,
+                          const char *machine_stalls);
+void vrange_pressure_stop(void);
+void vrange_pressure_read(vrange_pressure_info *out);
+
+/* Sleeps until the turn is another than `seen`, the watcher ends, or the time is over; the turn. */
+uint64_t vrange_pressure_wait(uint64_t seen, uint64_t timeout_ns);
+void vrange_pressure_poke(void); /* wakes all who wait */
+
+/* Counts what was done, and the bytes it gave back, in the stats segment. */
+void vrange_pressure_acted(int action, int outcome, uint64_t bytes);
 
 /* ---- the process ------------------------------------------------------------------------------ */
 

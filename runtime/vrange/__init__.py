@@ -26,7 +26,7 @@ from vrange.stack_trim import (
 from vrange.stats import Stats, stats
 
 if TYPE_CHECKING:
-    from vrange import fills, heap, metrics
+    from vrange import fills, heap, metrics, pressure
     from vrange.array import VolatileArray
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "fills",
     "heap",
     "metrics",
+    "pressure",
     "register_thread",
     "set_reserve",
     "stack_info",
@@ -68,7 +69,7 @@ def __getattr__(name: str) -> Any:
         from vrange.array import VolatileArray
 
         return VolatileArray
-    if name in ("fills", "heap", "metrics"):
+    if name in ("fills", "heap", "metrics", "pressure"):
         from importlib import import_module
 
         return import_module(f"vrange.{name}")

@@ -65,24 +65,45 @@ def memory_limit(*, proc_self: str | os.PathLike[str] = _PROC_SELF) -> MemoryLim
 
     """
     tightest = MemoryLimit(psutil.virtual_memory().total, None, "machine")
+    for place in memory_places(proc_self=proc_self):
+        files = place.files
+        limit = min(read_limit(place.directory / name) for name in files.limits)
+        # Of equal limits the outer one is met first: its usage includes the inner one's.
+        if limit < tightest.limit_bytes or (
+            limit == tightest.limit_bytes and tightest.source == files.version
+        ):
+            tightest = _limit_of(place.directory, files, limit)
+        if place.limits_above is not None:
+            above = read_words(place.limits_above).get("hierarchical_memory_limit")
+            if above is not None and above < tightest.limit_bytes:
+                tightest = _limit_of(place.directory, files, above)
+    return tightest
+
+
+@dataclass(frozen=True)
+class MemoryPlace:
+    """A cgroup around this process whose memory is counted.
+
+    `limits_above` is the file that tells of limits above all that is in sight, for the highest
+    place where one does (v1).
+    """
+
+    directory: Path
+    files: Files
+    limits_above: Path | None = None
+
+
+def memory_places(*, proc_self: str | os.PathLike[str] = _PROC_SELF) -> list[MemoryPlace]:
+    """Find the cgroups whose limits hold for this process, from its own on the way up."""
+    places: list[MemoryPlace] = []
     for hierarchy in find_hierarchies(Path(proc_self)):
         files = hierarchy.files
-        highest = None
-        for directory in hierarchy.ancestors():
-            if not (directory / files.usage).exists():
-                continue  # v2's root, or v2 without the memory controller
-            highest = directory
-            limit = min(read_limit(directory / name) for name in files.limits)
-            # Of equal limits the outer one is met first: its usage includes the inner one's.
-            if limit < tightest.limit_bytes or (
-                limit == tightest.limit_bytes and tightest.source == files.version
-            ):
-                tightest = _limit_of(directory, files, limit)
-        if files is V1 and highest is not None:
-            above = read_words(hierarchy.directory / "memory.stat").get("hierarchical_memory_limit")
-            if above is not None and above < tightest.limit_bytes:
-                tightest = _limit_of(highest, files, above)
-    return tightest
+        # v2's root has no usage, nor has v2 without the memory controller.
+        found = [d for d in hierarchy.ancestors() if (d / files.usage).exists()]
+        places += [MemoryPlace(directory, files) for directory in found]
+        if files is V1 and found:
+            places[-1] = MemoryPlace(found[-1], files, hierarchy.directory / "memory.stat")
+    return places
 
 
 def memory_usage() -> int:

@@ -22,7 +22,14 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
-from vrange.segment import KINDS, LATENCIES, OUTCOMES, Histogram, bucket_floors_ns
+from vrange.segment import (
+    KINDS,
+    LATENCIES,
+    OUTCOMES,
+    PRESSURE_LEVELS,
+    Histogram,
+    bucket_floors_ns,
+)
 from vrange.totals import Totals
 
 __all__ = ["Gauges", "families"]
@@ -105,6 +112,7 @@ def families(
     more = list(labels)
     yield from _latencies(told, more)
     yield from _counters(told, more)
+    yield from _pressure(told, more)
     yield from _gauges(told, more)
 
 
@@ -201,6 +209,41 @@ def _counters(told: _Told, more: list[str]) -> Iterator[Metric]:
                         Sample("vrange_cache_requests_total", told_labels, count)
                     )
     yield from (refaults, purged, requests, returned, trims)
+
+
+def _pressure(told: _Told, more: list[str]) -> Iterator[Metric]:
+    """Of who watches or ever did: where nobody does, there are no series."""
+    level = GaugeMetricFamily(
+        "vrange_pressure_level",
+        "How near the tightest memory limit is: 0 normal, 1 elevated, 2 critical.",
+        labels=more,
+    )
+    changes = CounterMetricFamily(
+        "vrange_pressure_changes", "How often a level was entered.", labels=[*more, "level"]
+    )
+    actions = CounterMetricFamily(
+        "vrange_pressure_actions",
+        "What was done because the level rose, or fell again (grow_hot).",
+        labels=[*more, "action", "outcome"],
+    )
+    returned = CounterMetricFamily(
+        "vrange_pressure_returned_bytes",
+        "Bytes that these actions gave back, or made the kernel's to take.",
+        labels=[*more, "action"],
+        unit="bytes",
+    )
+    for values, total, _ in told:
+        counts = total.pressure
+        if counts.level:
+            level.add_metric(values, PRESSURE_LEVELS.index(counts.level) - 1)
+        for name, count in counts.changes.items():
+            changes.add_metric([*values, name], count)
+        for (action, outcome), count in counts.actions.items():
+            actions.add_metric([*values, action, outcome], count)
+        for action, count in counts.returned_bytes.items():
+            if action.startswith(("trim", "offer")):
+                returned.add_metric([*values, action], count)
+    yield from (level, changes, actions, returned)
 
 
 def _gauges(told: _Told, more: list[str]) -> Iterator[Metric]:

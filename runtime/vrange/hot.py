@@ -33,6 +33,8 @@ class HotFront:
     """
 
     _automatic: ClassVar[weakref.WeakSet[HotFront]] = weakref.WeakSet()
+    _all: ClassVar[weakref.WeakSet[HotFront]] = weakref.WeakSet()
+    _share: ClassVar[float] = 1.0  # how much of its bound each front may use now
 
     def __init__(
         self, limit: int | None, lock: threading.RLock, told: memoryview[int] | None = None
@@ -44,9 +46,41 @@ class HotFront:
         self._lock = lock
         self.let_go: Callable[[Hashable], None] = lambda key: None
         self._is_automatic = limit is None
-        self.limit = min(AUTO_BYTES, _auto_bytes_together()) if limit is None else limit
+        self._bound = min(AUTO_BYTES, _auto_bytes_together()) if limit is None else limit
+        self.limit = int(self._bound * self._share)
         if self._is_automatic:
             self._automatic.add(self)
+        self._all.add(self)
+
+    @classmethod
+    def use_share(cls, share: float, wait: float = 0.1) -> int:
+        """Lets every front, of now and later, use this share of its bound; the bytes let go.
+
+        What is let go is its cache's still, and volatile once nobody holds it. A cache that is busy
+        for longer than `wait` seconds shrinks by itself, with the next value it wants to hold.
+        """
+        cls._share = share
+        gone = 0
+        for front in cls._everyone():
+            front.limit = int(front._bound * share)
+            if front.bytes <= front.limit or not front._lock.acquire(timeout=wait):
+                continue
+            try:
+                before = front.bytes
+                while front.bytes > front.limit and front._weights:
+                    front._let_oldest_go()
+                gone += max(0, before - front.bytes)
+            finally:
+                front._lock.release()
+        return gone
+
+    @classmethod
+    def _everyone(cls) -> list[HotFront]:
+        while True:
+            try:
+                return list(cls._all)
+            except RuntimeError:
+                continue  # one was made meanwhile, by another thread
 
     def admit(self, key: Hashable, value: Any, weight: int) -> bool:
         """Holds a value of `weight` bytes; False where it is too large to be held at all."""

@@ -25,6 +25,7 @@ __all__ = [
     "AccountCounts",
     "Header",
     "Histogram",
+    "PressureCounts",
     "SegmentRefusedError",
     "Snapshot",
     "bucket_floors_ns",
@@ -44,8 +45,12 @@ OUTCOMES = ("hot", "resident", "purged", "miss")
 RUNGS = ("", "eager", "sentinel", "refault")
 
 _MAGIC = b"VRANGE\r\n"
-_VERSION = 1
-_HEADER = struct.Struct("<8s2IQ2I4Q2I4I6I2I64s64s5Q")
+_VERSION = 2
+PRESSURE_LEVELS = ("", "normal", "elevated", "critical")
+PRESSURE_ACTIONS = ("offer_hot", "grow_hot", "trim_stacks", "trim_heap", "callback")
+PRESSURE_OUTCOMES = ("done", "failed", "skipped")
+_PRESSURE = struct.Struct("<25Q")
+_HEADER = struct.Struct("<8s2IQ2I4Q2I4I6I2I64s64s4Q200sQ")
 _ACCOUNT = struct.Struct("<2I64s14Q")
 _TURN_AT = _HEADER.size - 8
 _READY, _KEPT = 1, 2
@@ -134,6 +139,42 @@ class AccountCounts:
 
 
 @dataclass
+class PressureCounts:
+    """What a watcher told and did. `level` is that of now, "" where none watches."""
+
+    level: str = ""
+    changes: dict[str, int] = field(default_factory=dict)  # how often a level was entered
+    actions: dict[tuple[str, str], int] = field(default_factory=dict)  # by action and outcome
+    returned_bytes: dict[str, int] = field(default_factory=dict)  # by action
+
+    def add(self, other: PressureCounts, *, ended: bool = False) -> None:
+        """Adds another's counts; the level is the worse one, unless the other has ended."""
+        for level, count in other.changes.items():
+            self.changes[level] = self.changes.get(level, 0) + count
+        for key, count in other.actions.items():
+            self.actions[key] = self.actions.get(key, 0) + count
+        for action, count in other.returned_bytes.items():
+            self.returned_bytes[action] = self.returned_bytes.get(action, 0) + count
+        if not ended:
+            self.level = max(self.level, other.level, key=PRESSURE_LEVELS.index)
+
+    @classmethod
+    def of(cls, raw: bytes) -> PressureCounts:
+        """What the header says."""
+        level, _, *words = _PRESSURE.unpack(raw)
+        if not any(words):
+            return cls()  # nobody ever watched
+        entered, rest = words[:3], words[3:]
+        pairs = [(action, outcome) for action in PRESSURE_ACTIONS for outcome in PRESSURE_OUTCOMES]
+        return cls(
+            PRESSURE_LEVELS[level] if level < len(PRESSURE_LEVELS) else "",
+            dict(zip(PRESSURE_LEVELS[1:], entered, strict=True)),
+            dict(zip(pairs, rest[: len(pairs)], strict=True)),
+            dict(zip(PRESSURE_ACTIONS, rest[len(pairs) :], strict=True)),
+        )
+
+
+@dataclass
 class Snapshot:
     """Everything in one segment at about one moment."""
 
@@ -150,6 +191,7 @@ class Snapshot:
     trims: int
     stack_high_water_bytes: int
     stack_limit_bytes: int
+    pressure: PressureCounts = field(default_factory=PressureCounts)
 
     @property
     def service_key(self) -> str:
@@ -195,6 +237,7 @@ class Header:
             self.trims,
             self.stack_high_water_bytes,
             self.stack_limit_bytes,
+            self.pressure,
             self.turn,
         ) = _HEADER.unpack_from(data)
         if magic != _MAGIC:
@@ -326,6 +369,7 @@ def parse(data: memoryview, where: str = "the segment") -> Snapshot:
         trims=head.trims,
         stack_high_water_bytes=head.stack_high_water_bytes,
         stack_limit_bytes=head.stack_limit_bytes,
+        pressure=PressureCounts.of(head.pressure),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from vrange.segment import AccountCounts, Histogram, Snapshot
+from vrange.segment import AccountCounts, Histogram, PressureCounts, Snapshot
 
 __all__ = ["Totals"]
 
@@ -39,6 +39,7 @@ class Totals:
     trims: int = 0
     stack_high_water_bytes: int = 0
     stack_limit_bytes: int = 0
+    pressure: PressureCounts = field(default_factory=PressureCounts)
     processes: int = 0
     rungs: set[str] = field(default_factory=set)
 
@@ -50,6 +51,7 @@ class Totals:
             self.latencies.setdefault(key, Histogram()).add(histogram)
         self.stack_returned_bytes += snapshot.stack_returned_bytes
         self.trims += snapshot.trims
+        self.pressure.add(snapshot.pressure, ended=ended)
         if ended:
             return
         self.processes += 1
@@ -70,6 +72,7 @@ class Totals:
             self.latencies.setdefault(key, Histogram()).add(histogram)
         self.stack_returned_bytes += other.stack_returned_bytes
         self.trims += other.trims
+        self.pressure.add(other.pressure, ended=True)
 
     def _add_account(self, account: AccountCounts, ended: bool) -> None:
         key = (account.kind, account.name)
@@ -103,6 +106,11 @@ class Totals:
             "latencies": [[*key, _packed(found)] for key, found in self.latencies.items()],
             "stack_returned_bytes": self.stack_returned_bytes,
             "trims": self.trims,
+            "pressure": {
+                "changes": self.pressure.changes,
+                "actions": [[*key, count] for key, count in self.pressure.actions.items()],
+                "returned_bytes": self.pressure.returned_bytes,
+            },
         }
 
     @classmethod
@@ -120,7 +128,18 @@ class Totals:
             totals.latencies[metric, kind, which] = _unpacked(packed)
         totals.stack_returned_bytes = int(data["stack_returned_bytes"])
         totals.trims = int(data["trims"])
+        if "pressure" in data:  # a ledger begun by a vrange without it has none
+            totals.pressure = _pressure(data["pressure"])
         return totals
+
+
+def _pressure(data: dict[str, Any]) -> PressureCounts:
+    return PressureCounts(
+        "",
+        {str(level): int(count) for level, count in data["changes"].items()},
+        {(str(action), str(outcome)): int(n) for action, outcome, n in data["actions"]},
+        {str(action): int(count) for action, count in data["returned_bytes"].items()},
+    )
 
 
 def _packed(histogram: Histogram) -> list[Any]:

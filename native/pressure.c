@@ -1,0 +1,457 @@
+/* The pressure watcher: how much of what may be used is used, looked at by a thread of its own.
+ *
+ * A thread reads usage and limit of the cgroups it was told, each of which may be the one that ends
+ * the process, and makes a level of the worst. Files stay open and are read anew: a limit may change
+ * at any moment. Where no cgroup has a limit, the machine is looked at.
+ *
+ * Not all that counts as usage is in the way. The kernel takes clean file pages and offered ones
+ * without anybody's pain (both are on its inactive file list), and idle bytes are offered as the
+ * kernel takes those; so the three are left out, or a cache that fills what is spare would be
+ * pressure for ever. Stalls (PSI) confirm: with them, elevated is critical.
+ *
+ * Nothing of Python runs here. Whoever wants to know sleeps in vrange_pressure_wait until the level
+ * changes; the reserve has a thread of its own, which this one must not delay. */
+#define _GNU_SOURCE
+#include "pressure.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "fork.h"
+#include "os.h"
+#include "os_thread.h"
+#include "stats.h"
+#include "vrange.h"
+
+#define TEXT_BYTES 8192
+#define MEMBERSHIP_NS 1000000000ull /* how often the process is looked for in another cgroup */
+#define STALL_WINDOW_NS 1000000000ull
+#define STALL_LEAST_NS 200000000ull /* less time than this tells nothing of a share */
+#define MICROSECOND 1000u
+
+typedef struct {
+    int usage, stat, stalls, limits[VRANGE_PRESSURE_LIMITS]; /* descriptors, or -1 */
+    int whole_tree;
+} place;
+
+static struct {
+    pthread_mutex_t lock; /* of all below; held for a look, so that no file is closed under it */
+    pthread_cond_t changed, stopped;
+    pthread_t thread;
+    bool running, stop, anything_read;
+    vrange_pressure_settings settings;
+
+    place places[VRANGE_PRESSURE_PLACES];
+    size_t count;
+    int machine_stalls, membership;
+    uint64_t member_hash, member_ns;
+    uint64_t machine_bytes; /* a limit of as much or more is none */
+
+    uint64_t stalled_ns, stalled_us; /* where the window began */
+    int stalls_of;
+    double alarmed_at; /* the share at the last change or growth; lowered as usage falls */
+    uint64_t alarmed_ns;
+
+    uint64_t turn; /* moves on with whatever somebody waits for */
+    vrange_pressure_info info;
+} watch = {.lock = PTHREAD_MUTEX_INITIALIZER,
+           .machine_stalls = -1,
+           .membership = -1,
+           .stalls_of = -2};
+
+/* Not by the clock on the wall, which may be set. */
+__attribute__((constructor)) static void make_conditions(void) {
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&watch.changed, &attributes);
+    pthread_cond_init(&watch.stopped, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+/* Under the lock. */
+static void call_waiters(void) {
+    watch.turn++;
+    pthread_cond_broadcast(&watch.changed);
+}
+
+/* ---- one look --------------------------------------------------------------------------------- */
+
+/* The number after `name` at the beginning of a line. */
+static bool line_number(const char *text, const char *name, uint64_t *number) {
+    const size_t length = strlen(name);
+    for (const char *line = text; line; line = strchr(line, '\n')) {
+        if (*line == '\n') line++;
+        if (strncmp(line, name, length) == 0 && line[length] == ' ') {
+            *number = strtoull(line + length + 1, NULL, 10);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A cgroup that was removed answers so; somebody has to find out where the process is now. */
+static void note_failure(int error) {
+    watch.info.read_errors++;
+    if (error != -ENODEV || watch.info.moved) return;
+    watch.info.moved = 1;
+    call_waiters();
+}
+
+typedef struct {
+    uint64_t usage, limit, used;
+} figures;
+
+static uint64_t less(uint64_t from, uint64_t by) { return from > by ? from - by : 0; }
+
+static bool read_limit(const place *p, uint64_t *limit) {
+    *limit = UINT64_MAX;
+    for (size_t i = 0; i < VRANGE_PRESSURE_LIMITS; i++) {
+        uint64_t one;
+        if (p->limits[i] < 0) continue;
+        int result = os_read_number(p->limits[i], &one);
+        if (result == -EINVAL) continue; /* "max" */
+        if (result < 0) {
+            note_failure(result);
+            return false;
+        }
+        if (one < *limit) *limit = one;
+    }
+    return true;
+}
+
+/* False where it can't be told, or no limit below the machine's memory holds. */
+static bool look_at_place(const place *p, uint64_t machine, figures *out) {
+    if (!read_limit(p, &out->limit)) return false;
+    char text[TEXT_BYTES];
+    bool has_text = false;
+    if (p->whole_tree && p->stat >= 0 && os_read_text(p->stat, text, sizeof text) >= 0) {
+        uint64_t above;
+        has_text = true;
+        if (line_number(text, "hierarchical_memory_limit", &above) && above < out->limit)
+            out->limit = above;
+    }
+    if (out->limit == 0 || out->limit >= machine) return false;
+    int result = os_read_number(p->usage, &out->usage);
+    if (result < 0) {
+        note_failure(result);
+        return false;
+    }
+    out->used = out->usage;
+    const double floor = watch.settings.elevated - watch.settings.hysteresis;
+    if ((double)out->usage < floor * (double)out->limit) return true; /* low even with all of it */
+    uint64_t inactive = 0;
+    if (!has_text) has_text = p->stat >= 0 && os_read_text(p->stat, text, sizeof text) >= 0;
+    if (!has_text || (!line_number(text, "total_inactive_file", &inactive) &&
+                      !line_number(text, "inactive_file", &inactive)))
+        inactive = atomic_load(&stats_offered_bytes);
+    out->used = less(out->usage, inactive + atomic_load(&stats_idle_bytes));
+    return true;
+}
+
+static double share_of(const figures *f) { return (double)f->used / (double)f->limit; }
+
+/* The worst of all places; false where none could be read. */
+static bool look(figures *worst, int *which) {
+    *which = -2;
+    for (size_t i = 0; i < watch.count; i++) {
+        figures here;
+        if (!look_at_place(&watch.places[i], watch.machine_bytes, &here)) continue;
+        if (*which == -2 || share_of(&here) > share_of(worst)) {
+            *worst = here;
+            *which = (int)i;
+        }
+    }
+    if (*which >= 0) return true;
+    figures machine;
+    if (os_machine_usage(&machine.usage, &machine.limit) < 0 || !machine.limit) return false;
+    machine.used = less(machine.usage, atomic_load(&stats_idle_bytes));
+    *worst = machine;
+    *which = VRANGE_PRESSURE_MACHINE;
+    return true;
+}
+
+/* The part of the last second or so in which some task waited for memory; 0 while it is unknown. */
+static double stalled_share(int which) {
+    const int own = which >= 0 ? watch.places[which].stalls : -1;
+    const int file = own >= 0 ? own : watch.machine_stalls;
+    char text[256];
+    if (file < 0 || os_read_text(file, text, sizeof text) < 0) return 0;
+    const char *total = strstr(text, "total=");
+    if (strncmp(text, "some ", 5) != 0 || !total) return 0;
+    const uint64_t now = os_now_ns(), us = strtoull(total + 6, NULL, 10);
+    const uint64_t passed = now - watch.stalled_ns;
+    if (watch.stalls_of != which || us < watch.stalled_us || passed > 3 * STALL_WINDOW_NS) {
+        watch.stalls_of = which;
+        watch.stalled_ns = now;
+        watch.stalled_us = us;
+        return 0;
+    }
+    if (passed < STALL_LEAST_NS) return watch.info.stalled;
+    const double share = (double)((us - watch.stalled_us) * MICROSECOND) / (double)passed;
+    if (passed > STALL_WINDOW_NS) {
+        watch.stalled_ns = now;
+        watch.stalled_us = us;
+    }
+    return share;
+}
+
+static int next_level(int level, double share, double stalled) {
+    const vrange_pressure_settings *s = &watch.settings;
+    const bool was_critical = level == VRANGE_PRESSURE_CRITICAL;
+    const bool was_elevated = level >= VRANGE_PRESSURE_ELEVATED;
+    if (share >= s->critical || (was_critical && share > s->critical - s->hysteresis))
+        return VRANGE_PRESSURE_CRITICAL;
+    if (share < s->elevated && !(was_elevated && share > s->elevated - s->hysteresis))
+        return VRANGE_PRESSURE_NORMAL;
+    /* It goes on to be critical while half as much is stalled as made it so. */
+    const bool confirmed = stalled >= (was_critical ? s->stalled / 2 : s->stalled);
+    return confirmed ? VRANGE_PRESSURE_CRITICAL : VRANGE_PRESSURE_ELEVATED;
+}
+
+/* A level that stays, with usage rising on: what was trimmed then may be worth trimming again. */
+static bool has_grown(double share) {
+    if (share < watch.alarmed_at) watch.alarmed_at = share;
+    return watch.info.level >= VRANGE_PRESSURE_ELEVATED &&
+           share >= watch.alarmed_at + watch.settings.hysteresis / 2 &&
+           os_now_ns() - watch.alarmed_ns >= watch.settings.again_ns;
+}
+
+static uint64_t hash_of(const char *text) {
+    uint64_t hash = 14695981039346656037ull; /* FNV-1a */
+    for (; *text; text++) hash = (hash ^ (unsigned char)*text) * 1099511628211ull;
+    return hash;
+}
+
+static void look_for_move(void) {
+    const uint64_t now = os_now_ns();
+    if (watch.membership < 0 || now - watch.member_ns < MEMBERSHIP_NS) return;
+    char text[TEXT_BYTES];
+    watch.member_ns = now;
+    if (os_read_text(watch.membership, text, sizeof text) < 0) return;
+    const uint64_t hash = hash_of(text);
+    if (hash == watch.member_hash) return;
+    watch.member_hash = hash;
+    watch.info.moved = 1;
+    call_waiters();
+}
+
+static void tick(void) {
+    figures worst;
+    int which;
+    watch.info.polls++;
+    look_for_move();
+    if (!look(&worst, &which)) return; /* the level stays what it was */
+    const double share = share_of(&worst);
+    const double floor = watch.settings.elevated - watch.settings.hysteresis;
+    const double stalled = share >= floor ? stalled_share(which) : 0;
+    const int level = next_level(watch.info.level, share, stalled);
+    watch.info.usage_bytes = worst.usage;
+    watch.info.used_bytes = worst.used;
+    watch.info.limit_bytes = worst.limit;
+    watch.info.place = which;
+    watch.info.stalled = stalled;
+    watch.anything_read = true;
+    if (level == watch.info.level) {
+        if (!has_grown(share)) return;
+        watch.info.growths++;
+    } else {
+        watch.info.level = level;
+        watch.info.changes++;
+        watch.info.changed_ns = os_now_ns();
+        stats_pressure_level(level);
+    }
+    watch.alarmed_at = share;
+    watch.alarmed_ns = os_now_ns();
+    call_waiters();
+}
+
+/* ---- the thread ------------------------------------------------------------------------------- */
+
+static void wait_for(pthread_cond_t *condition, uint64_t until_ns) {
+    struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000u),
+                             .tv_nsec = (long)(until_ns % 1000000000u)};
+    pthread_cond_timedwait(condition, &watch.lock, &until);
+}
+
+static void *run(void *unused) {
+    (void)unused;
+    pthread_mutex_lock(&watch.lock);
+    while (!watch.stop) {
+        tick();
+        watch.info.busy_ns = os_thread_cpu_ns();
+        const uint64_t until = os_now_ns() + watch.settings.interval_ns;
+        while (!watch.stop && os_now_ns() < until) wait_for(&watch.stopped, until);
+    }
+    pthread_mutex_unlock(&watch.lock);
+    return NULL;
+}
+
+static int open_optional(const char *path) {
+    int file = -1;
+    if (path && os_open_to_read(path, &file) < 0) return -1;
+    return file;
+}
+
+static void close_if_open(int file) {
+    if (file >= 0) os_close(file);
+}
+
+static void close_places(place *places, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        close_if_open(places[i].usage);
+        close_if_open(places[i].stat);
+        close_if_open(places[i].stalls);
+        for (size_t l = 0; l < VRANGE_PRESSURE_LIMITS; l++) close_if_open(places[i].limits[l]);
+    }
+}
+
+int vrange_pressure_places(const vrange_pressure_place *told, size_t count) {
+    place fresh[VRANGE_PRESSURE_PLACES];
+    if (count > VRANGE_PRESSURE_PLACES) return -E2BIG;
+    gate_enter();
+    int result = 0;
+    size_t opened = 0;
+    for (; opened < count && result == 0; opened++) {
+        place *p = &fresh[opened];
+        *p = (place){.usage = -1, .stat = -1, .stalls = -1, .whole_tree = told[opened].whole_tree};
+        for (size_t l = 0; l < VRANGE_PRESSURE_LIMITS; l++)
+            p->limits[l] = open_optional(told[opened].limits[l]);
+        p->stat = open_optional(told[opened].stat);
+        p->stalls = open_optional(told[opened].stalls);
+        result = os_open_to_read(told[opened].usage, &p->usage);
+    }
+    if (result < 0) {
+        close_places(fresh, opened);
+        gate_leave();
+        return result;
+    }
+    pthread_mutex_lock(&watch.lock);
+    place before[VRANGE_PRESSURE_PLACES];
+    const size_t count_before = watch.count;
+    memcpy(before, watch.places, sizeof before);
+    memcpy(watch.places, fresh, count * sizeof *fresh);
+    watch.count = count;
+    watch.stalls_of = -2;
+    watch.info.moved = 0;
+    watch.info.place = VRANGE_PRESSURE_MACHINE;
+    pthread_mutex_unlock(&watch.lock);
+    close_places(before, count_before);
+    gate_leave();
+    return 0;
+}
+
+int vrange_pressure_start(const vrange_pressure_settings *settings, const char *membership,
+                          const char *machine_stalls) {
+    gate_enter();
+    pthread_mutex_lock(&watch.lock);
+    int error = watch.running ? EBUSY : 0;
+    if (!error) {
+        watch.settings = *settings;
+        watch.membership = open_optional(membership);
+        watch.machine_stalls = open_optional(machine_stalls);
+        char text[TEXT_BYTES];
+        if (watch.membership >= 0 && os_read_text(watch.membership, text, sizeof text) >= 0)
+            watch.member_hash = hash_of(text);
+        watch.member_ns = os_now_ns();
+        watch.stop = watch.anything_read = false;
+        uint64_t unused;
+        if (os_machine_usage(&unused, &watch.machine_bytes) < 0) watch.machine_bytes = UINT64_MAX;
+        watch.alarmed_at = 0;
+        watch.info = (vrange_pressure_info){.level = VRANGE_PRESSURE_NORMAL,
+                                            .place = VRANGE_PRESSURE_MACHINE,
+                                            .changed_ns = os_now_ns()};
+        /* The first look is the caller's, so that he has a level when this returns. */
+        tick();
+        if (!watch.anything_read) error = ENODATA;
+    }
+    if (!error) error = os_thread_start(&watch.thread, run);
+    if (!error) {
+        watch.running = true;
+        if (watch.info.changes == 0) stats_pressure_level(watch.info.level);
+    } else if (error != EBUSY) {
+        close_if_open(watch.membership);
+        close_if_open(watch.machine_stalls);
+        watch.membership = watch.machine_stalls = -1;
+        watch.info.level = VRANGE_PRESSURE_NONE;
+    }
+    pthread_mutex_unlock(&watch.lock);
+    gate_leave();
+    return -error;
+}
+
+void vrange_pressure_stop(void) {
+    gate_enter();
+    pthread_mutex_lock(&watch.lock);
+    const bool running = watch.running;
+    pthread_t thread = watch.thread;
+    watch.running = false;
+    watch.stop = true;
+    pthread_cond_broadcast(&watch.stopped);
+    pthread_mutex_unlock(&watch.lock);
+    gate_leave();
+    if (running) pthread_join(thread, NULL);
+    gate_enter();
+    pthread_mutex_lock(&watch.lock);
+    close_places(watch.places, watch.count);
+    close_if_open(watch.membership);
+    close_if_open(watch.machine_stalls);
+    watch.count = 0;
+    watch.membership = watch.machine_stalls = -1;
+    watch.info.level = VRANGE_PRESSURE_NONE;
+    if (running) stats_pressure_level(VRANGE_PRESSURE_NONE);
+    call_waiters();
+    pthread_mutex_unlock(&watch.lock);
+    gate_leave();
+}
+
+/* ---- for who waits ---------------------------------------------------------------------------- */
+
+uint64_t vrange_pressure_wait(uint64_t seen, uint64_t timeout_ns) {
+    const uint64_t now = os_now_ns();
+    const uint64_t until = timeout_ns > INT64_MAX - now ? INT64_MAX : now + timeout_ns;
+    pthread_mutex_lock(&watch.lock);
+    while (watch.turn == seen && watch.running && os_now_ns() < until) wait_for(&watch.changed, until);
+    const uint64_t turn = watch.turn;
+    pthread_mutex_unlock(&watch.lock);
+    return turn;
+}
+
+void vrange_pressure_poke(void) {
+    pthread_mutex_lock(&watch.lock);
+    call_waiters();
+    pthread_mutex_unlock(&watch.lock);
+}
+
+void vrange_pressure_read(vrange_pressure_info *out) {
+    pthread_mutex_lock(&watch.lock);
+    *out = watch.info;
+    out->running = watch.running;
+    out->turn = watch.turn;
+    pthread_mutex_unlock(&watch.lock);
+}
+
+void vrange_pressure_acted(int action, int outcome, uint64_t bytes) {
+    if (action < 0 || action >= VRANGE_PRESSURE_ACTIONS) return;
+    if (outcome < 0 || outcome >= VRANGE_PRESSURE_OUTCOMES) return;
+    stats_pressure_acted(action, outcome, bytes);
+}
+
+void pressure_after_fork(void) {
+    /* Whoever held the lock is not here. The gate kept the table of files whole. */
+    watch.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    make_conditions();
+    if (!watch.running) return;
+    close_places(watch.places, watch.count);
+    close_if_open(watch.membership);
+    close_if_open(watch.machine_stalls);
+    watch.count = 0;
+    watch.membership = watch.machine_stalls = -1;
+    watch.running = false;
+    watch.stop = true;
+    watch.info.level = VRANGE_PRESSURE_NONE;
+}

@@ -1,0 +1,7 @@
+#ifndef VRANGE_PRESSURE_H
+#define VRANGE_PRESSURE_H
+
+/* In the child of a fork, where the thread does not exist: nothing is watched until somebody asks. */
+void pressure_after_fork(void);
+
+#endif
