@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import threading
 import time
 import weakref
@@ -31,6 +30,7 @@ from vrange._core import lib
 from vrange.account import warn_if_unseen
 from vrange.cgroup import MemoryLimit, memory_limit, usage_of
 from vrange.exposition import Gauges, families
+from vrange.lazyfree import lazyfree_bytes
 from vrange.segment import RUNGS
 from vrange.service import join, own_snapshot
 from vrange.totals import Totals
@@ -38,7 +38,6 @@ from vrange.totals import Totals
 __all__ = ["Collector", "Server", "register", "serve"]
 
 _LIMIT_SECONDS = 15
-_LAZYFREE = re.compile(rb"^LazyFree:\s+(\d+) kB$", re.MULTILINE)
 
 Processes = Literal["self", "group"]
 
@@ -103,16 +102,6 @@ def kernel_gauges(pids: Iterable[int]) -> Gauges:
 def _limit_lately(_: int) -> MemoryLimit:
     # It may change while a process runs, but finding it is a third of a millisecond.
     return memory_limit()
-
-
-def lazyfree_bytes(pid: int) -> int | None:
-    """What the kernel may take of a process at any moment; None where it doesn't say."""
-    try:
-        with open(f"/proc/{pid}/smaps_rollup", "rb", buffering=0) as file:
-            found = _LAZYFREE.search(file.read())
-    except OSError:
-        return None
-    return int(found[1]) << 10 if found else None
 
 
 # ---- where it is registered ----------------------------------------------------------------------

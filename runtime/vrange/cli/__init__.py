@@ -1,7 +1,8 @@
 """The `vrange` command. Each module in here whose name begins with a letter is a subcommand.
 
-A subcommand has `add_parser(subparsers)`, which returns its parser, and `run(args)`, which returns
-the exit status. So a new one is a new file and nothing else.
+A subcommand has `add_parser(subparsers)` and `run(args)`, which returns the exit status. So a new
+one is a new file and nothing else. One that takes a command line as its argument has `split(words)`
+too: what is its own, and what is that command line, which `run` finds as `args.rest`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not module.name.startswith("_"):
             commands[module.name] = import_module(f"{__name__}.{module.name}")
             commands[module.name].add_parser(subparsers)
-    args = parser.parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    split = getattr(commands.get(words[0]), "split", None) if words else None
+    rest: list[str] = []
+    if split is not None:
+        words, rest = split(words)
+    args = parser.parse_args(words, argparse.Namespace(rest=rest))
     try:
         status: int = commands[args.command].run(args)
         sys.stdout.flush()

@@ -20,7 +20,8 @@ from prometheus_client.registry import Collector
 
 from vrange.errors import VrangeError
 from vrange.exposition import Gauges, families
-from vrange.metrics import lazyfree_bytes, start_server
+from vrange.lazyfree import lazyfree_bytes
+from vrange.metrics import start_server
 from vrange.processes import directories, living
 from vrange.segment import Snapshot
 from vrange.service import Service, services

@@ -1,0 +1,81 @@
+"""Read by interpreters that `vrange run` starts: switches vrange on, and gets out of sight.
+
+Its directory is first on PYTHONPATH. It takes itself out of the path and (but for --children) out
+of the environment, before anything else, so that neither the program nor what it starts sees it.
+Then the sitecustomize that the interpreter would have had has its turn. It must be readable by
+interpreters that vrange doesn't support, and never be what ends the program.
+"""
+
+# ruff: noqa: UP031
+# mypy: ignore-errors
+
+import os
+import sys
+
+
+def _restore(settings, here):
+    """Give the program the path and the environment that it would have had."""
+    sys.path[:] = [entry for entry in sys.path if entry != here]
+    sys.path_importer_cache.pop(here, None)
+    if settings.get("children"):
+        return
+    os.environ.pop("VRANGE_RUN", None)
+    for name, value in settings.get("restore", {}).items():
+        now = os.environ.get(name)
+        if name == "PYTHONPATH" and now is not None and now != here:
+            # Somebody in between may have added to it.
+            parts = now.split(os.pathsep)
+            if here in parts:
+                parts.remove(here)
+            os.environ[name] = os.pathsep.join(parts)
+        elif value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _switch_on():
+    here = os.path.dirname(os.path.abspath(__file__))
+    settings = {}
+    try:
+        import json
+
+        settings = json.loads(os.environ.get("VRANGE_RUN", "{}"))
+    finally:
+        _restore(settings, here)
+    if not settings:
+        return
+    try:
+        from vrange import autostart
+    except Exception as error:
+        sys.stderr.write(
+            "vrange run: vrange can't be imported by %s (%s): the program runs without it\n"
+            % (sys.executable, error)
+        )
+        return
+    autostart.start(settings)
+
+
+def _the_users_own():
+    """Run the sitecustomize that this one hides, in its place; tell whether there is one."""
+    for finder in sys.meta_path:
+        find = getattr(finder, "find_spec", None)
+        spec = find(__name__, None) if find else None
+        if spec is not None and spec.loader is not None:
+            import importlib.util
+
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[__name__] = module
+            spec.loader.exec_module(module)
+            return True
+    return False
+
+
+try:
+    _switch_on()
+except Exception as error:
+    sys.stderr.write("vrange run: %s: the program runs without it\n" % (error,))
+
+if __name__ == "sitecustomize" and not _the_users_own():
+    # To the site module this means that there is none, which is so.
+    raise ImportError("there is no other sitecustomize", name="sitecustomize")

@@ -1,0 +1,72 @@
+"""What is done once the program imports a module, and not before: most never import NumPy."""
+
+from __future__ import annotations
+
+import _frozen_importlib
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+__all__ = ["when_imported"]
+
+
+def when_imported(name: str, then: Callable[[], None]) -> None:
+    """Call `then` once, right after the module was imported, in the thread that imports it.
+
+    Where the import fails nothing is called, and the next attempt is waited for. The module's
+    `__loader__` and `__spec__` are its own by the time its first line runs.
+    """
+    sys.meta_path.insert(0, _Finder(name, then))
+
+
+class _Finder(MetaPathFinder):
+    def __init__(self, name: str, then: Callable[[], None]) -> None:
+        self._name = name
+        self._then = then
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != self._name:
+            return None
+        for finder in sys.meta_path:
+            if isinstance(finder, _Finder):
+                continue
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _Loader(spec, spec.loader, self)
+                return spec
+        return None
+
+    def imported(self) -> None:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+            self._then()
+
+
+class _Loader(Loader):
+    """The module's own loader, and a call when it is done."""
+
+    def __init__(self, spec: ModuleSpec, loader: Loader, finder: _Finder) -> None:
+        self._spec = spec
+        self._loader = loader
+        self._finder = finder
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._spec.loader = self._loader
+        module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        self._finder.imported()
+
+
+# Python leaves its import system's own frames out of tracebacks, by the file they are from. What
+# fails in the module is the program's to see as it would without us.
+_Loader.exec_module.__code__ = _Loader.exec_module.__code__.replace(
+    co_filename=_frozen_importlib._find_and_load.__code__.co_filename  # type: ignore[attr-defined]
+)

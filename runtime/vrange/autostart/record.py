@@ -1,0 +1,149 @@
+"""What one process of the program says of itself, in a file that outlives it.
+
+Written at exit, and now and then before: a process that is killed has no exit. The parent that
+reports (`vrange run --report`) reads it; without one nothing is written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from vrange.lazyfree import lazyfree_bytes
+
+__all__ = ["Record"]
+
+_WRITE_SECONDS = 0.5  # between writings, at least: trims may come every few milliseconds
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Record:
+    """The figures of this process. `directory` None: they are kept, and written nowhere."""
+
+    def __init__(self, directory: str | None) -> None:
+        self._directory = directory
+        self._written = 0.0
+        self.parts: dict[str, str] = {}
+        self.watcher: Any = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self.pid = os.getpid()
+        self.trims = 0
+        self.trim_seconds = 0.0
+        self.longest_trim_seconds = 0.0
+        self.by_source: dict[str, int] = {}
+        self.refused: dict[str, str] = {}
+        self.registered_threads = 0
+
+    def trimmed(self, trimmed: Any, seconds: float) -> None:
+        """Count one trim: what vrange.heap.trim returned, and how long it took."""
+        self.trims += 1
+        self.trim_seconds += seconds
+        self.longest_trim_seconds = max(self.longest_trim_seconds, seconds)
+        for source, nbytes in getattr(trimmed, "by_source", {"all": int(trimmed)}).items():
+            self.by_source[source] = self.by_source.get(source, 0) + int(nbytes)
+        self.refused = dict(getattr(trimmed, "refused", {}))
+        if time.monotonic() - self._written > _WRITE_SECONDS:
+            self.write()
+
+    def after_fork(self) -> None:
+        """Begin at nothing in the child."""
+        self._reset()
+        self.write()
+
+    def at_exit(self) -> None:
+        """Write for the last time, with the memory that the interpreter holds before it ends."""
+        self.write(ended=True)
+
+    def write(self, *, ended: bool = False) -> None:
+        """Leave the figures where the parent finds them. Never raises."""
+        if self._directory is None:
+            return
+        self._written = time.monotonic()
+        with suppress(Exception):
+            text = json.dumps(self._figures(ended), default=str)
+            # By way of another name: whoever reads sees all of it or what was there before.
+            path = Path(self._directory, f"{self.pid}.json")
+            unfinished = path.with_suffix(".new")
+            unfinished.write_text(text)
+            unfinished.replace(path)
+
+    def _figures(self, ended: bool) -> dict[str, Any]:
+        figures: dict[str, Any] = {
+            "pid": self.pid,
+            "python": sys.executable,
+            "version": ".".join(map(str, sys.version_info[:3])),
+            "command": list(getattr(sys, "orig_argv", [])),
+            "parts": self.parts,
+            "trims": self.trims,
+            "trim_seconds": self.trim_seconds,
+            "longest_trim_seconds": self.longest_trim_seconds,
+            "returned_bytes": self.by_source,
+            "refused": self.refused,
+            "executor_threads": self.registered_threads,
+            "ended": ended,
+        }
+        for name, read in (
+            ("pressure", self._pressure),
+            ("caches", _caches),
+            ("stacks", _stacks),
+            ("arrays", _numpy),
+        ):
+            try:
+                figures[name] = read()
+            except Exception as error:
+                figures[name] = {"unknown": str(error)}
+        if ended:
+            figures["rss_bytes"] = int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+            figures["lazyfree_bytes"] = lazyfree_bytes(self.pid)
+        return figures
+
+    def _pressure(self) -> dict[str, Any]:
+        if self.watcher is None:
+            return {}
+        info = self.watcher.info()
+        as_dict = getattr(info, "_asdict", None)
+        told = as_dict() if as_dict else vars(info)
+        return {str(name): _plain(value) for name, value in told.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (dict,)):
+        return {str(name): _plain(one) for name, one in value.items()}
+    return value if isinstance(value, (int, float, str, bool, list, type(None))) else str(value)
+
+
+def _caches() -> dict[str, Any]:
+    from vrange.stats import stats
+
+    caches = [one for one in stats().accounts if one.kind == "cache"]
+    return {
+        "hits": sum(one.hot_hits + one.resident_hits for one in caches),
+        "purged": sum(one.purged for one in caches),
+        "misses": sum(one.misses for one in caches),
+    }
+
+
+def _stacks() -> dict[str, Any]:
+    from vrange._core import ffi, lib
+
+    totals = ffi.new("vrange_stack_totals *")
+    lib.vrange_stack_totals_read(totals)
+    return {"returned_bytes": int(totals.returned_bytes), "trims": int(totals.trims)}
+
+
+def _numpy() -> dict[str, Any]:
+    from vrange._core import ffi, lib
+
+    read = getattr(lib, "vrange_heap_read", None)
+    if read is None:
+        return {}
+    info = ffi.new("vrange_heap_info *")
+    read(info)
+    return {name: int(getattr(info, name)) for name in dir(info)}

@@ -1,0 +1,98 @@
+"""The thread that trims the heap while the program runs, whether memory is short or not.
+
+What a program freed is no use to anybody while its allocator holds it, and no limit needs to be
+near for that. The best moment is when a program falls quiet: what it held for its work is spare
+then, and nobody waits. One that did nothing since the last trim is left alone, and one whose trims
+take long is trimmed the less often while it works.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from vrange.autostart.record import Record
+from vrange.autostart.settings import Settings
+
+__all__ = ["Trimmer"]
+
+_LOOK_SECONDS = 1.0
+_SECONDS = 5.0  # between trims of a program that works
+_SHARE = 0.01  # of its time, at most, goes into trims
+_QUIET_SECONDS = 2.0  # between trims that come as a program has fallen quiet
+_QUIET_SHARE = 0.05  # nobody waits for those
+_QUIET_LOAD = 0.05  # of a processor
+_END_SECONDS = 2.0  # a trim that is under way at exit is waited for this long
+_BUSY_SECONDS = 0.02  # of processor time since the last trim: less than that freed nothing much
+_DEEP: dict[str, bool | str] = {"light": False, "deep": True, "holes": "holes"}
+
+
+class Trimmer:
+    """Trims at intervals, in a thread that the program doesn't see among its own."""
+
+    def __init__(self, trim: Callable[..., Any], settings: Settings, record: Record) -> None:
+        self._trim = trim
+        self._deep = _DEEP[settings.depth]
+        self._every = settings.trim_every
+        self._record = record
+        self._turn = _thread.allocate_lock()
+
+    def start(self) -> None:
+        """Start now, and in each child after fork; no trim begins once the program has ended."""
+        _thread.start_new_thread(self._run, ())
+        os.register_at_fork(after_in_child=self._again)
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        self._turn.acquire(timeout=_END_SECONDS)
+
+    def _again(self) -> None:
+        self._turn = _thread.allocate_lock()  # the parent's may have been held by its thread
+        with suppress(RuntimeError):  # no thread to be had: the child goes without
+            _thread.start_new_thread(self._run, ())
+
+    def _run(self) -> None:
+        if self._every is None:
+            self._trim_as_it_pays()
+        while self._every is not None:
+            time.sleep(self._every)
+            if not self._once():
+                return
+
+    def _trim_as_it_pays(self) -> None:
+        worked = looked = time.process_time()
+        trimmed_at, cost = time.monotonic(), 0.0
+        while True:
+            time.sleep(_LOOK_SECONDS)
+            before, looked = looked, time.process_time()
+            if looked - worked < _BUSY_SECONDS:
+                continue
+            quiet = looked - before < _QUIET_LOAD * _LOOK_SECONDS
+            pause = (
+                max(_QUIET_SECONDS, cost / _QUIET_SHARE) if quiet else max(_SECONDS, cost / _SHARE)
+            )
+            began = time.monotonic()
+            if began - trimmed_at < pause:
+                continue
+            if not self._once():
+                return
+            trimmed_at = time.monotonic()
+            cost = trimmed_at - began
+            worked = looked = time.process_time()
+
+    def _once(self) -> bool:
+        began = time.perf_counter()
+        try:
+            with self._turn:
+                trimmed = self._trim(deep=self._deep)
+        except Exception as error:
+            self._record.parts["trims"] = f"off: {error}"
+            self._record.write()
+            return False
+        self._record.trimmed(trimmed, time.perf_counter() - began)
+        return True

@@ -1,0 +1,178 @@
+"""`vrange run`: an unchanged Python program with vrange on.
+
+  vrange run [options] program.py [arguments]
+  vrange run [options] -m module [arguments]
+  vrange run [options] -c code [arguments]
+  vrange run [options] command [arguments]      such as gunicorn, pytest, python, ./program
+
+What is on in the program: NumPy's array data from arenas, the memory pressure watcher, trims of the
+heap at intervals, trims of the stacks of executors' threads that wait, and the counters that
+`vrange top` shows. Options come before the program; all that follows it is the program's own.
+
+The process becomes the program: the same process id, and nothing in between. Only with --report,
+--json or --plot does it stay as the parent, which measures, and passes on signals and how the
+program ended. A program file is run by the interpreter that vrange is installed for; a command by
+its own, and where vrange can't be imported by that one, it says so and runs without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from vrange.autostart.settings import Settings
+from vrange.cli.run.environment import environment
+from vrange.cli.run.options import listen_address, seconds
+from vrange.cli.run.report import Report, as_json, as_text
+from vrange.cli.run.supervise import end_alike, supervise
+from vrange.cli.run.target import CannotRunError, find_target
+from vrange.errors import VrangeError
+
+__all__ = ["add_parser", "run"]
+
+_WITH_VALUE = ("--heap", "--trim-every", "--trim", "--metrics", "--json", "--plot")
+_PICTURES = (".png", ".svg")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `vrange run`."""
+    parser = subparsers.add_parser(
+        "run",
+        help="run an unchanged Python program with vrange on",
+        usage="vrange run [options] program.py | -m module | -c code | command [arguments ...]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # split() has to know which options take a value
+        epilog="Exit status: the program's own; 127 where there is no such program, 126 where it "
+        "can't be executed,\n2 where vrange refuses an option. docs/run.md tells more.",
+    )
+    on = parser.add_argument_group("what is switched on")
+    on.add_argument(
+        "--heap",
+        choices=("pymalloc", "libc"),
+        default="pymalloc",
+        help="who serves Python's objects: pymalloc, Python's own (default), whose free pools are "
+        "given back; or libc (PYTHONMALLOC=malloc), which comes down furthest and is slower",
+    )
+    on.add_argument("--no-numpy", action="store_true", help="leave NumPy's allocator alone")
+    on.add_argument("--no-watch", action="store_true", help="no memory pressure watcher")
+    on.add_argument("--no-stacks", action="store_true", help="leave executors' stacks alone")
+    on.add_argument(
+        "--trim-every",
+        metavar="TIME",
+        type=seconds,
+        help="how often the heap is trimmed: 30s, 5ms, never. Default: every 5 s while the program "
+        "works, less often where trims take more than 1%% of the time",
+    )
+    on.add_argument(
+        "--trim",
+        choices=("light", "deep", "holes"),
+        default="deep",
+        help="light: libc and libraries' pools; deep: the interpreter's free pools too (default); "
+        "holes: and holes in pools that are in use",
+    )
+    on.add_argument(
+        "--metrics",
+        metavar="[ADDR:]PORT",
+        type=listen_address,
+        help="serve /metrics for Prometheus; on 127.0.0.1 unless ADDR says otherwise",
+    )
+    on.add_argument(
+        "--children",
+        action="store_true",
+        help="also in interpreters that the program starts. Forked ones have it anyway",
+    )
+    tell = parser.add_argument_group("what is told afterwards")
+    tell.add_argument("--report", action="store_true", help="a summary on standard error")
+    tell.add_argument("--json", metavar="FILE", help="the summary as JSON")
+    tell.add_argument(
+        "--plot", metavar="FILE", help="a picture of memory over time, .png or .svg (matplotlib)"
+    )
+
+
+def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tell options from the command line that is run, which begins at -m, -c, -- or no option."""
+    at = 1
+    while at < len(words):
+        word = words[at]
+        if not word.startswith("-") or word in ("-", "--") or word[:2] in ("-m", "-c"):
+            break
+        at += 2 if word in _WITH_VALUE else 1
+    return list(words[:at]), list(words[at:])
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the program; returns, if at all, its exit status."""
+    _check(args)
+    try:
+        target = find_target(args.rest)
+    except CannotRunError as error:
+        print(f"vrange run: {error}", file=sys.stderr)
+        return error.status
+    reported = bool(args.report or args.json or args.plot)
+    records = tempfile.mkdtemp(prefix="vrange-run-") if reported else None
+    settings = Settings(
+        heap=args.heap,
+        numpy=not args.no_numpy,
+        watch=not args.no_watch,
+        stacks=not args.no_stacks,
+        trim_every=args.trim_every,
+        depth=args.trim,
+        metrics=args.metrics,
+        children=args.children,
+        records=records,
+    )
+    variables = environment(settings, os.environ)
+    sys.stdout.flush()
+    try:
+        if records is None:
+            _as_before_python()
+            os.execve(target.path, target.arguments, variables)
+        ending = supervise(target.path, target.arguments, variables)
+        _tell(args, Report.gather(target.arguments, ending, Path(records)))
+    except OSError as error:
+        refused = CannotRunError.of(target, error)
+        if refused is None:
+            raise
+        print(f"vrange run: {refused}", file=sys.stderr)
+        return refused.status
+    finally:
+        if records is not None:
+            shutil.rmtree(records, ignore_errors=True)
+    return end_alike(ending)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse before the program starts what could not be done after it."""
+    for option, name in (("--json", args.json), ("--plot", args.plot)):
+        if name and not os.access(Path(name).absolute().parent, os.W_OK):
+            raise VrangeError(f"{option} {name}: its directory is not there or can't be written to")
+    if args.plot:
+        if Path(args.plot).suffix.lower() not in _PICTURES:
+            raise ValueError(f"--plot takes a file that ends in .png or .svg, not {args.plot}")
+        if importlib.util.find_spec("matplotlib") is None:
+            raise VrangeError('--plot needs matplotlib: pip install "vrange[plot]"')
+
+
+def _tell(args: argparse.Namespace, report: Report) -> None:
+    if args.json:
+        Path(args.json).write_text(as_json(report))
+    if args.plot:
+        from vrange.cli.run.picture import draw
+
+        draw(report, args.plot)
+    if args.report:
+        print(as_text(report), file=sys.stderr)
+
+
+def _as_before_python() -> None:
+    """Undo what this interpreter did to signals that stay ignored over exec."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,187 @@
+"""What is told after the program ended: as text for people, as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vrange.cli.run.supervise import Ending
+from vrange.sizes import format_bytes
+
+__all__ = ["Report", "as_json", "as_text"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """How it ended, and what each process with vrange in it said last."""
+
+    command: Sequence[str]
+    ending: Ending
+    records: Sequence[dict[str, Any]]
+
+    @classmethod
+    def gather(cls, command: Sequence[str], ending: Ending, directory: Path) -> Report:
+        """Read what the processes left in `directory`, the program's own first."""
+        records = []
+        for file in directory.glob("*.json"):
+            try:
+                records.append(json.loads(file.read_text()))
+            except (OSError, ValueError):
+                continue  # a disk that is full: the figures from outside are still there
+        records.sort(key=lambda one: (one["pid"] != ending.pid, one["pid"]))
+        return cls(command, ending, records)
+
+    @property
+    def final_rss_bytes(self) -> int:
+        """Resident bytes when the program had ended and its interpreter had not."""
+        own = self.records[0] if self.records else {}
+        if own.get("pid") == self.ending.pid and "rss_bytes" in own:
+            return int(own["rss_bytes"])
+        samples = self.ending.sampler.samples
+        return samples[-1].rss_bytes if samples else 0
+
+    @property
+    def peak_rss_bytes(self) -> int:
+        """The most resident at a time; of one process the kernel's own figure."""
+        return max(self.ending.sampler.peak_rss_bytes, self.ending.largest_rss_bytes)
+
+    def summed(self, *path: str) -> Counter[str]:
+        """A part of the records that counts, added up over processes."""
+        total: Counter[str] = Counter()
+        for record in self.records:
+            part: Any = record
+            for name in path:
+                part = part.get(name, {})
+            if isinstance(part, dict):
+                for name, value in part.items():
+                    if isinstance(value, (int, float)) and not isinstance(value, bool):
+                        total[name] += value  # type: ignore[assignment]
+        return total
+
+
+def as_json(report: Report) -> str:
+    """All there is, sizes in bytes and times in seconds."""
+    ending, sampler = report.ending, report.ending.sampler
+    own = report.records[0] if report.records else {}
+    told = {
+        "command": list(report.command),
+        "pid": ending.pid,
+        "exit_status": ending.status if ending.signal is None else None,
+        "signal": None if ending.signal is None else _signal_name(ending.signal),
+        "out_of_memory": ending.out_of_memory,
+        "seconds": ending.seconds,
+        "cpu_seconds": ending.cpu_seconds,
+        "rss_bytes": {
+            "peak": report.peak_rss_bytes,
+            "average": sampler.average_rss_bytes,
+            "final": report.final_rss_bytes,
+        },
+        "final_lazyfree_bytes": own.get("lazyfree_bytes"),
+        "cgroup": None
+        if sampler.limit is None
+        else {
+            "limit_bytes": sampler.limit.limit_bytes,
+            "peak_bytes": sampler.peak_cgroup_bytes,
+            "path": sampler.limit.path,
+        },
+        "trims": sum(record.get("trims", 0) for record in report.records),
+        "trim_seconds": sum(record.get("trim_seconds", 0.0) for record in report.records),
+        "returned_bytes": dict(report.summed("returned_bytes")),
+        "caches": dict(report.summed("caches")),
+        "stacks": dict(report.summed("stacks")),
+        "processes": report.records,
+        "sampling": {"samples": sampler.taken, "cpu_seconds": sampler.cpu_seconds},
+        "samples": [
+            [one.seconds, one.rss_bytes, one.cgroup_bytes, one.processes] for one in sampler.samples
+        ],
+    }
+    return json.dumps(told, indent=1) + "\n"
+
+
+def as_text(report: Report) -> str:
+    """A dozen lines."""
+    return "\n".join(_lines(report))
+
+
+def _lines(report: Report) -> Iterator[str]:
+    ending, sampler = report.ending, report.ending.sampler
+    yield (
+        f"vrange run: {_how(ending)} after {ending.seconds:.2f} s "
+        f"({ending.cpu_seconds:.2f} s of processor time)"
+    )
+    most = max((one.processes for one in sampler.samples), default=1)
+    of = "" if most == 1 else f" of up to {most} processes, what they share counted in each"
+    yield _line(
+        "memory",
+        f"peak {format_bytes(report.peak_rss_bytes)}, average "
+        f"{format_bytes(sampler.average_rss_bytes)}, at the end "
+        f"{format_bytes(report.final_rss_bytes)} (RSS{of})",
+    )
+    if sampler.limit is not None and sampler.peak_cgroup_bytes is not None:
+        yield _line(
+            "cgroup",
+            f"peak {format_bytes(sampler.peak_cgroup_bytes)} of "
+            f"{format_bytes(sampler.limit.limit_bytes)}",
+        )
+    if not report.records:
+        yield _line("inside", "nothing was switched on: no interpreter with vrange was started")
+        return
+    own = report.records[0]
+    if own.get("lazyfree_bytes"):
+        yield _line("kernel's", f"{format_bytes(own['lazyfree_bytes'])} of that, to take any time")
+    trims = sum(record.get("trims", 0) for record in report.records)
+    took = sum(record.get("trim_seconds", 0.0) for record in report.records)
+    returned = +report.summed("returned_bytes")
+    yield _line(
+        "trims",
+        f"{trims} in {took:.3f} s"
+        + (f", the longest {own['longest_trim_seconds'] * 1e3:.1f} ms" if trims else ""),
+    )
+    for source, nbytes in returned.most_common():
+        yield _line("", f"{source:<12} {format_bytes(nbytes)} given back")
+    for source, why in own.get("refused", {}).items():
+        yield _line("", f"{source:<12} refused: {why}")
+    pressure = own.get("pressure") or {}
+    if pressure:
+        told = ", ".join(f"{name} {_short(value)}" for name, value in pressure.items())
+        yield _line("pressure", told)
+    caches = report.summed("caches")
+    if any(caches.values()):
+        yield _line("caches", ", ".join(f"{count} {name}" for name, count in caches.items()))
+    stacks = report.summed("stacks")
+    if stacks["trims"]:
+        yield _line(
+            "stacks",
+            f"{format_bytes(stacks['returned_bytes'])} returned in {stacks['trims']} trims",
+        )
+    for name, state in own.get("parts", {}).items():
+        yield _line(name, state)
+    if not own.get("ended"):
+        yield _line("", "it did not get to its exit: what it did last is missing above")
+
+
+def _line(head: str, text: str) -> str:
+    return f"  {head:<12} {text}"
+
+
+def _how(ending: Ending) -> str:
+    if ending.signal is None:
+        return f"ended with exit status {ending.status}"
+    why = ", for want of memory in its cgroup" if ending.out_of_memory else ""
+    return f"killed by {_signal_name(ending.signal)}{why}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,97 @@
+"""What is to be run: a file for the interpreter, a module, code, or a command of its own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["CannotRunError", "Target", "find_target"]
+
+_NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # as shells have it
+_PYTHON_FILES = (".py", ".pyw", ".pyc", ".pyz", ".pyzw")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The file to execute, and its arguments from argv[0] on."""
+
+    path: str
+    arguments: list[str]
+
+
+class CannotRunError(Exception):
+    """The program can't be started; `status` is what a shell would exit with."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+    @classmethod
+    def of(cls, target: Target, error: OSError) -> CannotRunError | None:
+        """What the kernel's refusal to execute means; None where it is about something else."""
+        if error.errno == errno.ENOENT and os.path.exists(target.path):
+            return cls(
+                f"{target.path}: the interpreter in its first line (#!) was not found", _NOT_FOUND
+            )
+        if error.errno == errno.ENOENT:
+            return cls(f"{target.path}: no such program", _NOT_FOUND)
+        if error.errno == errno.ENOEXEC:
+            why = "it is neither a program for this machine, nor has it a first line with #!"
+            return cls(f"{target.path}: can't be executed: {why}", _NOT_EXECUTABLE)
+        if error.errno in (errno.EACCES, errno.E2BIG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR):
+            return cls(f"{target.path}: can't be executed: {error.strerror}", _NOT_EXECUTABLE)
+        return None
+
+
+def find_target(command_line: Sequence[str]) -> Target:
+    """Decide what to execute: -m module, -c code, a file or a command, and arguments.
+
+    A file that is Python by its name (.py, .pyw, .pyz, .pyc), a directory or a zip with a
+    `__main__`, and a file here that isn't executable are run by this interpreter; anything else is
+    a command, looked for on PATH unless it has a slash.
+
+    Raises:
+        CannotRunError: There is none, or none that can be executed.
+        ValueError: Nothing was named.
+
+    """
+    words = list(command_line)
+    if words[:1] == ["--"]:
+        del words[0]
+    if words and words[0][:2] in ("-m", "-c"):
+        if words in (["-m"], ["-c"]):
+            raise ValueError(f"{words[0]} needs an argument, as python's own")
+        return Target(sys.executable, [sys.executable, *words])
+    if not words:
+        raise ValueError("what is to be run? A program.py, -m module, or a command")
+    name = words[0]
+    path = Path(name)
+    if path.suffix.lower() in _PYTHON_FILES or path.is_dir():
+        if not path.exists():
+            raise CannotRunError(f"{name}: no such file", _NOT_FOUND)
+        if path.is_dir() and not (path / "__main__.py").exists():
+            raise CannotRunError(f"{name}: a directory without a __main__.py", _NOT_EXECUTABLE)
+        if not os.access(path, os.R_OK):
+            raise CannotRunError(f"{name}: it can't be read", _NOT_EXECUTABLE)
+        return Target(sys.executable, [sys.executable, *words])
+    found = name if "/" in name else shutil.which(name)
+    if found is None or not os.access(found, os.X_OK):
+        if path.is_file() and _is_text(path):
+            return Target(sys.executable, [sys.executable, *words])
+        if path.exists():
+            raise CannotRunError(f"{name}: neither executable nor Python", _NOT_EXECUTABLE)
+        raise CannotRunError(f"{name}: no such file, and no such command on PATH", _NOT_FOUND)
+    return Target(found, words)
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return b"\0" not in file.read(4096)
+    except OSError:
+        return False

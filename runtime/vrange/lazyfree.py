@@ -1,0 +1,19 @@
+"""What the kernel may take of a process at any moment, as the kernel counts it."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["lazyfree_bytes"]
+
+_LAZYFREE = re.compile(rb"^LazyFree:\s+(\d+) kB$", re.MULTILINE)
+
+
+def lazyfree_bytes(pid: int) -> int | None:
+    """What the kernel may take of a process at any moment; None where it doesn't say."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb", buffering=0) as file:
+            found = _LAZYFREE.search(file.read())
+    except OSError:
+        return None
+    return int(found[1]) << 10 if found else None

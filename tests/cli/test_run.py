@@ -1,0 +1,217 @@
+"""`vrange run`: the program can't tell that it was started by it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from run_support import alike, plain, program, run
+
+LOOK = """
+import os, sys
+print(sys.argv, __name__, __file__, sys.path, getattr(__spec__, "name", None))
+print(sys.orig_argv[1:], sys.flags, sorted(sys.path_importer_cache) and "")
+print(sorted(name for name in os.environ if name not in ("_", "SHLVL")))
+print(os.environ.get("PYTHONPATH"), os.environ.get("PYTHONMALLOC"), "sitecustomize" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("heap", ["pymalloc", "libc"])
+@pytest.mark.parametrize("path", [None, "", "/nowhere", "/nowhere:"])
+def test_what_a_program_sees(tmp_path: Path, heap: str, path: str | None) -> None:
+    file = program(tmp_path, LOOK)
+    environment = {} if path is None else {"PYTHONPATH": path}
+    without = plain(file, "a", "--report", "-m", environment=environment)
+    within = run("--heap", heap, file, "a", "--report", "-m", environment=environment)
+    assert within.stdout == without.stdout
+    assert within.stderr == ""
+
+
+@pytest.mark.parametrize("ending", ["sys.exit(7)", "sys.exit('why')", "1/0", "os._exit(5)", ""])
+def test_exit_status_and_traceback(tmp_path: Path, ending: str) -> None:
+    alike(program(tmp_path, f"import os, sys\ndef f():\n    {ending or 'pass'}\nf()\n"))
+
+
+def test_a_thread_s_traceback(tmp_path: Path) -> None:
+    code = "import threading\nt = threading.Thread(target=lambda: 1 / 0)\nt.start()\nt.join()\n"
+    assert "ZeroDivisionError" in alike(program(tmp_path, code)).stderr
+
+
+def test_standard_input_and_an_interactive_interpreter(tmp_path: Path) -> None:
+    alike(program(tmp_path, "print(input()[::-1])"), input="backwards\n")
+    done = run(sys.executable, "-", "x", input="import sys; print(sys.argv)")
+    assert done.stdout == "['-', 'x']\n"
+
+
+def test_module_code_directory_and_zip(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    program(package, LOOK, "__main__.py")
+    alike("-m", "package", "-m", "--help", cwd=tmp_path)
+    alike(package, "x")
+    alike("-c", "import sys; print(sys.argv, __name__)", "-c", "--", "-m")
+    assert run("-m", "zipapp", package, "-o", tmp_path / "app.pyz").returncode == 0
+    alike(tmp_path / "app.pyz")
+
+
+def test_main_s_classes_are_pickled_and_pools_of_both_kinds_work(tmp_path: Path) -> None:
+    code = """
+import multiprocessing, pickle
+class Thing:
+    def __init__(self, n): self.n = n
+def double(thing): return Thing(thing.n * 2)
+if __name__ == "__main__":
+    assert pickle.loads(pickle.dumps(Thing(3))).n == 3
+    for method in ("spawn", "fork", "forkserver"):
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            print(method, [one.n for one in pool.map(double, map(Thing, range(5)))])
+"""
+    assert alike(program(tmp_path, code)).stdout.count("[0, 2, 4, 6, 8]") == 3
+
+
+@pytest.mark.parametrize(("option", "found"), [([], "off off"), (["--children"], "on on")])
+def test_interpreters_that_the_program_starts(
+    tmp_path: Path, option: list[str], found: str
+) -> None:
+    code = """
+import multiprocessing, subprocess, sys
+LOOK = "import sys; print('on' if 'vrange.autostart' in sys.modules else 'off', end=' ')"
+def look():
+    exec(LOOK)
+    sys.stdout.flush()
+if __name__ == "__main__":
+    assert "vrange.autostart" in sys.modules
+    subprocess.run([sys.executable, "-c", LOOK])
+    process = multiprocessing.get_context("spawn").Process(target=look)
+    process.start()
+    process.join()
+"""
+    done = run(*option, program(tmp_path, code))
+    assert done.stdout.split() == found.split(), done.stderr
+
+
+def test_a_script_by_its_first_line_and_a_command_on_the_path(tmp_path: Path) -> None:
+    script = program(tmp_path, f"#!{sys.executable}\n{LOOK}", "tool")
+    script.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    without = plain(script, "a b")
+    assert run(script, "a b").stdout == without.stdout
+    assert run("tool", "a b", environment=environment).stdout == without.stdout
+    script.chmod(0o644)
+    assert "a b" in run(script, "a b").stdout  # not executable, and Python all the same
+
+
+def test_it_becomes_the_program(tmp_path: Path) -> None:
+    import subprocess
+
+    from run_support import VRANGE
+
+    file = program(tmp_path, "import os; print(os.getpid())")
+    with subprocess.Popen([*VRANGE, "run", str(file)], stdout=subprocess.PIPE, text=True) as child:
+        out, _ = child.communicate(timeout=60)
+    assert int(out) == child.pid
+
+
+def test_a_user_s_own_sitecustomize_is_run_in_its_place(tmp_path: Path) -> None:
+    mine = "import builtins\nbuiltins.runs = getattr(builtins, 'runs', 0) + 1\nmark = __name__\n"
+    program(tmp_path, mine, "sitecustomize.py")
+    code = "import sitecustomize as one; print(one.mark, one.__file__, runs)"
+    environment = {"PYTHONPATH": str(tmp_path)}
+    assert alike("-c", code, environment=environment).stdout.startswith("sitecustomize /")
+    program(tmp_path, "1/0\n", "sitecustomize.py")
+    # Once in the interpreter that becomes the program, and once in the program.
+    failed = run("-c", "print('ran')", environment=environment)
+    assert failed.stdout == "ran\n"
+    assert failed.stderr == plain("-c", "", environment=environment).stderr * 2
+
+
+def test_pytest_as_a_command(tmp_path: Path) -> None:
+    program(tmp_path, "def test_one(): pass\ndef test_two(): assert 0\n", "test_it.py")
+    command = str(Path(sys.executable).with_name("pytest"))
+    done = run(command, "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path)
+    assert done.returncode == 1
+    assert "1 failed, 1 passed" in done.stdout
+
+
+def test_gunicorn_s_workers_are_forked_with_it_on(tmp_path: Path) -> None:
+    import subprocess
+    import urllib.request
+
+    from run_support import VRANGE
+
+    program(
+        tmp_path,
+        "import os, sys\n"
+        "def app(environ, respond):\n"
+        "    respond('200 OK', [])\n"
+        "    on = 'vrange.autostart' in sys.modules\n"
+        "    return [f'{on} {os.getpid()} {os.getppid()}'.encode()]\n",
+        "service.py",
+    )
+    command = [*VRANGE, "run", str(Path(sys.executable).with_name("gunicorn")), "service:app"]
+    with subprocess.Popen(
+        [*command, "--bind", "127.0.0.1:0", "--workers", "1"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stderr is not None
+        try:
+            address = next(line for line in server.stderr if "Listening at" in line)
+            url = address.split("Listening at: ")[1].split()[0]
+            with urllib.request.urlopen(url, timeout=20) as answer:
+                on, worker, master = answer.read().decode().split()
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.stderr.read()
+        assert server.wait(30) == 0
+    assert on == "True"
+    assert int(master) == server.pid != int(worker)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["nowhere.py"], 127, "no such file"),
+        (["no-such-command"], 127, "no such command on PATH"),
+        (["./no-such-file"], 127, "no such file"),
+        (["data.bin"], 126, "neither executable nor Python"),
+        (["./stale"], 127, "interpreter in its first line"),
+        (["./garbage"], 126, "neither a program for this machine"),
+        (["empty"], 126, "without a __main__.py"),
+        ([], 2, "what is to be run"),
+        (["-m"], 2, "-m needs an argument"),
+        (["--trim-every", "5", "x.py"], 2, "no time such as"),
+        (["--metrics", "host", "x.py"], 2, "no [ADDR:]PORT"),
+        (["--plot", "x.gif", "x.py"], 2, ".png or .svg"),
+        (["--json", "/nowhere/x.json", "x.py"], 2, "directory"),
+    ],
+)
+@pytest.mark.parametrize("reported", [False, True])
+def test_what_can_t_be_run(
+    tmp_path: Path, words: list[str], status: int, said: str, reported: bool
+) -> None:
+    (tmp_path / "data.bin").write_bytes(b"\0\1")
+    (tmp_path / "empty").mkdir()
+    for name, content in (("stale", b"#!/no/such/python\n"), ("garbage", b"\0\1\2")):
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / name).chmod(0o755)
+    done = run(*(["--report"] if reported else []), *words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_interpreter_without_vrange_runs_the_program_and_says_so(tmp_path: Path) -> None:
+    import subprocess
+
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True, timeout=60
+    )
+    done = run(tmp_path / "bare" / "bin" / "python", "-c", "print('ran')")
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    assert "vrange can't be imported by" in done.stderr
+    assert "runs without it" in done.stderr

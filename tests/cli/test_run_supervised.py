@@ -1,0 +1,215 @@
+"""The parent that reports: signals, job control and the end pass through it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from run_support import VRANGE, plain, program, run
+
+from vrange.cgroup import MemoryCgroup
+
+MIB = 1 << 20
+LISTENS = """
+import os, signal, sys, time
+def told(number, frame):
+    print(signal.Signals(number).name, flush=True)
+    if number == signal.SIGTERM: sys.exit(3)
+for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(one, told)
+print("ready", os.getpid(), os.getppid(), flush=True)
+while True: time.sleep(1)
+"""
+
+
+def supervised(file: Path, *options: str, **more: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+        [*VRANGE, "run", "--report", *options, str(file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **more,
+    )
+
+
+def test_signals_reach_the_program_once(tmp_path: Path) -> None:
+    with supervised(program(tmp_path, LISTENS)) as parent:
+        assert parent.stdout is not None
+        ready, child, its_parent = parent.stdout.readline().split()
+        assert (ready, int(its_parent)) == ("ready", parent.pid)
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            parent.send_signal(number)
+            assert parent.stdout.readline() == f"{number.name}\n"
+        parent.send_signal(signal.SIGTERM)
+        out, err = parent.communicate(timeout=30)
+    assert out == "SIGTERM\n"
+    assert parent.returncode == 3
+    assert "ended with exit status 3" in err
+    assert not psutil.pid_exists(int(child))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGINT])
+def test_the_signal_that_ends_it_ends_the_parent_and_is_told(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    code = f"import os, signal\nsignal.signal({int(number)}, signal.SIG_DFL) if {int(number)} != 9 "
+    code += f"else 0\nos.kill(os.getpid(), {int(number)})\n"
+    file = program(tmp_path, code)
+    done = run("--report", file)
+    assert done.returncode == plain(file).returncode == -number
+    assert f"killed by {number.name}" in done.stderr
+    assert "did not get to its exit" in done.stderr
+
+
+def test_ctrl_c_and_ctrl_z_at_a_terminal(tmp_path: Path) -> None:
+    """As a shell with job control: a terminal, and the program's group in its foreground."""
+    code = """
+import os, signal, time
+count = 0
+def told(number, frame):
+    global count
+    count += 1
+    print("interrupted", count, flush=True)
+signal.signal(signal.SIGINT, told)
+signal.signal(signal.SIGCONT, lambda *_: print("going on", flush=True))
+print("ready", flush=True)
+end = time.monotonic() + 30
+while time.monotonic() < end and not os.path.exists("end"):
+    time.sleep(0.02)
+print("over", count, flush=True)
+"""
+    file = program(tmp_path, code)
+    shell = """
+import os, signal, sys
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+pid = os.fork()
+if pid == 0:
+    os.setpgid(0, 0)
+    os.tcsetpgrp(0, os.getpid())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    os.execv(sys.argv[1], sys.argv[1:])
+while True:
+    _, status = os.waitpid(pid, os.WUNTRACED)
+    os.tcsetpgrp(0, os.getpgrp())
+    if not os.WIFSTOPPED(status):
+        print("shell: ended", os.waitstatus_to_exitcode(status), flush=True)
+        break
+    children = open(f"/proc/{pid}/task/{pid}/children").read().split()
+    states = [open(f"/proc/{child}/stat").read().rsplit(") ")[-1][0] for child in children]
+    print("shell: stopped", *states, flush=True)
+    os.tcsetpgrp(0, pid)
+    os.killpg(pid, signal.SIGCONT)
+"""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        command = [*VRANGE, "run", "--json", "told.json", str(file)]
+        os.execv(VRANGE[0], [VRANGE[0], "-c", shell, *command])
+    seen = b""
+
+    def read_until(word: bytes) -> None:
+        nonlocal seen
+        while word not in seen:
+            seen += os.read(terminal, 4096)
+
+    read_until(b"ready")
+    os.write(terminal, b"\x03")
+    read_until(b"interrupted 1")
+    os.write(terminal, b"\x1a")
+    read_until(b"shell: stopped T")
+    read_until(b"going on")
+    os.write(terminal, b"\x03")
+    read_until(b"interrupted 2")
+    (tmp_path / "end").touch()
+    read_until(b"over 2")
+    read_until(b"shell: ended 0")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(terminal)
+    assert json.loads((tmp_path / "told.json").read_text())["exit_status"] == 0
+
+
+def test_report_json_and_picture_agree_with_what_the_program_did(tmp_path: Path) -> None:
+    file = program(
+        tmp_path, "import time\nx = bytearray(200 << 20)\ntime.sleep(.4)\ndel x\ntime.sleep(.4)\n"
+    )
+    told, picture = tmp_path / "told.json", tmp_path / "memory.svg"
+    done = run("--report", "--json", told, "--plot", picture, file, "an argument")
+    assert done.returncode == 0
+    assert done.stdout == ""
+    assert "memory       peak 2" in done.stderr
+    figures = json.loads(told.read_text())
+    rss = figures["rss_bytes"]
+    assert 200 * MIB < rss["peak"] < 280 * MIB
+    assert rss["final"] < 80 * MIB
+    assert rss["final"] < rss["average"] < rss["peak"]
+    assert figures["command"][-1] == "an argument"
+    assert figures["processes"][0]["ended"]
+    assert max(one[1] for one in figures["samples"]) > 200 * MIB
+    assert figures["sampling"]["cpu_seconds"] < figures["seconds"] * 0.02
+    assert "<svg" in picture.read_text()
+
+
+def test_children_are_measured_with_it(tmp_path: Path) -> None:
+    code = """
+import os, time
+if os.fork() == 0:
+    x = bytearray(150 << 20)
+    time.sleep(1.6)
+    os._exit(0)
+os.wait()
+"""
+    told = tmp_path / "told.json"
+    assert run("--json", told, program(tmp_path, code)).returncode == 0
+    figures = json.loads(told.read_text())
+    assert figures["rss_bytes"]["peak"] > 150 * MIB
+    assert max(one[3] for one in figures["samples"]) == 2
+
+
+def test_a_program_that_leaves_a_thread_or_a_child_behind_is_not_waited_for(tmp_path: Path) -> None:
+    code = "import subprocess\nsubprocess.Popen(['sleep', '20'])\n"
+    began = time.monotonic()
+    done = run("--report", program(tmp_path, code), capture_output=False, stderr=subprocess.DEVNULL)
+    assert done.returncode == 0
+    assert time.monotonic() - began < 15  # the bound is for a broken build
+
+
+@pytest.mark.memory_cgroup
+def test_a_program_that_the_kernel_kills_for_want_of_memory(tmp_path: Path) -> None:
+    file = program(tmp_path, "x = []\nwhile True: x.append(bytearray(1 << 20))\n")
+    with MemoryCgroup(128 * MIB) as cgroup:
+        enter = f'echo $$ > {cgroup.path}/cgroup.procs && exec "$@"'
+        command = ["sh", "-c", enter, "sh", *VRANGE, "run", "--report", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert "killed by SIGKILL, for want of memory in its cgroup" in done.stderr
+    assert "of 128.0 MiB" in done.stderr
+
+
+def test_nothing_inside_is_said(tmp_path: Path) -> None:
+    done = run("--report", "true")
+    assert done.returncode == 0
+    assert "no interpreter with vrange was started" in done.stderr
+
+
+def test_metrics_are_served_while_it_runs(tmp_path: Path) -> None:
+    code = """
+import sys, urllib.request
+url = sys.argv[1]
+print(b"vrange_info" in urllib.request.urlopen(url, timeout=20).read())
+"""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("--metrics", port, "-c", "print('ran')")
+        assert done.stdout == "ran\n"
+        assert "somebody listens there already" in done.stderr
+    url = f"http://127.0.0.1:{port}/metrics"
+    assert run("--metrics", port, program(tmp_path, code), url).stdout == "True\n"

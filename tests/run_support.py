@@ -1,0 +1,53 @@
+"""Programs as users start them: by plain python, and by `vrange run`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+VRANGE = [sys.executable, "-m", "vrange.cli"]
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    return {**os.environ, **more}
+
+
+def run(
+    *words: object, environment: dict[str, str] | None = None, **options: object
+) -> subprocess.CompletedProcess[str]:
+    return start([*VRANGE, "run", *map(str, words)], environment, **options)
+
+
+def plain(
+    *words: object, environment: dict[str, str] | None = None, **options: object
+) -> subprocess.CompletedProcess[str]:
+    return start([sys.executable, *map(str, words)], environment, **options)
+
+
+def start(
+    command: list[str], environment: dict[str, str] | None, **options: object
+) -> subprocess.CompletedProcess[str]:
+    settings: dict[str, object] = {"capture_output": True, "text": True, "timeout": 60, **options}
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        command, env=clean_environment(**(environment or {})), check=False, **settings
+    )
+
+
+def alike(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Runs it both ways, and fails where anybody could tell the difference."""
+    without = plain(*words, **options)  # type: ignore[arg-type]
+    within = run(*words, **options)  # type: ignore[arg-type]
+    assert (within.stdout, within.stderr, within.returncode) == (
+        without.stdout,
+        without.stderr,
+        without.returncode,
+    )
+    return within
+
+
+def program(directory: Path, code: str, name: str = "program.py") -> Path:
+    file = directory / name
+    file.write_text(code)
+    return file
