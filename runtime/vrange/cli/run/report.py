@@ -148,8 +148,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield _line("", f"{source:<12} refused: {why}")
     pressure = own.get("pressure") or {}
     if pressure:
-        told = ", ".join(f"{name} {_short(value)}" for name, value in pressure.items())
-        yield _line("pressure", told)
+        yield _line("pressure", _pressure(pressure))
     caches = report.summed("caches")
     if any(caches.values()):
         yield _line("caches", ", ".join(f"{count} {name}" for name, count in caches.items()))
@@ -183,5 +182,11 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _pressure(told: dict[str, Any]) -> str:
+    if "level" not in told:
+        return ", ".join(f"{name} {value}" for name, value in told.items())
+    done = ", ".join(f"{name} {count}" for name, count in told.get("done", {}).items() if count)
+    return (
+        f"{told['level'] or 'closed'} at the end, {told.get('changes', 0)} changes of level; "
+        f"done: {done or 'nothing'}; the watcher took {told.get('busy_seconds', 0.0):.4f} s"
+    )
