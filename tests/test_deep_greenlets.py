@@ -252,7 +252,7 @@ ticks = []
 def tick():
     while True:
         ticks.append(1)
-        gevent.sleep(0)
+        gevent.sleep(0.001)  # with 0 the loop starves other threads of the GIL
 ticking = gevent.spawn(tick)
 result = gevent.get_hub().threadpool.apply(vrange.deep_call, (cached(), 200_000))
 ticking.kill()
