@@ -78,12 +78,12 @@ def child_in(cgroup: MemoryCgroup) -> Iterator[Child]:
 
 
 def test_the_level_follows_memory_that_is_really_filled() -> None:
-    with MemoryCgroup(256 * MIB) as cgroup, child_in(cgroup) as child:
+    with MemoryCgroup(512 * MIB) as cgroup, child_in(cgroup) as child:
         name = Path(cgroup.path).name
         assert child.source == cgroup.path
-        assert child.say("fill 220") == f"elevated {name}"
-        assert child.say("fill 28") == f"critical {name}"
-        assert cgroup.usage_bytes > 0.95 * 256 * MIB
+        assert child.say("fill 445") == f"elevated {name}"
+        assert child.say("fill 48") == f"critical {name}"
+        assert cgroup.usage_bytes > 0.95 * 512 * MIB
         assert child.say("free") == f"normal {name}"
         assert cgroup.oom_kills == 0
 
