@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -342,11 +343,11 @@ def test_on_an_event_loop(job: FakeCgroup, watch: Any) -> None:
             raise ValueError("mine")
 
         with watch(on_level=[plain, coroutine, broken], loop=loop) as watcher:
-            for share in (0.9, 0.5):
+            for n, share in enumerate((0.9, 0.5)):
                 job.use(share)
                 await asyncio.wait_for(changed.wait(), 20)
                 changed.clear()
-                while watcher.info().callbacks[2].running or watcher.info().callbacks[1].running:
+                while any(c.running or c.calls != n + 1 for c in watcher.info().callbacks):
                     await asyncio.sleep(0.001)
             assert [callback.calls for callback in watcher.info().callbacks] == [2, 2, 2]
             assert [callback.failures for callback in watcher.info().callbacks] == [0, 0, 2]
@@ -445,8 +446,6 @@ def watch(**options):
 
 
 def run(code: str, tmp_path: Path, **options: Any) -> str:
-    import textwrap
-
     return succeeds(textwrap.dedent(PRELUDE) + textwrap.dedent(code), tmp_path, **options)
 
 
@@ -475,7 +474,7 @@ def test_the_child_of_a_fork_has_none_and_may_start_one(tmp_path: Path) -> None:
     job.use(0.5)
     wait_until(lambda: told == ["critical", "normal"], "the parent's is gone")
     """
-    run("from support import wait_until\n" + __import__("textwrap").dedent(code), tmp_path)
+    run("from support import wait_until\n" + textwrap.dedent(code), tmp_path)
 
 
 def test_the_interpreter_ends_with_a_watcher_and_a_callback_that_blocks(tmp_path: Path) -> None:
@@ -512,10 +511,9 @@ def test_with_threads_that_are_greenlets(tmp_path: Path) -> None:
     code = """
     from gevent import monkey
     monkey.patch_all()
-    import gevent, runpy
+    import gevent
     """
     patched = """
-    import time as _time
     told = []
     with watch(on_level=lambda change: told.append(change.level), min_interval=0) as watcher:
         turns = 0
@@ -533,7 +531,5 @@ def test_with_threads_that_are_greenlets(tmp_path: Path) -> None:
             assert turns < 20000
     print(told)
     """
-    import textwrap
-
     whole = textwrap.dedent(code) + textwrap.dedent(PRELUDE) + textwrap.dedent(patched)
     assert succeeds(whole, tmp_path) == "['critical', 'normal']\n"
