@@ -82,7 +82,7 @@ def test_the_level_follows_memory_that_is_really_filled() -> None:
         name = Path(cgroup.path).name
         assert child.source == cgroup.path
         assert child.say("fill 445") == f"elevated {name}"
-        assert child.say("fill 48") == f"critical {name}"
+        assert child.say("fill 40") == f"critical {name}"
         assert cgroup.usage_bytes > 0.95 * 512 * MIB
         assert child.say("free") == f"normal {name}"
         assert cgroup.oom_kills == 0
