@@ -89,7 +89,7 @@ class Trimmer:
         began = time.perf_counter()
         try:
             with self._turn:
-                trimmed = self._trim(deep=self._deep)
+                trimmed = self._trim(deep=self._deep, collect=False)
         except Exception as error:
             self._record.parts["trims"] = f"off: {error}"
             self._record.write()

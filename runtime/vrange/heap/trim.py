@@ -49,7 +49,7 @@ class Trimmed(int):
         return f"<Trimmed {format_bytes(self)}: {', '.join(parts) or 'nothing to ask'}>"
 
 
-def trim(deep: Deep = False) -> Trimmed:
+def trim(deep: Deep = False, *, collect: bool = True) -> Trimmed:
     """Gives back what the process's allocators hold and nothing uses; returns the bytes.
 
     Asked are: the stacks of `vrange.deep_call` that nobody runs on and those of registered threads
@@ -63,6 +63,8 @@ def trim(deep: Deep = False) -> Trimmed:
     deep : True: collect garbage first, and trim the interpreter's own allocator ("pymalloc") if
         `vrange.heap.interpreter.enable` was called; "holes": also whole pages between its objects,
         which then are lost to their pools until the last object of each is gone.
+    collect : whether a deep trim collects garbage first (`gc.collect`), which runs finalizers on
+        this thread. The trims of `vrange run` leave that to the program.
 
     Returns
     -------
@@ -89,7 +91,7 @@ def trim(deep: Deep = False) -> Trimmed:
     """
     if deep not in (False, True, "holes"):
         raise ValueError(f"deep must be False, True or 'holes', not {deep!r}")
-    sources = _sources(deep)
+    sources = _sources(deep, collect)
     if not _is_on_event_loop():
         return Trimmed(*_ask(sources))
     slow = {name: ask for name, ask in sources.items() if name not in _QUICK}
@@ -106,12 +108,12 @@ _Source = Callable[[], tuple[int, str | None]]
 _QUICK = frozenset({"stacks", "arrays", *allocators.OF_THE_CALLING_THREAD})
 
 
-def _sources(deep: Deep) -> dict[str, _Source]:
+def _sources(deep: Deep, collect: bool) -> dict[str, _Source]:
     # Pools before the allocators that they give their memory to.
     sources: dict[str, _Source] = {"stacks": _trim_stacks, "arrays": _trim_arrays}
     sources |= {name: _measured(release) for name, release in pools.imported().items()}
     if deep:
-        sources["pymalloc"] = lambda: _trim_interpreter(deep)
+        sources["pymalloc"] = lambda: _trim_interpreter(deep, collect)
     sources |= {name: _measured(release) for name, release in allocators.loaded().items()}
     return sources
 
@@ -124,8 +126,9 @@ def _trim_arrays() -> tuple[int, str | None]:
     return int(lib.vrange_heap_trim()), None
 
 
-def _trim_interpreter(deep: Deep) -> tuple[int, str | None]:
-    gc.collect()  # a full one, which also empties the interpreter's free lists
+def _trim_interpreter(deep: Deep, collect: bool) -> tuple[int, str | None]:
+    if collect:
+        gc.collect()  # a full one, which also empties the interpreter's free lists
     _clear_caches()
     if not interpreter.is_enabled():
         reason = interpreter.refusal()

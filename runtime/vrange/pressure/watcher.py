@@ -234,7 +234,7 @@ def watch(
     critical: float = 0.95,
     hysteresis: float = 0.05,
     stalled: float = 0.1,
-    interval: float = 0.05,
+    interval: float = 0.1,
     min_interval: float = 1.0,
     actions: Iterable[Action] = ACTIONS,
     on_level: OnLevel | Iterable[OnLevel] | None = None,
