@@ -31,6 +31,7 @@
 #define MEMBERSHIP_NS 1000000000ull /* how often the process is looked for in another cgroup */
 #define STALL_WINDOW_NS 1000000000ull
 #define STALL_LEAST_NS 200000000ull /* less time than this tells nothing of a share */
+#define FAR_INTERVALS 2
 #define MICROSECOND 1000u
 
 typedef struct {
@@ -278,13 +279,18 @@ static void wait_for(pthread_cond_t *condition, uint64_t until_ns) {
     pthread_cond_timedwait(condition, &watch.lock, &until);
 }
 
+/* Less than half of what would be a level: until then a look, which reads a file a cgroup, can wait. */
+static bool is_far(void) {
+    return 2 * (double)watch.info.used_bytes < watch.settings.elevated * (double)watch.info.limit_bytes;
+}
+
 static void *run(void *unused) {
     (void)unused;
     pthread_mutex_lock(&watch.lock);
     while (!watch.stop) {
         tick();
         watch.info.busy_ns = os_thread_cpu_ns();
-        const uint64_t until = os_now_ns() + watch.settings.interval_ns;
+        const uint64_t until = os_now_ns() + watch.settings.interval_ns * (is_far() ? FAR_INTERVALS : 1);
         while (!watch.stop && os_now_ns() < until) wait_for(&watch.stopped, until);
     }
     pthread_mutex_unlock(&watch.lock);

@@ -256,7 +256,8 @@ def watch(
     stalled : float
         Elevated is critical once tasks wait for memory for this share of the time (PSI). 1: never.
     interval : float
-        Seconds between looks, by a native thread. A look takes some 10 µs.
+        Seconds between looks, by a native thread; twice that while less than half of what would be
+        elevated is used. A look takes some 20 to 120 µs, by how many cgroups there are.
     min_interval : float
         Seconds that pass at least between two runs of an action, and two calls of a callback. What
         comes sooner is put off, not lost.
