@@ -20,6 +20,9 @@ EAGER = RUNG == "eager"  # nothing is ever left to the kernel: what is volatile 
 PAGE: int = lib.vrange_page_bytes()
 MIB = 1 << 20
 
+# CPython 3.12 and later warn of a fork while there are threads: in these children it is meant.
+FORK_WITH_THREADS = {"PYTHONWARNINGS": "ignore::DeprecationWarning"}
+
 MADV_DONTNEED, MADV_FREE, MADV_PAGEOUT = 4, 8, 21
 TAKE_SECONDS = 5
 _stubborn: list[tuple[int, int]] = []

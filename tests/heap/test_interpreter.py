@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from heap.outside import Child
 from heap.test_trim import CHECK, MANY
-from support import python, succeeds
+from support import FORK_WITH_THREADS, python, succeeds
 
 from vrange.heap import interpreter
 
@@ -168,7 +168,8 @@ def test_forked_children_go_on_and_trim() -> None:
         over.set()
         for thread in threads:
             thread.join()
-        """
+        """,
+        environment=FORK_WITH_THREADS,
     )
 
 

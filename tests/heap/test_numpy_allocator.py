@@ -17,7 +17,7 @@ from heap.outside import Child
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from support import python, succeeds, wait_until
+from support import FORK_WITH_THREADS, python, succeeds, wait_until
 
 import vrange
 import vrange.heap
@@ -357,7 +357,8 @@ def test_a_forked_child_goes_on() -> None:
         over.set()
         for thread in threads:
             thread.join()
-        """
+        """,
+        environment=FORK_WITH_THREADS,
     )
 
 

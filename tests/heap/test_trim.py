@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from heap.outside import Child
-from support import succeeds, wait_until
+from support import FORK_WITH_THREADS, succeeds, wait_until
 
 import vrange
 from vrange.heap import Trimmed, allocators, trim
@@ -230,7 +230,8 @@ def test_a_forked_child_trims() -> None:
             assert os.waitpid(child, 0)[1] == 0
         over.set()
         thread.join()
-        """
+        """,
+        environment=FORK_WITH_THREADS,
     )
 
 
