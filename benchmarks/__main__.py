@@ -14,6 +14,7 @@ NAMES = (
     "metrics",
     "heap_trim",
     "numpy_temporaries",
+    "pressure_watch",
 )
 SKIPPED = 77
 

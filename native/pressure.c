@@ -32,11 +32,14 @@
 #define STALL_WINDOW_NS 1000000000ull
 #define STALL_LEAST_NS 200000000ull /* less time than this tells nothing of a share */
 #define FAR_INTERVALS 2
+#define LOOKS_A_LIMIT 10 /* a second, as it is by default */
 #define MICROSECOND 1000u
 
 typedef struct {
     int usage, stat, stalls, limits[VRANGE_PRESSURE_LIMITS]; /* descriptors, or -1 */
     int whole_tree;
+    uint64_t limit; /* as it was read last */
+    unsigned looks; /* since then */
 } place;
 
 static struct {
@@ -125,17 +128,24 @@ static bool read_limit(const place *p, uint64_t *limit) {
     return true;
 }
 
-/* False where it can't be told, or no limit below the machine's memory holds. */
-static bool look_at_place(const place *p, uint64_t machine, figures *out) {
-    if (!read_limit(p, &out->limit)) return false;
+/* A limit changes seldom, and in v1 what tells that of the whole tree is the dearest file of all. */
+static bool find_limit(place *p) {
+    if (p->looks++ % LOOKS_A_LIMIT != 0) return true;
+    p->looks = 0;
+    if (!read_limit(p, &p->limit)) return false;
+    p->looks = 1;
     char text[TEXT_BYTES];
-    bool has_text = false;
-    if (p->whole_tree && p->stat >= 0 && os_read_text(p->stat, text, sizeof text) >= 0) {
-        uint64_t above;
-        has_text = true;
-        if (line_number(text, "hierarchical_memory_limit", &above) && above < out->limit)
-            out->limit = above;
-    }
+    uint64_t above;
+    if (p->whole_tree && p->stat >= 0 && os_read_text(p->stat, text, sizeof text) >= 0 &&
+        line_number(text, "hierarchical_memory_limit", &above) && above < p->limit)
+        p->limit = above;
+    return true;
+}
+
+/* False where it can't be told, or no limit below the machine's memory holds. */
+static bool look_at_place(place *p, uint64_t machine, figures *out) {
+    if (!find_limit(p)) return false;
+    out->limit = p->limit;
     if (out->limit == 0 || out->limit >= machine) return false;
     int result = os_read_number(p->usage, &out->usage);
     if (result < 0) {
@@ -146,7 +156,8 @@ static bool look_at_place(const place *p, uint64_t machine, figures *out) {
     const double floor = watch.settings.elevated - watch.settings.hysteresis;
     if ((double)out->usage < floor * (double)out->limit) return true; /* low even with all of it */
     uint64_t inactive = 0;
-    if (!has_text) has_text = p->stat >= 0 && os_read_text(p->stat, text, sizeof text) >= 0;
+    char text[TEXT_BYTES];
+    const bool has_text = p->stat >= 0 && os_read_text(p->stat, text, sizeof text) >= 0;
     if (!has_text || (!line_number(text, "total_inactive_file", &inactive) &&
                       !line_number(text, "inactive_file", &inactive)))
         inactive = atomic_load(&stats_offered_bytes);

@@ -58,3 +58,10 @@ def test_a_kill_is_told_from_a_fault():
 
     with pytest.raises(RuntimeError, match="KeyError"):
         contender.run("benchmarks.pressure_workload", {})
+
+
+@pytest.mark.memory_cgroup
+def test_the_watcher_sees_the_levels_it_is_measured_at(tmp_path):
+    if refusal := MemoryCgroup.unavailable():
+        pytest.skip(f"no memory cgroup can be made: {refusal}")
+    assert run("pressure_watch", tmp_path)["share_of_a_core"]["far"]["vrange"] > 0
