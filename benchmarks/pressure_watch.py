@@ -2,8 +2,9 @@
 
 Method. Each contender is a process of its own in a memory cgroup of its own, one after the other:
 it fills a part of the limit, and then sleeps. Told is the processor time of all its threads
-meanwhile, as a share of one core; what the same process takes without a watcher is told beside. Peer: a Python thread that asks psutil for its RSS and reads the cgroup's usage, every
-50 ms, as services do it by hand.
+meanwhile, as a share of one core; what the same process takes without a watcher is told beside.
+Peer: a Python thread that asks psutil for its RSS and reads the cgroup's usage, every 50 ms, as
+services do it by hand.
 """
 
 from __future__ import annotations
