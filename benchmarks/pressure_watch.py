@@ -1,19 +1,25 @@
-"""What the pressure watcher costs, far from the limit and above it, beside a thread that polls.
+"""What watching for memory pressure costs, and how soon a rising level is acted on.
 
-Method. Each contender is a process of its own in a memory cgroup of its own, one after the other:
-it fills a part of the limit, and then sleeps. Told is the processor time of all its threads
-meanwhile, as a share of one core; what the same process takes without a watcher is told beside.
-Peer: a Python thread that asks psutil for its RSS and reads the cgroup's usage, every 50 ms, as
-services do it by hand.
+Method. Each contender is a process of its own in a memory cgroup of its own, alternately. It fills
+a fifth of the limit and sleeps ("far"), or nine tenths ("elevated"), or fills and frees memory
+twice a second, so that the level goes up and down ("crossing"). The main thread's processor time is taken
+off the process's (getrusage): what is left is what the other threads cost, as a share of one core.
+Peers: no watcher; and what people write instead, a Python thread that asks psutil for the process's
+memory and reads the cgroup's usage every 50 ms. "with actions" lets go of hot values and trims
+stacks and the heap at each rise, with no pause in between; the others only call a function.
+
+The delay is from the moment the main thread sees usage over the threshold, read after each 256 KiB
+that it fills, to the call of the function.
+
+That it happened: levels are those expected, and each crossing is counted by its call.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 from benchmarks import report
@@ -22,108 +28,225 @@ from benchmarks.interleave import interleaved
 from benchmarks.report import Target
 from vrange.cgroup import MemoryCgroup
 
-LIMIT_BYTES = 512 << 20
-FILLED = {"far": 0.2, "elevated": 0.9}
-CONTENDERS = ("nothing", "vrange", "polling thread")
+MIB = 1 << 20
+LIMIT = 256 * MIB
 MOST_SHARE = 0.001
 
 CHILD = """
-import json, os, sys, threading, time
-task = json.loads(sys.stdin.readline())
-held = bytearray(int(task["fill_bytes"]))
-held[::4096] = b"x" * len(held[::4096])
-import vrange.pressure, psutil
+import json, os, resource, sys, threading, time
+sys.stdin.readline()
+task = json.loads(sys.argv[1])
+import psutil
+import vrange.heap, vrange.pressure
+from vrange.cgroup import memory_limit
+LIMIT, ELEVATED, NORMAL = memory_limit().limit_bytes, 0.85, 0.80
+usage_file = os.open(memory_limit().usage_path, os.O_RDONLY)
+def usage():
+    return int(os.pread(usage_file, 32, 0))
+calls = []
+def call(*_):
+    calls.append(time.perf_counter())
 
-def poll():
-    process, usage = psutil.Process(), open(task["usage_path"])
-    while True:
-        process.memory_info().rss
-        usage.seek(0)
-        int(usage.read())
-        time.sleep(0.05)
+class Polling:
+    '''The usual thing: a thread that looks.'''
+    def __init__(self):
+        self.stop = False
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+    def run(self):
+        process, up = psutil.Process(), False
+        while not self.stop:
+            process.memory_info().rss
+            share = usage() / LIMIT
+            if (not up and share >= ELEVATED) or (up and share <= NORMAL):
+                up = not up
+                call()
+            time.sleep(0.05)
+    def close(self):
+        self.stop = True
+        self.thread.join()
+
+def fill(to):
+    held = []
+    while usage() < to:
+        block = bytearray(256 << 10)
+        for at in range(0, len(block), 4096):
+            block[at] = 1
+        held.append(block)
+    return time.perf_counter(), held
+
+filled = {"far": 0.2, "elevated": 0.9}.get(task["what"], 0)
+steady = fill(LIMIT * filled)
 
 watcher = None
-if task["contender"] == "vrange":
-    watcher = vrange.pressure.watch(actions=[])
-elif task["contender"] == "polling thread":
-    threading.Thread(target=poll, daemon=True).start()
-time.sleep(1)
-polls = watcher.info().polls if watcher else 0
-started, cpu = time.monotonic(), time.process_time()
-time.sleep(task["seconds"])
-cpu, passed = time.process_time() - cpu, time.monotonic() - started
-told = {"share": cpu / passed, "level": None}
-if watcher:
-    looks = watcher.info().polls - polls
-    told |= {"level": watcher.level, "microseconds_a_look": cpu * 1e6 / looks}
-print(json.dumps(told), flush=True)
+if task["who"].startswith("vrange"):
+    actions = ("hot", "stacks", "heap") if "actions" in task["who"] else ()
+    watcher = vrange.pressure.watch(actions=actions, on_level=call, min_interval=0)
+elif task["who"] == "psutil thread":
+    watcher = Polling()
+
+def cpu():
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+delays, turns = [], 0
+start, process_before, main_before = time.perf_counter(), cpu(), time.thread_time()
+while (passed := time.perf_counter() - start) < task["seconds"]:
+    if task["what"] != "crossing":
+        time.sleep(min(0.5, task["seconds"] - passed))
+        continue
+    calls.clear()
+    crossed, held = fill(LIMIT * (ELEVATED + 0.01))
+    time.sleep(0.25 - (crossed % 0.05))   # so that looks fall anywhere
+    if calls:
+        delays.append(calls[0] - crossed)
+    del held
+    time.sleep(0.25)
+    turns += 1
+wall = time.perf_counter() - start
+others = (cpu() - process_before) - (time.thread_time() - main_before)
+told = {"level": getattr(watcher, "level", None)}
+told |= {"share": others / wall, "delays": delays, "turns": turns, "wall": wall}
+if watcher is not None and hasattr(watcher, "info"):
+    info = watcher.info()
+    told |= {"changes": info.changes, "polls": info.polls, "busy_us": info.busy_seconds * 1e6}
+    told |= {"done": info.done, "returned_bytes": info.returned_bytes}
+if watcher is not None:
+    watcher.close()
+print(json.dumps(told))
 """
 
+WHO = ("no watcher", "vrange", "psutil thread")
 
-def run(contender: str, filled: float, seconds: float) -> dict[str, Any]:
-    """One process to its end; what it told."""
-    with MemoryCgroup(LIMIT_BYTES) as group:
+
+def run(what: str, who: str, seconds: float) -> dict[str, Any]:
+    task = json.dumps({"what": what, "who": who, "seconds": seconds})
+    with MemoryCgroup(LIMIT) as cgroup:
         child = subprocess.Popen(
-            [sys.executable, "-c", CHILD],
+            [sys.executable, "-c", CHILD, task],
+            cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=ROOT,
-            preexec_fn=lambda: group.add(os.getpid()),
         )
-        task = {
-            "contender": contender,
-            "fill_bytes": filled * LIMIT_BYTES,
-            "usage_path": os.path.join(group.path, usage_file(group)),
-            "seconds": seconds,
+        cgroup.add(child.pid)
+        told, _ = child.communicate("go\n", timeout=seconds + 60)
+        if child.returncode != 0:
+            raise RuntimeError(f"{who}, {what}: exit {child.returncode}, {cgroup.oom_kills} kills")
+    return json.loads(told)
+
+
+def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The mean share over all rounds, and the delays of all."""
+    wall = sum(one["wall"] for one in rounds)
+    found: dict[str, Any] = {
+        "share_of_a_core": sum(one["share"] * one["wall"] for one in rounds) / wall,
+        "seconds": wall,
+    }
+    if "busy_us" in rounds[0]:
+        polls = sum(one["polls"] for one in rounds)
+        found["microseconds_a_look"] = sum(one["busy_us"] for one in rounds) / polls
+        found["looks_a_second"] = polls / wall
+        found["changes"] = sum(one["changes"] for one in rounds)
+        found["done"] = {k: sum(one["done"][k] for one in rounds) for k in rounds[0]["done"]}
+    delays = [delay * 1e3 for one in rounds for delay in one["delays"]]
+    if len(delays) > 1:
+        found["crossings"] = sum(one["turns"] for one in rounds)
+        found["noticed"] = len(delays)
+        found["delay_ms"] = {
+            "median": median(delays),
+            "p90": quantiles(delays, n=10)[-1],
+            "most": max(delays),
+            "all": delays,
         }
-        out, _ = child.communicate(json.dumps(task) + "\n")
-        assert child.returncode == 0, f"{contender} ended with {child.returncode}"
-        return dict(json.loads(out))
+    return found
 
 
-def usage_file(group: MemoryCgroup) -> str:
-    names = ("memory.usage_in_bytes", "memory.current")
-    return next(name for name in names if os.path.exists(os.path.join(group.path, name)))
+def draw(measured: dict[str, Any], results: Any) -> None:
+    from benchmarks import plot
+
+    drawn, (left, right) = plot.figure(1, 2)
+    names, shares, colours = [], [], []
+    of = {"vrange": plot.OURS, "vrange, with actions": plot.GREEN}
+    for what, by_who in measured.items():
+        for who, found in by_who.items():
+            names.append(f"{who}\n{what}")
+            shares.append(max(found["share_of_a_core"] * 100, 1e-4))
+            colours.append(of.get(who, plot.GREY))
+    places = range(len(names))
+    left.barh(list(places), shares, color=colours)
+    left.set_yticks(list(places), names, fontsize=12)
+    left.invert_yaxis()
+    left.set_xscale("log")
+    left.axvline(MOST_SHARE * 100, color=plot.VERMILION, linestyle="--")
+    left.set_xlabel("% of a core, all threads but the main one")
+    left.set_title("What watching costs (dashed: the target)")
+    for who, colour in (("vrange", plot.OURS), ("psutil thread", plot.VERMILION)):
+        delays = sorted(measured["crossing"][who].get("delay_ms", {}).get("all", []))
+        if delays:
+            right.plot(delays, [(n + 1) / len(delays) for n in range(len(delays))], color=colour)
+            right.annotate(
+                who,
+                (delays[len(delays) // 2], 0.5),
+                xytext=(10, -14),
+                textcoords="offset points",
+                color=colour,
+            )
+    right.set_xlabel("ms from crossing the threshold to the call")
+    right.set_ylabel("share of crossings")
+    right.set_xlim(left=0)
+    right.set_title("How soon")
+    drawn.tight_layout()
+    plot.save(drawn, results, "pressure_watch")
 
 
 def main() -> int:
-    args = report.arguments(__doc__).parse_args()
-    refusal = MemoryCgroup.unavailable()
-    if refusal:
-        print(f"pressure_watch needs a memory cgroup: {refusal}", file=sys.stderr)
+    options = report.arguments(__doc__).parse_args()
+    if refusal := MemoryCgroup.unavailable():
+        print(f"skipped: {refusal}", file=sys.stderr)
         return 77
-    seconds, rounds = (0.5, 1) if args.quick else (10, 3)
-    runs = interleaved(
+    seconds, rounds = (2.0, 1) if options.quick else (11.0, 2)
+    measured: dict[str, Any] = {}
+    for what, contenders in (
+        ("far", WHO),
+        ("elevated", WHO),
+        ("crossing", (*WHO, "vrange, with actions")),
+    ):
+        found = interleaved(
+            {who: lambda who=who, what=what: run(what, who, seconds) for who in contenders}, rounds
+        )
+        measured[what] = {who: summary(all_rounds) for who, all_rounds in found.items()}
+        if what != "crossing":
+            levels = {one["level"] for one in found["vrange"]}
+            assert levels == {"normal" if what == "far" else what}, f"{what}: {levels}"
+    rows = [
         {
-            (contender, where): lambda c=contender, f=filled: run(c, f, seconds)
-            for where, filled in FILLED.items()
-            for contender in CONTENDERS
-        },
-        rounds,
-    )
-    for (contender, where), found in runs.items():
-        if contender == "vrange":
-            expected = "normal" if where == "far" else "elevated"
-            assert all(one["level"] == expected for one in found), f"{where}: {found}"
-    shares = {
-        where: {c: median(one["share"] for one in runs[c, where]) for c in CONTENDERS}
-        for where in FILLED
-    }
-    looks = {
-        where: median(one["microseconds_a_look"] for one in runs["vrange", where])
-        for where in FILLED
-    }
-    print(report.table([{"": where, **shares[where]} for where in FILLED]))
-    print("µs of processor time a look:", looks)
-    targets = []
-    if not args.quick:
-        targets = [
-            Target(f"share of a core, {where}", shares[where]["vrange"], "at most", MOST_SHARE)
-            for where in FILLED
+            "": f"{what}, {who}",
+            "% of a core": found["share_of_a_core"] * 100,
+            "µs a look": found.get("microseconds_a_look", float("nan")),
+            "noticed": f"{found.get('noticed', '-')} of {found.get('crossings', '-')}",
+            "median ms": found.get("delay_ms", {}).get("median", float("nan")),
+            "most ms": found.get("delay_ms", {}).get("most", float("nan")),
+        }
+        for what, by_who in measured.items()
+        for who, found in by_who.items()
+    ]
+    print(report.table(rows))
+    ours = measured["crossing"]["vrange"]
+    targets = [
+        Target("crossings noticed", ours["noticed"] / ours["crossings"], "at least", 1.0),
+    ]
+    if not options.quick:  # so short a run tells nothing of times
+        targets += [
+            Target(
+                f"share of a core, {what}",
+                measured[what]["vrange"]["share_of_a_core"],
+                "at most",
+                MOST_SHARE,
+            )
+            for what in measured
         ]
-    measured = {"seconds": seconds, "share_of_a_core": shares, "microseconds_a_look": looks}
-    return report.write("pressure_watch", args.results, measured, targets)
+    draw(measured, options.results)
+    return report.write("pressure_watch", options.results, measured, targets)
 
 
 if __name__ == "__main__":

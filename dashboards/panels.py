@@ -312,6 +312,25 @@ MEMORY = Dashboard(
             (Query(f"sum by (instance) (vrange_process_lazyfree_bytes{{{OF}}})", "{{instance}}"),),
         ),
         Panel(
+            "Pressure",
+            "How near the limit is, what the kernel can take at once left out: 0 normal, "
+            "1 elevated, 2 critical.",
+            "short",
+            (Query(f"max by (instance) (vrange_pressure_level{{{OF}}})", "{{instance}}"),),
+        ),
+        Panel(
+            "Done under pressure",
+            "What the watcher did as the level changed: hot values let go, stacks and heap "
+            "trimmed, callbacks called.",
+            "cps",
+            (
+                Query(
+                    _rate("vrange_pressure_actions_total", "action, outcome"),
+                    "{{action}}, {{outcome}}",
+                ),
+            ),
+        ),
+        Panel(
             "What can't be taken",
             "Pinned bytes as a share of the limit. Past a third a process begins to be in danger.",
             "percentunit",

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vrange.cgroup import MemoryCgroup, memory_limit, memory_usage
+from vrange.cgroup import MemoryCgroup, memory_limit, memory_places, memory_usage
 
 MIB = 1 << 20
 V1_NONE = 9223372036854771712
@@ -78,6 +78,17 @@ def test_v1_limit_of_the_own_cgroup(tree: Tree) -> None:
     assert limit.source == "cgroup v1"
     assert limit.path == str(own)
     assert limit.usage_path == str(own / "memory.usage_in_bytes")
+
+
+def test_nothing_is_above_the_root_of_all(tree: Tree) -> None:
+    point = tree.mount("cgroup", "/job")
+    v1(point, V1_NONE, above=100 * MIB)
+    v1(point / "job", 300 * MIB, above=200 * MIB)
+    assert memory_places(proc_self=tree.proc_self)[-1].limits_above is not None
+    assert memory_limit(proc_self=tree.proc_self).limit_bytes == 200 * MIB
+    (point / "cgroup.sane_behavior").write_text("0\n")
+    assert memory_places(proc_self=tree.proc_self)[-1].limits_above is None
+    assert memory_limit(proc_self=tree.proc_self).limit_bytes == 300 * MIB
 
 
 def test_v2_limit_of_the_own_cgroup(tree: Tree) -> None:

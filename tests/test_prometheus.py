@@ -43,6 +43,7 @@ import os, sys, time
 import vrange
 cache = vrange.VolatileCache(name="churn", hot_bytes=0)
 server = vrange.metrics.serve(int(sys.argv[1]))
+watcher = vrange.pressure.watch()
 print("ready", flush=True)
 def down(n): return n and 1 + max(map(down, (n - 1,)))
 while True:

@@ -64,4 +64,8 @@ def test_a_kill_is_told_from_a_fault():
 def test_the_watcher_sees_the_levels_it_is_measured_at(tmp_path):
     if refusal := MemoryCgroup.unavailable():
         pytest.skip(f"no memory cgroup can be made: {refusal}")
-    assert run("pressure_watch", tmp_path)["share_of_a_core"]["far"]["vrange"] > 0
+    found = run("pressure_watch", tmp_path)
+    assert all(target["met"] for target in found["targets"])
+    assert found["far"]["vrange"]["share_of_a_core"] > 0
+    assert found["crossing"]["vrange"]["crossings"] >= 2
+    assert (tmp_path / "pressure_watch.png").stat().st_size > 10_000
