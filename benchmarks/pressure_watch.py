@@ -2,8 +2,9 @@
 
 Method. Each contender is a process of its own in a memory cgroup of its own, alternately. It fills
 a fifth of the limit and sleeps ("far"), or nine tenths ("elevated"), or fills and frees memory
-twice a second, so that the level goes up and down ("crossing"). The main thread's processor time is taken
-off the process's (getrusage): what is left is what the other threads cost, as a share of one core.
+twice a second, so that the level goes up and down ("crossing"). The main thread's processor time
+is taken off the process's (getrusage): what is left is what the other threads cost, as a share of
+one core.
 Peers: no watcher; and what people write instead, a Python thread that asks psutil for the process's
 memory and reads the cgroup's usage every 50 ms. "with actions" lets go of hot values and trims
 stacks and the heap at each rise, with no pause in between; the others only call a function.

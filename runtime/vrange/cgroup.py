@@ -101,7 +101,7 @@ def memory_places(*, proc_self: str | os.PathLike[str] = _PROC_SELF) -> list[Mem
         # v2's root has no usage, nor has v2 without the memory controller.
         found = [d for d in hierarchy.ancestors() if (d / files.usage).exists()]
         places += [MemoryPlace(directory, files) for directory in found]
-        # Only the root of all has that file: nothing is above it, and its statistics are dear to read.
+        # Only the root of all has that file: nothing is above it, and its statistics are dear.
         if files is V1 and found and not (found[-1] / "cgroup.sane_behavior").exists():
             places[-1] = MemoryPlace(found[-1], files, hierarchy.directory / "memory.stat")
     return places
