@@ -29,7 +29,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from benchmarks import contender, pressure_plot, report
+from benchmarks import contender, pressure_plot, pressure_source, report
 from benchmarks.busy import busy_loops
 from benchmarks.contender import Outcome
 from benchmarks.interleave import interleaved, paired_ratio
@@ -69,7 +69,13 @@ def run(
     contestant: dict[str, Any], per_phase: int, application: str = "ramp", busy: bool = False
 ) -> Outcome:
     """One contender, from warm-up to the end or to its kill."""
-    task = {"application": application, "seed": SEED, "per_phase": per_phase, **contestant}
+    task = {
+        "application": application,
+        "seed": SEED,
+        "per_phase": per_phase,
+        "source": pressure_source.path(),
+        **contestant,
+    }
     is_long = per_phase >= PER_PHASE
     for_cache = WarmMemory(LIMIT_BYTES * 3 // 2 if is_long else 1)
     for_application = WarmMemory(LIMIT_BYTES if is_long else 1)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import time
-import zlib
 from array import array
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,49 +19,12 @@ import numpy as np
 from benchmarks import contender
 from benchmarks.peers import PEERS
 from benchmarks.polling_lru import PollingLRU
+from benchmarks.pressure_source import KEYS, VALUE_BYTES, Source
 from vrange.cgroup import memory_limit
 
-KEYS = 1600
-VALUE_BYTES = 256 << 10
 PHASES = ("warm-up", "steady", "app takes memory", "freed")
 SAMPLE_REQUESTS = 200
 MB = 10**6
-
-
-class Source:
-    """What is cached: arrays that carry their key, each behind one decompression.
-
-    A value is eight bytes of key and one of a few common bodies of four random bits a byte, which
-    zlib unpacks in about a millisecond. As a raw deflate stream that is a stored block with
-    the key and then the body's blocks, so 1600 values need no more memory than the bodies do.
-    """
-
-    BODIES = 8
-    STAMP_BYTES = 8
-
-    def __init__(self) -> None:
-        self._packed: list[bytes] = []
-        sums: list[int] = []
-        for number in range(self.BODIES):
-            rng = np.random.default_rng(number)
-            body = rng.integers(0, 16, VALUE_BYTES - self.STAMP_BYTES, dtype=np.uint8)
-            packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
-            self._packed.append(packer.compress(body.tobytes()) + packer.flush())
-            sums.append(int(body[512 - self.STAMP_BYTES :: 512].sum()))
-        self._stamps = [key.to_bytes(self.STAMP_BYTES, "little") for key in range(KEYS)]
-        self._sums = [sums[key % self.BODIES] + (key & 0xFF) for key in range(KEYS)]
-        size = self.STAMP_BYTES
-        self._stored = b"\0" + size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little")
-        self.computed = 0
-
-    def compute(self, key: int) -> np.ndarray:
-        self.computed += 1
-        packed = self._stored + self._stamps[key] + self._packed[key % self.BODIES]
-        return np.frombuffer(zlib.decompress(packed, -zlib.MAX_WBITS, VALUE_BYTES), np.uint8)
-
-    def is_good(self, key: int, value: np.ndarray) -> bool:
-        """Reads 512 places, eight a page: a page lost and not told would show."""
-        return value[::512].sum() == self._sums[key] and value[:8].tobytes() == self._stamps[key]
 
 
 def requests(seed: int, per_phase: int) -> list[int]:
@@ -123,7 +85,7 @@ def run(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Serves all requests; yields a summary of each phase."""
     per_phase = task["per_phase"]
     keys = requests(task["seed"], per_phase)
-    source = Source()
+    source = Source(task["source"])
     get = cached(task, source.compute)
     application = Application(task["application"], per_phase)
     usage = usage_reader()
@@ -184,7 +146,7 @@ def compute_ms(source: Source) -> float:
 
 def main() -> None:
     task = contender.task()
-    contender.tell("source", compute_ms=compute_ms(Source()))
+    contender.tell("source", compute_ms=compute_ms(Source(task["source"])))
     for phase in run(task):
         contender.tell("phase", **phase)
 

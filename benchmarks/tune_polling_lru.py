@@ -12,7 +12,7 @@ from functools import partial
 from itertools import product
 from statistics import median
 
-from benchmarks import contender, report
+from benchmarks import contender, pressure_source, report
 from benchmarks.interleave import interleaved
 
 LIMIT_BYTES = 512 << 20
@@ -25,6 +25,7 @@ def one(options: dict[str, int], per_phase: int) -> contender.Outcome:
         "application": "ramp",
         "seed": 1,
         "per_phase": per_phase,
+        "source": pressure_source.path(),
         "options": options,
     }
     return contender.run("benchmarks.pressure_workload", task, LIMIT_BYTES)

@@ -43,6 +43,10 @@ static PyObject *hit_pin(PyObject *module, PyObject *const *args, Py_ssize_t cou
     return lease_of_pinned(handle, bytes, 0);
 }
 
+PyObject *lease_of_whole(uint64_t handle, Py_ssize_t bytes) {
+    return vrange_pin_whole(handle) == VRANGE_OK ? lease_of_pinned(handle, bytes, 0) : NULL;
+}
+
 static PyObject *hit_adopt(PyObject *module, PyObject *args) {
     (void)module;
     unsigned long long handle;
@@ -278,7 +282,8 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT,
 
 PyMODINIT_FUNC PyInit__hit(void) {
     PyObject *module = PyModule_Create(&definition);
-    if (!module || lease_add_type(module) < 0 || hot_add_type(module) < 0) {
+    if (!module || lease_add_type(module) < 0 || hot_add_type(module) < 0 ||
+        recall_add_types(module) < 0) {
         Py_XDECREF(module);
         return NULL;
     }

@@ -5,6 +5,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <stdbool.h>
+
 #include "vrange.h"
 
 /* What a lease holds: a range, or blocks of an array. */
@@ -21,6 +23,15 @@ typedef struct lease_pin {
 PyObject *lease_over(lease_pin pin, void *address, Py_ssize_t bytes, int writable);
 uint64_t lease_handle(PyObject *lease); /* 0: not of a range, or released */
 int lease_add_type(PyObject *module);
+
+/* A lease over a range that is all there. NULL where it is not, without an error set. */
+PyObject *lease_of_whole(uint64_t handle, Py_ssize_t bytes);
+
+/* What a recaller answers to a key: a new reference, or NULL where it has to be looked for slowly, or
+ * with an error set. */
+PyObject *recall(PyObject *recaller, PyObject *key);
+bool recall_is_recaller(PyObject *object);
+int recall_add_types(PyObject *module);
 
 /* A vrange_regenerate whose context is a callable: (address, offset, bytes). */
 int regenerate_by_python(void *to, size_t offset, size_t bytes, void *context);

@@ -2,8 +2,9 @@
  *
  * A decorated function is called for its hits, so a hit must cost what functools.lru_cache costs.
  * A Python wrapper with *args costs twice that before it has looked anything up; hence this type,
- * which makes the key, looks into one dict, and calls Python only where nothing is found. Which
- * values are in the dict, and for how many bytes, is the cache's business (hot.py). */
+ * which makes the key, looks into one dict and then into the ranges (recall.c), and calls Python only
+ * where nothing is found. Which values are in the dict, and for how many bytes, is the cache's
+ * business (hot.py). */
 #include "hit.h"
 
 #include <stddef.h>
@@ -13,6 +14,7 @@
 typedef struct {
     PyObject_HEAD
     PyObject *values;       /* dict, key to value */
+    PyObject *recaller;     /* asked next (recall.c); NULL: nobody */
     PyObject *miss;         /* called with key, args, kwargs */
     PyObject *key_function; /* called with the arguments; NULL: the arguments are the key */
     vrange_account *account;
@@ -67,7 +69,9 @@ static PyObject *hot_call(PyObject *object, PyObject *args, PyObject *kwargs) {
         Py_INCREF(value);
         stats_request_with_gil(self->account, VRANGE_REQUEST_HOT);
     } else if (!PyErr_Occurred()) {
-        value = PyObject_CallFunctionObjArgs(self->miss, key, args, kwargs ? kwargs : Py_None, NULL);
+        if (self->recaller) value = recall(self->recaller, key);
+        if (!value && !PyErr_Occurred())
+            value = PyObject_CallFunctionObjArgs(self->miss, key, args, kwargs ? kwargs : Py_None, NULL);
     }
     Py_DECREF(key);
     return value;
@@ -87,17 +91,20 @@ static PyObject *hot_descr_get(PyObject *object, PyObject *instance, PyObject *o
 }
 
 static PyObject *hot_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"values", "miss", "account", "key", "typed", NULL};
-    PyObject *values, *miss, *key = Py_None;
+    static char *names[] = {"values", "recaller", "miss", "account", "key", "typed", NULL};
+    PyObject *values, *recaller, *miss, *key = Py_None;
     unsigned long long account;
     int typed = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OK|Op", names, &PyDict_Type, &values, &miss,
-                                     &account, &key, &typed))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOK|Op", names, &PyDict_Type, &values,
+                                     &recaller, &miss, &account, &key, &typed))
         return NULL;
+    if (recaller != Py_None && !recall_is_recaller(recaller))
+        return PyErr_Format(PyExc_TypeError, "recaller must be a Recaller or None");
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     hot_function *self = (hot_function *)allocate(type, 0);
     if (!self) return NULL;
     self->values = Py_NewRef(values);
+    self->recaller = recaller == Py_None ? NULL : Py_NewRef(recaller);
     self->miss = Py_NewRef(miss);
     self->key_function = key == Py_None ? NULL : Py_NewRef(key);
     self->account = (vrange_account *)(uintptr_t)account;
@@ -109,6 +116,7 @@ static int hot_traverse(PyObject *object, visitproc visit, void *arg) {
     hot_function *self = (hot_function *)object;
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->values);
+    Py_VISIT(self->recaller);
     Py_VISIT(self->miss);
     Py_VISIT(self->key_function);
     return 0;
@@ -117,6 +125,7 @@ static int hot_traverse(PyObject *object, visitproc visit, void *arg) {
 static int hot_clear(PyObject *object) {
     hot_function *self = (hot_function *)object;
     Py_CLEAR(self->values);
+    Py_CLEAR(self->recaller);
     Py_CLEAR(self->miss);
     Py_CLEAR(self->key_function);
     return 0;
@@ -136,8 +145,9 @@ int hot_add_type(PyObject *module) {
          "make_key(args, kwargs): the key under which a call is cached."},
         {0}};
     static PyType_Slot slots[] = {
-        {Py_tp_doc, "HotFunction(values, miss, account, key=None, typed=False)\n\n"
-                    "Calls answer from the dict `values`, or by miss(key, args, kwargs)."},
+        {Py_tp_doc, "HotFunction(values, recaller, miss, account, key=None, typed=False)\n\n"
+                    "Calls answer from the dict `values`, from the recaller, or by "
+                    "miss(key, args, kwargs)."},
         {Py_tp_new, hot_new},
         {Py_tp_dealloc, hot_dealloc},
         {Py_tp_traverse, hot_traverse},

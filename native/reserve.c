@@ -38,10 +38,10 @@
 #define BATCH_RANGES 64
 #define BATCH_BYTES (4u << 20) /* a pin that meets the batch waits for it: some hundred microseconds */
 #define TICK_BYTES (64u << 20) /* a fork waits for the tick */
-#define LOOKS_FAR 8     /* a look is a system call */
-#define LOOKS_NEAR 1024 /* a millisecond */
-#define LOOKS_KEEPING_UP 32
-#define LOOKS_FROM_OLDEST 16
+#define LOOKS_AT_OTHERS 4   /* a look is a system call */
+#define LOOKS_FROM_OLDEST 8 /* after so many that are all there the kernel has not gone further */
+#define TAKEN_SHARE 32      /* while the kernel takes, it is looked again before it took so much */
+#define HURRIES_MOST 16     /* times a tick */
 #define NEAR_RESERVES 2 /* so many times the reserve is near the limit */
 #define STALE_VALUE 1.5f
 #define TOP_UP_SHARE 16 /* so much of the reserve may be lacking */
@@ -49,8 +49,12 @@
 
 typedef struct {
     candidate *items;
-    size_t capacity, head, count, look;
+    size_t capacity, head, count;
 } offered_queue;
+
+typedef struct {
+    size_t stale, lost;
+} looked;
 
 static struct {
     pthread_mutex_t lock; /* of starting and stopping */
@@ -61,6 +65,8 @@ static struct {
 
     /* The thread's own, inside the gate. */
     offered_queue offered;
+    size_t next_look;
+    uint64_t taken; /* bytes found taken since the last tick */
     ranking victims;
     size_t next_victim;
     uint64_t ranked_at, ranking_ns;
@@ -121,49 +127,38 @@ static bool is_near_limit(void) {
 }
 
 static bool collect(const candidate *item) {
-    if (!range_collect(table_at(item->index), item->generation)) return false;
+    range *r = table_at(item->index);
+    const uint64_t bytes = range_bytes(r);
+    if (!range_collect(r, item->generation)) return false;
     tally(&reserve.losses, 1);
+    reserve.taken += bytes;
     return true;
 }
 
-/* Looks at so many of what is offered, from a place on, for what the kernel took. */
-static size_t look_at(size_t from, size_t looks, size_t *stale) {
-    size_t found = 0;
-    for (size_t i = 0; i < looks; i++) {
-        candidate *item = offered_at((from + i) % reserve.offered.count);
-        if (is_stale(item)) ++*stale;
-        else if (collect(item)) found++;
+/* Looks at what is offered, from a place in the queue on, until so many were all there. */
+static void look_from(size_t place, size_t whole_most, looked *seen) {
+    size_t whole = 0;
+    for (size_t i = 0; i < reserve.offered.count && whole < whole_most; i++) {
+        const candidate *item = offered_at((place + i) % reserve.offered.count);
+        if (is_stale(item)) seen->stale++;
+        else if (collect(item)) seen->lost++;
+        else whole++;
     }
-    return found;
 }
 
-static size_t fewer(size_t a, size_t b) { return a < b ? a : b; }
-
-/* The kernel takes about in the order it was told: so the oldest are looked at, and on from there for
- * as long as that finds something. But pages that another processor still has in a batch of its own
- * are passed over, for as long as that processor does nothing: so the others are looked at too, in
- * turn. Near the limit all of the reserve may go between two ticks, and at each tick all of it is
- * looked at; not so between the quick ticks of a thread that is keeping up. */
-static size_t collect_losses(bool keeping_up) {
-    offered_queue *queue = &reserve.offered;
-    size_t looks = LOOKS_FAR, found = 0, looked = 0, stale = 0, last;
-    if (keeping_up) looks = LOOKS_KEEPING_UP;
-    else if (is_near_limit()) looks = LOOKS_NEAR;
-    looks = fewer(looks, queue->count);
-    found += look_at(queue->look, looks, &stale);
-    queue->look = (queue->look + looks) % queue->count;
-    if (found || keeping_up) {
-        do {
-            const size_t more = fewer(LOOKS_FROM_OLDEST, queue->count - looked);
-            const size_t stale_before = stale;
-            last = look_at(looked, more, &stale);
-            found += last;
-            looked += more;
-            last += stale - stale_before;
-        } while (last && looked < queue->count);
+/* The kernel takes about in the order it was told, so it is looked from the oldest on, for as long as
+ * that finds something. But pages that another processor still has in a batch of its own are passed
+ * over, for as long as that processor does nothing: so some of the others are looked at in turn, and
+ * all of them where that finds what the oldest did not tell. */
+static void collect_losses(void) {
+    looked oldest = {0}, others = {0};
+    look_from(0, LOOKS_FROM_OLDEST, &oldest);
+    if (!oldest.lost) {
+        look_from(reserve.next_look, LOOKS_AT_OTHERS, &others);
+        reserve.next_look += LOOKS_AT_OTHERS;
+        if (others.lost) look_from(0, SIZE_MAX, &others);
     }
-    if (4 * (stale + found) > looks + looked) drop_stale();
-    return found;
+    if (oldest.stale + oldest.lost + others.stale + others.lost > LOOKS_FROM_OLDEST) drop_stale();
 }
 
 /* ---- offering --------------------------------------------------------------------------------- */
@@ -259,31 +254,44 @@ static bool shed_over_limit(void) {
 
 /* ---- the thread ------------------------------------------------------------------------------- */
 
+/* How long until the next look: a tick; longer while nothing is volatile; and while the kernel is
+ * taking, what it needs at this rate for a small part of the reserve. */
+static uint64_t sleep_after(uint64_t slept_ns, bool in_a_hurry) {
+    const uint64_t tick = atomic_load(&reserve.tick_ns);
+    const uint64_t least = tick / HURRIES_MOST;
+    if (in_a_hurry) return least;
+    if (reserve.taken) {
+        const uint64_t part = atomic_load(&reserve.bytes) / TAKEN_SHARE;
+        const uint64_t enough = (uint64_t)((double)slept_ns * (double)part / (double)reserve.taken);
+        return enough < least ? least : enough < tick ? enough : tick;
+    }
+    if (atomic_load(&stats_idle_bytes) || atomic_load(&stats_offered_bytes) || slept_ns < tick)
+        return tick;
+    const uint64_t most = tick < IDLE_TICK_NS_MOST ? IDLE_TICK_NS_MOST : tick;
+    return 2 * slept_ns < most ? 2 * slept_ns : most;
+}
+
 static void *run(void *unused) {
     (void)unused;
     uint64_t sleep_ns = atomic_load(&reserve.tick_ns);
-    bool at_once = false;
     while (!atomic_load(&reserve.stop)) {
         os_sleep_ns(sleep_ns);
+        bool in_a_hurry = false;
+        reserve.taken = 0;
         uint64_t start = os_thread_cpu_ns();
         gate_enter();
         heap_offer(is_near_limit()); /* before any value: what is in it is worth nothing */
         if (vrange_rung() == VRANGE_RUNG_EAGER) {
-            at_once = shed_over_limit();
+            in_a_hurry = shed_over_limit();
         } else {
             if (!rung_holds()) ranges_mend();
-            at_once = reserve.offered.count > 0 && collect_losses(at_once) > 0;
-            if (top_up()) at_once = true;
+            collect_losses();
+            in_a_hurry = top_up();
             arrays_offer();
             refault_look();
         }
         gate_leave();
-        bool nothing = !atomic_load(&stats_idle_bytes) && !atomic_load(&stats_offered_bytes);
-        uint64_t tick = atomic_load(&reserve.tick_ns);
-        uint64_t most = tick < IDLE_TICK_NS_MOST ? IDLE_TICK_NS_MOST : tick;
-        if (at_once) sleep_ns = tick / 16; /* the kernel is taking: keep up with it */
-        else if (!nothing || sleep_ns < tick) sleep_ns = tick;
-        else sleep_ns = sleep_ns * 2 < most ? sleep_ns * 2 : most;
+        sleep_ns = sleep_after(sleep_ns, in_a_hurry);
         tally(&reserve.ticks, 1);
         tally(&reserve.busy_ns, os_thread_cpu_ns() - start);
     }

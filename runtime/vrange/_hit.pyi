@@ -9,10 +9,44 @@ class Lease:
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
+@final
+class Entry:
+    weight: int
+    def __new__(
+        cls,
+        handle: int,
+        nbytes: int,
+        decode: Callable[[Lease], Any],
+        views: bool,
+        expires: float,
+    ) -> Entry: ...
+    @property
+    def handle(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def decode(self) -> Callable[[Lease], Any]: ...
+    @property
+    def views(self) -> bool: ...
+    @property
+    def expires(self) -> float: ...
+
+@final
+class Recaller:
+    def __new__(
+        cls,
+        index: dict[Any, Any],
+        admit: Callable[[Any, Entry, Any], object],
+        absent: object,
+        account: int,
+    ) -> Recaller: ...
+    def __call__(self, key: Hashable, /) -> Any: ...
+
 class HotFunction:
     def __new__(
         cls,
         values: dict[Any, Any],
+        recaller: Recaller | None,
         miss: Callable[[Any, tuple[Any, ...], dict[str, Any] | None], Any],
         account: int,
         key: Callable[..., Hashable] | None = None,

@@ -178,6 +178,10 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         return self._recall(key)
 
     def _recall(self, key: Hashable) -> Any:
+        value = self._entries.recaller(key)
+        return self._recall_slowly(key) if value is MISS else value
+
+    def _recall_slowly(self, key: Hashable) -> Any:
         value = self._entries.recall(key)
         outcome = value.outcome if type(value) is Absent else _RESIDENT
         hit.count(self._account.address, outcome)

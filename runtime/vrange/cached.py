@@ -38,15 +38,15 @@ def _make_sync(
     typed: bool,
 ) -> CachedFunction:
     def answer(key: Hashable, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
-        found = cache._look_up(key) if has_ttl else cache._recall(key)
+        found = cache._look_up(key) if has_ttl else cache._recall_slowly(key)
         if type(found) is not Absent:
             return found
         return cache._compute(key, found, functools.partial(function, *args, **(kwargs or {})))
 
     # With a TTL nothing may be answered before somebody looked at the clock.
     has_ttl = cache._ttl is not None
-    values = {} if has_ttl else cache._hot.values
-    return CachedFunction(values, answer, cache._account.address, key, typed)
+    values, recaller = ({}, None) if has_ttl else (cache._hot.values, cache._entries.recaller)
+    return CachedFunction(values, recaller, answer, cache._account.address, key, typed)
 
 
 def _make_async(
@@ -55,7 +55,7 @@ def _make_async(
     key: Callable[..., Hashable] | None,
     typed: bool,
 ) -> Callable[..., Awaitable[Any]]:
-    make_key = hit.HotFunction({}, lambda *_: None, cache._account.address, key, typed).make_key
+    make_key = hit.HotFunction({}, None, lambda *_: None, cache._account.address, key, typed).make_key
 
     async def answer(*args: Any, **kwargs: Any) -> Any:
         key = make_key(args, kwargs)

@@ -12,6 +12,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vrange._core import hit
@@ -89,12 +90,10 @@ def _encode_array(array: np.ndarray[Any, Any], numpy: Any) -> Small | Large:
         return Small(ARRAY, pickle.dumps(array, protocol=5))
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     flat = (array.T if fortran else numpy.ascontiguousarray(array)).reshape(-1)
-    order = "F" if fortran else "C"
-    shape, dtype, ndarray = array.shape, array.dtype, numpy.ndarray
-
-    def decode(lease: hit.Lease) -> Any:
-        return ndarray(shape, dtype, lease, 0, None, order)
-
+    # Not a function of ours: a hit then runs no Python at all.
+    decode = partial(numpy.ndarray, array.shape, array.dtype)
+    if fortran:
+        decode = partial(decode, order="F")
     # As bytes, because datetimes do not export their buffer.
     return Large((flat.view(numpy.uint8),), array.nbytes, decode, views=True, is_array=True)
 

@@ -34,7 +34,7 @@ _NEVER = float("inf")
 _NO_KEY = object()
 _ARENA_TIMES_MEMORY = 2
 _ARENA_BYTES_LEAST = 16 << 20
-_HITS_PER_CONTEST = 4
+_HITS_PER_CONTEST = 4  # as in native/recall.c
 _HEAVIER_UNPICKLED = 16  # a pickled int of 2 bytes is an object of 28 and a pointer
 _PAGE: int = lib.vrange_page_bytes()
 
@@ -52,21 +52,7 @@ MISS = Absent(lib.VRANGE_REQUEST_MISS)
 PURGED = Absent(lib.VRANGE_REQUEST_PURGED)
 
 
-class _Entry:
-    """A value with a range of its own."""
-
-    __slots__ = ("decode", "expires", "handle", "nbytes", "views", "weight")
-
-    def __init__(self, handle: int, encoded: Large, expires: float) -> None:
-        self.handle = handle
-        self.nbytes = encoded.nbytes
-        self.decode: Decoder = encoded.decode
-        self.views = encoded.views
-        self.expires = expires
-        self.weight: int | None = None  # of what decode returns; known once it was asked for
-
-
-Entry = _Entry | int  # an int is a place among the packed values
+Entry = hit.Entry | int  # with a range of its own, or a place among the packed values
 
 
 def _in_pages(nbytes: int) -> int:
@@ -99,6 +85,8 @@ class Entries:
         self._max_bytes = max_bytes
         self._arena_bytes = arena_bytes
         self._index: dict[Hashable, Entry] = {}
+        # Answers most hits, natively; `recall` the others.
+        self.recaller = hit.Recaller(self._index, self._admit, MISS, account.address)
         self._keys: dict[int, Hashable] = {}  # by handle, of entries with a range
         self._slabs: dict[int, Slab] = {}  # by handle
         self._packed = PackedValues(with_ttl=ttl is not None)
@@ -116,7 +104,9 @@ class Entries:
     # ---- reading -----------------------------------------------------------------------------
 
     def recall(self, key: Hashable) -> Any:
-        """The value in its range, or an Absent. A value found is offered to the hot front."""
+        """The value in its range, or an Absent, where `recaller` did not answer. A value found is
+        offered to the hot front.
+        """
         while True:
             self._check_open()
             entry = self._index.get(key)
@@ -164,14 +154,15 @@ class Entries:
             if type(value) not in (bytes, str):
                 weight *= _HEAVIER_UNPICKLED
         else:
-            if entry.weight is None:
+            if entry.weight < 0:
                 # Arrays weigh what their range does; what was unpickled is looked at, once.
                 views_weigh = _in_pages(entry.nbytes) if entry.views else 0
                 entry.weight = weigh(value) + views_weigh
             weight = entry.weight
         has_room = self._hot.has_room_for(weight)
-        if not has_room:
-            # Each admission then pins one range and releases another, so it has to be worth it.
+        if isinstance(entry, int) and not has_room:
+            # As for the others the recaller does: each admission lets another go, and must be
+            # worth that.
             self._contests += 1
             if self._contests % _HITS_PER_CONTEST:
                 return
@@ -185,7 +176,7 @@ class Entries:
             return True
         oldest = self._hot.oldest()
         held = self._index.get(oldest)
-        if isinstance(entry, int) or not isinstance(held, _Entry):
+        if isinstance(entry, int) or not isinstance(held, hit.Entry):
             return True  # how often a packed value is used is not known
         if hit.uses(entry.handle) >= hit.uses(held.handle):
             return True
@@ -241,7 +232,9 @@ class Entries:
             return value
         self._check_size(encoded.nbytes)
         lease = self._store_range(encoded, cost_ns, self._uses(key))
-        entry = _Entry(hit.handle(lease), encoded, expires)
+        entry = hit.Entry(
+            hit.handle(lease), encoded.nbytes, encoded.decode, encoded.views, expires
+        )
         with self._lock:
             if self.closed:
                 hit.forget(entry.handle, entry.nbytes)
@@ -302,7 +295,7 @@ class Entries:
 
     def _uses(self, key: Hashable) -> int:
         before = self._index.get(key)
-        if isinstance(before, _Entry):
+        if isinstance(before, hit.Entry):
             return int(lib.vrange_uses(before.handle))
         return self._ghosts.uses(key, hit.epoch(self._open_address()))
 
@@ -469,7 +462,7 @@ class Entries:
                 continue
             key = self._keys.get(handle, _NO_KEY)
             entry = self._index.get(key)
-            if isinstance(entry, _Entry) and entry.handle == handle:
+            if isinstance(entry, hit.Entry) and entry.handle == handle:
                 uses = self._free(entry)
                 if not self._outlives_its_range(key):
                     self._forget_key(key, uses, purged=purged)
