@@ -88,6 +88,9 @@ bool range_shed(range *r, uint64_t generation);
  * it again, or falls to the eager rung; every offered range counts as lost. */
 void ranges_mend(void);
 
+/* BUSY, out of every account but the totals: the memory goes, and the place with it. */
+void range_finish_free(range *r, bool has_pages);
+
 /* Frees a range if it is this arena's, or dooms it while it is pinned. */
 void range_abandon(range *r, struct vrange_arena *arena);
 

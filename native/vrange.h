@@ -145,7 +145,7 @@ uint32_t vrange_arena_epoch(vrange_arena *arena);
 /* Takes up to `capacity` handles off the list of ranges found purged while nobody held them. */
 size_t vrange_arena_lost(vrange_arena *arena, uint64_t *handles, size_t capacity);
 
-/* ---- ranges (range.c) ------------------------------------------------------------------------- */
+/* ---- ranges (range_*.c) ----------------------------------------------------------------------- */
 
 #define VRANGE_STATE_FREED 0
 #define VRANGE_STATE_PINNED 1
