@@ -41,7 +41,7 @@ def _written() -> IO[bytes]:
     stored += (_STAMP_BYTES ^ 0xFFFF).to_bytes(2, "little")
     pieces = [stored + _stamp(key) + bodies[key % _BODIES] for key in range(KEYS)]
     ends = np.cumsum([len(piece) for piece in pieces])
-    file = tempfile.NamedTemporaryFile(prefix="pressure-source-")  # noqa: SIM115: until exit
+    file = tempfile.NamedTemporaryFile(prefix="pressure-source-")  # noqa: SIM115 (it lives as long as the process)
     file.write((ends + ends.nbytes).astype("<u8").tobytes())
     file.writelines(pieces)
     file.flush()

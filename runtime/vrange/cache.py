@@ -146,10 +146,10 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     # ---- asking ------------------------------------------------------------------------------
 
     def __getitem__(self, key: K) -> V:
-        found = self._look_up(key)
+        found: V | Absent = self._look_up(key)
         if isinstance(found, Absent):
             raise KeyError(key)
-        return cast(V, found)
+        return found
 
     def get_or_compute(self, key: K, compute: Callable[[], V]) -> V:
         """The value under `key`, or what compute() returns, which is then cached.
@@ -157,14 +157,14 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         One computation per key at a time, across threads and tasks; the others wait for it. What it
         raises is not cached. A value for which there is no room is returned all the same.
         """
-        found = self._look_up(key)
-        return self._compute(key, found, compute) if isinstance(found, Absent) else cast(V, found)
+        found: V | Absent = self._look_up(key)
+        return self._compute(key, found, compute) if isinstance(found, Absent) else found
 
     async def get_or_compute_async(self, key: K, compute: Callable[[], Awaitable[V]]) -> V:
         """As get_or_compute, for a coroutine function: other tasks run while it computes."""
-        found = self._look_up(key)
+        found: V | Absent = self._look_up(key)
         if not isinstance(found, Absent):
-            return cast(V, found)
+            return found
         return await self._compute_async(key, found, compute)
 
     def _look_up(self, key: Hashable) -> Any:
@@ -191,14 +191,15 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         asked = time.perf_counter_ns()
 
         def lead() -> V:
-            found = self._entries.recall(key)
-            if type(found) is not Absent:
-                return cast(V, found)  # computed between our look and our turn
+            found: V | Absent = self._entries.recall(key)
+            if not isinstance(found, Absent):
+                return found  # computed between our look and our turn
             stopwatch = Stopwatch()
             value = compute()
             return self._keep(key, absent, value, asked, *stopwatch.stop())
 
-        return cast(V, self._flights.run(key, lead))
+        value: V = self._flights.run(key, lead)
+        return value
 
     async def _compute_async(
         self, key: Hashable, absent: Absent, compute: Callable[[], Awaitable[V]]
@@ -206,24 +207,26 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         asked = time.perf_counter_ns()
 
         async def lead() -> V:
-            found = self._entries.recall(key)
-            if type(found) is not Absent:
-                return cast(V, found)
+            found: V | Absent = self._entries.recall(key)
+            if not isinstance(found, Absent):
+                return found
             started = time.perf_counter_ns()
             value = await compute()
             passed = time.perf_counter_ns() - started
             return self._keep(key, absent, value, asked, passed, passed)
 
-        return cast(V, await self._flights.run_async(key, lead))
+        value: V = await self._flights.run_async(key, lead)
+        return value
 
     def _keep(self, key: Hashable, absent: Absent, value: V, asked: int, took: int, cost: int) -> V:
+        kept: V
         try:
             kept = self._entries.store(key, value, cost)
         except ArenaFullError:
             kept = value  # no room, and nothing that could be let go: not cached this time
         waited = time.perf_counter_ns() - asked if absent is PURGED else 0
         hit.regenerated(self._account.address, _KIND, took, waited)
-        return cast(V, kept)
+        return kept
 
     # ---- as a mapping ------------------------------------------------------------------------
 

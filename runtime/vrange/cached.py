@@ -55,7 +55,8 @@ def _make_async(
     key: Callable[..., Hashable] | None,
     typed: bool,
 ) -> Callable[..., Awaitable[Any]]:
-    make_key = hit.HotFunction({}, None, lambda *_: None, cache._account.address, key, typed).make_key
+    account = cache._account.address
+    make_key = hit.HotFunction({}, None, lambda *_: None, account, key, typed).make_key
 
     async def answer(*args: Any, **kwargs: Any) -> Any:
         key = make_key(args, kwargs)

@@ -22,7 +22,7 @@ import psutil
 from vrange._core import ffi, hit, lib
 from vrange.account import Account
 from vrange.arena import close_native_arena, open_native_arena
-from vrange.codec import Decoder, Large, Small, decode_small, encode
+from vrange.codec import Large, Small, decode_small, encode
 from vrange.errors import ArenaFullError
 from vrange.ghosts import Ghosts
 from vrange.hot import HotFront
@@ -232,9 +232,7 @@ class Entries:
             return value
         self._check_size(encoded.nbytes)
         lease = self._store_range(encoded, cost_ns, self._uses(key))
-        entry = hit.Entry(
-            hit.handle(lease), encoded.nbytes, encoded.decode, encoded.views, expires
-        )
+        entry = hit.Entry(hit.handle(lease), encoded.nbytes, encoded.decode, encoded.views, expires)
         with self._lock:
             if self.closed:
                 hit.forget(entry.handle, entry.nbytes)
