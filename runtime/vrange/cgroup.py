@@ -20,8 +20,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-import psutil
-
 from vrange.cgroup_tree import V1, V2, Files, Version, find_hierarchies, read_limit, read_words
 
 __all__ = ["MemoryCgroup", "MemoryLimit", "memory_limit", "memory_usage", "usage_of"]
@@ -64,7 +62,7 @@ def memory_limit(*, proc_self: str | os.PathLike[str] = _PROC_SELF) -> MemoryLim
         True
 
     """
-    tightest = MemoryLimit(psutil.virtual_memory().total, None, "machine")
+    tightest = MemoryLimit(machine_bytes(), None, "machine")
     for place in memory_places(proc_self=proc_self):
         files = place.files
         limit = min(read_limit(place.directory / name) for name in files.limits)
@@ -78,6 +76,11 @@ def memory_limit(*, proc_self: str | os.PathLike[str] = _PROC_SELF) -> MemoryLim
             if above is not None and above < tightest.limit_bytes:
                 tightest = _limit_of(place.directory, files, above)
     return tightest
+
+
+def machine_bytes() -> int:
+    """The machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,8 @@ def memory_usage() -> int:
 def usage_of(limit: MemoryLimit) -> int:
     """Tell the bytes in use of what a limit limits. Raises OSError as memory_usage()."""
     if limit.usage_path is None:
+        import psutil  # 3 MB: not for those who live under a cgroup's limit
+
         machine = psutil.virtual_memory()
         return machine.total - machine.available
     return int(Path(limit.usage_path).read_text())

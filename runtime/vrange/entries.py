@@ -17,11 +17,10 @@ from collections.abc import Callable, Hashable
 from itertools import takewhile
 from typing import Any
 
-import psutil
-
 from vrange._core import ffi, hit, lib
 from vrange.account import Account
 from vrange.arena import close_native_arena, open_native_arena
+from vrange.cgroup import machine_bytes
 from vrange.codec import Large, Small, decode_small, encode
 from vrange.errors import ArenaFullError
 from vrange.ghosts import Ghosts
@@ -313,7 +312,7 @@ class Entries:
                 return
             size = self._arena_bytes
             if size is None:
-                size = _ARENA_TIMES_MEMORY * psutil.virtual_memory().total
+                size = _ARENA_TIMES_MEMORY * machine_bytes()
             while True:
                 try:
                     native = open_native_arena(size, self._account)

@@ -8,14 +8,17 @@ instead of waiting, as functools.cache does.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Hashable
-from concurrent.futures import Future
 from contextvars import ContextVar
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+# asyncio and concurrent.futures are imported where somebody waits: they cost more memory and more
+# time than all the rest.
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 class _Leader:
@@ -44,6 +47,8 @@ class _Flight:
 
     def future(self) -> Future[tuple[bool, Any]]:
         """Gives the result. Made for the first to wait: most computations have nobody waiting."""
+        from concurrent.futures import Future
+
         with _waiting:
             if self._future is None:
                 self._future = Future()
@@ -96,6 +101,8 @@ class SingleFlight:
 
     async def run_async(self, key: Hashable, compute: Callable[[], Awaitable[Any]]) -> Any:
         """The same for a coroutine function; waiting lets the event loop run."""
+        import asyncio
+
         while True:
             mine = _Flight(threading.get_ident())
             flight = self._flights.setdefault(key, mine)
