@@ -139,8 +139,8 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(nbytes=st.sampled_from([PAGE, 1 << 20]))
     def shed(self, nbytes: int) -> None:
-        if self.cache._entries._native is not None:
-            lib.vrange_arena_shed(self.cache._entries._native, nbytes)
+        if self.cache._entries._arena.native is not None:
+            lib.vrange_arena_shed(self.cache._entries._arena.native, nbytes)
 
     @rule()
     def clear(self) -> None:

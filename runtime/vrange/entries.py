@@ -12,15 +12,13 @@ import sys
 import threading
 import time
 import warnings
-import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from itertools import takewhile
 from typing import Any
 
 from vrange._core import ffi, hit, lib
 from vrange.account import Account
-from vrange.arena import close_native_arena, open_native_arena
-from vrange.cgroup import machine_bytes
+from vrange.cache_arena import CacheArena, in_pages
 from vrange.codec import Large, Small, decode_small, encode
 from vrange.errors import ArenaFullError
 from vrange.ghosts import Ghosts
@@ -31,11 +29,8 @@ from vrange.weigh import weigh
 
 _NEVER = float("inf")
 _NO_KEY = object()
-_ARENA_TIMES_MEMORY = 2
-_ARENA_BYTES_LEAST = 16 << 20
 _HITS_PER_CONTEST = 4  # as in native/recall.c
 _HEAVIER_UNPICKLED = 16  # a pickled int of 2 bytes is an object of 28 and a pointer
-_PAGE: int = lib.vrange_page_bytes()
 
 
 class Absent:
@@ -52,10 +47,6 @@ PURGED = Absent(lib.VRANGE_REQUEST_PURGED)
 
 
 Entry = hit.Entry | int  # with a range of its own, or a place among the packed values
-
-
-def _in_pages(nbytes: int) -> int:
-    return -(-nbytes // _PAGE) * _PAGE
 
 
 def _is_gone(handle: int) -> bool:
@@ -82,7 +73,7 @@ class Entries:
         self._hot = hot
         self._ttl = ttl
         self._max_bytes = max_bytes
-        self._arena_bytes = arena_bytes
+        self._arena = CacheArena(account, lock, arena_bytes)
         self._index: dict[Hashable, Entry] = {}
         # Answers most hits, natively; `recall` the others.
         self.recaller = hit.Recaller(self._index, self._admit, MISS, account.address)
@@ -93,12 +84,12 @@ class Entries:
         self._bytes = 0
         self._contests = 0
         self._cost_ns = 0  # of the last computation: what a slab's values are taken to cost
-        self.closed = False
-        self._native: Any = None
-        self._arena = 0  # its address; 0 until the first value is stored, and once closed
-        self._arena_size = 0
         self._expired_swept = 0.0
-        self._close_native: Callable[[], object] = lambda: None
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._arena.closed
 
     # ---- reading -----------------------------------------------------------------------------
 
@@ -107,7 +98,7 @@ class Entries:
         offered to the hot front.
         """
         while True:
-            self._check_open()
+            self._arena.check_open()
             entry = self._index.get(key)
             if entry is None:
                 return PURGED if self._ghosts.was_purged(key) else MISS
@@ -155,7 +146,7 @@ class Entries:
         else:
             if entry.weight < 0:
                 # Arrays weigh what their range does; what was unpickled is looked at, once.
-                views_weigh = _in_pages(entry.nbytes) if entry.views else 0
+                views_weigh = in_pages(entry.nbytes) if entry.views else 0
                 entry.weight = weigh(value) + views_weigh
             weight = entry.weight
         has_room = self._hot.has_room_for(weight)
@@ -222,7 +213,7 @@ class Entries:
         """
         hash(key)  # what can't be a key must fail before anything is stored
         encoded = encode(value)
-        self._open_arena()
+        self._arena.open()
         if cost_ns:
             self._cost_ns = cost_ns
         expires = _NEVER if self._ttl is None else time.monotonic() + self._ttl
@@ -233,18 +224,18 @@ class Entries:
         lease = self._store_range(encoded, cost_ns, self._uses(key))
         entry = hit.Entry(hit.handle(lease), encoded.nbytes, encoded.decode, encoded.views, expires)
         with self._lock:
-            if self.closed:
+            if self._arena.closed:
                 hit.forget(entry.handle, entry.nbytes)
-                self._check_open()
+                self._arena.check_open()
             self._replace(key, entry)
             self._keys[entry.handle] = key
-            self._bytes += _in_pages(entry.nbytes)
+            self._bytes += in_pages(entry.nbytes)
             self._keep_below_max()
         return entry.decode(lease) if encoded.is_array else value
 
     def _store_small(self, key: Hashable, encoded: Small, expires: float) -> None:
         with self._lock:
-            self._check_open()
+            self._arena.check_open()
             self._sweep()
             while True:
                 slab = self._packed.slab_with_room(len(encoded.data))
@@ -260,9 +251,9 @@ class Entries:
     def _add_slab(self, nbytes: int) -> Slab:
         self._check_size(SLAB_BYTES)
         handle = ffi.new("uint64_t *")
-        while lib.vrange_allocate(self._native, SLAB_BYTES, handle) < 0:
+        while lib.vrange_allocate(self._arena.native, SLAB_BYTES, handle) < 0:
             if not self._make_room(SLAB_BYTES):
-                raise self._full(SLAB_BYTES)
+                raise self._arena.full(SLAB_BYTES)
         if self._cost_ns:
             lib.vrange_set_cost(handle[0], self._cost_ns)
         lib.vrange_release(handle[0])
@@ -276,10 +267,10 @@ class Entries:
             self._sweep()
         while True:
             try:
-                return hit.store(self._open_address(), encoded.parts, cost_ns, uses)
+                return hit.store(self._arena.opened(), encoded.parts, cost_ns, uses)
             except MemoryError:
                 if not self._make_room(encoded.nbytes):
-                    raise self._full(encoded.nbytes) from None
+                    raise self._arena.full(encoded.nbytes) from None
 
     def _replace(self, key: Hashable, entry: Entry) -> None:
         # With a TTL the index is in the order of expiry.
@@ -294,40 +285,7 @@ class Entries:
         before = self._index.get(key)
         if isinstance(before, hit.Entry):
             return int(lib.vrange_uses(before.handle))
-        return self._ghosts.uses(key, hit.epoch(self._open_address()))
-
-    def _open_address(self) -> int:
-        # Looked at once: another thread may close the cache meanwhile. A closed arena refuses.
-        address = self._arena
-        if not address:
-            raise ValueError(self._closed_message())
-        return address
-
-    def _open_arena(self) -> None:
-        if self._arena:
-            return
-        with self._lock:
-            self._check_open()
-            if self._arena:
-                return
-            size = self._arena_bytes
-            if size is None:
-                size = _ARENA_TIMES_MEMORY * machine_bytes()
-            while True:
-                try:
-                    native = open_native_arena(size, self._account)
-                    break
-                except ArenaFullError:
-                    # A limit on address space: take what it leaves, unless a size was asked for.
-                    size //= 2
-                    if self._arena_bytes is not None or size < _ARENA_BYTES_LEAST:
-                        raise
-            finalizer = weakref.finalize(self, close_native_arena, native, self._account)
-            finalizer.atexit = False
-            self._close_native = finalizer
-            self._native = native
-            self._arena_size = size
-            self._arena = int(ffi.cast("uintptr_t", native))
+        return self._ghosts.uses(key, hit.epoch(self._arena.opened()))
 
     # ---- letting go --------------------------------------------------------------------------
 
@@ -394,9 +352,7 @@ class Entries:
         """Forgets every entry and gives the arena back."""
         with self._lock:
             self.clear()
-            self.closed = True
-            self._close_native()
-            self._native, self._arena = None, 0
+            self._arena.close()
 
     def _free(self, entry: Entry) -> int:
         """Gives an entry's place back; returns how often it was used, in sixteenths."""
@@ -409,7 +365,7 @@ class Entries:
             return 0
         if self._keys.pop(entry.handle, _NO_KEY) is _NO_KEY:
             return 0
-        self._bytes -= _in_pages(entry.nbytes)
+        self._bytes -= in_pages(entry.nbytes)
         return hit.forget(entry.handle, entry.nbytes)
 
     def _lose(self, key: Hashable, entry: Entry) -> None:
@@ -442,16 +398,16 @@ class Entries:
         del self._index[key]
         self._hot.discard(key)
         self._ghosts.remember(
-            key, uses, hit.epoch(self._arena), purged=purged, entries=len(self._index)
+            key, uses, hit.epoch(self._arena.address), purged=purged, entries=len(self._index)
         )
 
     def _sweep(self, *, purged: bool = True) -> bool:
         """Forgets some of what was lost while nobody held it. False: there was none."""
-        if not self._arena:
+        if not self._arena.address:
             return False
         if self._ttl is not None and time.monotonic() > self._expired_swept + self._ttl / 8:
             self._sweep_expired()
-        handles = hit.lost(self._arena)
+        handles = hit.lost(self._arena.address)
         for handle in handles:
             slab = self._slabs.get(handle)
             if slab is not None:
@@ -480,14 +436,14 @@ class Entries:
     def _shed(self, nbytes: int) -> int:
         """Lets the least valuable go, about `nbytes` of them; returns the bytes that went."""
         self._sweep_all()
-        gone = int(lib.vrange_arena_shed(self._native, nbytes))
+        gone = int(lib.vrange_arena_shed(self._arena.native, nbytes))
         self._sweep_all(purged=False)
         return gone
 
     def _make_room(self, nbytes: int) -> bool:
         """Lets go so that `nbytes` may fit; False where nothing is left that could go."""
         with self._lock:
-            self._check_open()
+            self._arena.check_open()
             # More than is needed at once: the arena may be in pieces.
             if self._shed(max(2 * nbytes, self._bytes // 64)):
                 return True
@@ -503,25 +459,10 @@ class Entries:
             self._hot.clear()
             self._shed(self._bytes - self._max_bytes)
 
-    def _check_open(self) -> None:
-        if self.closed:
-            raise ValueError(self._closed_message())
-
-    def _closed_message(self) -> str:
-        return f"cache {self._account.name!r} is closed"
-
     def _check_size(self, nbytes: int) -> None:
-        # What will never fit must not make others go first.
-        if self._arena and _in_pages(nbytes) > self._arena_size:
-            raise self._full(nbytes)
-        if self._max_bytes is not None and _in_pages(nbytes) > self._max_bytes:
+        self._arena.check_size(nbytes)
+        if self._max_bytes is not None and in_pages(nbytes) > self._max_bytes:
             raise ArenaFullError(
-                f"{format_bytes(_in_pages(nbytes))} is more than max_bytes of cache "
+                f"{format_bytes(in_pages(nbytes))} is more than max_bytes of cache "
                 f"{self._account.name!r}, {format_bytes(self._max_bytes)}"
             )
-
-    def _full(self, nbytes: int) -> ArenaFullError:
-        return ArenaFullError(
-            f"no room for {format_bytes(nbytes)} in cache {self._account.name!r}, which has "
-            f"{format_bytes(self._arena_size)} of address space: what is left of it is held"
-        )
