@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from array_child import KIB, MIB, PAGE, address_of, lose_pages, resident_pages
 from array_support import REFAULT, RUNG, ends_well, on_refault, python
+from held import Held, address_space_bytes
 
 import vrange
 from vrange import fills
@@ -1096,40 +1097,11 @@ def test_bad_arguments(
     leaks_nothing.check()
 
 
-class Held:
-    """What this process holds, to be compared with what it holds later."""
-
-    def __init__(self) -> None:
-        # What is opened once and kept (userfaultfd, buffers, the thread) is no leak.
-        if REFAULT:
-            vrange.VolatileArray(1, "u1", fill=fills.zero()).close()
-        self.before = self._now()
-
-    def _now(self) -> dict[str, Any]:
-        gc.collect()
-        action = (ctypes.c_ulong * 32)()
-        assert ctypes.CDLL(None).sigaction(7, None, action) == 0
-        names = [account.name for account in vrange.stats().accounts]
-        return {
-            "descriptors": len(os.listdir("/proc/self/fd")),
-            "handler": action[0],
-            "accounts": sorted(names),
-        }
-
-    def check(self) -> None:
-        assert self._now() == self.before
-
-
-def number_of_maps() -> int:
-    return len(Path("/proc/self/maps").read_text().splitlines())
-
-
 @on_refault
 def test_nothing_is_left_of_what_failed(tmp_path: Path) -> None:
     short = tmp_path / "short"
     short.write_bytes(b"123")
-    held = Held()
-    maps = number_of_maps()
+    held, reserved = Held(), address_space_bytes()
     for _ in range(20):
         for fill, error in (
             (fills.file(tmp_path / "missing"), FileNotFoundError),
@@ -1146,7 +1118,7 @@ def test_nothing_is_left_of_what_failed(tmp_path: Path) -> None:
             a[0]
         del a
     held.check()
-    assert abs(number_of_maps() - maps) < 10
+    assert address_space_bytes() < reserved + (1 << 29), "half of one of these arrays"
 
 
 @on_refault
@@ -1156,14 +1128,14 @@ def test_an_address_space_limit() -> None:
     vrange.VolatileArray(1, "u1", fill=vrange.fills.zero()).close()
     used = int(open("/proc/self/statm").read().split()[0]) * PAGE
     resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
-    fds = len(os.listdir("/proc/self/fd"))
+    held = Held()
     for _ in range(50):
         try: vrange.VolatileArray(128 << 20, "u1", fill=vrange.fills.zero(), name="wide")
         except vrange.ArenaFullError as error:
             assert isinstance(error, MemoryError) and isinstance(error, vrange.VrangeError)
             assert "128.0 MiB of address space for array 'wide'" in str(error), error
         else: raise AssertionError
-    assert len(os.listdir("/proc/self/fd")) == fds
+    held.check()
     assert int(open("/proc/self/statm").read().split()[0]) * PAGE < used + (8 << 20)
     with vrange.VolatileArray(32 << 20, "u1", fill=vrange.fills.pattern(3)) as a:
         assert np.asarray(a).max() == 3
