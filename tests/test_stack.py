@@ -242,7 +242,7 @@ def test_resident_memory_stays_flat_over_a_thousand_calls_on_eight_threads() -> 
     rounds()
     assert vrange.stack_info().deep_calls - calls == 1000
     assert len(of_stacks()) <= 8
-    assert max(of_stacks()) <= max(stacks) + KEPT
+    assert max(of_stacks()) <= max(stacks) + HUGE  # there may be a huge page now, and not then
     assert resident_bytes() - before < 8 * MIB
 
 

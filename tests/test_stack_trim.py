@@ -59,13 +59,7 @@ class Worker:
         return use
 
     def wait_until_blocked(self) -> None:
-        """In the kernel, and off the processor for a while: not merely waiting for the GIL."""
-        for _ in range(500):
-            with open(f"/proc/self/task/{self.native_id}/stat") as line:
-                if line.read().rpartition(")")[2].split()[0] == "S":
-                    return
-            time.sleep(0.01)
-        raise AssertionError("the worker never blocked")
+        assert until(lambda: is_blocked(self.native_id)), "the worker never blocked"
 
     def join(self) -> object:
         self.thread.join(30)
@@ -108,8 +102,14 @@ def own_mapping(size: int) -> tuple[int, int]:
     return address.value, address.value + length.value
 
 
+def is_blocked(native_id: int) -> bool:
+    """Whether it waits in the kernel, be it for what it was given or for the GIL."""
+    with open(f"/proc/self/task/{native_id}/stat") as line:
+        return line.read().rpartition(")")[2].split()[0] == "S"
+
+
 def until(condition: Callable[[], bool]) -> bool:
-    """join() returns a little before the thread is gone."""
+    """Whether it comes true. join() for one returns a little before the thread is gone."""
     for _ in range(1000):
         if condition():
             return True
@@ -218,9 +218,9 @@ def blocked_in_sleep() -> Iterator[Blocking]:
 
     def sleep(_: Worker) -> bool:
         begun = time.monotonic()
-        time.sleep(1.0)
+        time.sleep(3)  # longer than the trims take, on a machine that does something else too
         slept.append(time.monotonic() - begun)
-        return slept[0] >= 1.0
+        return slept[0] >= 3
 
     yield sleep, lambda: None, True
 
@@ -290,7 +290,7 @@ def test_eight_idle_threads_of_a_pool() -> None:
         with ThreadPoolExecutor(8, initializer=vrange.register_thread) as pool:
             ids = set(pool.map(lambda _: prepare(), range(8)))
             assert len(ids) == 8
-            time.sleep(0.1)
+            assert until(lambda: all(map(is_blocked, ids)))
 
             def resident() -> int:
                 return sum(
