@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,6 +44,13 @@ def cache() -> Iterator[vrange.VolatileCache]:
     with vrange.VolatileCache(name="test", hot_bytes=0, arena_bytes="256MiB") as cache:
         yield cache
     gc.collect()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """One that nobody else can write to, as that of stats segments has to be."""
+    tmp_path.chmod(0o700)
+    return tmp_path
 
 
 @pytest.fixture
