@@ -1,6 +1,9 @@
 /* Every system call of the core, one function each. Nothing here knows what a range is.
  *
- * A function that can fail returns 0 or a negative errno; EINTR and EAGAIN are dealt with inside. */
+ * Only the files os_*.c make system calls: everything the core asks of Linux is there under a name
+ * that says what for, so that the rest reads without a man page at hand and a port knows what to
+ * write. Traps of single calls are told where they are met. A function that can fail returns 0 or a
+ * negative errno; EINTR and EAGAIN are dealt with inside. */
 #ifndef VRANGE_OS_H
 #define VRANGE_OS_H
 

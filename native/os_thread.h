@@ -1,4 +1,4 @@
-/* The system calls of os.c that are about threads and signals. A header of its own, as its users must
+/* The system calls of os.h that are about threads and signals. A header of its own, as its users must
  * define _GNU_SOURCE to know the types. */
 #ifndef VRANGE_OS_THREAD_H
 #define VRANGE_OS_THREAD_H
