@@ -94,7 +94,8 @@ int os_userfault_zero(int descriptor, void *address, size_t bytes);
 
 /* All of `bytes`, or -ENODATA where the file ends before. */
 int os_read_at(int descriptor, void *to, size_t bytes, uint64_t offset);
-void os_write_error(const char *text, size_t bytes);
+/* To standard error; there is nowhere else to say why that failed. Async-signal-safe. */
+void os_complain(const char *text, size_t bytes);
 
 int os_open_to_read(const char *path, int *descriptor);
 int os_read_number(int descriptor, uint64_t *value);

@@ -127,12 +127,6 @@ void os_each_file(const char *directory, void (*visit)(const char *path, const c
     closedir(open_directory);
 }
 
-void os_write_error(const char *text, size_t bytes) {
-    if (write(STDERR_FILENO, text, bytes) < 0) {
-        /* The process is about to end, and there is nowhere else to say why. */
-    }
-}
-
 void os_complain(const char *text, size_t bytes) {
     while (bytes > 0) {
         ssize_t written = write(STDERR_FILENO, text, bytes);

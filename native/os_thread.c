@@ -80,6 +80,8 @@ int os_thread_signal(int thread_id, int number) {
     return syscall(SYS_tgkill, getpid(), thread_id, number) < 0 ? -errno : 0;
 }
 
+void os_block_signals(const sigset_t *more) { pthread_sigmask(SIG_BLOCK, more, NULL); }
+
 int os_signal_action(int number, const struct sigaction *action, struct sigaction *previous) {
     return sigaction(number, action, previous) < 0 ? -errno : 0;
 }

@@ -247,7 +247,7 @@ void segment_after_fork(void) {
     if (!own || os_replace(own, inherited, SEGMENT_BYTES) < 0) {
         /* Counting into the parent's segment would be wrong for both. */
         static const char message[] = "vrange: no memory for a child's own counters after fork\n";
-        os_write_error(message, sizeof message - 1);
+        os_complain(message, sizeof message - 1);
         abort();
     }
 }
