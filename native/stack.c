@@ -34,6 +34,7 @@ static struct {
 } stacks;
 
 static _Thread_local stack *current, *favourite;
+static _Thread_local int own_id; /* 0: not asked yet, as that is a system call */
 
 stack *stack_current(void) { return current; }
 
@@ -201,11 +202,11 @@ int stack_take(size_t bytes, stack **out) {
     if (!s) {
         int result = take_new(bytes, &s);
         if (result < 0) return result;
-        atomic_store(&s->thread_id, os_thread_id());
-    } else {
-        if (s != favourite) atomic_store(&s->thread_id, os_thread_id());
-        if (s->offered_lately) record_reallocation(s);
+    } else if (s->offered_lately) {
+        record_reallocation(s);
     }
+    if (!own_id) own_id = os_thread_id();
+    atomic_store_explicit(&s->thread_id, own_id, memory_order_relaxed);
     favourite = s;
     s->outer = NULL;
     s->counter = s->levels = NULL;
@@ -261,13 +262,14 @@ void stack_abandon_all(stack *innermost) {
 }
 
 void stacks_after_fork(void) {
+    own_id = os_thread_id();
     const uint32_t count = atomic_load(&stacks.count);
     int pooled = 0;
     for (uint32_t i = 0; i < count; i++) {
         stack *s = &stacks.all[i];
         uintptr_t owner = atomic_load(&s->owner);
         if (owner == STACK_POOLED) pooled++;
-        if (owner == self()) atomic_store(&s->thread_id, os_thread_id());
+        if (owner == self()) atomic_store(&s->thread_id, own_id);
         if (owner <= STACK_CHANGING || owner == self() || owner == UINTPTR_MAX) continue;
         /* Its thread stayed in the parent. */
         stack_close_warning(s);

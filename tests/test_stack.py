@@ -269,6 +269,30 @@ def test_stack_info_while_a_call_is_deep() -> None:
     assert use_of(size).thread_id is None
 
 
+def test_stack_info_names_the_thread_that_is_on_a_stack_now() -> None:
+    """Not the one that was on it meanwhile, nor, in a child, the parent's."""
+    answer = output_of(
+        """
+        import os, threading, vrange
+        def seen():
+            (use,) = vrange.deep_call(vrange.stack_info).stacks
+            return use.thread_id == threading.get_native_id()
+        answers = [seen()]
+        other = threading.Thread(target=lambda: answers.append(seen()))
+        other.start()
+        other.join()
+        answers.append(seen())
+        if os.fork() == 0:
+            os._exit(0 if seen() else 1)
+        answers.append(os.wait()[1] == 0)
+        print(answers)
+        """,
+        "-W",
+        "ignore",
+    )
+    assert answer == "[True, True, True, True]"
+
+
 def test_latencies_are_recorded() -> None:
     def count(latency: int) -> int:
         histogram = ffi.new("vrange_histogram *")
