@@ -58,6 +58,12 @@ def test_bad_arguments(
     leaks_nothing.check()
 
 
+@pytest.mark.parametrize("shape", [1 << 45, 1 << 61, (1 << 40, 1 << 40)], ids=str)
+def test_an_ordinary_array_that_memory_does_not_hold(shape: Any) -> None:
+    with pytest.raises(vrange.ArenaFullError, match="of memory for array 'eager' can't be had"):
+        vrange.VolatileArray(shape, "u8", fill=fills.zero(), name="eager", eager=True)
+
+
 @on_refault
 def test_nothing_is_left_of_what_failed(tmp_path: Path) -> None:
     short = tmp_path / "short"

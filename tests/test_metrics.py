@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import socket
 import urllib.request
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import prometheus_client
 import pytest
@@ -151,6 +153,30 @@ def test_serve_and_a_port_that_is_taken(registry, used) -> None:  # type: ignore
             metrics.serve(wrong)
     with pytest.raises(TypeError, match="port must be an int"):
         metrics.serve("9000")  # type: ignore[arg-type]
+
+
+def test_in_wsgi_and_asgi_apps(registry, used) -> None:  # type: ignore[no-untyped-def]
+    """Those are prometheus_client's; the collector is one of its own kind."""
+    metrics.register(registry)
+    wanted = f'vrange_cache_requests_total{{name="{used.name}",outcome="purged"}} 1.0'.encode()
+    status: list[str] = []
+    environ = {"PATH_INFO": "/", "QUERY_STRING": "", "REQUEST_METHOD": "GET"}
+    body = prometheus_client.make_wsgi_app(registry)(environ, lambda s, _: status.append(s))
+    assert status == ["200 OK"]
+    assert wanted in b"".join(body)
+
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+    asyncio.run(prometheus_client.make_asgi_app(registry)(scope, receive, send))
+    assert sent[0]["status"] == 200
+    assert wanted in sent[1]["body"]
 
 
 def test_listens_on_this_machine_only_unless_told(registry) -> None:  # type: ignore[no-untyped-def]

@@ -69,6 +69,9 @@ def test_what_can_not_be_read(path: Path, tmp_path: Path) -> None:
             vrange.VolatileArray(777_777, "u1", fill=fill, eager=not REFAULT)
     with pytest.raises(ValueError, match="offset must not be negative, but is -1"):
         fills.file(path, -1)
+    for offset in ("1", 1.5, None):
+        with pytest.raises(TypeError, match="offset must be an int"):
+            fills.file(path, offset)  # type: ignore[arg-type]
     before.check()
 
 
