@@ -98,7 +98,9 @@ int os_share(const char *path, size_t bytes, void **out) {
 int os_allocate(const char *path, uint64_t offset, size_t bytes) {
     int file = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (file < 0) return -errno;
-    int result = fallocate(file, 0, (off_t)offset, (off_t)bytes) < 0 ? -errno : 0;
+    int result;
+    do result = fallocate(file, 0, (off_t)offset, (off_t)bytes) < 0 ? -errno : 0;
+    while (result == -EINTR);
     close(file);
     return result;
 }

@@ -67,14 +67,15 @@ bool segment_back(segment_header *segment, void *part, size_t bytes) {
 static int find_directory(char *directory, size_t bytes) {
     const char *told = secure_getenv("VRANGE_RUNTIME_DIR");
     if (told && *told) {
-        snprintf(directory, bytes, "%s", told);
+        /* Cut short it would be another directory, where nobody looks. */
+        if (snprintf(directory, bytes, "%s", told) >= (int)bytes) return -ENAMETOOLONG;
         return os_private_directory(directory);
     }
     const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
-    if (runtime && *runtime == '/') {
-        snprintf(directory, bytes, "%s/vrange", runtime);
-        if (os_private_directory(directory) == 0) return 0;
-    }
+    if (runtime && *runtime == '/' &&
+        snprintf(directory, bytes, "%s/vrange", runtime) < (int)bytes &&
+        os_private_directory(directory) == 0)
+        return 0;
     snprintf(directory, bytes, "/dev/shm/vrange-%u", (unsigned)os_user_id());
     return os_private_directory(directory);
 }

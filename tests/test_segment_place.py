@@ -64,6 +64,16 @@ def test_in_a_read_only_directory_it_counts_on() -> None:
     assert "/proc/fs" in check_counts_in_memory(VRANGE_RUNTIME_DIR="/proc/fs")
 
 
+def test_a_path_that_is_too_long_is_not_cut_short(directory: Path) -> None:
+    deep = directory
+    while len(str(deep)) < 700:
+        deep /= "x" * 50
+    deep.mkdir(mode=0o700, parents=True)
+    before = sorted(directory.rglob("*"))
+    assert "File name too long" in check_counts_in_memory(VRANGE_RUNTIME_DIR=str(deep))
+    assert sorted(directory.rglob("*")) == before
+
+
 def test_falls_back_from_the_runtime_directory(directory: Path) -> None:
     done = run(
         "import vrange; from vrange._core import ffi, lib\n"
