@@ -206,6 +206,33 @@ for ending in (sys.exit, os._exit):
     assert list(directory.iterdir()) == []
 
 
+def test_a_child_of_a_fork_does_not_keep_the_directory_locked(directory: Path) -> None:
+    """As where one thread scrapes while another one begins a worker."""
+    code = """
+import os, sys
+from pathlib import Path
+from vrange import service
+directory = Path(sys.argv[1])
+read, write = os.pipe()
+with service._locked(directory):
+    if (child := os.fork()) == 0:
+        os.close(write)
+        os.read(read, 1)
+        os._exit(0)
+assert service.services(directory) == {}
+os.close(write)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, str(directory)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_without_a_directory_the_group_is_this_process(tmp_path: Path) -> None:
     code = """
 import warnings
