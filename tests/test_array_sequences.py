@@ -111,8 +111,10 @@ def test_all_that_was_touched_is_the_kernels_to_take() -> None:
     for i in range(0, 64 * MIB, MIB):
         view[i]
         time.sleep(0.02)
-    for _ in range(5): settle()
     assert bytes_of(view, "Rss") == 64 * 64 * KIB
-    assert bytes_of(view, "Rss") - bytes_of(view, "LazyFree") <= 64 * KIB
+    for _ in range(50):  # what is never told again stays as it is, however often it is looked at
+        settle()
+        if bytes_of(view, "Rss") - bytes_of(view, "LazyFree") <= 64 * KIB: break
+    else: raise AssertionError((bytes_of(view, "Rss"), bytes_of(view, "LazyFree")))
     """
     assert ends_well(code) == ""
