@@ -25,7 +25,7 @@ def scraped(text: bytes) -> dict[str, float]:
 
 
 WORKER = """
-import os, sys
+import mmap, os, sys
 import prometheus_client, vrange
 registry = prometheus_client.CollectorRegistry()
 vrange.metrics.register(registry, processes="group")
@@ -34,6 +34,10 @@ print("ready", flush=True)
 for line in sys.stdin:
     if line == "ask\\n":
         cache.get_or_compute(1, lambda: b"x" * 9000)
+    elif line == "offer\\n":
+        offered = mmap.mmap(-1, 8 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        offered.write(bytes(8 << 20))
+        offered.madvise(mmap.MADV_FREE)
     elif line == "scrape\\n":
         sys.stdout.write(prometheus_client.generate_latest(registry).decode() + "# END\\n")
         sys.stdout.flush()
@@ -67,6 +71,11 @@ class Worker:
         for _ in range(times):
             self._tell("ask")
             assert self._line() == "done"
+
+    def offer(self) -> None:
+        """Offers 8 MiB to the kernel, as tools outside see it."""
+        self._tell("offer")
+        assert self._line() == "done"
 
     def scrape(self) -> dict[str, float]:
         self._tell("scrape")
@@ -114,6 +123,19 @@ def test_any_worker_tells_of_all_and_the_dead_still_count(directory: Path) -> No
     assert {path.suffix for path in directory.iterdir()} == {".stats"}  # the other's
     other.end()
     assert list(directory.iterdir()) == []
+
+
+def test_what_the_kernel_may_take_of_all_is_told_by_any(directory: Path) -> None:
+    workers = [Worker(directory) for _ in range(3)]
+    for worker in workers:
+        worker.offer()
+    for worker in workers:
+        told = worker.scrape()["vrange_process_lazyfree_bytes[]"]
+        assert 23 << 20 < told < 64 << 20  # a page or two may be on their way to be counted
+    workers[0].kill()
+    assert workers[1].scrape()["vrange_process_lazyfree_bytes[]"] < 22 << 20
+    for worker in workers[1:]:
+        worker.end()
 
 
 def test_nothing_of_a_killed_service_stays_for_ever(directory: Path) -> None:
