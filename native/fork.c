@@ -13,7 +13,6 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "arena.h"
 #include "array.h"
@@ -70,8 +69,7 @@ static void after_fork_in_child(void) {
         static const char message[] =
             "vrange: userfaultfd can't be opened again after fork; purged content could not be told "
             "from zeros in this child\n";
-        if (write(STDERR_FILENO, message, sizeof message - 1) < 0) {
-        }
+        os_complain(message, sizeof message - 1);
         abort();
     }
     atomic_store(&gate.inside, 0);

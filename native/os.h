@@ -1,6 +1,9 @@
 /* Every system call of the core, one function each. Nothing here knows what a range is.
  *
- * A function that can fail returns 0 or a negative errno; EINTR and EAGAIN are dealt with inside. */
+ * Only the files os_*.c make system calls: everything the core asks of Linux is there under a name
+ * that says what for, so that the rest reads without a man page at hand and a port knows what to
+ * write. Traps of single calls are told where they are met. A function that can fail returns 0 or a
+ * negative errno; EINTR and EAGAIN are dealt with inside. */
 #ifndef VRANGE_OS_H
 #define VRANGE_OS_H
 
@@ -91,7 +94,8 @@ int os_userfault_zero(int descriptor, void *address, size_t bytes);
 
 /* All of `bytes`, or -ENODATA where the file ends before. */
 int os_read_at(int descriptor, void *to, size_t bytes, uint64_t offset);
-void os_write_error(const char *text, size_t bytes);
+/* To standard error; there is nowhere else to say why that failed. Async-signal-safe. */
+void os_complain(const char *text, size_t bytes);
 
 int os_open_to_read(const char *path, int *descriptor);
 int os_read_number(int descriptor, uint64_t *value);

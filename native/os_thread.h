@@ -1,4 +1,4 @@
-/* The system calls of os.c that are about threads and signals. A header of its own, as its users must
+/* The system calls of os.h that are about threads and signals. A header of its own, as its users must
  * define _GNU_SOURCE to know the types. */
 #ifndef VRANGE_OS_THREAD_H
 #define VRANGE_OS_THREAD_H
@@ -17,9 +17,10 @@ int os_thread_stack(char **low, char **top);
 /* Waiting in the kernel, so that a signal meets no running code of it. */
 bool os_thread_is_blocked(int thread_id);
 int os_thread_signal(int thread_id, int number);
+/* More signals that this thread is not to be reached by. Async-signal-safe. */
+void os_block_signals(const sigset_t *more);
 int os_signal_action(int number, const struct sigaction *action, struct sigaction *previous);
 int os_alternate_stack(const stack_t *stack, stack_t *previous);
 size_t os_alternate_stack_bytes(void);
-void os_complain(const char *text, size_t bytes); /* to standard error, async-signal-safe */
 
 #endif

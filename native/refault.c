@@ -30,11 +30,11 @@
 #include <stdbool.h>
 #include <string.h>
 #include <ucontext.h>
-#include <unistd.h>
 
 #include "array.h"
 #include "fork.h"
 #include "os.h"
+#include "os_thread.h"
 #include "reserve.h"
 #include "rung.h"
 
@@ -103,17 +103,17 @@ static void tell_failure(vrange_array *array, const void *address, int error) {
         say(&m, ")");
     }
     say(&m, ". Going on would compute with what is not there, so the process ends.\n");
-    os_write_error(m.text, m.length);
+    os_complain(m.text, m.length);
 }
 
 static void end_by_default(int number, const siginfo_t *info) {
     struct sigaction action = {.sa_handler = SIG_DFL};
     const bool by_kernel = info->si_code > 0;
     if (by_kernel) atomic_store(&ending, true); /* or we might be put first again before it ends */
-    sigaction(number, &action, NULL);
+    os_signal_action(number, &action, NULL); /* of a signal that is there, nothing can fail */
     /* A touch is tried again and ends the process there, so that a core shows the place. What was
      * sent has to be sent again. */
-    if (!by_kernel) raise(number);
+    if (!by_kernel) os_thread_signal(os_thread_id(), number);
 }
 
 /* ---- what is not ours ------------------------------------------------------------------------- */
@@ -123,14 +123,14 @@ static void end_by_default(int number, const siginfo_t *info) {
  * siglongjmp has left is of another signal. */
 static bool is_called_back(const siginfo_t *info, const char *frame) {
     if (!forwarding.frame || frame >= forwarding.frame) return false;
-    return info == forwarding.info || (info->si_code == SI_TKILL && info->si_pid == getpid());
+    return info == forwarding.info || (info->si_code == SI_TKILL && (uint32_t)info->si_pid == os_process_id());
 }
 
 /* As the kernel would have called it. */
 static void call(const struct sigaction *handler, int number, siginfo_t *info, void *context) {
     sigset_t masked = handler->sa_mask;
     if (!(handler->sa_flags & SA_NODEFER)) sigaddset(&masked, number);
-    pthread_sigmask(SIG_BLOCK, &masked, NULL); /* undone by the return from our own handler */
+    os_block_signals(&masked); /* undone by the return from our own handler */
     if (handler->sa_flags & SA_SIGINFO) handler->sa_sigaction(number, info, context);
     else handler->sa_handler(number);
 }
@@ -229,7 +229,7 @@ static int put_ours_first(const struct sigaction *now) {
     /* NODEFER: a regenerator may touch another array. RESTART: no EINTR for what we interrupted. */
     struct sigaction ours = {.sa_sigaction = on_sigbus,
                              .sa_flags = SA_SIGINFO | SA_NODEFER | SA_RESTART | mark_of(count)};
-    return sigaction(SIGBUS, &ours, NULL) < 0 ? -errno : 0;
+    return os_signal_action(SIGBUS, &ours, NULL);
 }
 
 /* Who came over us takes it that we are below him, and calls us there. */
@@ -237,7 +237,7 @@ static bool may_go_away(void) { return atomic_load(&previous.count) == 1; }
 
 static int take_ours_away(void) {
     previous.away = true;
-    return sigaction(SIGBUS, &previous.handlers[0], NULL) < 0 ? -errno : 0;
+    return os_signal_action(SIGBUS, &previous.handlers[0], NULL);
 }
 
 int refault_look(void) {
@@ -246,8 +246,8 @@ int refault_look(void) {
     const bool wanted = arrays_exist();
     struct sigaction now;
     if (wanted ? !atomic_load(&ending) : atomic_load(&previous.count) > 0) {
-        if (sigaction(SIGBUS, NULL, &now) < 0) result = -errno;
-        else if (is_ours(&now)) forget_who_left(&now);
+        result = os_signal_action(SIGBUS, NULL, &now);
+        if (result == 0 && is_ours(&now)) forget_who_left(&now);
         if (result == 0 && wanted && !is_ours(&now)) result = put_ours_first(&now);
         if (result == 0 && !wanted && is_ours(&now) && may_go_away()) result = take_ours_away();
     }

@@ -151,7 +151,7 @@ void rung_fall(int error) {
         static const char message[] =
             "vrange: userfaultfd was closed by somebody and can't be opened again; what volatile "
             "arrays lose would read as zeros, so the process ends\n";
-        os_write_error(message, sizeof message - 1);
+        os_complain(message, sizeof message - 1);
         abort();
     }
     ladder.userfault = -1;

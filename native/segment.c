@@ -67,14 +67,15 @@ bool segment_back(segment_header *segment, void *part, size_t bytes) {
 static int find_directory(char *directory, size_t bytes) {
     const char *told = secure_getenv("VRANGE_RUNTIME_DIR");
     if (told && *told) {
-        snprintf(directory, bytes, "%s", told);
+        /* Cut short it would be another directory, where nobody looks. */
+        if (snprintf(directory, bytes, "%s", told) >= (int)bytes) return -ENAMETOOLONG;
         return os_private_directory(directory);
     }
     const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
-    if (runtime && *runtime == '/') {
-        snprintf(directory, bytes, "%s/vrange", runtime);
-        if (os_private_directory(directory) == 0) return 0;
-    }
+    if (runtime && *runtime == '/' &&
+        snprintf(directory, bytes, "%s/vrange", runtime) < (int)bytes &&
+        os_private_directory(directory) == 0)
+        return 0;
     snprintf(directory, bytes, "/dev/shm/vrange-%u", (unsigned)os_user_id());
     return os_private_directory(directory);
 }
@@ -247,7 +248,7 @@ void segment_after_fork(void) {
     if (!own || os_replace(own, inherited, SEGMENT_BYTES) < 0) {
         /* Counting into the parent's segment would be wrong for both. */
         static const char message[] = "vrange: no memory for a child's own counters after fork\n";
-        os_write_error(message, sizeof message - 1);
+        os_complain(message, sizeof message - 1);
         abort();
     }
 }

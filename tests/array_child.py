@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from cffi import FFI
+from held import Held, address_space_bytes  # noqa: F401 - for the code of children
 
 import vrange
 from vrange._core import ffi as vrange_ffi

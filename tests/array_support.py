@@ -39,6 +39,28 @@ def on_refault(test: Callable[..., Any]) -> Callable[..., Any]:
     return test_is_refused_on_a_lower_rung
 
 
+def content_of(shape: Any, dtype: Any, seed: int = 0) -> np.ndarray[Any, Any]:
+    """Random bytes, as elements. Floats may be NaN: to be compared as bytes."""
+    empty = np.empty(shape, dtype)
+    data = np.random.default_rng(seed).bytes(empty.nbytes)
+    return np.frombuffer(data, empty.dtype).reshape(empty.shape)
+
+
+def same(one: Any, other: Any) -> bool:
+    one, other = np.asarray(one), np.asarray(other)
+    return (
+        one.shape == other.shape and one.dtype == other.dtype and one.tobytes() == other.tobytes()
+    )
+
+
+Counting = Callable[..., vrange.VolatileArray]
+
+
+def counts(view: np.ndarray[Any, Any]) -> bool:
+    """Whether it is a part of what the fixture `counting` makes."""
+    return np.array_equal(view, np.arange(view[0], view[0] + len(view), dtype="u8"))
+
+
 @cache
 def build_fills() -> Path:
     """tests/fills/fills.c as a shared library, built once."""

@@ -1,15 +1,21 @@
-"""Settings of every test: all idle bytes are offered at once, so that any of them may be taken."""
+"""Fixtures, and settings of every test: all idle bytes are offered at once, so any may be taken."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import vrange
 from vrange.cgroup import MemoryCgroup
+
+if TYPE_CHECKING:
+    from array_support import Counting
 
 settings.register_profile(
     "vrange",
@@ -38,6 +44,35 @@ def cache() -> Iterator[vrange.VolatileCache]:
     with vrange.VolatileCache(name="test", hot_bytes=0, arena_bytes="256MiB") as cache:
         yield cache
     gc.collect()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """One that nobody else can write to, as that of stats segments has to be."""
+    tmp_path.chmod(0o700)
+    return tmp_path
+
+
+@pytest.fixture
+def counting() -> Iterator[Counting]:
+    """Makes arrays of u8 that count from 0, filled natively."""
+    from array_support import build_fills  # NumPy is not there for every interpreter
+
+    made = []
+
+    def counting(blocks: float, block_bytes: int = 64 << 10, **options: Any) -> Any:
+        library = ctypes.CDLL(str(build_fills()))
+        start = ctypes.c_uint64(0)
+        fill = vrange.fills.native(library.count_from, ctypes.addressof(start))
+        array = vrange.VolatileArray(
+            int(blocks * block_bytes // 8), "u8", fill=fill, block_bytes=block_bytes, **options
+        )
+        made.append((array, start))
+        return array
+
+    yield counting
+    for array, _ in made:
+        array.close()
 
 
 @pytest.hookimpl

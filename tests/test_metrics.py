@@ -1,17 +1,15 @@
-"""The collector: names, values, sums over workers, and what is refused."""
+"""The collector: names, values, where it is served, and what is refused."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import socket
-import subprocess
-import sys
-import time
 import urllib.request
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import prometheus_client
 import pytest
@@ -20,8 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 import vrange
-from vrange import metrics, processes, service
-from vrange.totals import NAMES_MOST, Totals
+from vrange import metrics, processes
 
 NAMES = {
     "vrange_time_to_free_seconds": ("histogram", {"kind", "stage"}),
@@ -54,15 +51,6 @@ def used() -> Iterator[vrange.VolatileCache[str, bytes]]:
         cache.discard("a")
         cache.get_or_compute("a", lambda: b"x" * 50_000)
         yield cache
-
-
-def scraped(text: bytes) -> dict[str, float]:
-    """Values by name and labels."""
-    return {
-        sample.name + str(sorted(sample.labels.items())): sample.value
-        for family in parse_text(text.decode())
-        for sample in family.samples
-    }
 
 
 def value(registry: prometheus_client.CollectorRegistry, sample: str, /, **labels: str) -> float:
@@ -137,9 +125,6 @@ def test_nothing_is_described() -> None:
     assert list(metrics.Collector().describe()) == []
 
 
-# ---- bad input ----------------------------------------------------------------------------------
-
-
 def test_registered_twice(registry) -> None:  # type: ignore[no-untyped-def]
     first = metrics.register(registry)
     with pytest.raises(ValueError, match=r"has .*Collector.* already"):
@@ -170,6 +155,30 @@ def test_serve_and_a_port_that_is_taken(registry, used) -> None:  # type: ignore
         metrics.serve("9000")  # type: ignore[arg-type]
 
 
+def test_in_wsgi_and_asgi_apps(registry, used) -> None:  # type: ignore[no-untyped-def]
+    """Those are prometheus_client's; the collector is one of its own kind."""
+    metrics.register(registry)
+    wanted = f'vrange_cache_requests_total{{name="{used.name}",outcome="purged"}} 1.0'.encode()
+    status: list[str] = []
+    environ = {"PATH_INFO": "/", "QUERY_STRING": "", "REQUEST_METHOD": "GET"}
+    body = prometheus_client.make_wsgi_app(registry)(environ, lambda s, _: status.append(s))
+    assert status == ["200 OK"]
+    assert wanted in b"".join(body)
+
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+    asyncio.run(prometheus_client.make_asgi_app(registry)(scope, receive, send))
+    assert sent[0]["status"] == 200
+    assert wanted in sent[1]["body"]
+
+
 def test_listens_on_this_machine_only_unless_told(registry) -> None:  # type: ignore[no-untyped-def]
     with metrics.serve(0, registry=registry) as server, socket.socket() as other:
         # The port is free on another address of the loopback network.
@@ -197,233 +206,6 @@ def test_names_that_need_escaping(registry, name: str) -> None:  # type: ignore[
     ]
     assert len(told) == 1
     assert told[0] >= 1
-
-
-def test_without_a_directory_the_group_is_this_process(tmp_path: Path) -> None:
-    code = """
-import warnings
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    import prometheus_client, vrange
-    vrange.VolatileCache(name="alone").get_or_compute(1, lambda: 1)
-    registry = prometheus_client.CollectorRegistry()
-    vrange.metrics.register(registry, processes="group")
-    labels = {"name": "alone", "outcome": "miss"}
-    assert registry.get_sample_value("vrange_cache_requests_total", labels) == 1
-assert len(caught) == 1, [str(w.message) for w in caught]
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"VRANGE_RUNTIME_DIR": str(tmp_path / "missing" / "too")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-# ---- several workers ----------------------------------------------------------------------------
-
-WORKER = """
-import os, sys
-import prometheus_client, vrange
-registry = prometheus_client.CollectorRegistry()
-vrange.metrics.register(registry, processes="group")
-cache = vrange.VolatileCache(name="shared", hot_bytes=0)
-print("ready", flush=True)
-for line in sys.stdin:
-    if line == "ask\\n":
-        cache.get_or_compute(1, lambda: b"x" * 9000)
-    elif line == "scrape\\n":
-        sys.stdout.write(prometheus_client.generate_latest(registry).decode() + "# END\\n")
-        sys.stdout.flush()
-        continue
-    print("done", flush=True)
-"""
-
-
-class Worker:
-    def __init__(self, directory: Path, name: str = "test-service") -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER],
-            env=os.environ | {"VRANGE_RUNTIME_DIR": str(directory), "VRANGE_SERVICE": name},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert self._line() == "ready"
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def _tell(self, what: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
-
-    def ask(self, times: int) -> None:
-        for _ in range(times):
-            self._tell("ask")
-            assert self._line() == "done"
-
-    def scrape(self) -> dict[str, float]:
-        self._tell("scrape")
-        lines = []
-        while (line := self._line()) != "# END":
-            lines.append(line)
-        return scraped("\n".join(lines).encode() + b"\n")
-
-    def end(self) -> None:
-        self.process.communicate("", timeout=30)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.end()
-
-
-def requests(found: dict[str, float]) -> float:
-    return sum(
-        count for name, count in found.items() if name.startswith("vrange_cache_requests_total")
-    )
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    tmp_path.chmod(0o700)
-    return tmp_path
-
-
-def test_any_worker_tells_of_all_and_the_dead_still_count(directory: Path) -> None:
-    workers = [Worker(directory) for _ in range(4)]
-    for times, worker in enumerate(workers, 1):
-        worker.ask(times * 10)
-    for worker in workers:
-        assert requests(worker.scrape()) == 100
-    bytes_of_four = sum(v for n, v in workers[0].scrape().items() if n.startswith("vrange_bytes"))
-    workers[3].kill()  # nobody saw it coming
-    workers[2].end()  # in good order
-    for worker in workers[:2]:
-        found = worker.scrape()
-        assert requests(found) == 100
-        assert found["vrange_processes[]"] == 2
-        left = sum(v for n, v in found.items() if n.startswith("vrange_bytes"))
-        assert left == pytest.approx(bytes_of_four / 2)
-    late = Worker(directory)
-    late.ask(7)
-    assert requests(late.scrape()) == requests(workers[0].scrape()) == 107
-    other = Worker(directory, "another-service")
-    assert requests(other.scrape()) == 0
-    for worker in (*workers[:2], late):
-        worker.end()
-    assert {path.suffix for path in directory.iterdir()} == {".stats"}  # the other's
-    other.end()
-    assert list(directory.iterdir()) == []
-
-
-def test_nothing_of_a_killed_service_stays_for_ever(directory: Path) -> None:
-    workers = [Worker(directory), Worker(directory)]
-    for worker in workers:
-        worker.ask(3)
-    workers[0].kill()
-    assert requests(workers[1].scrape()) == 6
-    assert any(path.suffix == ".ledger" for path in directory.iterdir())
-    workers[1].kill()
-    bystander = Worker(directory, "bystander")
-    bystander.scrape()
-    bystander.end()
-    assert list(directory.iterdir()) == []
-
-
-def test_a_fold_that_was_cut_short_is_not_done_twice(directory: Path) -> None:
-    workers = [Worker(directory), Worker(directory)]
-    workers[0].ask(5)
-    (left,) = [path for path in directory.iterdir() if str(workers[0].process.pid) in path.name]
-    copy = left.read_bytes()
-    workers[0].kill()
-    assert requests(workers[1].scrape()) == 5
-    assert not left.exists()
-    # As if the one who folded it had been killed before he could remove it.
-    ledger = next(directory.glob("*.ledger"))
-    ledger.write_text(ledger.read_text().replace('"folded":[]', f'"folded":["{left.name}"]'))
-    left.write_bytes(copy)
-    assert requests(workers[1].scrape()) == 5
-    assert not left.exists()
-    workers[1].end()
-
-
-def test_a_ledger_that_is_none_counts_for_nothing(directory: Path) -> None:
-    worker = Worker(directory)
-    worker.ask(2)
-    path = service._ledger_path(directory, "test-service")
-    for text in ("", "{}", "[]", '{"version":1,"key":"test-service"}', "\0\0"):
-        path.write_text(text)
-        assert requests(worker.scrape()) == 2
-    worker.end()
-
-
-def test_workers_come_and_go_while_somebody_scrapes(directory: Path) -> None:
-    watcher = Worker(directory)
-    seen = [0.0]
-    asked = 0
-    until = time.monotonic() + 4
-    while time.monotonic() < until:
-        worker = Worker(directory)
-        worker.ask(5)
-        asked += 5
-        seen.append(requests(watcher.scrape()))
-        worker.end() if asked % 2 else worker.kill()
-        seen.append(requests(watcher.scrape()))
-    assert seen == sorted(seen)
-    assert seen[-1] == asked
-    watcher.end()
-
-
-def test_forked_workers_with_the_application_loaded_before(directory: Path) -> None:
-    code = """
-import os, sys, prometheus_client, vrange
-registry = prometheus_client.CollectorRegistry()
-vrange.metrics.register(registry, processes="group")
-cache = vrange.VolatileCache(name="preloaded", hot_bytes=0)
-cache.get_or_compute(1, lambda: 1)
-labels = {"name": "preloaded", "outcome": "resident"}
-total = lambda: registry.get_sample_value("vrange_cache_requests_total", labels)
-assert total() == 0
-for ending in (sys.exit, os._exit):
-    before = total()
-    if (pid := os.fork()) == 0:
-        for _ in range(10): cache[1]
-        assert total() == before + 10
-        ending(0)
-    assert os.waitpid(pid, 0)[1] == 0
-    assert total() == before + 10
-"""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
-        env=os.environ | {"VRANGE_RUNTIME_DIR": str(directory), "VRANGE_SERVICE": "forks"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        start_new_session=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert list(directory.iterdir()) == []
-
-
-def test_names_of_a_service_are_bounded() -> None:
-    from vrange.segment import AccountCounts, Snapshot
-
-    totals = Totals()
-    for number in range(3 * NAMES_MOST):
-        account = AccountCounts(f"n{number}", "cache", requests={"miss": 1})
-        totals.add(Snapshot(1, 1, "", "", 1, "", True, [account], {}, 0, 0, 0, 0))
-    assert len(totals.accounts) <= NAMES_MOST + 1
-    assert sum(one.requests["miss"] for one in totals.accounts.values()) == 3 * NAMES_MOST
-    again = Totals.from_json(totals.as_json())
-    assert again.as_json() == totals.as_json()
 
 
 def test_no_warning_where_all_is_well(registry) -> None:  # type: ignore[no-untyped-def]

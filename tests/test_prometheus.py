@@ -15,8 +15,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ class Everything:
     prometheus: Prometheus
     churn: str
     began: float
+    seen: float  # when all of what happened until then was stored: what is asked, is asked of then
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +105,37 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Everything]
             load.close()
             assert load.asked > 20
             assert load.failed == []
-        time.sleep(1.2)  # the last scrape, and the rules after it
+        made.seen = when_all_is_stored(made.prometheus)
         yield made
+
+
+def when_all_is_stored(prometheus: Prometheus) -> float:
+    """Once every target was scraped after now, and every rule evaluated after that."""
+    begun = time.time()
+
+    def wait_until(true: Callable[[], bool], why: str) -> None:
+        while not true():
+            assert time.time() < begun + 30, why
+            time.sleep(0.1)
+
+    def all_scraped() -> bool:
+        ups = prometheus.query("up and timestamp(up) > " + str(begun))
+        return len(ups) == 3 and all(one["value"][1] == "1" for one in ups)
+
+    def all_evaluated() -> bool:
+        groups = prometheus.ask("rules")["groups"]
+        times = [datetime.fromisoformat(group["lastEvaluation"]) for group in groups]
+        return all(time.timestamp() > scraped for time in times)
+
+    wait_until(all_scraped, "it does not scrape")
+    scraped = time.time()
+    wait_until(all_evaluated, "it does not evaluate its rules")
+    return time.time()
 
 
 def settled(everything: Everything, target: str, expression: str, want: float) -> float:
     """The value of an expression at a target, once it is `want`; else what it was at last."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while True:
         series = everything.prometheus.query(expression.replace("TARGET", target))
         value = float(series[0]["value"][1]) if series else math.nan
@@ -151,7 +177,7 @@ def test_every_expression_of_every_panel(
         and not any(metric in query.expression for metric in always)
     ):
         pytest.skip("this build has no deep stacks")
-    series = everything.prometheus.query(filled_in(query.expression))
+    series = everything.prometheus.query(filled_in(query.expression), everything.seen)
     assert series, "no data"
     values = [float(one["value"][1]) for one in series]
     finite = [value for value in values if not math.isnan(value)]
@@ -169,7 +195,7 @@ def test_every_expression_of_every_panel(
         # so that of two buckets the wider one may get the lower rate.
         counters = re.sub(r"(?:rate|increase)\((.+?)\[30s\]\)", r"\1", filled_in(query.expression))
         assert counters != filled_in(query.expression)
-        counted = everything.prometheus.query(counters)
+        counted = everything.prometheus.query(counters, everything.seen)
         by_bound = sorted((float(one["metric"]["le"]), float(one["value"][1])) for one in counted)
         counts = [count for _, count in by_bound]
         assert counts[-1] > 0
@@ -190,13 +216,13 @@ def test_every_rule_is_evaluated_and_gives_data(everything: Everything) -> None:
     for rule in found:
         assert rule["health"] == "ok", rule
         if rule["type"] == "recording":
-            assert everything.prometheus.query(rule["name"]), rule["name"]
+            assert everything.prometheus.query(rule["name"], everything.seen), rule["name"]
             continue
         if "stack" in rule["query"] and not STACKS:
             continue
         # An alert that doesn't fire gives nothing; with `bool` its comparison gives 0 instead.
         compared = re.sub(r" > ", " > bool ", rule["query"])
-        series = everything.prometheus.query(compared)
+        series = everything.prometheus.query(compared, everything.seen)
         assert series, compared
         assert {one["value"][1] for one in series} <= {"0", "1"}, compared
         assert all({"job", "instance"} <= set(one["metric"]) for one in series), compared

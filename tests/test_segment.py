@@ -1,84 +1,20 @@
-"""Stats segments: what others read of a process, what they refuse, and what they clear away."""
+"""Stats segments: what others read of a process, and what is left when it is gone."""
 
 from __future__ import annotations
 
 import gc
-import json
-import os
 import signal
 import struct
-import subprocess
-import sys
 import threading
 import time
-import warnings
 from pathlib import Path
 
 import pytest
+from segment_support import CHILD, account, end, own_path, run, start
 
 import vrange
 from vrange import processes, segment
-from vrange._core import ffi, lib
-from vrange.account import Account
-
-
-def own_path() -> Path:
-    return Path(ffi.string(lib.vrange_segment_path()).decode())
-
-
-def account(snapshot: segment.Snapshot, name: str) -> segment.AccountCounts:
-    found = [one for one in snapshot.accounts if one.name == name]
-    assert len(found) == 1, f"{name}: {found}"
-    return found[0]
-
-
-def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        # From 3.12 on Python warns at a fork with threads: the reserve has one, and deals with it.
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-CHILD = """
-import sys, vrange
-cache = vrange.VolatileCache(name="outside", hot_bytes="1MiB")
-cache["a"] = b"x" * 50_000
-cache["a"]; cache["a"]
-cache.get_or_compute("b", lambda: 1)
-print("ready", flush=True)
-sys.stdin.read()
-"""
-
-
-def start(directory: Path, code: str = CHILD) -> subprocess.Popen[str]:
-    child = subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=os.environ | {"VRANGE_RUNTIME_DIR": str(directory)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "ready\n"
-    return child
-
-
-def end(child: subprocess.Popen[str]) -> None:
-    child.communicate("", timeout=30)
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    tmp_path.chmod(0o700)
-    return tmp_path
-
-
-# ---- what it says -------------------------------------------------------------------------------
+from vrange._core import lib
 
 
 def test_says_what_the_process_itself_says() -> None:
@@ -149,9 +85,6 @@ def test_another_process_is_read_while_it_is_stopped(directory: Path) -> None:
     finally:
         child.send_signal(signal.SIGCONT)
         end(child)
-
-
-# ---- its life -----------------------------------------------------------------------------------
 
 
 def test_gone_at_exit(directory: Path) -> None:
@@ -246,168 +179,6 @@ def test_the_child_of_a_fork_counts_for_itself(directory: Path) -> None:
     assert list(directory.iterdir()) == []
 
 
-# ---- what is refused ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda data: data[:100], "torn: 100 bytes"),
-        (lambda data: data[: len(data) // 2], "torn"),
-        (lambda data: b"", "torn: 0 bytes"),
-        (lambda data: b"JAVA" + data[4:], "no stats segment"),
-        (lambda data: data[:8] + b"\x09" + data[9:], "layout 9"),
-        (lambda data: data[:64] + b"\0\0\0\0" + data[68:], "torn"),
-        (lambda data: data[:80] + b"\xff\xff\xff\x7f" + data[84:], "tables don't fit"),
-        (lambda data: data[:108] + b"\xff\xff\xff\x7f" + data[112:], "tables don't fit"),
-    ],
-)
-def test_torn_and_foreign_files(directory: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
-    Account("any", lib.VRANGE_KIND_CACHE)
-    file = directory / "4000000-1.stats"
-    file.write_bytes(change(own_path().read_bytes()))
-    with pytest.raises(segment.SegmentRefusedError, match=message):
-        segment.read(file)
-    assert processes.living([directory]) == []
-
-
-def test_random_headers_are_refused_or_read_but_never_worse(directory: Path) -> None:
-    import random
-
-    whole = own_path().read_bytes()
-    chance = random.Random(5)
-    for _ in range(300):
-        data = bytearray(whole)
-        for _ in range(chance.randint(1, 8)):
-            data[chance.randrange(8, 300)] = chance.randrange(256)
-        try:
-            with memoryview(data) as view:
-                segment.parse(view)
-        except segment.SegmentRefusedError:
-            pass
-
-
-def test_links_directories_and_pipes(directory: Path) -> None:
-    (directory / "1-1.stats").symlink_to(own_path())
-    (directory / "1-2.stats").mkdir()
-    os.mkfifo(directory / "1-3.stats")
-    assert processes.living([directory]) == []
-    with pytest.raises(OSError, match="symbolic link"):
-        segment.read(directory / "1-1.stats")
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
-def test_another_users_segment(directory: Path) -> None:
-    file = directory / "1-1.stats"
-    file.write_bytes(own_path().read_bytes())
-    os.chown(file, 12345, 12345)
-    with pytest.raises(segment.SegmentRefusedError, match="of user 12345"):
-        segment.read(file)
-    os.chown(directory, 12345, 12345)
-    assert processes.living([directory]) == []
-
-
-COUNTS = """
-import json, warnings
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    import vrange
-    from vrange._core import ffi, lib
-    cache = vrange.VolatileCache(name="one")
-    vrange.VolatileCache(name="two")
-    cache.get_or_compute("k", lambda: b"v")
-refusal = lib.vrange_segment_refusal()
-print(json.dumps({
-    "warned": [str(w.message) for w in caught],
-    "misses": cache.info().misses,
-    "latencies": sum(h.count for h in vrange.stats().time_to_free.values()),
-    "in_memory": lib.vrange_segment_path() == ffi.NULL,
-}))
-"""
-
-
-def check_counts_in_memory(**environment: str) -> str:
-    done = run(COUNTS, **environment)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["in_memory"]
-    assert told["misses"] == 1
-    assert told["latencies"] >= 1
-    (warning,) = told["warned"]
-    return warning
-
-
-def test_without_a_directory_it_counts_on_with_one_warning(directory: Path) -> None:
-    missing = directory / "not" / "there"
-    assert "No such file" in check_counts_in_memory(VRANGE_RUNTIME_DIR=str(missing))
-    (directory / "file").write_text("")
-    warning = check_counts_in_memory(VRANGE_RUNTIME_DIR=str(directory / "file"))
-    assert "Not a directory" in warning
-
-
-def test_in_a_directory_that_others_may_write_it_makes_no_file(directory: Path) -> None:
-    directory.chmod(0o777)
-    warning = check_counts_in_memory(VRANGE_RUNTIME_DIR=str(directory))
-    assert "not permitted" in warning
-    assert list(directory.iterdir()) == []
-
-
-def test_in_a_read_only_directory_it_counts_on() -> None:
-    # Not even root can make a file there.
-    assert "/proc/fs" in check_counts_in_memory(VRANGE_RUNTIME_DIR="/proc/fs")
-
-
-def test_falls_back_from_the_runtime_directory(directory: Path) -> None:
-    done = run(
-        "import vrange; from vrange._core import ffi, lib\n"
-        "print(ffi.string(lib.vrange_segment_path()).decode())",
-        XDG_RUNTIME_DIR=str(directory / "missing"),
-        VRANGE_RUNTIME_DIR="",
-    )
-    assert done.stdout.startswith("/dev/shm/vrange-"), done
-    done = run(
-        "import vrange; from vrange._core import ffi, lib\n"
-        "print(ffi.string(lib.vrange_segment_path()).decode())",
-        XDG_RUNTIME_DIR=str(directory),
-        VRANGE_RUNTIME_DIR="",
-    )
-    assert done.stdout.startswith(f"{directory}/vrange/"), done
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
-def test_a_full_file_system_is_no_sigbus(directory: Path) -> None:
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "none", str(directory)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip("may not mount here")
-    try:
-        warning = check_counts_in_memory(VRANGE_RUNTIME_DIR=str(directory))
-        assert "No space left" in warning
-        subprocess.run(["mount", "-o", "remount,size=128k", str(directory)], check=True)
-        done = run(
-            "import vrange, os\n"
-            "caches = [vrange.VolatileCache(name=f'c{n}', arena_bytes='1MiB') for n in range(60)]\n"
-            "for n, cache in enumerate(caches): cache.get_or_compute(n, lambda: n)\n"
-            "from vrange import segment; from vrange._core import ffi, lib\n"
-            "accounts = segment.read(ffi.string(lib.vrange_segment_path())).accounts\n"
-            "assert sum(a.requests['miss'] for a in accounts) == 60\n"
-            "assert [a.name for a in accounts].count('other') == 1\n"
-            "pid = os.fork()\n"
-            "if pid == 0: caches[59].get_or_compute('x', lambda: 1); os._exit(0)\n"
-            "assert os.waitpid(pid, 0)[1] == 0\n",
-            VRANGE_RUNTIME_DIR=str(directory),
-        )
-        assert done.returncode == 0, done
-    finally:
-        subprocess.run(["umount", str(directory)], check=True)
-
-
-# ---- names --------------------------------------------------------------------------------------
-
-
 def test_counts_of_a_name_go_on_when_it_is_opened_again() -> None:
     for times in range(1, 4):
         with vrange.VolatileCache(name="reopened") as cache:
@@ -453,17 +224,14 @@ def test_names_without_end_stay_bounded_and_no_sum_goes_back(directory: Path) ->
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_warning_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        Account("quiet", lib.VRANGE_KIND_CACHE)
-
-
 def test_reading_takes_no_time_to_speak_of() -> None:
     caches = [vrange.VolatileCache(name=f"many-{n}", arena_bytes="1MiB") for n in range(20)]
     for cache in caches:
         cache.get_or_compute(1, lambda: b"v")
-    begun = time.perf_counter()
-    for _ in range(10):
+
+    def seconds() -> float:
+        begun = time.perf_counter()
         segment.read(own_path())
-    assert (time.perf_counter() - begun) / 10 < 0.05
+        return time.perf_counter() - begun
+
+    assert min(seconds() for _ in range(20)) < 0.05  # others may be at work: the least counts

@@ -242,7 +242,7 @@ def test_resident_memory_stays_flat_over_a_thousand_calls_on_eight_threads() -> 
     rounds()
     assert vrange.stack_info().deep_calls - calls == 1000
     assert len(of_stacks()) <= 8
-    assert max(of_stacks()) <= max(stacks) + KEPT
+    assert max(of_stacks()) <= max(stacks) + HUGE  # there may be a huge page now, and not then
     assert resident_bytes() - before < 8 * MIB
 
 
@@ -267,6 +267,30 @@ def test_stack_info_while_a_call_is_deep() -> None:
     assert seen[0].resident_bytes > 8 * MIB
     assert seen[0].high_water_bytes >= seen[0].resident_bytes - KEPT
     assert use_of(size).thread_id is None
+
+
+def test_stack_info_names_the_thread_that_is_on_a_stack_now() -> None:
+    """Not the one that was on it meanwhile, nor, in a child, the parent's."""
+    answer = output_of(
+        """
+        import os, threading, vrange
+        def seen():
+            (use,) = vrange.deep_call(vrange.stack_info).stacks
+            return use.thread_id == threading.get_native_id()
+        answers = [seen()]
+        other = threading.Thread(target=lambda: answers.append(seen()))
+        other.start()
+        other.join()
+        answers.append(seen())
+        if os.fork() == 0:
+            os._exit(0 if seen() else 1)
+        answers.append(os.wait()[1] == 0)
+        print(answers)
+        """,
+        "-W",
+        "ignore",
+    )
+    assert answer == "[True, True, True, True]"
 
 
 def test_latencies_are_recorded() -> None:

@@ -51,7 +51,7 @@ def test_the_stack_is_not_made_executable(tmp_path: Path) -> None:
 def test_aarch64(tmp_path: Path) -> None:
     compiler, machine = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
     if compiler is None or machine is None:
-        pytest.skip(reason="needs gcc-aarch64-linux-gnu and qemu-user")
+        pytest.skip(reason="needs gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user")
     for options in (("-O2",), ("-O2", "-mbranch-protection=standard")):
         program = built(compiler, tmp_path, "-static", *options)
         assert run(machine, str(program)) == "switched"

@@ -162,9 +162,10 @@ class Prometheus(Process):
                 raise ValueError(error.read().decode(errors="replace")) from None
         return answer["data"]
 
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """The series that an expression gives now."""
-        result: list[dict[str, Any]] = self.ask("query", query=expression)["result"]
+    def query(self, expression: str, at: float | None = None) -> list[dict[str, Any]]:
+        """The series that an expression gives now, or gave at a time since the epoch."""
+        when = {} if at is None else {"time": str(at)}
+        result: list[dict[str, Any]] = self.ask("query", query=expression, **when)["result"]
         return result
 
     def query_range(

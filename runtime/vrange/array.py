@@ -15,7 +15,7 @@ from vrange._core import ffi, lib
 from vrange.account import Account
 from vrange.blocks import Blocks
 from vrange.capabilities import capabilities
-from vrange.errors import RegenerationError, VrangeError
+from vrange.errors import ArenaFullError, RegenerationError, VrangeError
 from vrange.fills.base import NativeFill
 from vrange.fills.python import Function, Python
 from vrange.sizes import format_bytes, parse_bytes
@@ -67,7 +67,7 @@ class VolatileArray:
     from pin() and indexing.
 
     Raises VrangeError without the refault rung (unless `eager`), ArenaFullError without address
-    space, ValueError and TypeError for bad arguments.
+    space (or, if `eager`, memory), ValueError and TypeError for bad arguments.
 
     Examples
     --------
@@ -328,7 +328,12 @@ class VolatileArray:
         return out
 
     def _filled_once(self) -> Array:
-        out = np.empty(self._shape, self._dtype)
+        try:
+            out = np.empty(self._shape, self._dtype)
+        except (MemoryError, ValueError) as error:  # ValueError: more than there are addresses
+            raise ArenaFullError(
+                f"{format_bytes(self.nbytes)} of memory for array {self._name!r} can't be had"
+            ) from error
         flat = out.reshape(-1).view(np.uint8)
         if self._python is not None:
             try:

@@ -290,7 +290,7 @@ def _gauges(told: _Told, more: list[str]) -> Iterator[Metric]:
         for name, figure in read.items():
             if figure is not None:
                 plain[name].add_metric(values, figure)
-        processes.add_metric(values, total.processes)
+        processes.add_metric(values, len(total.pids))
         for rung in sorted(total.rungs):
             info.add_metric(values, {"rung": rung, "kernel": platform.release()})
     yield by_state

@@ -13,7 +13,6 @@ True
 from __future__ import annotations
 
 import errno
-import os
 import threading
 import time
 import weakref
@@ -73,7 +72,7 @@ class Collector(PrometheusCollector):
         totals = self._totals()
         if not totals.rungs:
             totals.rungs.add(RUNGS[lib.vrange_rung()] or "none")
-        return families([({}, totals, kernel_gauges([os.getpid()]))])
+        return families([({}, totals, kernel_gauges(totals.pids))])
 
     def __repr__(self) -> str:
         return f"<vrange.metrics.Collector, processes={self.processes!r}>"

@@ -135,7 +135,11 @@ def _locked(directory: Path) -> Iterator[None]:
                         "stopped while it read the segments there"
                     ) from None
                 time.sleep(0.001)
-        yield
+        try:
+            yield
+        finally:
+            # Not left to close: the child of a fork that another thread made meanwhile has it too.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 

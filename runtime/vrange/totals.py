@@ -40,7 +40,7 @@ class Totals:
     stack_high_water_bytes: int = 0
     stack_limit_bytes: int = 0
     pressure: PressureCounts = field(default_factory=PressureCounts)
-    processes: int = 0
+    pids: list[int] = field(default_factory=list)  # of those that live
     rungs: set[str] = field(default_factory=set)
 
     def add(self, snapshot: Snapshot, *, ended: bool = False) -> None:
@@ -54,7 +54,7 @@ class Totals:
         self.pressure.add(snapshot.pressure, ended=ended)
         if ended:
             return
-        self.processes += 1
+        self.pids.append(snapshot.pid)
         if snapshot.rung:
             self.rungs.add(snapshot.rung)
         nearest = self.stack_high_water_bytes * snapshot.stack_limit_bytes

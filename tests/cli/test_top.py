@@ -67,6 +67,59 @@ def test_json_of_one_process(
     assert 0 < resident["p50_seconds"] <= resident["p99_seconds"] < 1
 
 
+ARRAYS_AND_STACKS = """
+import functools, time, vrange
+import numpy as np
+def down():
+    @functools.cache
+    def steps(n): return n and 1 + steps(n - 1)
+    return steps(5000)
+a = None
+if vrange.capabilities().rung == "refault":
+    a = vrange.VolatileArray(64 << 10, "u1", fill=vrange.fills.pattern(3), name="frames")
+def turn():
+    assert vrange.deep_call(down, stack="64MiB") == 5000
+    if a is not None:
+        a.discard()
+        assert np.asarray(a)[5] == 3
+turn()
+print("ready", flush=True)
+while True:
+    turn()
+    time.sleep(0.005)
+"""
+
+
+def test_refaults_and_deep_stacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("VRANGE_RUNTIME_DIR", str(tmp_path))
+    command = [sys.executable, "-c", ARRAYS_AND_STACKS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+            assert main(["top", str(child.pid), "--once", "--json", "--interval", "0.5"]) == 0
+            (process,) = json.loads(capsys.readouterr().out)
+            assert main(["top", str(child.pid), "--once", "--interval", "0.1"]) == 0
+            picture = capsys.readouterr().out
+        finally:
+            child.kill()
+    assert process["stack_limit_bytes"] == 64 << 20
+    assert 1 << 20 < process["stack_high_water_bytes"] < 64 << 20
+    assert process["stack_returned_bytes"] > 1 << 20
+    assert "time_to_free" in process["latencies"]
+    assert process["latencies"]["time_to_free"]["stack offered"]["p99_seconds"] > 0
+    assert "64.0 MiB used at most" in picture
+    if process["rung"] == "refault":
+        (frames,) = [one for one in process["accounts"] if one["name"] == "frames"]
+        assert frames["refaults_per_second"] == process["refaults_per_second"] > 1
+        purged = process["latencies"]["time_to_reallocate"]["array purged"]
+        assert 0 < purged["p50_seconds"] <= purged["p99_seconds"]
+        assert "/s" in picture.split("refaults")[1].splitlines()[0]
+
+
 def test_a_picture_of_all(busy: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["top", "--once", "--interval", "0.2"]) == 0
     text = capsys.readouterr().out

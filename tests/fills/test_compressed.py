@@ -76,8 +76,11 @@ def test_what_it_refuses() -> None:
         vrange.VolatileArray(101, "u1", fill=fills.compressed(bytes(100)), eager=not REFAULT)
     with pytest.raises(ValueError, match="block_bytes must be at least 1"):
         fills.compressed(bytes(100), block_bytes=0)
-    with pytest.raises(zlib.error):
-        fills.compressed(bytes(100), level=17)
+    for level in (0, 17, -1):
+        with pytest.raises(ValueError, match=f"level must be 1 to 9, but is {level}"):
+            fills.compressed(bytes(100), level=level)
+    with pytest.raises(TypeError, match="level must be an int"):
+        fills.compressed(bytes(100), level="9")  # type: ignore[arg-type]
 
 
 BROKEN = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from array_child import PAGE
 from array_support import REFAULT, ends_by_sigbus, on_refault
+from held import Held, descriptors_of
 
 import vrange
 from vrange import fills
@@ -63,28 +63,28 @@ def test_what_can_not_be_read(path: Path, tmp_path: Path) -> None:
         (fills.file(tmp_path / "pipe"), ValueError, "is not a regular file"),
         (fills.file("/dev/zero"), ValueError, "is not a regular file"),
     ]
-    before = len(os.listdir("/proc/self/fd"))
+    before = Held()
     for fill, error, words in cases:
         with pytest.raises(error, match=words):
             vrange.VolatileArray(777_777, "u1", fill=fill, eager=not REFAULT)
     with pytest.raises(ValueError, match="offset must not be negative, but is -1"):
         fills.file(path, -1)
-    gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    for offset in ("1", 1.5, None):
+        with pytest.raises(TypeError, match="offset must be an int"):
+            fills.file(path, offset)  # type: ignore[arg-type]
+    before.check()
 
 
 @on_refault
 def test_the_descriptor_goes_with_the_last_view(path: Path) -> None:
-    vrange.VolatileArray(1, "u1", fill=fills.zero()).close()
-    before = len(os.listdir("/proc/self/fd"))
     a = vrange.VolatileArray(777_777, "u1", fill=fills.file(path))
     view = np.asarray(a)
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert len(descriptors_of(path)) == 1
     a.close()
     del a
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert len(descriptors_of(path)) == 1
     del view
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors_of(path) == []
 
 
 @on_refault

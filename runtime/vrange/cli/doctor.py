@@ -171,7 +171,7 @@ def _huge_pages(sys: Path) -> Finding:
     if text is None:
         return Finding("huge pages", None, "the kernel has none that are transparent")
     setting = text[text.find("[") + 1 : text.find("]")]
-    # A huge page goes as a whole or is split, which costs more than it gave: os.c declines them.
+    # A huge page goes as a whole or is split, which costs more than it gave: os_commit declines.
     return Finding(
         "huge pages", setting, setting + (", not in arenas" if setting == "always" else "")
     )

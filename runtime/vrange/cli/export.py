@@ -70,12 +70,16 @@ class SidecarCollector(Collector):
         """The metrics as they are now."""
         with self._lock:
             told = [
-                ({"service": key}, total, Gauges(lazyfree_bytes=free))
-                for key, (total, free) in sorted(self._totals().items())
+                (
+                    {"service": key},
+                    total,
+                    Gauges(sum(lazyfree_bytes(pid) or 0 for pid in total.pids)),
+                )
+                for key, total in sorted(self._totals().items())
             ]
         return families(told, labels=["service"])
 
-    def _totals(self) -> dict[str, tuple[Totals, int]]:
+    def _totals(self) -> dict[str, Totals]:
         found: dict[str, Service] = {}
         for directory in directories():
             with suppress(OSError, VrangeError):
@@ -90,20 +94,11 @@ class SidecarCollector(Collector):
                 ended = self._ended.setdefault(snapshot.service_key, Totals())
                 ended.add(snapshot, ended=True)
         self._last = alone
-        told: dict[str, tuple[Totals, int]] = {}
-        pids: dict[str, list[int]] = {}
-        for key, service in found.items():
-            pids[key] = [one.pid for one in service.living]
-            told[key] = (service.take_totals(), 0)
+        told = {key: service.take_totals() for key, service in found.items()}
         for snapshot in alone.values():
-            total, _ = told.setdefault(snapshot.service_key, (Totals(), 0))
-            total.add(snapshot)
-            pids.setdefault(snapshot.service_key, []).append(snapshot.pid)
+            told.setdefault(snapshot.service_key, Totals()).add(snapshot)
         # Over: nobody is left of it, and so are its series.
         self._ended = {key: ended for key, ended in self._ended.items() if key in told}
         for key, ended in self._ended.items():
-            told[key][0].merge_counts(ended)
-        return {
-            key: (total, sum(lazyfree_bytes(pid) or 0 for pid in pids[key]))
-            for key, (total, _) in told.items()
-        }
+            told[key].merge_counts(ended)
+        return told

@@ -30,6 +30,10 @@ class compressed(NativeFill):
         self._block_bytes = parse_bytes(block_bytes, "block_bytes")
         if self._block_bytes == 0:
             raise ValueError("block_bytes must be at least 1, but is 0")
+        if isinstance(level, bool) or not isinstance(level, int):
+            raise TypeError(f"level must be an int, not {level!r}")
+        if not 1 <= level <= 9:
+            raise ValueError(f"level must be 1 to 9, but is {level}")
         step = self._block_bytes
         self._content_bytes = len(view)
         self._blocks: Sequence[bytes] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import stat
 from typing import TYPE_CHECKING, Any
@@ -34,10 +35,13 @@ class file(NativeFill):
     """
 
     def __init__(self, path: str | os.PathLike[str], offset: int = 0) -> None:
-        if offset < 0:
+        try:
+            self._offset = operator.index(offset)
+        except TypeError:
+            raise TypeError(f"offset must be an int, not {offset!r}") from None
+        if self._offset < 0:
             raise ValueError(f"offset must not be negative, but is {offset}")
         self._path = os.fspath(path)
-        self._offset = offset
 
     def bind(self, dtype: np.dtype[Any], nbytes: int, block_bytes: int) -> Regenerator:
         """Opens the file for an array of at most its size."""

@@ -1,0 +1,140 @@
+/* System calls: files read and mapped, and what the kernel tells in files. */
+#define _GNU_SOURCE
+#include "os.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int os_open_to_read(const char *path, int *descriptor) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return -errno;
+    *descriptor = fd;
+    return 0;
+}
+
+void os_close(int descriptor) { close(descriptor); }
+
+int os_read_at(int descriptor, void *to, size_t bytes, uint64_t offset) {
+    size_t done = 0;
+    while (done < bytes) {
+        ssize_t some = pread(descriptor, (char *)to + done, bytes - done, (off_t)(offset + done));
+        if (some < 0 && errno == EINTR) continue;
+        if (some < 0) return -errno;
+        if (some == 0) return -ENODATA;
+        done += (size_t)some;
+    }
+    return 0;
+}
+
+int os_read_number(int descriptor, uint64_t *value) {
+    char text[32];
+    ssize_t length = pread(descriptor, text, sizeof text - 1, 0);
+    if (length < 0) return -errno;
+    uint64_t number = 0;
+    ssize_t i = 0;
+    for (; i < length && text[i] >= '0' && text[i] <= '9'; i++)
+        number = number * 10 + (uint64_t)(text[i] - '0');
+    if (i == 0) return -EINVAL;
+    *value = number;
+    return 0;
+}
+
+int os_read_text(int descriptor, char *text, size_t bytes) {
+    ssize_t length;
+    do length = pread(descriptor, text, bytes - 1, 0);
+    while (length < 0 && errno == EINTR);
+    if (length < 0) return -errno;
+    text[length] = 0;
+    return (int)length;
+}
+
+static bool meminfo_field(const char *text, const char *field, uint64_t *bytes) {
+    const char *at = strstr(text, field);
+    if (!at) return false;
+    *bytes = strtoull(at + strlen(field), NULL, 10) * 1024;
+    return true;
+}
+
+int os_machine_usage(uint64_t *usage, uint64_t *total) {
+    char text[2048];
+    int file = -1;
+    int result = os_open_to_read("/proc/meminfo", &file);
+    if (result < 0) return result;
+    ssize_t length = read(file, text, sizeof text - 1);
+    if (length < 0) result = -errno;
+    close(file);
+    if (result < 0) return result;
+    text[length] = 0;
+    uint64_t available;
+    if (!meminfo_field(text, "MemTotal:", total) || !meminfo_field(text, "MemAvailable:", &available))
+        return -EINVAL;
+    *usage = *total - available;
+    return 0;
+}
+
+int os_share(const char *path, size_t bytes, void **out) {
+    int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (file < 0) return -errno;
+    void *address = MAP_FAILED;
+    if (ftruncate(file, (off_t)bytes) == 0)
+        address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    int error = errno;
+    close(file);
+    if (address == MAP_FAILED) {
+        unlink(path);
+        return -error;
+    }
+    *out = address;
+    return 0;
+}
+
+int os_allocate(const char *path, uint64_t offset, size_t bytes) {
+    int file = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (file < 0) return -errno;
+    int result;
+    do result = fallocate(file, 0, (off_t)offset, (off_t)bytes) < 0 ? -errno : 0;
+    while (result == -EINTR);
+    close(file);
+    return result;
+}
+
+int os_private_directory(const char *path) {
+    if (mkdir(path, 0700) < 0 && errno != EEXIST) return -errno;
+    /* In /dev/shm anybody could have made it first, or a link in its place. */
+    struct stat found;
+    if (lstat(path, &found) < 0) return -errno;
+    if (!S_ISDIR(found.st_mode)) return -ENOTDIR;
+    if (found.st_uid != geteuid() || found.st_mode & (S_IWGRP | S_IWOTH)) return -EPERM;
+    return 0;
+}
+
+int os_remove(const char *path) { return unlink(path) < 0 ? -errno : 0; }
+
+void os_each_file(const char *directory, void (*visit)(const char *path, const char *name)) {
+    DIR *open_directory = opendir(directory);
+    if (!open_directory) return;
+    char path[1024];
+    for (struct dirent *entry; (entry = readdir(open_directory));) {
+        if (entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN) continue; /* a pipe would block */
+        if (snprintf(path, sizeof path, "%s/%s", directory, entry->d_name) < (int)sizeof path)
+            visit(path, entry->d_name);
+    }
+    closedir(open_directory);
+}
+
+void os_complain(const char *text, size_t bytes) {
+    while (bytes > 0) {
+        ssize_t written = write(STDERR_FILENO, text, bytes);
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) return;
+        text += written;
+        bytes -= (size_t)written;
+    }
+}

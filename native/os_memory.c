@@ -1,0 +1,155 @@
+/* System calls: address space reserved and given back, and memory behind it. */
+#define _GNU_SOURCE
+#include "os.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Newer than some headers we build against. */
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT 21
+#endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef SYS_process_madvise
+#define SYS_process_madvise 440
+#endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+
+size_t os_page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+
+void *os_reserve(size_t bytes) {
+    void *address = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return address == MAP_FAILED ? NULL : address;
+}
+
+void *os_reserve_aligned(size_t bytes, size_t alignment) {
+    char *all = os_reserve(bytes + alignment);
+    if (!all) return NULL;
+    char *aligned = (char *)(((uintptr_t)all + alignment - 1) & ~((uintptr_t)alignment - 1));
+    if (aligned > all) os_unreserve(all, (size_t)(aligned - all));
+    /* What comes after a length that is no multiple of the page goes from the next page on. */
+    const size_t page = os_page_bytes();
+    char *end = aligned + (bytes + page - 1) / page * page;
+    char *all_end = all + (bytes + alignment + page - 1) / page * page;
+    if (all_end > end) os_unreserve(end, (size_t)(all_end - end));
+    return aligned;
+}
+
+uint64_t os_address_space_limit(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_AS, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY) return UINT64_MAX;
+    return (uint64_t)limit.rlim_cur;
+}
+
+int os_commit(void *address, size_t bytes) {
+    if (mprotect(address, bytes, PROT_READ | PROT_WRITE) < 0) return -errno;
+    /* With THP=always a huge page would be split by the first partial MADV_FREE (187 us) and would
+     * be discarded or kept as a whole. EINVAL: a kernel without huge pages, where nothing is lost. */
+    if (madvise(address, bytes, MADV_NOHUGEPAGE) < 0 && errno != EINVAL) return -errno;
+    return 0;
+}
+
+int os_unreserve(void *address, size_t bytes) { return munmap(address, bytes) < 0 ? -errno : 0; }
+
+void *os_map(size_t bytes) {
+    void *address =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return address == MAP_FAILED ? NULL : address;
+}
+
+void *os_map_huge(size_t count) {
+    char *memory = os_reserve_aligned(count * OS_HUGE_BYTES, OS_HUGE_BYTES);
+    if (!memory) return NULL;
+    if (mprotect(memory, count * OS_HUGE_BYTES, PROT_READ | PROT_WRITE) < 0 ||
+        madvise(memory, count * OS_HUGE_BYTES, MADV_HUGEPAGE) < 0) {
+        os_unreserve(memory, count * OS_HUGE_BYTES);
+        return NULL;
+    }
+    return memory;
+}
+
+int os_protect(void *address, size_t bytes) {
+    return mprotect(address, bytes, PROT_NONE) < 0 ? -errno : 0;
+}
+
+int os_replace(void *fresh, void *place, size_t bytes) {
+    void *address = mremap(fresh, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+    return address == MAP_FAILED ? -errno : 0;
+}
+
+static int advise(void *address, size_t bytes, int advice) {
+    while (madvise(address, bytes, advice) < 0) {
+        if (errno != EINTR && errno != EAGAIN) return -errno;
+    }
+    return 0;
+}
+
+int os_lazyfree(void *address, size_t bytes) { return advise(address, bytes, MADV_FREE); }
+
+void os_list_new_pages(void *empty) {
+    /* New pages wait in a batch of each processor's. MADV_FREE empties that of the processor it runs
+     * on, also where there is nothing to free; 0.4 us. */
+    advise(empty, os_page_bytes(), MADV_FREE);
+}
+
+int os_lazyfree_many(const struct iovec *spans, size_t count) {
+    /* One call for the batch spares a TLB shoot-down a range. Kernels before 6.13 refuse MADV_FREE
+     * here, even on oneself, and a process that may not open a pidfd on itself has no use for it. */
+    enum { UNTRIED, WORKS, REFUSED };
+    static _Thread_local int batch = UNTRIED;
+    if (batch != REFUSED) {
+        int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+        if (self >= 0) {
+            size_t total = 0;
+            for (size_t i = 0; i < count; i++) total += spans[i].iov_len;
+            ssize_t done = syscall(SYS_process_madvise, self, spans, count, MADV_FREE, 0);
+            close(self);
+            if (done >= 0 && (size_t)done == total) {
+                batch = WORKS;
+                return 0;
+            }
+        }
+        if (batch == UNTRIED) batch = REFUSED;
+    }
+    int worst = 0;
+    for (size_t i = 0; i < count; i++) {
+        int result = os_lazyfree(spans[i].iov_base, spans[i].iov_len);
+        if (result < 0) worst = result;
+    }
+    return worst;
+}
+
+int os_populate(void *address, size_t bytes) { return advise(address, bytes, MADV_POPULATE_WRITE); }
+
+int os_discard(void *address, size_t bytes) { return advise(address, bytes, MADV_DONTNEED); }
+
+int os_pageout(void *address, size_t bytes) { return advise(address, bytes, MADV_PAGEOUT); }
+
+bool os_is_readable(void *address) {
+    const uintptr_t page = (uintptr_t)address & ~((uintptr_t)os_page_bytes() - 1);
+    return advise((void *)page, os_page_bytes(), MADV_POPULATE_READ) == 0;
+}
+
+bool os_has_huge_pages(void) {
+    char text[64];
+    int file = -1;
+    if (os_open_to_read("/sys/kernel/mm/transparent_hugepage/enabled", &file) < 0) return false;
+    ssize_t length = read(file, text, sizeof text - 1);
+    close(file);
+    if (length <= 0) return false;
+    text[length] = 0;
+    return strstr(text, "[never]") == NULL;
+}
+
+void os_prefer_huge_pages(void *address, size_t bytes) { madvise(address, bytes, MADV_HUGEPAGE); }

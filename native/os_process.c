@@ -1,0 +1,58 @@
+/* System calls: which process this is, and whether another one lives. */
+#define _GNU_SOURCE
+#include "os.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+bool os_process_exists(uint32_t pid) { return kill((pid_t)pid, 0) == 0 || errno != ESRCH; }
+
+uint32_t os_process_id(void) { return (uint32_t)getpid(); }
+
+uint32_t os_user_id(void) { return (uint32_t)geteuid(); }
+
+uint64_t os_process_group(void) { return (uint64_t)getpgrp(); }
+
+static const char *stat_field(const char *at, int from, int to) {
+    for (int field = from; at && field < to; field++) {
+        at = strchr(at, ' ');
+        if (at) at++;
+    }
+    return at;
+}
+
+int os_process_start(uint64_t *ticks, uint64_t *stack) {
+    char text[1024];
+    int file = -1;
+    int result = os_open_to_read("/proc/self/stat", &file);
+    if (result < 0) return result;
+    ssize_t length = read(file, text, sizeof text - 1);
+    close(file);
+    if (length <= 0) return -ENODATA;
+    text[length] = 0;
+    /* The second field is the command's name, which may hold blanks and parentheses. */
+    const char *start = stat_field(strrchr(text, ')'), 2, 22);
+    const char *bottom = stat_field(start, 22, 28);
+    if (!bottom) return -ENODATA;
+    *ticks = strtoull(start, NULL, 10);
+    *stack = strtoull(bottom, NULL, 10);
+    return 0;
+}
+
+uint64_t os_process_namespace(void) {
+    struct stat found;
+    return stat("/proc/self/ns/pid", &found) < 0 ? 0 : (uint64_t)found.st_ino;
+}
+
+void os_command(char *name, size_t bytes) {
+    int file = -1;
+    memset(name, 0, bytes);
+    if (os_open_to_read("/proc/self/comm", &file) < 0) return;
+    ssize_t length = read(file, name, bytes - 1);
+    close(file);
+    name[length > 0 && name[length - 1] == '\n' ? length - 1 : 0] = 0;
+}

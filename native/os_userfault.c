@@ -1,0 +1,114 @@
+/* System calls: userfaultfd, by which a touch of what is missing is told, and content put in place. */
+#define _GNU_SOURCE
+#include "os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Newer than some headers we build against. */
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+#ifndef UFFDIO_MOVE
+struct uffdio_move {
+    uint64_t dst, src, len, mode;
+    int64_t move;
+};
+#define UFFDIO_MOVE _IOWR(UFFDIO, 0x05, struct uffdio_move)
+#endif
+
+int os_userfault_open(int *descriptor) {
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+    if (fd < 0) return -errno;
+    struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_SIGBUS};
+    if (ioctl(fd, UFFDIO_API, &api) < 0) {
+        int error = errno;
+        close(fd);
+        return -error;
+    }
+    *descriptor = fd;
+    return 0;
+}
+
+int os_userfault_register(int descriptor, void *address, size_t bytes) {
+    struct uffdio_register request = {
+        .range = {.start = (uintptr_t)address, .len = bytes}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+    return ioctl(descriptor, UFFDIO_REGISTER, &request) < 0 ? -errno : 0;
+}
+
+/* Both calls below want all of it in one mapping, or answer ENOENT. An arena is not always one: the
+ * kernel does not join neighbours again that came by different ways, as after a fork, or where one
+ * had been joined with what lies above the arena. A single page always is in one. */
+static bool spans_mappings(int error, size_t bytes) {
+    return error == ENOENT && bytes > os_page_bytes();
+}
+
+static int copy_into(int descriptor, char *to, const char *from, size_t bytes, bool over_present) {
+    const size_t page = os_page_bytes();
+    size_t done = 0, most = bytes;
+    while (done < bytes) {
+        size_t wanted = bytes - done < most ? bytes - done : most;
+        struct uffdio_copy request = {
+            .dst = (uintptr_t)to + done, .src = (uintptr_t)from + done, .len = wanted};
+        if (ioctl(descriptor, UFFDIO_COPY, &request) == 0) {
+            done += wanted;
+            continue;
+        }
+        int error = errno;
+        if (spans_mappings(error, wanted)) {
+            most = page;
+            continue;
+        }
+        /* The field holds the bytes done before the error, or minus the error itself. */
+        if (request.copy > 0) done += (size_t)request.copy;
+        if (error == EAGAIN || error == EINTR) continue;
+        if (error != EEXIST) return -error;
+        /* COPY neither changes a page that is there nor dirties it again. */
+        if (over_present) memcpy(to + done, from + done, page);
+        done += page;
+    }
+    return 0;
+}
+
+int os_userfault_copy(int descriptor, void *to, const void *from, size_t bytes) {
+    return copy_into(descriptor, to, from, bytes, true);
+}
+
+int os_userfault_copy_missing(int descriptor, void *to, const void *from, size_t bytes) {
+    return copy_into(descriptor, to, from, bytes, false);
+}
+
+int os_userfault_move_huge(int descriptor, void *to, void *from) {
+    struct uffdio_move request = {
+        .dst = (uintptr_t)to, .src = (uintptr_t)from, .len = OS_HUGE_BYTES};
+    return ioctl(descriptor, UFFDIO_MOVE, &request) < 0 ? -errno : 0;
+}
+
+int os_userfault_zero(int descriptor, void *address, size_t bytes) {
+    const size_t page = os_page_bytes();
+    size_t done = 0, most = bytes;
+    while (done < bytes) {
+        size_t wanted = bytes - done < most ? bytes - done : most;
+        struct uffdio_zeropage request = {
+            .range = {.start = (uintptr_t)address + done, .len = wanted}};
+        if (ioctl(descriptor, UFFDIO_ZEROPAGE, &request) == 0) {
+            done += wanted;
+            continue;
+        }
+        int error = errno;
+        if (spans_mappings(error, wanted)) {
+            most = page;
+            continue;
+        }
+        if (request.zeropage > 0) done += (size_t)request.zeropage;
+        if (error == EAGAIN || error == EINTR) continue;
+        if (error != EEXIST) return -error;
+        done += page; /* present: what it holds is not ours to clear */
+    }
+    return 0;
+}
