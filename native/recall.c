@@ -57,7 +57,7 @@ static void entry_dealloc(PyObject *object) {
 typedef struct {
     PyObject_HEAD
     PyObject *index; /* dict, key to entry, or to something else that is not ours to read */
-    PyObject *admit; /* called with key, entry and value, where the value may become hot */
+    PyObject *admit; /* called with key, entry and value, where it may become hot; NULL: it never may */
     PyObject *absent;
     vrange_account *account;
     unsigned contests;
@@ -66,7 +66,7 @@ typedef struct {
 /* A front that is full lets one value go for each that it takes, so that has to be worth it: not
  * every hit asks. The first one does, as then there may be room. */
 static int offer_to_front(recaller *self, PyObject *key, entry *found, PyObject *value) {
-    if (found->weight >= 0 && ++self->contests % HITS_PER_CONTEST) return 0;
+    if (!self->admit || (found->weight >= 0 && ++self->contests % HITS_PER_CONTEST)) return 0;
     PyObject *done = PyObject_CallFunctionObjArgs(self->admit, key, found, value, NULL);
     Py_XDECREF(done);
     return done ? 0 : -1;
@@ -112,7 +112,7 @@ static PyObject *recaller_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     recaller *self = (recaller *)allocate(type, 0);
     if (!self) return NULL;
     self->index = Py_NewRef(index);
-    self->admit = Py_NewRef(admit);
+    self->admit = admit == Py_None ? NULL : Py_NewRef(admit);
     self->absent = Py_NewRef(absent);
     self->account = (vrange_account *)(uintptr_t)account;
     return (PyObject *)self;

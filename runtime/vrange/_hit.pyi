@@ -36,7 +36,7 @@ class Recaller:
     def __new__(
         cls,
         index: dict[Any, Any],
-        admit: Callable[[Any, Entry, Any], object],
+        admit: Callable[[Any, Entry, Any], object] | None,
         absent: object,
         account: int,
     ) -> Recaller: ...

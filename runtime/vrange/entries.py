@@ -76,7 +76,8 @@ class Entries:
         self._arena = CacheArena(account, lock, arena_bytes)
         self._index: dict[Hashable, Entry] = {}
         # Answers most hits, natively; `recall` the others.
-        self.recaller = hit.Recaller(self._index, self._admit, MISS, account.address)
+        admit = None if hot.never_holds else self._admit
+        self.recaller = hit.Recaller(self._index, admit, MISS, account.address)
         self._keys: dict[int, Hashable] = {}  # by handle, of entries with a range
         self._slabs: dict[int, Slab] = {}  # by handle
         self._packed = PackedValues(with_ttl=ttl is not None)

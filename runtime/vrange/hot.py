@@ -114,6 +114,11 @@ class HotFront:
         for key in keys:
             self.let_go(key)
 
+    @property
+    def never_holds(self) -> bool:
+        """Whether its bound is nothing."""
+        return self._bound == 0
+
     def has_room_for(self, weight: int) -> bool:
         """Whether a value may be held without letting another go."""
         return self.bytes + weight <= self.limit

@@ -1,0 +1,159 @@
+"""Hits on values that lie in ranges: without Python where they can be, and never wrong."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vrange import VolatileCache, cached
+
+LARGE = 100_000
+
+
+def python_calls(call: Any) -> int:
+    """How many Python functions it calls, itself included."""
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_volatile_array_is_answered_without_python(order: Any) -> None:
+    @cached(hot_bytes=0)
+    def table(n: int) -> Any:
+        return np.full((LARGE, 3), n, order=order)
+
+    for _ in range(2):  # stored; weighed once
+        table(7)
+    assert python_calls(lambda: table(7)) == 1, "only the lambda"
+    value = table(7)
+    assert (value == 7).all()
+    assert value.flags.c_contiguous == (order == "C")
+    assert not value.flags.writeable
+    assert table.cache_info().resident_hits == 3
+
+
+def test_a_hit_that_may_become_hot_asks_python_only_sometimes() -> None:
+    @cached(hot_bytes=LARGE)
+    def table(n: int) -> Any:
+        return np.full(LARGE - 5000, n, np.uint8)
+
+    for n in (1, 2, 1, 2):
+        table(n)
+    calls = [python_calls(lambda: table(table_in_range(table))) for _ in range(8)]
+    assert min(calls) < max(calls)
+    assert sum(n > min(calls) for n in calls) == 2, "one in four competes for the front"
+
+
+def table_in_range(table: Any) -> int:
+    """Which of 1 and 2 is not hot now."""
+    return 2 if 1 in table.cache._hot.values else 1
+
+
+def test_what_is_lost_is_computed_again_and_counted_as_purged() -> None:
+    computed = []
+
+    @cached(hot_bytes=0)
+    def table(n: int) -> Any:
+        computed.append(n)
+        return np.full(LARGE, n)
+
+    table(1)
+    table(1)
+    table.cache.discard()
+    assert (table(1) == 1).all()
+    info = table.cache_info()
+    assert (computed, info.resident_hits, info.purged, info.misses) == ([1, 1], 1, 1, 1)
+
+
+class ReplacesItself:
+    """Unpickled, it puts another value in its own place first."""
+
+    cache: VolatileCache[str, Any]
+    ballast = b"x" * LARGE
+
+    def __reduce__(self) -> Any:
+        return _unpickle_replacing, (self.ballast,)
+
+
+def _unpickle_replacing(ballast: bytes) -> str:
+    ReplacesItself.cache["k"] = "new"
+    return "old"
+
+
+def test_replaced_while_it_is_read_the_new_value_is_told() -> None:
+    with VolatileCache[str, Any](hot_bytes=0) as cache:
+        ReplacesItself.cache = cache
+        cache["k"] = ReplacesItself()
+        assert cache["k"] == "new"
+
+
+class NotTwice:
+    """Can be unpickled as long as `fails` is not set."""
+
+    fails = False
+    ballast = b"x" * LARGE
+
+    def __reduce__(self) -> Any:
+        return _unpickle_unless_failing, (self.ballast,)
+
+
+def _unpickle_unless_failing(ballast: bytes) -> NotTwice:
+    if NotTwice.fails:
+        raise RuntimeError("not now")
+    return NotTwice()
+
+
+def test_what_can_not_be_unpickled_is_told_once_and_computed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    computed = []
+
+    @cached(hot_bytes=0)
+    def make() -> NotTwice:
+        computed.append(1)
+        return NotTwice()
+
+    make()
+    assert type(make()) is NotTwice
+    monkeypatch.setattr(NotTwice, "fails", True)
+    with pytest.warns(RuntimeWarning, match="can't be unpickled"):
+        make()
+    assert len(computed) == 2
+
+
+def test_unhashable_keys_are_told() -> None:
+    @cached
+    def f(value: Any) -> Any:
+        return value
+
+    with pytest.raises(TypeError, match="unhashable"):
+        f([])
+    with VolatileCache[Any, Any]() as cache, pytest.raises(TypeError, match="unhashable"):
+        cache[[]]
+
+
+def test_no_value_outlives_clear_and_close() -> None:
+    cache = VolatileCache[str, Any](hot_bytes=0)
+    cache["k"] = np.zeros(LARGE)
+    held = cache["k"]
+    cache.clear()
+    with pytest.raises(KeyError):
+        cache["k"]
+    cache["k"] = np.ones(LARGE)
+    cache.close()
+    with pytest.raises(ValueError, match="closed"):
+        cache["k"]
+    assert not held.any(), "what somebody holds stays as it was"
