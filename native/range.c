@@ -65,6 +65,7 @@ int vrange_allocate(vrange_arena *arena, size_t bytes, uint64_t *handle) {
     range *r;
     gate_enter();
     reserve_ensure();
+    reserve_help();
     int result;
     do {
         result = take_range(arena, bytes, 0, 0, &r);
@@ -82,6 +83,7 @@ int vrange_store(vrange_arena *arena, const vrange_part *parts, size_t count, ui
     range *r;
     gate_enter();
     reserve_ensure();
+    reserve_help();
     int result;
     do {
         result = take_range(arena, bytes, (float)cost_ns, uses, &r);

@@ -42,6 +42,7 @@
 #define LOOKS_FROM_OLDEST 8 /* after so many that are all there the kernel has not gone further */
 #define TAKEN_SHARE 32      /* while the kernel takes, it is looked again before it took so much */
 #define HURRIES_MOST 16     /* times a tick */
+#define LATE_TICKS 2        /* after which whoever stores takes the thread's turn */
 #define NEAR_RESERVES 2 /* so many times the reserve is near the limit */
 #define STALE_VALUE 1.5f
 #define TOP_UP_SHARE 16 /* so much of the reserve may be lacking */
@@ -63,7 +64,10 @@ static struct {
     _Atomic uint64_t bytes, tick_ns, limit_bytes;
     _Atomic int usage; /* file descriptor; -1: the machine's memory is watched */
 
-    /* The thread's own, inside the gate. */
+    _Atomic uint64_t due_ns; /* when the thread is late */
+
+    /* Inside the gate, of whoever has the turn. */
+    pthread_mutex_t turn;
     offered_queue offered;
     size_t next_look;
     uint64_t taken; /* bytes found taken since the last tick */
@@ -71,8 +75,9 @@ static struct {
     size_t next_victim;
     uint64_t ranked_at, ranking_ns;
 
-    _Atomic uint64_t ticks, offers, losses, rankings, busy_ns;
+    _Atomic uint64_t ticks, helped, offers, losses, rankings, busy_ns;
 } reserve = {.lock = PTHREAD_MUTEX_INITIALIZER,
+             .turn = PTHREAD_MUTEX_INITIALIZER,
              .bytes = DEFAULT_BYTES,
              .tick_ns = DEFAULT_TICK_NS,
              .usage = -1};
@@ -271,31 +276,52 @@ static uint64_t sleep_after(uint64_t slept_ns, bool in_a_hurry) {
     return 2 * slept_ns < most ? 2 * slept_ns : most;
 }
 
+/* One look after the reserve; whether the next is to come at once. Inside the gate, with the turn. */
+static bool take_turn(void) {
+    reserve.taken = 0;
+    if (vrange_rung() == VRANGE_RUNG_EAGER) return shed_over_limit();
+    if (!rung_holds()) ranges_mend();
+    collect_losses();
+    return top_up();
+}
+
+static void set_due(uint64_t sleep_ns) {
+    const uint64_t late_ns = LATE_TICKS * atomic_load(&reserve.tick_ns);
+    atomic_store(&reserve.due_ns, os_now_ns() + sleep_ns + late_ns);
+}
+
 static void *run(void *unused) {
     (void)unused;
     uint64_t sleep_ns = atomic_load(&reserve.tick_ns);
     while (!atomic_load(&reserve.stop)) {
+        set_due(sleep_ns);
         os_sleep_ns(sleep_ns);
-        bool in_a_hurry = false;
-        reserve.taken = 0;
         uint64_t start = os_thread_cpu_ns();
         gate_enter();
         heap_offer(is_near_limit()); /* before any value: what is in it is worth nothing */
-        if (vrange_rung() == VRANGE_RUNG_EAGER) {
-            in_a_hurry = shed_over_limit();
-        } else {
-            if (!rung_holds()) ranges_mend();
-            collect_losses();
-            in_a_hurry = top_up();
+        pthread_mutex_lock(&reserve.turn);
+        sleep_ns = sleep_after(sleep_ns, take_turn());
+        pthread_mutex_unlock(&reserve.turn);
+        if (vrange_rung() != VRANGE_RUNG_EAGER) {
             arrays_offer();
             refault_look();
         }
         gate_leave();
-        sleep_ns = sleep_after(sleep_ns, in_a_hurry);
         tally(&reserve.ticks, 1);
         tally(&reserve.busy_ns, os_thread_cpu_ns() - start);
     }
     return NULL;
+}
+
+/* On a machine with more to do than processors the thread may not run for long, while whoever stores
+ * does run, and uses up what is offered. So it takes the thread's turn where that is late. */
+void reserve_help(void) {
+    if (os_now_ns() < atomic_load(&reserve.due_ns) || !atomic_load(&reserve.running)) return;
+    if (pthread_mutex_trylock(&reserve.turn) != 0) return; /* it is at it */
+    take_turn();
+    tally(&reserve.helped, 1);
+    set_due(0);
+    pthread_mutex_unlock(&reserve.turn);
 }
 
 /* Under the lock, inside the gate or before anybody else can fork. */
@@ -322,6 +348,7 @@ int vrange_reserve_start(uint64_t bytes, uint64_t tick_ns, uint64_t limit_bytes,
     int before = atomic_exchange(&reserve.usage, usage);
     if (before >= 0) os_close(before);
     int result = atomic_load(&reserve.running) ? 0 : start_thread();
+    set_due(tick_ns); /* it may sleep for a longer tick of before */
     pthread_mutex_unlock(&reserve.lock);
     gate_leave();
     return result;
@@ -347,6 +374,7 @@ void vrange_reserve_read(vrange_reserve_info *out) {
                                  .offered_bytes = stats_offered_bytes,
                                  .idle_bytes = stats_idle_bytes,
                                  .ticks = reserve.ticks,
+                                 .helped = reserve.helped,
                                  .offers = reserve.offers,
                                  .losses = reserve.losses,
                                  .rankings = reserve.rankings,

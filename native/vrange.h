@@ -229,6 +229,7 @@ typedef struct {
     uint64_t offered_bytes;
     uint64_t idle_bytes;
     uint64_t ticks;
+    uint64_t helped;      /* looks taken by threads that stored, as the reserve's own was late */
     uint64_t offers;      /* ranges ever offered */
     uint64_t losses;      /* ranges the thread itself found purged */
     uint64_t rankings;    /* passes over the idle ranges, to order them by value */

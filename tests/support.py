@@ -8,7 +8,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import vrange
@@ -148,6 +149,32 @@ def succeeds(*arguments: object, **options: object) -> str:
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert not done.stderr, done.stderr
     return done.stdout
+
+
+@contextmanager
+def strict_overcommit() -> Iterator[None]:
+    """The machine under vm.overcommit_memory=2, with room for some GiB more than is committed now:
+    whatever else runs on it goes on.
+    """
+    settings = Path("/proc/sys/vm")
+    before = {
+        name: (settings / name).read_text()
+        for name in ("overcommit_memory", "overcommit_ratio", "overcommit_kbytes")
+    }
+    committed = next(
+        int(line.split()[1])
+        for line in Path("/proc/meminfo").read_text().splitlines()
+        if line.startswith("Committed_AS:")
+    )
+    (settings / "overcommit_kbytes").write_text(str(committed + (8 << 20)))
+    (settings / "overcommit_memory").write_text("2")
+    try:
+        yield
+    finally:
+        (settings / "overcommit_memory").write_text(before["overcommit_memory"])
+        # Setting one of these unsets the other.
+        in_use = "overcommit_kbytes" if int(before["overcommit_kbytes"]) else "overcommit_ratio"
+        (settings / in_use).write_text(before[in_use])
 
 
 def smaps_bytes(address: int, field: str = "Rss") -> int:

@@ -21,14 +21,13 @@ from support import (
     address_of_buffer,
     is_mapped,
     smaps_bytes,
+    strict_overcommit,
     succeeds,
     wait_offered,
 )
 
 import vrange
 from vrange._core import ffi, lib
-
-OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 
 
 def test_what_it_says_of_itself() -> None:
@@ -271,12 +270,8 @@ def test_strict_accounting_of_commitments() -> None:
         cache["k"] = b"v" * 100_000
         assert cache["k"] == b"v" * 100_000
     """
-    before = OVERCOMMIT.read_text()
-    OVERCOMMIT.write_text("2")
-    try:
+    with strict_overcommit():
         told = succeeds(code)
-    finally:
-        OVERCOMMIT.write_text(before)
     assert "no place for 400.0 GiB in arena 'arena' of 512.0 GiB: Cannot allocate memory" in told
 
 

@@ -69,6 +69,28 @@ def test_no_more_than_the_reserve_is_offered() -> None:
 
 
 @pytest.mark.skipif(EAGER, reason="on the eager rung nothing is offered")
+def test_who_stores_helps_a_thread_that_is_late() -> None:
+    code = """
+    import time
+    from support import *
+    vrange.set_reserve("2MiB", tick=10)
+    cache = vrange.VolatileCache(hot_bytes=0, arena_bytes="64MiB")
+    cache["first"] = bytes(MIB)
+    reserve = lambda: vrange.stats().reserve
+    assert (reserve().ticks, reserve().helped, reserve().offered_bytes) == (0, 0, 0)
+    vrange.set_reserve("2MiB", tick=0.001)  # and it sleeps on
+    time.sleep(0.01)
+    for n in range(4):
+        cache[n] = bytes(MIB)
+        time.sleep(0.005)
+    assert reserve().ticks == 0, "this test takes longer than it may"
+    assert reserve().helped > 0
+    assert reserve().offered_bytes == 2 * MIB
+    """
+    succeeds(code)
+
+
+@pytest.mark.skipif(EAGER, reason="on the eager rung nothing is offered")
 def test_the_least_valuable_is_offered_first() -> None:
     code = """
     from support import *

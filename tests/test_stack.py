@@ -6,7 +6,6 @@ import mmap
 import operator
 import os
 import threading
-from pathlib import Path
 
 import pytest
 from deep_helpers import (
@@ -18,6 +17,7 @@ from deep_helpers import (
     output_of,
     resident_bytes,
 )
+from support import strict_overcommit
 
 import vrange
 from vrange._core import deep, ffi, lib
@@ -321,14 +321,11 @@ def test_refused_address_space_is_a_clear_error_and_leaks_nothing(limit: str) ->
     if limit == "overcommit":
         if os.geteuid() != 0:
             pytest.skip(reason="vm.overcommit_memory is root's to change")
-        setting = Path("/proc/sys/vm/overcommit_memory")
-        before = setting.read_text()
-        setting.write_text("2")
-        try:
-            with pytest.raises(vrange.StackUnavailableError, match="overcommit"):
-                vrange.deep_call(len, [], stack="1TiB")
-        finally:
-            setting.write_text(before)
+        with (
+            strict_overcommit(),
+            pytest.raises(vrange.StackUnavailableError, match="overcommit"),
+        ):
+            vrange.deep_call(len, [], stack="1TiB")
         return
     # RLIMIT_DATA refuses where overcommit=2 does: when the reserved address space becomes writable
     answer = output_of(

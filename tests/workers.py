@@ -40,7 +40,7 @@ def waiters(flights: SingleFlight, key: object) -> int:
     flight = flights._flights.get(key)
     if flight is None:
         return 0
-    return len(flight.future()._condition._waiters) + len(flight.future()._done_callbacks)
+    return len(flight._waiters or ())
 
 
 def run_async(coroutine: Any) -> Any:

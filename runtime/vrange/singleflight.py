@@ -12,13 +12,9 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar
-
-# asyncio and concurrent.futures are imported where somebody waits: they cost more memory and more
-# time than all the rest.
-if TYPE_CHECKING:
-    from concurrent.futures import Future
+from typing import Any, ClassVar
 
 
 class _Leader:
@@ -35,34 +31,71 @@ class _Leader:
         self.waits_for: list[_Leader] = []
 
 
-class _Flight:
-    """One computation under way. Its result is (succeeded, value)."""
+_Result = tuple[bool, Any]  # (succeeded, value)
 
-    __slots__ = ("_future", "_result", "leader")
+
+class _Flight:
+    """One computation under way, and who waits for it.
+
+    Not a concurrent.futures.Future: that and asyncio cost more memory and time to import than all
+    of vrange, and most computations have nobody waiting.
+    """
+
+    __slots__ = ("_result", "_waiters", "leader")
 
     def __init__(self, loop_thread: int | None = None) -> None:
-        self._future: Future[tuple[bool, Any]] | None = None
-        self._result: tuple[bool, Any] | None = None
+        self._result: _Result | None = None
+        self._waiters: list[Callable[[_Result], None]] | None = None
         self.leader = _Leader(loop_thread)
 
-    def future(self) -> Future[tuple[bool, Any]]:
-        """Gives the result. Made for the first to wait: most computations have nobody waiting."""
-        from concurrent.futures import Future
+    def wait(self) -> _Result:
+        """Blocks this thread until the flight has landed."""
+        landed: list[_Result] = []
+        lock = threading.Lock()
+        lock.acquire()
 
+        def tell(result: _Result) -> None:
+            landed.append(result)
+            lock.release()
+
+        self._when_landed(tell)
+        lock.acquire()
+        return landed[0]
+
+    async def wait_async(self) -> _Result:
+        """The same for a task: its event loop runs meanwhile."""
+        import asyncio  # whose loop is running, so it costs nothing any more
+
+        loop = asyncio.get_running_loop()
+        landed: asyncio.Future[_Result] = loop.create_future()
+
+        def tell_here(result: _Result) -> None:
+            if not landed.done():  # the task may have been cancelled
+                landed.set_result(result)
+
+        def tell(result: _Result) -> None:
+            # A loop that is closed has nobody waiting any more.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(tell_here, result)
+
+        self._when_landed(tell)
+        return await landed
+
+    def _when_landed(self, tell: Callable[[_Result], None]) -> None:
         with _waiting:
-            if self._future is None:
-                self._future = Future()
-                if self._result is not None:
-                    self._future.set_result(self._result)
-            return self._future
+            result = self._result
+            if result is None:
+                self._waiters = [*(self._waiters or ()), tell]
+                return
+        tell(result)
 
-    def land(self, result: tuple[bool, Any]) -> None:
+    def land(self, result: _Result) -> None:
         """Tells the result to all who wait."""
         with _waiting:
             self._result = result
-            future = self._future
-        if future is not None:
-            future.set_result(result)
+            waiters, self._waiters = self._waiters, None
+        for tell in waiters or ():
+            tell(result)
 
 
 # By context, not by thread: a task started inside a computation belongs to it.
@@ -93,7 +126,7 @@ class SingleFlight:
             if led is None:
                 return compute()
             try:
-                succeeded, value = flight.future().result()
+                succeeded, value = flight.wait()
             finally:
                 _end_waiting(flight.leader, led, blocks=True)
             if succeeded:
@@ -101,8 +134,6 @@ class SingleFlight:
 
     async def run_async(self, key: Hashable, compute: Callable[[], Awaitable[Any]]) -> Any:
         """The same for a coroutine function; waiting lets the event loop run."""
-        import asyncio
-
         while True:
             mine = _Flight(threading.get_ident())
             flight = self._flights.setdefault(key, mine)
@@ -112,8 +143,7 @@ class SingleFlight:
             if led is None:
                 return await compute()
             try:
-                # Shielded: who stops waiting must not cancel it for the others.
-                succeeded, value = await asyncio.shield(asyncio.wrap_future(flight.future()))
+                succeeded, value = await flight.wait_async()
             finally:
                 _end_waiting(flight.leader, led, blocks=False)
             if succeeded:
@@ -121,7 +151,7 @@ class SingleFlight:
 
     def _lead(self, key: Hashable, mine: _Flight, compute: Callable[[], Any]) -> Any:
         _led.set((*_led.get(), mine.leader))
-        result: tuple[bool, Any] = (False, None)
+        result: _Result = (False, None)
         try:
             value = compute()
             result = (True, value)
@@ -133,7 +163,7 @@ class SingleFlight:
         self, key: Hashable, mine: _Flight, compute: Callable[[], Awaitable[Any]]
     ) -> Any:
         _led.set((*_led.get(), mine.leader))
-        result: tuple[bool, Any] = (False, None)
+        result: _Result = (False, None)
         try:
             value = await compute()
             result = (True, value)
@@ -141,7 +171,7 @@ class SingleFlight:
         finally:
             self._land(key, mine, result)
 
-    def _land(self, key: Hashable, mine: _Flight, result: tuple[bool, Any]) -> None:
+    def _land(self, key: Hashable, mine: _Flight, result: _Result) -> None:
         if self._flights.get(key) is mine:
             del self._flights[key]
         mine.land(result)

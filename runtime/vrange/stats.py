@@ -39,7 +39,9 @@ class AccountStats:
 
 @dataclass(frozen=True)
 class ReserveStats:
-    """How the thread that keeps the reserve is doing."""
+    """How the thread that keeps the reserve is doing, and how often others `helped` it, who stored
+    a value while it was late.
+    """
 
     running: bool
     bytes: int
@@ -47,6 +49,7 @@ class ReserveStats:
     offered_bytes: int
     idle_bytes: int
     ticks: int
+    helped: int
     offers: int
     losses: int
     rankings: int
@@ -170,6 +173,7 @@ def stats() -> Stats:
             offered_bytes=info.offered_bytes,
             idle_bytes=info.idle_bytes,
             ticks=info.ticks,
+            helped=info.helped,
             offers=info.offers,
             losses=info.losses,
             rankings=info.rankings,
