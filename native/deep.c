@@ -4,7 +4,7 @@
  * are raised to what it carries, and the stack pointer goes there and comes back with the result or
  * the exception. What a shallow call costs is decided here: no system call, no allocation. */
 #define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "abi3.h"
 #include <dlfcn.h>
 #include <errno.h>
 #include <string.h>

@@ -3,7 +3,7 @@
 #define VRANGE_HIT_H
 
 #define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "abi3.h"
 
 #include <stdbool.h>
 
