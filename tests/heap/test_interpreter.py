@@ -173,13 +173,14 @@ def test_forked_children_go_on_and_trim() -> None:
     )
 
 
-def test_other_interpreters_keep_their_arenas() -> None:
+def test_other_interpreters_keep_their_arenas(tmp_path: Path) -> None:
     """From 3.12 on they have a GIL of their own, and allocate while ours trims."""
     succeeds(
         """
         import sys, threading
         from vrange.heap import interpreter
 
+        over = sys.argv[1]
         if sys.version_info >= (3, 13):
             import _interpreters as interpreters
             make = lambda: interpreters.create("isolated")
@@ -187,9 +188,12 @@ def test_other_interpreters_keep_their_arenas() -> None:
             import _xxsubinterpreters as interpreters
             make = interpreters.create
         interpreter.enable()
-        CODE = '''
-        for turn in range(15):
-            everything = [{"n": i} for i in range(30_000)]
+        CODE = f'''
+        import os
+        turns = 0
+        while turns < 15 or not os.path.exists({over!r}):
+            turns += 1
+            everything = [dict(n=i) for i in range(30_000)]
             kept = everything[::100]
             del everything
             assert all(one["n"] == 100 * at for at, one in enumerate(kept))
@@ -209,17 +213,19 @@ def test_other_interpreters_keep_their_arenas() -> None:
         for thread in threads:
             thread.start()
         given_back = 0
-        while any(thread.is_alive() for thread in threads):
+        for _ in range(30):  # while they work: they go on until they are told
             mine = [{"n": i} for i in range(20_000)][::200]
             given_back += interpreter.trim(holes=True)[0]
             assert all(one["n"] == 200 * at for at, one in enumerate(mine))
+        open(over, "w").close()
         for thread in threads:
             thread.join()
         assert not failed, failed
         assert given_back > 0
         for one in others:
             interpreters.destroy(one)
-        """
+        """,
+        tmp_path / "over",
     )
 
 
