@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from heap.outside import Child
 from heap.test_trim import CHECK, MANY
 from support import FORK_WITH_THREADS, python, succeeds
 
+import vrange
 from vrange.heap import interpreter
 
 if interpreter.refusal():
@@ -87,6 +89,24 @@ def test_other_allocators_are_refused(name: str) -> None:
 def test_a_version_that_is_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interpreter, "VERSIONS", ((3, 8), (3, 9)))
     assert "its layout is known of CPython 3.8 to 3.9" in str(interpreter.refusal())
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "why"),
+    [
+        ("Py_GIL_DISABLED", 1, "free-threaded"),
+        ("CONFIG_ARGS", "'--with-pymalloc-hugepages'", "arenas of 2 MiB"),
+    ],
+)
+def test_builds_that_lay_memory_out_otherwise_are_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: object, why: str
+) -> None:
+    known = sysconfig.get_config_var
+    monkeypatch.setattr(
+        "sysconfig.get_config_var", lambda name: value if name == variable else known(name)
+    )
+    with pytest.raises(vrange.VrangeError, match=f"can't be trimmed: .*{why}"):
+        interpreter.enable()
 
 
 def test_stamped_objects_while_another_thread_trims() -> None:
