@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,23 @@ def test_cpython_s_own_tests_are_green(tmp_path: Path, depth: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Result: SUCCESS" in done.stdout or "Tests result: SUCCESS" in done.stdout
     assert int(done.stdout.rpartition("trims:")[2]) > 20
+
+
+@pytest.mark.timeout(400)
+def test_some_of_numpy_s_own_tests_are_green() -> None:
+    """The short version: `scripts/test-under-run numpy` takes all of them."""
+    script = Path(__file__).parents[2] / "scripts" / "test-under-run"
+    files = [f"numpy/_core/tests/test_{name}.py" for name in ("indexing", "shape_base", "numeric")]
+    done = subprocess.run(
+        [script, "numpy", *files],
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=350,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
 
 
 def test_the_garbage_collector_does_not_notice_the_trims(tmp_path: Path) -> None:
