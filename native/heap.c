@@ -29,9 +29,11 @@
 
 /* Longer than a temporary of 256 MiB lies unused between two turns of a loop. */
 #define IDLE_NS 100000000u
-/* An allocation that meets the batch waits for it: some hundred microseconds. */
+/* An allocation that meets the batch waits for it: some hundred microseconds, or milliseconds where the
+ * kernel takes as long to free a huge page. */
 #define BATCH_BYTES ((size_t)4 << 20)
-#define TRIM_BYTES ((size_t)64 << 20)
+#define LET_IN_TRIES 100
+#define LET_IN_NS 20000u
 #define HUGE_WASTE_SHARE 4 /* at most so much of a block may be the unused rest of its last huge page */
 #define DISCARD_TO_CLEAR_BYTES ((size_t)32 << 20)
 #define UNITS_TO_SPREAD 16
@@ -107,9 +109,23 @@ static usage usage_of(const heap_zone *zone) {
                    zone_offered_bytes(zone)};
 }
 
+static void lock_zone(heap_zone *zone) {
+    if (pthread_mutex_trylock(&zone->lock) == 0) return;
+    atomic_fetch_add(&zone->waiting, 1);
+    pthread_mutex_lock(&zone->lock);
+    atomic_fetch_sub(&zone->waiting, 1);
+}
+
+/* Between the steps of long work. A mutex goes to who asks first, and that would be who has just let go of
+ * it: the others have yet to wake. One that does not, as it has no processor, is not waited for long. */
+static void let_others_in(heap_zone *zone) {
+    for (int tries = 0; tries < LET_IN_TRIES && atomic_load(&zone->waiting); tries++)
+        os_sleep_ns(LET_IN_NS);
+}
+
 static void enter(heap_zone *zone, usage *before) {
     gate_enter();
-    pthread_mutex_lock(&zone->lock);
+    lock_zone(zone);
     *before = usage_of(zone);
 }
 
@@ -240,7 +256,7 @@ static void offer_zone(heap_zone *zone, uint64_t before_ns) {
     for (bool more = true; more;) {
         size_t bytes = 0;
         uint64_t freed_ns = 0;
-        pthread_mutex_lock(&zone->lock);
+        lock_zone(zone);
         const usage before = usage_of(zone);
         /* Under the lock: whoever got the block between the two would lose what he wrote. */
         void *part = zone_idle_part(zone, before_ns, BATCH_BYTES, &bytes, &freed_ns);
@@ -253,6 +269,7 @@ static void offer_zone(heap_zone *zone, uint64_t before_ns) {
             const uint64_t now = stats_now_ns();
             vrange_latency_record(VRANGE_KIND_HEAP, VRANGE_FREE_OFFERED,
                                   now > freed_ns ? now - freed_ns : 0);
+            let_others_in(zone);
         }
     }
 }
@@ -272,13 +289,14 @@ static uint64_t trim_zone(heap_zone *zone) {
         usage before;
         size_t bytes = 0;
         enter(zone, &before);
-        char *part = zone_free_part(zone, &from, TRIM_BYTES, &bytes);
+        char *part = zone_free_part(zone, &from, BATCH_BYTES, &bytes);
         more = part != NULL;
         if (part) {
             const size_t resident = os_resident_bytes(part, part + bytes);
             if (resident && os_discard(part, bytes) == 0) gone += resident;
         }
         leave(zone, &before);
+        if (more) let_others_in(zone);
     }
     return gone;
 }

@@ -16,6 +16,7 @@ typedef struct heap_tag heap_tag;
 
 typedef struct {
     pthread_mutex_t lock;
+    _Atomic uint32_t waiting; /* threads that wait for the lock: steps of long work let them in */
     char *_Atomic base; /* NULL: no address space was to be had, and every block is somebody else's */
     size_t unit_bytes;
     uint32_t units, committed_units;

@@ -26,6 +26,7 @@
 
 #define THREADS_MOST 4096u
 #define LOOK_AGAIN_NS 50000u
+#define TRIM_WAIT_NS 200000000u
 
 typedef struct {
     _Atomic int thread_id; /* 0: free */
@@ -224,6 +225,12 @@ int64_t vrange_stacks_trim_idle(int release, uint64_t wait_ns, int *threads) {
     }
     pthread_mutex_unlock(&idle.lock);
     return (int64_t)returned;
+}
+
+uint64_t vrange_stacks_trim(void) {
+    int threads;
+    return vrange_stacks_trim_pooled() +
+           (uint64_t)vrange_stacks_trim_idle(VRANGE_RELEASE_NOW, TRIM_WAIT_NS, &threads);
 }
 
 size_t vrange_threads_read(vrange_thread_info *out, size_t capacity) {

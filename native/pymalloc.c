@@ -11,6 +11,8 @@
 #include "os.h"
 #include "pymalloc.h"
 
+#define SWEEP_SLICE_NS 2000000u /* how long other threads may wait for the GIL */
+
 static PyObject *refusal_or_none(const char *refusal) {
     if (!refusal) Py_RETURN_NONE;
     return PyUnicode_FromString(refusal);
@@ -47,23 +49,19 @@ static PyObject *arenas(PyObject *module, PyObject *unused) {
     return Py_BuildValue("(nn)", (Py_ssize_t)count, (Py_ssize_t)others);
 }
 
-static PyObject *trim(PyObject *module, PyObject *args) {
-    (void)module;
-    int level;
-    unsigned long long slice_ns;
-    if (!PyArg_ParseTuple(args, "iK", &level, &slice_ns)) return NULL;
+static struct {
+    uint64_t others, odd;
+} left_alone; /* by the last trim; under the GIL */
+
+/* NULL, or why what is noted can't be relied on. */
+static const char *trim_arenas(int level, uint64_t slice_ns, pymalloc_trimmed *trimmed) {
     const char *refusal = pymalloc_watch_refusal();
-    if (refusal) {
-        PyErr_SetString(PyExc_RuntimeError, refusal);
-        return NULL;
-    }
-    const uint64_t begun = os_now_ns();
-    uint64_t slice_begun = begun;
+    if (refusal) return refusal;
+    uint64_t slice_begun = os_now_ns();
     const int64_t interpreter = pymalloc_interpreter();
     size_t count, others;
     uintptr_t *arenas = pymalloc_arenas_of(interpreter, &count, &others);
-    if (!arenas) return PyErr_NoMemory();
-    pymalloc_trimmed trimmed = {0};
+    if (!arenas) return "there is no memory to list the arenas in";
     for (size_t i = 0; i < count; i++) {
         if (os_now_ns() - slice_begun > slice_ns) {
             Py_BEGIN_ALLOW_THREADS
@@ -74,14 +72,50 @@ static PyObject *trim(PyObject *module, PyObject *args) {
             if (pymalloc_watch_refusal()) break;
         }
         if (pymalloc_is_arena_of(interpreter, arenas[i]))
-            pymalloc_trim_arena(arenas[i], level, &trimmed);
+            pymalloc_trim_arena(arenas[i], level, trimmed);
     }
     free(arenas);
-    return Py_BuildValue("(KKKKKKK)", (unsigned long long)trimmed.arenas, (unsigned long long)others,
-                         (unsigned long long)trimmed.odd, (unsigned long long)trimmed.pool_bytes,
+    left_alone.others = others;
+    left_alone.odd = trimmed->odd;
+    return NULL;
+}
+
+static PyObject *trim(PyObject *module, PyObject *args) {
+    (void)module;
+    int level;
+    unsigned long long slice_ns;
+    if (!PyArg_ParseTuple(args, "iK", &level, &slice_ns)) return NULL;
+    const uint64_t begun = os_now_ns();
+    pymalloc_trimmed trimmed = {0};
+    const char *refusal = trim_arenas(level, slice_ns, &trimmed);
+    if (refusal) {
+        PyErr_SetString(PyExc_RuntimeError, refusal);
+        return NULL;
+    }
+    return Py_BuildValue("(KKKKKKK)", (unsigned long long)trimmed.arenas,
+                         (unsigned long long)left_alone.others, (unsigned long long)trimmed.odd,
+                         (unsigned long long)trimmed.pool_bytes,
                          (unsigned long long)trimmed.tail_bytes,
                          (unsigned long long)trimmed.hole_bytes,
                          (unsigned long long)(os_now_ns() - begun));
+}
+
+/* Makes no container, which the garbage collector would count: not even a tuple of arguments. */
+static PyObject *sweep(PyObject *module, PyObject *number) {
+    (void)module;
+    const long level = PyLong_AsLong(number);
+    if (level == -1 && PyErr_Occurred()) return NULL;
+    pymalloc_trimmed trimmed = {0};
+    const char *refusal = trim_arenas((int)level, SWEEP_SLICE_NS, &trimmed);
+    if (refusal) return PyUnicode_FromString(refusal);
+    return PyLong_FromUnsignedLongLong(trimmed.pool_bytes + trimmed.tail_bytes + trimmed.hole_bytes);
+}
+
+static PyObject *left(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    return Py_BuildValue("(KK)", (unsigned long long)left_alone.others,
+                         (unsigned long long)left_alone.odd);
 }
 
 static PyMethodDef functions[] = {
@@ -95,6 +129,11 @@ static PyMethodDef functions[] = {
      "trim(level, slice_ns): (arenas, arenas of other interpreters, odd ones, bytes of pools, of "
      "tails, of holes, ns). The GIL is let go of at least every `slice_ns`. RuntimeError: why what is "
      "noted can't be relied on."},
+    {"sweep", sweep, METH_O,
+     "sweep(level): the bytes given back, or why there are none, as text. As trim with slices of 2 ms, "
+     "and makes no container."},
+    {"left", left, METH_NOARGS,
+     "left(): what the last trim left alone, (arenas of other interpreters, odd ones)."},
     {0}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT,

@@ -364,10 +364,23 @@ int64_t vrange_stacks_trim_idle(int release, uint64_t wait_ns, int *threads);
 /* Unmaps the stacks that nobody runs on; returns the bytes that had memory behind them. */
 uint64_t vrange_stacks_trim_pooled(void);
 
+/* Both, for whoever trims over and over: pages go at once, and threads are waited for a fifth of a second. */
+uint64_t vrange_stacks_trim(void);
+
 /* ---- the heap: what the allocators of others hold (runtime/vrange/heap) ------------------------ */
 
 /* Counts a trim of the heap that gave something back, and how long its caller waited. */
 void vrange_heap_trimmed(uint64_t nanoseconds);
+
+#define VRANGE_ALLOCATORS 4 /* that are known; those loaded have a name, the others NULL */
+const char *vrange_allocator_name(int which);
+
+/* Has an allocator give back what it keeps unused; what the process's resident memory went down by
+ * meanwhile. -ENOTSUP: it is not loaded. */
+int64_t vrange_allocator_release(int which);
+
+/* The process's resident memory, exactly; 0 where the kernel doesn't tell. */
+uint64_t vrange_resident_bytes(void);
 
 /* ---- the heap: array data (heap.c) -------------------------------------------------------------- */
 

@@ -69,3 +69,15 @@ def test_the_watcher_sees_the_levels_it_is_measured_at(tmp_path):
     assert found["far"]["vrange"]["share_of_a_core"] > 0
     assert found["crossing"]["vrange"]["crossings"] >= 2
     assert (tmp_path / "pressure_watch.png").stat().st_size > 10_000
+
+
+@pytest.mark.memory_cgroup
+def test_the_data_job_is_measured_in_all_its_ways(tmp_path):
+    if refusal := MemoryCgroup.unavailable():
+        pytest.skip(f"no memory cgroup can be made: {refusal}")
+    ways = run("data_job", tmp_path)["ways"]
+    assert list(ways) == ["python", "vrange run", "vrange run --heap=libc"]
+    for way in ways.values():
+        assert way["peak"] >= way["average"] > 0
+        assert way["peak"] >= way["final"] > 0
+    assert (tmp_path / "data_job.png").stat().st_size > 10_000

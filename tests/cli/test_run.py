@@ -72,7 +72,7 @@ if __name__ == "__main__":
     assert alike(program(tmp_path, code)).stdout.count("[0, 2, 4, 6, 8]") == 3
 
 
-@pytest.mark.parametrize(("option", "found"), [([], "off off"), (["--children"], "on on")])
+@pytest.mark.parametrize(("option", "found"), [([], "off off off"), (["--children"], "on on on")])
 def test_interpreters_that_the_program_starts(
     tmp_path: Path, option: list[str], found: str
 ) -> None:
@@ -85,9 +85,10 @@ def look():
 if __name__ == "__main__":
     assert "vrange.autostart" in sys.modules
     subprocess.run([sys.executable, "-c", LOOK])
-    process = multiprocessing.get_context("spawn").Process(target=look)
-    process.start()
-    process.join()
+    for method in ("spawn", "forkserver"):
+        process = multiprocessing.get_context(method).Process(target=look)
+        process.start()
+        process.join()
 """
     done = run(*option, program(tmp_path, code))
     assert done.stdout.split() == found.split(), done.stderr

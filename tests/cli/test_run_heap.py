@@ -75,6 +75,25 @@ else: os.wait()
     assert run("--no-numpy", file, where).stdout == "default_allocator\n"
 
 
+def test_somebody_else_s_handler_takes_over_where_the_program_sets_it(tmp_path: Path) -> None:
+    code = """
+import numpy as np
+from heap.test_numpy_handlers import Foreign, handler_name
+from vrange._core import numpy_handler
+ours = np.arange(1 << 20)
+foreign = Foreign()
+numpy_handler.set(foreign.capsule)
+theirs = ours + 1
+name = np._core.multiarray.get_handler_name
+print(name(ours), name(theirs), int(theirs[-1]), handler_name())
+del ours, theirs
+numpy_handler.set(None)
+"""
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = run("--trim-every", "5ms", program(tmp_path, code), environment=environment)
+    assert (done.stdout, done.returncode) == ("vrange somebody 1048576 somebody\n", 0), done.stderr
+
+
 def test_numpy_that_fails_to_be_imported_fails_as_it_would(tmp_path: Path) -> None:
     (tmp_path / "numpy.py").write_text("1/0\n")
     file = program(tmp_path, "import numpy\n")

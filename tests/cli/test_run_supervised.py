@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from run_support import VRANGE, plain, program, run
+from support import wait_until
 
 from vrange.cgroup import MemoryCgroup
 
@@ -71,20 +72,25 @@ def test_the_signal_that_ends_it_ends_the_parent_and_is_told(
 
 def test_ctrl_c_and_ctrl_z_at_a_terminal(tmp_path: Path) -> None:
     """As a shell with job control: a terminal, and the program's group in its foreground."""
+    # Not by print, which is made of several writes: another handler may have its say in between.
     code = """
 import os, signal, time
-count = 0
+count = continued = 0
 def told(number, frame):
     global count
     count += 1
-    print("interrupted", count, flush=True)
+    os.write(1, b"interrupted %d\\n" % count)
+def going_on(number, frame):
+    global continued
+    continued += 1
+    os.write(1, b"going on\\n")
 signal.signal(signal.SIGINT, told)
-signal.signal(signal.SIGCONT, lambda *_: print("going on", flush=True))
-print("ready", flush=True)
+signal.signal(signal.SIGCONT, going_on)
+os.write(1, b"ready\\n")
 end = time.monotonic() + 30
 while time.monotonic() < end and not os.path.exists("end"):
     time.sleep(0.02)
-print("over", count, flush=True)
+os.write(1, b"over: %d interrupts, %d times continued\\n" % (count, continued))
 """
     file = program(tmp_path, code)
     shell = """
@@ -118,6 +124,7 @@ while True:
     def read_until(word: bytes) -> None:
         nonlocal seen
         while word not in seen:
+            assert select.select([terminal], [], [], 20)[0], seen
             seen += os.read(terminal, 4096)
 
     read_until(b"ready")
@@ -126,17 +133,39 @@ while True:
     os.write(terminal, b"\x1a")
     read_until(b"shell: stopped T")
     read_until(b"going on")
-    # Pressed again where it came while the terminal was being handed over, as a person would.
-    while b"interrupted 2" not in seen:
-        os.write(terminal, b"\x03")
-        if select.select([terminal], [], [], 1)[0]:
-            seen += os.read(terminal, 4096)
+    os.write(terminal, b"\x03")
+    read_until(b"interrupted 2")
     (tmp_path / "end").touch()
-    read_until(b"over ")
+    read_until(b"over: 2 interrupts, 1 times continued")
     read_until(b"shell: ended 0")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     os.close(terminal)
     assert json.loads((tmp_path / "told.json").read_text())["exit_status"] == 0
+
+
+@pytest.mark.parametrize("program_first", [False, True])
+def test_the_program_hears_once_that_it_may_go_on(tmp_path: Path, program_first: bool) -> None:
+    """By `kill -CONT` of the parent, or as by `fg`, which tells the whole group."""
+    code = """
+import os, signal, time
+signal.signal(signal.SIGCONT, lambda *_: os.write(1, b"going on\\n"))
+os.write(1, b"%d\\n" % os.getpid())
+os.kill(os.getpid(), signal.SIGSTOP)
+time.sleep(0.5)
+"""
+    with supervised(program(tmp_path, code)) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        own = psutil.Process(parent.pid)
+        wait_until(lambda: own.status() == psutil.STATUS_STOPPED, "the parent does not stop too")
+        assert child.status() == psutil.STATUS_STOPPED
+        heard = ""
+        if program_first:
+            child.send_signal(signal.SIGCONT)
+            heard = parent.stdout.readline()
+        parent.send_signal(signal.SIGCONT)
+        out, err = parent.communicate(timeout=30)
+    assert (heard + out, parent.returncode) == ("going on\n", 0), err
 
 
 def test_report_json_and_picture_agree_with_what_the_program_did(tmp_path: Path) -> None:

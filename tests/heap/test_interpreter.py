@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from heap.outside import Child
 from heap.test_trim import CHECK, MANY
 from support import FORK_WITH_THREADS, python, succeeds
 
+import vrange
 from vrange.heap import interpreter
 
 if interpreter.refusal():
@@ -87,6 +89,24 @@ def test_other_allocators_are_refused(name: str) -> None:
 def test_a_version_that_is_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interpreter, "VERSIONS", ((3, 8), (3, 9)))
     assert "its layout is known of CPython 3.8 to 3.9" in str(interpreter.refusal())
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "why"),
+    [
+        ("Py_GIL_DISABLED", 1, "free-threaded"),
+        ("CONFIG_ARGS", "'--with-pymalloc-hugepages'", "arenas of 2 MiB"),
+    ],
+)
+def test_builds_that_lay_memory_out_otherwise_are_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: object, why: str
+) -> None:
+    known = sysconfig.get_config_var
+    monkeypatch.setattr(
+        "sysconfig.get_config_var", lambda name: value if name == variable else known(name)
+    )
+    with pytest.raises(vrange.VrangeError, match=f"can't be trimmed: .*{why}"):
+        interpreter.enable()
 
 
 def test_stamped_objects_while_another_thread_trims() -> None:
@@ -173,13 +193,14 @@ def test_forked_children_go_on_and_trim() -> None:
     )
 
 
-def test_other_interpreters_keep_their_arenas() -> None:
+def test_other_interpreters_keep_their_arenas(tmp_path: Path) -> None:
     """From 3.12 on they have a GIL of their own, and allocate while ours trims."""
     succeeds(
         """
         import sys, threading
         from vrange.heap import interpreter
 
+        over = sys.argv[1]
         if sys.version_info >= (3, 13):
             import _interpreters as interpreters
             make = lambda: interpreters.create("isolated")
@@ -187,9 +208,12 @@ def test_other_interpreters_keep_their_arenas() -> None:
             import _xxsubinterpreters as interpreters
             make = interpreters.create
         interpreter.enable()
-        CODE = '''
-        for turn in range(15):
-            everything = [{"n": i} for i in range(30_000)]
+        CODE = f'''
+        import os
+        turns = 0
+        while turns < 15 or not os.path.exists({over!r}):
+            turns += 1
+            everything = [dict(n=i) for i in range(30_000)]
             kept = everything[::100]
             del everything
             assert all(one["n"] == 100 * at for at, one in enumerate(kept))
@@ -209,17 +233,19 @@ def test_other_interpreters_keep_their_arenas() -> None:
         for thread in threads:
             thread.start()
         given_back = 0
-        while any(thread.is_alive() for thread in threads):
+        for _ in range(30):  # while they work: they go on until they are told
             mine = [{"n": i} for i in range(20_000)][::200]
             given_back += interpreter.trim(holes=True)[0]
             assert all(one["n"] == 200 * at for at, one in enumerate(mine))
+        open(over, "w").close()
         for thread in threads:
             thread.join()
         assert not failed, failed
         assert given_back > 0
         for one in others:
             interpreters.destroy(one)
-        """
+        """,
+        tmp_path / "over",
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import succeeds
 
 import vrange
 import vrange.heap
@@ -106,3 +107,36 @@ def test_a_trim_is_counted_once() -> None:
     before = segment.read(own).trims
     assert vrange.heap.trim().by_source["arrays"] >= 8 * MIB
     assert segment.read(own).trims == before + 1
+
+
+def test_numpy_from_before_handlers_is_refused_and_left_as_it_is() -> None:
+    """NumPy 1.21 as an extension module sees it: a table whose version says so."""
+    told = succeeds(
+        """
+        import ctypes, sys, types
+
+        version = ctypes.CFUNCTYPE(ctypes.c_uint)(lambda: 0x0E)
+        table = (ctypes.c_void_p * 308)()
+        table[211] = ctypes.cast(version, ctypes.c_void_p).value
+        make = ctypes.pythonapi.PyCapsule_New
+        make.restype = ctypes.py_object
+        make.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+        for name in ("numpy", "numpy.core", "numpy.core._multiarray_umath"):
+            sys.modules[name] = types.ModuleType(name)
+        sys.modules["numpy"].__version__ = "1.21.6"
+        core = sys.modules["numpy.core._multiarray_umath"]
+        core._ARRAY_API = make(ctypes.addressof(table), None, None)
+
+        import vrange, vrange.heap
+
+        for _ in range(2):
+            try:
+                vrange.heap.use_for_numpy()
+            except vrange.VrangeError as error:
+                print(error)
+        assert vrange.heap.info().reserved_bytes == 0
+        """
+    )
+    assert (
+        told.count("NumPy 1.21.6 can't be used: NumPy lets nobody else allocate before 1.22") == 2
+    )

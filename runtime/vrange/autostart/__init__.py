@@ -17,7 +17,7 @@ from typing import Any
 from vrange.autostart.record import Record
 from vrange.autostart.settings import Settings
 
-__all__ = ["start"]
+__all__ = ["start", "trims"]
 
 _started: Record | None = None  # a second sitecustomize, or an embedding, asks twice
 
@@ -41,6 +41,17 @@ def start(told: Mapping[str, Any]) -> None:
         _switch_on(settings, record)
     except Exception as error:
         sys.stderr.write(f"vrange run: {error}: the program runs without it\n")
+
+
+def trims() -> int:
+    """How many trims this process has had of `vrange run`; 0 where it was started by other means.
+
+    Example:
+        >>> trims()
+        0
+
+    """
+    return 0 if _started is None else _started.trims
 
 
 def _switch_on(settings: Settings, record: Record) -> None:
@@ -142,7 +153,7 @@ def _trims(settings: Settings, record: Record) -> str:
 
     if settings.trim_every == 0:
         return "off: not asked for"
-    Trimmer(import_module("vrange.heap").trim, settings, record).start()
+    Trimmer(settings, record).start()
     if settings.trim_every is None:
         return "on"
     return f"on, every {settings.trim_every:g} s"

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from vrange.heap.sweep import Sweep
 from vrange.lazyfree import lazyfree_bytes
 
 __all__ = ["Record"]
@@ -30,6 +31,7 @@ class Record:
         self._written = 0.0
         self.parts: dict[str, str] = {}
         self.watcher: Any = None
+        self.sweep: Sweep | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -37,18 +39,15 @@ class Record:
         self.trims = 0
         self.trim_seconds = 0.0
         self.longest_trim_seconds = 0.0
-        self.by_source: dict[str, int] = {}
-        self.refused: dict[str, str] = {}
+        if self.sweep is not None:
+            self.sweep.forget()
         self.registered_threads = 0
 
-    def trimmed(self, trimmed: Any, seconds: float) -> None:
-        """Count one trim: what vrange.heap.trim returned, and how long it took."""
+    def trimmed(self, seconds: float) -> None:
+        """Count one trim, and how long it took."""
         self.trims += 1
         self.trim_seconds += seconds
         self.longest_trim_seconds = max(self.longest_trim_seconds, seconds)
-        for source, nbytes in getattr(trimmed, "by_source", {"all": int(trimmed)}).items():
-            self.by_source[source] = self.by_source.get(source, 0) + int(nbytes)
-        self.refused = dict(getattr(trimmed, "refused", {}))
         if time.monotonic() - self._written > _WRITE_SECONDS:
             self.write()
 
@@ -84,8 +83,8 @@ class Record:
             "trims": self.trims,
             "trim_seconds": self.trim_seconds,
             "longest_trim_seconds": self.longest_trim_seconds,
-            "returned_bytes": self.by_source,
-            "refused": self.refused,
+            "returned_bytes": {} if self.sweep is None else self.sweep.by_source,
+            "refused": {} if self.sweep is None else self.sweep.left_alone(),
             "executor_threads": self.registered_threads,
             "ended": ended,
         }

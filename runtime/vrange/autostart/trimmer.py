@@ -12,12 +12,12 @@ import _thread
 import atexit
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from vrange.autostart.record import Record
 from vrange.autostart.settings import Settings
+from vrange.heap.sweep import Sweep
+from vrange.heap.trim import Deep
 
 __all__ = ["Trimmer"]
 
@@ -29,15 +29,18 @@ _QUIET_SHARE = 0.05  # nobody waits for those
 _QUIET_LOAD = 0.05  # of a processor
 _END_SECONDS = 2.0  # a trim that is under way at exit is waited for this long
 _BUSY_SECONDS = 0.02  # of processor time since the last trim: less than that freed nothing much
-_DEEP: dict[str, bool | str] = {"light": False, "deep": True, "holes": "holes"}
+_DEEP: dict[str, Deep] = {"light": False, "deep": True, "holes": "holes"}
 
 
 class Trimmer:
-    """Trims at intervals, in a thread that the program doesn't see among its own."""
+    """Trims at intervals, in a thread that the program doesn't see among its own.
 
-    def __init__(self, trim: Callable[..., Any], settings: Settings, record: Record) -> None:
-        self._trim = trim
-        self._deep = _DEEP[settings.depth]
+    Nor does its garbage collector (vrange.heap.sweep tells how): what is called here between two
+    trims makes no container either.
+    """
+
+    def __init__(self, settings: Settings, record: Record) -> None:
+        self._sweep = record.sweep = Sweep(_DEEP[settings.depth])
         self._every = settings.trim_every
         self._record = record
         self._turn = _thread.allocate_lock()
@@ -87,12 +90,14 @@ class Trimmer:
 
     def _once(self) -> bool:
         began = time.perf_counter()
+        self._turn.acquire()
         try:
-            with self._turn:
-                trimmed = self._trim(deep=self._deep, collect=False)
+            self._sweep.once()
         except Exception as error:
             self._record.parts["trims"] = f"off: {error}"
             self._record.write()
             return False
-        self._record.trimmed(trimmed, time.perf_counter() - began)
+        finally:
+            self._turn.release()
+        self._record.trimmed(time.perf_counter() - began)
         return True

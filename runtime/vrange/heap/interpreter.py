@@ -21,7 +21,6 @@ VERSIONS = ((3, 11), (3, 12), (3, 13), (3, 14), (3, 15))
 VARIABLE = "VRANGE_HEAP_INTERPRETER"  # has it on as soon as vrange is imported
 
 _TAILS, _HOLES = 1, 2
-_SLICE_NS = 2_000_000  # how long other threads may wait for the GIL
 _enabled = False
 
 
@@ -125,6 +124,13 @@ def is_enabled() -> bool:
     return _enabled
 
 
+def clear_caches() -> None:
+    """Empties what the interpreter keeps to look attributes up; it fills again by itself."""
+    # The general one is there from 3.13 on, and the other then says that it is deprecated.
+    clear = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
+    clear()
+
+
 def trim(*, holes: bool) -> tuple[int, str | None]:
     """Gives back free pools and what lies behind the last object of others; the bytes, and what
     was left alone.
@@ -132,14 +138,23 @@ def trim(*, holes: bool) -> tuple[int, str | None]:
     `holes`: also whole pages between objects. Those are lost to their pool until its last object
     is gone, so that a program which allocates as much again needs more pools than before.
     """
-    try:
-        found = pymalloc.trim(_HOLES if holes else _TAILS, _SLICE_NS)
-    except RuntimeError as error:
-        return 0, str(error)
-    _, others, odd, *given_back, _ = found
+    given = sweep(holes)
+    return (0, given) if isinstance(given, str) else (given, left_alone())
+
+
+def sweep(holes: bool) -> int | str:
+    """The bytes that `trim` gives back, or why there are none. Makes no container (sweep.py)."""
+    if not _enabled:
+        return refusal() or "not enabled: call vrange.heap.interpreter.enable(), and early"
+    return pymalloc.sweep(_HOLES if holes else _TAILS)
+
+
+def left_alone() -> str | None:
+    """What the last trim of this process's interpreter did not touch, and why."""
+    others, odd = pymalloc.left()
     left = []
     if odd:
         left.append(f"{odd} arenas that are not laid out as expected")
     if others:
         left.append(f"{others} arenas of other interpreters")
-    return sum(given_back), f"left alone: {' and '.join(left)}" if left else None
+    return f"left alone: {' and '.join(left)}" if left else None

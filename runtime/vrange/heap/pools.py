@@ -15,12 +15,12 @@ def _pyarrow(pyarrow: Any) -> None:
 
 
 # By the module that must have been imported. The next library goes here.
-_KNOWN: dict[str, Callable[[Any], None]] = {"pyarrow": _pyarrow}
+KNOWN: dict[str, Callable[[Any], None]] = {"pyarrow": _pyarrow}
 
 
 def imported() -> dict[str, Callable[[], None]]:
     """The libraries with pools that are in use, each with the call that gives back what is free."""
-    found = ((name, sys.modules.get(name), release) for name, release in _KNOWN.items())
+    found = ((name, sys.modules.get(name), release) for name, release in KNOWN.items())
     return {
         name: lambda module=module, release=release: release(module)  # type: ignore[misc]
         for name, module, release in found

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
 from vrange._core import lib
-from vrange.heap import allocators, interpreter, pools
+from vrange.heap import allocators, interpreter, pools, turns
 from vrange.sizes import format_bytes
-from vrange.stack_trim import trim_idle_stacks
 
 Deep = Literal[False, True, "holes"]
-
-_RSS = re.compile(rb"^Rss:\s+(\d+) kB$", re.MULTILINE)
 
 
 class Trimmed(int):
@@ -114,12 +108,12 @@ def _sources(deep: Deep, collect: bool) -> dict[str, _Source]:
     sources |= {name: _measured(release) for name, release in pools.imported().items()}
     if deep:
         sources["pymalloc"] = lambda: _trim_interpreter(deep, collect)
-    sources |= {name: _measured(release) for name, release in allocators.loaded().items()}
+    sources |= {name: _told(release) for name, release in allocators.loaded().items()}
     return sources
 
 
 def _trim_stacks() -> tuple[int, str | None]:
-    return lib.vrange_stacks_trim_pooled() + trim_idle_stacks(), None
+    return int(lib.vrange_stacks_trim()), None
 
 
 def _trim_arrays() -> tuple[int, str | None]:
@@ -129,64 +123,41 @@ def _trim_arrays() -> tuple[int, str | None]:
 def _trim_interpreter(deep: Deep, collect: bool) -> tuple[int, str | None]:
     if collect:
         gc.collect()  # a full one, which also empties the interpreter's free lists
-    _clear_caches()
-    if not interpreter.is_enabled():
-        reason = interpreter.refusal()
-        return 0, reason or "not enabled: call vrange.heap.interpreter.enable(), and early"
+    interpreter.clear_caches()
     return interpreter.trim(holes=deep == "holes")
 
 
-def _clear_caches() -> None:
-    # The general one is there from 3.13 on, and the other then says that it is deprecated.
-    clear = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
-    clear()
+def _told(release: Callable[[], int]) -> _Source:
+    return lambda: (release(), None)
 
 
 def _measured(release: Callable[[], Any]) -> _Source:
     def ask() -> tuple[int, str | None]:
-        before = _resident_bytes()
+        before = lib.vrange_resident_bytes()
         try:
             release()
         except Exception as error:  # somebody else's code: it must not stop the others
             return 0, repr(error)
-        return max(0, before - _resident_bytes()), None
+        return max(0, before - lib.vrange_resident_bytes()), None
 
     return ask
 
 
-def _resident_bytes() -> int:
-    # Not of statm: the kernel keeps that by processor, and is off by megabytes at times.
-    with open("/proc/self/smaps_rollup", "rb", buffering=0) as file:
-        found = _RSS.search(file.read())
-    return int(found[1]) << 10 if found else 0
-
-
 # ---- asking them ---------------------------------------------------------------------------------
-
-# A finalizer, or a handler of a signal, that trims while its thread does must not wait for itself.
-_one_at_a_time = threading.RLock()
-
-
-def _after_fork_in_child() -> None:
-    global _one_at_a_time
-    _one_at_a_time = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _ask(sources: Mapping[str, _Source]) -> tuple[dict[str, int], dict[str, str]]:
-    with _one_at_a_time:
+    with turns.lock:
         return _ask_each(sources)
 
 
 def _ask_unless_busy(sources: Mapping[str, _Source]) -> tuple[dict[str, int], dict[str, str]]:
-    if not _one_at_a_time.acquire(blocking=False):
+    if not turns.lock.acquire(blocking=False):
         return {}, dict.fromkeys(sources, "another thread is trimming")
     try:
         return _ask_each(sources)
     finally:
-        _one_at_a_time.release()
+        turns.lock.release()
 
 
 def _ask_each(sources: Mapping[str, _Source]) -> tuple[dict[str, int], dict[str, str]]:

@@ -22,6 +22,7 @@ from vrange.cli.run.sampling import Sampler
 __all__ = ["Ending", "end_alike", "supervise"]
 
 _SI_USER, _SI_QUEUE, _SI_TKILL = 0, -1, -6
+_GROUP_SECONDS = 0.01  # in which a signal to a group reaches all of it
 _NEVER_BLOCKED = {signal.SIGKILL, signal.SIGSTOP}
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
 
@@ -133,9 +134,21 @@ def _pass_on(pid: int, came: signal.struct_siginfo) -> None:
 
 def _stop_too(pid: int) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
-    # Somebody let us go on: fg, or kill -CONT, of this process or of the group.
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGCONT)
+    # Somebody let us go on: fg, or kill -CONT. Shells send it to the group, so that the program has
+    # it already: another one from us would be one too many for a program with a handler.
+    signal.sigtimedwait({signal.SIGCONT}, 0)
+    if _is_stopped(pid):
+        time.sleep(_GROUP_SECONDS)
+        if _is_stopped(pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
+    except OSError:
+        return False
 
 
 def _oom_kills() -> int:

@@ -1,0 +1,77 @@
+/* The allocators that may stand behind malloc in this process, and how each gives back what it keeps.
+ *
+ * Found by the functions that they export, so whatever was linked or preloaded is found; what a library
+ * keeps to itself under other names is not. Each is asked through its own call and through no other. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "os.h"
+#include "vrange.h"
+
+#define ROLLUP_BYTES 1024 /* its first lines are what is looked for */
+
+static void release_jemalloc(void *function) {
+    int (*mallctl)(const char *, void *, size_t *, void *, size_t);
+    *(void **)&mallctl = function;
+    mallctl("thread.tcache.flush", NULL, NULL, NULL, 0);
+    mallctl("arena.4096.purge", NULL, NULL, NULL, 0); /* MALLCTL_ARENAS_ALL: of every arena */
+}
+
+static void release_mimalloc(void *function) {
+    void (*mi_collect)(bool force);
+    *(void **)&mi_collect = function;
+    mi_collect(true);
+}
+
+static void release_tcmalloc(void *function) {
+    void (*release_free_memory)(void);
+    *(void **)&release_free_memory = function;
+    release_free_memory();
+}
+
+static void release_glibc(void *function) {
+    int (*trim)(size_t);
+    *(void **)&trim = function;
+    trim(0);
+}
+
+/* The next allocator goes here, and glibc stays last: what others free may be its own. */
+static const struct {
+    const char *name, *function;
+    void (*release)(void *function);
+} known[VRANGE_ALLOCATORS] = {
+    {"jemalloc", "mallctl", release_jemalloc},
+    {"mimalloc", "mi_collect", release_mimalloc},
+    {"tcmalloc", "MallocExtension_ReleaseFreeMemory", release_tcmalloc},
+    {"glibc", "malloc_trim", release_glibc},
+};
+
+/* Not of statm: the kernel keeps that by processor, and is off by megabytes at times. */
+uint64_t vrange_resident_bytes(void) {
+    int file;
+    char text[ROLLUP_BYTES];
+    if (os_open_to_read("/proc/self/smaps_rollup", &file) < 0) return 0;
+    const int length = os_read_text(file, text, sizeof text);
+    os_close(file);
+    const char *line = length < 0 ? NULL : strstr(text, "\nRss:");
+    return line ? strtoull(line + strlen("\nRss:"), NULL, 10) << 10 : 0;
+}
+
+const char *vrange_allocator_name(int which) {
+    if (which < 0 || which >= VRANGE_ALLOCATORS) return NULL;
+    return dlsym(RTLD_DEFAULT, known[which].function) ? known[which].name : NULL;
+}
+
+int64_t vrange_allocator_release(int which) {
+    if (which < 0 || which >= VRANGE_ALLOCATORS) return -EINVAL;
+    void *function = dlsym(RTLD_DEFAULT, known[which].function);
+    if (!function) return -ENOTSUP;
+    const uint64_t before = vrange_resident_bytes();
+    known[which].release(function);
+    const uint64_t after = vrange_resident_bytes();
+    return before > after ? (int64_t)(before - after) : 0;
+}
