@@ -9,7 +9,7 @@
  * modules, whose places never change (numpy/_core/code_generators/numpy_api.py). */
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "abi3.h"
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>

@@ -4,7 +4,7 @@
  * one arena is acted upon before that, and nothing is remembered of it. */
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "abi3.h"
 #include <dlfcn.h>
 #include <stdlib.h>
 

@@ -107,6 +107,7 @@ static int pin(uint64_t handle, bool only_whole) {
             if (!start) start = stats_now_ns();
             fast = false;
             gate_enter();
+            reserve_help();
             result = pin_slowly(r, generation, only_whole);
             if (result != VRANGE_OK && !rung_holds()) {
                 ranges_mend();

@@ -42,7 +42,7 @@
 #define LOOKS_FROM_OLDEST 8 /* after so many that are all there the kernel has not gone further */
 #define TAKEN_SHARE 32      /* while the kernel takes, it is looked again before it took so much */
 #define HURRIES_MOST 16     /* times a tick */
-#define LATE_TICKS 2        /* after which whoever stores takes the thread's turn */
+#define LATE_TICKS 2        /* after which others take the thread's turn */
 #define NEAR_RESERVES 2 /* so many times the reserve is near the limit */
 #define STALE_VALUE 1.5f
 #define TOP_UP_SHARE 16 /* so much of the reserve may be lacking */
@@ -314,7 +314,7 @@ static void *run(void *unused) {
 }
 
 /* On a machine with more to do than processors the thread may not run for long, while whoever stores
- * does run, and uses up what is offered. So it takes the thread's turn where that is late. */
+ * or pins does run, and uses up what is offered. So he takes the thread's turn where that is late. */
 void reserve_help(void) {
     if (os_now_ns() < atomic_load(&reserve.due_ns) || !atomic_load(&reserve.running)) return;
     if (pthread_mutex_trylock(&reserve.turn) != 0) return; /* it is at it */

@@ -13,7 +13,7 @@ void reserve_offer_now(range *r, uint64_t generation);
 /* A range of this process was stored: the thread is started again in a child of a fork. */
 void reserve_ensure(void);
 
-/* Takes the thread's turn where that is late. Inside the gate, before memory is taken. */
+/* Takes the thread's turn where that is late. Inside the gate, with no range BUSY. */
 void reserve_help(void);
 
 /* Before fork the thread is parked outside the gate by the gate itself; the child has none. */

@@ -94,7 +94,11 @@ def test_small_values_and_held_ones() -> None:
     held = [cache.get_or_compute(("held", n), lambda: np.full(1 << 18, n)) for n in range(20)]
     for n in range(250_000):
         cache[n] = b"%d:" % n + bytes(900)
-    app = [np.ones(10 << 20, np.uint8) for _ in range(4)]
+    app = []
+    for step in range(4):
+        app.append(np.ones(10 << 20, np.uint8))
+        for n in range(step, 250_000, 250):
+            assert (value := cache.get(n)) is None or value.startswith(b"%d:" % n)
     found = 0
     for n in range(0, 250_000, 3):
         value = cache.get(n)
