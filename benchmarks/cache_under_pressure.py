@@ -78,10 +78,12 @@ def run(
     }
     is_long = per_phase >= PER_PHASE
     for_cache = WarmMemory(LIMIT_BYTES * 3 // 2 if is_long else 1)
-    for_application = WarmMemory(LIMIT_BYTES if is_long else 1)
+    for_application = WarmMemory(LIMIT_BYTES if is_long else 1, huge=is_long)
 
     def on_line(line: dict[str, Any]) -> None:
-        if line["kind"] == "sample" and line["requests"] >= 2 * per_phase - 2 * SAMPLE_REQUESTS:
+        # Early enough: freeing it takes a tenth of a second, and that long does the kernel hand out
+        # other pages.
+        if line["kind"] == "sample" and line["requests"] >= 2 * per_phase - 12 * SAMPLE_REQUESTS:
             for_application.let_go()
 
     one = partial(contender.run, "benchmarks.pressure_workload", task, LIMIT_BYTES, on_line=on_line)

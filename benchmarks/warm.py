@@ -12,12 +12,14 @@ import mmap
 
 
 class WarmMemory:
-    """`nbytes` of touched memory, until let go."""
+    """`nbytes` of touched memory, until let go; in huge pages for who will ask for those."""
 
-    def __init__(self, nbytes: int) -> None:
+    def __init__(self, nbytes: int, *, huge: bool = False) -> None:
         self._held: mmap.mmap | None = mmap.mmap(
             -1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         )
+        if huge:
+            self._held.madvise(mmap.MADV_HUGEPAGE)
         for start in range(0, nbytes, mmap.PAGESIZE):
             self._held[start] = 1
 

@@ -81,6 +81,9 @@ void range_offer_end(range *r, bool offered);
  * True: it did. */
 bool range_collect(range *r, uint64_t generation);
 
+/* Takes an offered range as the kernel is about to, and lists it. False: it is not offered any more. */
+bool range_take(range *r, uint64_t generation);
+
 /* Discards a volatile range by the runtime's own decision and lists it. False: not volatile. */
 bool range_shed(range *r, uint64_t generation);
 

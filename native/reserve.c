@@ -22,8 +22,10 @@
 
 #include "arena.h"
 #include "array.h"
+#include "demand.h"
 #include "fork.h"
 #include "heap.h"
+#include "offered.h"
 #include "os.h"
 #include "os_thread.h"
 #include "rank.h"
@@ -42,16 +44,12 @@
 #define LOOKS_FROM_OLDEST 8 /* after so many that are all there the kernel has not gone further */
 #define TAKEN_SHARE 32      /* while the kernel takes, it is looked again before it took so much */
 #define HURRIES_MOST 16     /* times a tick */
+#define AHEAD_SHARE 4       /* so much of the reserve is given back ahead of demand at most */
 #define LATE_TICKS 2        /* after which others take the thread's turn */
 #define NEAR_RESERVES 2 /* so many times the reserve is near the limit */
 #define STALE_VALUE 1.5f
 #define TOP_UP_SHARE 16 /* so much of the reserve may be lacking */
 #define RANKING_SHARE 50 /* at most this part of the time goes into ranking */
-
-typedef struct {
-    candidate *items;
-    size_t capacity, head, count;
-} offered_queue;
 
 typedef struct {
     size_t stale, lost;
@@ -68,9 +66,10 @@ static struct {
 
     /* Inside the gate, of whoever has the turn. */
     pthread_mutex_t turn;
-    offered_queue offered;
+    offered_queue offered; /* and perhaps not any more: see offered.h */
     size_t next_look;
     uint64_t taken; /* bytes found taken since the last tick */
+    demand demand;
     ranking victims;
     size_t next_victim;
     uint64_t ranked_at, ranking_ns;
@@ -82,53 +81,12 @@ static struct {
              .tick_ns = DEFAULT_TICK_NS,
              .usage = -1};
 
-/* ---- what is offered, oldest first ------------------------------------------------------------ */
-
-static candidate *offered_at(size_t place) {
-    return &reserve.offered.items[(reserve.offered.head + place) % reserve.offered.capacity];
-}
-
-/* Released again since, or freed: it has a newer place in the queue, or none. */
-static bool is_stale(const candidate *item) {
-    range *r = table_at(item->index);
-    uint64_t word = atomic_load(&r->word);
-    return (word & WORD_GENERATION) != item->generation || word_state(word) != OFFERED ||
-           atomic_load(&r->released_ns) != item->released_ns;
-}
-
-static void drop_stale(void) {
-    size_t kept = 0;
-    for (size_t place = 0; place < reserve.offered.count; place++) {
-        candidate item = *offered_at(place);
-        if (!is_stale(&item)) *offered_at(kept++) = item;
-    }
-    reserve.offered.count = kept;
-}
-
-static bool make_room(void) {
-    offered_queue *queue = &reserve.offered;
-    if (queue->count < queue->capacity) return true;
-    drop_stale();
-    if (queue->count < queue->capacity - queue->capacity / 4) return true;
-    size_t capacity = queue->capacity ? queue->capacity * 2 : 1024;
-    candidate *items = malloc(capacity * sizeof *items);
-    if (!items) return queue->count < queue->capacity;
-    for (size_t place = 0; place < queue->count; place++) items[place] = *offered_at(place);
-    free(queue->items);
-    *queue = (offered_queue){.items = items, .capacity = capacity, .count = queue->count};
-    return true;
-}
-
-static void remember_offered(const candidate *item) {
-    /* Forgotten without memory: a loss is then found by the next pin. */
-    if (make_room()) *offered_at(reserve.offered.count++) = *item;
-}
-
-static bool is_near_limit(void) {
+/* What is left below the limit; UINT64_MAX where there is none but the machine's memory. */
+static uint64_t free_below_limit(void) {
     int file = atomic_load(&reserve.usage);
-    uint64_t usage;
-    if (file < 0 || os_read_number(file, &usage) < 0) return false;
-    return usage + NEAR_RESERVES * atomic_load(&reserve.bytes) > atomic_load(&reserve.limit_bytes);
+    uint64_t usage, limit = atomic_load(&reserve.limit_bytes);
+    if (file < 0 || os_read_number(file, &usage) < 0) return UINT64_MAX;
+    return usage < limit ? limit - usage : 0;
 }
 
 static bool collect(const candidate *item) {
@@ -144,8 +102,8 @@ static bool collect(const candidate *item) {
 static void look_from(size_t place, size_t whole_most, looked *seen) {
     size_t whole = 0;
     for (size_t i = 0; i < reserve.offered.count && whole < whole_most; i++) {
-        const candidate *item = offered_at((place + i) % reserve.offered.count);
-        if (is_stale(item)) seen->stale++;
+        const candidate *item = &reserve.offered.items[(place + i) % reserve.offered.count];
+        if (offered_is_stale(item)) seen->stale++;
         else if (collect(item)) seen->lost++;
         else whole++;
     }
@@ -163,7 +121,30 @@ static void collect_losses(void) {
         reserve.next_look += LOOKS_AT_OTHERS;
         if (others.lost) look_from(0, SIZE_MAX, &others);
     }
-    if (oldest.stale + oldest.lost + others.stale + others.lost > LOOKS_FROM_OLDEST) drop_stale();
+    if (oldest.stale + oldest.lost + others.stale + others.lost > LOOKS_FROM_OLDEST) offered_drop_stale(&reserve.offered);
+}
+
+/* ---- ahead of the kernel ---------------------------------------------------------------------- */
+
+/* Gives the oldest of what is offered back while memory is asked for, so that who asks finds it free
+ * (demand.c). */
+static void give_ahead(uint64_t free_bytes) {
+    if (free_bytes == UINT64_MAX) return;
+    const uint64_t most = atomic_load(&reserve.bytes) / AHEAD_SHARE;
+    uint64_t wanted = demand_look(&reserve.demand, free_bytes, reserve.taken, os_now_ns());
+    if (wanted > most) wanted = most;
+    size_t stale = 0;
+    for (size_t place = 0; place < reserve.offered.count && free_bytes < wanted; place++) {
+        const candidate *item = &reserve.offered.items[place];
+        range *r = table_at(item->index);
+        const uint64_t bytes = range_bytes(r);
+        stale++;
+        if (offered_is_stale(item) || !range_take(r, item->generation)) continue;
+        tally(&reserve.losses, 1);
+        free_bytes += bytes;
+        reserve.demand.free_bytes += bytes;
+    }
+    if (stale) offered_drop_stale(&reserve.offered);
 }
 
 /* ---- offering --------------------------------------------------------------------------------- */
@@ -179,7 +160,7 @@ static void offer_batch(batch *b) {
     bool offered = os_lazyfree_many(b->spans, b->count) == 0;
     for (size_t i = 0; i < b->count; i++) {
         range_offer_end(table_at(b->items[i].index), offered);
-        if (offered) remember_offered(&b->items[i]);
+        if (offered) offered_add(&reserve.offered, &b->items[i]);
     }
     if (offered) tally(&reserve.offers, b->count);
     b->count = b->bytes = 0;
@@ -277,11 +258,12 @@ static uint64_t sleep_after(uint64_t slept_ns, bool in_a_hurry) {
 }
 
 /* One look after the reserve; whether the next is to come at once. Inside the gate, with the turn. */
-static bool take_turn(void) {
+static bool take_turn(uint64_t free_bytes) {
     reserve.taken = 0;
     if (vrange_rung() == VRANGE_RUNG_EAGER) return shed_over_limit();
     if (!rung_holds()) ranges_mend();
     collect_losses();
+    give_ahead(free_bytes);
     return top_up();
 }
 
@@ -298,9 +280,11 @@ static void *run(void *unused) {
         os_sleep_ns(sleep_ns);
         uint64_t start = os_thread_cpu_ns();
         gate_enter();
-        heap_offer(is_near_limit()); /* before any value: what is in it is worth nothing */
+        const uint64_t free_bytes = free_below_limit();
+        const bool is_near = free_bytes < NEAR_RESERVES * atomic_load(&reserve.bytes);
+        heap_offer(is_near); /* before any value: what is in it is worth nothing */
         pthread_mutex_lock(&reserve.turn);
-        sleep_ns = sleep_after(sleep_ns, take_turn());
+        sleep_ns = sleep_after(sleep_ns, take_turn(free_bytes));
         pthread_mutex_unlock(&reserve.turn);
         if (vrange_rung() != VRANGE_RUNG_EAGER) {
             arrays_offer();
@@ -318,7 +302,7 @@ static void *run(void *unused) {
 void reserve_help(void) {
     if (os_now_ns() < atomic_load(&reserve.due_ns) || !atomic_load(&reserve.running)) return;
     if (pthread_mutex_trylock(&reserve.turn) != 0) return; /* it is at it */
-    take_turn();
+    take_turn(free_below_limit());
     tally(&reserve.helped, 1);
     set_due(0);
     pthread_mutex_unlock(&reserve.turn);

@@ -88,6 +88,7 @@ class Watcher:
         self._callbacks: list[Callback] = []
         self._closed = False
         self._thread: Thread | None = None
+        self._acted_on: Level = "normal"  # the level that the thread which acts has seen
 
     @property
     def level(self) -> Level | None:
@@ -184,6 +185,7 @@ class Watcher:
             # First: what the user does may not wait for what we do.
             waits = [self._tell(now, rank != before)]
             waits.append(self._actions.run(PRESSURE_LEVELS[rank]))
+            self._acted_on = _level_of(now) or "normal"
             wait = min((seconds for seconds in waits if seconds is not None), default=None)
             timeout = _FOR_EVER if wait is None else int(wait * 1e9) + 1_000_000
             lib.vrange_pressure_wait(turn, timeout)
