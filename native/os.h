@@ -54,6 +54,8 @@ int os_process_start(uint64_t *ticks, uint64_t *stack);
 /* What tells one PID namespace from another; 0 where the kernel doesn't say. */
 uint64_t os_process_namespace(void);
 void os_command(char *name, size_t bytes);
+/* The process's own memory: what is resident and of no file. */
+int os_anonymous_bytes(uint64_t *bytes);
 
 int os_lazyfree(void *address, size_t bytes);
 

@@ -56,3 +56,18 @@ void os_command(char *name, size_t bytes) {
     close(file);
     name[length > 0 && name[length - 1] == '\n' ? length - 1 : 0] = 0;
 }
+
+int os_anonymous_bytes(uint64_t *bytes) {
+    /* Opened at each look: a descriptor would go on to tell of the parent after a fork. */
+    char text[128], *at;
+    int file = -1;
+    int result = os_open_to_read("/proc/self/statm", &file);
+    if (result < 0) return result;
+    result = os_read_text(file, text, sizeof text);
+    close(file);
+    if (result < 0) return result;
+    strtoull(text, &at, 10); /* address space */
+    const uint64_t resident = strtoull(at, &at, 10), of_files = strtoull(at, NULL, 10);
+    *bytes = (resident > of_files ? resident - of_files : 0) * os_page_bytes();
+    return 0;
+}

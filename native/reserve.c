@@ -4,7 +4,8 @@
  * told, whatever has been used since. So a released range stays idle, and this thread keeps just so
  * many bytes offered as somebody may need faster than it can look again: under pressure the kernel
  * takes from them at once, with nobody asked; the thread sees what was taken, gives back what is left
- * of those ranges, and offers the next least valuable.
+ * of those ranges, and offers the next least valuable. While the process itself asks for memory, the
+ * oldest of the reserve is given back ahead of the kernel's taking it, which is cheaper.
  *
  * How large? The rate at which memory is asked for times the longest time the thread may not run.
  * Measured with one core and two busy loops beside it: 64 MB looked at every 5 ms always survived,
@@ -46,9 +47,9 @@
 #define HURRIES_MOST 16     /* times a tick */
 #define AHEAD_SHARE 4       /* so much of the reserve is given back ahead of demand at most */
 #define LATE_TICKS 2        /* after which others take the thread's turn */
-#define NEAR_RESERVES 2 /* so many times the reserve is near the limit */
+#define NEAR_RESERVES 2     /* so many times the reserve is near the limit */
 #define STALE_VALUE 1.5f
-#define TOP_UP_SHARE 16 /* so much of the reserve may be lacking */
+#define TOP_UP_SHARE 16  /* so much of the reserve may be lacking */
 #define RANKING_SHARE 50 /* at most this part of the time goes into ranking */
 
 typedef struct {
@@ -121,30 +122,34 @@ static void collect_losses(void) {
         reserve.next_look += LOOKS_AT_OTHERS;
         if (others.lost) look_from(0, SIZE_MAX, &others);
     }
-    if (oldest.stale + oldest.lost + others.stale + others.lost > LOOKS_FROM_OLDEST) offered_drop_stale(&reserve.offered);
+    if (oldest.stale + oldest.lost + others.stale + others.lost > LOOKS_FROM_OLDEST)
+        offered_drop_stale(&reserve.offered);
 }
 
 /* ---- ahead of the kernel ---------------------------------------------------------------------- */
 
-/* Gives the oldest of what is offered back while memory is asked for, so that who asks finds it free
- * (demand.c). */
+/* Near the limit, gives the oldest of what is offered back while the process asks for memory, so that
+ * it finds that free (demand.c). */
 static void give_ahead(uint64_t free_bytes) {
-    if (free_bytes == UINT64_MAX) return;
     const uint64_t most = atomic_load(&reserve.bytes) / AHEAD_SHARE;
-    uint64_t wanted = demand_look(&reserve.demand, free_bytes, reserve.taken, os_now_ns());
+    uint64_t held;
+    if (free_bytes > 2 * most || os_anonymous_bytes(&held) < 0) {
+        reserve.demand = (demand){0};
+        return;
+    }
+    uint64_t wanted = demand_look(&reserve.demand, held, reserve.taken, os_now_ns());
     if (wanted > most) wanted = most;
-    size_t stale = 0;
-    for (size_t place = 0; place < reserve.offered.count && free_bytes < wanted; place++) {
-        const candidate *item = &reserve.offered.items[place];
+    size_t looked_at = 0;
+    while (looked_at < reserve.offered.count && free_bytes < wanted) {
+        const candidate *item = &reserve.offered.items[looked_at++];
         range *r = table_at(item->index);
         const uint64_t bytes = range_bytes(r);
-        stale++;
         if (offered_is_stale(item) || !range_take(r, item->generation)) continue;
         tally(&reserve.losses, 1);
         free_bytes += bytes;
-        reserve.demand.free_bytes += bytes;
+        reserve.demand.held_bytes -= bytes < reserve.demand.held_bytes ? bytes : 0;
     }
-    if (stale) offered_drop_stale(&reserve.offered);
+    if (looked_at) offered_drop_stale(&reserve.offered);
 }
 
 /* ---- offering --------------------------------------------------------------------------------- */
