@@ -4,8 +4,8 @@ Method. Each contender is a process of its own in a memory cgroup of its own, al
 a fifth of the limit and sleeps ("far"), or nine tenths ("elevated"), or fills and frees memory
 twice a second, so that the level goes up and down ("crossing"). The main thread's processor time
 is taken off the process's (getrusage): what is left is what the other threads cost, as a share of
-one core. While crossing, that includes the calls of the function, which come far more often than
-in a program; so there the target is for what the native thread says of itself.
+one core. While crossing, that includes the calls of the function, twice a second and more than most
+programs ever see; what the native thread says of itself is told beside it.
 Peers: no watcher; and what people write instead, a Python thread that asks psutil for the process's
 memory and reads the cgroup's usage every 50 ms. "with actions" lets go of hot values and trims
 stacks and the heap at each rise, with no pause in between; the others only call a function.
@@ -240,7 +240,7 @@ def main() -> int:
     ]
     if not options.quick:  # so short a run tells nothing of times
         shares = {what: measured[what]["vrange"]["share_of_a_core"] for what in measured}
-        shares["crossing"] = ours["watching_share"]
+        shares["crossing, the native thread alone"] = ours["watching_share"]
         targets += [
             Target(f"share of a core, {what}", share, "at most", MOST_SHARE)
             for what, share in shares.items()

@@ -33,6 +33,8 @@
 #define STALL_LEAST_NS 200000000ull /* less time than this tells nothing of a share */
 #define FAR_INTERVALS 2
 #define LOOKS_A_LIMIT 10 /* a second, as it is by default */
+#define LOOKS_AN_INACTIVE 3
+#define MOVED_SHARE 256 /* of the limit: so much is a move */
 #define MICROSECOND 1000u
 
 typedef struct {
@@ -40,6 +42,8 @@ typedef struct {
     int whole_tree;
     uint64_t limit; /* as it was read last */
     unsigned looks; /* since then */
+    uint64_t inactive, usage_then; /* likewise */
+    unsigned inactive_looks;
 } place;
 
 static struct {
@@ -142,6 +146,22 @@ static bool find_limit(place *p) {
     return true;
 }
 
+/* What can be taken at once of a place's usage: clean pages of files, and what is offered. The file
+ * that tells costs as much to read as all the others: it is read again when usage has moved. */
+static uint64_t inactive_bytes(place *p, uint64_t usage) {
+    const uint64_t moved = usage > p->usage_then ? usage - p->usage_then : p->usage_then - usage;
+    if (p->inactive_looks++ % LOOKS_AN_INACTIVE != 0 && moved < p->limit / MOVED_SHARE)
+        return p->inactive;
+    p->inactive_looks = 1;
+    p->usage_then = usage;
+    char text[TEXT_BYTES];
+    const bool has_text = p->stat >= 0 && os_read_text(p->stat, text, sizeof text) >= 0;
+    if (!has_text || (!line_number(text, "total_inactive_file", &p->inactive) &&
+                      !line_number(text, "inactive_file", &p->inactive)))
+        p->inactive = atomic_load(&stats_offered_bytes);
+    return p->inactive;
+}
+
 /* False where it can't be told, or no limit below the machine's memory holds. */
 static bool look_at_place(place *p, uint64_t machine, figures *out) {
     if (!find_limit(p)) return false;
@@ -155,12 +175,7 @@ static bool look_at_place(place *p, uint64_t machine, figures *out) {
     out->used = out->usage;
     const double floor = watch.settings.elevated - watch.settings.hysteresis;
     if ((double)out->usage < floor * (double)out->limit) return true; /* low even with all of it */
-    uint64_t inactive = 0;
-    char text[TEXT_BYTES];
-    const bool has_text = p->stat >= 0 && os_read_text(p->stat, text, sizeof text) >= 0;
-    if (!has_text || (!line_number(text, "total_inactive_file", &inactive) &&
-                      !line_number(text, "inactive_file", &inactive)))
-        inactive = atomic_load(&stats_offered_bytes);
+    const uint64_t inactive = inactive_bytes(p, out->usage);
     out->used = less(out->usage, inactive + atomic_load(&stats_idle_bytes));
     return true;
 }
