@@ -2,7 +2,7 @@
  *
  * A page that the kernel has to take from the reserve costs it three microseconds: it looks for the
  * page's mappings, unmaps it, and tells every processor. Given back by ourselves, a range at a time,
- * it costs a twentieth. So while the process asks for memory, as much as it asked for between two looks
+ * it costs an eighth of that. So while the process asks for memory, as much as it asked for between two looks
  * is given back ahead of the next, in the order in which the kernel would take it. That lies free for a
  * moment, which costs hits; so what is wanted follows what is asked for, and is forgotten soon.
  *
