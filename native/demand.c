@@ -2,9 +2,9 @@
  *
  * A page that the kernel has to take from the reserve costs it three microseconds: it looks for the
  * page's mappings, unmaps it, and tells every processor. Given back by ourselves, a range at a time,
- * it costs an eighth of that. So while the process asks for memory, as much as it asked for between two looks
- * is given back ahead of the next, in the order in which the kernel would take it. That lies free for a
- * moment, which costs hits; so what is wanted follows what is asked for, and is forgotten soon.
+ * it costs an eighth of that. So while the process asks for memory, as much as it asked for between two
+ * looks is given back ahead of the next, in the order in which the kernel would take it. That lies free
+ * for a moment, which costs hits; so what is wanted follows what is asked for, and is forgotten soon.
  *
  * It is this process's own memory that is looked at, not the usage of its cgroup. That grows by files
  * that are read, too, and a cache that gave way to them would end as page cache. */
