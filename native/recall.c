@@ -82,7 +82,8 @@ PyObject *recall(PyObject *object, PyObject *key) {
     PyObject *value = lease ? PyObject_CallFunctionObjArgs(e->decode, lease, NULL) : NULL;
     Py_XDECREF(lease);
     if (!value) {
-        PyErr_Clear(); /* entries.py tries again, and knows what to say */
+        /* entries.py tries again, and knows what to say; but Ctrl-C is nobody's to keep. */
+        if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_Exception)) PyErr_Clear();
     } else if (PyDict_GetItemWithError(self->index, key) != found) {
         Py_CLEAR(value); /* replaced by what decoding ran */
     } else {

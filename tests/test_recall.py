@@ -134,6 +134,34 @@ def test_what_can_not_be_unpickled_is_told_once_and_computed_again(
     assert len(computed) == 2
 
 
+class Interrupted:
+    """Ctrl-C comes just while it is unpickled, once."""
+
+    pending = True
+    ballast = b"x" * LARGE
+
+    def __reduce__(self) -> Any:
+        return _interrupt, (self.ballast,)
+
+
+def _interrupt(ballast: bytes) -> Interrupted:
+    if Interrupted.pending:
+        Interrupted.pending = False
+        raise KeyboardInterrupt
+    return Interrupted()
+
+
+def test_an_interrupt_while_it_is_read_is_not_kept() -> None:
+    @cached(hot_bytes=0)
+    def make() -> Interrupted:
+        return Interrupted()
+
+    make()
+    with pytest.raises(KeyboardInterrupt):
+        make()
+    assert make.cache_info().misses == 1, "it was not computed again"
+
+
 def test_unhashable_keys_are_told() -> None:
     @cached
     def f(value: Any) -> Any:
