@@ -54,6 +54,8 @@ int os_process_start(uint64_t *ticks, uint64_t *stack);
 /* What tells one PID namespace from another; 0 where the kernel doesn't say. */
 uint64_t os_process_namespace(void);
 void os_command(char *name, size_t bytes);
+/* A number that changes when the process comes into another cgroup. */
+int os_cgroup_membership(uint64_t *hash);
 /* The process's own memory: what is resident and of no file. */
 int os_anonymous_bytes(uint64_t *bytes);
 
@@ -103,6 +105,7 @@ int os_open_to_read(const char *path, int *descriptor);
 int os_read_number(int descriptor, uint64_t *value);
 /* A file from its beginning, with a NUL behind it; what does not fit is left out. The bytes read. */
 int os_read_text(int descriptor, char *text, size_t bytes);
+int os_read_small(const char *path, char *text, size_t bytes); /* the same, by its name */
 /* Used and all memory of the machine, what could be freed at once counted as unused. */
 int os_machine_usage(uint64_t *usage, uint64_t *total);
 void os_close(int descriptor);

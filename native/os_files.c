@@ -46,6 +46,15 @@ int os_read_number(int descriptor, uint64_t *value) {
     return 0;
 }
 
+int os_read_small(const char *path, char *text, size_t bytes) {
+    int file = -1;
+    int result = os_open_to_read(path, &file);
+    if (result < 0) return result;
+    result = os_read_text(file, text, bytes);
+    close(file);
+    return result;
+}
+
 int os_read_text(int descriptor, char *text, size_t bytes) {
     ssize_t length;
     do length = pread(descriptor, text, bytes - 1, 0);
@@ -64,14 +73,8 @@ static bool meminfo_field(const char *text, const char *field, uint64_t *bytes) 
 
 int os_machine_usage(uint64_t *usage, uint64_t *total) {
     char text[2048];
-    int file = -1;
-    int result = os_open_to_read("/proc/meminfo", &file);
+    int result = os_read_small("/proc/meminfo", text, sizeof text);
     if (result < 0) return result;
-    ssize_t length = read(file, text, sizeof text - 1);
-    if (length < 0) result = -errno;
-    close(file);
-    if (result < 0) return result;
-    text[length] = 0;
     uint64_t available;
     if (!meminfo_field(text, "MemTotal:", total) || !meminfo_field(text, "MemAvailable:", &available))
         return -EINVAL;

@@ -143,13 +143,8 @@ bool os_is_readable(void *address) {
 
 bool os_has_huge_pages(void) {
     char text[64];
-    int file = -1;
-    if (os_open_to_read("/sys/kernel/mm/transparent_hugepage/enabled", &file) < 0) return false;
-    ssize_t length = read(file, text, sizeof text - 1);
-    close(file);
-    if (length <= 0) return false;
-    text[length] = 0;
-    return strstr(text, "[never]") == NULL;
+    const char *const path = "/sys/kernel/mm/transparent_hugepage/enabled";
+    return os_read_small(path, text, sizeof text) > 0 && strstr(text, "[never]") == NULL;
 }
 
 void os_prefer_huge_pages(void *address, size_t bytes) { madvise(address, bytes, MADV_HUGEPAGE); }

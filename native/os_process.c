@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "hash.h"
+
 bool os_process_exists(uint32_t pid) { return kill((pid_t)pid, 0) == 0 || errno != ESRCH; }
 
 uint32_t os_process_id(void) { return (uint32_t)getpid(); }
@@ -27,13 +29,8 @@ static const char *stat_field(const char *at, int from, int to) {
 
 int os_process_start(uint64_t *ticks, uint64_t *stack) {
     char text[1024];
-    int file = -1;
-    int result = os_open_to_read("/proc/self/stat", &file);
+    int result = os_read_small("/proc/self/stat", text, sizeof text);
     if (result < 0) return result;
-    ssize_t length = read(file, text, sizeof text - 1);
-    close(file);
-    if (length <= 0) return -ENODATA;
-    text[length] = 0;
     /* The second field is the command's name, which may hold blanks and parentheses. */
     const char *start = stat_field(strrchr(text, ')'), 2, 22);
     const char *bottom = stat_field(start, 22, 28);
@@ -49,25 +46,26 @@ uint64_t os_process_namespace(void) {
 }
 
 void os_command(char *name, size_t bytes) {
-    int file = -1;
     memset(name, 0, bytes);
-    if (os_open_to_read("/proc/self/comm", &file) < 0) return;
-    ssize_t length = read(file, name, bytes - 1);
-    close(file);
+    const int length = os_read_small("/proc/self/comm", name, bytes);
     name[length > 0 && name[length - 1] == '\n' ? length - 1 : 0] = 0;
 }
 
 int os_anonymous_bytes(uint64_t *bytes) {
     /* Opened at each look: a descriptor would go on to tell of the parent after a fork. */
     char text[128], *at;
-    int file = -1;
-    int result = os_open_to_read("/proc/self/statm", &file);
-    if (result < 0) return result;
-    result = os_read_text(file, text, sizeof text);
-    close(file);
+    int result = os_read_small("/proc/self/statm", text, sizeof text);
     if (result < 0) return result;
     strtoull(text, &at, 10); /* address space */
     const uint64_t resident = strtoull(at, &at, 10), of_files = strtoull(at, NULL, 10);
     *bytes = (resident > of_files ? resident - of_files : 0) * os_page_bytes();
+    return 0;
+}
+
+int os_cgroup_membership(uint64_t *hash) {
+    char text[4096];
+    int result = os_read_small("/proc/self/cgroup", text, sizeof text);
+    if (result < 0) return result;
+    *hash = hash_of(text);
     return 0;
 }

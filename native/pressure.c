@@ -22,6 +22,7 @@
 #include <time.h>
 
 #include "fork.h"
+#include "hash.h"
 #include "os.h"
 #include "os_thread.h"
 #include "stats.h"
@@ -246,12 +247,6 @@ static bool has_grown(double share) {
     return watch.info.level >= VRANGE_PRESSURE_ELEVATED &&
            share >= watch.alarmed_at + watch.settings.hysteresis / 2 &&
            os_now_ns() - watch.alarmed_ns >= watch.settings.again_ns;
-}
-
-static uint64_t hash_of(const char *text) {
-    uint64_t hash = 14695981039346656037ull; /* FNV-1a */
-    for (; *text; text++) hash = (hash ^ (unsigned char)*text) * 1099511628211ull;
-    return hash;
 }
 
 static void look_for_move(void) {

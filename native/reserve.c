@@ -25,6 +25,7 @@
 #include "array.h"
 #include "demand.h"
 #include "fork.h"
+#include "headroom.h"
 #include "heap.h"
 #include "offered.h"
 #include "os.h"
@@ -48,6 +49,7 @@
 #define AHEAD_SHARE 4       /* so much of the reserve is given back ahead of demand at most */
 #define LATE_TICKS 2        /* after which others take the thread's turn */
 #define NEAR_RESERVES 2     /* so many times the reserve is near the limit */
+#define MACHINE_AGE_NS 50000000u
 #define STALE_VALUE 1.5f
 #define TOP_UP_SHARE 16  /* so much of the reserve may be lacking */
 #define RANKING_SHARE 50 /* at most this part of the time goes into ranking */
@@ -60,8 +62,8 @@ static struct {
     pthread_mutex_t lock; /* of starting and stopping */
     pthread_t thread;
     _Atomic bool running, stop, absent;
-    _Atomic uint64_t bytes, tick_ns, limit_bytes;
-    _Atomic int usage; /* file descriptor; -1: the machine's memory is watched */
+    _Atomic bool always; /* offers also while enough is free */
+    _Atomic uint64_t bytes, tick_ns;
 
     _Atomic uint64_t due_ns; /* when the thread is late */
 
@@ -79,15 +81,26 @@ static struct {
 } reserve = {.lock = PTHREAD_MUTEX_INITIALIZER,
              .turn = PTHREAD_MUTEX_INITIALIZER,
              .bytes = DEFAULT_BYTES,
-             .tick_ns = DEFAULT_TICK_NS,
-             .usage = -1};
+             .tick_ns = DEFAULT_TICK_NS};
 
-/* What is left below the limit; UINT64_MAX where there is none but the machine's memory. */
-static uint64_t free_below_limit(void) {
-    int file = atomic_load(&reserve.usage);
-    uint64_t usage, limit = atomic_load(&reserve.limit_bytes);
-    if (file < 0 || os_read_number(file, &usage) < 0) return UINT64_MAX;
-    return usage < limit ? limit - usage : 0;
+/* What a turn has to know of the memory that is free. */
+typedef struct {
+    uint64_t below_limits; /* UINT64_MAX: no limit is known */
+    bool is_near;          /* that limit */
+    bool is_enough;        /* nothing has to be offered */
+} room;
+
+/* What is free is there as soon as what is offered. So as long as there is more of it than can be used
+ * up before this thread looks again, nothing is offered. Without a limit of the process's own nobody
+ * knows what the others of the machine will want. */
+static room look_for_room(void) {
+    const uint64_t bytes = atomic_load(&reserve.bytes);
+    room r;
+    const bool is_limited = headroom_below_limits(&r.below_limits);
+    r.is_near = r.below_limits / NEAR_RESERVES < bytes;
+    r.is_enough = is_limited && !r.is_near && !atomic_load(&reserve.always) &&
+                  headroom_of_machine(MACHINE_AGE_NS) / (2 * NEAR_RESERVES) >= bytes;
+    return r;
 }
 
 static bool collect(const candidate *item) {
@@ -225,14 +238,11 @@ static bool top_up(void) {
 
 /* ---- the eager rung --------------------------------------------------------------------------- */
 
-static bool shed_over_limit(void) {
-    uint64_t usage, limit = atomic_load(&reserve.limit_bytes);
-    int file = atomic_load(&reserve.usage);
-    int result = file >= 0 ? os_read_number(file, &usage) : os_machine_usage(&usage, &limit);
-    if (result < 0) return false;
+static bool shed_over_limit(uint64_t free_bytes) {
     const uint64_t spare = atomic_load(&reserve.bytes);
-    if (usage + spare <= limit) return false;
-    const uint64_t wanted = usage + spare - limit;
+    if (free_bytes == UINT64_MAX) free_bytes = headroom_of_machine(0);
+    if (spare <= free_bytes) return false;
+    const uint64_t wanted = spare - free_bytes;
     rank_again(wanted);
     uint64_t gone = 0;
     for (const candidate *item; gone < wanted && (item = next_victim());) {
@@ -263,13 +273,13 @@ static uint64_t sleep_after(uint64_t slept_ns, bool in_a_hurry) {
 }
 
 /* One look after the reserve; whether the next is to come at once. Inside the gate, with the turn. */
-static bool take_turn(uint64_t free_bytes) {
+static bool take_turn(room now) {
     reserve.taken = 0;
-    if (vrange_rung() == VRANGE_RUNG_EAGER) return shed_over_limit();
+    if (vrange_rung() == VRANGE_RUNG_EAGER) return shed_over_limit(now.below_limits);
     if (!rung_holds()) ranges_mend();
     collect_losses();
-    give_ahead(free_bytes);
-    return top_up();
+    give_ahead(now.below_limits);
+    return !now.is_enough && top_up();
 }
 
 static void set_due(uint64_t sleep_ns) {
@@ -285,11 +295,10 @@ static void *run(void *unused) {
         os_sleep_ns(sleep_ns);
         uint64_t start = os_thread_cpu_ns();
         gate_enter();
-        const uint64_t free_bytes = free_below_limit();
-        const bool is_near = free_bytes < NEAR_RESERVES * atomic_load(&reserve.bytes);
-        heap_offer(is_near); /* before any value: what is in it is worth nothing */
+        const room now = look_for_room();
+        heap_offer(now.is_near); /* before any value: what is in it is worth nothing */
         pthread_mutex_lock(&reserve.turn);
-        sleep_ns = sleep_after(sleep_ns, take_turn(free_bytes));
+        sleep_ns = sleep_after(sleep_ns, take_turn(now));
         pthread_mutex_unlock(&reserve.turn);
         if (vrange_rung() != VRANGE_RUNG_EAGER) {
             arrays_offer();
@@ -307,7 +316,7 @@ static void *run(void *unused) {
 void reserve_help(void) {
     if (os_now_ns() < atomic_load(&reserve.due_ns) || !atomic_load(&reserve.running)) return;
     if (pthread_mutex_trylock(&reserve.turn) != 0) return; /* it is at it */
-    take_turn(free_below_limit());
+    take_turn(look_for_room());
     tally(&reserve.helped, 1);
     set_due(0);
     pthread_mutex_unlock(&reserve.turn);
@@ -322,20 +331,12 @@ static int start_thread(void) {
     return -error;
 }
 
-int vrange_reserve_start(uint64_t bytes, uint64_t tick_ns, uint64_t limit_bytes,
-                         const char *usage_path) {
-    int usage = -1;
-    if (usage_path) {
-        int result = os_open_to_read(usage_path, &usage);
-        if (result < 0) return result;
-    }
+int vrange_reserve_start(uint64_t bytes, uint64_t tick_ns, int always) {
     gate_enter();
     pthread_mutex_lock(&reserve.lock);
     atomic_store(&reserve.bytes, bytes);
     atomic_store(&reserve.tick_ns, tick_ns);
-    atomic_store(&reserve.limit_bytes, limit_bytes);
-    int before = atomic_exchange(&reserve.usage, usage);
-    if (before >= 0) os_close(before);
+    atomic_store(&reserve.always, always);
     int result = atomic_load(&reserve.running) ? 0 : start_thread();
     set_due(tick_ns); /* it may sleep for a longer tick of before */
     pthread_mutex_unlock(&reserve.lock);

@@ -236,14 +236,27 @@ typedef struct {
     uint64_t busy_ns;     /* processor time spent outside sleep */
 } vrange_reserve_info;
 
-/* Starts the thread if need be and sets how much it keeps offered and how often it looks.
- * `limit_bytes` is the memory limit it defends on the eager rung; `usage_path` the file that tells
- * the usage against it (NULL: the machine's). -errno where no thread can be had: then every range is
- * offered at release. */
-int vrange_reserve_start(uint64_t bytes, uint64_t tick_ns, uint64_t limit_bytes,
-                         const char *usage_path);
+/* Starts the thread if need be and sets how much it keeps offered and how often it looks. `always`:
+ * also while so much is free that nothing has to be offered. -errno where no thread can be had: then
+ * every range is offered at release. */
+int vrange_reserve_start(uint64_t bytes, uint64_t tick_ns, int always);
 void vrange_reserve_stop(void);
 void vrange_reserve_read(vrange_reserve_info *out);
+
+#define VRANGE_CGROUPS 16
+#define VRANGE_CGROUP_LIMITS 2
+
+/* A cgroup around this process: the file that tells its usage, those that tell its limits (NULL: none),
+ * and a limit above all that is in sight (UINT64_MAX: none). */
+typedef struct {
+    const char *usage;
+    const char *limits[VRANGE_CGROUP_LIMITS];
+    uint64_t limit_above;
+} vrange_cgroup;
+
+/* Replaces what the reserve takes for the limits of this process; with none it is the machine.
+ * -E2BIG past VRANGE_CGROUPS, or why a usage can't be opened: then all is as before. */
+int vrange_headroom_watch(const vrange_cgroup *cgroups, size_t count);
 
 /* ---- arrays: blocks that grow back where they are touched (array.c, refault.c) ---------------- */
 

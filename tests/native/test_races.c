@@ -69,7 +69,7 @@ static bool control_loses(void) {
 int main(void) {
     vrange_account *account;
     vrange_arena *arena = open_arena(64 * MIB, &account);
-    CHECK(vrange_reserve_start(64 * MIB, 100000, UINT64_MAX, NULL) == 0);
+    CHECK(vrange_reserve_start(64 * MIB, 100000, true) == 0);
     for (int i = 0; i < RANGES; i++) {
         pthread_mutex_init(&locks[i], NULL);
         CHECK(vrange_allocate(arena, BYTES, &handles[i]) == 0);

@@ -77,7 +77,7 @@ static void partial(vrange_arena *arena) {
 int main(void) {
     vrange_account *account;
     vrange_arena *arena = open_arena(16 * MIB, &account);
-    CHECK(vrange_reserve_start(64 * MIB, 1000000, UINT64_MAX, NULL) == 0);
+    CHECK(vrange_reserve_start(64 * MIB, 1000000, true) == 0);
     full(arena);
     if (vrange_rung() != VRANGE_RUNG_EAGER) partial(arena);
     vrange_account_counters now;
