@@ -38,6 +38,7 @@ int regenerate_by_python(void *to, size_t offset, size_t bytes, void *context);
 PyObject *hit_python_regenerator(PyObject *module, PyObject *unused);
 
 int hot_add_type(PyObject *module);
+int stopwatch_add_type(PyObject *module);
 
 /* Raises what a negative errno of the core means. Always returns NULL. */
 PyObject *raise_errno(int error, const char *doing);

@@ -15,6 +15,8 @@
 size_t os_page_bytes(void);
 uint64_t os_now_ns(void);
 uint64_t os_thread_cpu_ns(void);
+/* How often this thread has waited, for whatever. */
+uint64_t os_thread_waits(void);
 void os_sleep_ns(uint64_t nanoseconds);
 void os_yield(void);
 

@@ -122,7 +122,7 @@ def test_lost_slabs_are_swept_by_whoever_stores(cache: Cache) -> None:
         if n % 2000 == 0:
             cache.discard()
     account = cache._account.read()
-    assert len(cache._entries._index) < 10_000
+    assert len(cache._entries.index) < 10_000
     assert account.ranges < 100
     assert volatile_bytes(account) < 100 * SLAB_BYTES
     assert account.purged_total_bytes > 10 << 20

@@ -104,7 +104,7 @@ def test_the_least_valuable_is_offered_first() -> None:
         for n in (3, 4):
             assert cache[n][0] == n   # cheap, but asked for
     vrange.set_reserve("8MiB", tick=0.001)
-    state = lambda n: lib.vrange_state(entries._index[n].handle)
+    state = lambda n: lib.vrange_state(entries.index[n].handle)
     offered = lambda: {n for n in range(20) if state(n) == lib.VRANGE_STATE_OFFERED}
     wait_until(lambda: len(offered()) == 8, "not eight are offered")
     assert offered() == set(cheap) - {3, 4}, offered()
@@ -121,12 +121,12 @@ def test_what_was_taken_is_noticed_cleaned_up_and_replaced() -> None:
     for n in range(12):
         cache[n] = bytes([n]) * MIB
     entries = cache._entries
-    state = lambda n: lib.vrange_state(entries._index[n].handle)
+    state = lambda n: lib.vrange_state(entries.index[n].handle)
     offered = lambda: [n for n in range(12) if state(n) == lib.VRANGE_STATE_OFFERED]
     wait_until(lambda: len(offered()) == 4, "not four are offered")
     before = vrange.stats().reserve
     victim = offered()[0]
-    address = address_of(entries._index[victim].handle)
+    address = address_of(entries.index[victim].handle)
     take(address, 8 * PAGE)   # its beginning; the rest is dead weight now
     wait_until(lambda: state(victim) == lib.VRANGE_STATE_PURGED, "the loss is not noticed")
     assert not any(resident_pages(address, MIB)), "what was left of it is not given back"
@@ -177,7 +177,7 @@ def test_without_a_thread_everything_is_offered_at_release() -> None:
     else:
         assert info.offered_bytes == 10 * 25 * PAGE, info
         assert cache[3] == bytes([3]) * 100_000
-        lose(cache._entries._index[3].handle)
+        lose(cache._entries.index[3].handle)
         assert cache.get(3) is None
         assert cache[4] == bytes([4]) * 100_000
         held = vrange.Arena("1MiB").allocate(PAGE)

@@ -22,7 +22,6 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from vrange._core import hit, lib
 from vrange.account import Account
-from vrange.costs import Stopwatch
 from vrange.entries import MISS, PURGED, Absent, Entries
 from vrange.errors import ArenaFullError
 from vrange.hot import HotFront
@@ -191,10 +190,11 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         asked = time.perf_counter_ns()
 
         def lead() -> V:
-            found: V | Absent = self._entries.recall(key)
-            if not isinstance(found, Absent):
-                return found  # computed between our look and our turn
-            stopwatch = Stopwatch()
+            if key in self._entries.index:  # perhaps computed between our look and our turn
+                found: V | Absent = self._entries.recall(key)
+                if not isinstance(found, Absent):
+                    return found
+            stopwatch = hit.Stopwatch()
             value = compute()
             return self._keep(key, absent, value, asked, *stopwatch.stop())
 

@@ -88,11 +88,6 @@ class CacheArena:
         if self.closed:
             raise ValueError(self._closed_message())
 
-    def check_size(self, nbytes: int) -> None:
-        """Raises ArenaFullError for what could never fit: it must not make others go first."""
-        if self.address and in_pages(nbytes) > self.nbytes:
-            raise self.full(nbytes)
-
     def full(self, nbytes: int) -> ArenaFullError:
         """What to raise where no room for `nbytes` can be made."""
         return ArenaFullError(

@@ -25,6 +25,7 @@ PARTS_MOST = 4096  # as in native/hit.c
 ALIGNMENT = 64  # of buffers within a range: a cache line, and what NumPy's kernels like
 
 BYTES, STR, PICKLE, ARRAY = range(4)
+_EXPORTED = "biufc"  # dtypes whose arrays export their buffer; datetimes, for one, do not
 
 Decoder = Callable[[hit.Lease], Any]
 
@@ -88,14 +89,19 @@ def _decode_str(lease: hit.Lease) -> str:
 def _encode_array(array: np.ndarray[Any, Any], numpy: Any) -> Small | Large:
     if array.nbytes <= PACKED_BYTES_MOST:
         return Small(ARRAY, pickle.dumps(array, protocol=5))
-    fortran = array.flags.f_contiguous and not array.flags.c_contiguous
-    flat = (array.T if fortran else numpy.ascontiguousarray(array)).reshape(-1)
     # Not a function of ours: a hit then runs no Python at all.
     decode = partial(numpy.ndarray, array.shape, array.dtype)
-    if fortran:
+    flags = array.flags
+    if flags.c_contiguous:
+        flat = array
+    elif flags.f_contiguous:
+        flat = array.T
         decode = partial(decode, order="F")
-    # As bytes, because datetimes do not export their buffer.
-    return Large((flat.view(numpy.uint8),), array.nbytes, decode, views=True, is_array=True)
+    else:
+        flat = numpy.ascontiguousarray(array)
+    if array.dtype.kind not in _EXPORTED:
+        flat = flat.reshape(-1).view(numpy.uint8)
+    return Large((flat,), array.nbytes, decode, True, True)
 
 
 def _encode_pickle(value: Any) -> Small | Large:

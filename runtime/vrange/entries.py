@@ -54,8 +54,9 @@ def _is_gone(handle: int) -> bool:
 
 
 class Entries:
-    """The entries of one cache. `hot` is its front: a value held there outlives the loss of its
-    range, and its key goes when the front lets go of it.
+    """The entries of one cache, by key in `index`, which others may look into. `hot` is its front:
+    a value held there outlives the loss of its range, and its key goes when the front lets go of
+    it.
     """
 
     def __init__(
@@ -74,10 +75,10 @@ class Entries:
         self._ttl = ttl
         self._max_bytes = max_bytes
         self._arena = CacheArena(account, lock, arena_bytes)
-        self._index: dict[Hashable, Entry] = {}
+        self.index: dict[Hashable, Entry] = {}
         # Answers most hits, natively; `recall` the others.
         admit = None if hot.never_holds else self._admit
-        self.recaller = hit.Recaller(self._index, admit, MISS, account.address)
+        self.recaller = hit.Recaller(self.index, admit, MISS, account.address)
         self._keys: dict[int, Hashable] = {}  # by handle, of entries with a range
         self._slabs: dict[int, Slab] = {}  # by handle
         self._packed = PackedValues(with_ttl=ttl is not None)
@@ -99,8 +100,9 @@ class Entries:
         offered to the hot front.
         """
         while True:
-            self._arena.check_open()
-            entry = self._index.get(key)
+            if self._arena.closed:
+                self._arena.check_open()
+            entry = self.index.get(key)
             if entry is None:
                 return PURGED if self._ghosts.was_purged(key) else MISS
             try:
@@ -110,7 +112,7 @@ class Entries:
             except Exception as error:
                 self._give_up(key, entry, error)
                 continue
-            if self._index.get(key) is not entry:
+            if self.index.get(key) is not entry:
                 continue  # replaced while it was read, and a packed place may have a new tenant
             if value is not PURGED:
                 self._admit(key, entry, value)
@@ -120,7 +122,7 @@ class Entries:
     def _give_up(self, key: Hashable, entry: Entry, error: Exception) -> None:
         """Forgets what was pickled and can't be unpickled: it would fail at every request."""
         with self._lock:
-            if self._index.get(key) is not entry:
+            if self.index.get(key) is not entry:
                 return
             self.remove(key)
         warnings.warn(
@@ -158,7 +160,7 @@ class Entries:
             if self._contests % _HITS_PER_CONTEST:
                 return
         with self._lock:
-            if self._index.get(key) is entry and (has_room or self._is_hotter_than_oldest(entry)):
+            if self.index.get(key) is entry and (has_room or self._is_hotter_than_oldest(entry)):
                 self._hot.admit(key, value, weight)
 
     def _is_hotter_than_oldest(self, entry: Entry) -> bool:
@@ -166,7 +168,7 @@ class Entries:
         if not self._hot.bytes:
             return True
         oldest = self._hot.oldest()
-        held = self._index.get(oldest)
+        held = self.index.get(oldest)
         if isinstance(entry, int) or not isinstance(held, hit.Entry):
             return True  # how often a packed value is used is not known
         if hit.uses(entry.handle) >= hit.uses(held.handle):
@@ -176,7 +178,7 @@ class Entries:
 
     def __contains__(self, key: object) -> bool:
         with self._lock:
-            entry = self._index.get(key)
+            entry = self.index.get(key)
             if entry is None or self._expires(entry) <= time.monotonic():
                 return False
             if key in self._hot.values:
@@ -187,12 +189,12 @@ class Entries:
         """The keys of all entries that are not known to be lost."""
         with self._lock:
             self._sweep_all()
-            return list(self._index)
+            return list(self.index)
 
     def __len__(self) -> int:
         with self._lock:
             self._sweep_all()
-            return len(self._index)
+            return len(self.index)
 
     def _expires(self, entry: Entry) -> float:
         return self._packed.expires(entry) if isinstance(entry, int) else entry.expires
@@ -214,25 +216,30 @@ class Entries:
         """
         hash(key)  # what can't be a key must fail before anything is stored
         encoded = encode(value)
-        self._arena.open()
+        if not self._arena.address:
+            self._arena.open()
         if cost_ns:
             self._cost_ns = cost_ns
         expires = _NEVER if self._ttl is None else time.monotonic() + self._ttl
         if isinstance(encoded, Small):
             self._store_small(key, encoded, expires)
             return value
-        self._check_size(encoded.nbytes)
+        size = in_pages(encoded.nbytes)
+        self._check_size(size)
         lease = self._store_range(encoded, cost_ns, self._uses(key))
-        entry = hit.Entry(hit.handle(lease), encoded.nbytes, encoded.decode, encoded.views, expires)
+        handle = hit.handle(lease)
+        entry = hit.Entry(handle, encoded.nbytes, encoded.decode, encoded.views, expires)
         with self._lock:
             if self._arena.closed:
-                hit.forget(entry.handle, entry.nbytes)
+                hit.forget(handle, encoded.nbytes)
                 self._arena.check_open()
             self._replace(key, entry)
-            self._keys[entry.handle] = key
-            self._bytes += in_pages(entry.nbytes)
-            self._keep_below_max()
-        return entry.decode(lease) if encoded.is_array else value
+            self._keys[handle] = key
+            self._bytes += size
+            if self._max_bytes is not None:
+                self._keep_below_max()
+            self._sweep()
+        return encoded.decode(lease) if encoded.is_array else value
 
     def _store_small(self, key: Hashable, encoded: Small, expires: float) -> None:
         with self._lock:
@@ -264,8 +271,6 @@ class Entries:
         return slab
 
     def _store_range(self, encoded: Large, cost_ns: int, uses: int) -> hit.Lease:
-        with self._lock:
-            self._sweep()
         while True:
             try:
                 return hit.store(self._arena.opened(), encoded.parts, cost_ns, uses)
@@ -275,15 +280,15 @@ class Entries:
 
     def _replace(self, key: Hashable, entry: Entry) -> None:
         # With a TTL the index is in the order of expiry.
-        before = self._index.get(key) if self._ttl is None else self._index.pop(key, None)
+        before = self.index.get(key) if self._ttl is None else self.index.pop(key, None)
         self._hot.discard(key)
-        self._index[key] = entry
+        self.index[key] = entry
         self._ghosts.forget(key)
         if before is not None:
             self._free(before)
 
     def _uses(self, key: Hashable) -> int:
-        before = self._index.get(key)
+        before = self.index.get(key)
         if isinstance(before, hit.Entry):
             return int(lib.vrange_uses(before.handle))
         return self._ghosts.uses(key, hit.epoch(self._arena.opened()))
@@ -293,7 +298,7 @@ class Entries:
     def remove(self, key: Hashable) -> bool:
         """Forgets an entry; False where there is none."""
         with self._lock:
-            entry = self._index.pop(key, None)
+            entry = self.index.pop(key, None)
             self._ghosts.forget(key)
             if entry is None:
                 return False
@@ -303,16 +308,16 @@ class Entries:
 
     def drop_expired(self, key: Hashable) -> None:
         """Forgets the key's entry if its time is over."""
-        entry = self._index.get(key)
+        entry = self.index.get(key)
         if entry is None or self._expires(entry) > time.monotonic():
             return
         with self._lock:
-            if self._index.get(key) is entry:
+            if self.index.get(key) is entry:
                 self.remove(key)
 
     def hot_let_go(self, key: Hashable) -> None:
         """The hot front dropped a value: if its range went meanwhile, its key goes too."""
-        entry = self._index.get(key)
+        entry = self.index.get(key)
         if entry is None:
             return
         if isinstance(entry, int):
@@ -329,7 +334,7 @@ class Entries:
                 for key in keys:
                     self._hot.discard(key)
                     self.hot_let_go(key)
-                found = [self._index.get(key) for key in keys]
+                found = [self.index.get(key) for key in keys]
                 handles = {self._handle_of(entry) for entry in found if entry is not None}
             else:
                 self._hot.clear()
@@ -339,7 +344,7 @@ class Entries:
     def clear(self) -> None:
         """Forgets every entry. What somebody holds stays until he lets go."""
         with self._lock:
-            self._index.clear()
+            self.index.clear()
             self._hot.clear()
             for handle in [*self._keys, *self._slabs]:
                 lib.vrange_free(handle)
@@ -372,14 +377,14 @@ class Entries:
     def _lose(self, key: Hashable, entry: Entry) -> None:
         """The entry was found purged when it was asked for."""
         with self._lock:
-            if self._index.get(key) is not entry:
+            if self.index.get(key) is not entry:
                 return
             uses = 0
             if not isinstance(entry, int):
                 uses = self._free(entry)
             elif (slab := self._packed.slab_of(entry)) is not None:
                 self._lose_slab(slab, purged=True)
-            if self._index.get(key) is entry:
+            if self.index.get(key) is entry:
                 self._forget_key(key, uses, purged=True)
 
     def _lose_slab(self, slab: Slab, *, purged: bool) -> None:
@@ -388,7 +393,7 @@ class Entries:
         uses = hit.forget(slab.handle, SLAB_BYTES) // max(1, len(pairs))
         self._bytes -= SLAB_BYTES
         for key, place in pairs:
-            if self._index.get(key) == place and not self._outlives_its_range(key):
+            if self.index.get(key) == place and not self._outlives_its_range(key):
                 self._forget_key(key, uses, purged=purged)
 
     def _outlives_its_range(self, key: Hashable) -> bool:
@@ -396,10 +401,10 @@ class Entries:
         return self._ttl is None and key in self._hot.values
 
     def _forget_key(self, key: Hashable, uses: int, *, purged: bool) -> None:
-        del self._index[key]
+        del self.index[key]
         self._hot.discard(key)
         self._ghosts.remember(
-            key, uses, hit.epoch(self._arena.address), purged=purged, entries=len(self._index)
+            key, uses, hit.epoch(self._arena.address), purged=purged, entries=len(self.index)
         )
 
     def _sweep(self, *, purged: bool = True) -> bool:
@@ -415,7 +420,7 @@ class Entries:
                 self._lose_slab(slab, purged=purged)
                 continue
             key = self._keys.get(handle, _NO_KEY)
-            entry = self._index.get(key)
+            entry = self.index.get(key)
             if isinstance(entry, hit.Entry) and entry.handle == handle:
                 uses = self._free(entry)
                 if not self._outlives_its_range(key):
@@ -424,7 +429,7 @@ class Entries:
 
     def _sweep_expired(self) -> None:
         now = self._expired_swept = time.monotonic()
-        expired = takewhile(lambda item: self._expires(item[1]) <= now, self._index.items())
+        expired = takewhile(lambda item: self._expires(item[1]) <= now, self.index.items())
         for key, _ in list(expired):
             self.remove(key)
 
@@ -460,10 +465,12 @@ class Entries:
             self._hot.clear()
             self._shed(self._bytes - self._max_bytes)
 
-    def _check_size(self, nbytes: int) -> None:
-        self._arena.check_size(nbytes)
-        if self._max_bytes is not None and in_pages(nbytes) > self._max_bytes:
+    def _check_size(self, size: int) -> None:
+        """`size` is whole pages. What could never fit must not make others go first."""
+        if size > self._arena.nbytes:
+            raise self._arena.full(size)
+        if self._max_bytes is not None and size > self._max_bytes:
             raise ArenaFullError(
-                f"{format_bytes(in_pages(nbytes))} is more than max_bytes of cache "
+                f"{format_bytes(size)} is more than max_bytes of cache "
                 f"{self._account.name!r}, {format_bytes(self._max_bytes)}"
             )

@@ -16,37 +16,27 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
-
-class _Leader:
-    """Who computes, and whom that waits for. `loop_thread` is where the event loop runs that has to
-    go on for it, None where a thread of its own does.
-
-    Apart from its flight, because contexts refer to it that live longer than the computed value.
-    """
-
-    __slots__ = ("loop_thread", "waits_for")
-
-    def __init__(self, loop_thread: int | None) -> None:
-        self.loop_thread = loop_thread
-        self.waits_for: list[_Leader] = []
-
-
 _Result = tuple[bool, Any]  # (succeeded, value)
+_NO_VALUE: _Result = (False, None)
 
 
 class _Flight:
-    """One computation under way, and who waits for it.
+    """One computation under way, who waits for it, and for which others it waits itself.
+    `loop_thread` is where the event loop runs that has to go on for it, None where a thread of its
+    own does.
 
-    Not a concurrent.futures.Future: that and asyncio cost more memory and time to import than all
-    of vrange, and most computations have nobody waiting.
+    It never has the value: contexts refer to it that live longer. Who comes when it has landed asks
+    anew. Not a concurrent.futures.Future: that and asyncio cost more memory and time to import than
+    all of vrange, and most computations have nobody waiting.
     """
 
-    __slots__ = ("_result", "_waiters", "leader")
+    __slots__ = ("_waiters", "landed", "loop_thread", "waits_for")
 
     def __init__(self, loop_thread: int | None = None) -> None:
-        self._result: _Result | None = None
+        self.landed = False
+        self.loop_thread = loop_thread
         self._waiters: list[Callable[[_Result], None]] | None = None
-        self.leader = _Leader(loop_thread)
+        self.waits_for: list[_Flight] | None = None
 
     def wait(self) -> _Result:
         """Blocks this thread until the flight has landed."""
@@ -83,25 +73,24 @@ class _Flight:
 
     def _when_landed(self, tell: Callable[[_Result], None]) -> None:
         with _waiting:
-            result = self._result
-            if result is None:
+            if not self.landed:
                 self._waiters = [*(self._waiters or ()), tell]
                 return
-        tell(result)
+        tell(_NO_VALUE)
 
     def land(self, result: _Result) -> None:
         """Tells the result to all who wait."""
         with _waiting:
-            self._result = result
+            self.landed = True
             waiters, self._waiters = self._waiters, None
         for tell in waiters or ():
             tell(result)
 
 
 # By context, not by thread: a task started inside a computation belongs to it.
-_led: ContextVar[tuple[_Leader, ...]] = ContextVar("vrange_led", default=())
+_led: ContextVar[tuple[_Flight, ...]] = ContextVar("vrange_led", default=())
 _waiting = threading.Lock()  # of what is below, so that two can't begin to wait for each other
-_blocked: dict[int, _Leader] = {}  # by thread, whom it waits for without running its event loop
+_blocked: dict[int, _Flight] = {}  # by thread, whom it waits for without running its event loop
 
 
 class SingleFlight:
@@ -117,96 +106,87 @@ class SingleFlight:
 
     def run(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """compute(), or what another thread or task is just computing for the same key."""
-        while True:
-            mine = _Flight()
-            flight = self._flights.setdefault(key, mine)
-            if flight is mine:
-                return self._lead(key, mine, compute)
-            led = _begin_to_wait(flight.leader, blocks=True)
+        mine = _Flight()
+        while (flight := self._flights.setdefault(key, mine)) is not mine:
+            led = _begin_to_wait(flight, blocks=True)
             if led is None:
                 return compute()
             try:
                 succeeded, value = flight.wait()
             finally:
-                _end_waiting(flight.leader, led, blocks=True)
+                _end_waiting(flight, led, blocks=True)
             if succeeded:
                 return value
-
-    async def run_async(self, key: Hashable, compute: Callable[[], Awaitable[Any]]) -> Any:
-        """The same for a coroutine function; waiting lets the event loop run."""
-        while True:
-            mine = _Flight(threading.get_ident())
-            flight = self._flights.setdefault(key, mine)
-            if flight is mine:
-                return await self._lead_async(key, mine, compute)
-            led = _begin_to_wait(flight.leader, blocks=False)
-            if led is None:
-                return await compute()
-            try:
-                succeeded, value = await flight.wait_async()
-            finally:
-                _end_waiting(flight.leader, led, blocks=False)
-            if succeeded:
-                return value
-
-    def _lead(self, key: Hashable, mine: _Flight, compute: Callable[[], Any]) -> Any:
-        _led.set((*_led.get(), mine.leader))
-        result: _Result = (False, None)
+        led = _led.get()
+        _led.set((*led, mine))
+        result = _NO_VALUE
         try:
             value = compute()
             result = (True, value)
             return value
         finally:
             self._land(key, mine, result)
+            _led.set(led)
 
-    async def _lead_async(
-        self, key: Hashable, mine: _Flight, compute: Callable[[], Awaitable[Any]]
-    ) -> Any:
-        _led.set((*_led.get(), mine.leader))
-        result: _Result = (False, None)
+    async def run_async(self, key: Hashable, compute: Callable[[], Awaitable[Any]]) -> Any:
+        """The same for a coroutine function; waiting lets the event loop run."""
+        mine = _Flight(threading.get_ident())
+        while (flight := self._flights.setdefault(key, mine)) is not mine:
+            led = _begin_to_wait(flight, blocks=False)
+            if led is None:
+                return await compute()
+            try:
+                succeeded, value = await flight.wait_async()
+            finally:
+                _end_waiting(flight, led, blocks=False)
+            if succeeded:
+                return value
+        _led.set((*_led.get(), mine))
+        result = _NO_VALUE
         try:
             value = await compute()
             result = (True, value)
             return value
         finally:
             self._land(key, mine, result)
+            # A coroutine that nobody awaits any more is closed in another context.
+            _led.set(tuple(flight for flight in _led.get() if flight is not mine))
 
     def _land(self, key: Hashable, mine: _Flight, result: _Result) -> None:
         if self._flights.get(key) is mine:
             del self._flights[key]
         mine.land(result)
-        # Not by a token: a coroutine that nobody awaits any more is closed in another context.
-        _led.set(tuple(leader for leader in _led.get() if leader is not mine.leader))
 
 
-def _begin_to_wait(leader: _Leader, *, blocks: bool) -> tuple[_Leader, ...] | None:
-    """Says that whoever leads here waits for `leader`, and, if that `blocks`, whoever needs this
-    thread's event loop. Returns who leads here; None where the wait would be for ever.
+def _begin_to_wait(flight: _Flight, *, blocks: bool) -> tuple[_Flight, ...] | None:
+    """Says that whoever leads here waits for `flight`, and, if that `blocks`, whoever needs this
+    thread's event loop. Returns what is led here; None where the wait would be for ever.
     """
     led = _led.get()
     thread = threading.get_ident()
     with _waiting:
-        pending, seen = [leader], {leader}
+        pending, seen = [flight], {flight}
         while pending:
             other = pending.pop()
             if other in led or (blocks and other.loop_thread == thread):
                 return None
-            waited_for = list(other.waits_for)
+            waited_for = list(other.waits_for or ())
             if other.loop_thread in _blocked:
                 waited_for.append(_blocked[other.loop_thread])
             pending += [one for one in waited_for if one not in seen]
             seen.update(waited_for)
         for other in led:
-            other.waits_for.append(leader)
+            other.waits_for = [*(other.waits_for or ()), flight]
         if blocks:
-            _blocked[thread] = leader
+            _blocked[thread] = flight
     return led
 
 
-def _end_waiting(leader: _Leader, led: tuple[_Leader, ...], *, blocks: bool) -> None:
+def _end_waiting(flight: _Flight, led: tuple[_Flight, ...], *, blocks: bool) -> None:
     with _waiting:
         for other in led:
-            other.waits_for.remove(leader)
+            if other.waits_for:
+                other.waits_for.remove(flight)
         if blocks:
             del _blocked[threading.get_ident()]
 
@@ -217,7 +197,7 @@ def _forget_others_flights() -> None:
     _blocked.clear()
     led = _led.get()
     for flights in list(SingleFlight._all):
-        flights._flights = {k: f for k, f in flights._flights.items() if f.leader in led}
+        flights._flights = {k: f for k, f in flights._flights.items() if f in led}
 
 
 os.register_at_fork(after_in_child=_forget_others_flights)

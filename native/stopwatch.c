@@ -1,0 +1,58 @@
+/* What computing a value took, so that it can be told what losing it would cost.
+ *
+ * A computation that never waited costs its processor time: how long others kept it from running would
+ * mark it as dear for no fault of its own, and keep it while dearer ones go. One that waited, for a disk
+ * or a server, costs all the time it took. */
+#include "hit.h"
+
+#include "os.h"
+
+typedef struct {
+    PyObject_HEAD
+    uint64_t started_ns, cpu_ns, waits;
+} stopwatch;
+
+static PyObject *stopwatch_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    if (PyTuple_Size(args) || (kwargs && PyDict_Size(kwargs)))
+        return PyErr_Format(PyExc_TypeError, "Stopwatch()");
+    stopwatch *self = PyObject_New(stopwatch, type);
+    if (!self) return NULL;
+    self->waits = os_thread_waits();
+    self->cpu_ns = os_thread_cpu_ns();
+    self->started_ns = os_now_ns();
+    return (PyObject *)self;
+}
+
+static PyObject *stopwatch_stop(PyObject *object, PyObject *unused) {
+    (void)unused;
+    const stopwatch *self = (stopwatch *)object;
+    const uint64_t passed = os_now_ns() - self->started_ns;
+    const uint64_t cpu = os_thread_cpu_ns() - self->cpu_ns;
+    uint64_t cost = os_thread_waits() > self->waits || passed < cpu ? passed : cpu;
+    if (cost == 0) cost = 1; /* 0 would say that it is not known */
+    return Py_BuildValue("KK", (unsigned long long)passed, (unsigned long long)cost);
+}
+
+static void stopwatch_dealloc(PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_Free(object);
+    Py_DECREF(type);
+}
+
+int stopwatch_add_type(PyObject *module) {
+    static PyMethodDef methods[] = {
+        {"stop", stopwatch_stop, METH_NOARGS, "(time passed, cost), in nanoseconds; cost is at least 1."},
+        {0}};
+    static PyType_Slot slots[] = {
+        {Py_tp_doc, "Runs from its making on, for the thread that made it."},
+        {Py_tp_new, stopwatch_new},
+        {Py_tp_dealloc, stopwatch_dealloc},
+        {Py_tp_methods, methods},
+        {0, NULL}};
+    static PyType_Spec spec = {.name = "vrange._hit.Stopwatch",
+                               .basicsize = sizeof(stopwatch),
+                               .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+                               .slots = slots};
+    PyObject *type = PyType_FromSpec(&spec);
+    return type ? PyModule_AddObject(module, "Stopwatch", type) : -1;
+}
