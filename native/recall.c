@@ -12,7 +12,10 @@
 
 #include "stats.h"
 
+/* Asking costs as much as ten hits on an array, all in Python that others have pushed out of the
+ * processor's caches; most of what is not an array takes longer to read back. */
 #define HITS_PER_CONTEST 4
+#define HITS_PER_CONTEST_OF_ARRAYS 16
 
 typedef struct {
     PyObject_HEAD
@@ -21,20 +24,20 @@ typedef struct {
     PyObject *decode; /* called with the lease */
     double expires;
     Py_ssize_t weight; /* of what decode returns; -1 until it was asked for */
-    char views;
+    char views, array;
 } entry;
 
 static PyObject *entry_type;
 
 static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"handle", "nbytes", "decode", "views", "expires", NULL};
+    static char *names[] = {"handle", "nbytes", "decode", "views", "array", "expires", NULL};
     unsigned long long handle;
     Py_ssize_t nbytes;
     PyObject *decode;
-    int views;
+    int views, array;
     double expires;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KnOpd", names, &handle, &nbytes, &decode, &views,
-                                     &expires))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KnOppd", names, &handle, &nbytes, &decode, &views,
+                                     &array, &expires))
         return NULL;
     entry *self = PyObject_New(entry, type);
     if (!self) return NULL;
@@ -44,6 +47,7 @@ static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->expires = expires;
     self->weight = -1;
     self->views = (char)views;
+    self->array = (char)array;
     return (PyObject *)self;
 }
 
@@ -61,12 +65,14 @@ typedef struct {
     PyObject *absent;
     vrange_account *account;
     unsigned contests;
+    char front_is_full; /* or was when it was last asked */
 } recaller;
 
 /* A front that is full lets one value go for each that it takes, so that has to be worth it: not
- * every hit asks. The first one does, as then there may be room. */
+ * every hit asks. */
 static int offer_to_front(recaller *self, PyObject *key, entry *found, PyObject *value) {
-    if (!self->admit || (found->weight >= 0 && ++self->contests % HITS_PER_CONTEST)) return 0;
+    const unsigned hits = found->array ? HITS_PER_CONTEST_OF_ARRAYS : HITS_PER_CONTEST;
+    if (!self->admit || (self->front_is_full && ++self->contests % hits)) return 0;
     PyObject *done = PyObject_CallFunctionObjArgs(self->admit, key, found, value, NULL);
     Py_XDECREF(done);
     return done ? 0 : -1;
@@ -159,11 +165,12 @@ int recall_add_types(PyObject *module) {
         {"nbytes", T_PYSSIZET, offsetof(entry, nbytes), READONLY, "Its bytes that are in use."},
         {"decode", T_OBJECT, offsetof(entry, decode), READONLY, "Makes the value of a lease."},
         {"views", T_BOOL, offsetof(entry, views), READONLY, "Whether the value refers to the range."},
+        {"array", T_BOOL, offsetof(entry, array), READONLY, "Whether it is one, over the range."},
         {"expires", T_DOUBLE, offsetof(entry, expires), READONLY, "By time.monotonic."},
         {"weight", T_PYSSIZET, offsetof(entry, weight), 0, "Bytes of the value; -1: not known yet."},
         {0}};
     static PyType_Slot entry_slots[] = {
-        {Py_tp_doc, "Entry(handle, nbytes, decode, views, expires)\n\nA value with a range of its own."},
+        {Py_tp_doc, "Entry(handle, nbytes, decode, views, array, expires)\n\nA value with a range of its own."},
         {Py_tp_new, entry_new},
         {Py_tp_dealloc, entry_dealloc},
         {Py_tp_members, members},
@@ -173,6 +180,10 @@ int recall_add_types(PyObject *module) {
                                      .basicsize = sizeof(entry),
                                      .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
                                      .slots = entry_slots};
+    static PyMemberDef settings[] = {
+        {"front_is_full", T_BOOL, offsetof(recaller, front_is_full), 0,
+         "Whether `admit` is to be asked seldom."},
+        {0}};
     static PyType_Slot slots[] = {
         {Py_tp_doc, "Recaller(index, admit, absent, account)\n\n"
                     "recaller(key): the value of the key's Entry in the dict `index`, or `absent` "
@@ -182,6 +193,7 @@ int recall_add_types(PyObject *module) {
         {Py_tp_traverse, recaller_traverse},
         {Py_tp_clear, recaller_clear},
         {Py_tp_call, recaller_call},
+        {Py_tp_members, settings},
         {0, NULL}};
     static PyType_Spec spec = {
         .name = "vrange._hit.Recaller",

@@ -255,9 +255,16 @@ static bool shed_over_limit(uint64_t free_bytes) {
 
 /* ---- the thread ------------------------------------------------------------------------------- */
 
-/* How long until the next look: a tick; longer while nothing is volatile; and while the kernel is
- * taking, what it needs at this rate for a small part of the reserve. */
-static uint64_t sleep_after(uint64_t slept_ns, bool in_a_hurry) {
+/* Whether it can be looked less often: nothing is volatile, or enough is free besides. An array's blocks
+ * and the handler for them are not looked after by halves. */
+static bool can_wait(const room *now) {
+    if (now->is_enough) return !arrays_exist();
+    return !atomic_load(&stats_idle_bytes) && !atomic_load(&stats_offered_bytes);
+}
+
+/* How long until the next look: a tick, or longer; and while the kernel is taking, what it needs at this
+ * rate for a small part of the reserve. */
+static uint64_t sleep_after(uint64_t slept_ns, const room *now, bool in_a_hurry) {
     const uint64_t tick = atomic_load(&reserve.tick_ns);
     const uint64_t least = tick / HURRIES_MOST;
     if (in_a_hurry) return least;
@@ -266,8 +273,7 @@ static uint64_t sleep_after(uint64_t slept_ns, bool in_a_hurry) {
         const uint64_t enough = (uint64_t)((double)slept_ns * (double)part / (double)reserve.taken);
         return enough < least ? least : enough < tick ? enough : tick;
     }
-    if (atomic_load(&stats_idle_bytes) || atomic_load(&stats_offered_bytes) || slept_ns < tick)
-        return tick;
+    if (slept_ns < tick || !can_wait(now)) return tick;
     const uint64_t most = tick < IDLE_TICK_NS_MOST ? IDLE_TICK_NS_MOST : tick;
     return 2 * slept_ns < most ? 2 * slept_ns : most;
 }
@@ -298,7 +304,7 @@ static void *run(void *unused) {
         const room now = look_for_room();
         heap_offer(now.is_near); /* before any value: what is in it is worth nothing */
         pthread_mutex_lock(&reserve.turn);
-        sleep_ns = sleep_after(sleep_ns, take_turn(now));
+        sleep_ns = sleep_after(sleep_ns, &now, take_turn(now));
         pthread_mutex_unlock(&reserve.turn);
         if (vrange_rung() != VRANGE_RUNG_EAGER) {
             arrays_offer();

@@ -52,9 +52,9 @@ def test_a_hit_that_may_become_hot_asks_python_only_sometimes() -> None:
 
     for n in (1, 2, 1, 2):
         table(n)
-    calls = [python_calls(lambda: table(table_in_range(table))) for _ in range(8)]
+    calls = [python_calls(lambda: table(table_in_range(table))) for _ in range(32)]
     assert min(calls) < max(calls)
-    assert sum(n > min(calls) for n in calls) == 2, "one in four competes for the front"
+    assert sum(n > min(calls) for n in calls) == 2, "one in sixteen competes for the front"
 
 
 def table_in_range(table: Any) -> int:

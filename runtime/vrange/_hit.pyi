@@ -18,6 +18,7 @@ class Entry:
         nbytes: int,
         decode: Callable[[Lease], Any],
         views: bool,
+        array: bool,
         expires: float,
     ) -> Entry: ...
     @property
@@ -29,10 +30,13 @@ class Entry:
     @property
     def views(self) -> bool: ...
     @property
+    def array(self) -> bool: ...
+    @property
     def expires(self) -> float: ...
 
 @final
 class Recaller:
+    front_is_full: bool
     def __new__(
         cls,
         index: dict[Any, Any],

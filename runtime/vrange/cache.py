@@ -181,7 +181,8 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         return self._recall_slowly(key) if value is MISS else value
 
     def _recall_slowly(self, key: Hashable) -> Any:
-        value = self._entries.recall(key)
+        entries = self._entries
+        value = entries.recall(key) if key in entries.index else entries.why_absent(key)
         outcome = value.outcome if type(value) is Absent else _RESIDENT
         hit.count(self._account.address, outcome)
         return value

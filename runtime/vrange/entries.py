@@ -85,6 +85,7 @@ class Entries:
         self._ghosts = Ghosts()
         self._bytes = 0
         self._contests = 0
+        self._size_most = sys.maxsize if max_bytes is None else max_bytes  # that could ever fit
         self._cost_ns = 0  # of the last computation: what a slab's values are taken to cost
         self._expired_swept = 0.0
 
@@ -100,11 +101,9 @@ class Entries:
         offered to the hot front.
         """
         while True:
-            if self._arena.closed:
-                self._arena.check_open()
             entry = self.index.get(key)
             if entry is None:
-                return PURGED if self._ghosts.was_purged(key) else MISS
+                return self.why_absent(key)
             try:
                 value = self._read(entry)
             except MemoryError:
@@ -118,6 +117,12 @@ class Entries:
                 self._admit(key, entry, value)
                 return value
             self._lose(key, entry)
+
+    def why_absent(self, key: Hashable) -> Absent:
+        """What to say of a key that has no entry. ValueError once closed."""
+        if self._arena.closed:
+            self._arena.check_open()
+        return PURGED if self._ghosts.was_purged(key) else MISS
 
     def _give_up(self, key: Hashable, entry: Entry, error: Exception) -> None:
         """Forgets what was pickled and can't be unpickled: it would fail at every request."""
@@ -141,6 +146,7 @@ class Entries:
 
     def _admit(self, key: Hashable, entry: Entry, value: Any) -> None:
         if self._hot.limit == 0:
+            self.recaller.front_is_full = True
             return
         if isinstance(entry, int):
             weight = sys.getsizeof(value, 64)
@@ -148,11 +154,12 @@ class Entries:
                 weight *= _HEAVIER_UNPICKLED
         else:
             if entry.weight < 0:
-                # Arrays weigh what their range does; what was unpickled is looked at, once.
-                views_weigh = in_pages(entry.nbytes) if entry.views else 0
-                entry.weight = weigh(value) + views_weigh
+                # What was unpickled is looked at, once.
+                itself = sys.getsizeof(value) if entry.array else weigh(value)
+                entry.weight = itself + (in_pages(entry.nbytes) if entry.views else 0)
             weight = entry.weight
         has_room = self._hot.has_room_for(weight)
+        self.recaller.front_is_full = not has_room
         if isinstance(entry, int) and not has_room:
             # As for the others the recaller does: each admission lets another go, and must be
             # worth that.
@@ -218,6 +225,7 @@ class Entries:
         encoded = encode(value)
         if not self._arena.address:
             self._arena.open()
+            self._size_most = min(self._size_most, self._arena.nbytes)
         if cost_ns:
             self._cost_ns = cost_ns
         expires = _NEVER if self._ttl is None else time.monotonic() + self._ttl
@@ -225,10 +233,13 @@ class Entries:
             self._store_small(key, encoded, expires)
             return value
         size = in_pages(encoded.nbytes)
-        self._check_size(size)
+        if size > self._size_most:
+            self._refuse(size)
         lease = self._store_range(encoded, cost_ns, self._uses(key))
         handle = hit.handle(lease)
-        entry = hit.Entry(handle, encoded.nbytes, encoded.decode, encoded.views, expires)
+        entry = hit.Entry(
+            handle, encoded.nbytes, encoded.decode, encoded.views, encoded.is_array, expires
+        )
         with self._lock:
             if self._arena.closed:
                 hit.forget(handle, encoded.nbytes)
@@ -238,7 +249,10 @@ class Entries:
             self._bytes += size
             if self._max_bytes is not None:
                 self._keep_below_max()
-            self._sweep()
+            if self._ttl is not None:
+                self._sweep()
+            elif lost := hit.lost(self._arena.address):
+                self._forget_lost(lost, purged=True)
         return encoded.decode(lease) if encoded.is_array else value
 
     def _store_small(self, key: Hashable, encoded: Small, expires: float) -> None:
@@ -257,7 +271,8 @@ class Entries:
             self._keep_below_max()
 
     def _add_slab(self, nbytes: int) -> Slab:
-        self._check_size(SLAB_BYTES)
+        if self._size_most < SLAB_BYTES:
+            self._refuse(SLAB_BYTES)
         handle = ffi.new("uint64_t *")
         while lib.vrange_allocate(self._arena.native, SLAB_BYTES, handle) < 0:
             if not self._make_room(SLAB_BYTES):
@@ -281,7 +296,8 @@ class Entries:
     def _replace(self, key: Hashable, entry: Entry) -> None:
         # With a TTL the index is in the order of expiry.
         before = self.index.get(key) if self._ttl is None else self.index.pop(key, None)
-        self._hot.discard(key)
+        if key in self._hot.values:
+            self._hot.discard(key)
         self.index[key] = entry
         self._ghosts.forget(key)
         if before is not None:
@@ -414,6 +430,10 @@ class Entries:
         if self._ttl is not None and time.monotonic() > self._expired_swept + self._ttl / 8:
             self._sweep_expired()
         handles = hit.lost(self._arena.address)
+        self._forget_lost(handles, purged=purged)
+        return bool(handles)
+
+    def _forget_lost(self, handles: list[int], *, purged: bool) -> None:
         for handle in handles:
             slab = self._slabs.get(handle)
             if slab is not None:
@@ -425,7 +445,6 @@ class Entries:
                 uses = self._free(entry)
                 if not self._outlives_its_range(key):
                     self._forget_key(key, uses, purged=purged)
-        return bool(handles)
 
     def _sweep_expired(self) -> None:
         now = self._expired_swept = time.monotonic()
@@ -465,12 +484,11 @@ class Entries:
             self._hot.clear()
             self._shed(self._bytes - self._max_bytes)
 
-    def _check_size(self, size: int) -> None:
-        """`size` is whole pages. What could never fit must not make others go first."""
-        if size > self._arena.nbytes:
+    def _refuse(self, size: int) -> None:
+        """Raises: what could never fit must not make others go first."""
+        if self._max_bytes is None or size <= self._max_bytes:
             raise self._arena.full(size)
-        if self._max_bytes is not None and size > self._max_bytes:
-            raise ArenaFullError(
-                f"{format_bytes(size)} is more than max_bytes of cache "
-                f"{self._account.name!r}, {format_bytes(self._max_bytes)}"
-            )
+        raise ArenaFullError(
+            f"{format_bytes(size)} is more than max_bytes of cache "
+            f"{self._account.name!r}, {format_bytes(self._max_bytes)}"
+        )

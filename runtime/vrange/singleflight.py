@@ -30,13 +30,11 @@ class _Flight:
     all of vrange, and most computations have nobody waiting.
     """
 
-    __slots__ = ("_waiters", "landed", "loop_thread", "waits_for")
-
-    def __init__(self, loop_thread: int | None = None) -> None:
-        self.landed = False
-        self.loop_thread = loop_thread
-        self._waiters: list[Callable[[_Result], None]] | None = None
-        self.waits_for: list[_Flight] | None = None
+    # Of the class, so that making one runs no code: most are never asked for any of it.
+    landed = False
+    loop_thread: int | None = None
+    waits_for: list[_Flight] | None = None
+    _waiters: list[Callable[[_Result], None]] | None = None
 
     def wait(self) -> _Result:
         """Blocks this thread until the flight has landed."""
@@ -82,9 +80,11 @@ class _Flight:
         """Tells the result to all who wait."""
         with _waiting:
             self.landed = True
-            waiters, self._waiters = self._waiters, None
-        for tell in waiters or ():
-            tell(result)
+            waiters = self._waiters
+        if waiters:
+            self._waiters = None
+            for tell in waiters:
+                tell(result)
 
 
 # By context, not by thread: a task started inside a computation belongs to it.
@@ -125,12 +125,15 @@ class SingleFlight:
             result = (True, value)
             return value
         finally:
-            self._land(key, mine, result)
+            if self._flights.get(key) is mine:
+                del self._flights[key]
+            mine.land(result)
             _led.set(led)
 
     async def run_async(self, key: Hashable, compute: Callable[[], Awaitable[Any]]) -> Any:
         """The same for a coroutine function; waiting lets the event loop run."""
-        mine = _Flight(threading.get_ident())
+        mine = _Flight()
+        mine.loop_thread = threading.get_ident()
         while (flight := self._flights.setdefault(key, mine)) is not mine:
             led = _begin_to_wait(flight, blocks=False)
             if led is None:
@@ -148,14 +151,11 @@ class SingleFlight:
             result = (True, value)
             return value
         finally:
-            self._land(key, mine, result)
+            if self._flights.get(key) is mine:
+                del self._flights[key]
+            mine.land(result)
             # A coroutine that nobody awaits any more is closed in another context.
             _led.set(tuple(flight for flight in _led.get() if flight is not mine))
-
-    def _land(self, key: Hashable, mine: _Flight, result: _Result) -> None:
-        if self._flights.get(key) is mine:
-            del self._flights[key]
-        mine.land(result)
 
 
 def _begin_to_wait(flight: _Flight, *, blocks: bool) -> tuple[_Flight, ...] | None:
