@@ -35,6 +35,7 @@
 #define FAR_INTERVALS 2
 #define LOOKS_A_LIMIT 10 /* a second, as it is by default */
 #define LOOKS_AN_INACTIVE 3
+#define LOOKS_A_STALL 3 /* which tells of the last second */
 #define MOVED_SHARE 256 /* of the limit: so much is a move */
 #define MICROSECOND 1000u
 
@@ -62,6 +63,7 @@ static struct {
 
     uint64_t stalled_ns, stalled_us; /* where the window began */
     int stalls_of;
+    unsigned stall_looks;
     double alarmed_at; /* the share at the last change or growth; lowered as usage falls */
     uint64_t alarmed_ns;
 
@@ -208,6 +210,7 @@ static double stalled_share(int which) {
     const int own = which >= 0 ? watch.places[which].stalls : -1;
     const int file = own >= 0 ? own : watch.machine_stalls;
     char text[256];
+    if (watch.stalls_of == which && watch.stall_looks++ % LOOKS_A_STALL != 0) return watch.info.stalled;
     if (file < 0 || os_read_text(file, text, sizeof text) < 0) return 0;
     const char *total = strstr(text, "total=");
     if (strncmp(text, "some ", 5) != 0 || !total) return 0;
@@ -215,6 +218,7 @@ static double stalled_share(int which) {
     const uint64_t passed = now - watch.stalled_ns;
     if (watch.stalls_of != which || us < watch.stalled_us || passed > 3 * STALL_WINDOW_NS) {
         watch.stalls_of = which;
+        watch.stall_looks = 1;
         watch.stalled_ns = now;
         watch.stalled_us = us;
         return 0;
