@@ -201,14 +201,14 @@ def test_no_python_runs_while_the_level_stays(
     job: FakeCgroup, watch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[int] = []
-    real = watcher_module._read
+    real = watcher_module.read_watcher
 
     def read() -> Any:
         if threading.current_thread().name == "vrange-pressure":
             waits.append(1)
         return real()
 
-    monkeypatch.setattr(watcher_module, "_read", read)
+    monkeypatch.setattr(watcher_module, "read_watcher", read)
     with watch(on_level=lambda change: None) as watcher:
         for share in (0.5, 0.9):
             job.use(share)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 from vrange._core import lib
 from vrange.hot import HotFront
@@ -22,16 +21,6 @@ _NATIVE = {
 }
 # Which part of its bound a hot front may use at each level.
 _HOT_SHARE = {"normal": 1.0, "elevated": 0.5, "critical": 0.0}
-
-
-def _heap_trim() -> Callable[..., int] | None:
-    """`vrange.heap.trim`, imported when memory is short for the first time; None without it."""
-    try:
-        import vrange.heap as heap  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
-        return None
-    trim: Any = getattr(heap, "trim", None)
-    return trim if callable(trim) else None
 
 
 class Actions:
@@ -90,21 +79,19 @@ class Actions:
             self.failed[action] = f"{type(error).__name__}: {error}"
             lib.vrange_pressure_acted(_NATIVE[action], lib.VRANGE_PRESSURE_FAILED, 0)
             return
-        if returned is None:
-            self.failed[action] = "not available"
-            return
         self.done[action] += 1
         self.returned_bytes[action] += returned
         lib.vrange_pressure_acted(_NATIVE[action], lib.VRANGE_PRESSURE_DONE, returned)
 
-    def _perform(self, action: Action, level: str) -> int | None:
+    def _perform(self, action: Action, level: str) -> int:
         if action == "hot":
             return self._use_share(_HOT_SHARE[level])
         if action == "stacks":
             return trim_idle_stacks()
-        trim = _heap_trim()
+        from vrange.heap import trim  # not for those who only watch
+
         # What the interpreter's own allocator holds takes longer: only when it is urgent.
-        return None if trim is None else int(trim(deep=level == "critical"))
+        return int(trim(deep=level == "critical"))
 
     def _use_share(self, share: float) -> int:
         self._share = share

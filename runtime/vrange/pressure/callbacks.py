@@ -13,14 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from vrange._core import lib
+from vrange.pressure.seen import Level, level_of, read_watcher
 from vrange.pressure.threads import Thread, make_lock
 
 __all__ = ["Callback", "CallbackInfo", "Level", "LevelChange", "LoopCallback", "ThreadCallback"]
-
-Level = Literal["normal", "elevated", "critical"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,9 @@ class Callback:
             self._report(error)
         lib.vrange_pressure_acted(lib.VRANGE_PRESSURE_CALLBACK, outcome, 0)
         self.running = False
-        lib.vrange_pressure_poke()  # the level may have changed meanwhile
+        # Last: a change that came before found it running, and is the dispatcher's to tell.
+        if level_of(read_watcher()) != self.told:
+            lib.vrange_pressure_poke()
 
     def info(self) -> CallbackInfo:
         """What is counted of it."""

@@ -27,6 +27,7 @@ from vrange.pressure.callbacks import (
     ThreadCallback,
 )
 from vrange.pressure.places import Places
+from vrange.pressure.seen import level_of, read_watcher
 from vrange.pressure.threads import Thread
 from vrange.segment import PRESSURE_LEVELS
 from vrange.sizes import format_bytes
@@ -93,15 +94,15 @@ class Watcher:
     @property
     def level(self) -> Level | None:
         """The level now; None once closed, and in the child of a fork."""
-        return None if self._closed else _level_of(_read())
+        return None if self._closed else level_of(read_watcher())
 
     def info(self) -> PressureInfo:
         """What it sees and did so far. Some microseconds; reads no files."""
-        now = _read()
+        now = read_watcher()
         actions = self._actions
         return PressureInfo(
             running=not self._closed and bool(now.running),
-            level=None if self._closed else _level_of(now),
+            level=None if self._closed else level_of(now),
             usage_bytes=now.usage_bytes,
             used_bytes=now.used_bytes,
             limit_bytes=now.limit_bytes,
@@ -170,7 +171,7 @@ class Watcher:
         # From the beginning: a level that is up already is a change.
         rank, growths, turn = _RANK["normal"], 0, 0
         while not self._closed:
-            now = _read()
+            now = read_watcher()
             if not now.running:
                 return
             turn = now.turn
@@ -185,7 +186,7 @@ class Watcher:
             # First: what the user does may not wait for what we do.
             waits = [self._tell(now, rank != before)]
             waits.append(self._actions.run(PRESSURE_LEVELS[rank]))
-            self._acted_on = _level_of(now) or "normal"
+            self._acted_on = level_of(now) or "normal"
             wait = min((seconds for seconds in waits if seconds is not None), default=None)
             timeout = _FOR_EVER if wait is None else int(wait * 1e9) + 1_000_000
             lib.vrange_pressure_wait(turn, timeout)
@@ -199,7 +200,7 @@ class Watcher:
 
     def _tell(self, now: Any, changed: bool) -> float | None:
         """Offers the level to each callback that doesn't know it; seconds until one may hear."""
-        level = _level_of(now)
+        level = level_of(now)
         assert level is not None
         waits = []
         for callback in self._callbacks:
@@ -353,16 +354,6 @@ def watch(
             raise
         _current = watcher
     return watcher
-
-
-def _read() -> Any:
-    info = ffi.new("vrange_pressure_info *")
-    lib.vrange_pressure_read(info)
-    return info
-
-
-def _level_of(info: Any) -> Level | None:
-    return PRESSURE_LEVELS[info.level] or None  # type: ignore[return-value]
 
 
 def _is_number(value: object) -> bool:
