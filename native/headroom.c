@@ -3,30 +3,40 @@
  * What ends a process is a limit of its cgroup, of a cgroup around that, or the machine. The limits may
  * change at any moment and are read again now and then; usage is read at each look, of every cgroup
  * that has a limit, since the outer one may be the fuller. A process that was moved to another cgroup
- * has a limit that is not known, until somebody says which: better none than a wrong one. */
+ * has a limit that is not known, until somebody says which: better none than a wrong one.
+ *
+ * Clean pages of files count as free, if the kernel has them among those it takes first. Who reads files
+ * fills his cgroup with them and has no less memory for it; but the kernel takes offered pages and those
+ * in turns, and a cache that went on offering would be lost to a log file that is read once. */
 #include "headroom.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "fork.h"
+#include "lines.h"
 #include "os.h"
+#include "stats.h"
 #include "vrange.h"
 
-#define LOOKS_A_LIMIT 20
+#define LIMIT_NS 100000000ull
 #define MEMBERSHIP_NS 1000000000ull
+#define CLEAN_NS 20000000ull /* the file that tells it is long */
+#define TEXT_BYTES 8192
 
 typedef struct {
-    int usage, limits[VRANGE_CGROUP_LIMITS]; /* descriptors, or -1 */
-    uint64_t limit_above, limit;             /* the latter as it was read last */
+    int usage, stat, limits[VRANGE_CGROUP_LIMITS]; /* descriptors, or -1 */
+    uint64_t limit_above, limit;                   /* the latter as it was read last */
+    uint64_t clean, clean_ns;                      /* likewise */
 } cgroup;
 
 static struct {
     pthread_mutex_t lock;
     cgroup cgroups[VRANGE_CGROUPS];
     size_t count;
-    unsigned looks;
+    uint64_t limits_ns;
     uint64_t membership, member_ns;
     bool moved;
     uint64_t machine_bytes, machine_free, machine_ns;
@@ -34,17 +44,19 @@ static struct {
 
 static void close_files(cgroup *c) {
     if (c->usage >= 0) os_close(c->usage);
+    if (c->stat >= 0) os_close(c->stat);
     for (size_t i = 0; i < VRANGE_CGROUP_LIMITS; i++) {
         if (c->limits[i] >= 0) os_close(c->limits[i]);
     }
 }
 
 static int open_files(cgroup *c, const vrange_cgroup *told) {
-    *c = (cgroup){.usage = -1, .limit_above = told->limit_above, .limit = told->limit_above};
+    *c = (cgroup){.usage = -1, .stat = -1, .limit_above = told->limit_above, .limit = told->limit_above};
     for (size_t i = 0; i < VRANGE_CGROUP_LIMITS; i++) {
         c->limits[i] = -1;
         if (told->limits[i]) os_open_to_read(told->limits[i], &c->limits[i]); /* or it has none */
     }
+    if (told->stat) os_open_to_read(told->stat, &c->stat); /* or nothing is clean */
     int result = os_open_to_read(told->usage, &c->usage);
     if (result < 0) close_files(c);
     return result;
@@ -67,7 +79,7 @@ int vrange_headroom_watch(const vrange_cgroup *cgroups, size_t count) {
     for (size_t i = 0; i < headroom.count; i++) close_files(&headroom.cgroups[i]);
     for (size_t i = 0; i < count; i++) headroom.cgroups[i] = opened[i];
     headroom.count = count;
-    headroom.looks = 0;
+    headroom.limits_ns = 0;
     headroom.machine_bytes = machine_bytes;
     headroom.membership = membership;
     headroom.member_ns = os_now_ns();
@@ -91,8 +103,31 @@ static bool read_limit(cgroup *c) {
     return true;
 }
 
-static void look_for_move(void) {
-    const uint64_t now = os_now_ns();
+/* Of this cgroup and those below it, which v1 tells under a name of its own. */
+static uint64_t sum_of(const char *text, const char *name) {
+    char total[32] = "total_";
+    uint64_t bytes = 0;
+    strcat(total, name);
+    if (!line_number(text, total, &bytes)) line_number(text, name, &bytes);
+    return bytes;
+}
+
+/* Pages of files that can be taken at once. What we offered stands among them, and is not free. */
+static uint64_t clean_bytes(cgroup *c, uint64_t now) {
+    if (now - c->clean_ns < CLEAN_NS) return c->clean;
+    char text[TEXT_BYTES];
+    c->clean_ns = now;
+    c->clean = 0;
+    if (c->stat < 0 || os_read_text(c->stat, text, sizeof text) < 0) return 0;
+    const uint64_t inactive = sum_of(text, "inactive_file");
+    const uint64_t not_clean = sum_of(text, "dirty") + sum_of(text, "file_dirty") +
+                               sum_of(text, "writeback") + sum_of(text, "file_writeback") +
+                               atomic_load(&stats_offered_bytes);
+    if (inactive > not_clean) c->clean = inactive - not_clean;
+    return c->clean;
+}
+
+static void look_for_move(uint64_t now) {
     uint64_t membership;
     if (now - headroom.member_ns < MEMBERSHIP_NS) return;
     headroom.member_ns = now;
@@ -100,12 +135,14 @@ static void look_for_move(void) {
         headroom.moved = true;
 }
 
-bool headroom_below_limits(uint64_t *free_bytes) {
+bool headroom_below_limits(uint64_t enough, uint64_t *free_bytes) {
     bool known = false;
     *free_bytes = UINT64_MAX;
     pthread_mutex_lock(&headroom.lock);
-    const bool reads_limits = headroom.looks++ % LOOKS_A_LIMIT == 0;
-    if (headroom.count) look_for_move();
+    const uint64_t now = os_now_ns();
+    const bool reads_limits = now - headroom.limits_ns >= LIMIT_NS;
+    if (reads_limits) headroom.limits_ns = now;
+    if (headroom.count) look_for_move(now);
     for (size_t i = 0; i < headroom.count && !headroom.moved; i++) {
         cgroup *c = &headroom.cgroups[i];
         uint64_t usage;
@@ -115,7 +152,8 @@ bool headroom_below_limits(uint64_t *free_bytes) {
             headroom.moved = true;
             break;
         }
-        const uint64_t left = usage < c->limit ? c->limit - usage : 0;
+        uint64_t left = usage < c->limit ? c->limit - usage : 0;
+        if (left < enough) left += clean_bytes(c, now);
         if (left < *free_bytes) *free_bytes = left;
         known = true;
     }

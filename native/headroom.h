@@ -5,8 +5,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Below the tightest limit of the process's cgroups; false where none is known. */
-bool headroom_below_limits(uint64_t *free_bytes);
+/* Below the tightest limit of the process's cgroups; false where none is known. Beyond `enough` it need
+ * not be exact. */
+bool headroom_below_limits(uint64_t enough, uint64_t *free_bytes);
 
 /* On the machine, what could be freed at once included, as it was at most `age_ns` ago: the file that
  * tells it is long. 0: not known. */

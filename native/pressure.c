@@ -23,6 +23,7 @@
 
 #include "fork.h"
 #include "hash.h"
+#include "lines.h"
 #include "os.h"
 #include "os_thread.h"
 #include "stats.h"
@@ -91,19 +92,6 @@ static void call_waiters(void) {
 }
 
 /* ---- one look --------------------------------------------------------------------------------- */
-
-/* The number after `name` at the beginning of a line. */
-static bool line_number(const char *text, const char *name, uint64_t *number) {
-    const size_t length = strlen(name);
-    for (const char *line = text; line; line = strchr(line, '\n')) {
-        if (*line == '\n') line++;
-        if (strncmp(line, name, length) == 0 && line[length] == ' ') {
-            *number = strtoull(line + length + 1, NULL, 10);
-            return true;
-        }
-    }
-    return false;
-}
 
 /* A cgroup that was removed answers so; somebody has to find out where the process is now. */
 static void note_failure(int error) {

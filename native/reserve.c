@@ -96,7 +96,7 @@ typedef struct {
 static room look_for_room(void) {
     const uint64_t bytes = atomic_load(&reserve.bytes);
     room r;
-    const bool is_limited = headroom_below_limits(&r.below_limits);
+    const bool is_limited = headroom_below_limits(NEAR_RESERVES * bytes, &r.below_limits);
     r.is_near = r.below_limits / NEAR_RESERVES < bytes;
     r.is_enough = is_limited && !r.is_near && !atomic_load(&reserve.always) &&
                   headroom_of_machine(MACHINE_AGE_NS) / (2 * NEAR_RESERVES) >= bytes;

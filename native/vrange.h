@@ -246,10 +246,11 @@ void vrange_reserve_read(vrange_reserve_info *out);
 #define VRANGE_CGROUPS 16
 #define VRANGE_CGROUP_LIMITS 2
 
-/* A cgroup around this process: the file that tells its usage, those that tell its limits (NULL: none),
- * and a limit above all that is in sight (UINT64_MAX: none). */
+/* A cgroup around this process: the files that tell its usage, what that is made of, and its limits
+ * (NULL: none), and a limit above all that is in sight (UINT64_MAX: none). */
 typedef struct {
     const char *usage;
+    const char *stat;
     const char *limits[VRANGE_CGROUP_LIMITS];
     uint64_t limit_above;
 } vrange_cgroup;

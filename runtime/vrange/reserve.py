@@ -33,9 +33,9 @@ def set_reserve(bytes: int | str | None = None, tick: float | None = None) -> No
 
     One setting a process, for all caches and arenas; may be called at any time from any thread, and
     holds in the child of a fork. To be called again where a process that runs is put into another
-    cgroup; until then it is taken to have no limit but the machine. Raises ValueError for a size or
-    tick that is none, VrangeError where no thread can be started (then every range is offered as it
-    is released).
+    cgroup, unless `vrange.pressure.watch` does so; until then it is taken to have no limit but the
+    machine. Raises ValueError for a size or tick that is none, VrangeError where no thread can be
+    started (then every range is offered as it is released).
 
     >>> set_reserve("64MiB", tick=0.005)
     """
@@ -49,15 +49,15 @@ def set_reserve(bytes: int | str | None = None, tick: float | None = None) -> No
     if not 0.0001 <= tick <= 10:
         raise ValueError(f"tick must be 0.0001 to 10 seconds, not {tick!r}")
     with _lock:
-        _watch_limits()
+        watch_limits()
         result = lib.vrange_reserve_start(wanted, int(tick * 1e9), bytes is not None)
         _started = True
     if result < 0:
         raise VrangeError(f"no thread can be started to keep the reserve (errno {-result})")
 
 
-def _watch_limits() -> None:
-    """Tells the native side which cgroups limit this process."""
+def watch_limits() -> None:
+    """Tells the native side which cgroups limit this process now."""
     places = memory_places()[: lib.VRANGE_CGROUPS]
     cgroups = ffi.new("vrange_cgroup[]", len(places))
     kept = []  # what a struct points to has to be held by somebody
@@ -68,6 +68,7 @@ def _watch_limits() -> None:
 
     for cgroup, place in zip(cgroups, places, strict=True):
         cgroup.usage = path_of(place.files.usage)
+        cgroup.stat = path_of("memory.stat")
         for number, name in enumerate(place.files.limits):
             cgroup.limits[number] = path_of(name)
         above = read_words(place.limits_above) if place.limits_above is not None else {}

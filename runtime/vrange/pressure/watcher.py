@@ -29,6 +29,7 @@ from vrange.pressure.callbacks import (
 from vrange.pressure.places import Places
 from vrange.pressure.seen import level_of, read_watcher
 from vrange.pressure.threads import Thread
+from vrange.reserve import watch_limits
 from vrange.segment import PRESSURE_LEVELS
 from vrange.sizes import format_bytes
 
@@ -192,6 +193,7 @@ class Watcher:
             lib.vrange_pressure_wait(turn, timeout)
 
     def _follow(self) -> None:
+        watch_limits()
         try:
             self._places.tell()
         except (OSError, RuntimeWarning) as error:
