@@ -37,6 +37,23 @@ def test_arrays_from_a_function_are_shared_and_read_only() -> None:
     assert (info.hits, info.misses, info.purged, info.entries) == (0, 0, 0, 0)
 
 
+def test_small_arrays_are_read_only_from_the_first_answer_on() -> None:
+    made = []
+
+    @cached
+    def row(n: int) -> Any:
+        made.append(np.full(3, n))
+        return made[-1]
+
+    first, second = row(7), row(7)
+    assert not first.flags.writeable
+    assert not second.flags.writeable
+    made[0][0] = 8  # what the function made stays its own
+    assert (first == 7).all()
+    assert (row(7) == 7).all()
+    assert len(made) == 1
+
+
 @pytest.mark.parametrize("hot_bytes", [0, "auto"])
 def test_expiry(hot_bytes: int | str, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0

@@ -19,7 +19,7 @@ from typing import Any
 from vrange._core import ffi, hit, lib
 from vrange.account import Account
 from vrange.cache_arena import CacheArena, in_pages
-from vrange.codec import Large, Small, decode_small, encode
+from vrange.codec import ARRAY, Large, Small, decode_small, encode
 from vrange.errors import ArenaFullError
 from vrange.ghosts import Ghosts
 from vrange.hot import HotFront
@@ -218,7 +218,7 @@ class Entries:
         """Stores a value that took `cost_ns` to compute (0: not known).
 
         Returns what the caller is to have: of an ndarray the view that is stored, so that the
-        memory is not held twice; else the value itself. TypeError for a key that can't be hashed or
+        memory is not held twice, or of a small one a copy; else the value itself. TypeError for a key that can't be hashed or
         a value that can't be pickled, ArenaFullError where no room can be made.
         """
         hash(key)  # what can't be a key must fail before anything is stored
@@ -231,7 +231,8 @@ class Entries:
         expires = _NEVER if self._ttl is None else time.monotonic() + self._ttl
         if isinstance(encoded, Small):
             self._store_small(key, encoded, expires)
-            return value
+            # As it comes back from now on, read-only: what the caller made is his own.
+            return decode_small(encoded.kind, encoded.data) if encoded.kind == ARRAY else value
         size = in_pages(encoded.nbytes)
         if size > self._size_most:
             self._refuse(size)
