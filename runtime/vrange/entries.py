@@ -218,8 +218,9 @@ class Entries:
         """Stores a value that took `cost_ns` to compute (0: not known).
 
         Returns what the caller is to have: of an ndarray the view that is stored, so that the
-        memory is not held twice, or of a small one a copy; else the value itself. TypeError for a key that can't be hashed or
-        a value that can't be pickled, ArenaFullError where no room can be made.
+        memory is not held twice, or of a small one a copy; else the value itself. TypeError for a
+        key that can't be hashed or a value that can't be pickled, ArenaFullError where no room can
+        be made.
         """
         hash(key)  # what can't be a key must fail before anything is stored
         encoded = encode(value)
