@@ -234,7 +234,7 @@ def _reserve() -> Iterator[Finding]:
     yield Finding(
         "reserve",
         reserve.bytes,
-        f"{format_bytes(reserve.bytes)} kept offered ahead of need",
+        f"{format_bytes(reserve.bytes)} offered ahead of need",
     )
     yield Finding(
         "reserve tick",
