@@ -1,5 +1,7 @@
 """Only what pyproject.toml can't say: the extension is built by cffi, as one abi3 library."""
 
+import sys
+
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
@@ -13,8 +15,11 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
-setup(
-    cffi_modules=["native/build.py:ffi"],
-    cmdclass={"build_ext": BuildExt},
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},
-)
+if sys.platform == "linux":
+    setup(
+        cffi_modules=["native/build.py:ffi"],
+        cmdclass={"build_ext": BuildExt},
+        options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    )
+else:
+    setup()  # the package without its native core: see vrange/elsewhere

@@ -6,25 +6,50 @@
 """
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
-from vrange.arena import Arena
-from vrange.cache import CacheInfo, VolatileCache
-from vrange.cached import cached
+from vrange.cache_info import CacheInfo
 from vrange.capabilities import Capabilities, capabilities
 from vrange.errors import ArenaFullError, PurgedError, RegenerationError, VrangeError
-from vrange.range import Purged, Range
-from vrange.reserve import set_reserve
-from vrange.stack import DeepStack, StackUnavailableError, deep_call, deep_recursion
-from vrange.stack_trim import (
-    StackInfo,
-    StackUse,
-    register_thread,
-    stack_info,
-    trim_idle_stacks,
-    trim_stack,
-)
-from vrange.stats import Stats, stats
+
+if sys.platform == "linux":
+    from vrange.arena import Arena
+    from vrange.cache import VolatileCache
+    from vrange.cached import cached
+    from vrange.range import Purged, Range
+    from vrange.reserve import set_reserve
+    from vrange.stack import DeepStack, StackUnavailableError, deep_call, deep_recursion
+    from vrange.stack_trim import (
+        StackInfo,
+        StackUse,
+        register_thread,
+        stack_info,
+        trim_idle_stacks,
+        trim_stack,
+    )
+    from vrange.stats import Stats, stats
+else:
+    from vrange.elsewhere import (
+        Arena,
+        DeepStack,
+        Purged,
+        Range,
+        StackInfo,
+        StackUnavailableError,
+        StackUse,
+        Stats,
+        VolatileCache,
+        cached,
+        deep_call,
+        deep_recursion,
+        register_thread,
+        set_reserve,
+        stack_info,
+        stats,
+        trim_idle_stacks,
+        trim_stack,
+    )
 
 if TYPE_CHECKING:
     from vrange import fills, heap, metrics, pressure
@@ -67,17 +92,24 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # What needs NumPy, an extra, or takes long to import, is imported where it is used.
     if name == "VolatileArray":
-        from vrange.array import VolatileArray
+        if sys.platform == "linux":
+            from vrange.array import VolatileArray
+        else:
+            from vrange.elsewhere import VolatileArray
 
         return VolatileArray
     if name in ("fills", "heap", "metrics", "pressure"):
+        if sys.platform != "linux":
+            from vrange.elsewhere.missing import refuse
+
+            refuse(name)
         from importlib import import_module
 
         return import_module(f"vrange.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-if os.environ.get("VRANGE_HEAP_INTERPRETER"):
+if sys.platform == "linux" and os.environ.get("VRANGE_HEAP_INTERPRETER"):
     # As early as can be: arenas from before are not known.
     from vrange.heap.interpreter import enable_if_asked
 

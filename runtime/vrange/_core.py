@@ -11,6 +11,9 @@ from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from typing import TYPE_CHECKING
 
+if sys.platform != "linux":
+    raise ImportError("this part of vrange is made of what Linux has, and needs it")
+
 from vrange import _native
 from vrange._native import ffi, lib
 

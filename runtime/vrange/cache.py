@@ -16,12 +16,12 @@ from collections.abc import (
     MutableMapping,
     ValuesView,
 )
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from vrange._core import hit, lib
 from vrange.account import Account
+from vrange.cache_info import CacheInfo
 from vrange.entries import MISS, PURGED, Absent, Entries
 from vrange.errors import ArenaFullError
 from vrange.hot import HotFront
@@ -34,34 +34,6 @@ V = TypeVar("V")
 _HOT, _RESIDENT = lib.VRANGE_REQUEST_HOT, lib.VRANGE_REQUEST_RESIDENT
 _KIND = lib.VRANGE_KIND_CACHE
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class CacheInfo:
-    """What a cache did since it was made or cleared, and the bytes it has now, in whole pages.
-
-    `hits` were answered without computing: `hot_hits` from values the cache holds itself,
-    `resident_hits` from volatile ones that were all there. `purged` were cached and the kernel took
-    them; `misses` never were, or had expired, or the cache itself had let them go.
-    """
-
-    name: str
-    hits: int
-    hot_hits: int
-    resident_hits: int
-    misses: int
-    purged: int
-    entries: int
-    pinned_bytes: int
-    idle_bytes: int
-    offered_bytes: int
-    purged_bytes: int
-    hot_bytes: int
-    max_bytes: int | None
-    evicted_bytes: int
-    purged_total_bytes: int
-    regenerated: int
-    regenerate_seconds: float
 
 
 class VolatileCache(MutableMapping[K, V], Generic[K, V]):

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, TypeVar, overload
 
 from vrange._core import hit
-from vrange.cache import CacheInfo, VolatileCache
+from vrange.cache import VolatileCache
+from vrange.cache_info import CacheInfo
 from vrange.entries import Absent
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import platform
+import sys
 from dataclasses import dataclass, field
 
-from vrange._core import ffi, lib
 from vrange.errors import VrangeError
+
+if sys.platform == "linux":
+    from vrange._core import ffi, lib
 
 RUNGS = ("eager", "sentinel", "refault")  # rung n of the native ladder is RUNGS[n - 1]
 
@@ -17,8 +21,9 @@ class Capabilities:
     """The mechanism in use and what it rests on.
 
     `rung` is "refault" (lost pages raise SIGBUS or are told at pin), "sentinel" (told at pin only)
-    or "eager" (nothing is left to the kernel: vrange itself discards near the limit). `refusals`
-    says for each higher rung why it is not in use.
+    or "eager" (nothing is left to the kernel: vrange itself discards near the limit); "none" where
+    there is no Linux, and a cache is an ordinary bounded one. `refusals` says for each higher rung
+    why it is not in use.
     """
 
     rung: str
@@ -33,7 +38,7 @@ class Capabilities:
         return self.rung in ("refault", "sentinel")
 
     def __str__(self) -> str:
-        lines = [f"rung {self.rung}, Linux {self.kernel}, Python {self.python}"]
+        lines = [f"rung {self.rung}, {platform.system()} {self.kernel}, Python {self.python}"]
         lines += [f"not {rung}: {why}" for rung, why in self.refusals.items()]
         return "\n".join(lines)
 
@@ -47,6 +52,15 @@ def capabilities() -> Capabilities:
     >>> capabilities().rung in ("refault", "sentinel", "eager")
     True
     """
+    if sys.platform != "linux":
+        why = f"MADV_FREE that tells of what was lost is Linux's, and this is {platform.system()}"
+        return Capabilities(
+            rung="none",
+            refusals=dict.fromkeys(reversed(RUNGS), why),
+            kernel=platform.release(),
+            python=platform.python_version(),
+            page_bytes=mmap.PAGESIZE,
+        )
     rung = lib.vrange_rung()
     refusals = {}
     for number in range(len(RUNGS), 0, -1):

@@ -200,4 +200,5 @@ def _forget_others_flights() -> None:
         flights._flights = {k: f for k, f in flights._flights.items() if f in led}
 
 
-os.register_at_fork(after_in_child=_forget_others_flights)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_others_flights)
