@@ -376,3 +376,18 @@ def test_what_is_small_is_packed() -> None:
     small = encode([np.arange(3), "x"])
     value = decode_small(small.kind, small.data)  # type: ignore[union-attr]
     assert value[0].tolist() == [0, 1, 2]
+
+
+def test_arrays_alike_keep_what_tells_them_apart() -> None:
+    plain = np.arange(3000, dtype="f8")
+    told = plain.astype(np.dtype("f8", metadata={"unit": "m"}))
+    swapped = plain.astype(">f8")
+    with vrange.VolatileCache(hot_bytes=0) as cache:
+        for key, value in (("plain", plain), ("told", told), ("swapped", swapped)):
+            cache[key] = value
+        cache["rows"] = plain.reshape(30, 100)
+        assert cache["plain"].dtype.metadata is None
+        assert cache["told"].dtype.metadata == {"unit": "m"}
+        assert cache["swapped"].dtype.byteorder == ">"
+        assert cache["rows"].shape == (30, 100)
+        assert all((cache[key] == plain).all() for key in ("plain", "told", "swapped"))

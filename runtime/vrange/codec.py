@@ -12,7 +12,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from vrange._core import hit
@@ -89,19 +89,28 @@ def _decode_str(lease: hit.Lease) -> str:
 def _encode_array(array: np.ndarray[Any, Any], numpy: Any) -> Small | Large:
     if array.nbytes <= PACKED_BYTES_MOST:
         return Small(ARRAY, pickle.dumps(array, protocol=5))
-    # Not a function of ours: a hit then runs no Python at all.
-    decode = partial(numpy.ndarray, array.shape, array.dtype)
-    flags = array.flags
+    flags, dtype, order = array.flags, array.dtype, "C"
     if flags.c_contiguous:
         flat = array
     elif flags.f_contiguous:
-        flat = array.T
-        decode = partial(decode, order="F")
+        flat, order = array.T, "F"
     else:
         flat = numpy.ascontiguousarray(array)
-    if array.dtype.kind not in _EXPORTED:
+    # Others may be equal, and yet tell of more: of metadata, for one.
+    decoder = _shared_array_decoder if dtype.isbuiltin == 1 else _array_decoder
+    if dtype.kind not in _EXPORTED:
         flat = flat.reshape(-1).view(numpy.uint8)
-    return Large((flat,), array.nbytes, decode, True, True)
+    return Large((flat,), array.nbytes, decoder(array.shape, dtype, order), True, True)
+
+
+def _array_decoder(shape: tuple[int, ...], dtype: Any, order: str) -> Decoder:
+    # Not a function of ours: a hit then runs no Python at all.
+    make = sys.modules["numpy"].ndarray
+    return partial(make, shape, dtype) if order == "C" else partial(make, shape, dtype, order=order)
+
+
+# One for all arrays alike: less memory an entry, and a hit finds it in the processor's caches.
+_shared_array_decoder = lru_cache(_array_decoder)
 
 
 def _encode_pickle(value: Any) -> Small | Large:
