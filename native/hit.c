@@ -283,7 +283,7 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT,
 PyMODINIT_FUNC PyInit__hit(void) {
     PyObject *module = PyModule_Create(&definition);
     if (!module || lease_add_type(module) < 0 || hot_add_type(module) < 0 ||
-        stopwatch_add_type(module) < 0 ||
+        stopwatch_add_type(module) < 0 || ndarray_add_type(module) < 0 ||
         recall_add_types(module) < 0) {
         Py_XDECREF(module);
         return NULL;

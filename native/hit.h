@@ -22,6 +22,8 @@ typedef struct lease_pin {
  * is returned. */
 PyObject *lease_over(lease_pin pin, void *address, Py_ssize_t bytes, int writable);
 uint64_t lease_handle(PyObject *lease); /* 0: not of a range, or released */
+/* What it pins; NULL with an error set where it is no lease, or released. */
+void *lease_memory(PyObject *lease, Py_ssize_t *bytes);
 int lease_add_type(PyObject *module);
 
 /* A lease over a range that is all there. NULL where it is not, without an error set. */
@@ -39,6 +41,11 @@ PyObject *hit_python_regenerator(PyObject *module, PyObject *unused);
 
 int hot_add_type(PyObject *module);
 int stopwatch_add_type(PyObject *module);
+
+/* A Viewer makes an ndarray of a lease (ndarray.c). */
+bool is_viewer(PyObject *object);
+PyObject *view_lease(PyObject *viewer, PyObject *lease);
+int ndarray_add_type(PyObject *module);
 
 /* Raises what a negative errno of the core means. Always returns NULL. */
 PyObject *raise_errno(int error, const char *doing);

@@ -43,6 +43,16 @@ uint64_t lease_handle(PyObject *object) {
     return is_lease && self->pin.release ? self->pin.handle : 0;
 }
 
+void *lease_memory(PyObject *object, Py_ssize_t *bytes) {
+    lease *self = (lease *)object;
+    if (!PyObject_TypeCheck(object, (PyTypeObject *)lease_type) || !self->pin.release) {
+        PyErr_SetString(PyExc_TypeError, "not a lease, or one that was released");
+        return NULL;
+    }
+    *bytes = self->bytes;
+    return self->address;
+}
+
 static void drop(lease *self) {
     lease_pin pin = self->pin;
     self->pin.release = NULL;

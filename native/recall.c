@@ -78,6 +78,11 @@ static int offer_to_front(recaller *self, PyObject *key, entry *found, PyObject 
     return done ? 0 : -1;
 }
 
+static PyObject *decode(const entry *e, PyObject *lease) {
+    if (is_viewer(e->decode)) return view_lease(e->decode, lease);
+    return PyObject_CallFunctionObjArgs(e->decode, lease, NULL);
+}
+
 PyObject *recall(PyObject *object, PyObject *key) {
     recaller *self = (recaller *)object;
     PyObject *found = PyDict_GetItemWithError(self->index, key);
@@ -85,7 +90,7 @@ PyObject *recall(PyObject *object, PyObject *key) {
     Py_INCREF(found);
     entry *e = (entry *)found;
     PyObject *lease = lease_of_whole(e->handle, e->nbytes);
-    PyObject *value = lease ? PyObject_CallFunctionObjArgs(e->decode, lease, NULL) : NULL;
+    PyObject *value = lease ? decode(e, lease) : NULL;
     Py_XDECREF(lease);
     if (!value) {
         /* entries.py tries again, and knows what to say; but Ctrl-C is nobody's to keep. */

@@ -16,6 +16,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from vrange._core import hit
+from vrange.numpy_core import numpy_core
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,21 +97,20 @@ def _encode_array(array: np.ndarray[Any, Any], numpy: Any) -> Small | Large:
         flat, order = array.T, "F"
     else:
         flat = numpy.ascontiguousarray(array)
-    # Others may be equal, and yet tell of more: of metadata, for one.
-    decoder = _shared_array_decoder if dtype.isbuiltin == 1 else _array_decoder
     if dtype.kind not in _EXPORTED:
         flat = flat.reshape(-1).view(numpy.uint8)
-    return Large((flat,), array.nbytes, decoder(array.shape, dtype, order), True, True)
+    decode: Decoder
+    if dtype.isbuiltin == 1:
+        decode = _viewer(array.shape, dtype, order == "F")
+    else:  # of its own: others may be equal, and yet tell of more, as of metadata
+        decode = partial(numpy.ndarray, array.shape, dtype, order=order)
+    return Large((flat,), array.nbytes, decode, True, True)
 
 
-def _array_decoder(shape: tuple[int, ...], dtype: Any, order: str) -> Decoder:
-    # Not a function of ours: a hit then runs no Python at all.
-    make = sys.modules["numpy"].ndarray
-    return partial(make, shape, dtype) if order == "C" else partial(make, shape, dtype, order=order)
-
-
-# One for all arrays alike: less memory an entry, and a hit finds it in the processor's caches.
-_shared_array_decoder = lru_cache(_array_decoder)
+@lru_cache
+def _viewer(shape: tuple[int, ...], dtype: np.dtype[Any], fortran: bool) -> hit.Viewer:
+    # One for all arrays alike: less memory an entry, and hits find it in the processor's caches.
+    return hit.Viewer(numpy_core()._ARRAY_API, shape, dtype, fortran)
 
 
 def _encode_pickle(value: Any) -> Small | Large:

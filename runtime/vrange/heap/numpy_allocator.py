@@ -6,12 +6,12 @@ import functools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from types import TracebackType
 from typing import Any, Self
 
 from vrange._core import ffi, lib, numpy_handler
 from vrange.errors import VrangeError
+from vrange.numpy_core import numpy_core
 from vrange.reserve import ensure_reserve
 from vrange.sizes import format_bytes
 
@@ -146,8 +146,7 @@ def connect() -> None:
         raise ImportError(
             "use_for_numpy needs NumPy, which is an extra: pip install 'vrange[numpy]'"
         ) from error
-    major = int(numpy.__version__.partition(".")[0])
-    core = import_module(f"numpy.{'_core' if major >= 2 else 'core'}._multiarray_umath")
+    core = numpy_core()
     ensure_reserve()  # else nobody knows the memory limit, near which all is offered at once
     refusal = numpy_handler.connect(core._ARRAY_API)
     if refusal is not None:
