@@ -1,4 +1,4 @@
-"""Views of leases: read-only ndarrays that keep the pin, made without asking NumPy's constructor."""
+"""Views of leases: read-only ndarrays that keep the pin, as NumPy's constructor makes them."""
 
 from __future__ import annotations
 
