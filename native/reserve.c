@@ -39,6 +39,7 @@
 #define DEFAULT_BYTES (64ull << 20)
 #define DEFAULT_TICK_NS 5000000u
 #define IDLE_TICK_NS_MOST 20000000u
+#define IDLE_TICK_BYTES (64u << 20) /* more than one thread asks for meanwhile */
 #define BATCH_RANGES 64
 #define BATCH_BYTES (4u << 20) /* a pin that meets the batch waits for it: some hundred microseconds */
 #define TICK_BYTES (64u << 20) /* a fork waits for the tick */
@@ -255,10 +256,11 @@ static bool shed_over_limit(uint64_t free_bytes) {
 
 /* ---- the thread ------------------------------------------------------------------------------- */
 
-/* Whether it can be looked less often: nothing is volatile, or enough is free besides. An array's blocks
- * and the handler for them are not looked after by halves. */
+/* Whether it can be looked less often: nothing is volatile, or so much is free that it will still be
+ * enough at the next look. An array's blocks and the handler for them are not looked after by halves. */
 static bool can_wait(const room *now) {
-    if (now->is_enough) return !arrays_exist();
+    const uint64_t enough = NEAR_RESERVES * atomic_load(&reserve.bytes);
+    if (now->is_enough) return now->below_limits - enough >= IDLE_TICK_BYTES && !arrays_exist();
     return !atomic_load(&stats_idle_bytes) && !atomic_load(&stats_offered_bytes);
 }
 
