@@ -92,15 +92,7 @@ int vrange_headroom_watch(const vrange_cgroup *cgroups, size_t count) {
 /* False where a limit can't be told: the cgroup was removed. */
 static bool read_limit(cgroup *c) {
     c->limit = c->limit_above;
-    for (size_t i = 0; i < VRANGE_CGROUP_LIMITS; i++) {
-        uint64_t one;
-        if (c->limits[i] < 0) continue;
-        int result = os_read_number(c->limits[i], &one);
-        if (result == -EINVAL) continue; /* "max" */
-        if (result < 0) return false;
-        if (one < c->limit) c->limit = one;
-    }
-    return true;
+    return os_read_limits(c->limits, VRANGE_CGROUP_LIMITS, &c->limit) == 0;
 }
 
 /* Of this cgroup and those below it, which v1 tells under a name of its own. */

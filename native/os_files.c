@@ -46,6 +46,18 @@ int os_read_number(int descriptor, uint64_t *value) {
     return 0;
 }
 
+int os_read_limits(const int *descriptors, size_t count, uint64_t *least) {
+    for (size_t i = 0; i < count; i++) {
+        uint64_t one;
+        if (descriptors[i] < 0) continue;
+        int result = os_read_number(descriptors[i], &one);
+        if (result == -EINVAL) continue; /* "max" */
+        if (result < 0) return result;
+        if (one < *least) *least = one;
+    }
+    return 0;
+}
+
 int os_read_small(const char *path, char *text, size_t bytes) {
     int file = -1;
     int result = os_open_to_read(path, &file);

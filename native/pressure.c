@@ -109,18 +109,9 @@ static uint64_t less(uint64_t from, uint64_t by) { return from > by ? from - by 
 
 static bool read_limit(const place *p, uint64_t *limit) {
     *limit = UINT64_MAX;
-    for (size_t i = 0; i < VRANGE_PRESSURE_LIMITS; i++) {
-        uint64_t one;
-        if (p->limits[i] < 0) continue;
-        int result = os_read_number(p->limits[i], &one);
-        if (result == -EINVAL) continue; /* "max" */
-        if (result < 0) {
-            note_failure(result);
-            return false;
-        }
-        if (one < *limit) *limit = one;
-    }
-    return true;
+    int result = os_read_limits(p->limits, VRANGE_PRESSURE_LIMITS, limit);
+    if (result < 0) note_failure(result);
+    return result == 0;
 }
 
 /* A limit changes seldom, and in v1 what tells that of the whole tree is the dearest file of all. */

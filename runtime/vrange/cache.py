@@ -25,6 +25,7 @@ from vrange.cache_info import CacheInfo
 from vrange.entries import MISS, PURGED, Absent, Entries
 from vrange.errors import ArenaFullError
 from vrange.hot import HotFront
+from vrange.options import check_ttl
 from vrange.singleflight import SingleFlight
 from vrange.sizes import format_bytes, parse_bytes
 
@@ -85,9 +86,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         hot_bytes: int | str = "auto",
         arena_bytes: int | str | None = None,
     ) -> None:
-        is_number = isinstance(ttl, int | float) and not isinstance(ttl, bool)
-        if ttl is not None and not (is_number and ttl > 0):
-            raise ValueError(f"ttl must be a positive number of seconds or None, not {ttl!r}")
+        check_ttl(ttl)
         self._ttl = ttl
         self._max_bytes = None if max_bytes is None else parse_bytes(max_bytes, "max_bytes")
         arena_size = None if arena_bytes is None else parse_bytes(arena_bytes, "arena_bytes")

@@ -11,6 +11,7 @@ from vrange._core import hit
 from vrange.cache import VolatileCache
 from vrange.cache_info import CacheInfo
 from vrange.entries import Absent
+from vrange.options import check_decorated, name_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -134,12 +135,9 @@ def _decorate(
     max_bytes: int | str | None,
     hot_bytes: int | str,
 ) -> Any:
-    if not callable(function):
-        raise TypeError(f"cached decorates a callable, not {function!r}")
-    if key is not None and not callable(key):
-        raise TypeError(f"key must be callable or None, not {key!r}")
+    check_decorated(function, key)
     if name is None:
-        name = _name_of(function)
+        name = name_of(function)
     cache: VolatileCache[Hashable, Any] = VolatileCache(
         name=name, ttl=ttl, max_bytes=max_bytes, hot_bytes=hot_bytes
     )
@@ -159,10 +157,3 @@ def _decorate(
     decorated.cache_clear = cache.clear
     decorated.cache_parameters = parameters.copy
     return decorated
-
-
-def _name_of(function: Any) -> str:
-    module = getattr(function, "__module__", "") or ""
-    qualname = getattr(function, "__qualname__", type(function).__qualname__)
-    # The end tells more than the beginning.
-    return f"{module}.{qualname}".encode()[-63:].decode(errors="ignore")

@@ -37,7 +37,7 @@ def test_runs_and_meets_what_holds_at_any_size(name, tmp_path):
 @pytest.mark.memory_cgroup
 def test_refaults_are_counted_and_content_is_right(tmp_path):
     if capabilities().rung != "refault":
-        pytest.skip("nothing refaults on this rung")
+        pytest.skip(reason="nothing refaults on this rung")
     found = run("refault", tmp_path)
     assert found["beside np.memmap"]["scan"]["vrange, file"]["refaults"] > 0
     assert (tmp_path / "refault.png").stat().st_size > 10_000
@@ -46,7 +46,7 @@ def test_refaults_are_counted_and_content_is_right(tmp_path):
 @pytest.mark.memory_cgroup
 def test_pressure_kills_the_dict_and_nobody_else(tmp_path):
     if refusal := MemoryCgroup.unavailable():
-        pytest.skip(f"no memory cgroup can be made: {refusal}")
+        pytest.skip(reason=f"no memory cgroup can be made: {refusal}")
     found = run("cache_under_pressure", tmp_path)
     assert all(target["met"] for target in found["targets"])
     assert not found["peers"]["dict"][0]["survived"]
@@ -63,7 +63,7 @@ def test_a_kill_is_told_from_a_fault():
 @pytest.mark.memory_cgroup
 def test_the_watcher_sees_the_levels_it_is_measured_at(tmp_path):
     if refusal := MemoryCgroup.unavailable():
-        pytest.skip(f"no memory cgroup can be made: {refusal}")
+        pytest.skip(reason=f"no memory cgroup can be made: {refusal}")
     found = run("pressure_watch", tmp_path)
     assert all(target["met"] for target in found["targets"])
     assert found["far"]["vrange"]["share_of_a_core"] > 0
@@ -74,7 +74,7 @@ def test_the_watcher_sees_the_levels_it_is_measured_at(tmp_path):
 @pytest.mark.memory_cgroup
 def test_the_data_job_is_measured_in_all_its_ways(tmp_path):
     if refusal := MemoryCgroup.unavailable():
-        pytest.skip(f"no memory cgroup can be made: {refusal}")
+        pytest.skip(reason=f"no memory cgroup can be made: {refusal}")
     ways = run("data_job", tmp_path)["ways"]
     assert list(ways) == ["python", "vrange run", "vrange run --heap=libc"]
     for way in ways.values():

@@ -284,7 +284,7 @@ def cgroups_of(process: subprocess.Popen[str]) -> list[Path]:
 def needs_cgroup() -> None:
     reason = MemoryCgroup.unavailable()
     if reason is not None:
-        pytest.skip(reason)
+        pytest.skip(reason=reason)
 
 
 @pytest.mark.memory_cgroup

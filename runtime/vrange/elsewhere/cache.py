@@ -15,6 +15,7 @@ import psutil
 
 from vrange.cache_info import CacheInfo
 from vrange.errors import ArenaFullError
+from vrange.options import check_ttl
 from vrange.singleflight import SingleFlight
 from vrange.sizes import format_bytes, parse_bytes
 from vrange.weigh import weigh
@@ -48,9 +49,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         hot_bytes: int | str = "auto",
         arena_bytes: int | str | None = None,
     ) -> None:
-        is_number = isinstance(ttl, int | float) and not isinstance(ttl, bool)
-        if ttl is not None and not (is_number and ttl > 0):
-            raise ValueError(f"ttl must be a positive number of seconds or None, not {ttl!r}")
+        check_ttl(ttl)
         if hot_bytes != "auto":
             parse_bytes(hot_bytes, "hot_bytes")
         if arena_bytes is not None:

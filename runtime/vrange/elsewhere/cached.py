@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from vrange.elsewhere.cache import VolatileCache
+from vrange.options import check_decorated, name_of
 
 
 def cached(
@@ -43,14 +44,10 @@ def cached(
 
 
 def _decorate(function: Any, parameters: dict[str, Any]) -> Any:
-    if not callable(function):
-        raise TypeError(f"cached decorates a callable, not {function!r}")
     make_key = parameters["key"]
-    if make_key is not None and not callable(make_key):
-        raise TypeError(f"key must be callable or None, not {make_key!r}")
+    check_decorated(function, make_key)
     if parameters["name"] is None:
-        qualname = getattr(function, "__qualname__", type(function).__qualname__)
-        parameters["name"] = f"{getattr(function, '__module__', '') or ''}.{qualname}"
+        parameters["name"] = name_of(function)
     options = {k: parameters[k] for k in ("name", "ttl", "max_bytes", "hot_bytes")}
     cache: VolatileCache[Hashable, Any] = VolatileCache(**options)
     typed = parameters["typed"]
