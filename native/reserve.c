@@ -39,7 +39,7 @@
 #define DEFAULT_BYTES (64ull << 20)
 #define DEFAULT_TICK_NS 5000000u
 #define IDLE_TICK_NS_MOST 20000000u
-#define IDLE_TICK_BYTES (64u << 20) /* more than one thread asks for meanwhile */
+#define IDLE_TICK_BYTES (64ull << 20) /* more than one thread asks for meanwhile */
 #define BATCH_RANGES 64
 #define BATCH_BYTES (4u << 20) /* a pin that meets the batch waits for it: some hundred microseconds */
 #define TICK_BYTES (64u << 20) /* a fork waits for the tick */
@@ -256,12 +256,21 @@ static bool shed_over_limit(uint64_t free_bytes) {
 
 /* ---- the thread ------------------------------------------------------------------------------- */
 
-/* Whether it can be looked less often: nothing is volatile, or so much is free that it will still be
- * enough at the next look. An array's blocks and the handler for them are not looked after by halves. */
-static bool can_wait(const room *now) {
+/* How long at most until the next look: longer than a tick where nothing is volatile, or for as long as
+ * what is free beyond enough may last. An array's blocks and the handler for them are not looked after by
+ * halves. */
+static uint64_t longest_sleep(const room *now) {
+    const uint64_t tick = atomic_load(&reserve.tick_ns);
     const uint64_t enough = NEAR_RESERVES * atomic_load(&reserve.bytes);
-    if (now->is_enough) return now->below_limits - enough >= IDLE_TICK_BYTES && !arrays_exist();
-    return !atomic_load(&stats_idle_bytes) && !atomic_load(&stats_offered_bytes);
+    uint64_t most = tick;
+    if (now->is_enough && !arrays_exist()) {
+        const uint64_t beyond = now->below_limits - enough;
+        most += beyond < IDLE_TICK_BYTES ? beyond * IDLE_TICK_NS_MOST / IDLE_TICK_BYTES : IDLE_TICK_NS_MOST;
+    } else if (!now->is_enough && !atomic_load(&stats_idle_bytes) && !atomic_load(&stats_offered_bytes)) {
+        most = IDLE_TICK_NS_MOST;
+    }
+    if (most > IDLE_TICK_NS_MOST) most = IDLE_TICK_NS_MOST;
+    return most > tick ? most : tick;
 }
 
 /* How long until the next look: a tick, or longer; and while the kernel is taking, what it needs at this
@@ -275,8 +284,8 @@ static uint64_t sleep_after(uint64_t slept_ns, const room *now, bool in_a_hurry)
         const uint64_t enough = (uint64_t)((double)slept_ns * (double)part / (double)reserve.taken);
         return enough < least ? least : enough < tick ? enough : tick;
     }
-    if (slept_ns < tick || !can_wait(now)) return tick;
-    const uint64_t most = tick < IDLE_TICK_NS_MOST ? IDLE_TICK_NS_MOST : tick;
+    const uint64_t most = longest_sleep(now);
+    if (slept_ns < tick) return tick;
     return 2 * slept_ns < most ? 2 * slept_ns : most;
 }
 
