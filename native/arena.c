@@ -309,9 +309,9 @@ void vrange_arena_close(vrange_arena *arena) {
     gate_leave();
 }
 
-void arena_count_request(vrange_arena *arena) {
+void arena_count_requests(vrange_arena *arena, uint32_t count) {
     uint32_t requests =
-        atomic_fetch_add_explicit(&arena->epoch_requests, 1, memory_order_relaxed) + 1;
+        atomic_fetch_add_explicit(&arena->epoch_requests, count, memory_order_relaxed) + count;
     uint32_t due = REQUESTS_PER_RANGE_AND_EPOCH *
                    atomic_load_explicit(&arena->ranges, memory_order_relaxed);
     if (due < REQUESTS_PER_EPOCH_LEAST) due = REQUESTS_PER_EPOCH_LEAST;

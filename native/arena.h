@@ -39,8 +39,8 @@ int arena_take(vrange_arena *arena, uint32_t pages, range **out);
  * closing arena takes the arena with it. */
 void arena_give(range *r);
 
-/* A request was answered: once an epoch, what is known of uses is halved. */
-void arena_count_request(vrange_arena *arena);
+/* Requests were answered: once an epoch, what is known of uses is halved. */
+void arena_count_requests(vrange_arena *arena, uint32_t count);
 
 void arena_list_lost(range *r);
 void arena_unlist_lost(range *r);

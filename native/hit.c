@@ -20,6 +20,20 @@ PyObject *raise_errno(int error, const char *doing) {
     return PyErr_SetFromErrno(PyExc_OSError);
 }
 
+static int call_lock(PyObject *lock, const char *method, const char *format, int argument) {
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyObject *result = PyObject_CallMethod(lock, method, format, argument);
+    const int answer = result ? PyObject_IsTrue(result) : -1;
+    Py_XDECREF(result);
+    if (answer >= 0) PyErr_Restore(type, error, traceback);
+    return answer;
+}
+
+int lock_now(PyObject *lock) { return call_lock(lock, "acquire", "i", 0); }
+int lock_waiting(PyObject *lock) { return call_lock(lock, "acquire", "i", 1); }
+int unlock(PyObject *lock) { return call_lock(lock, "release", NULL, 0); }
+
 static void release_range(const lease_pin *pin) { vrange_release(pin->handle); }
 
 static void release_blocks(const lease_pin *pin) {
@@ -284,7 +298,7 @@ PyMODINIT_FUNC PyInit__hit(void) {
     PyObject *module = PyModule_Create(&definition);
     if (!module || lease_add_type(module) < 0 || hot_add_type(module) < 0 ||
         stopwatch_add_type(module) < 0 || ndarray_add_type(module) < 0 ||
-        recall_add_types(module) < 0) {
+        entry_add_type(module) < 0 || recall_add_type(module) < 0) {
         Py_XDECREF(module);
         return NULL;
     }

@@ -29,11 +29,34 @@ int lease_add_type(PyObject *module);
 /* A lease over a range that is all there. NULL where it is not, without an error set. */
 PyObject *lease_of_whole(uint64_t handle, Py_ssize_t bytes);
 
+/* What a cache knows of a value that has a range of its own (entry.c). */
+typedef struct {
+    PyObject_HEAD
+    unsigned long long handle;
+    Py_ssize_t nbytes;
+    PyObject *decode; /* called with the lease */
+    double expires;
+    Py_ssize_t weight; /* of what decode returns; -1 until it was asked for */
+    char views, array;
+} cache_entry;
+
+bool is_entry(PyObject *object);
+PyObject *entry_make(cache_entry content);
+int entry_add_type(PyObject *module);
+
+/* A cache's lock, a threading.RLock. lock_now does not wait: 1 where it was free or ours, 0 where it was
+ * not. Each is -1 with an error set; an error that is set before stays. */
+int lock_now(PyObject *lock);
+int lock_waiting(PyObject *lock);
+int unlock(PyObject *lock);
+
 /* What a recaller answers to a key: a new reference, or NULL where it has to be looked for slowly, or
  * with an error set. */
 PyObject *recall(PyObject *recaller, PyObject *key);
+/* Counts a hit in the hot front. -1 with an error set. */
+int recall_count_hot(PyObject *recaller, PyObject *key);
 bool recall_is_recaller(PyObject *object);
-int recall_add_types(PyObject *module);
+int recall_add_type(PyObject *module);
 
 /* A vrange_regenerate whose context is a callable: (address, offset, bytes). */
 int regenerate_by_python(void *to, size_t offset, size_t bytes, void *context);

@@ -67,7 +67,7 @@ static PyObject *hot_call(PyObject *object, PyObject *args, PyObject *kwargs) {
     PyObject *value = PyDict_GetItemWithError(self->values, key);
     if (value) {
         Py_INCREF(value);
-        stats_request_with_gil(self->account, VRANGE_REQUEST_HOT);
+        if (self->recaller && recall_count_hot(self->recaller, key) < 0) Py_CLEAR(value);
     } else if (!PyErr_Occurred()) {
         if (self->recaller) value = recall(self->recaller, key);
         if (!value && !PyErr_Occurred())

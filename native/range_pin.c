@@ -17,14 +17,20 @@
 #include "stats.h"
 #include "value.h"
 
-static void count_use(range *r) {
-    vrange_arena *arena = r->arena;
+static void count_uses(range *r, vrange_arena *arena, uint32_t times) {
     uint32_t epoch = atomic_load_explicit(&arena->epoch, memory_order_relaxed);
-    uint32_t uses = uses_aged(r, epoch) + USE;
+    uint32_t uses = uses_aged(r, epoch) + times * USE;
     /* Two threads may count one use between them: it is a popularity, not a bill. */
     atomic_store_explicit(&r->uses, uses < USES_MOST ? uses : USES_MOST, memory_order_relaxed);
     atomic_store_explicit(&r->epoch, epoch, memory_order_relaxed);
-    arena_count_request(arena);
+    arena_count_requests(arena, times);
+}
+
+void vrange_used(uint64_t handle, uint32_t times) {
+    range *r = range_of(handle);
+    if (!r || !is_current(atomic_load(&r->word), handle & WORD_GENERATION)) return;
+    vrange_arena *arena = r->arena; /* kept for good: at worst it is somebody else's by now */
+    if (arena) count_uses(r, arena, times);
 }
 
 /* Pins an offered or purged range. 0x100 is none of the interface's values: look again. */
@@ -118,7 +124,7 @@ static int pin(uint64_t handle, bool only_whole) {
     }
     if (result == VRANGE_OK) {
         const int kind = (int)r->arena->account->kind;
-        count_use(r);
+        count_uses(r, r->arena, 1);
         if (fast) {
             stats_record_fast(STATS_FAST_PIN, kind, VRANGE_REALLOCATE_RESIDENT, start);
         } else {
@@ -126,7 +132,7 @@ static int pin(uint64_t handle, bool only_whole) {
             vrange_latency_record(kind, VRANGE_REALLOCATE_RESIDENT, stats_now_ns() - start);
         }
     } else if (result == VRANGE_PURGED && !only_whole) {
-        count_use(r);
+        count_uses(r, r->arena, 1);
         atomic_store_explicit(&r->released_ns, start ? start : os_now_ns(), memory_order_relaxed);
     }
     return result;

@@ -12,73 +12,61 @@
 
 #include "stats.h"
 
-/* Asking costs as much as ten hits on an array, all in Python that others have pushed out of the
- * processor's caches; most of what is not an array takes longer to read back. */
-#define HITS_PER_CONTEST 4
-#define HITS_PER_CONTEST_OF_ARRAYS 16
-
-typedef struct {
-    PyObject_HEAD
-    unsigned long long handle;
-    Py_ssize_t nbytes;
-    PyObject *decode; /* called with the lease */
-    double expires;
-    Py_ssize_t weight; /* of what decode returns; -1 until it was asked for */
-    char views, array;
-} entry;
-
-static PyObject *entry_type;
-
-static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"handle", "nbytes", "decode", "views", "array", "expires", NULL};
-    unsigned long long handle;
-    Py_ssize_t nbytes;
-    PyObject *decode;
-    int views, array;
-    double expires;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KnOppd", names, &handle, &nbytes, &decode, &views,
-                                     &array, &expires))
-        return NULL;
-    entry *self = PyObject_New(entry, type);
-    if (!self) return NULL;
-    self->handle = handle;
-    self->nbytes = nbytes;
-    self->decode = Py_NewRef(decode);
-    self->expires = expires;
-    self->weight = -1;
-    self->views = (char)views;
-    self->array = (char)array;
-    return (PyObject *)self;
-}
-
-static void entry_dealloc(PyObject *object) {
-    PyTypeObject *type = Py_TYPE(object);
-    Py_DECREF(((entry *)object)->decode);
-    PyObject_Free(object);
-    Py_DECREF(type);
-}
+#define HITS_PER_CONTEST 4 /* as in entries.py, for packed values */
+#define HOT_HITS_PER_USE 16
+#define WORTHWHILE 1.25f   /* times the uses: an exchange costs what twenty hits gain */
 
 typedef struct {
     PyObject_HEAD
     PyObject *index; /* dict, key to entry, or to something else that is not ours to read */
+    PyObject *lock;  /* the cache's */
+    PyObject *held;  /* dict of the hot front, key to weight, the longest held first */
     PyObject *admit; /* called with key, entry and value, where it may become hot; NULL: it never may */
     PyObject *absent;
     vrange_account *account;
     unsigned contests;
+    uint32_t draw;
     char front_is_full; /* or was when it was last asked */
 } recaller;
 
-/* A front that is full lets one value go for each that it takes, so that has to be worth it: not
- * every hit asks. */
-static int offer_to_front(recaller *self, PyObject *key, entry *found, PyObject *value) {
-    const unsigned hits = found->array ? HITS_PER_CONTEST_OF_ARRAYS : HITS_PER_CONTEST;
-    if (!self->admit || (self->front_is_full && ++self->contests % hits)) return 0;
+/* Whether this one is used so much more than the value that the front has held longest that it is worth
+ * the exchange: 1 or 0, or -1 with an error set. If not, that becomes the youngest. Under the cache's lock; where somebody has it, another time. */
+static int contest(recaller *self, const cache_entry *found) {
+    PyObject *key, *weight, *oldest = NULL;
+    Py_ssize_t place = 0;
+    const int locked = lock_now(self->lock);
+    if (locked <= 0) return locked;
+    if (PyDict_Next(self->held, &place, &key, &weight)) oldest = PyDict_GetItemWithError(self->index, key);
+    int won = PyErr_Occurred() ? -1 : 1;
+    /* How often a packed value is used is not known. */
+    if (oldest && is_entry(oldest) &&
+        vrange_uses(found->handle) < WORTHWHILE * vrange_uses(((cache_entry *)oldest)->handle)) {
+        Py_INCREF(key);
+        Py_INCREF(weight);
+        const bool renewed =
+            PyDict_DelItem(self->held, key) == 0 && PyDict_SetItem(self->held, key, weight) == 0;
+        Py_DECREF(key);
+        Py_DECREF(weight);
+        won = renewed ? 0 : -1;
+    }
+    return unlock(self->lock) < 0 ? -1 : won;
+}
+
+/* A front that is full lets one value go for each that it takes, so that has to be worth it, and not
+ * every hit looks. */
+static int offer_to_front(recaller *self, PyObject *key, cache_entry *found, PyObject *value) {
+    if (!self->admit) return 0;
+    if (self->front_is_full) {
+        if (++self->contests % HITS_PER_CONTEST) return 0;
+        const int won = contest(self, found);
+        if (won <= 0) return won;
+    }
     PyObject *done = PyObject_CallFunctionObjArgs(self->admit, key, found, value, NULL);
     Py_XDECREF(done);
     return done ? 0 : -1;
 }
 
-static PyObject *decode(const entry *e, PyObject *lease) {
+static PyObject *decode(const cache_entry *e, PyObject *lease) {
     if (is_viewer(e->decode)) return view_lease(e->decode, lease);
     return PyObject_CallFunctionObjArgs(e->decode, lease, NULL);
 }
@@ -86,9 +74,9 @@ static PyObject *decode(const entry *e, PyObject *lease) {
 PyObject *recall(PyObject *object, PyObject *key) {
     recaller *self = (recaller *)object;
     PyObject *found = PyDict_GetItemWithError(self->index, key);
-    if (!found || Py_TYPE(found) != (PyTypeObject *)entry_type) return NULL;
+    if (!found || !is_entry(found)) return NULL;
     Py_INCREF(found);
-    entry *e = (entry *)found;
+    cache_entry *e = (cache_entry *)found;
     PyObject *lease = lease_of_whole(e->handle, e->nbytes);
     PyObject *value = lease ? decode(e, lease) : NULL;
     Py_XDECREF(lease);
@@ -105,6 +93,24 @@ PyObject *recall(PyObject *object, PyObject *key) {
     return value;
 }
 
+/* What is hot is answered without a look at its range, and would seem unused for as long as it is, and
+ * the first to go afterwards. So a sample of hot hits counts for all of them; drawn, as keys that are asked
+ * for in turn would otherwise meet the same place of it for ever. */
+int recall_count_hot(PyObject *object, PyObject *key) {
+    recaller *self = (recaller *)object;
+    stats_request_with_gil(self->account, VRANGE_REQUEST_HOT);
+    self->draw = self->draw * 1664525u + 1013904223u; /* Numerical Recipes' */
+    if (self->draw >> 16 & (HOT_HITS_PER_USE - 1)) return 0;
+    PyObject *found = PyDict_GetItemWithError(self->index, key);
+    if (!found) return PyErr_Occurred() ? -1 : 0;
+    if (is_entry(found)) vrange_used(((cache_entry *)found)->handle, HOT_HITS_PER_USE);
+    return 0;
+}
+
+static PyObject *recaller_count_hot(PyObject *object, PyObject *key) {
+    return recall_count_hot(object, key) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
 static PyObject *recaller_call(PyObject *object, PyObject *args, PyObject *kwargs) {
     PyObject *key;
     if (kwargs && PyDict_Size(kwargs)) return PyErr_Format(PyExc_TypeError, "recall(key)");
@@ -114,16 +120,18 @@ static PyObject *recaller_call(PyObject *object, PyObject *args, PyObject *kwarg
 }
 
 static PyObject *recaller_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"index", "admit", "absent", "account", NULL};
-    PyObject *index, *admit, *absent;
+    static char *names[] = {"index", "lock", "held", "admit", "absent", "account", NULL};
+    PyObject *index, *lock, *held, *admit, *absent;
     unsigned long long account;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOK", names, &PyDict_Type, &index, &admit,
-                                     &absent, &account))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OO!OOK", names, &PyDict_Type, &index, &lock,
+                                     &PyDict_Type, &held, &admit, &absent, &account))
         return NULL;
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     recaller *self = (recaller *)allocate(type, 0);
     if (!self) return NULL;
     self->index = Py_NewRef(index);
+    self->lock = Py_NewRef(lock);
+    self->held = Py_NewRef(held);
     self->admit = admit == Py_None ? NULL : Py_NewRef(admit);
     self->absent = Py_NewRef(absent);
     self->account = (vrange_account *)(uintptr_t)account;
@@ -134,6 +142,8 @@ static int recaller_traverse(PyObject *object, visitproc visit, void *arg) {
     recaller *self = (recaller *)object;
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->index);
+    Py_VISIT(self->lock);
+    Py_VISIT(self->held);
     Py_VISIT(self->admit);
     Py_VISIT(self->absent);
     return 0;
@@ -142,6 +152,8 @@ static int recaller_traverse(PyObject *object, visitproc visit, void *arg) {
 static int recaller_clear(PyObject *object) {
     recaller *self = (recaller *)object;
     Py_CLEAR(self->index);
+    Py_CLEAR(self->lock);
+    Py_CLEAR(self->held);
     Py_CLEAR(self->admit);
     Py_CLEAR(self->absent);
     return 0;
@@ -155,42 +167,17 @@ static void recaller_dealloc(PyObject *object) {
     Py_DECREF(type);
 }
 
-static int add_type(PyObject *module, PyType_Spec *spec, const char *name, PyObject **type) {
-    *type = PyType_FromSpec(spec);
-    if (!*type) return -1;
-    Py_INCREF(*type);
-    return PyModule_AddObject(module, name, *type);
-}
-
 static PyObject *recaller_type;
 
-int recall_add_types(PyObject *module) {
-    static PyMemberDef members[] = {
-        {"handle", T_ULONGLONG, offsetof(entry, handle), READONLY, "The range."},
-        {"nbytes", T_PYSSIZET, offsetof(entry, nbytes), READONLY, "Its bytes that are in use."},
-        {"decode", T_OBJECT, offsetof(entry, decode), READONLY, "Makes the value of a lease."},
-        {"views", T_BOOL, offsetof(entry, views), READONLY, "Whether the value refers to the range."},
-        {"array", T_BOOL, offsetof(entry, array), READONLY, "Whether it is one, over the range."},
-        {"expires", T_DOUBLE, offsetof(entry, expires), READONLY, "By time.monotonic."},
-        {"weight", T_PYSSIZET, offsetof(entry, weight), 0, "Bytes of the value; -1: not known yet."},
-        {0}};
-    static PyType_Slot entry_slots[] = {
-        {Py_tp_doc, "Entry(handle, nbytes, decode, views, array, expires)\n\nA value with a range of its own."},
-        {Py_tp_new, entry_new},
-        {Py_tp_dealloc, entry_dealloc},
-        {Py_tp_members, members},
-        {0, NULL}};
-    /* Not collected: what decodes refers to types and shapes, never to a cache. */
-    static PyType_Spec entry_spec = {.name = "vrange._hit.Entry",
-                                     .basicsize = sizeof(entry),
-                                     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
-                                     .slots = entry_slots};
+int recall_add_type(PyObject *module) {
     static PyMemberDef settings[] = {
         {"front_is_full", T_BOOL, offsetof(recaller, front_is_full), 0,
-         "Whether `admit` is to be asked seldom."},
+         "Whether `admit` is to be asked only for what is used more than what is held longest."},
         {0}};
+    static PyMethodDef methods[] = {
+        {"count_hot", recaller_count_hot, METH_O, "count_hot(key): counts a hit in the hot front."}, {0}};
     static PyType_Slot slots[] = {
-        {Py_tp_doc, "Recaller(index, admit, absent, account)\n\n"
+        {Py_tp_doc, "Recaller(index, lock, held, admit, absent, account)\n\n"
                     "recaller(key): the value of the key's Entry in the dict `index`, or `absent` "
                     "where it has none or that takes a closer look."},
         {Py_tp_new, recaller_new},
@@ -198,6 +185,7 @@ int recall_add_types(PyObject *module) {
         {Py_tp_traverse, recaller_traverse},
         {Py_tp_clear, recaller_clear},
         {Py_tp_call, recaller_call},
+        {Py_tp_methods, methods},
         {Py_tp_members, settings},
         {0, NULL}};
     static PyType_Spec spec = {
@@ -205,8 +193,9 @@ int recall_add_types(PyObject *module) {
         .basicsize = sizeof(recaller),
         .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
         .slots = slots};
-    if (add_type(module, &entry_spec, "Entry", &entry_type) < 0) return -1;
-    return add_type(module, &spec, "Recaller", &recaller_type);
+    recaller_type = PyType_FromSpec(&spec);
+    if (!recaller_type) return -1;
+    return PyModule_AddObject(module, "Recaller", Py_NewRef(recaller_type));
 }
 
 bool recall_is_recaller(PyObject *object) {

@@ -217,6 +217,9 @@ void *vrange_address(uint64_t handle);
 /* How often the range was asked for, in sixteenths and aged; 0 where it is gone. */
 uint32_t vrange_uses(uint64_t handle);
 
+/* Counts requests that were answered without a pin, from what the caller holds. */
+void vrange_used(uint64_t handle, uint32_t times);
+
 /* The lost blocks of a purged range, neighbours joined; returns how many there are. */
 int64_t vrange_lost_blocks(uint64_t handle, vrange_block *out, size_t capacity);
 

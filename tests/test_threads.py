@@ -176,8 +176,8 @@ def test_a_hot_front_shared_by_threads() -> None:
         run_together(use, use, use, discard)
         info = cache.info()
         assert info.hot_bytes <= 200 << 10
-        assert info.hot_bytes == sum(cache._hot._weights.values())
-        assert set(cache._hot._weights) == set(cache._hot.values)
+        assert info.hot_bytes == sum(cache._hot.weights.values())
+        assert set(cache._hot.weights) == set(cache._hot.values)
 
 
 def keeping_errors(errors: list[BaseException], call: Callable[[int], None], place: int) -> None:

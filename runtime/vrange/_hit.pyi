@@ -40,11 +40,14 @@ class Recaller:
     def __new__(
         cls,
         index: dict[Any, Any],
+        lock: Any,
+        held: dict[Any, int],
         admit: Callable[[Any, Entry, Any], object] | None,
         absent: object,
         account: int,
     ) -> Recaller: ...
     def __call__(self, key: Hashable, /) -> Any: ...
+    def count_hot(self, key: Hashable, /) -> None: ...
 
 class HotFunction:
     def __new__(

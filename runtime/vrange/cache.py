@@ -32,7 +32,7 @@ from vrange.sizes import format_bytes, parse_bytes
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-_HOT, _RESIDENT = lib.VRANGE_REQUEST_HOT, lib.VRANGE_REQUEST_RESIDENT
+_RESIDENT = lib.VRANGE_REQUEST_RESIDENT
 _KIND = lib.VRANGE_KIND_CACHE
 _numbers = itertools.count(1)
 
@@ -143,7 +143,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             self._entries.drop_expired(key)
         value = self._hot.values.get(key, MISS)
         if value is not MISS:
-            hit.count(self._account.address, _HOT)
+            self._entries.recaller.count_hot(key)
             return value
         return self._recall(key)
 

@@ -78,7 +78,7 @@ class Entries:
         self.index: dict[Hashable, Entry] = {}
         # Answers most hits, natively; `recall` the others.
         admit = None if hot.never_holds else self._admit
-        self.recaller = hit.Recaller(self.index, admit, MISS, account.address)
+        self.recaller = hit.Recaller(self.index, lock, hot.weights, admit, MISS, account.address)
         self._keys: dict[int, Hashable] = {}  # by handle, of entries with a range
         self._slabs: dict[int, Slab] = {}  # by handle
         self._packed = PackedValues(with_ttl=ttl is not None)
@@ -145,6 +145,9 @@ class Entries:
         return PURGED if lease is None else entry.decode(lease)
 
     def _admit(self, key: Hashable, entry: Entry, value: Any) -> None:
+        """Offers a value that was read to the hot front. Where that is full, the recaller asks only
+        for what is used more than what is held longest.
+        """
         if self._hot.limit == 0:
             self.recaller.front_is_full = True
             return
@@ -158,30 +161,19 @@ class Entries:
                 itself = sys.getsizeof(value) if entry.array else weigh(value)
                 entry.weight = itself + (in_pages(entry.nbytes) if entry.views else 0)
             weight = entry.weight
+        was_full = self.recaller.front_is_full
         has_room = self._hot.has_room_for(weight)
         self.recaller.front_is_full = not has_room
-        if isinstance(entry, int) and not has_room:
-            # As for the others the recaller does: each admission lets another go, and must be
-            # worth that.
+        if not has_room and isinstance(entry, int):
+            # How often a packed value is used is not known; but others go for it.
             self._contests += 1
             if self._contests % _HITS_PER_CONTEST:
                 return
+        elif not has_room and not was_full:
+            return
         with self._lock:
-            if self.index.get(key) is entry and (has_room or self._is_hotter_than_oldest(entry)):
+            if self.index.get(key) is entry:
                 self._hot.admit(key, value, weight)
-
-    def _is_hotter_than_oldest(self, entry: Entry) -> bool:
-        """Whether to let the longest held value go for this one. If not, that is renewed."""
-        if not self._hot.bytes:
-            return True
-        oldest = self._hot.oldest()
-        held = self.index.get(oldest)
-        if isinstance(entry, int) or not isinstance(held, hit.Entry):
-            return True  # how often a packed value is used is not known
-        if hit.uses(entry.handle) >= hit.uses(held.handle):
-            return True
-        self._hot.renew(oldest)
-        return False
 
     def __contains__(self, key: object) -> bool:
         with self._lock:

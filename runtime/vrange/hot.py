@@ -27,6 +27,9 @@ def _auto_bytes_together() -> int:
 class HotFront:
     """Values by key, the longest held let go first. Under its cache's lock, but for looking.
 
+    `weights`, by key, has the order: the longest held first. A hit that loses to that makes it the
+    last (native/recall.c), under the lock too.
+
     `limit` None is the automatic bound: 32 MiB, and a tenth of the memory limit for all caches.
     `let_go` is told each key whose value is not held any more, under the lock. `told` is the word
     of the account that says how many bytes are held.
@@ -42,7 +45,7 @@ class HotFront:
         self.values: dict[Hashable, Any] = {}
         self.bytes = 0
         self._told: Any = [0] if told is None else told
-        self._weights: dict[Hashable, int] = {}
+        self.weights: dict[Hashable, int] = {}
         self._lock = lock
         self.let_go: Callable[[Hashable], None] = lambda key: None
         self._is_automatic = limit is None
@@ -67,7 +70,7 @@ class HotFront:
                 continue
             try:
                 before = front.bytes
-                while front.bytes > front.limit and front._weights:
+                while front.bytes > front.limit and front.weights:
                     front._let_oldest_go()
                 gone += max(0, before - front.bytes)
             finally:
@@ -92,14 +95,14 @@ class HotFront:
         if self._is_automatic and self._may_be_too_many() and not self._make_room_among_all(weight):
             return False
         self.values[key] = value
-        self._weights[key] = weight
+        self.weights[key] = weight
         self.bytes += weight
         self._told[0] = self.bytes
         return True
 
     def discard(self, key: Hashable) -> None:
         """Lets a key's value go, if it is held."""
-        weight = self._weights.pop(key, None)
+        weight = self.weights.pop(key, None)
         if weight is not None:
             self.bytes -= weight
             self._told[0] = self.bytes
@@ -107,8 +110,8 @@ class HotFront:
 
     def clear(self) -> None:
         """Lets everything go."""
-        keys = list(self._weights)
-        self._weights.clear()
+        keys = list(self.weights)
+        self.weights.clear()
         self.bytes = self._told[0] = 0
         self.values.clear()  # last: what dies here may run code that comes back to us
         for key in keys:
@@ -123,16 +126,8 @@ class HotFront:
         """Whether a value may be held without letting another go."""
         return self.bytes + weight <= self.limit
 
-    def oldest(self) -> Hashable:
-        """The key that would be let go next. There must be one."""
-        return next(iter(self._weights))
-
-    def renew(self, key: Hashable) -> None:
-        """Makes a key the last to be let go."""
-        self._weights[key] = self._weights.pop(key)
-
     def _let_oldest_go(self) -> None:
-        key = self.oldest()
+        key = next(iter(self.weights))
         self.discard(key)
         self.let_go(key)
 
@@ -146,7 +141,7 @@ class HotFront:
         while excess > 0:
             largest = max(fronts, key=lambda front: front.bytes)
             # Another cache's lock is not waited for: that cache may be waiting for ours.
-            if not largest._weights or not largest._lock.acquire(blocking=False):
+            if not largest.weights or not largest._lock.acquire(blocking=False):
                 return False
             try:
                 before = largest.bytes
