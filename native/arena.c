@@ -237,7 +237,7 @@ void arena_unlist_lost(range *r) {
 }
 
 size_t vrange_arena_lost(vrange_arena *arena, uint64_t *handles, size_t capacity) {
-    if (atomic_load_explicit(&arena->lost_count, memory_order_relaxed) == 0) return 0;
+    if (!arena_has_lost(arena)) return 0;
     size_t count = 0;
     gate_enter();
     pthread_mutex_lock(&arena->lock);

@@ -42,6 +42,10 @@ void arena_give(range *r);
 /* Requests were answered: once an epoch, what is known of uses is halved. */
 void arena_count_requests(vrange_arena *arena, uint32_t count);
 
+static inline bool arena_has_lost(const vrange_arena *arena) {
+    return atomic_load_explicit(&arena->lost_count, memory_order_relaxed) > 0;
+}
+
 void arena_list_lost(range *r);
 void arena_unlist_lost(range *r);
 

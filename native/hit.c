@@ -11,7 +11,6 @@
 
 #include "stats.h"
 
-#define LET_OTHERS_RUN_BYTES (1 << 20) /* from here copying takes longer than winning the GIL back */
 #define PARTS_MOST 4096
 
 PyObject *raise_errno(int error, const char *doing) {
@@ -40,7 +39,7 @@ static void release_blocks(const lease_pin *pin) {
     vrange_array_unpin(pin->array, pin->first_block, pin->blocks);
 }
 
-static PyObject *lease_of_pinned(uint64_t handle, Py_ssize_t bytes, int writable) {
+PyObject *lease_of_pinned(uint64_t handle, Py_ssize_t bytes, int writable) {
     lease_pin pin = {.release = release_range, .handle = handle};
     return lease_over(pin, vrange_address(handle), bytes, writable);
 }
@@ -298,7 +297,8 @@ PyMODINIT_FUNC PyInit__hit(void) {
     PyObject *module = PyModule_Create(&definition);
     if (!module || lease_add_type(module) < 0 || hot_add_type(module) < 0 ||
         stopwatch_add_type(module) < 0 || ndarray_add_type(module) < 0 ||
-        entry_add_type(module) < 0 || recall_add_type(module) < 0) {
+        entry_add_type(module) < 0 || recall_add_type(module) < 0 ||
+        keep_add_type(module) < 0) {
         Py_XDECREF(module);
         return NULL;
     }

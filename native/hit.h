@@ -26,6 +26,9 @@ uint64_t lease_handle(PyObject *lease); /* 0: not of a range, or released */
 void *lease_memory(PyObject *lease, Py_ssize_t *bytes);
 int lease_add_type(PyObject *module);
 
+/* A lease that takes over a pin the caller has. */
+PyObject *lease_of_pinned(uint64_t handle, Py_ssize_t bytes, int writable);
+
 /* A lease over a range that is all there. NULL where it is not, without an error set. */
 PyObject *lease_of_whole(uint64_t handle, Py_ssize_t bytes);
 
@@ -58,6 +61,8 @@ int recall_count_hot(PyObject *recaller, PyObject *key);
 bool recall_is_recaller(PyObject *object);
 int recall_add_type(PyObject *module);
 
+int keep_add_type(PyObject *module);
+
 /* A vrange_regenerate whose context is a callable: (address, offset, bytes). */
 int regenerate_by_python(void *to, size_t offset, size_t bytes, void *context);
 PyObject *hit_python_regenerator(PyObject *module, PyObject *unused);
@@ -68,7 +73,15 @@ int stopwatch_add_type(PyObject *module);
 /* A Viewer makes an ndarray of a lease (ndarray.c). */
 bool is_viewer(PyObject *object);
 PyObject *view_lease(PyObject *viewer, PyObject *lease);
+/* The Viewer that is known for arrays like this one, borrowed; NULL where there is none, or where it is
+ * not an array that lies in memory row by row. No error is set. */
+PyObject *viewer_of_array(PyObject *object);
+/* Where its bytes are. */
+vrange_part array_content(PyObject *array, PyObject *its_viewer);
 int ndarray_add_type(PyObject *module);
+
+/* From here copying takes longer than winning the GIL back. */
+#define LET_OTHERS_RUN_BYTES (1 << 20)
 
 /* Raises what a negative errno of the core means. Always returns NULL. */
 PyObject *raise_errno(int error, const char *doing);

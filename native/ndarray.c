@@ -1,13 +1,14 @@
-/* Views: making an ndarray over a lease.
+/* ndarrays: what one is laid out like, and making one over a lease.
  *
  * Most of what a hit on a volatile array costs was numpy.ndarray(shape, dtype, lease) finding out what
  * its arguments are, the same at every hit. So they are looked at once, for all arrays of a shape and
  * type, and a hit calls what NumPy exports for extension modules. NumPy's headers are not needed for
  * that: the functions stand in a table whose places never change
- * (numpy/_core/code_generators/numpy_api.py). */
+ * (numpy/_core/code_generators/numpy_api.py), and an array begins as its macros expect. */
 #include "hit.h"
 
 #include <stdint.h>
+#include <string.h>
 
 /* Places in NumPy's table. */
 enum { ARRAY_TYPE = 2, NEW_FROM_DESCR = 94, SET_BASE_OBJECT = 282 };
@@ -16,6 +17,17 @@ enum { ARRAY_TYPE = 2, NEW_FROM_DESCR = 94, SET_BASE_OBJECT = 282 };
 enum { C_CONTIGUOUS = 0x1, F_CONTIGUOUS = 0x2, ALIGNED = 0x100 };
 
 #define DIMENSIONS_MOST 64
+#define KNOWN_VIEWERS 64
+
+/* As numpy/ndarraytypes.h has it, as far as it is read here. */
+typedef struct {
+    PyObject_HEAD
+    char *data;
+    int dimensions;
+    intptr_t *shape, *strides;
+    PyObject *base, *dtype;
+    int flags;
+} ndarray;
 
 typedef PyObject *new_from_descr(PyTypeObject *, PyObject *, int, const intptr_t *, const intptr_t *,
                                  void *, int, PyObject *);
@@ -35,6 +47,34 @@ typedef struct {
 } viewer;
 
 static PyTypeObject *viewer_type;
+
+/* One for all arrays alike, so that entries share it and hits find it in the processor's caches. A place
+ * for each, by hash; the last one to want it has it. */
+static viewer *known_viewers[KNOWN_VIEWERS];
+
+static viewer **place_of_viewer(const PyObject *dtype, int dimensions, const intptr_t *shape) {
+    uint64_t hash = (uintptr_t)dtype;
+    for (int i = 0; i < dimensions; i++) hash = (hash ^ (uint64_t)shape[i]) * 0x9e3779b97f4a7c15u;
+    return &known_viewers[(hash ^ hash >> 32) % KNOWN_VIEWERS];
+}
+
+static bool is_alike(const viewer *v, const PyObject *dtype, int dimensions, const intptr_t *shape) {
+    return v->dtype == dtype && v->dimensions == dimensions &&
+           memcmp(v->shape, shape, (size_t)dimensions * sizeof *shape) == 0;
+}
+
+PyObject *viewer_of_array(PyObject *object) {
+    const ndarray *array = (const ndarray *)object;
+    if (Py_TYPE(object) != numpy.array || !(array->flags & C_CONTIGUOUS)) return NULL;
+    viewer *known = *place_of_viewer(array->dtype, array->dimensions, array->shape);
+    const bool fits = known && known->order == C_CONTIGUOUS &&
+                      is_alike(known, array->dtype, array->dimensions, array->shape);
+    return fits ? (PyObject *)known : NULL;
+}
+
+vrange_part array_content(PyObject *array, PyObject *its_viewer) {
+    return (vrange_part){((const ndarray *)array)->data, (size_t)((const viewer *)its_viewer)->bytes};
+}
 
 bool is_viewer(PyObject *object) { return Py_TYPE(object) == viewer_type; }
 
@@ -97,7 +137,15 @@ static PyObject *viewer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     self->bytes = bytes;
     self->order = fortran ? F_CONTIGUOUS : C_CONTIGUOUS;
     self->dimensions = (int)dimensions;
-    return PyObject_Init((PyObject *)self, type);
+    PyObject_Init((PyObject *)self, type);
+    viewer **place = place_of_viewer(dtype, self->dimensions, self->shape), *known = *place;
+    if (known && known->order == self->order && is_alike(known, dtype, self->dimensions, self->shape)) {
+        Py_DECREF((PyObject *)self);
+        return Py_NewRef((PyObject *)known);
+    }
+    *place = (viewer *)Py_NewRef((PyObject *)self);
+    Py_XDECREF((PyObject *)known);
+    return (PyObject *)self;
 }
 
 static void viewer_dealloc(PyObject *object) {
@@ -111,7 +159,7 @@ int ndarray_add_type(PyObject *module) {
     static PyType_Slot slots[] = {
         {Py_tp_doc, "Viewer(table, shape, dtype, fortran)\n\n"
                     "viewer(lease): a read-only ndarray over what the lease pins, which it keeps alive. "
-                    "`table` is NumPy's _ARRAY_API, `dtype` one of its own simple types."},
+                    "Those of a shape and dtype are one and the same, as a rule. `table` is NumPy's _ARRAY_API, `dtype` one of its own simple types."},
         {Py_tp_new, viewer_new},
         {Py_tp_dealloc, viewer_dealloc},
         {Py_tp_call, viewer_call},

@@ -67,7 +67,7 @@ def test_forgetting_the_oldest_costs_the_same_however_many_there_are() -> None:
             return super().__iter__()
 
     ghosts = Ghosts()
-    ghosts._by_hash = Counting()
+    ghosts.by_hash = Counting()
     for number in range(100_000):
         ghosts.remember(number, 16, 0, purged=True, entries=50_000)
     assert Counting.looks < 100

@@ -132,7 +132,7 @@ def test_max_bytes_bounds_what_is_held() -> None:
 
 
 def test_what_was_hot_is_valued_by_how_often_it_was_asked_for() -> None:
-    """A hit in the front touches no range: without a count of its own it would be the first to go."""
+    """A hit in the front touches no range: uncounted, what was hot would be the first to go."""
     with vrange.VolatileCache(max_bytes="1MiB", hot_bytes="40KiB", arena_bytes="8MiB") as cache:
         cache["hot"] = np.full(32 << 10, 7, np.uint8)
         for _ in range(600):

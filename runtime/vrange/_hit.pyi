@@ -49,6 +49,24 @@ class Recaller:
     def __call__(self, key: Hashable, /) -> Any: ...
     def count_hot(self, key: Hashable, /) -> None: ...
 
+@final
+class Keeper:
+    arena: int
+    bytes: int
+    bytes_most: int
+    def __new__(
+        cls,
+        index: dict[Any, Any],
+        keys: dict[int, Any],
+        held: dict[Any, Any],
+        ghosts: dict[int, Any],
+        uses: Callable[[Any], int],
+        sweep: Callable[[], object],
+        lock: Any,
+        bytes_least: int,
+    ) -> Keeper: ...
+    def __call__(self, key: Hashable, value: object, cost_ns: int, /) -> Any: ...
+
 class HotFunction:
     def __new__(
         cls,

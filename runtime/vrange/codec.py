@@ -12,7 +12,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from vrange._core import hit
@@ -101,16 +101,15 @@ def _encode_array(array: np.ndarray[Any, Any], numpy: Any) -> Small | Large:
         flat = flat.reshape(-1).view(numpy.uint8)
     decode: Decoder
     if dtype.isbuiltin == 1:
-        decode = _viewer(array.shape, dtype, order == "F")
+        decode = hit.Viewer(_numpy_table(), array.shape, dtype, order == "F")
     else:  # of its own: others may be equal, and yet tell of more, as of metadata
         decode = partial(numpy.ndarray, array.shape, dtype, order=order)
     return Large((flat,), array.nbytes, decode, True, True)
 
 
-@lru_cache
-def _viewer(shape: tuple[int, ...], dtype: np.dtype[Any], fortran: bool) -> hit.Viewer:
-    # One for all arrays alike: less memory an entry, and hits find it in the processor's caches.
-    return hit.Viewer(numpy_core()._ARRAY_API, shape, dtype, fortran)
+@cache
+def _numpy_table() -> object:
+    return numpy_core()._ARRAY_API
 
 
 def _encode_pickle(value: Any) -> Small | Large:

@@ -1,0 +1,226 @@
+/* Keeping: an array that was computed is stored without a Python frame. What recall.c is to a hit.
+ *
+ * Computing a value pushes everything else out of the processor's caches, so what runs after it costs
+ * several times what it costs in a loop, and Python code most of all. The most frequent value is one like
+ * those before it: an array of a known shape and type, under a key that has none. Whatever is not that
+ * simple is left to entries.py, as is making room. */
+#include "hit.h"
+
+#include <stddef.h>
+#include <structmember.h>
+
+#include "arena.h"
+#include "os.h"
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *index;  /* dict, key to entry */
+    PyObject *keys;   /* dict, handle to key */
+    PyObject *held;   /* dict of the hot front's values, by key */
+    PyObject *ghosts; /* dict of what is known of keys without a value, by hash */
+    PyObject *uses;   /* called with such a key; how often it was used */
+    PyObject *sweep;  /* called where ranges were lost */
+    PyObject *lock;   /* the cache's */
+    unsigned long long arena; /* 0: everything is stored slowly */
+    Py_ssize_t bytes, bytes_least, bytes_most;
+} keeper;
+
+static PyTypeObject *keeper_type;
+
+static vrange_arena *arena_of(const keeper *self) { return (vrange_arena *)(uintptr_t)self->arena; }
+
+/* 1 or 0, or -1 with an error set. */
+static int has_value(const keeper *self, PyObject *key) {
+    const int found = PyDict_Contains(self->index, key);
+    return found ? found : PyDict_Contains(self->held, key);
+}
+
+/* A new reference to the key's hash, where something is known of it; NULL also with an error set. */
+static PyObject *ghost_of(const keeper *self, PyObject *key) {
+    if (PyDict_Size(self->ghosts) == 0) return NULL;
+    const Py_hash_t number = PyObject_Hash(key);
+    PyObject *hash = number == -1 ? NULL : PyLong_FromSsize_t(number);
+    if (hash && PyDict_Contains(self->ghosts, hash) != 1) Py_CLEAR(hash);
+    return hash;
+}
+
+static int64_t uses_before(const keeper *self, PyObject *key, PyObject *ghost) {
+    if (!ghost) return PyErr_Occurred() ? -1 : 0;
+    PyObject *number = PyObject_CallFunctionObjArgs(self->uses, key, NULL);
+    const long uses = number ? PyLong_AsLong(number) : -1;
+    Py_XDECREF(number);
+    return uses;
+}
+
+/* Into the books. 1, or 0 where there is a value under the key by now or the cache was closed, or -1 with
+ * an error set. */
+static int enter(keeper *self, PyObject *key, PyObject *ghost, PyObject *entry, uint64_t handle,
+                 Py_ssize_t bytes) {
+    PyObject *number = PyLong_FromUnsignedLongLong(handle);
+    if (!number) return -1;
+    int entered = -1;
+    if (lock_waiting(self->lock) >= 0) {
+        entered = self->arena ? has_value(self, key) : 1;
+        if (entered == 0) entered = PyDict_SetItem(self->keys, number, key) < 0 ? -1 : 0;
+        if (entered == 0 && PyDict_SetItem(self->index, key, entry) < 0) {
+            PyDict_DelItem(self->keys, number);
+            entered = -1;
+        } else if (entered == 0) {
+            self->bytes += bytes;
+            if (ghost && PyDict_DelItem(self->ghosts, ghost) < 0) PyErr_Clear(); /* it went meanwhile */
+        }
+        if (entered >= 0) entered = !entered;
+        if (unlock(self->lock) < 0) entered = -1;
+    }
+    Py_DECREF(number);
+    return entered;
+}
+
+static PyObject *store(keeper *self, PyObject *key, PyObject *value, PyObject *its_viewer, PyObject *ghost,
+                       uint64_t cost_ns) {
+    const int64_t uses = uses_before(self, key, ghost);
+    if (uses < 0) return NULL;
+    const vrange_part content = array_content(value, its_viewer);
+    const Py_ssize_t page = (Py_ssize_t)os_page_bytes();
+    const Py_ssize_t bytes = (Py_ssize_t)content.bytes, in_pages = (bytes + page - 1) / page * page;
+    uint64_t handle;
+    if (vrange_store(arena_of(self), &content, 1, cost_ns, (uint32_t)uses, &handle) != VRANGE_OK)
+        return NULL; /* entries.py makes room, or knows what to say */
+    const cache_entry description = {.handle = handle,
+                                     .nbytes = bytes,
+                                     .decode = its_viewer,
+                                     .expires = Py_HUGE_VAL,
+                                     .views = 1,
+                                     .array = 1};
+    PyObject *entry = entry_make(description);
+    PyObject *lease = lease_of_pinned(handle, bytes, 0);
+    PyObject *view = entry && lease ? view_lease(its_viewer, lease) : NULL;
+    if (!view || enter(self, key, ghost, entry, handle, in_pages) <= 0) {
+        Py_CLEAR(view);
+        vrange_free(handle);
+    }
+    Py_XDECREF(entry);
+    Py_XDECREF(lease);
+    return view;
+}
+
+/* The value would be kept for all that is wrong with sweeping. */
+static int sweep(keeper *self) {
+    if (!arena_has_lost(arena_of(self))) return 0;
+    PyObject *done = PyObject_CallFunctionObjArgs(self->sweep, NULL);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
+}
+
+/* A view of where it is stored now; NULL where it has to be stored slowly, or with an error set. */
+static PyObject *keep(keeper *self, PyObject *key, PyObject *value, uint64_t cost_ns) {
+    PyObject *its_viewer = viewer_of_array(value);
+    if (!self->arena || !its_viewer) return NULL;
+    const Py_ssize_t bytes = (Py_ssize_t)array_content(value, its_viewer).bytes;
+    if (bytes < self->bytes_least || bytes > self->bytes_most || bytes >= LET_OTHERS_RUN_BYTES)
+        return NULL;
+    if (has_value(self, key) != 0) return NULL;
+    Py_INCREF(its_viewer); /* of its place another may be put, while Python code runs */
+    PyObject *ghost = ghost_of(self, key);
+    PyObject *view = store(self, key, value, its_viewer, ghost, cost_ns);
+    Py_XDECREF(ghost);
+    Py_DECREF(its_viewer);
+    if (view && self->arena && sweep(self) < 0) Py_CLEAR(view);
+    return view;
+}
+
+static PyObject *keeper_call(PyObject *object, PyObject *args, PyObject *kwargs) {
+    PyObject *key, *value;
+    unsigned long long cost_ns;
+    if (kwargs && PyDict_Size(kwargs)) return PyErr_Format(PyExc_TypeError, "keep(key, value, cost_ns)");
+    if (!PyArg_ParseTuple(args, "OOK", &key, &value, &cost_ns)) return NULL;
+    PyObject *view = keep((keeper *)object, key, value, cost_ns);
+    return view || PyErr_Occurred() ? view : Py_NewRef(Py_None);
+}
+
+static PyObject *keeper_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"index", "keys", "held", "ghosts", "uses", "sweep", "lock", "bytes_least", NULL};
+    PyObject *index, *keys, *held, *ghosts, *uses, *sweep, *lock;
+    Py_ssize_t bytes_least;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!O!OOOn", names, &PyDict_Type, &index,
+                                     &PyDict_Type, &keys, &PyDict_Type, &held, &PyDict_Type, &ghosts,
+                                     &uses, &sweep, &lock, &bytes_least))
+        return NULL;
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    keeper *self = (keeper *)allocate(type, 0);
+    if (!self) return NULL;
+    self->index = Py_NewRef(index);
+    self->keys = Py_NewRef(keys);
+    self->held = Py_NewRef(held);
+    self->ghosts = Py_NewRef(ghosts);
+    self->uses = Py_NewRef(uses);
+    self->sweep = Py_NewRef(sweep);
+    self->lock = Py_NewRef(lock);
+    self->bytes_least = bytes_least;
+    self->bytes_most = PY_SSIZE_T_MAX;
+    return (PyObject *)self;
+}
+
+static int keeper_traverse(PyObject *object, visitproc visit, void *arg) {
+    keeper *self = (keeper *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->index);
+    Py_VISIT(self->keys);
+    Py_VISIT(self->held);
+    Py_VISIT(self->ghosts);
+    Py_VISIT(self->uses);
+    Py_VISIT(self->sweep);
+    Py_VISIT(self->lock);
+    return 0;
+}
+
+static int keeper_clear(PyObject *object) {
+    keeper *self = (keeper *)object;
+    self->arena = 0;
+    Py_CLEAR(self->index);
+    Py_CLEAR(self->keys);
+    Py_CLEAR(self->held);
+    Py_CLEAR(self->ghosts);
+    Py_CLEAR(self->uses);
+    Py_CLEAR(self->sweep);
+    Py_CLEAR(self->lock);
+    return 0;
+}
+
+static void keeper_dealloc(PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    keeper_clear(object);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+int keep_add_type(PyObject *module) {
+    static PyMemberDef members[] = {
+        {"arena", T_ULONGLONG, offsetof(keeper, arena), 0,
+         "Where to store; 0: nowhere, everything is stored slowly."},
+        {"bytes", T_PYSSIZET, offsetof(keeper, bytes), 0,
+         "Of all ranges of the cache, in pages. Who lets ranges go takes theirs off."},
+        {"bytes_most", T_PYSSIZET, offsetof(keeper, bytes_most), 0, "What is larger is stored slowly."},
+        {0}};
+    static PyType_Slot slots[] = {
+        {Py_tp_doc, "Keeper(index, keys, held, ghosts, uses, sweep, lock, bytes_least)\n\n"
+                    "keeper(key, value, cost_ns): stores an array like one that was stored before, under "
+                    "a key that has no value, and returns the view that stands for it; or None, and "
+                    "nothing was done."},
+        {Py_tp_new, keeper_new},
+        {Py_tp_dealloc, keeper_dealloc},
+        {Py_tp_traverse, keeper_traverse},
+        {Py_tp_clear, keeper_clear},
+        {Py_tp_call, keeper_call},
+        {Py_tp_members, members},
+        {0, NULL}};
+    static PyType_Spec spec = {
+        .name = "vrange._hit.Keeper",
+        .basicsize = sizeof(keeper),
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+        .slots = slots};
+    keeper_type = (PyTypeObject *)PyType_FromSpec(&spec);
+    if (!keeper_type) return -1;
+    return PyModule_AddObject(module, "Keeper", Py_NewRef((PyObject *)keeper_type));
+}

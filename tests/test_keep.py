@@ -1,0 +1,225 @@
+"""Arrays that were computed: stored without Python where they can be, and no different for it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vrange import VolatileCache, cached
+from vrange._core import hit
+
+SHAPE = (100, 300)
+RANGE_BYTES = 30 * 4096
+
+
+def like_before(n: int) -> np.ndarray[Any, Any]:
+    return np.full(SHAPE, n, np.float32)
+
+
+def functions_called(call: Any) -> list[str]:
+    """The names of the Python functions it calls."""
+    called: list[str] = []
+
+    def note(frame: Any, event: str, argument: object) -> None:
+        if event == "call":
+            called.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return called
+
+
+def test_an_array_like_those_before_is_stored_without_python() -> None:
+    get = cached(like_before)
+    assert "_store_slowly" in functions_called(lambda: get(1))
+    called = functions_called(lambda: get(2))
+    assert "store" in called
+    assert not {"_store_slowly", "encode", "_replace"} & set(called)
+    for n in (1, 2):
+        assert (get(n) == n).all()
+    assert get.cache_info().entries == 2
+
+
+def test_what_is_returned_is_what_is_stored() -> None:
+    with VolatileCache[int, Any](hot_bytes=0) as cache:
+        for n in range(3):
+            made = like_before(n)
+            kept = cache.get_or_compute(n, lambda made=made: made)
+            assert kept is not made
+            assert not np.shares_memory(kept, made)
+            assert np.shares_memory(kept, cache[n])
+            assert not kept.flags.writeable
+            assert made.flags.writeable
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                kept.flags.writeable = True
+            before = cache.info().pinned_bytes
+            del kept
+            assert cache.info().pinned_bytes == before - RANGE_BYTES
+
+
+class Marked(np.ndarray[Any, Any]):
+    """A subclass, which is not to come back as its base."""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        np.asfortranarray(like_before(7)),
+        like_before(7)[:, ::-1],
+        np.full((300, 100), 7, np.float32),
+        np.full(SHAPE, 7, np.int32),
+        np.full(SHAPE, 7, ">f4"),
+        np.full((*SHAPE, 1), 7, np.float32),
+        np.float32(7),
+        like_before(7).view(Marked),
+        np.full(SHAPE, 7, np.dtype("f4", metadata={"of": "its own"})),
+        np.full((512, 1024), 7, np.float32),
+        np.full(SHAPE, 7, object),
+        np.zeros((0, 300), np.float32),
+        like_before(7).tolist(),
+    ],
+    ids=lambda value: f"{type(value).__name__} {getattr(value, 'dtype', '')}",
+)
+def test_what_is_not_like_those_before_comes_back_as_itself(other: Any) -> None:
+    with VolatileCache[str, Any](hot_bytes=0) as cache:
+        for key in "ab":
+            cache[key] = like_before(1)
+        for key in "cd":
+            cache[key] = other
+        cache["e"] = like_before(2)
+        assert all((cache[key] == 1).all() for key in "ab")
+        for key in "cd":
+            back = cache[key]
+            assert type(back) is type(other)
+            if isinstance(other, np.ndarray):
+                assert (back.dtype, back.shape) == (other.dtype, other.shape)
+                assert back.dtype.metadata == other.dtype.metadata
+                assert back.flags.f_contiguous == other.flags.f_contiguous or not other.size
+            assert np.array_equal(back, other)
+        assert (cache["e"] == 2).all()
+
+
+def test_a_key_that_has_a_value_gets_the_new_one() -> None:
+    with VolatileCache[str, Any]() as cache:
+        for n in range(5):
+            cache["k"] = like_before(n)
+            assert (cache["k"] == n).all()
+            assert (cache["k"] == n).all(), "and so is what is hot"
+        assert cache.info().entries == 1
+        assert cache._entries._keeper.bytes == cache.info().pinned_bytes
+
+
+def test_how_often_it_was_used_outlives_a_purge() -> None:
+    with VolatileCache[str, Any](hot_bytes=0) as cache:
+        cache["other"] = like_before(0)
+        cache["k"] = like_before(1)
+        for _ in range(20):
+            cache["k"]
+        cache.discard()
+        assert cache.get_or_compute("k", lambda: like_before(2))[0, 0] == 2
+        entry = cache._entries.index["k"]
+        assert isinstance(entry, hit.Entry)
+        assert hit.uses(entry.handle) >= 20 * 16
+        assert cache.info().purged == 1
+        del cache["k"]
+        assert cache.get_or_compute("k", lambda: like_before(3))[0, 0] == 3
+        assert cache.info().purged == 1, "it was not the kernel this time"
+
+
+def test_keys_of_what_was_lost_go_as_others_come() -> None:
+    with VolatileCache[int, Any](hot_bytes=0) as cache:
+        for n in range(200):
+            cache[n] = like_before(n)
+        cache.discard()
+        for n in range(1000, 1010):
+            cache[n] = like_before(n)
+        assert len(cache._entries.index) == 10
+
+
+@pytest.mark.parametrize("computes", ["closes", "clears", "sets"])
+def test_a_computation_that_changes_the_cache_itself(computes: str) -> None:
+    cache = VolatileCache[str, Any](hot_bytes=0)
+    cache["other"] = like_before(0)
+
+    def compute() -> Any:
+        if computes == "closes":
+            cache.close()
+        elif computes == "clears":
+            cache.clear()
+        else:
+            cache["k"] = like_before(5)
+        return like_before(1)
+
+    if computes == "closes":
+        with pytest.raises(ValueError, match="closed"):
+            cache.get_or_compute("k", compute)
+    else:
+        assert (cache.get_or_compute("k", compute) == 1).all()
+        assert (cache["k"] == 1).all()
+        assert len(cache) == (1 if computes == "clears" else 2)
+    cache.close()
+
+
+def test_unhashable_keys_are_refused_before_anything_is_stored() -> None:
+    with VolatileCache[Any, Any](hot_bytes=0) as cache:
+        cache["k"] = like_before(0)
+        before = cache.info()
+        with pytest.raises(TypeError, match="unhashable"):
+            cache[[]] = like_before(1)
+        assert cache.info() == before
+
+
+def test_keys_that_can_not_be_compared_leave_nothing_behind() -> None:
+    class Moody:
+        fails = False
+
+        def __hash__(self) -> int:
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            if Moody.fails:
+                raise RuntimeError("not today")
+            return self is other
+
+    with VolatileCache[Any, Any](hot_bytes=0) as cache:
+        cache[Moody()] = like_before(0)
+        before = cache.info()
+        Moody.fails = True
+        with pytest.raises(RuntimeError, match="not today"):
+            cache[Moody()] = like_before(1)
+        Moody.fails = False
+        assert cache.info() == before
+
+
+def test_threads_that_store_under_the_same_keys() -> None:
+    with VolatileCache[int, Any](hot_bytes="1MiB") as cache:
+        cache[-1] = like_before(-1)
+        failures: list[object] = []
+
+        def work(seed: int) -> None:
+            for turn in range(150):
+                n = (turn * 7 + seed) % 40
+                cache[n] = like_before(n)
+                value = cache.get_or_compute((n + 1) % 40, lambda n=n: like_before((n + 1) % 40))
+                if not (value == (n + 1) % 40).all():
+                    failures.append(n)
+                if turn % 10 == 0:
+                    cache.pop((n + 2) % 40, None)
+
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not failures
+        del threads
+        info = cache.info()
+        held = info.pinned_bytes + info.idle_bytes + info.offered_bytes
+        assert cache._entries._keeper.bytes == held == info.entries * RANGE_BYTES
