@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -154,8 +156,16 @@ def succeeds(*arguments: object, **options: object) -> str:
 @contextmanager
 def strict_overcommit() -> Iterator[None]:
     """The machine under vm.overcommit_memory=2, with room for some GiB more than is committed now:
-    whatever else runs on it goes on.
+    whatever else runs on it goes on. Another suite that wants the same waits for its turn.
     """
+    with (Path(tempfile.gettempdir()) / "vrange-strict-overcommit").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        with _strict_overcommit():
+            yield
+
+
+@contextmanager
+def _strict_overcommit() -> Iterator[None]:
     settings = Path("/proc/sys/vm")
     before = {
         name: (settings / name).read_text()
