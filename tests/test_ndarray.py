@@ -56,6 +56,20 @@ def test_it_is_the_pin(cache: vrange.VolatileCache[str, bytes]) -> None:
     assert lib.vrange_state(handle) != lib.VRANGE_STATE_PINNED
 
 
+def test_arrays_alike_share_one_and_others_never_do() -> None:
+    u1, u2 = np.dtype("u1"), np.dtype("u2")
+    given: list[tuple[tuple[int, ...], Any, bool]] = [
+        (shape, dtype, fortran)
+        for shape in [(), (0,), (4,), (2, 2), (4, 1), (1, 4), *((n, 200) for n in range(100))]
+        for dtype in (u1, u2)
+        for fortran in (False, True)
+    ]
+    made = [hit.Viewer(TABLE, *arguments) for arguments in given]
+    assert len(set(map(id, made))) == len(given)
+    last = hit.Viewer(TABLE, (7, 7), u1, False)
+    assert hit.Viewer(TABLE, (7, 7), u1, False) is last
+
+
 def test_what_it_refuses(cache: vrange.VolatileCache[str, bytes]) -> None:
     _, lease = lease_of(cache, bytes(8000))
     bytes_8000 = hit.Viewer(TABLE, (8000,), np.dtype("u1"), False)
