@@ -30,24 +30,27 @@ typedef struct {
 } recaller;
 
 /* Whether this one is used so much more than the value that the front has held longest that it is worth
- * the exchange: 1 or 0, or -1 with an error set. If not, that becomes the youngest. Under the cache's lock; where somebody has it, another time. */
+ * the exchange: 1 or 0, or -1 with an error set. If not, that becomes the youngest. Under the cache's lock;
+ * where somebody has it, there is no contest. */
 static int contest(recaller *self, const cache_entry *found) {
-    PyObject *key, *weight, *oldest = NULL;
+    PyObject *key, *weight;
     Py_ssize_t place = 0;
+    int won = 1;
     const int locked = lock_now(self->lock);
     if (locked <= 0) return locked;
-    if (PyDict_Next(self->held, &place, &key, &weight)) oldest = PyDict_GetItemWithError(self->index, key);
-    int won = PyErr_Occurred() ? -1 : 1;
-    /* How often a packed value is used is not known. */
-    if (oldest && is_entry(oldest) &&
-        vrange_uses(found->handle) < WORTHWHILE * vrange_uses(((cache_entry *)oldest)->handle)) {
+    if (PyDict_Next(self->held, &place, &key, &weight)) {
         Py_INCREF(key);
         Py_INCREF(weight);
-        const bool renewed =
-            PyDict_DelItem(self->held, key) == 0 && PyDict_SetItem(self->held, key, weight) == 0;
+        PyObject *oldest = PyDict_GetItemWithError(self->index, key);
+        if (PyErr_Occurred()) {
+            won = -1;
+        } else if (oldest && is_entry(oldest) && /* of a packed value it is not known */
+                   vrange_uses(found->handle) <
+                       WORTHWHILE * vrange_uses(((cache_entry *)oldest)->handle)) {
+            won = PyDict_DelItem(self->held, key) < 0 || PyDict_SetItem(self->held, key, weight) < 0 ? -1 : 0;
+        }
         Py_DECREF(key);
         Py_DECREF(weight);
-        won = renewed ? 0 : -1;
     }
     return unlock(self->lock) < 0 ? -1 : won;
 }
