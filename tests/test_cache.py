@@ -12,7 +12,7 @@ import pytest
 from support import MIB, PAGE, address_of_buffer, is_mapped, lose, resident_pages
 
 import vrange
-from vrange._core import lib
+from vrange._core import hit, lib
 
 Cache = vrange.VolatileCache
 
@@ -373,3 +373,21 @@ def test_what_can_not_be_unpickled_is_computed_again(size: int) -> None:
         ):
             cache["k"]
         assert len(cache) == 0
+
+
+def test_closed_while_it_is_stored_the_range_goes_whoever_keeps_the_exception(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache: vrange.VolatileCache[str, bytes] = vrange.VolatileCache(arena_bytes="1MiB")
+    store = hit.store
+
+    def store_late(*arguments: Any) -> Any:
+        lease = store(*arguments)
+        cache.close()
+        return lease
+
+    monkeypatch.setattr(hit, "store", store_late)
+    with pytest.raises(ValueError, match="is closed") as raised:
+        cache["k"] = bytes(6000)
+    assert cache._account.read().ranges == 0
+    assert raised.traceback

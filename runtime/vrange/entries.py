@@ -254,6 +254,7 @@ class Entries:
         with self._lock:
             if self._arena.closed:
                 hit.forget(handle, encoded.nbytes)
+                lease.release()  # what is raised keeps this frame alive
                 self._arena.check_open()
             self._replace(key, entry)
             self._keys[handle] = key
