@@ -19,10 +19,10 @@ typedef struct {
     PyObject *held;   /* dict of the hot front's values, by key */
     PyObject *ghosts; /* dict of what is known of keys without a value, by hash */
     PyObject *uses;   /* called with such a key; how often it was used */
-    PyObject *sweep;  /* called where ranges were lost */
+    PyObject *sweep;  /* called where ranges were lost, or there are too many */
     PyObject *lock;   /* the cache's */
     unsigned long long arena; /* 0: everything is stored slowly */
-    Py_ssize_t bytes, bytes_least, bytes_most;
+    Py_ssize_t bytes, max_bytes, bytes_least, bytes_most;
 } keeper;
 
 static PyTypeObject *keeper_type;
@@ -104,9 +104,8 @@ static PyObject *store(keeper *self, PyObject *key, PyObject *value, PyObject *i
     return view;
 }
 
-/* The value would be kept for all that is wrong with sweeping. */
 static int sweep(keeper *self) {
-    if (!arena_has_lost(arena_of(self))) return 0;
+    if (!self->arena || (!arena_has_lost(arena_of(self)) && self->bytes <= self->max_bytes)) return 0;
     PyObject *done = PyObject_CallFunctionObjArgs(self->sweep, NULL);
     Py_XDECREF(done);
     return done ? 0 : -1;
@@ -125,7 +124,7 @@ static PyObject *keep(keeper *self, PyObject *key, PyObject *value, uint64_t cos
     PyObject *view = store(self, key, value, its_viewer, ghost, cost_ns);
     Py_XDECREF(ghost);
     Py_DECREF(its_viewer);
-    if (view && self->arena && sweep(self) < 0) Py_CLEAR(view);
+    if (view && sweep(self) < 0) Py_CLEAR(view);
     return view;
 }
 
@@ -157,7 +156,7 @@ static PyObject *keeper_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     self->sweep = Py_NewRef(sweep);
     self->lock = Py_NewRef(lock);
     self->bytes_least = bytes_least;
-    self->bytes_most = PY_SSIZE_T_MAX;
+    self->bytes_most = self->max_bytes = PY_SSIZE_T_MAX;
     return (PyObject *)self;
 }
 
@@ -201,7 +200,8 @@ int keep_add_type(PyObject *module) {
          "Where to store; 0: nowhere, everything is stored slowly."},
         {"bytes", T_PYSSIZET, offsetof(keeper, bytes), 0,
          "Of all ranges of the cache, in pages. Who lets ranges go takes theirs off."},
-        {"bytes_most", T_PYSSIZET, offsetof(keeper, bytes_most), 0, "What is larger is stored slowly."},
+        {"max_bytes", T_PYSSIZET, offsetof(keeper, max_bytes), 0, "From where on `sweep` is called."},
+        {"bytes_most", T_PYSSIZET, offsetof(keeper, bytes_most), 0, "A value that is larger is stored slowly."},
         {0}};
     static PyType_Slot slots[] = {
         {Py_tp_doc, "Keeper(index, keys, held, ghosts, uses, sweep, lock, bytes_least)\n\n"

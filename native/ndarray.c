@@ -159,7 +159,8 @@ int ndarray_add_type(PyObject *module) {
     static PyType_Slot slots[] = {
         {Py_tp_doc, "Viewer(table, shape, dtype, fortran)\n\n"
                     "viewer(lease): a read-only ndarray over what the lease pins, which it keeps alive. "
-                    "Those of a shape and dtype are one and the same, as a rule. `table` is NumPy's _ARRAY_API, `dtype` one of its own simple types."},
+                    "Those of a shape and dtype are one and the same, as a rule. `table` is NumPy's "
+                    "_ARRAY_API, `dtype` one of its own simple types."},
         {Py_tp_new, viewer_new},
         {Py_tp_dealloc, viewer_dealloc},
         {Py_tp_call, viewer_call},

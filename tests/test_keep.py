@@ -36,8 +36,9 @@ def functions_called(call: Any) -> list[str]:
     return called
 
 
-def test_an_array_like_those_before_is_stored_without_python() -> None:
-    get = cached(like_before)
+@pytest.mark.parametrize("options", [{}, {"max_bytes": "16MiB"}])
+def test_an_array_like_those_before_is_stored_without_python(options: Any) -> None:
+    get: Any = cached(**options)(like_before)
     assert "_store_slowly" in functions_called(lambda: get(1))
     called = functions_called(lambda: get(2))
     assert "store" in called
@@ -141,6 +142,18 @@ def test_keys_of_what_was_lost_go_as_others_come() -> None:
         for n in range(1000, 1010):
             cache[n] = like_before(n)
         assert len(cache._entries.index) == 10
+
+
+def test_max_bytes_hold() -> None:
+    with VolatileCache[int, Any](max_bytes=10 * RANGE_BYTES, hot_bytes=0) as cache:
+        for n in range(40):
+            kept = cache.get_or_compute(n, lambda n=n: like_before(n))
+            assert (kept == n).all()
+            assert cache._entries._keeper.bytes <= 10 * RANGE_BYTES
+            assert n in cache, "what somebody holds is not let go for it"
+        assert len(cache) == 10
+        held = [cache.get_or_compute(n, lambda n=n: like_before(n)) for n in range(100, 112)]
+        assert [array[0, 0] for array in held] == list(range(100, 112))
 
 
 @pytest.mark.parametrize("computes", ["closes", "clears", "sets"])

@@ -53,6 +53,7 @@ class Recaller:
 class Keeper:
     arena: int
     bytes: int
+    max_bytes: int
     bytes_most: int
     def __new__(
         cls,

@@ -94,6 +94,8 @@ class Entries:
             lock,
             PACKED_BYTES_MOST + 1,
         )
+        if max_bytes is not None:
+            self._keeper.max_bytes = min(max_bytes, sys.maxsize)
         self._contests = 0
         self._size_most = sys.maxsize if max_bytes is None else max_bytes  # that could ever fit
         self._cost_ns = 0  # of the last computation: what a slab's values are taken to cost
@@ -233,7 +235,7 @@ class Entries:
         if not self._arena.address:
             self._arena.open()
             self._size_most = min(self._size_most, self._arena.nbytes)
-            if self._ttl is None and self._max_bytes is None:
+            if self._ttl is None:
                 self._keeper.bytes_most = self._size_most
                 self._keeper.arena = self._arena.address
         if cost_ns:
@@ -449,6 +451,7 @@ class Entries:
     def _sweep_after_keeping(self) -> None:
         with self._lock:
             self._sweep()
+            self._keep_below_max()
 
     def _forget_lost(self, handles: list[int], *, purged: bool) -> None:
         for handle in handles:
