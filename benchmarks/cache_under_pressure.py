@@ -13,9 +13,11 @@ that polls the cgroup's usage, evicts near the limit and calls malloc_trim (poll
 is what can be had without the kernel's help and what vrange is compared with. It leaves as much
 free as vrange keeps offered, 64 MiB, so that both are prepared for the same step; beside it runs
 one tuned to this very ramp, with 16 MiB, which hits more and dies of any step. They run in turn,
-and what is claimed is the median of the rounds' ratios, per CPU-second of the whole process (the
-reserve's thread and the application's page faults included). Ceiling: who keeps the truly most
-popular keys at every moment hits .970 / .94 / .94.
+and what is claimed is the median of the rounds' ratios, of requests per CPU-second of the whole
+process (the reserve's thread and the application's page faults included) and of the median hit. The
+machine's pace changes by half from run to run: of seven rounds such a median still moves by three
+hundredths, so there are fifteen. Ceiling: who keeps the truly most popular keys at every moment
+hits .970 / .94 / .94.
 
 Also: the 300 MB in one step, 400 MB in one step, and the ramp with two busy loops on the same core.
 """
@@ -111,18 +113,28 @@ def phase_medians(outcomes: list[Outcome], phase: int, figure: str) -> float:
     return median(found) if found else float("nan")
 
 
-def speed_ratio(outcomes: dict[str, list[Outcome]], phase: int, peer: str = THEIRS) -> float:
-    """Requests per CPU-second, ours to theirs, over the rounds that both of them finished."""
+def phase_pairs(
+    outcomes: dict[str, list[Outcome]], phase: int, figure: str, peer: str
+) -> tuple[list[float], list[float]]:
+    """One figure of one phase, ours and theirs, of the rounds that both of them finished."""
     pairs = [
-        (ours.told("phase")[phase], theirs.told("phase")[phase])
+        (ours.told("phase")[phase][figure], theirs.told("phase")[phase][figure])
         for ours, theirs in zip(outcomes[OURS], outcomes[peer], strict=True)
         if min(len(ours.told("phase")), len(theirs.told("phase"))) > phase
     ]
-    if not pairs:
-        return float("nan")
-    ours, theirs = zip(*pairs, strict=True)
-    key = "requests_per_cpu_second"
-    return paired_ratio([phase[key] for phase in ours], [phase[key] for phase in theirs])
+    return [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
+
+
+def speed_ratio(outcomes: dict[str, list[Outcome]], phase: int, peer: str = THEIRS) -> float:
+    """Requests per CPU-second, ours to theirs."""
+    ours, theirs = phase_pairs(outcomes, phase, "requests_per_cpu_second", peer)
+    return paired_ratio(ours, theirs) if ours else float("nan")
+
+
+def median_hit_ratio(outcomes: dict[str, list[Outcome]], phase: int) -> float:
+    """The median hit, ours to the LRU's or to what is fast enough, whichever takes longer."""
+    ours, theirs = phase_pairs(outcomes, phase, "hit_median_us", THEIRS)
+    return paired_ratio(ours, [max(us, MEDIAN_HIT_US) for us in theirs])
 
 
 def bad(outcomes: list[Outcome]) -> int:
@@ -162,10 +174,8 @@ def speed_targets(ramp: dict[str, list[Outcome]]) -> list[Target]:
         what = f"requests per CPU-second beside the polling LRU, {PHASES[phase]}"
         targets.append(Target(what, speed_ratio(ramp, phase), "at least", bound))
     for phase in HIT_RATIOS:
-        theirs = phase_medians(ramp[THEIRS], phase, "hit_median_us")
-        median_us = phase_medians(ramp[OURS], phase, "hit_median_us")
-        what = f"median hit in µs, {PHASES[phase]}"
-        targets.append(Target(what, median_us, "at most", max(MEDIAN_HIT_US, theirs)))
+        what = f"median hit beside the polling LRU's, or {MEDIAN_HIT_US:g} µs, {PHASES[phase]}"
+        targets.append(Target(what, median_hit_ratio(ramp, phase), "at most", 1.0))
     return targets
 
 
@@ -214,7 +224,7 @@ def main() -> int:
         print(f"cache_under_pressure needs a memory cgroup: {refusal}", file=sys.stderr)
         return 77  # as automake has it: skipped
     per_phase = PER_PHASE // 4 if args.quick else PER_PHASE
-    rounds = args.rounds or (1 if args.quick else 7)
+    rounds = args.rounds or (1 if args.quick else 15)
     few = min(rounds, 3)
 
     variants: dict[str, dict[str, list[Outcome]]] = {"ramp": duel(per_phase, rounds)}
