@@ -65,7 +65,6 @@ int entry_add_type(PyObject *module) {
                                .basicsize = sizeof(cache_entry),
                                .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
                                .slots = slots};
-    entry_type = (PyTypeObject *)PyType_FromSpec(&spec);
-    if (!entry_type) return -1;
-    return PyModule_AddObject(module, "Entry", Py_NewRef((PyObject *)entry_type));
+    entry_type = add_type(module, &spec);
+    return entry_type ? 0 : -1;
 }

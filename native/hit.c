@@ -19,6 +19,13 @@ PyObject *raise_errno(int error, const char *doing) {
     return PyErr_SetFromErrno(PyExc_OSError);
 }
 
+PyTypeObject *add_type(PyObject *module, PyType_Spec *spec) {
+    PyObject *type = PyType_FromSpec(spec);
+    if (!type) return NULL;
+    const char *name = strrchr(spec->name, '.') + 1;
+    return PyModule_AddObject(module, name, Py_NewRef(type)) < 0 ? NULL : (PyTypeObject *)type;
+}
+
 static int call_lock(PyObject *lock, const char *method, const char *format, int argument) {
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);

@@ -83,6 +83,10 @@ int ndarray_add_type(PyObject *module);
 /* From here copying takes longer than winning the GIL back. */
 #define LET_OTHERS_RUN_BYTES (1 << 20)
 
+/* Makes a type and puts it into the module; the reference is for the caller to keep. NULL with an error
+ * set. */
+PyTypeObject *add_type(PyObject *module, PyType_Spec *spec);
+
 /* Raises what a negative errno of the core means. Always returns NULL. */
 PyObject *raise_errno(int error, const char *doing);
 

@@ -9,15 +9,12 @@
 
 #include <stddef.h>
 
-#include "stats.h"
-
 typedef struct {
     PyObject_HEAD
     PyObject *values;       /* dict, key to value */
     PyObject *recaller;     /* asked next (recall.c); NULL: nobody */
     PyObject *miss;         /* called with key, args, kwargs */
     PyObject *key_function; /* called with the arguments; NULL: the arguments are the key */
-    vrange_account *account;
     int typed;
 } hot_function;
 
@@ -91,12 +88,11 @@ static PyObject *hot_descr_get(PyObject *object, PyObject *instance, PyObject *o
 }
 
 static PyObject *hot_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"values", "recaller", "miss", "account", "key", "typed", NULL};
+    static char *names[] = {"values", "recaller", "miss", "key", "typed", NULL};
     PyObject *values, *recaller, *miss, *key = Py_None;
-    unsigned long long account;
     int typed = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOK|Op", names, &PyDict_Type, &values,
-                                     &recaller, &miss, &account, &key, &typed))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OO|Op", names, &PyDict_Type, &values,
+                                     &recaller, &miss, &key, &typed))
         return NULL;
     if (recaller != Py_None && !recall_is_recaller(recaller))
         return PyErr_Format(PyExc_TypeError, "recaller must be a Recaller or None");
@@ -107,7 +103,6 @@ static PyObject *hot_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     self->recaller = recaller == Py_None ? NULL : Py_NewRef(recaller);
     self->miss = Py_NewRef(miss);
     self->key_function = key == Py_None ? NULL : Py_NewRef(key);
-    self->account = (vrange_account *)(uintptr_t)account;
     self->typed = typed;
     return (PyObject *)self;
 }
@@ -145,7 +140,7 @@ int hot_add_type(PyObject *module) {
          "make_key(args, kwargs): the key under which a call is cached."},
         {0}};
     static PyType_Slot slots[] = {
-        {Py_tp_doc, "HotFunction(values, recaller, miss, account, key=None, typed=False)\n\n"
+        {Py_tp_doc, "HotFunction(values, recaller, miss, key=None, typed=False)\n\n"
                     "Calls answer from the dict `values`, from the recaller, or by "
                     "miss(key, args, kwargs)."},
         {Py_tp_new, hot_new},
@@ -165,7 +160,5 @@ int hot_add_type(PyObject *module) {
     method_type = types ? PyObject_GetAttrString(types, "MethodType") : NULL;
     Py_XDECREF(types);
     keyword_mark = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
-    PyObject *type = PyType_FromSpec(&spec);
-    if (!method_type || !keyword_mark || !type) return -1;
-    return PyModule_AddObject(module, "HotFunction", type);
+    return method_type && keyword_mark && add_type(module, &spec) ? 0 : -1;
 }

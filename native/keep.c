@@ -25,8 +25,6 @@ typedef struct {
     Py_ssize_t bytes, max_bytes, bytes_least, bytes_most;
 } keeper;
 
-static PyTypeObject *keeper_type;
-
 static vrange_arena *arena_of(const keeper *self) { return (vrange_arena *)(uintptr_t)self->arena; }
 
 /* 1 or 0, or -1 with an error set. */
@@ -220,7 +218,5 @@ int keep_add_type(PyObject *module) {
         .basicsize = sizeof(keeper),
         .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
         .slots = slots};
-    keeper_type = (PyTypeObject *)PyType_FromSpec(&spec);
-    if (!keeper_type) return -1;
-    return PyModule_AddObject(module, "Keeper", Py_NewRef((PyObject *)keeper_type));
+    return add_type(module, &spec) ? 0 : -1;
 }

@@ -20,10 +20,10 @@ typedef struct {
     int writable;
 } lease;
 
-static PyObject *lease_type;
+static PyTypeObject *lease_type;
 
 PyObject *lease_over(lease_pin pin, void *address, Py_ssize_t bytes, int writable) {
-    lease *self = PyObject_New(lease, (PyTypeObject *)lease_type);
+    lease *self = PyObject_New(lease, lease_type);
     if (!self) {
         pin.release(&pin);
         return NULL;
@@ -39,13 +39,13 @@ PyObject *lease_over(lease_pin pin, void *address, Py_ssize_t bytes, int writabl
 
 uint64_t lease_handle(PyObject *object) {
     lease *self = (lease *)object;
-    bool is_lease = PyObject_TypeCheck(object, (PyTypeObject *)lease_type);
+    bool is_lease = PyObject_TypeCheck(object, lease_type);
     return is_lease && self->pin.release ? self->pin.handle : 0;
 }
 
 void *lease_memory(PyObject *object, Py_ssize_t *bytes) {
     lease *self = (lease *)object;
-    if (!PyObject_TypeCheck(object, (PyTypeObject *)lease_type) || !self->pin.release) {
+    if (!PyObject_TypeCheck(object, lease_type) || !self->pin.release) {
         PyErr_SetString(PyExc_TypeError, "not a lease, or one that was released");
         return NULL;
     }
@@ -136,8 +136,6 @@ int lease_add_type(PyObject *module) {
         .basicsize = sizeof(lease),
         .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
         .slots = slots};
-    lease_type = PyType_FromSpec(&spec);
-    if (!lease_type) return -1;
-    Py_INCREF(lease_type);
-    return PyModule_AddObject(module, "Lease", lease_type);
+    lease_type = add_type(module, &spec);
+    return lease_type ? 0 : -1;
 }

@@ -170,7 +170,6 @@ int ndarray_add_type(PyObject *module) {
                                .basicsize = sizeof(viewer),
                                .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
                                .slots = slots};
-    viewer_type = (PyTypeObject *)PyType_FromSpec(&spec);
-    if (!viewer_type) return -1;
-    return PyModule_AddObject(module, "Viewer", Py_NewRef((PyObject *)viewer_type));
+    viewer_type = add_type(module, &spec);
+    return viewer_type ? 0 : -1;
 }

@@ -170,7 +170,7 @@ static void recaller_dealloc(PyObject *object) {
     Py_DECREF(type);
 }
 
-static PyObject *recaller_type;
+static PyTypeObject *recaller_type;
 
 int recall_add_type(PyObject *module) {
     static PyMemberDef settings[] = {
@@ -196,11 +196,10 @@ int recall_add_type(PyObject *module) {
         .basicsize = sizeof(recaller),
         .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
         .slots = slots};
-    recaller_type = PyType_FromSpec(&spec);
-    if (!recaller_type) return -1;
-    return PyModule_AddObject(module, "Recaller", Py_NewRef(recaller_type));
+    recaller_type = add_type(module, &spec);
+    return recaller_type ? 0 : -1;
 }
 
 bool recall_is_recaller(PyObject *object) {
-    return Py_TYPE(object) == (PyTypeObject *)recaller_type;
+    return Py_TYPE(object) == recaller_type;
 }

@@ -56,6 +56,5 @@ int stopwatch_add_type(PyObject *module) {
                                .basicsize = sizeof(stopwatch),
                                .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
                                .slots = slots};
-    PyObject *type = PyType_FromSpec(&spec);
-    return type ? PyModule_AddObject(module, "Stopwatch", type) : -1;
+    return add_type(module, &spec) ? 0 : -1;
 }

@@ -74,7 +74,6 @@ class HotFunction:
         values: dict[Any, Any],
         recaller: Recaller | None,
         miss: Callable[[Any, tuple[Any, ...], dict[str, Any] | None], Any],
-        account: int,
         key: Callable[..., Hashable] | None = None,
         typed: bool = False,
     ) -> HotFunction: ...
