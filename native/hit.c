@@ -305,7 +305,7 @@ PyMODINIT_FUNC PyInit__hit(void) {
     if (!module || lease_add_type(module) < 0 || hot_add_type(module) < 0 ||
         stopwatch_add_type(module) < 0 || ndarray_add_type(module) < 0 ||
         entry_add_type(module) < 0 || recall_add_type(module) < 0 ||
-        keep_add_type(module) < 0) {
+        keep_add_type(module) < 0 || lead_add_type(module) < 0) {
         Py_XDECREF(module);
         return NULL;
     }

@@ -61,13 +61,41 @@ int recall_count_hot(PyObject *recaller, PyObject *key);
 bool recall_is_recaller(PyObject *object);
 int recall_add_type(PyObject *module);
 
+/* What a request for a key without a value counts as, a VRANGE_REQUEST_. -1 where there is one, or it is
+ * not known natively, or with an error set. */
+int keep_why_absent(PyObject *keeper, PyObject *key);
+/* A view of where the value is stored now. NULL where it has to be stored slowly, or with an error set. */
+PyObject *keep(PyObject *keeper, PyObject *key, PyObject *value, uint64_t cost_ns);
+bool is_keeper(PyObject *object);
 int keep_add_type(PyObject *module);
+
+typedef struct {
+    PyObject *function, *args, *kwargs; /* kwargs may be NULL */
+} call_of;
+
+/* What the call returns, as it is kept under the key. NULL where it has to be led slowly, and nothing was
+ * done, or with an error set. */
+PyObject *lead(PyObject *leader, PyObject *key, call_of call);
+bool is_leader(PyObject *object);
+int lead_add_type(PyObject *module);
 
 /* A vrange_regenerate whose context is a callable: (address, offset, bytes). */
 int regenerate_by_python(void *to, size_t offset, size_t bytes, void *context);
 PyObject *hit_python_regenerator(PyObject *module, PyObject *unused);
 
 int hot_add_type(PyObject *module);
+
+typedef struct {
+    uint64_t started_ns, cpu_ns, waits;
+} stopwatch;
+
+typedef struct {
+    uint64_t passed_ns, cost_ns;
+} time_taken;
+
+/* For the thread that starts it. */
+stopwatch stopwatch_start(void);
+time_taken stopwatch_read(const stopwatch *watch);
 int stopwatch_add_type(PyObject *module);
 
 /* A Viewer makes an ndarray of a lease (ndarray.c). */

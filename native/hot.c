@@ -2,8 +2,8 @@
  *
  * A decorated function is called for its hits, so a hit must cost what functools.lru_cache costs.
  * A Python wrapper with *args costs twice that before it has looked anything up; hence this type,
- * which makes the key, looks into one dict and then into the ranges (recall.c), and calls Python only
- * where nothing is found. Which values are in the dict, and for how many bytes, is the cache's
+ * which makes the key, looks into one dict and then into the ranges (recall.c), and computes what is
+ * nowhere (lead.c). Python is called only for what these leave. Which values are in the dict, and for how many bytes, is the cache's
  * business (hot.py). */
 #include "hit.h"
 
@@ -13,7 +13,9 @@ typedef struct {
     PyObject_HEAD
     PyObject *values;       /* dict, key to value */
     PyObject *recaller;     /* asked next (recall.c); NULL: nobody */
-    PyObject *miss;         /* called with key, args, kwargs */
+    PyObject *leader;       /* then (lead.c), with the function; NULL: nobody */
+    PyObject *function;
+    PyObject *slowly;       /* last, with key, args, kwargs */
     PyObject *key_function; /* called with the arguments; NULL: the arguments are the key */
     int typed;
 } hot_function;
@@ -67,8 +69,10 @@ static PyObject *hot_call(PyObject *object, PyObject *args, PyObject *kwargs) {
         if (self->recaller && recall_count_hot(self->recaller, key) < 0) Py_CLEAR(value);
     } else if (!PyErr_Occurred()) {
         if (self->recaller) value = recall(self->recaller, key);
+        if (!value && !PyErr_Occurred() && self->leader)
+            value = lead(self->leader, key, (call_of){self->function, args, kwargs});
         if (!value && !PyErr_Occurred())
-            value = PyObject_CallFunctionObjArgs(self->miss, key, args, kwargs ? kwargs : Py_None, NULL);
+            value = PyObject_CallFunctionObjArgs(self->slowly, key, args, kwargs ? kwargs : Py_None, NULL);
     }
     Py_DECREF(key);
     return value;
@@ -88,20 +92,24 @@ static PyObject *hot_descr_get(PyObject *object, PyObject *instance, PyObject *o
 }
 
 static PyObject *hot_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"values", "recaller", "miss", "key", "typed", NULL};
-    PyObject *values, *recaller, *miss, *key = Py_None;
+    static char *names[] = {"values", "recaller", "leader", "function", "slowly", "key", "typed", NULL};
+    PyObject *values, *recaller, *leader, *function, *slowly, *key = Py_None;
     int typed = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OO|Op", names, &PyDict_Type, &values,
-                                     &recaller, &miss, &key, &typed))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOOO|Op", names, &PyDict_Type, &values,
+                                     &recaller, &leader, &function, &slowly, &key, &typed))
         return NULL;
     if (recaller != Py_None && !recall_is_recaller(recaller))
         return PyErr_Format(PyExc_TypeError, "recaller must be a Recaller or None");
+    if (leader != Py_None && !is_leader(leader))
+        return PyErr_Format(PyExc_TypeError, "leader must be a Leader or None");
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     hot_function *self = (hot_function *)allocate(type, 0);
     if (!self) return NULL;
     self->values = Py_NewRef(values);
     self->recaller = recaller == Py_None ? NULL : Py_NewRef(recaller);
-    self->miss = Py_NewRef(miss);
+    self->leader = leader == Py_None ? NULL : Py_NewRef(leader);
+    self->function = Py_NewRef(function);
+    self->slowly = Py_NewRef(slowly);
     self->key_function = key == Py_None ? NULL : Py_NewRef(key);
     self->typed = typed;
     return (PyObject *)self;
@@ -112,7 +120,9 @@ static int hot_traverse(PyObject *object, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->values);
     Py_VISIT(self->recaller);
-    Py_VISIT(self->miss);
+    Py_VISIT(self->leader);
+    Py_VISIT(self->function);
+    Py_VISIT(self->slowly);
     Py_VISIT(self->key_function);
     return 0;
 }
@@ -121,7 +131,9 @@ static int hot_clear(PyObject *object) {
     hot_function *self = (hot_function *)object;
     Py_CLEAR(self->values);
     Py_CLEAR(self->recaller);
-    Py_CLEAR(self->miss);
+    Py_CLEAR(self->leader);
+    Py_CLEAR(self->function);
+    Py_CLEAR(self->slowly);
     Py_CLEAR(self->key_function);
     return 0;
 }
@@ -140,9 +152,9 @@ int hot_add_type(PyObject *module) {
          "make_key(args, kwargs): the key under which a call is cached."},
         {0}};
     static PyType_Slot slots[] = {
-        {Py_tp_doc, "HotFunction(values, recaller, miss, key=None, typed=False)\n\n"
-                    "Calls answer from the dict `values`, from the recaller, or by "
-                    "miss(key, args, kwargs)."},
+        {Py_tp_doc, "HotFunction(values, recaller, leader, function, slowly, key=None, typed=False)\n\n"
+                    "Calls answer from the dict `values`, from the recaller, by what the leader has "
+                    "the function compute, or by slowly(key, args, kwargs)."},
         {Py_tp_new, hot_new},
         {Py_tp_dealloc, hot_dealloc},
         {Py_tp_traverse, hot_traverse},

@@ -18,12 +18,13 @@ typedef struct {
     PyObject *keys;   /* dict, handle to key */
     PyObject *held;   /* dict of the hot front's values, by key */
     PyObject *ghosts; /* dict of what is known of keys without a value, by hash */
-    PyObject *uses;   /* called with such a key; how often it was used */
     PyObject *sweep;  /* called where ranges were lost, or there are too many */
     PyObject *lock;   /* the cache's */
     unsigned long long arena; /* 0: everything is stored slowly */
     Py_ssize_t bytes, max_bytes, bytes_least, bytes_most;
 } keeper;
+
+static PyTypeObject *keeper_type;
 
 static vrange_arena *arena_of(const keeper *self) { return (vrange_arena *)(uintptr_t)self->arena; }
 
@@ -33,26 +34,39 @@ static int has_value(const keeper *self, PyObject *key) {
     return found ? found : PyDict_Contains(self->held, key);
 }
 
-/* A new reference to the key's hash, where something is known of it; NULL also with an error set. */
-static PyObject *ghost_of(const keeper *self, PyObject *key) {
-    if (PyDict_Size(self->ghosts) == 0) return NULL;
-    const Py_hash_t number = PyObject_Hash(key);
-    PyObject *hash = number == -1 ? NULL : PyLong_FromSsize_t(number);
-    if (hash && PyDict_Contains(self->ghosts, hash) != 1) Py_CLEAR(hash);
-    return hash;
+/* What is remembered of a key without a value, as ghosts.py has it. */
+typedef struct {
+    Py_hash_t hash;
+    unsigned uses, epoch;
+    int purged;
+} ghost;
+
+/* 1, or 0 where nothing is remembered, or -1 with an error set. */
+static int find_ghost(const keeper *self, PyObject *key, ghost *found) {
+    if (PyDict_Size(self->ghosts) == 0) return 0;
+    found->hash = PyObject_Hash(key);
+    PyObject *hash = found->hash == -1 ? NULL : PyLong_FromSsize_t(found->hash);
+    if (!hash) return -1;
+    PyObject *content = PyDict_GetItemWithError(self->ghosts, hash);
+    Py_DECREF(hash);
+    if (!content) return PyErr_Occurred() ? -1 : 0;
+    return PyArg_ParseTuple(content, "IIp", &found->uses, &found->epoch, &found->purged) ? 1 : -1;
 }
 
-static int64_t uses_before(const keeper *self, PyObject *key, PyObject *ghost) {
-    if (!ghost) return PyErr_Occurred() ? -1 : 0;
-    PyObject *number = PyObject_CallFunctionObjArgs(self->uses, key, NULL);
-    const long uses = number ? PyLong_AsLong(number) : -1;
-    Py_XDECREF(number);
-    return uses;
+static uint32_t uses_before(const keeper *self, const ghost *of) {
+    const uint32_t epochs = vrange_arena_epoch(arena_of(self)) - of->epoch;
+    return epochs < 32 ? of->uses >> epochs : 0;
+}
+
+static void forget_ghost(keeper *self, const ghost *of) {
+    PyObject *hash = PyLong_FromSsize_t(of->hash);
+    if (!hash || PyDict_DelItem(self->ghosts, hash) < 0) PyErr_Clear(); /* it went meanwhile */
+    Py_XDECREF(hash);
 }
 
 /* Into the books. 1, or 0 where there is a value under the key by now or the cache was closed, or -1 with
  * an error set. */
-static int enter(keeper *self, PyObject *key, PyObject *ghost, PyObject *entry, uint64_t handle,
+static int enter(keeper *self, PyObject *key, const ghost *before, PyObject *entry, uint64_t handle,
                  Py_ssize_t bytes) {
     PyObject *number = PyLong_FromUnsignedLongLong(handle);
     if (!number) return -1;
@@ -65,7 +79,7 @@ static int enter(keeper *self, PyObject *key, PyObject *ghost, PyObject *entry, 
             entered = -1;
         } else if (entered == 0) {
             self->bytes += bytes;
-            if (ghost && PyDict_DelItem(self->ghosts, ghost) < 0) PyErr_Clear(); /* it went meanwhile */
+            if (before) forget_ghost(self, before);
         }
         if (entered >= 0) entered = !entered;
         if (unlock(self->lock) < 0) entered = -1;
@@ -74,15 +88,14 @@ static int enter(keeper *self, PyObject *key, PyObject *ghost, PyObject *entry, 
     return entered;
 }
 
-static PyObject *store(keeper *self, PyObject *key, PyObject *value, PyObject *its_viewer, PyObject *ghost,
-                       uint64_t cost_ns) {
-    const int64_t uses = uses_before(self, key, ghost);
-    if (uses < 0) return NULL;
+static PyObject *store(keeper *self, PyObject *key, PyObject *value, PyObject *its_viewer,
+                       const ghost *before, uint64_t cost_ns) {
+    const uint32_t uses = before ? uses_before(self, before) : 0;
     const vrange_part content = array_content(value, its_viewer);
     const Py_ssize_t page = (Py_ssize_t)os_page_bytes();
     const Py_ssize_t bytes = (Py_ssize_t)content.bytes, in_pages = (bytes + page - 1) / page * page;
     uint64_t handle;
-    if (vrange_store(arena_of(self), &content, 1, cost_ns, (uint32_t)uses, &handle) != VRANGE_OK)
+    if (vrange_store(arena_of(self), &content, 1, cost_ns, uses, &handle) != VRANGE_OK)
         return NULL; /* entries.py makes room, or knows what to say */
     const cache_entry description = {.handle = handle,
                                      .nbytes = bytes,
@@ -93,7 +106,7 @@ static PyObject *store(keeper *self, PyObject *key, PyObject *value, PyObject *i
     PyObject *entry = entry_make(description);
     PyObject *lease = lease_of_pinned(handle, bytes, 0);
     PyObject *view = entry && lease ? view_lease(its_viewer, lease) : NULL;
-    if (!view || enter(self, key, ghost, entry, handle, in_pages) <= 0) {
+    if (!view || enter(self, key, before, entry, handle, in_pages) <= 0) {
         Py_CLEAR(view);
         vrange_free(handle);
     }
@@ -109,8 +122,19 @@ static int sweep(keeper *self) {
     return done ? 0 : -1;
 }
 
-/* A view of where it is stored now; NULL where it has to be stored slowly, or with an error set. */
-static PyObject *keep(keeper *self, PyObject *key, PyObject *value, uint64_t cost_ns) {
+int keep_why_absent(PyObject *object, PyObject *key) {
+    const keeper *self = (keeper *)object;
+    if (!self->arena) return -1;
+    const int found = PyDict_Contains(self->index, key);
+    if (found) return -1;
+    ghost before;
+    const int remembered = find_ghost(self, key, &before);
+    if (remembered < 0) return -1;
+    return remembered && before.purged ? VRANGE_REQUEST_PURGED : VRANGE_REQUEST_MISS;
+}
+
+PyObject *keep(PyObject *object, PyObject *key, PyObject *value, uint64_t cost_ns) {
+    keeper *self = (keeper *)object;
     PyObject *its_viewer = viewer_of_array(value);
     if (!self->arena || !its_viewer) return NULL;
     const Py_ssize_t bytes = (Py_ssize_t)array_content(value, its_viewer).bytes;
@@ -118,30 +142,34 @@ static PyObject *keep(keeper *self, PyObject *key, PyObject *value, uint64_t cos
         return NULL;
     if (has_value(self, key) != 0) return NULL;
     Py_INCREF(its_viewer); /* of its place another may be put, while Python code runs */
-    PyObject *ghost = ghost_of(self, key);
-    PyObject *view = store(self, key, value, its_viewer, ghost, cost_ns);
-    Py_XDECREF(ghost);
+    ghost before;
+    const int remembered = find_ghost(self, key, &before);
+    PyObject *view = NULL;
+    if (remembered >= 0)
+        view = store(self, key, value, its_viewer, remembered ? &before : NULL, cost_ns);
     Py_DECREF(its_viewer);
     if (view && sweep(self) < 0) Py_CLEAR(view);
     return view;
 }
+
+bool is_keeper(PyObject *object) { return Py_TYPE(object) == keeper_type; }
 
 static PyObject *keeper_call(PyObject *object, PyObject *args, PyObject *kwargs) {
     PyObject *key, *value;
     unsigned long long cost_ns;
     if (kwargs && PyDict_Size(kwargs)) return PyErr_Format(PyExc_TypeError, "keep(key, value, cost_ns)");
     if (!PyArg_ParseTuple(args, "OOK", &key, &value, &cost_ns)) return NULL;
-    PyObject *view = keep((keeper *)object, key, value, cost_ns);
+    PyObject *view = keep(object, key, value, cost_ns);
     return view || PyErr_Occurred() ? view : Py_NewRef(Py_None);
 }
 
 static PyObject *keeper_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"index", "keys", "held", "ghosts", "uses", "sweep", "lock", "bytes_least", NULL};
-    PyObject *index, *keys, *held, *ghosts, *uses, *sweep, *lock;
+    static char *names[] = {"index", "keys", "held", "ghosts", "sweep", "lock", "bytes_least", NULL};
+    PyObject *index, *keys, *held, *ghosts, *sweep, *lock;
     Py_ssize_t bytes_least;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!O!OOOn", names, &PyDict_Type, &index,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!O!OOn", names, &PyDict_Type, &index,
                                      &PyDict_Type, &keys, &PyDict_Type, &held, &PyDict_Type, &ghosts,
-                                     &uses, &sweep, &lock, &bytes_least))
+                                     &sweep, &lock, &bytes_least))
         return NULL;
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     keeper *self = (keeper *)allocate(type, 0);
@@ -150,7 +178,6 @@ static PyObject *keeper_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     self->keys = Py_NewRef(keys);
     self->held = Py_NewRef(held);
     self->ghosts = Py_NewRef(ghosts);
-    self->uses = Py_NewRef(uses);
     self->sweep = Py_NewRef(sweep);
     self->lock = Py_NewRef(lock);
     self->bytes_least = bytes_least;
@@ -165,7 +192,6 @@ static int keeper_traverse(PyObject *object, visitproc visit, void *arg) {
     Py_VISIT(self->keys);
     Py_VISIT(self->held);
     Py_VISIT(self->ghosts);
-    Py_VISIT(self->uses);
     Py_VISIT(self->sweep);
     Py_VISIT(self->lock);
     return 0;
@@ -178,7 +204,6 @@ static int keeper_clear(PyObject *object) {
     Py_CLEAR(self->keys);
     Py_CLEAR(self->held);
     Py_CLEAR(self->ghosts);
-    Py_CLEAR(self->uses);
     Py_CLEAR(self->sweep);
     Py_CLEAR(self->lock);
     return 0;
@@ -202,7 +227,7 @@ int keep_add_type(PyObject *module) {
         {"bytes_most", T_PYSSIZET, offsetof(keeper, bytes_most), 0, "A value that is larger is stored slowly."},
         {0}};
     static PyType_Slot slots[] = {
-        {Py_tp_doc, "Keeper(index, keys, held, ghosts, uses, sweep, lock, bytes_least)\n\n"
+        {Py_tp_doc, "Keeper(index, keys, held, ghosts, sweep, lock, bytes_least)\n\n"
                     "keeper(key, value, cost_ns): stores an array like one that was stored before, under "
                     "a key that has no value, and returns the view that stands for it; or None, and "
                     "nothing was done."},
@@ -218,5 +243,6 @@ int keep_add_type(PyObject *module) {
         .basicsize = sizeof(keeper),
         .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
         .slots = slots};
-    return add_type(module, &spec) ? 0 : -1;
+    keeper_type = add_type(module, &spec);
+    return keeper_type ? 0 : -1;
 }

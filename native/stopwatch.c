@@ -9,31 +9,38 @@
 
 #define SOON_NS 20000 /* so little that it is not asked where it went: that is a system call */
 
+stopwatch stopwatch_start(void) {
+    stopwatch watch = {.waits = os_thread_waits(), .cpu_ns = os_thread_cpu_ns()};
+    watch.started_ns = os_now_ns();
+    return watch;
+}
+
+time_taken stopwatch_read(const stopwatch *watch) {
+    time_taken took = {.passed_ns = os_now_ns() - watch->started_ns};
+    const uint64_t cpu = os_thread_cpu_ns() - watch->cpu_ns;
+    took.cost_ns = took.passed_ns;
+    if (took.passed_ns > cpu + SOON_NS && os_thread_waits() == watch->waits) took.cost_ns = cpu;
+    if (took.cost_ns == 0) took.cost_ns = 1; /* 0 would say that it is not known */
+    return took;
+}
+
 typedef struct {
     PyObject_HEAD
-    uint64_t started_ns, cpu_ns, waits;
-} stopwatch;
+    stopwatch watch;
+} stopwatch_object;
 
 static PyObject *stopwatch_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     if (PyTuple_Size(args) || (kwargs && PyDict_Size(kwargs)))
         return PyErr_Format(PyExc_TypeError, "Stopwatch()");
-    stopwatch *self = PyObject_New(stopwatch, type);
-    if (!self) return NULL;
-    self->waits = os_thread_waits();
-    self->cpu_ns = os_thread_cpu_ns();
-    self->started_ns = os_now_ns();
+    stopwatch_object *self = PyObject_New(stopwatch_object, type);
+    if (self) self->watch = stopwatch_start();
     return (PyObject *)self;
 }
 
 static PyObject *stopwatch_stop(PyObject *object, PyObject *unused) {
     (void)unused;
-    const stopwatch *self = (stopwatch *)object;
-    const uint64_t passed = os_now_ns() - self->started_ns;
-    const uint64_t cpu = os_thread_cpu_ns() - self->cpu_ns;
-    uint64_t cost = passed;
-    if (passed > cpu + SOON_NS && os_thread_waits() == self->waits) cost = cpu;
-    if (cost == 0) cost = 1; /* 0 would say that it is not known */
-    return Py_BuildValue("KK", (unsigned long long)passed, (unsigned long long)cost);
+    const time_taken took = stopwatch_read(&((stopwatch_object *)object)->watch);
+    return Py_BuildValue("KK", (unsigned long long)took.passed_ns, (unsigned long long)took.cost_ns);
 }
 
 static void stopwatch_dealloc(PyObject *object) {
@@ -53,7 +60,7 @@ int stopwatch_add_type(PyObject *module) {
         {Py_tp_methods, methods},
         {0, NULL}};
     static PyType_Spec spec = {.name = "vrange._hit.Stopwatch",
-                               .basicsize = sizeof(stopwatch),
+                               .basicsize = sizeof(stopwatch_object),
                                .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
                                .slots = slots};
     return add_type(module, &spec) ? 0 : -1;

@@ -180,7 +180,7 @@ class CacheMachine(RuleBasedStateMachine):
     @invariant()
     def counters_are_consistent(self) -> None:
         info = self.cache.info()
-        in_entries = self.cache._entries._keeper.bytes
+        in_entries = self.cache._entries.keeper.bytes
         assert info.hits == info.hot_hits + info.resident_hits
         assert info.hits + info.misses + info.purged == self.asked
         states = info.pinned_bytes + info.idle_bytes + info.offered_bytes + info.purged_bytes

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from typing import Any
 
 import numpy as np
 import pytest
+from profiled import functions_called
 
-from vrange import VolatileCache, cached
+from vrange import VolatileCache
 from vrange._core import hit
 
 SHAPE = (100, 300)
@@ -20,32 +20,16 @@ def like_before(n: int) -> np.ndarray[Any, Any]:
     return np.full(SHAPE, n, np.float32)
 
 
-def functions_called(call: Any) -> list[str]:
-    """The names of the Python functions it calls."""
-    called: list[str] = []
-
-    def note(frame: Any, event: str, argument: object) -> None:
-        if event == "call":
-            called.append(frame.f_code.co_name)
-
-    sys.setprofile(note)
-    try:
-        call()
-    finally:
-        sys.setprofile(None)
-    return called
-
-
 @pytest.mark.parametrize("options", [{}, {"max_bytes": "16MiB"}])
 def test_an_array_like_those_before_is_stored_without_python(options: Any) -> None:
-    get: Any = cached(**options)(like_before)
-    assert "_store_slowly" in functions_called(lambda: get(1))
-    called = functions_called(lambda: get(2))
-    assert "store" in called
-    assert not {"_store_slowly", "encode", "_replace"} & set(called)
-    for n in (1, 2):
-        assert (get(n) == n).all()
-    assert get.cache_info().entries == 2
+    made = [like_before(n) for n in range(3)]
+    with VolatileCache[int, Any](**options) as cache:
+        store = cache._entries.store
+        assert "_store_slowly" in functions_called(lambda: store(1, made[1], 1))
+        assert functions_called(lambda: store(2, made[2], 1)) == ["<lambda>", "store"]
+        for n in (1, 2):
+            assert (cache[n] == n).all()
+        assert len(cache) == 2
 
 
 def test_what_is_returned_is_what_is_stored() -> None:
@@ -114,7 +98,7 @@ def test_a_key_that_has_a_value_gets_the_new_one() -> None:
             assert (cache["k"] == n).all()
             assert (cache["k"] == n).all(), "and so is what is hot"
         assert cache.info().entries == 1
-        assert cache._entries._keeper.bytes == cache.info().pinned_bytes
+        assert cache._entries.keeper.bytes == cache.info().pinned_bytes
 
 
 def test_how_often_it_was_used_outlives_a_purge() -> None:
@@ -149,7 +133,7 @@ def test_max_bytes_hold() -> None:
         for n in range(40):
             kept = cache.get_or_compute(n, lambda n=n: like_before(n))
             assert (kept == n).all()
-            assert cache._entries._keeper.bytes <= 10 * RANGE_BYTES
+            assert cache._entries.keeper.bytes <= 10 * RANGE_BYTES
             assert n in cache, "what somebody holds is not let go for it"
         assert len(cache) == 10
         held = [cache.get_or_compute(n, lambda n=n: like_before(n)) for n in range(100, 112)]
@@ -235,4 +219,4 @@ def test_threads_that_store_under_the_same_keys() -> None:
         del threads
         info = cache.info()
         held = info.pinned_bytes + info.idle_bytes + info.offered_bytes
-        assert cache._entries._keeper.bytes == held == info.entries * RANGE_BYTES
+        assert cache._entries.keeper.bytes == held == info.entries * RANGE_BYTES

@@ -53,7 +53,7 @@ def test_other_keys_are_not_waited_for(flights: SingleFlight) -> None:
     assert Worker(flights.run, "b", lambda: 2).result() == 2
     leave.set()
     assert first.result() == 1
-    assert not flights._flights
+    assert not flights.under_way
 
 
 def test_a_leader_that_fails_keeps_its_error_and_the_next_leads(flights: SingleFlight) -> None:
@@ -69,7 +69,7 @@ def test_a_leader_that_fails_keeps_its_error_and_the_next_leads(flights: SingleF
         return turn
 
     first = Worker(flights.run, "k", compute)
-    wait_until(lambda: "k" in flights._flights, "nobody leads")
+    wait_until(lambda: "k" in flights.under_way, "nobody leads")
     others = [Worker(flights.run, "k", compute) for _ in range(3)]
     wait_until(lambda: waiters(flights, "k") == 3, "they do not wait")
     go.set()
@@ -85,7 +85,7 @@ def test_a_leader_that_fails_keeps_its_error_and_the_next_leads(flights: SingleF
             outcomes.append("after the third")  # it came too late to wait
     assert outcomes.count("second") == 1
     assert "third" in outcomes
-    assert not flights._flights
+    assert not flights.under_way
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
@@ -123,7 +123,7 @@ def test_two_threads_that_need_each_others_keys(flights: SingleFlight) -> None:
     two = Worker(flights.run, "b", compute("b", "a"))
     results = {one.result(), two.result()}
     assert results <= {"ab", "ba", "aba", "bab"}
-    assert not flights._flights
+    assert not flights.under_way
 
 
 def test_a_ring_of_threads_and_two_caches() -> None:
@@ -142,5 +142,5 @@ def test_a_ring_of_threads_and_two_caches() -> None:
     workers = [Worker(ask, n, 0) for n in range(5)]
     assert all(0 <= worker.result() <= 6 for worker in workers)
     for cache in caches:
-        assert not cache._flights._flights
+        assert not cache._flights.under_way
         cache.close()

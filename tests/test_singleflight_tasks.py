@@ -56,7 +56,7 @@ def test_threads_and_tasks_share_one_computation(cache: vrange.VolatileCache) ->
         return "from the thread"
 
     leader = Worker(cache.get_or_compute, "k", compute)
-    wait_until(lambda: "k" in cache._flights._flights, "nobody leads")
+    wait_until(lambda: "k" in cache._flights.under_way, "nobody leads")
 
     async def never() -> str:
         raise AssertionError("the thread computes")
@@ -79,7 +79,7 @@ def test_threads_and_tasks_share_one_computation(cache: vrange.VolatileCache) ->
     waiting_thread = threading.Event()
 
     def ask() -> Any:
-        wait_until(lambda: "j" in cache._flights._flights, "no task leads")
+        wait_until(lambda: "j" in cache._flights.under_way, "no task leads")
         waiting_thread.set()
         return cache.get_or_compute("j", lambda: "from another thread")
 
@@ -109,7 +109,7 @@ def test_cancelling_one_leaves_the_others(flights: SingleFlight, who: str) -> No
     computed = 2 if who == "leader" else 1
     assert [r for n, r in enumerate(results) if n != cancelled] == [computed] * 3
     assert len(calls) == computed
-    assert not flights._flights
+    assert not flights.under_way
 
 
 def test_a_task_that_failed_is_followed_by_the_next(flights: SingleFlight) -> None:
@@ -162,7 +162,7 @@ def test_two_tasks_that_need_each_others_keys(flights: SingleFlight) -> None:
         )
 
     assert len(run_async(main())) == 2
-    assert not flights._flights
+    assert not flights.under_way
 
 
 def test_a_call_that_blocks_the_loop_does_not_wait_for_its_tasks(flights: SingleFlight) -> None:
@@ -200,7 +200,7 @@ def test_nor_does_anybody_wait_for_the_tasks_of_a_loop_that_waits_for_him(
         return flights.run("f", lambda: "own f") + await task
 
     thread = Worker(flights.run, "f", computes_f)
-    wait_until(lambda: "f" in flights._flights, "nobody leads")
+    wait_until(lambda: "f" in flights.under_way, "nobody leads")
     assert Worker(run_async, main()).result() == "fown gg"
     assert thread.result() == "fown g"
 
@@ -220,7 +220,7 @@ def test_a_loop_that_ended_is_not_woken(
 ) -> None:
     go = threading.Event()
     leader = Worker(flights.run, "k", lambda: go.wait(PATIENCE))
-    wait_until(lambda: "k" in flights._flights, "nobody leads")
+    wait_until(lambda: "k" in flights.under_way, "nobody leads")
 
     async def never() -> None:
         raise AssertionError

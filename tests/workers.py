@@ -37,10 +37,10 @@ class Worker(threading.Thread):
 
 def waiters(flights: SingleFlight, key: object) -> int:
     """How many threads and tasks wait for a key."""
-    flight = flights._flights.get(key)
+    flight = flights.under_way.get(key)
     if flight is None:
         return 0
-    return len(flight._waiters or ())
+    return len(flight.waiters or ())
 
 
 def run_async(coroutine: Any) -> Any:

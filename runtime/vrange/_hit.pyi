@@ -1,4 +1,5 @@
 from collections.abc import Callable, Hashable
+from contextvars import ContextVar
 from typing import Any, final
 
 @final
@@ -61,19 +62,34 @@ class Keeper:
         keys: dict[int, Any],
         held: dict[Any, Any],
         ghosts: dict[int, Any],
-        uses: Callable[[Any], int],
         sweep: Callable[[], object],
         lock: Any,
         bytes_least: int,
     ) -> Keeper: ...
     def __call__(self, key: Hashable, value: object, cost_ns: int, /) -> Any: ...
 
+@final
+class Leader:
+    def __new__(
+        cls,
+        keeper: Keeper,
+        keep_slowly: Callable[[Any, Any, int], Any],
+        under_way: dict[Any, Any],
+        flight: Callable[[], object],
+        led: ContextVar[Any],
+        absent: object,
+        account: int,
+    ) -> Leader: ...
+    def __call__(self, key: Hashable, function: Callable[[], Any], /) -> Any: ...
+
 class HotFunction:
     def __new__(
         cls,
         values: dict[Any, Any],
         recaller: Recaller | None,
-        miss: Callable[[Any, tuple[Any, ...], dict[str, Any] | None], Any],
+        leader: Leader | None,
+        function: Callable[..., Any],
+        slowly: Callable[[Any, tuple[Any, ...], dict[str, Any] | None], Any],
         key: Callable[..., Hashable] | None = None,
         typed: bool = False,
     ) -> HotFunction: ...

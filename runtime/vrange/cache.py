@@ -23,10 +23,9 @@ from vrange._core import hit, lib
 from vrange.account import Account
 from vrange.cache_info import CacheInfo
 from vrange.entries import MISS, PURGED, Absent, Entries
-from vrange.errors import ArenaFullError
 from vrange.hot import HotFront
 from vrange.options import check_ttl
-from vrange.singleflight import SingleFlight
+from vrange.singleflight import Flight, SingleFlight, led_here
 from vrange.sizes import format_bytes, parse_bytes
 
 K = TypeVar("K", bound=Hashable)
@@ -110,6 +109,16 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         )
         self._hot.let_go = self._entries.hot_let_go
         self._flights = SingleFlight()
+        # Computes most of what is nowhere, natively; `_compute` the rest.
+        self._leader = hit.Leader(
+            self._entries.keeper,
+            self._entries.keep,
+            self._flights.under_way,
+            Flight,
+            led_here,
+            MISS,
+            self._account.address,
+        )
         self._baseline = self._account.read()
         self._all.add(self)
 
@@ -127,8 +136,12 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         One computation per key at a time, across threads and tasks; the others wait for it. What it
         raises is not cached. A value for which there is no room is returned all the same.
         """
-        found: V | Absent = self._look_up(key)
-        return self._compute(key, found, compute) if isinstance(found, Absent) else found
+        value: V | Absent = self._look_up_quickly(key)
+        if value is MISS:
+            value = self._leader(key, compute)
+        if isinstance(value, Absent):
+            value = self._recall_slowly(key)
+        return self._compute(key, value, compute) if isinstance(value, Absent) else value
 
     async def get_or_compute_async(self, key: K, compute: Callable[[], Awaitable[V]]) -> V:
         """As get_or_compute, for a coroutine function: other tasks run while it computes."""
@@ -139,17 +152,18 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
     def _look_up(self, key: Hashable) -> Any:
         """The value or an Absent; counts the request."""
+        value = self._look_up_quickly(key)
+        return self._recall_slowly(key) if value is MISS else value
+
+    def _look_up_quickly(self, key: Hashable) -> Any:
+        """The same without a close look: MISS, uncounted, also where there may be a value."""
         if self._ttl is not None:
             self._entries.drop_expired(key)
         value = self._hot.values.get(key, MISS)
-        if value is not MISS:
-            self._entries.recaller.count_hot(key)
-            return value
-        return self._recall(key)
-
-    def _recall(self, key: Hashable) -> Any:
-        value = self._entries.recaller(key)
-        return self._recall_slowly(key) if value is MISS else value
+        if value is MISS:
+            return self._entries.recaller(key)
+        self._entries.recaller.count_hot(key)
+        return value
 
     def _recall_slowly(self, key: Hashable) -> Any:
         entries = self._entries
@@ -191,11 +205,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         return value
 
     def _keep(self, key: Hashable, absent: Absent, value: V, asked: int, took: int, cost: int) -> V:
-        kept: V
-        try:
-            kept = self._entries.store(key, value, cost)
-        except ArenaFullError:
-            kept = value  # no room, and nothing that could be let go: not cached this time
+        kept: V = self._entries.keep(key, value, cost)
         waited = time.perf_counter_ns() - asked if absent is PURGED else 0
         hit.regenerated(self._account.address, _KIND, took, waited)
         return kept

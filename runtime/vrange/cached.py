@@ -47,8 +47,10 @@ def _make_sync(
 
     # With a TTL nothing may be answered before somebody looked at the clock.
     has_ttl = cache._ttl is not None
-    values, recaller = ({}, None) if has_ttl else (cache._hot.values, cache._entries.recaller)
-    return CachedFunction(values, recaller, answer, key, typed)
+    if has_ttl:
+        return CachedFunction({}, None, None, function, answer, key, typed)
+    values, recaller = cache._hot.values, cache._entries.recaller
+    return CachedFunction(values, recaller, cache._leader, function, answer, key, typed)
 
 
 def _make_async(
@@ -57,7 +59,7 @@ def _make_async(
     key: Callable[..., Hashable] | None,
     typed: bool,
 ) -> Callable[..., Awaitable[Any]]:
-    make_key = hit.HotFunction({}, None, lambda *_: None, key, typed).make_key
+    make_key = hit.HotFunction({}, None, None, function, function, key, typed).make_key
 
     async def answer(*args: Any, **kwargs: Any) -> Any:
         key = make_key(args, kwargs)

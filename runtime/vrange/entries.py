@@ -84,18 +84,17 @@ class Entries:
         self._packed = PackedValues(with_ttl=ttl is not None)
         self._ghosts = Ghosts()
         # Stores most arrays, natively; `_store_slowly` what remains.
-        self._keeper = hit.Keeper(
+        self.keeper = hit.Keeper(
             self.index,
             self._keys,
             hot.values,
             self._ghosts.by_hash,
-            self._uses,
             self._sweep_after_keeping,
             lock,
             PACKED_BYTES_MOST + 1,
         )
         if max_bytes is not None:
-            self._keeper.max_bytes = min(max_bytes, sys.maxsize)
+            self.keeper.max_bytes = min(max_bytes, sys.maxsize)
         self._contests = 0
         self._size_most = sys.maxsize if max_bytes is None else max_bytes  # that could ever fit
         self._cost_ns = 0  # of the last computation: what a slab's values are taken to cost
@@ -226,8 +225,15 @@ class Entries:
         key that can't be hashed or a value that can't be pickled, ArenaFullError where no room can
         be made.
         """
-        kept = self._keeper(key, value, cost_ns)
+        kept = self.keeper(key, value, cost_ns)
         return self._store_slowly(key, value, cost_ns) if kept is None else kept
+
+    def keep(self, key: Hashable, value: Any, cost_ns: int) -> Any:
+        """As `store`, of what was computed: without room for it, it is not cached this time."""
+        try:
+            return self.store(key, value, cost_ns)
+        except ArenaFullError:
+            return value
 
     def _store_slowly(self, key: Hashable, value: Any, cost_ns: int) -> Any:
         hash(key)  # what can't be a key must fail before anything is stored
@@ -236,8 +242,8 @@ class Entries:
             self._arena.open()
             self._size_most = min(self._size_most, self._arena.nbytes)
             if self._ttl is None:
-                self._keeper.bytes_most = self._size_most
-                self._keeper.arena = self._arena.address
+                self.keeper.bytes_most = self._size_most
+                self.keeper.arena = self._arena.address
         if cost_ns:
             self._cost_ns = cost_ns
         expires = _NEVER if self._ttl is None else time.monotonic() + self._ttl
@@ -260,7 +266,7 @@ class Entries:
                 self._arena.check_open()
             self._replace(key, entry)
             self._keys[handle] = key
-            self._keeper.bytes += size
+            self.keeper.bytes += size
             if self._max_bytes is not None:
                 self._keep_below_max()
             if self._ttl is not None:
@@ -296,7 +302,7 @@ class Entries:
         lib.vrange_release(handle[0])
         slab = self._packed.add_slab(handle[0], nbytes)
         self._slabs[slab.handle] = slab
-        self._keeper.bytes += SLAB_BYTES
+        self.keeper.bytes += SLAB_BYTES
         return slab
 
     def _store_range(self, encoded: Large, cost_ns: int, uses: int) -> hit.Lease:
@@ -382,13 +388,13 @@ class Entries:
             self._slabs.clear()
             self._packed.clear()
             self._ghosts.clear()
-            self._keeper.bytes = 0
+            self.keeper.bytes = 0
 
     def close(self) -> None:
         """Forgets every entry and gives the arena back."""
         with self._lock:
             self.clear()
-            self._keeper.arena = 0
+            self.keeper.arena = 0
             self._arena.close()
 
     def _free(self, entry: Entry) -> int:
@@ -398,11 +404,11 @@ class Entries:
             if emptied is not None and emptied.handle in self._slabs:
                 del self._slabs[emptied.handle]
                 hit.forget(emptied.handle, SLAB_BYTES)
-                self._keeper.bytes -= SLAB_BYTES
+                self.keeper.bytes -= SLAB_BYTES
             return 0
         if self._keys.pop(entry.handle, _NO_KEY) is _NO_KEY:
             return 0
-        self._keeper.bytes -= in_pages(entry.nbytes)
+        self.keeper.bytes -= in_pages(entry.nbytes)
         return hit.forget(entry.handle, entry.nbytes)
 
     def _lose(self, key: Hashable, entry: Entry) -> None:
@@ -422,7 +428,7 @@ class Entries:
         del self._slabs[slab.handle]
         pairs = self._packed.take_off(slab)
         uses = hit.forget(slab.handle, SLAB_BYTES) // max(1, len(pairs))
-        self._keeper.bytes -= SLAB_BYTES
+        self.keeper.bytes -= SLAB_BYTES
         for key, place in pairs:
             if self.index.get(key) == place and not self._outlives_its_range(key):
                 self._forget_key(key, uses, purged=purged)
@@ -490,19 +496,19 @@ class Entries:
         with self._lock:
             self._arena.check_open()
             # More than is needed at once: the arena may be in pieces.
-            if self._shed(max(2 * nbytes, self._keeper.bytes // 64)):
+            if self._shed(max(2 * nbytes, self.keeper.bytes // 64)):
                 return True
             held = self._hot.bytes
             self._hot.clear()
             return held > 0 and self._shed(nbytes) > 0
 
     def _keep_below_max(self) -> None:
-        if self._max_bytes is None or self._keeper.bytes <= self._max_bytes:
+        if self._max_bytes is None or self.keeper.bytes <= self._max_bytes:
             return
-        self._shed(self._keeper.bytes - self._max_bytes)
-        if self._keeper.bytes > self._max_bytes and self._hot.bytes:
+        self._shed(self.keeper.bytes - self._max_bytes)
+        if self.keeper.bytes > self._max_bytes and self._hot.bytes:
             self._hot.clear()
-            self._shed(self._keeper.bytes - self._max_bytes)
+            self._shed(self.keeper.bytes - self._max_bytes)
 
     def _refuse(self, size: int) -> None:
         """Raises: what could never fit must not make others go first."""

@@ -20,7 +20,7 @@ _Result = tuple[bool, Any]  # (succeeded, value)
 _NO_VALUE: _Result = (False, None)
 
 
-class _Flight:
+class Flight:
     """One computation under way, who waits for it, and for which others it waits itself.
     `loop_thread` is where the event loop runs that has to go on for it, None where a thread of its
     own does.
@@ -33,8 +33,8 @@ class _Flight:
     # Of the class, so that making one runs no code: most are never asked for any of it.
     landed = False
     loop_thread: int | None = None
-    waits_for: list[_Flight] | None = None
-    _waiters: list[Callable[[_Result], None]] | None = None
+    waits_for: list[Flight] | None = None
+    waiters: list[Callable[[_Result], None]] | None = None
 
     def wait(self) -> _Result:
         """Blocks this thread until the flight has landed."""
@@ -71,43 +71,45 @@ class _Flight:
 
     def _when_landed(self, tell: Callable[[_Result], None]) -> None:
         with _waiting:
+            # In this order: who lands takes no lock, but says so before looking for who waits.
+            self.waiters = [*(self.waiters or ()), tell]
             if not self.landed:
-                self._waiters = [*(self._waiters or ()), tell]
                 return
+            self.waiters.remove(tell)
         tell(_NO_VALUE)
 
     def land(self, result: _Result) -> None:
         """Tells the result to all who wait."""
-        with _waiting:
-            self.landed = True
-            waiters = self._waiters
-        if waiters:
-            self._waiters = None
+        self.landed = True
+        if self.waiters is not None:
+            with _waiting:
+                waiters, self.waiters = self.waiters, None
             for tell in waiters:
                 tell(result)
 
 
 # By context, not by thread: a task started inside a computation belongs to it.
-_led: ContextVar[tuple[_Flight, ...]] = ContextVar("vrange_led", default=())
+led_here: ContextVar[tuple[Flight, ...]] = ContextVar("vrange_led", default=())
 _waiting = threading.Lock()  # of what is below, so that two can't begin to wait for each other
-_blocked: dict[int, _Flight] = {}  # by thread, whom it waits for without running its event loop
+_blocked: dict[int, Flight] = {}  # by thread, whom it waits for without running its event loop
 
 
 class SingleFlight:
-    """The computations under way for one cache. Safe from any thread; in the child of a fork, those
-    of other threads of the parent are forgotten.
+    """The computations under way for one cache, in `under_way`. Safe from any thread; in the child
+    of a fork, those of other threads of the parent are forgotten. A cache leads most of them
+    natively (native/lead.c); `run` and `run_async` do the others, and all waiting.
     """
 
     _all: ClassVar[weakref.WeakSet[SingleFlight]] = weakref.WeakSet()
 
     def __init__(self) -> None:
-        self._flights: dict[Hashable, _Flight] = {}
+        self.under_way: dict[Hashable, Flight] = {}
         self._all.add(self)
 
     def run(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """compute(), or what another thread or task is just computing for the same key."""
-        mine = _Flight()
-        while (flight := self._flights.setdefault(key, mine)) is not mine:
+        mine = Flight()
+        while (flight := self.under_way.setdefault(key, mine)) is not mine:
             led = _begin_to_wait(flight, blocks=True)
             if led is None:
                 return compute()
@@ -117,24 +119,24 @@ class SingleFlight:
                 _end_waiting(flight, led, blocks=True)
             if succeeded:
                 return value
-        led = _led.get()
-        _led.set((*led, mine))
+        led = led_here.get()
+        led_here.set((*led, mine))
         result = _NO_VALUE
         try:
             value = compute()
             result = (True, value)
             return value
         finally:
-            if self._flights.get(key) is mine:
-                del self._flights[key]
+            if self.under_way.get(key) is mine:
+                del self.under_way[key]
             mine.land(result)
-            _led.set(led)
+            led_here.set(led)
 
     async def run_async(self, key: Hashable, compute: Callable[[], Awaitable[Any]]) -> Any:
         """The same for a coroutine function; waiting lets the event loop run."""
-        mine = _Flight()
+        mine = Flight()
         mine.loop_thread = threading.get_ident()
-        while (flight := self._flights.setdefault(key, mine)) is not mine:
+        while (flight := self.under_way.setdefault(key, mine)) is not mine:
             led = _begin_to_wait(flight, blocks=False)
             if led is None:
                 return await compute()
@@ -144,25 +146,25 @@ class SingleFlight:
                 _end_waiting(flight, led, blocks=False)
             if succeeded:
                 return value
-        _led.set((*_led.get(), mine))
+        led_here.set((*led_here.get(), mine))
         result = _NO_VALUE
         try:
             value = await compute()
             result = (True, value)
             return value
         finally:
-            if self._flights.get(key) is mine:
-                del self._flights[key]
+            if self.under_way.get(key) is mine:
+                del self.under_way[key]
             mine.land(result)
             # A coroutine that nobody awaits any more is closed in another context.
-            _led.set(tuple(flight for flight in _led.get() if flight is not mine))
+            led_here.set(tuple(flight for flight in led_here.get() if flight is not mine))
 
 
-def _begin_to_wait(flight: _Flight, *, blocks: bool) -> tuple[_Flight, ...] | None:
+def _begin_to_wait(flight: Flight, *, blocks: bool) -> tuple[Flight, ...] | None:
     """Says that whoever leads here waits for `flight`, and, if that `blocks`, whoever needs this
     thread's event loop. Returns what is led here; None where the wait would be for ever.
     """
-    led = _led.get()
+    led = led_here.get()
     thread = threading.get_ident()
     with _waiting:
         pending, seen = [flight], {flight}
@@ -182,7 +184,7 @@ def _begin_to_wait(flight: _Flight, *, blocks: bool) -> tuple[_Flight, ...] | No
     return led
 
 
-def _end_waiting(flight: _Flight, led: tuple[_Flight, ...], *, blocks: bool) -> None:
+def _end_waiting(flight: Flight, led: tuple[Flight, ...], *, blocks: bool) -> None:
     with _waiting:
         for other in led:
             if other.waits_for:
@@ -195,9 +197,11 @@ def _forget_others_flights() -> None:
     global _waiting
     _waiting = threading.Lock()
     _blocked.clear()
-    led = _led.get()
+    led = led_here.get()
     for flights in list(SingleFlight._all):
-        flights._flights = {k: f for k, f in flights._flights.items() if f in led}
+        ours = {k: f for k, f in flights.under_way.items() if f in led}
+        flights.under_way.clear()  # the same dict, as others refer to it
+        flights.under_way.update(ours)
 
 
 if hasattr(os, "register_at_fork"):
