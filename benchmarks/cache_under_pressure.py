@@ -28,6 +28,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from math import isnan
 from statistics import median
 from typing import Any
 
@@ -129,6 +130,12 @@ def speed_ratio(outcomes: dict[str, list[Outcome]], phase: int, peer: str = THEI
     """Requests per CPU-second, ours to theirs."""
     ours, theirs = phase_pairs(outcomes, phase, "requests_per_cpu_second", peer)
     return paired_ratio(ours, theirs) if ours else float("nan")
+
+
+def speed_ratios(outcomes: dict[str, list[Outcome]], peer: str) -> dict[str, float]:
+    """By phase; without those that one of them never finished."""
+    ratios = {name: speed_ratio(outcomes, phase, peer) for phase, name in enumerate(PHASES)}
+    return {name: ratio for name, ratio in ratios.items() if not isnan(ratio)}
 
 
 def median_hit_ratio(outcomes: dict[str, list[Outcome]], phase: int) -> float:
@@ -255,9 +262,7 @@ def main() -> int:
         "per_phase": per_phase,
         "rounds": rounds,
         "speed_ratios": {
-            f"{variant}, beside {peer}": {
-                name: speed_ratio(outcomes, i, peer) for i, name in enumerate(PHASES)
-            }
+            f"{variant}, beside {peer}": speed_ratios(outcomes, peer)
             for variant, outcomes in variants.items()
             for peer in outcomes
             if peer != OURS

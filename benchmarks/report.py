@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
@@ -27,6 +28,11 @@ class Target:
     @property
     def met(self) -> bool:
         return self.value <= self.bound if self.sense == "at most" else self.value >= self.bound
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON has no NaN: what could not be measured, as the contender died, is null."""
+        value = None if math.isnan(self.value) else self.value
+        return asdict(self) | {"value": value, "met": self.met}
 
     def __str__(self) -> str:
         verdict = "met   " if self.met else "MISSED"
@@ -94,11 +100,11 @@ def write(name: str, results: Path, measured: dict[str, Any], targets: list[Targ
     document = {
         "benchmark": name,
         "machine": machine(),
-        "targets": [asdict(target) | {"met": target.met} for target in targets],
+        "targets": [target.as_json() for target in targets],
         **measured,
     }
     path = results / f"{name}.json"
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
     print()
     for target in targets:
         print(target)
