@@ -71,13 +71,17 @@ def test_no_more_than_the_reserve_is_offered() -> None:
 @pytest.mark.skipif(EAGER, reason="on the eager rung nothing is offered")
 def test_who_stores_helps_a_thread_that_is_late() -> None:
     code = """
-    import time
+    import os, time
+    from pathlib import Path
     from support import *
     vrange.set_reserve("2MiB", tick=10)
     cache = vrange.VolatileCache(hot_bytes=0, arena_bytes="64MiB")
     cache["first"] = bytes(MIB)
     reserve = lambda: vrange.stats().reserve
     assert (reserve().ticks, reserve().helped, reserve().offered_bytes) == (0, 0, 0)
+    (thread,) = set(os.listdir("/proc/self/task")) - {str(os.getpid())}
+    state = lambda: Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split()[0]
+    wait_until(lambda: state() == "S", "it has not begun to sleep")
     vrange.set_reserve("2MiB", tick=0.001)  # and it sleeps on
     time.sleep(0.01)
     for n in range(4):
