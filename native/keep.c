@@ -224,7 +224,8 @@ int keep_add_type(PyObject *module) {
         {"bytes", T_PYSSIZET, offsetof(keeper, bytes), 0,
          "Of all ranges of the cache, in pages. Who lets ranges go takes theirs off."},
         {"max_bytes", T_PYSSIZET, offsetof(keeper, max_bytes), 0, "From where on `sweep` is called."},
-        {"bytes_most", T_PYSSIZET, offsetof(keeper, bytes_most), 0, "A value that is larger is stored slowly."},
+        {"bytes_most", T_PYSSIZET, offsetof(keeper, bytes_most), 0,
+         "Of the largest range that could ever fit. What is larger is stored slowly, which refuses it."},
         {0}};
     static PyType_Slot slots[] = {
         {Py_tp_doc, "Keeper(index, keys, held, ghosts, sweep, lock, bytes_least)\n\n"

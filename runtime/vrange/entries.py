@@ -73,7 +73,6 @@ class Entries:
         self._lock = lock
         self._hot = hot
         self._ttl = ttl
-        self._max_bytes = max_bytes
         self._arena = CacheArena(account, lock, arena_bytes)
         self.index: dict[Hashable, Entry] = {}
         # Answers most hits, natively; `recall` the others.
@@ -94,9 +93,8 @@ class Entries:
             PACKED_BYTES_MOST + 1,
         )
         if max_bytes is not None:
-            self.keeper.max_bytes = min(max_bytes, sys.maxsize)
+            self.keeper.max_bytes = self.keeper.bytes_most = min(max_bytes, sys.maxsize)
         self._contests = 0
-        self._size_most = sys.maxsize if max_bytes is None else max_bytes  # that could ever fit
         self._cost_ns = 0  # of the last computation: what a slab's values are taken to cost
         self._expired_swept = 0.0
 
@@ -240,9 +238,8 @@ class Entries:
         encoded = encode(value)
         if not self._arena.address:
             self._arena.open()
-            self._size_most = min(self._size_most, self._arena.nbytes)
+            self.keeper.bytes_most = min(self.keeper.bytes_most, self._arena.nbytes)
             if self._ttl is None:
-                self.keeper.bytes_most = self._size_most
                 self.keeper.arena = self._arena.address
         if cost_ns:
             self._cost_ns = cost_ns
@@ -252,7 +249,7 @@ class Entries:
             # As it comes back from now on, read-only: what the caller made is his own.
             return decode_small(encoded.kind, encoded.data) if encoded.kind == ARRAY else value
         size = in_pages(encoded.nbytes)
-        if size > self._size_most:
+        if size > self.keeper.bytes_most:
             self._refuse(size)
         lease = self._store_range(encoded, cost_ns, self._uses(key))
         handle = hit.handle(lease)
@@ -267,8 +264,7 @@ class Entries:
             self._replace(key, entry)
             self._keys[handle] = key
             self.keeper.bytes += size
-            if self._max_bytes is not None:
-                self._keep_below_max()
+            self._keep_below_max()
             if self._ttl is not None:
                 self._sweep()
             elif lost := hit.lost(self._arena.address):
@@ -291,7 +287,7 @@ class Entries:
             self._keep_below_max()
 
     def _add_slab(self, nbytes: int) -> Slab:
-        if self._size_most < SLAB_BYTES:
+        if self.keeper.bytes_most < SLAB_BYTES:
             self._refuse(SLAB_BYTES)
         handle = ffi.new("uint64_t *")
         while lib.vrange_allocate(self._arena.native, SLAB_BYTES, handle) < 0:
@@ -503,18 +499,20 @@ class Entries:
             return held > 0 and self._shed(nbytes) > 0
 
     def _keep_below_max(self) -> None:
-        if self._max_bytes is None or self.keeper.bytes <= self._max_bytes:
+        excess = self.keeper.bytes - self.keeper.max_bytes
+        if excess <= 0:
             return
-        self._shed(self.keeper.bytes - self._max_bytes)
-        if self.keeper.bytes > self._max_bytes and self._hot.bytes:
+        self._shed(excess)
+        excess = self.keeper.bytes - self.keeper.max_bytes
+        if excess > 0 and self._hot.bytes:
             self._hot.clear()
-            self._shed(self.keeper.bytes - self._max_bytes)
+            self._shed(excess)
 
     def _refuse(self, size: int) -> None:
         """Raises: what could never fit must not make others go first."""
-        if self._max_bytes is None or size <= self._max_bytes:
+        if size <= self.keeper.max_bytes:
             raise self._arena.full(size)
         raise ArenaFullError(
             f"{format_bytes(size)} is more than max_bytes of cache "
-            f"{self._account.name!r}, {format_bytes(self._max_bytes)}"
+            f"{self._account.name!r}, {format_bytes(self.keeper.max_bytes)}"
         )
