@@ -66,7 +66,9 @@ int os_lazyfree(void *address, size_t bytes);
 /* Puts pages that this processor has just got where the kernel can find them: until then it takes no
  * notice of advice about them. `empty` is a page that was never touched. */
 void os_list_new_pages(void *empty);
+/* Of several spans; an error means that it failed for one at least. */
 int os_lazyfree_many(const struct iovec *spans, size_t count);
+int os_discard_many(const struct iovec *spans, size_t count);
 int os_populate(void *address, size_t bytes);
 int os_discard(void *address, size_t bytes);
 int os_pageout(void *address, size_t bytes);

@@ -103,31 +103,43 @@ void os_list_new_pages(void *empty) {
     advise(empty, os_page_bytes(), MADV_FREE);
 }
 
-int os_lazyfree_many(const struct iovec *spans, size_t count) {
-    /* One call for the batch spares a TLB shoot-down a range. Kernels before 6.13 refuse MADV_FREE
-     * here, even on oneself, and a process that may not open a pidfd on itself has no use for it. */
+/* One call for the batch spares a TLB shoot-down a range. Kernels before 6.13 refuse it, even on oneself,
+ * and a process that may not open a pidfd on itself has no use for it. */
+static bool advise_at_once(const struct iovec *spans, size_t count, int advice) {
     enum { UNTRIED, WORKS, REFUSED };
     static _Thread_local int batch = UNTRIED;
-    if (batch != REFUSED) {
-        int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
-        if (self >= 0) {
-            size_t total = 0;
-            for (size_t i = 0; i < count; i++) total += spans[i].iov_len;
-            ssize_t done = syscall(SYS_process_madvise, self, spans, count, MADV_FREE, 0);
-            close(self);
-            if (done >= 0 && (size_t)done == total) {
-                batch = WORKS;
-                return 0;
-            }
+    if (batch == REFUSED) return false;
+    int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    if (self >= 0) {
+        size_t total = 0;
+        for (size_t i = 0; i < count; i++) total += spans[i].iov_len;
+        ssize_t done = syscall(SYS_process_madvise, self, spans, count, advice, 0);
+        close(self);
+        if (done >= 0 && (size_t)done == total) {
+            batch = WORKS;
+            return true;
         }
-        if (batch == UNTRIED) batch = REFUSED;
     }
+    if (batch == UNTRIED) batch = REFUSED;
+    return false;
+}
+
+static int advise_many(const struct iovec *spans, size_t count, int advice) {
     int worst = 0;
+    if (advise_at_once(spans, count, advice)) return 0;
     for (size_t i = 0; i < count; i++) {
-        int result = os_lazyfree(spans[i].iov_base, spans[i].iov_len);
+        int result = advise(spans[i].iov_base, spans[i].iov_len, advice);
         if (result < 0) worst = result;
     }
     return worst;
+}
+
+int os_lazyfree_many(const struct iovec *spans, size_t count) {
+    return advise_many(spans, count, MADV_FREE);
+}
+
+int os_discard_many(const struct iovec *spans, size_t count) {
+    return advise_many(spans, count, MADV_DONTNEED);
 }
 
 int os_populate(void *address, size_t bytes) { return advise(address, bytes, MADV_POPULATE_WRITE); }

@@ -81,8 +81,10 @@ void range_offer_end(range *r, bool offered);
  * True: it did. */
 bool range_collect(range *r, uint64_t generation);
 
-/* Takes an offered range as the kernel is about to, and lists it. False: it is not offered any more. */
-bool range_take(range *r, uint64_t generation);
+/* Takes an offered range as the kernel is about to: BUSY. False: it is not offered any more. After that
+ * range_take_end lists it, and empties it where the caller has not. */
+bool range_take_begin(range *r, uint64_t generation);
+void range_take_end(range *r, bool is_empty);
 
 /* Discards a volatile range by the runtime's own decision and lists it. False: not volatile. */
 bool range_shed(range *r, uint64_t generation);

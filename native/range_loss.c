@@ -74,13 +74,22 @@ void range_empty(range *r) {
     memset(address, 0, bytes);
 }
 
-void range_discard_rest(range *r, uint64_t word) {
-    tally(&r->arena->account->purged_bytes, range_bytes(r)); /* first: it must not look pinned */
-    range_empty(r);
+static void forget_content(range *r, uint64_t word) {
     free(r->sentinel_words);
     r->sentinel_words = NULL;
     range_forget_lost_pages(r);
     put_state(r, word | WORD_LOST, PURGED);
+}
+
+void range_discard_rest(range *r, uint64_t word) {
+    tally(&r->arena->account->purged_bytes, range_bytes(r)); /* first: it must not look pinned */
+    range_empty(r);
+    forget_content(r, word);
+}
+
+void range_be_purged(range *r, uint64_t word) {
+    tally(&r->arena->account->purged_bytes, range_bytes(r));
+    forget_content(r, word);
 }
 
 size_t range_resident_bytes(range *r) {

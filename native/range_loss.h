@@ -14,6 +14,9 @@ bool range_secure_page_by_page(range *r, uint64_t word, uint64_t *lost_bytes);
 /* BUSY to PURGED: what is left of the content is dead weight. */
 void range_discard_rest(range *r, uint64_t word);
 
+/* The same of a range that was emptied already. */
+void range_be_purged(range *r, uint64_t word);
+
 /* Whoever looks next finds zeros, or nothing. */
 void range_empty(range *r);
 

@@ -76,15 +76,18 @@ bool range_collect(range *r, uint64_t generation) {
     return true;
 }
 
-bool range_take(range *r, uint64_t generation) {
+bool range_take_begin(range *r, uint64_t generation) {
     uint64_t word = atomic_load(&r->word);
     if (!is_current(word, generation) || word_state(word) != OFFERED) return false;
-    if (!atomic_compare_exchange_strong(&r->word, &word, (word & ~WORD_STATE) | BUSY)) return false;
+    return atomic_compare_exchange_strong(&r->word, &word, (word & ~WORD_STATE) | BUSY);
+}
+
+void range_take_end(range *r, bool is_empty) {
+    if (!is_empty) range_empty(r);
     range_count_offer_over(r);
     tally(&r->arena->account->purged_total, range_bytes(r));
-    range_discard_rest(r, word);
+    range_be_purged(r, atomic_load(&r->word));
     arena_list_lost(r);
-    return true;
 }
 
 bool range_shed(range *r, uint64_t generation) {

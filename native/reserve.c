@@ -140,7 +140,31 @@ static void collect_losses(void) {
         offered_drop_stale(&reserve.offered);
 }
 
+/* Ranges that are BUSY, for one system call. */
+typedef struct {
+    candidate items[BATCH_RANGES];
+    struct iovec spans[BATCH_RANGES];
+    size_t count, bytes;
+} batch;
+
+static bool batch_is_full(const batch *b) { return b->count == BATCH_RANGES || b->bytes >= BATCH_BYTES; }
+
+static void batch_add(batch *b, const candidate *item, range *r) {
+    b->items[b->count] = *item;
+    b->items[b->count].released_ns = atomic_load(&r->released_ns);
+    b->spans[b->count++] = (struct iovec){range_address(r), range_bytes(r)};
+    b->bytes += range_bytes(r);
+}
+
 /* ---- ahead of the kernel ---------------------------------------------------------------------- */
+
+static void take_batch(batch *b) {
+    if (b->count == 0) return;
+    const bool is_empty = os_discard_many(b->spans, b->count) == 0;
+    for (size_t i = 0; i < b->count; i++) range_take_end(table_at(b->items[i].index), is_empty);
+    tally(&reserve.losses, b->count);
+    b->count = b->bytes = 0;
+}
 
 /* Near the limit, gives the oldest of what is offered back while the process asks for memory, so that
  * it finds that free (demand.c). */
@@ -153,26 +177,23 @@ static void give_ahead(uint64_t free_bytes) {
     }
     uint64_t wanted = demand_look(&reserve.demand, held, reserve.taken, os_now_ns());
     if (wanted > most) wanted = most;
+    batch b = {.count = 0};
     size_t looked_at = 0;
     while (looked_at < reserve.offered.count && free_bytes < wanted) {
         const candidate *item = &reserve.offered.items[looked_at++];
         range *r = table_at(item->index);
+        if (offered_is_stale(item) || !range_take_begin(r, item->generation)) continue;
         const uint64_t bytes = range_bytes(r);
-        if (offered_is_stale(item) || !range_take(r, item->generation)) continue;
-        tally(&reserve.losses, 1);
         free_bytes += bytes;
         reserve.demand.held_bytes -= bytes < reserve.demand.held_bytes ? bytes : 0;
+        batch_add(&b, item, r);
+        if (batch_is_full(&b)) take_batch(&b);
     }
+    take_batch(&b);
     if (looked_at) offered_drop_stale(&reserve.offered);
 }
 
 /* ---- offering --------------------------------------------------------------------------------- */
-
-typedef struct {
-    candidate items[BATCH_RANGES];
-    struct iovec spans[BATCH_RANGES];
-    size_t count, bytes;
-} batch;
 
 static void offer_batch(batch *b) {
     if (b->count == 0) return;
@@ -225,13 +246,9 @@ static bool top_up(void) {
         if (!item) break;
         range *r = table_at(item->index);
         if (!range_offer_begin(r, item->generation)) continue;
-        b.items[b.count] = *item;
-        b.items[b.count].released_ns = atomic_load(&r->released_ns);
-        b.spans[b.count] = (struct iovec){range_address(r), range_bytes(r)};
-        b.bytes += range_bytes(r);
+        batch_add(&b, item, r);
         done += range_bytes(r);
-        b.count++;
-        if (b.count == BATCH_RANGES || b.bytes >= BATCH_BYTES) offer_batch(&b);
+        if (batch_is_full(&b)) offer_batch(&b);
     }
     offer_batch(&b);
     return done >= TICK_BYTES;

@@ -3,6 +3,7 @@
 
 #include "check.h"
 #include "os.h"
+#include "range_busy.h"
 
 #define BYTES (16 * vrange_page_bytes())
 
@@ -74,12 +75,41 @@ static void partial(vrange_arena *arena) {
     CHECK(vrange_free(handle) == VRANGE_OK);
 }
 
+/* As the reserve gives back ahead of demand: emptied by its batch, or where that failed by itself. */
+static void taken(vrange_arena *arena, bool by_batch) {
+    uint64_t handle;
+    CHECK(vrange_allocate(arena, BYTES, &handle) == 0);
+    char *address = vrange_address(handle);
+    write_words((uint64_t *)(void *)address, BYTES, 5);
+    range *r = range_of(handle);
+    CHECK(!range_take_begin(r, handle & WORD_GENERATION)); /* it is pinned */
+    CHECK(vrange_release(handle) == VRANGE_OK);
+    wait_offered(handle);
+    CHECK(!range_take_begin(r, (handle & WORD_GENERATION) ^ WORD_GENERATION)); /* it was another */
+    CHECK(range_take_begin(r, handle & WORD_GENERATION));
+    CHECK(!range_take_begin(r, handle & WORD_GENERATION));
+    const struct iovec spans[] = {{address, BYTES / 2}, {address + BYTES / 2, BYTES / 2}};
+    if (by_batch) CHECK(os_discard_many(spans, 2) == 0);
+    range_take_end(r, by_batch);
+    CHECK(state(handle) == VRANGE_STATE_PURGED);
+    for (size_t at = 0; at < BYTES; at += vrange_page_bytes()) CHECK(!os_is_resident(address + at));
+    uint64_t lost[2];
+    CHECK(vrange_arena_lost(arena, lost, 2) == 1 && lost[0] == handle);
+    CHECK(vrange_pin(handle) == VRANGE_PURGED);
+    CHECK(vrange_release(handle) == VRANGE_OK);
+    CHECK(vrange_free(handle) == VRANGE_OK);
+}
+
 int main(void) {
     vrange_account *account;
     vrange_arena *arena = open_arena(16 * MIB, &account);
     CHECK(vrange_reserve_start(64 * MIB, 1000000, true) == 0);
     full(arena);
-    if (vrange_rung() != VRANGE_RUNG_EAGER) partial(arena);
+    if (vrange_rung() != VRANGE_RUNG_EAGER) {
+        partial(arena);
+        taken(arena, true);
+        taken(arena, false);
+    }
     vrange_account_counters now;
     vrange_account_read(account, &now);
     CHECK(now.ranges == 0 && now.idle_bytes == 0 && now.offered_bytes == 0);
