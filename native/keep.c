@@ -3,7 +3,7 @@
  * Computing a value pushes everything else out of the processor's caches, so what runs after it costs
  * several times what it costs in a loop, and Python code most of all. The most frequent value is one like
  * those before it: an array of a known shape and type, under a key that has none. Whatever is not that
- * simple is left to entries.py, as is making room. */
+ * simple is left to runtime/vrange/keep.py, as is making room. */
 #include "hit.h"
 
 #include <stddef.h>
@@ -96,7 +96,7 @@ static PyObject *store(keeper *self, PyObject *key, PyObject *value, PyObject *i
     const Py_ssize_t bytes = (Py_ssize_t)content.bytes, in_pages = (bytes + page - 1) / page * page;
     uint64_t handle;
     if (vrange_store(arena_of(self), &content, 1, cost_ns, uses, &handle) != VRANGE_OK)
-        return NULL; /* entries.py makes room, or knows what to say */
+        return NULL; /* keep.py makes room, or knows what to say */
     const cache_entry description = {.handle = handle,
                                      .nbytes = bytes,
                                      .decode = its_viewer,

@@ -4,7 +4,7 @@
  * holds and nobody took: find its entry, pin its range, make the object over it. In Python that is
  * half a dozen frames, which cost more than the pin and push the program's own code out of the
  * processor's caches. Whatever is not that simple (lost, packed, expired, not to be unpickled) is left
- * to entries.py, which looks again by itself. */
+ * to recall.py, which looks again by itself. */
 #include "hit.h"
 
 #include <stddef.h>
@@ -12,7 +12,7 @@
 
 #include "stats.h"
 
-#define HITS_PER_CONTEST 4 /* as in entries.py, for packed values */
+#define HITS_PER_CONTEST 4 /* as in recall.py, for packed values */
 #define HOT_HITS_PER_USE 16
 #define WORTHWHILE 1.25f   /* times the uses: an exchange costs what twenty hits gain */
 
@@ -84,7 +84,7 @@ PyObject *recall(PyObject *object, PyObject *key) {
     PyObject *value = lease ? decode(e, lease) : NULL;
     Py_XDECREF(lease);
     if (!value) {
-        /* entries.py tries again, and knows what to say; but Ctrl-C is nobody's to keep. */
+        /* recall.py tries again, and knows what to say; but Ctrl-C is nobody's to keep. */
         if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_Exception)) PyErr_Clear();
     } else if (PyDict_GetItemWithError(self->index, key) != found) {
         Py_CLEAR(value); /* replaced by what decoding ran */

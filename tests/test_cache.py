@@ -18,7 +18,7 @@ Cache = vrange.VolatileCache
 
 
 def handle_of(cache: Cache, key: object) -> int:
-    return cache._entries._handle_of(cache._entries.index[key])
+    return cache._books.handle_of(cache._books.index[key])
 
 
 def taken(cache: Cache, key: object) -> None:

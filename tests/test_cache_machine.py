@@ -127,7 +127,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 30), pages=st.integers(1, 4))
     def kernel_takes_some(self, number: int, pages: int) -> None:
-        handles = [*self.cache._entries._keys, *self.cache._entries._slabs]
+        handles = [*self.cache._books.keys_by_handle, *self.cache._books.slabs_by_handle]
         info = ffi.new("vrange_range_info *")
         handle = handles[number % len(handles)] if handles else 0
         if lib.vrange_range_read(handle, info) != lib.VRANGE_OK:
@@ -139,8 +139,8 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(nbytes=st.sampled_from([PAGE, 1 << 20]))
     def shed(self, nbytes: int) -> None:
-        if self.cache._entries._arena.native is not None:
-            lib.vrange_arena_shed(self.cache._entries._arena.native, nbytes)
+        if self.cache._books.arena.native is not None:
+            lib.vrange_arena_shed(self.cache._books.arena.native, nbytes)
 
     @rule()
     def clear(self) -> None:
@@ -180,7 +180,7 @@ class CacheMachine(RuleBasedStateMachine):
     @invariant()
     def counters_are_consistent(self) -> None:
         info = self.cache.info()
-        in_entries = self.cache._entries.keeper.bytes
+        in_entries = self.cache._books.keeper.bytes
         assert info.hits == info.hot_hits + info.resident_hits
         assert info.hits + info.misses + info.purged == self.asked
         states = info.pinned_bytes + info.idle_bytes + info.offered_bytes + info.purged_bytes

@@ -57,7 +57,7 @@ def test_small_arrays_are_read_only_from_the_first_answer_on() -> None:
 @pytest.mark.parametrize("hot_bytes", [0, "auto"])
 def test_expiry(hot_bytes: int | str, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("vrange.entries.time.monotonic", lambda: now)
+    monkeypatch.setattr("vrange.books.time.monotonic", lambda: now)
     calls = []
 
     @cached(ttl=10, hot_bytes=hot_bytes)

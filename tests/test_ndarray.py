@@ -18,7 +18,7 @@ TABLE = numpy_core()._ARRAY_API
 def lease_of(cache: vrange.VolatileCache[str, bytes], content: bytes) -> tuple[int, hit.Lease]:
     """A range with this content, and the pin of it."""
     cache["k"] = content
-    entry = cache._entries.index["k"]
+    entry = cache._books.index["k"]
     assert isinstance(entry, hit.Entry)
     lease = hit.pin(entry.handle, entry.nbytes)
     assert lease is not None

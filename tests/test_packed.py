@@ -93,7 +93,7 @@ def test_two_hundred_thousand_values(cache: Cache) -> None:
 def test_a_lost_slab_loses_exactly_its_keys(cache: Cache) -> None:
     values = {n: b"%d" % n + bytes(500) for n in range(1000)}
     cache.update(values)
-    slabs = dict(cache._entries._slabs)
+    slabs = dict(cache._books.slabs_by_handle)
     assert len(slabs) == 8
     handle, slab = slabs.popitem()
     lost = set(slab.keys)
@@ -122,7 +122,7 @@ def test_lost_slabs_are_swept_by_whoever_stores(cache: Cache) -> None:
         if n % 2000 == 0:
             cache.discard()
     account = cache._account.read()
-    assert len(cache._entries.index) < 10_000
+    assert len(cache._books.index) < 10_000
     assert account.ranges < 100
     assert volatile_bytes(account) < 100 * SLAB_BYTES
     assert account.purged_total_bytes > 10 << 20

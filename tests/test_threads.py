@@ -79,7 +79,7 @@ def taker(cache: Cache) -> Callable[[int], None]:
     """Asks the kernel for the pages of any range, whatever its state."""
 
     def take(turn: int) -> None:
-        handles = list(cache._entries._keys)
+        handles = list(cache._books.keys_by_handle)
         if not handles:
             time.sleep(0.001)
             return
@@ -307,7 +307,7 @@ cache = vrange.VolatileCache(arena_bytes="64MiB", hot_bytes=0)
 import numpy as np
 for key in range(50):
     cache[key] = np.full(8 * PAGE, 7, np.uint8)
-handles = list(cache._entries._keys)
+handles = list(cache._books.keys_by_handle)
 deadline = time.monotonic() + (0.5 if EAGER else 20)
 while time.monotonic() < deadline:
     for handle in handles:

@@ -21,10 +21,12 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from vrange._core import hit, lib
 from vrange.account import Account
+from vrange.books import Books
 from vrange.cache_info import CacheInfo
-from vrange.entries import MISS, PURGED, Absent, Entries
 from vrange.hot import HotFront
+from vrange.keep import Keep
 from vrange.options import check_ttl
+from vrange.recall import MISS, PURGED, Absent, Recall
 from vrange.singleflight import Flight, SingleFlight, led_here
 from vrange.sizes import format_bytes, parse_bytes
 
@@ -99,7 +101,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         self._account = Account(name if name is not None else f"cache-{next(_numbers)}", _KIND)
         self._lock = threading.RLock()
         self._hot = HotFront(hot_limit, self._lock, self._account.hot_word())
-        self._entries = Entries(
+        self._books = Books(
             self._account,
             self._lock,
             self._hot,
@@ -107,12 +109,13 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             max_bytes=self._max_bytes,
             arena_bytes=arena_size,
         )
-        self._hot.let_go = self._entries.hot_let_go
+        self._recall = Recall(self._books, self._account)
+        self._keep = Keep(self._books, self._account)
         self._flights = SingleFlight()
         # Computes most of what is nowhere, natively; `_compute` the rest.
         self._leader = hit.Leader(
-            self._entries.keeper,
-            self._entries.keep,
+            self._books.keeper,
+            self._keep.computed,
             self._flights.under_way,
             Flight,
             led_here,
@@ -158,16 +161,15 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     def _look_up_quickly(self, key: Hashable) -> Any:
         """The same without a close look: MISS, uncounted, also where there may be a value."""
         if self._ttl is not None:
-            self._entries.drop_expired(key)
+            self._books.drop_expired(key)
         value = self._hot.values.get(key, MISS)
         if value is MISS:
-            return self._entries.recaller(key)
-        self._entries.recaller.count_hot(key)
+            return self._recall.natively(key)
+        self._recall.natively.count_hot(key)
         return value
 
     def _recall_slowly(self, key: Hashable) -> Any:
-        entries = self._entries
-        value = entries.recall(key) if key in entries.index else entries.why_absent(key)
+        value = self._recall.slowly(key)
         outcome = value.outcome if type(value) is Absent else _RESIDENT
         hit.count(self._account.address, outcome)
         return value
@@ -176,13 +178,13 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         asked = time.perf_counter_ns()
 
         def lead() -> V:
-            if key in self._entries.index:  # perhaps computed between our look and our turn
-                found: V | Absent = self._entries.recall(key)
+            if key in self._books.index:  # perhaps computed between our look and our turn
+                found: V | Absent = self._recall.slowly(key)
                 if not isinstance(found, Absent):
                     return found
             stopwatch = hit.Stopwatch()
             value = compute()
-            return self._keep(key, absent, value, asked, *stopwatch.stop())
+            return self._keep_computed(key, absent, value, asked, *stopwatch.stop())
 
         value: V = self._flights.run(key, lead)
         return value
@@ -193,19 +195,21 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         asked = time.perf_counter_ns()
 
         async def lead() -> V:
-            found: V | Absent = self._entries.recall(key)
+            found: V | Absent = self._recall.slowly(key)
             if not isinstance(found, Absent):
                 return found
             started = time.perf_counter_ns()
             value = await compute()
             passed = time.perf_counter_ns() - started
-            return self._keep(key, absent, value, asked, passed, passed)
+            return self._keep_computed(key, absent, value, asked, passed, passed)
 
         value: V = await self._flights.run_async(key, lead)
         return value
 
-    def _keep(self, key: Hashable, absent: Absent, value: V, asked: int, took: int, cost: int) -> V:
-        kept: V = self._entries.keep(key, value, cost)
+    def _keep_computed(
+        self, key: Hashable, absent: Absent, value: V, asked: int, took: int, cost: int
+    ) -> V:
+        kept: V = self._keep.computed(key, value, cost)
         waited = time.perf_counter_ns() - asked if absent is PURGED else 0
         hit.regenerated(self._account.address, _KIND, took, waited)
         return kept
@@ -213,22 +217,22 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     # ---- as a mapping ------------------------------------------------------------------------
 
     def __setitem__(self, key: K, value: V) -> None:
-        self._entries.store(key, value, 0)
+        self._keep.store(key, value, 0)
 
     def __delitem__(self, key: K) -> None:
-        if not self._entries.remove(key):
+        if not self._books.remove(key):
             raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
         """Whether the value seems to be there; it may be gone by the time it is asked for."""
-        return key in self._entries
+        return key in self._books
 
     def __len__(self) -> int:
         """How many entries there are; some may have been taken without anybody noticing yet."""
-        return len(self._entries)
+        return len(self._books)
 
     def __iter__(self) -> Iterator[K]:
-        return iter(cast(list[K], self._entries.keys()))
+        return iter(cast(list[K], self._books.keys()))
 
     def items(self) -> ItemsView[K, V]:
         """The entries that are still there when the iteration comes to them."""
@@ -242,7 +246,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         """Removes and returns the value under `key`; where there is none, `default` or KeyError."""
         with self._lock:
             found = self._look_up(key)
-            self._entries.remove(key)
+            self._books.remove(key)
         if not isinstance(found, Absent):
             return found
         if default is MISS:
@@ -261,7 +265,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     def clear(self) -> None:
         """Forgets every entry and counts anew. What somebody holds stays until he lets go."""
         with self._lock:
-            self._entries.clear()
+            self._books.clear()
             self._baseline = self._account.read()
 
     # A cache is equal to itself only: comparing values would read, and so pin, all of them.
@@ -277,7 +281,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
     def info(self) -> CacheInfo:
         """What was asked and answered since it was made or cleared, and its bytes by state."""
-        entries = len(self._entries)  # sweeps, so that the bytes below are right
+        entries = len(self._books)  # sweeps, so that the bytes below are right
         before = self._baseline  # first: clear() may set a later one meanwhile
         now = self._account.read()
         hot_hits = now.hot_hits - before.hot_hits
@@ -307,7 +311,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
         A small value's range is shared: others go with it. Returns how many ranges went.
         """
-        return self._entries.discard(keys)
+        return self._books.discard(keys)
 
     def close(self) -> None:
         """Forgets every entry and gives the address space back. Using the cache then is a
@@ -315,7 +319,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
         Arrays that somebody holds stay valid until they die.
         """
-        self._entries.close()
+        self._books.close()
 
     def __enter__(self) -> Self:
         return self
@@ -329,7 +333,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         self.close()
 
     def __repr__(self) -> str:
-        if self._entries.closed:
+        if self._books.arena.closed:
             return f"<VolatileCache {self.name!r}, closed>"
         now = self.info()
         return (

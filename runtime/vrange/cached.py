@@ -10,8 +10,8 @@ from typing import Any, TypeVar, overload
 from vrange._core import hit
 from vrange.cache import VolatileCache
 from vrange.cache_info import CacheInfo
-from vrange.entries import Absent
 from vrange.options import check_decorated, name_of
+from vrange.recall import Absent
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,7 +49,7 @@ def _make_sync(
     has_ttl = cache._ttl is not None
     if has_ttl:
         return CachedFunction({}, None, None, function, answer, key, typed)
-    values, recaller = cache._hot.values, cache._entries.recaller
+    values, recaller = cache._hot.values, cache._recall.natively
     return CachedFunction(values, recaller, cache._leader, function, answer, key, typed)
 
 

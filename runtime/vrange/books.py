@@ -1,0 +1,317 @@
+"""The books of a cache: which key has its value where, and letting values go.
+
+A large value has a range of its own, a small one a slot in a slab (packed.py). Whatever changes the
+books is done under the cache's lock. Reading them takes none: a handle or a place that is out of
+date is recognised as such, natively by its generation, and by looking again whether the key still
+stands for the very same entry (recall.py).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Hashable
+from itertools import takewhile
+
+from vrange._core import hit, lib
+from vrange.account import Account
+from vrange.cache_arena import CacheArena, in_pages
+from vrange.codec import PACKED_BYTES_MOST
+from vrange.ghosts import Ghosts
+from vrange.hot import HotFront
+from vrange.packed import SLAB_BYTES, PackedValues, Slab
+
+Entry = hit.Entry | int  # with a range of its own, or a place among the packed values
+
+_NO_KEY = object()
+
+
+def _is_gone(handle: int) -> bool:
+    return hit.state(handle) in (lib.VRANGE_STATE_PURGED, lib.VRANGE_STATE_FREED)
+
+
+class Books:
+    """The entries of one cache, by key in `index`.
+
+    `hot` is its front: a value held there outlives the loss of its range, and its key goes when the
+    front lets go of it. `keeper` enters most arrays, natively (native/keep.c), and has the count of
+    bytes in ranges and its limits.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        lock: threading.RLock,
+        hot: HotFront,
+        *,
+        ttl: float | None,
+        max_bytes: int | None,
+        arena_bytes: int | None,
+    ) -> None:
+        self.lock = lock
+        self.hot = hot
+        self.ttl = ttl
+        self.arena = CacheArena(account, lock, arena_bytes)
+        self.index: dict[Hashable, Entry] = {}
+        self.keys_by_handle: dict[int, Hashable] = {}  # of entries with a range
+        self.slabs_by_handle: dict[int, Slab] = {}
+        self.packed = PackedValues(with_ttl=ttl is not None)
+        self.ghosts = Ghosts()
+        self.keeper = hit.Keeper(
+            self.index,
+            self.keys_by_handle,
+            hot.values,
+            self.ghosts.by_hash,
+            self._sweep_after_keeping,
+            lock,
+            PACKED_BYTES_MOST + 1,
+        )
+        if max_bytes is not None:
+            self.keeper.max_bytes = self.keeper.bytes_most = min(max_bytes, sys.maxsize)
+        self._expired_swept = 0.0
+        hot.let_go = self._hot_let_go
+
+    # ---- what there is -----------------------------------------------------------------------
+
+    def __contains__(self, key: object) -> bool:
+        with self.lock:
+            entry = self.index.get(key)
+            if entry is None or self._expires(entry) <= time.monotonic():
+                return False
+            return key in self.hot.values or not _is_gone(self.handle_of(entry))
+
+    def keys(self) -> list[Hashable]:
+        """The keys of all entries that are not known to be lost."""
+        with self.lock:
+            self._sweep_all()
+            return list(self.index)
+
+    def __len__(self) -> int:
+        with self.lock:
+            self._sweep_all()
+            return len(self.index)
+
+    def handle_of(self, entry: Entry) -> int:
+        """The range that the value is in; 0 where that is gone."""
+        if isinstance(entry, int):
+            slab = self.packed.slab_of(entry)
+            return 0 if slab is None else slab.handle
+        return entry.handle
+
+    def uses(self, key: Hashable) -> int:
+        """How often the key's value was used, also one that is gone; in sixteenths."""
+        before = self.index.get(key)
+        if isinstance(before, hit.Entry):
+            return int(lib.vrange_uses(before.handle))
+        return self.ghosts.uses(key, hit.epoch(self.arena.opened()))
+
+    def _expires(self, entry: Entry) -> float:
+        return self.packed.expires(entry) if isinstance(entry, int) else entry.expires
+
+    # ---- entering ----------------------------------------------------------------------------
+
+    def enter(self, key: Hashable, entry: Entry) -> None:
+        """The value under `key` is there from now on; what was there before goes."""
+        # With a TTL the index is in the order of expiry.
+        before = self.index.get(key) if self.ttl is None else self.index.pop(key, None)
+        if key in self.hot.values:
+            self.hot.discard(key)
+        self.index[key] = entry
+        if isinstance(entry, hit.Entry):
+            self.keys_by_handle[entry.handle] = key
+            self.keeper.bytes += in_pages(entry.nbytes)
+        self.ghosts.forget(key)
+        if before is not None:
+            self._free(before)
+
+    def add_slab(self, handle: int, nbytes: int) -> Slab:
+        """Takes on a fresh range of SLAB_BYTES for values as large as `nbytes`."""
+        slab = self.packed.add_slab(handle, nbytes)
+        self.slabs_by_handle[handle] = slab
+        self.keeper.bytes += SLAB_BYTES
+        return slab
+
+    # ---- letting one go ----------------------------------------------------------------------
+
+    def remove(self, key: Hashable) -> bool:
+        """Forgets an entry; False where there is none."""
+        with self.lock:
+            entry = self.index.pop(key, None)
+            self.ghosts.forget(key)
+            if entry is None:
+                return False
+            self.hot.discard(key)
+            self._free(entry)
+            return True
+
+    def drop_expired(self, key: Hashable) -> None:
+        """Forgets the key's entry if its time is over."""
+        entry = self.index.get(key)
+        if entry is None or self._expires(entry) > time.monotonic():
+            return
+        with self.lock:
+            if self.index.get(key) is entry:
+                self.remove(key)
+
+    def lose(self, key: Hashable, entry: Entry) -> None:
+        """The entry was found purged when it was asked for."""
+        with self.lock:
+            if self.index.get(key) is not entry:
+                return
+            uses = 0
+            if not isinstance(entry, int):
+                uses = self._free(entry)
+            elif (slab := self.packed.slab_of(entry)) is not None:
+                self.lose_slab(slab)
+            if self.index.get(key) is entry:
+                self._forget_key(key, uses, purged=True)
+
+    def lose_slab(self, slab: Slab, *, purged: bool = True) -> None:
+        """The slab was purged, or is to go: all that was in it goes."""
+        del self.slabs_by_handle[slab.handle]
+        pairs = self.packed.take_off(slab)
+        uses = hit.forget(slab.handle, SLAB_BYTES) // max(1, len(pairs))
+        self.keeper.bytes -= SLAB_BYTES
+        for key, place in pairs:
+            if self.index.get(key) == place and not self._outlives_its_range(key):
+                self._forget_key(key, uses, purged=purged)
+
+    def _hot_let_go(self, key: Hashable) -> None:
+        """The hot front dropped a value: if its range went meanwhile, its key goes too."""
+        entry = self.index.get(key)
+        if entry is None:
+            return
+        if isinstance(entry, int):
+            is_lost = self.packed.slab_of(entry) is None
+        else:
+            is_lost = entry.handle not in self.keys_by_handle
+        if is_lost:
+            self._forget_key(key, 0, purged=True)
+
+    def _outlives_its_range(self, key: Hashable) -> bool:
+        # With a TTL it may not: when a packed value expires is known only to its slab.
+        return self.ttl is None and key in self.hot.values
+
+    def _free(self, entry: Entry) -> int:
+        """Gives an entry's place back; returns how often it was used, in sixteenths."""
+        if isinstance(entry, int):
+            emptied = self.packed.remove(entry)
+            if emptied is not None and emptied.handle in self.slabs_by_handle:
+                del self.slabs_by_handle[emptied.handle]
+                hit.forget(emptied.handle, SLAB_BYTES)
+                self.keeper.bytes -= SLAB_BYTES
+            return 0
+        if self.keys_by_handle.pop(entry.handle, _NO_KEY) is _NO_KEY:
+            return 0
+        self.keeper.bytes -= in_pages(entry.nbytes)
+        return hit.forget(entry.handle, entry.nbytes)
+
+    def _forget_key(self, key: Hashable, uses: int, *, purged: bool) -> None:
+        del self.index[key]
+        self.hot.discard(key)
+        self.ghosts.remember(
+            key, uses, hit.epoch(self.arena.address), purged=purged, entries=len(self.index)
+        )
+
+    # ---- letting many go ---------------------------------------------------------------------
+
+    def sweep(self, *, purged: bool = True) -> bool:
+        """Forgets some of what was lost while nobody held it. False: there was none."""
+        if not self.arena.address:
+            return False
+        if self.ttl is not None and time.monotonic() > self._expired_swept + self.ttl / 8:
+            self._sweep_expired()
+        handles = hit.lost(self.arena.address)
+        for handle in handles:
+            slab = self.slabs_by_handle.get(handle)
+            if slab is not None:
+                self.lose_slab(slab, purged=purged)
+                continue
+            key = self.keys_by_handle.get(handle, _NO_KEY)
+            entry = self.index.get(key)
+            if isinstance(entry, hit.Entry) and entry.handle == handle:
+                uses = self._free(entry)
+                if not self._outlives_its_range(key):
+                    self._forget_key(key, uses, purged=purged)
+        return bool(handles)
+
+    def _sweep_after_keeping(self) -> None:
+        with self.lock:
+            self.sweep()
+            self.keep_below_max()
+
+    def _sweep_expired(self) -> None:
+        now = self._expired_swept = time.monotonic()
+        expired = takewhile(lambda item: self._expires(item[1]) <= now, self.index.items())
+        for key, _ in list(expired):
+            self.remove(key)
+
+    def _sweep_all(self, *, purged: bool = True) -> None:
+        if self.ttl is not None:
+            self._sweep_expired()
+        while self.sweep(purged=purged):
+            pass
+
+    def make_room(self, nbytes: int) -> bool:
+        """Lets go so that `nbytes` may fit; False where nothing is left that could go."""
+        with self.lock:
+            self.arena.check_open()
+            # More than is needed at once: the arena may be in pieces.
+            if self._shed(max(2 * nbytes, self.keeper.bytes // 64)):
+                return True
+            held = self.hot.bytes
+            self.hot.clear()
+            return held > 0 and self._shed(nbytes) > 0
+
+    def keep_below_max(self) -> None:
+        """Lets go of what is beyond max_bytes, as far as nobody holds it."""
+        excess = self.keeper.bytes - self.keeper.max_bytes
+        if excess <= 0:
+            return
+        self._shed(excess)
+        excess = self.keeper.bytes - self.keeper.max_bytes
+        if excess > 0 and self.hot.bytes:
+            self.hot.clear()
+            self._shed(excess)
+
+    def _shed(self, nbytes: int) -> int:
+        """Lets the least valuable go, about `nbytes` of them; returns the bytes that went."""
+        self._sweep_all()
+        gone = int(lib.vrange_arena_shed(self.arena.native, nbytes))
+        self._sweep_all(purged=False)
+        return gone
+
+    def discard(self, keys: tuple[Hashable, ...]) -> int:
+        """Makes the kernel take the ranges of these keys, or all that nobody holds, now."""
+        with self.lock:
+            if keys:
+                for key in keys:
+                    self.hot.discard(key)
+                    self._hot_let_go(key)
+                found = [self.index.get(key) for key in keys]
+                handles = {self.handle_of(entry) for entry in found if entry is not None}
+            else:
+                self.hot.clear()
+                handles = {*self.keys_by_handle, *self.slabs_by_handle}
+            return sum(lib.vrange_discard(handle) == lib.VRANGE_OK for handle in handles)
+
+    def clear(self) -> None:
+        """Forgets every entry. What somebody holds stays until he lets go."""
+        with self.lock:
+            self.index.clear()
+            self.hot.clear()
+            for handle in [*self.keys_by_handle, *self.slabs_by_handle]:
+                lib.vrange_free(handle)
+            self.keys_by_handle.clear()
+            self.slabs_by_handle.clear()
+            self.packed.clear()
+            self.ghosts.clear()
+            self.keeper.bytes = 0
+
+    def close(self) -> None:
+        """Forgets every entry and gives the arena back."""
+        with self.lock:
+            self.clear()
+            self.keeper.arena = 0
+            self.arena.close()
