@@ -41,15 +41,31 @@ static int tell_waiting(PyObject *flight, PyObject *value) {
     return told ? 0 : -1;
 }
 
-/* As SingleFlight.run does: nobody finds it any more, then it has landed, then who waits is told. */
-static int land(leader *self, PyObject *key, PyObject *flight, PyObject *value) {
+/* Comparing keys may run Python code, and fail. */
+static int take_away(leader *self, PyObject *key, PyObject *flight) {
     PyObject *found = PyDict_GetItemWithError(self->under_way, key);
-    if (found == flight ? PyDict_DelItem(self->under_way, key) < 0 : PyErr_Occurred() != NULL) return -1;
+    if (found != flight) return PyErr_Occurred() ? -1 : 0;
+    return PyDict_DelItem(self->under_way, key);
+}
+
+static int say_landed(PyObject *flight, PyObject *value) {
     if (PyObject_SetAttr(flight, landed_name, Py_True) < 0) return -1;
     PyObject *waiters = PyObject_GetAttr(flight, waiters_name);
     Py_XDECREF(waiters);
     if (!waiters) return -1;
     return waiters == Py_None ? 0 : tell_waiting(flight, value);
+}
+
+/* As SingleFlight._land does: nobody finds it any more, then it has landed, then who waits is told, in any
+ * case. -1 with an error set; one that is set before stays. */
+static int land(leader *self, PyObject *key, PyObject *flight, PyObject *value) {
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    int result = take_away(self, key, flight);
+    if (!type) PyErr_Fetch(&type, &error, &traceback);
+    if (say_landed(flight, value) < 0) result = -1;
+    if (type) PyErr_Restore(type, error, traceback);
+    return result;
 }
 
 static PyObject *compute(leader *self, PyObject *key, call_of call, int outcome, uint64_t asked_ns) {
@@ -111,10 +127,7 @@ PyObject *lead(PyObject *object, PyObject *key, call_of call) {
     if (!flight) return NULL;
     const int outcome = keep_why_absent(self->keeper, key);
     PyObject *value = outcome < 0 ? NULL : compute_in(self, flight, key, call, outcome, asked_ns);
-    PyObject *type, *error, *traceback;
-    PyErr_Fetch(&type, &error, &traceback);
     if (land(self, key, flight, value) < 0) Py_CLEAR(value);
-    if (type) PyErr_Restore(type, error, traceback);
     Py_DECREF(flight);
     return value;
 }

@@ -255,6 +255,46 @@ def test_keys_that_can_not_be_compared_leave_nothing_behind(
     assert (cache.get_or_compute(key, compute) == 1).all()
 
 
+def test_a_flight_whose_key_can_not_be_compared_lands(cache: VolatileCache[Any, Any]) -> None:
+    class Moody:
+        fails = False
+
+        def __hash__(self) -> int:
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            if Moody.fails:
+                raise RuntimeError("not today")
+            return self is other
+
+    first, second = Moody(), Moody()
+    go = threading.Event()
+
+    def wait() -> Any:
+        assert go.wait(PATIENCE)
+        return like_before(1)
+
+    def compute() -> Any:
+        wait_until(lambda: waiters(cache._flights, second) == 1, "it does not wait")
+        Moody.fails = True
+        return like_before(2)
+
+    other = Worker(cache.get_or_compute, first, wait)
+    wait_until(lambda: first in cache._flights.under_way, "nobody leads")
+    failing = Worker(cache.get_or_compute, second, compute)
+    wait_until(lambda: second in cache._flights.under_way, "nobody leads")
+    waiting = Worker(cache.get_or_compute, second, lambda: like_before(3))
+    with pytest.raises(RuntimeError, match="not today"):
+        failing.result()
+    Moody.fails = False
+    assert (waiting.result() == 2).all(), "it was computed, and told"
+    del cache[second]
+    later = Worker(cache.get_or_compute, second, lambda: like_before(4))
+    assert (later.result() == 4).all(), "what could not be taken away is in nobody's way"
+    go.set()
+    assert (other.result() == 1).all()
+
+
 def test_what_it_refers_to_goes_with_it() -> None:
     class Holder:
         """What a function closes over."""

@@ -137,7 +137,8 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         """The value under `key`, or what compute() returns, which is then cached.
 
         One computation per key at a time, across threads and tasks; the others wait for it. What it
-        raises is not cached. A value for which there is no room is returned all the same.
+        raises is not cached. A value for which there is no room is returned all the same. A
+        computation that waits for a thread which asks for the same key waits for ever.
         """
         value: V | Absent = self._look_up_quickly(key)
         if value is MISS:

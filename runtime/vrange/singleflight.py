@@ -109,10 +109,12 @@ class SingleFlight:
     def run(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """compute(), or what another thread or task is just computing for the same key."""
         mine = Flight()
+        waited_for = None  # if it is still there, comparing its key failed
         while (flight := self.under_way.setdefault(key, mine)) is not mine:
-            led = _begin_to_wait(flight, blocks=True)
+            led = None if flight is waited_for else _begin_to_wait(flight, blocks=True)
             if led is None:
                 return compute()
+            waited_for = flight
             try:
                 succeeded, value = flight.wait()
             finally:
@@ -127,19 +129,19 @@ class SingleFlight:
             result = (True, value)
             return value
         finally:
-            if self.under_way.get(key) is mine:
-                del self.under_way[key]
-            mine.land(result)
             led_here.set(led)
+            self._land(key, mine, result)
 
     async def run_async(self, key: Hashable, compute: Callable[[], Awaitable[Any]]) -> Any:
         """The same for a coroutine function; waiting lets the event loop run."""
         mine = Flight()
         mine.loop_thread = threading.get_ident()
+        waited_for = None
         while (flight := self.under_way.setdefault(key, mine)) is not mine:
-            led = _begin_to_wait(flight, blocks=False)
+            led = None if flight is waited_for else _begin_to_wait(flight, blocks=False)
             if led is None:
                 return await compute()
+            waited_for = flight
             try:
                 succeeded, value = await flight.wait_async()
             finally:
@@ -153,11 +155,16 @@ class SingleFlight:
             result = (True, value)
             return value
         finally:
-            if self.under_way.get(key) is mine:
-                del self.under_way[key]
-            mine.land(result)
             # A coroutine that nobody awaits any more is closed in another context.
             led_here.set(tuple(flight for flight in led_here.get() if flight is not mine))
+            self._land(key, mine, result)
+
+    def _land(self, key: Hashable, mine: Flight, result: _Result) -> None:
+        try:
+            if self.under_way.get(key) is mine:
+                del self.under_way[key]
+        finally:
+            mine.land(result)
 
 
 def _begin_to_wait(flight: Flight, *, blocks: bool) -> tuple[Flight, ...] | None:
