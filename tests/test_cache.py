@@ -364,9 +364,10 @@ def test_what_can_not_be_unpickled_is_computed_again(size: int) -> None:
 
     with vrange.VolatileCache(name="unpicklable", hot_bytes=0) as cache:
         assert cache.get_or_compute("k", compute).padding == b"x" * size
-        with pytest.warns(RuntimeWarning, match=r"'k'.*inside of __setstate__"):
+        with pytest.warns(RuntimeWarning, match=r"'k'.*inside of __setstate__") as warned:
             assert cache.get_or_compute("k", compute).padding == b"x" * size
         assert computed == 2
+        assert warned[0].filename == __file__, "it points to who asked"
         with (
             pytest.warns(RuntimeWarning, match="computed at each request"),
             pytest.raises(KeyError),

@@ -162,8 +162,9 @@ def test_what_can_not_be_unpickled_is_told_once_and_computed_again(
     make()
     assert type(make()) is NotTwice
     monkeypatch.setattr(NotTwice, "fails", True)
-    with pytest.warns(RuntimeWarning, match="can't be unpickled"):
+    with pytest.warns(RuntimeWarning, match="can't be unpickled") as warned:
         make()
+    assert warned[0].filename == __file__, "it points to who asked"
     assert len(computed) == 2
 
 

@@ -80,7 +80,7 @@ class Recall:
             f"the value under {key!r} was pickled and can't be unpickled ({error!r}), so it is "
             "computed at each request",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=5,  # who asks, by get_or_compute or a decorated function
         )
 
     def _read(self, entry: Entry) -> Any:
