@@ -115,6 +115,11 @@ int ndarray_add_type(PyObject *module);
  * set. */
 PyTypeObject *add_type(PyObject *module, PyType_Spec *spec);
 
+/* What the collector asks of a type, given where its references to Python objects are; 0 ends them. */
+int visit_references(PyObject *object, const size_t *offsets, visitproc visit, void *arg);
+int clear_references(PyObject *object, const size_t *offsets);
+void free_collected(PyObject *object, const size_t *offsets);
+
 /* Raises what a negative errno of the core means. Always returns NULL. */
 PyObject *raise_errno(int error, const char *doing);
 

@@ -115,36 +115,20 @@ static PyObject *hot_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     return (PyObject *)self;
 }
 
+static const size_t references[] = {
+    offsetof(hot_function, values), offsetof(hot_function, recaller),
+    offsetof(hot_function, leader), offsetof(hot_function, function),
+    offsetof(hot_function, slowly), offsetof(hot_function, key_function), 0};
+
 static int hot_traverse(PyObject *object, visitproc visit, void *arg) {
-    hot_function *self = (hot_function *)object;
-    Py_VISIT(Py_TYPE(object));
-    Py_VISIT(self->values);
-    Py_VISIT(self->recaller);
-    Py_VISIT(self->leader);
-    Py_VISIT(self->function);
-    Py_VISIT(self->slowly);
-    Py_VISIT(self->key_function);
-    return 0;
+    return visit_references(object, references, visit, arg);
 }
 
 static int hot_clear(PyObject *object) {
-    hot_function *self = (hot_function *)object;
-    Py_CLEAR(self->values);
-    Py_CLEAR(self->recaller);
-    Py_CLEAR(self->leader);
-    Py_CLEAR(self->function);
-    Py_CLEAR(self->slowly);
-    Py_CLEAR(self->key_function);
-    return 0;
+    return clear_references(object, references);
 }
 
-static void hot_dealloc(PyObject *object) {
-    PyTypeObject *type = Py_TYPE(object);
-    PyObject_GC_UnTrack(object);
-    hot_clear(object);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
-    Py_DECREF(type);
-}
+static void hot_dealloc(PyObject *object) { free_collected(object, references); }
 
 int hot_add_type(PyObject *module) {
     static PyMethodDef methods[] = {

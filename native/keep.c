@@ -185,37 +185,20 @@ static PyObject *keeper_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     return (PyObject *)self;
 }
 
+static const size_t references[] = {
+    offsetof(keeper, index), offsetof(keeper, keys), offsetof(keeper, held),
+    offsetof(keeper, ghosts), offsetof(keeper, sweep), offsetof(keeper, lock), 0};
+
 static int keeper_traverse(PyObject *object, visitproc visit, void *arg) {
-    keeper *self = (keeper *)object;
-    Py_VISIT(Py_TYPE(object));
-    Py_VISIT(self->index);
-    Py_VISIT(self->keys);
-    Py_VISIT(self->held);
-    Py_VISIT(self->ghosts);
-    Py_VISIT(self->sweep);
-    Py_VISIT(self->lock);
-    return 0;
+    return visit_references(object, references, visit, arg);
 }
 
 static int keeper_clear(PyObject *object) {
-    keeper *self = (keeper *)object;
-    self->arena = 0;
-    Py_CLEAR(self->index);
-    Py_CLEAR(self->keys);
-    Py_CLEAR(self->held);
-    Py_CLEAR(self->ghosts);
-    Py_CLEAR(self->sweep);
-    Py_CLEAR(self->lock);
-    return 0;
+    ((keeper *)object)->arena = 0;
+    return clear_references(object, references);
 }
 
-static void keeper_dealloc(PyObject *object) {
-    PyTypeObject *type = Py_TYPE(object);
-    PyObject_GC_UnTrack(object);
-    keeper_clear(object);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
-    Py_DECREF(type);
-}
+static void keeper_dealloc(PyObject *object) { free_collected(object, references); }
 
 int keep_add_type(PyObject *module) {
     static PyMemberDef members[] = {

@@ -5,6 +5,8 @@
  * leaves undone, for Python to begin again. Why natively, keep.c says. */
 #include "hit.h"
 
+#include <stddef.h>
+
 #include "os.h"
 #include "stats.h"
 
@@ -168,38 +170,20 @@ static PyObject *leader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     return (PyObject *)self;
 }
 
+static const size_t references[] = {
+    offsetof(leader, keeper), offsetof(leader, keep_slowly), offsetof(leader, under_way),
+    offsetof(leader, flight), offsetof(leader, get_led), offsetof(leader, set_led),
+    offsetof(leader, absent), 0};
+
 static int leader_traverse(PyObject *object, visitproc visit, void *arg) {
-    leader *self = (leader *)object;
-    Py_VISIT(Py_TYPE(object));
-    Py_VISIT(self->keeper);
-    Py_VISIT(self->keep_slowly);
-    Py_VISIT(self->under_way);
-    Py_VISIT(self->flight);
-    Py_VISIT(self->get_led);
-    Py_VISIT(self->set_led);
-    Py_VISIT(self->absent);
-    return 0;
+    return visit_references(object, references, visit, arg);
 }
 
 static int leader_clear(PyObject *object) {
-    leader *self = (leader *)object;
-    Py_CLEAR(self->keeper);
-    Py_CLEAR(self->keep_slowly);
-    Py_CLEAR(self->under_way);
-    Py_CLEAR(self->flight);
-    Py_CLEAR(self->get_led);
-    Py_CLEAR(self->set_led);
-    Py_CLEAR(self->absent);
-    return 0;
+    return clear_references(object, references);
 }
 
-static void leader_dealloc(PyObject *object) {
-    PyTypeObject *type = Py_TYPE(object);
-    PyObject_GC_UnTrack(object);
-    leader_clear(object);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
-    Py_DECREF(type);
-}
+static void leader_dealloc(PyObject *object) { free_collected(object, references); }
 
 int lead_add_type(PyObject *module) {
     static PyType_Slot slots[] = {

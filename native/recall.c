@@ -141,34 +141,19 @@ static PyObject *recaller_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     return (PyObject *)self;
 }
 
+static const size_t references[] = {
+    offsetof(recaller, index), offsetof(recaller, lock), offsetof(recaller, held),
+    offsetof(recaller, admit), offsetof(recaller, absent), 0};
+
 static int recaller_traverse(PyObject *object, visitproc visit, void *arg) {
-    recaller *self = (recaller *)object;
-    Py_VISIT(Py_TYPE(object));
-    Py_VISIT(self->index);
-    Py_VISIT(self->lock);
-    Py_VISIT(self->held);
-    Py_VISIT(self->admit);
-    Py_VISIT(self->absent);
-    return 0;
+    return visit_references(object, references, visit, arg);
 }
 
 static int recaller_clear(PyObject *object) {
-    recaller *self = (recaller *)object;
-    Py_CLEAR(self->index);
-    Py_CLEAR(self->lock);
-    Py_CLEAR(self->held);
-    Py_CLEAR(self->admit);
-    Py_CLEAR(self->absent);
-    return 0;
+    return clear_references(object, references);
 }
 
-static void recaller_dealloc(PyObject *object) {
-    PyTypeObject *type = Py_TYPE(object);
-    PyObject_GC_UnTrack(object);
-    recaller_clear(object);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
-    Py_DECREF(type);
-}
+static void recaller_dealloc(PyObject *object) { free_collected(object, references); }
 
 static PyTypeObject *recaller_type;
 
