@@ -41,32 +41,45 @@ int os_userfault_register(int descriptor, void *address, size_t bytes) {
     return ioctl(descriptor, UFFDIO_REGISTER, &request) < 0 ? -errno : 0;
 }
 
-/* Both calls below want all of it in one mapping, or answer ENOENT. An arena is not always one: the
+/* Both calls want all of it in one mapping, or answer ENOENT. An arena is not always one: the
  * kernel does not join neighbours again that came by different ways, as after a fork, or where one
  * had been joined with what lies above the arena. A single page always is in one. */
 static bool spans_mappings(int error, size_t bytes) {
     return error == ENOENT && bytes > os_page_bytes();
 }
 
-static int copy_into(int descriptor, char *to, const char *from, size_t bytes, bool over_present) {
+/* One call; zeros where there is nothing to copy from. Adds to `done`; returns 0 or an errno. */
+static int put_some(int descriptor, uintptr_t to, const char *from, size_t bytes, size_t *done) {
+    int result;
+    int64_t answer; /* the bytes done before an error, or minus that */
+    if (from) {
+        struct uffdio_copy request = {.dst = to, .src = (uintptr_t)from, .len = bytes};
+        result = ioctl(descriptor, UFFDIO_COPY, &request);
+        answer = request.copy;
+    } else {
+        struct uffdio_zeropage request = {.range = {.start = to, .len = bytes}};
+        result = ioctl(descriptor, UFFDIO_ZEROPAGE, &request);
+        answer = request.zeropage;
+    }
+    const int error = result == 0 ? 0 : errno;
+    if (error == 0) *done += bytes;
+    else if (answer > 0) *done += (size_t)answer;
+    return error;
+}
+
+/* What is present keeps its content unless that is to be copied over. */
+static int put(int descriptor, char *to, const char *from, size_t bytes, bool over_present) {
     const size_t page = os_page_bytes();
     size_t done = 0, most = bytes;
     while (done < bytes) {
-        size_t wanted = bytes - done < most ? bytes - done : most;
-        struct uffdio_copy request = {
-            .dst = (uintptr_t)to + done, .src = (uintptr_t)from + done, .len = wanted};
-        if (ioctl(descriptor, UFFDIO_COPY, &request) == 0) {
-            done += wanted;
-            continue;
-        }
-        int error = errno;
+        const size_t wanted = bytes - done < most ? bytes - done : most;
+        const int error =
+            put_some(descriptor, (uintptr_t)to + done, from ? from + done : NULL, wanted, &done);
+        if (error == 0 || error == EAGAIN || error == EINTR) continue;
         if (spans_mappings(error, wanted)) {
             most = page;
             continue;
         }
-        /* The field holds the bytes done before the error, or minus the error itself. */
-        if (request.copy > 0) done += (size_t)request.copy;
-        if (error == EAGAIN || error == EINTR) continue;
         if (error != EEXIST) return -error;
         /* COPY neither changes a page that is there nor dirties it again. */
         if (over_present) memcpy(to + done, from + done, page);
@@ -76,11 +89,11 @@ static int copy_into(int descriptor, char *to, const char *from, size_t bytes, b
 }
 
 int os_userfault_copy(int descriptor, void *to, const void *from, size_t bytes) {
-    return copy_into(descriptor, to, from, bytes, true);
+    return put(descriptor, to, from, bytes, true);
 }
 
 int os_userfault_copy_missing(int descriptor, void *to, const void *from, size_t bytes) {
-    return copy_into(descriptor, to, from, bytes, false);
+    return put(descriptor, to, from, bytes, false);
 }
 
 int os_userfault_move_huge(int descriptor, void *to, void *from) {
@@ -90,25 +103,5 @@ int os_userfault_move_huge(int descriptor, void *to, void *from) {
 }
 
 int os_userfault_zero(int descriptor, void *address, size_t bytes) {
-    const size_t page = os_page_bytes();
-    size_t done = 0, most = bytes;
-    while (done < bytes) {
-        size_t wanted = bytes - done < most ? bytes - done : most;
-        struct uffdio_zeropage request = {
-            .range = {.start = (uintptr_t)address + done, .len = wanted}};
-        if (ioctl(descriptor, UFFDIO_ZEROPAGE, &request) == 0) {
-            done += wanted;
-            continue;
-        }
-        int error = errno;
-        if (spans_mappings(error, wanted)) {
-            most = page;
-            continue;
-        }
-        if (request.zeropage > 0) done += (size_t)request.zeropage;
-        if (error == EAGAIN || error == EINTR) continue;
-        if (error != EEXIST) return -error;
-        done += page; /* present: what it holds is not ours to clear */
-    }
-    return 0;
+    return put(descriptor, address, NULL, bytes, false);
 }
