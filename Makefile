@@ -26,7 +26,7 @@ test-rungs: $(READY)
 	VRANGE_RUNG=eager $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-native: $(READY)
-	$(MAKE) -C tests/native
+	$(MAKE) -C tests/native -j "$$(nproc)"
 
 lint: $(READY)
 	$(BIN)/python -m pip install --quiet --group lint
