@@ -124,10 +124,12 @@ static PyObject *compute_in(leader *self, PyObject *flight, PyObject *key, call_
 
 PyObject *lead(PyObject *object, PyObject *key, call_of call) {
     leader *self = (leader *)object;
+    /* First, as most that is asked for here has a value: a small one, which recall.c does not read. */
+    if (keep_why_absent(self->keeper, key) < 0) return NULL;
     const uint64_t asked_ns = os_now_ns();
     PyObject *flight = take_off(self, key);
     if (!flight) return NULL;
-    const int outcome = keep_why_absent(self->keeper, key);
+    const int outcome = keep_why_absent(self->keeper, key); /* others may have run meanwhile */
     PyObject *value = outcome < 0 ? NULL : compute_in(self, flight, key, call, outcome, asked_ns);
     if (land(self, key, flight, value) < 0) Py_CLEAR(value);
     Py_DECREF(flight);

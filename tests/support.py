@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import fcntl
 import os
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import vrange
 from vrange._core import ffi, lib
+from vrange.cache_info import CacheInfo
 from vrange.stats import AccountStats
 
 RUNG = vrange.capabilities().rung
@@ -212,3 +214,9 @@ def is_mapped(address: int) -> bool:
 def volatile_bytes(counters: AccountStats) -> int:
     """What nobody holds, lost or not."""
     return int(counters.idle_bytes + counters.offered_bytes + counters.purged_bytes)
+
+
+def whenever(info: CacheInfo) -> CacheInfo:
+    """The same whether the reserve has offered meanwhile or not."""
+    idle = info.idle_bytes + info.offered_bytes
+    return dataclasses.replace(info, idle_bytes=idle, offered_bytes=0)
