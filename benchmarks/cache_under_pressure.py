@@ -15,8 +15,8 @@ free as vrange keeps offered, 64 MiB, so that both are prepared for the same ste
 one tuned to this very ramp, with 16 MiB, which hits more and dies of any step. They run in turn,
 and what is claimed is the median of the rounds' ratios, of requests per CPU-second of the whole
 process (the reserve's thread and the application's page faults included) and of the median hit. The
-machine's pace changes by half from run to run: of seven rounds such a median still moves by three
-hundredths, so there are fifteen. Ceiling: who keeps the truly most popular keys at every moment
+machine's pace changes by half from run to run: of fifteen rounds such a median still moves by four
+hundredths, so there are 45. Ceiling: who keeps the truly most popular keys at every moment
 hits .970 / .94 / .94.
 
 Also: the 300 MB in one step, 400 MB in one step, and the ramp with two busy loops on the same core.
@@ -231,7 +231,7 @@ def main() -> int:
         print(f"cache_under_pressure needs a memory cgroup: {refusal}", file=sys.stderr)
         return 77  # as automake has it: skipped
     per_phase = PER_PHASE // 4 if args.quick else PER_PHASE
-    rounds = args.rounds or (1 if args.quick else 15)
+    rounds = args.rounds or (1 if args.quick else 45)
     few = min(rounds, 3)
 
     variants: dict[str, dict[str, list[Outcome]]] = {"ramp": duel(per_phase, rounds)}
