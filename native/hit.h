@@ -58,7 +58,7 @@ int unlock(PyObject *lock);
 PyObject *recall(PyObject *recaller, PyObject *key);
 /* Counts a hit in the hot front. -1 with an error set. */
 int recall_count_hot(PyObject *recaller, PyObject *key);
-bool recall_is_recaller(PyObject *object);
+bool is_recaller(PyObject *object);
 int recall_add_type(PyObject *module);
 
 /* What a request for a key without a value counts as, a VRANGE_REQUEST_. -1 where there is one, or it is

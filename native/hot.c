@@ -3,8 +3,8 @@
  * A decorated function is called for its hits, so a hit must cost what functools.lru_cache costs.
  * A Python wrapper with *args costs twice that before it has looked anything up; hence this type,
  * which makes the key, looks into one dict and then into the ranges (recall.c), and computes what is
- * nowhere (lead.c). Python is called only for what these leave. Which values are in the dict, and for how many bytes, is the cache's
- * business (hot.py). */
+ * nowhere (lead.c). Python is called only for what these leave. Which values are in the dict, and for
+ * how many bytes, is the cache's business (hot.py). */
 #include "hit.h"
 
 #include <stddef.h>
@@ -98,7 +98,7 @@ static PyObject *hot_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOOO|Op", names, &PyDict_Type, &values,
                                      &recaller, &leader, &function, &slowly, &key, &typed))
         return NULL;
-    if (recaller != Py_None && !recall_is_recaller(recaller))
+    if (recaller != Py_None && !is_recaller(recaller))
         return PyErr_Format(PyExc_TypeError, "recaller must be a Recaller or None");
     if (leader != Py_None && !is_leader(leader))
         return PyErr_Format(PyExc_TypeError, "leader must be a Leader or None");

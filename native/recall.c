@@ -185,6 +185,6 @@ int recall_add_type(PyObject *module) {
     return recaller_type ? 0 : -1;
 }
 
-bool recall_is_recaller(PyObject *object) {
+bool is_recaller(PyObject *object) {
     return Py_TYPE(object) == recaller_type;
 }

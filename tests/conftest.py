@@ -80,4 +80,4 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("memory_cgroup"):
         refusal = MemoryCgroup.unavailable()
         if refusal:
-            pytest.skip(refusal)
+            pytest.skip(reason=refusal)

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 from deep_helpers import MIB, cached_steps, limits_unchanged, output_of, plain_steps, run_apart
+from workers import switching_every
 
 import vrange
 from vrange._core import deep
@@ -339,9 +340,7 @@ def test_threads_come_and_go_without_leaving_anything() -> None:
 
 
 def test_switching_threads_at_depth() -> None:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
+    with switching_every(1e-5):
         results: list[int] = []
 
         def work(i: int) -> None:
@@ -354,5 +353,3 @@ def test_switching_threads_at_depth() -> None:
         for thread in threads:
             thread.join()
         assert sorted(results) == sorted((5_000 + i) for i in range(6) for _ in range(5))
-    finally:
-        sys.setswitchinterval(interval)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from moody import Moody
 from profiled import functions_called
 from support import whenever
 
@@ -175,17 +176,6 @@ def test_unhashable_keys_are_refused_before_anything_is_stored() -> None:
 
 
 def test_keys_that_can_not_be_compared_leave_nothing_behind() -> None:
-    class Moody:
-        fails = False
-
-        def __hash__(self) -> int:
-            return 1
-
-        def __eq__(self, other: object) -> bool:
-            if Moody.fails:
-                raise RuntimeError("not today")
-            return self is other
-
     with VolatileCache[Any, Any](hot_bytes=0) as cache:
         cache[Moody()] = like_before(0)
         before = whenever(cache.info())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -12,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from moody import Moody
 from profiled import functions_called
 from support import wait_until, whenever
-from workers import PATIENCE, Worker, run_async, waiters
+from workers import PATIENCE, Worker, run_async, switching_every, waiters
 
 from vrange import VolatileCache, cached
 from vrange.singleflight import Flight, led_here
@@ -229,17 +229,6 @@ def test_a_computation_ends_the_cache(does: str) -> None:
 def test_keys_that_can_not_be_compared_leave_nothing_behind(
     cache: VolatileCache[Any, Any],
 ) -> None:
-    class Moody:
-        fails = False
-
-        def __hash__(self) -> int:
-            return 1
-
-        def __eq__(self, other: object) -> bool:
-            if Moody.fails:
-                raise RuntimeError("not today")
-            return self is other
-
     def compute() -> Any:
         return like_before(1)
 
@@ -256,17 +245,6 @@ def test_keys_that_can_not_be_compared_leave_nothing_behind(
 
 
 def test_a_flight_whose_key_can_not_be_compared_lands(cache: VolatileCache[Any, Any]) -> None:
-    class Moody:
-        fails = False
-
-        def __hash__(self) -> int:
-            return 1
-
-        def __eq__(self, other: object) -> bool:
-            if Moody.fails:
-                raise RuntimeError("not today")
-            return self is other
-
     first, second = Moody(), Moody()
     go = threading.Event()
 
@@ -320,10 +298,8 @@ def test_what_it_refers_to_goes_with_it() -> None:
 @pytest.fixture
 def threads_take_turns() -> Iterator[None]:
     """Every few instructions, so that they meet everywhere."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
+    with switching_every(1e-6):
+        yield
 
 
 @pytest.mark.usefixtures("threads_take_turns")

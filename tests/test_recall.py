@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from typing import Any
 
 import numpy as np
 import pytest
+from profiled import functions_called
 
 from vrange import VolatileCache, cached
 
@@ -16,18 +16,7 @@ LARGE = 100_000
 
 def python_calls(call: Any) -> int:
     """How many Python functions it calls, itself included."""
-    calls = 0
-
-    def count(frame: object, event: str, argument: object) -> None:
-        nonlocal calls
-        calls += event == "call"
-
-    sys.setprofile(count)
-    try:
-        call()
-    finally:
-        sys.setprofile(None)
-    return calls
+    return len(functions_called(call))
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -72,7 +72,7 @@ def test_no_more_than_the_reserve_is_offered() -> None:
 def test_who_stores_helps_a_thread_that_is_late() -> None:
     code = """
     import os, time
-    from pathlib import Path
+    from idle_support import is_blocked
     from support import *
     vrange.set_reserve("2MiB", tick=10)
     cache = vrange.VolatileCache(hot_bytes=0, arena_bytes="64MiB")
@@ -80,8 +80,7 @@ def test_who_stores_helps_a_thread_that_is_late() -> None:
     reserve = lambda: vrange.stats().reserve
     assert (reserve().ticks, reserve().helped, reserve().offered_bytes) == (0, 0, 0)
     (thread,) = set(os.listdir("/proc/self/task")) - {str(os.getpid())}
-    state = lambda: Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split()[0]
-    wait_until(lambda: state() == "S", "it has not begun to sleep")
+    wait_until(lambda: is_blocked(int(thread)), "it has not begun to sleep")
     vrange.set_reserve("2MiB", tick=0.001)  # and it sleeps on
     time.sleep(0.01)
     for n in range(4):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from support import EAGER, PAGE, RUNG, address_of, page_out, python
+from workers import switching_every
 
 import vrange
 from vrange._core import ffi, lib
@@ -28,10 +28,8 @@ WORDS = 16 * PAGE // 8
 
 @pytest.fixture(autouse=True)
 def _switch_often() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)
-    yield
-    sys.setswitchinterval(before)
+    with switching_every(1e-4):
+        yield
 
 
 def run_together(

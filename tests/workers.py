@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from vrange.singleflight import SingleFlight
@@ -33,6 +35,17 @@ class Worker(threading.Thread):
         if self._error is not None:
             raise self._error
         return self._value
+
+
+@contextmanager
+def switching_every(seconds: float) -> Iterator[None]:
+    """Threads take turns that often, so that they meet everywhere."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(seconds)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def waiters(flights: SingleFlight, key: object) -> int:

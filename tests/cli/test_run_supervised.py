@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -31,8 +32,8 @@ while True: time.sleep(1)
 """
 
 
-def supervised(file: Path, *options: str, **more: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+def supervised(file: Path, *options: str, **more: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [*VRANGE, "run", "--report", *options, str(file)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

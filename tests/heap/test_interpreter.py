@@ -17,7 +17,7 @@ import vrange
 from vrange.heap import interpreter
 
 if interpreter.refusal():
-    pytest.skip(f"not this interpreter: {interpreter.refusal()}", allow_module_level=True)
+    pytest.skip(reason=f"not this interpreter: {interpreter.refusal()}", allow_module_level=True)
 
 # scripts/test-all-under-trims asks for more.
 TESTS = os.environ.get("VRANGE_UNDER_TRIMS", "test_list test_json").split()

@@ -17,7 +17,7 @@ from heap.outside import Child
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from support import FORK_WITH_THREADS, python, succeeds, wait_until
+from support import EAGER, FORK_WITH_THREADS, python, succeeds, wait_until
 
 import vrange
 import vrange.heap
@@ -126,12 +126,9 @@ def test_what_is_freed_is_offered_and_not_before(heap: use_for_numpy) -> None:
 
 
 @pytest.mark.memory_cgroup
+@pytest.mark.skipif(EAGER, reason="on the eager rung nothing is left to take")
 def test_another_process_that_needs_it_gets_what_was_freed() -> None:
     """Both in a cgroup in which there is no room for both."""
-    if refusal := MemoryCgroup.unavailable():
-        pytest.skip(f"no memory cgroup can be made: {refusal}")
-    if vrange.capabilities().rung == "eager":
-        pytest.skip("on the eager rung it is given back at once, and nothing is left to take")
     ours = """
     import numpy as np, time, vrange.heap
 
