@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fork.h"
+#include "gate.h"
 #include "os.h"
 #include "rung.h"
 #include "scratch.h"

@@ -13,7 +13,7 @@
 
 #include "array_blocks.h"
 #include "array_places.h"
-#include "fork.h"
+#include "gate.h"
 #include "os.h"
 #include "refault.h"
 #include "reserve.h"

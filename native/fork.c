@@ -6,16 +6,12 @@
  * the reserve does not exist in the child; the first store there starts one. Deep stacks that other
  * threads ran on are free there, and of the threads that registered only the forking one is left. And
  * what the child counts must not land in its parent's stats segment. */
-#include "fork.h"
-
 #include <pthread.h>
-#include <stdatomic.h>
-#include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "arena.h"
 #include "array.h"
+#include "gate.h"
 #include "idle.h"
 #include "os.h"
 #include "pymalloc.h"
@@ -26,31 +22,14 @@
 #include "stack.h"
 #include "stats.h"
 
-static struct {
-    _Atomic int inside;
-    _Atomic bool closed;
-} gate;
-
-void gate_enter(void) {
-    for (;;) {
-        atomic_fetch_add(&gate.inside, 1);
-        if (!atomic_load(&gate.closed)) return;
-        atomic_fetch_sub(&gate.inside, 1);
-        while (atomic_load(&gate.closed)) os_sleep_ns(20000);
-    }
-}
-
-void gate_leave(void) { atomic_fetch_sub(&gate.inside, 1); }
-
 static void before_fork(void) {
-    while (atomic_exchange(&gate.closed, true)) os_sleep_ns(20000); /* another thread forks too */
-    while (atomic_load(&gate.inside)) os_yield();
+    gate_close();
     pymalloc_before_fork();
 }
 
 static void after_fork_in_parent(void) {
     pymalloc_after_fork();
-    atomic_store(&gate.closed, false);
+    gate_open();
 }
 
 static void after_fork_in_child(void) {
@@ -72,8 +51,7 @@ static void after_fork_in_child(void) {
         os_complain(message, sizeof message - 1);
         abort();
     }
-    atomic_store(&gate.inside, 0);
-    atomic_store(&gate.closed, false);
+    gate_open_in_child();
 }
 
 __attribute__((constructor)) static void watch_forks(void) {

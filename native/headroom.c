@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "fork.h"
+#include "gate.h"
 #include "lines.h"
 #include "os.h"
 #include "stats.h"

@@ -19,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fork.h"
+#include "gate.h"
 #include "heap_zone.h"
 #include "os.h"
 #include "os_thread.h"

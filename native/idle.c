@@ -17,7 +17,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#include "fork.h"
+#include "gate.h"
 #include "os.h"
 #include "os_thread.h"
 #include "overflow.h"

@@ -21,7 +21,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "fork.h"
+#include "gate.h"
 #include "idle.h"
 #include "os.h"
 #include "os_thread.h"

@@ -21,7 +21,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "fork.h"
+#include "gate.h"
 #include "hash.h"
 #include "lines.h"
 #include "os.h"

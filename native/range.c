@@ -9,7 +9,7 @@
 
 #include "arena.h"
 #include "fill.h"
-#include "fork.h"
+#include "gate.h"
 #include "os.h"
 #include "range_busy.h"
 #include "range_loss.h"

@@ -6,7 +6,7 @@
 
 #include "arena.h"
 #include "array.h"
-#include "fork.h"
+#include "gate.h"
 #include "os.h"
 #include "range_busy.h"
 #include "range_loss.h"

@@ -32,7 +32,7 @@
 #include <ucontext.h>
 
 #include "array.h"
-#include "fork.h"
+#include "gate.h"
 #include "os.h"
 #include "os_thread.h"
 #include "reserve.h"

@@ -24,7 +24,7 @@
 #include "arena.h"
 #include "array.h"
 #include "demand.h"
-#include "fork.h"
+#include "gate.h"
 #include "headroom.h"
 #include "heap.h"
 #include "offered.h"

@@ -13,7 +13,7 @@
 #include <pthread.h>
 #include <string.h>
 
-#include "fork.h"
+#include "gate.h"
 #include "os.h"
 #include "os_thread.h"
 #include "stack_pages.h"

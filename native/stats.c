@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fork.h"
+#include "gate.h"
 
 _Atomic uint64_t stats_idle_bytes, stats_offered_bytes;
 _Thread_local stats_fast_path stats_fast[2];

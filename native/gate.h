@@ -1,0 +1,19 @@
+/* The gate: what keeps a fork from happening in the middle of a change.
+ *
+ * A thread that is about to change more than one word of the core's state enters the gate, and fork
+ * waits until no thread is inside. So a child never inherits a range that stays BUSY for ever, or a
+ * lock whose holder does not exist. A thread must not enter twice. */
+#ifndef VRANGE_GATE_H
+#define VRANGE_GATE_H
+
+void gate_enter(void);
+void gate_leave(void);
+
+/* For fork alone: closes the gate and waits until no thread is inside. */
+void gate_close(void);
+void gate_open(void);
+
+/* In the child of a fork, where the threads that waited at the gate do not exist. */
+void gate_open_in_child(void);
+
+#endif
