@@ -13,10 +13,10 @@
 
 #include "array_blocks.h"
 #include "array_places.h"
+#include "caretaker.h"
 #include "gate.h"
 #include "os.h"
 #include "refault.h"
-#include "reserve.h"
 #include "rung.h"
 
 #define BLOCK_BYTES_MOST (2u << 20)
@@ -151,7 +151,7 @@ int vrange_array_open(size_t bytes, size_t block_bytes, vrange_regenerate regene
     array->account = account;
     for (int i = 0; i < STREAMS; i++) array->streams[i].next = UINT64_MAX;
     gate_enter();
-    reserve_ensure();
+    caretaker_ensure();
     int result = map_array(array);
     if (result == 0) result = place_add(array);
     gate_leave();

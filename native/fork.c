@@ -3,7 +3,7 @@
  * The child inherits the mappings but not their registration with userfaultfd: a page that is missing
  * would read as zeros there, and an ioctl on the inherited descriptor would fill the parent's memory.
  * So the child handler opens a descriptor of its own and registers every arena with it. The thread of
- * the reserve does not exist in the child; the first store there starts one. Deep stacks that other
+ * the caretaker does not exist in the child; the first store there starts one. Deep stacks that other
  * threads ran on are free there, and of the threads that registered only the forking one is left. And
  * what the child counts must not land in its parent's stats segment. */
 #include <pthread.h>
@@ -11,12 +11,12 @@
 
 #include "arena.h"
 #include "array.h"
+#include "caretaker.h"
 #include "gate.h"
 #include "idle.h"
 #include "os.h"
 #include "pymalloc.h"
 #include "pressure.h"
-#include "reserve.h"
 #include "rung.h"
 #include "scratch.h"
 #include "stack.h"
@@ -34,7 +34,7 @@ static void after_fork_in_parent(void) {
 
 static void after_fork_in_child(void) {
     pymalloc_after_fork();
-    reserve_forget_thread();
+    caretaker_forget_thread();
     pressure_after_fork();
     scratch_forget_owners();
     stacks_after_fork();

@@ -19,11 +19,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "caretaker.h"
 #include "gate.h"
 #include "heap_zone.h"
 #include "os.h"
 #include "os_thread.h"
-#include "reserve.h"
 #include "rung.h"
 #include "stats.h"
 
@@ -89,7 +89,7 @@ int heap_open(void) {
             heap.account = NULL;
         }
     }
-    reserve_ensure();
+    caretaker_ensure();
     pthread_mutex_unlock(&heap.lock);
     gate_leave();
     if (account) vrange_account_close(account);
@@ -243,8 +243,8 @@ void heap_free(void *block) {
     count(zone, &before);
     pthread_mutex_unlock(&zone->lock);
     /* In the child of a fork there is no thread to offer it, until somebody asks for one. */
-    reserve_ensure();
-    if (reserve_is_absent()) heap_offer(true);
+    caretaker_ensure();
+    if (caretaker_is_absent()) heap_offer(true);
     gate_leave();
     vrange_latency_record(VRANGE_KIND_HEAP, VRANGE_FREE_RELEASED, stats_now_ns() - start);
 }

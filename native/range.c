@@ -8,12 +8,12 @@
 #include <string.h>
 
 #include "arena.h"
+#include "caretaker.h"
 #include "fill.h"
 #include "gate.h"
 #include "os.h"
 #include "range_busy.h"
 #include "range_loss.h"
-#include "reserve.h"
 #include "rung.h"
 #include "stats.h"
 #include "value.h"
@@ -64,8 +64,8 @@ static bool was_mended(int result) {
 int vrange_allocate(vrange_arena *arena, size_t bytes, uint64_t *handle) {
     range *r;
     gate_enter();
-    reserve_ensure();
-    reserve_help();
+    caretaker_ensure();
+    caretaker_help();
     int result;
     do {
         result = take_range(arena, bytes, 0, 0, &r);
@@ -82,8 +82,8 @@ int vrange_store(vrange_arena *arena, const vrange_part *parts, size_t count, ui
     for (size_t i = 0; i < count; i++) bytes += parts[i].bytes;
     range *r;
     gate_enter();
-    reserve_ensure();
-    reserve_help();
+    caretaker_ensure();
+    caretaker_help();
     int result;
     do {
         result = take_range(arena, bytes, (float)cost_ns, uses, &r);

@@ -72,10 +72,13 @@ static inline uint64_t range_handle(const range *r, uint64_t word) {
 char *range_address(const range *r);
 size_t range_bytes(const range *r);
 
-/* For the thread of the reserve. range_offer_begin takes an idle range (BUSY); range_offer_end makes
+/* For the reserve. range_offer_begin takes an idle range (BUSY); range_offer_end makes
  * it offered, or idle again where the kernel refused. */
 bool range_offer_begin(range *r, uint64_t generation);
 void range_offer_end(range *r, bool offered);
+
+/* Offers one idle range on the caller's thread, or discards it on the eager rung. */
+void range_offer_now(range *r, uint64_t generation);
 
 /* Looks whether an offered range lost something, and if so discards the rest and lists it.
  * True: it did. */

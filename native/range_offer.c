@@ -107,6 +107,17 @@ bool range_shed(range *r, uint64_t generation) {
     return true;
 }
 
+/* For who releases a range where no caretaker runs. */
+void range_offer_now(range *r, uint64_t generation) {
+    gate_enter();
+    if (vrange_rung() == VRANGE_RUNG_EAGER) {
+        range_shed(r, generation);
+    } else if (range_offer_begin(r, generation)) {
+        range_offer_end(r, os_lazyfree(range_address(r), range_bytes(r)) == 0);
+    }
+    gate_leave();
+}
+
 /* ---- told to go now --------------------------------------------------------------------------- */
 
 /* Offered pages the kernel would not take, because another processor still has them in a batch on

@@ -7,12 +7,12 @@
 #include <stdlib.h>
 
 #include "arena.h"
+#include "caretaker.h"
 #include "fill.h"
 #include "gate.h"
 #include "os.h"
 #include "range_busy.h"
 #include "range_loss.h"
-#include "reserve.h"
 #include "rung.h"
 #include "stats.h"
 #include "value.h"
@@ -113,7 +113,7 @@ static int pin(uint64_t handle, bool only_whole) {
             if (!start) start = stats_now_ns();
             fast = false;
             gate_enter();
-            reserve_help();
+            caretaker_help();
             result = pin_slowly(r, generation, only_whole);
             if (result != VRANGE_OK && !rung_holds()) {
                 ranges_mend();
@@ -172,8 +172,8 @@ int vrange_release(uint64_t handle) {
             stats_idle(account, -bytes);
             continue;
         }
-        if (reserve_is_absent()) {
-            reserve_offer_now(r, generation);
+        if (caretaker_is_absent()) {
+            range_offer_now(r, generation);
             vrange_latency_record((int)account->kind, VRANGE_FREE_RELEASED, stats_now_ns() - start);
         } else {
             const bool timed = stats_times_fast(STATS_FAST_RELEASE);

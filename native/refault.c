@@ -32,10 +32,11 @@
 #include <ucontext.h>
 
 #include "array.h"
+#include "caretaker.h"
 #include "gate.h"
 #include "os.h"
 #include "os_thread.h"
-#include "reserve.h"
+#include "range.h"
 #include "rung.h"
 
 #define PREVIOUS_MOST 64
@@ -257,7 +258,7 @@ int refault_look(void) {
 
 int vrange_refault_arm(void) {
     gate_enter();
-    reserve_ensure(); /* in the child of a fork there is no thread to look after us */
+    caretaker_ensure(); /* in the child of a fork there is no thread to look after us */
     if (!rung_holds()) ranges_mend();
     int result = refault_look();
     gate_leave();

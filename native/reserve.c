@@ -14,8 +14,6 @@
  * Where a thread can't be had, a range is offered when it is released. On the eager rung there is
  * nothing to offer: the thread watches usage against the limit and discards by itself. */
 #define _GNU_SOURCE
-#include "reserve.h"
-
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -23,13 +21,13 @@
 
 #include "arena.h"
 #include "array.h"
+#include "caretaker.h"
 #include "demand.h"
 #include "gate.h"
 #include "headroom.h"
 #include "heap.h"
 #include "offered.h"
 #include "os.h"
-#include "os_thread.h"
 #include "rank.h"
 #include "refault.h"
 #include "rung.h"
@@ -37,7 +35,6 @@
 #include "value.h"
 
 #define DEFAULT_BYTES (64ull << 20)
-#define DEFAULT_TICK_NS 5000000u
 #define IDLE_TICK_NS_MOST 20000000u
 #define IDLE_TICK_BYTES (64ull << 20) /* more than one thread asks for meanwhile */
 #define BATCH_RANGES 64
@@ -48,7 +45,6 @@
 #define TAKEN_SHARE 32      /* while the kernel takes, it is looked again before it took so much */
 #define HURRIES_MOST 16     /* times a tick */
 #define AHEAD_SHARE 4       /* so much of the reserve is given back ahead of demand at most */
-#define LATE_TICKS 2        /* after which others take the thread's turn */
 #define NEAR_RESERVES 2     /* so many times the reserve is near the limit */
 #define MACHINE_AGE_NS 50000000u
 #define STALE_VALUE 1.5f
@@ -60,15 +56,10 @@ typedef struct {
 } looked;
 
 static struct {
-    pthread_mutex_t lock; /* of starting and stopping */
-    pthread_t thread;
-    _Atomic bool running, stop, absent;
     _Atomic bool always; /* offers also while enough is free */
-    _Atomic uint64_t bytes, tick_ns;
+    _Atomic uint64_t bytes;
 
-    _Atomic uint64_t due_ns; /* when the thread is late */
-
-    /* Inside the gate, of whoever has the turn. */
+    /* Everything below belongs to the thread that has the turn. */
     pthread_mutex_t turn;
     offered_queue offered; /* and perhaps not any more: see offered.h */
     size_t next_look;
@@ -78,11 +69,8 @@ static struct {
     size_t next_victim;
     uint64_t ranked_at, ranking_ns;
 
-    _Atomic uint64_t ticks, helped, offers, losses, rankings, busy_ns;
-} reserve = {.lock = PTHREAD_MUTEX_INITIALIZER,
-             .turn = PTHREAD_MUTEX_INITIALIZER,
-             .bytes = DEFAULT_BYTES,
-             .tick_ns = DEFAULT_TICK_NS};
+    _Atomic uint64_t offers, losses, rankings;
+} reserve = {.turn = PTHREAD_MUTEX_INITIALIZER, .bytes = DEFAULT_BYTES};
 
 /* What a turn has to know of the memory that is free. */
 typedef struct {
@@ -271,13 +259,13 @@ static bool shed_over_limit(uint64_t free_bytes) {
     return gone > 0;
 }
 
-/* ---- the thread ------------------------------------------------------------------------------- */
+/* ---- the turn --------------------------------------------------------------------------------- */
 
 /* How long at most until the next look: longer than a tick where nothing is volatile, or for as long as
  * what is free beyond enough may last. An array's blocks and the handler for them are not looked after by
  * halves. */
 static uint64_t longest_sleep(const room *now) {
-    const uint64_t tick = atomic_load(&reserve.tick_ns);
+    const uint64_t tick = caretaker_tick_ns();
     const uint64_t enough = NEAR_RESERVES * atomic_load(&reserve.bytes);
     uint64_t most = tick;
     if (now->is_enough && !arrays_exist()) {
@@ -293,7 +281,7 @@ static uint64_t longest_sleep(const room *now) {
 /* How long until the next look: a tick, or longer; and while the kernel is taking, what it needs at this
  * rate for a small part of the reserve. */
 static uint64_t sleep_after(uint64_t slept_ns, const room *now, bool in_a_hurry) {
-    const uint64_t tick = atomic_load(&reserve.tick_ns);
+    const uint64_t tick = caretaker_tick_ns();
     const uint64_t least = tick / HURRIES_MOST;
     if (in_a_hurry) return least;
     if (reserve.taken) {
@@ -316,116 +304,54 @@ static bool take_turn(room now) {
     return !now.is_enough && top_up();
 }
 
-static void set_due(uint64_t sleep_ns) {
-    const uint64_t late_ns = LATE_TICKS * atomic_load(&reserve.tick_ns);
-    atomic_store(&reserve.due_ns, os_now_ns() + sleep_ns + late_ns);
-}
-
-static void *run(void *unused) {
-    (void)unused;
-    uint64_t sleep_ns = atomic_load(&reserve.tick_ns);
-    while (!atomic_load(&reserve.stop)) {
-        set_due(sleep_ns);
-        os_sleep_ns(sleep_ns);
-        uint64_t start = os_thread_cpu_ns();
-        gate_enter();
-        const room now = look_for_room();
-        heap_offer(now.is_near); /* before any value: what is in it is worth nothing */
-        pthread_mutex_lock(&reserve.turn);
-        sleep_ns = sleep_after(sleep_ns, &now, take_turn(now));
-        pthread_mutex_unlock(&reserve.turn);
-        if (vrange_rung() != VRANGE_RUNG_EAGER) {
-            arrays_offer();
-            refault_look();
-        }
-        gate_leave();
-        tally(&reserve.ticks, 1);
-        tally(&reserve.busy_ns, os_thread_cpu_ns() - start);
-    }
-    return NULL;
-}
-
-/* On a machine with more to do than processors the thread may not run for long, while whoever stores
- * or pins does run, and uses up what is offered. So he takes the thread's turn where that is late. */
-void reserve_help(void) {
-    if (os_now_ns() < atomic_load(&reserve.due_ns) || !atomic_load(&reserve.running)) return;
-    if (pthread_mutex_trylock(&reserve.turn) != 0) return; /* it is at it */
-    take_turn(look_for_room());
-    tally(&reserve.helped, 1);
-    set_due(0);
+static uint64_t look_after_everything(uint64_t slept_ns) {
+    const room now = look_for_room();
+    heap_offer(now.is_near); /* before any value: what is in it is worth nothing */
+    pthread_mutex_lock(&reserve.turn);
+    const uint64_t sleep_ns = sleep_after(slept_ns, &now, take_turn(now));
     pthread_mutex_unlock(&reserve.turn);
+    if (vrange_rung() != VRANGE_RUNG_EAGER) {
+        arrays_offer();
+        refault_look();
+    }
+    return sleep_ns;
 }
 
-/* Under the lock, inside the gate or before anybody else can fork. */
-static int start_thread(void) {
-    atomic_store(&reserve.stop, false);
-    int error = os_thread_start(&reserve.thread, run);
-    atomic_store(&reserve.running, error == 0);
-    atomic_store(&reserve.absent, error != 0);
-    return -error;
+static bool help(void) {
+    if (pthread_mutex_trylock(&reserve.turn) != 0) return false;
+    take_turn(look_for_room());
+    pthread_mutex_unlock(&reserve.turn);
+    return true;
 }
+
+__attribute__((constructor)) static void register_turn(void) {
+    caretaker_register((caretaker_turn){look_after_everything, help});
+}
+
+/* ---- for users -------------------------------------------------------------------------------- */
 
 int vrange_reserve_start(uint64_t bytes, uint64_t tick_ns, int always) {
-    gate_enter();
-    pthread_mutex_lock(&reserve.lock);
     atomic_store(&reserve.bytes, bytes);
-    atomic_store(&reserve.tick_ns, tick_ns);
     atomic_store(&reserve.always, always);
-    int result = atomic_load(&reserve.running) ? 0 : start_thread();
-    set_due(tick_ns); /* it may sleep for a longer tick of before */
-    pthread_mutex_unlock(&reserve.lock);
-    gate_leave();
-    return result;
+    return caretaker_start(tick_ns);
 }
 
-void vrange_reserve_stop(void) {
-    gate_enter();
-    pthread_mutex_lock(&reserve.lock);
-    bool running = atomic_load(&reserve.running);
-    atomic_store(&reserve.stop, true);
-    atomic_store(&reserve.running, false);
-    atomic_store(&reserve.absent, true);
-    pthread_t thread = reserve.thread;
-    pthread_mutex_unlock(&reserve.lock);
-    gate_leave();
-    if (running) pthread_join(thread, NULL);
-}
+void vrange_reserve_stop(void) { caretaker_stop(); }
 
 void vrange_reserve_read(vrange_reserve_info *out) {
-    *out = (vrange_reserve_info){.running = atomic_load(&reserve.running),
+    caretaker_info thread;
+    caretaker_read(&thread);
+    *out = (vrange_reserve_info){.running = thread.running,
                                  .bytes = reserve.bytes,
-                                 .tick_ns = reserve.tick_ns,
+                                 .tick_ns = caretaker_tick_ns(),
                                  .offered_bytes = stats_offered_bytes,
                                  .idle_bytes = stats_idle_bytes,
-                                 .ticks = reserve.ticks,
-                                 .helped = reserve.helped,
+                                 .ticks = thread.ticks,
+                                 .helped = thread.helped,
                                  .offers = reserve.offers,
                                  .losses = reserve.losses,
                                  .rankings = reserve.rankings,
-                                 .busy_ns = reserve.busy_ns};
-}
-
-bool reserve_is_absent(void) {
-    return atomic_load_explicit(&reserve.absent, memory_order_relaxed);
-}
-
-void reserve_ensure(void) {
-    if (atomic_load(&reserve.running) || atomic_load(&reserve.absent)) return;
-    pthread_mutex_lock(&reserve.lock);
-    if (!atomic_load(&reserve.running) && !atomic_load(&reserve.absent)) start_thread();
-    pthread_mutex_unlock(&reserve.lock);
-}
-
-void reserve_forget_thread(void) { atomic_store(&reserve.running, false); }
-
-void reserve_offer_now(range *r, uint64_t generation) {
-    gate_enter();
-    if (vrange_rung() == VRANGE_RUNG_EAGER) {
-        range_shed(r, generation);
-    } else if (range_offer_begin(r, generation)) {
-        range_offer_end(r, os_lazyfree(range_address(r), range_bytes(r)) == 0);
-    }
-    gate_leave();
+                                 .busy_ns = thread.busy_ns};
 }
 
 uint64_t vrange_arena_shed(vrange_arena *arena, uint64_t bytes) {
