@@ -116,8 +116,8 @@ int arena_take(vrange_arena *arena, uint32_t pages, range **out) {
                 free_list_add(arena, rest);
             }
             r->list_previous = r->list_next = 0;
-            uint64_t generation = atomic_load(&r->word) & WORD_GENERATION;
-            atomic_store(&r->word, generation | BUSY);
+            uint64_t generation = atomic_load(range_word(r)) & WORD_GENERATION;
+            atomic_store(range_word(r), generation | BUSY);
             atomic_fetch_add(&arena->ranges, 1);
             tally(&arena->account->ranges, 1);
             tally(&arena->account->range_bytes, range_bytes(r));
@@ -129,8 +129,8 @@ int arena_take(vrange_arena *arena, uint32_t pages, range **out) {
 }
 
 static void end_generation(range *r) {
-    uint64_t generation = atomic_load(&r->word) & WORD_GENERATION;
-    atomic_store(&r->word, ((generation + (1ull << 32)) & WORD_GENERATION) | FREE);
+    uint64_t generation = atomic_load(range_word(r)) & WORD_GENERATION;
+    atomic_store(range_word(r), ((generation + (1ull << 32)) & WORD_GENERATION) | FREE);
 }
 
 /* `gone` ends where `r` begins; its descriptor is no longer needed. */
@@ -141,7 +141,7 @@ static void join(range *r, range *gone_above) {
     table_give(gone_above);
 }
 
-static bool is_free(const range *r) { return word_state(atomic_load(&r->word)) == FREE; }
+static bool is_free(const range *r) { return word_state(atomic_load(range_word(r))) == FREE; }
 
 static void give_blank_back(vrange_arena *arena) {
     pthread_mutex_lock(&arenas.lock);
@@ -243,7 +243,7 @@ size_t vrange_arena_lost(vrange_arena *arena, uint64_t *handles, size_t capacity
     pthread_mutex_lock(&arena->lock);
     while (count < capacity && arena->lost_first) {
         range *r = table_at(arena->lost_first);
-        handles[count++] = range_handle(r, atomic_load(&r->word));
+        handles[count++] = range_handle(r, atomic_load(range_word(r)));
         arena_unlist_lost(r);
     }
     pthread_mutex_unlock(&arena->lock);

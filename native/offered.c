@@ -6,7 +6,7 @@
 
 bool offered_is_stale(const candidate *item) {
     range *r = table_at(item->index);
-    uint64_t word = atomic_load(&r->word);
+    uint64_t word = atomic_load(range_word(r));
     return (word & WORD_GENERATION) != item->generation || word_state(word) != OFFERED ||
            atomic_load(&r->released_ns) != item->released_ns;
 }

@@ -31,6 +31,7 @@ int os_unreserve(void *address, size_t bytes);
 
 /* Zeroed memory for bookkeeping, outside every arena. */
 void *os_map(size_t bytes);
+void *os_map_aligned(size_t bytes, size_t alignment);
 
 /* The same for huge pages, where the kernel has some. */
 #define OS_HUGE_BYTES ((size_t)2 << 20)

@@ -68,6 +68,15 @@ void *os_map(size_t bytes) {
     return address == MAP_FAILED ? NULL : address;
 }
 
+void *os_map_aligned(size_t bytes, size_t alignment) {
+    void *memory = os_reserve_aligned(bytes, alignment);
+    if (memory && mprotect(memory, bytes, PROT_READ | PROT_WRITE) < 0) {
+        os_unreserve(memory, bytes);
+        return NULL;
+    }
+    return memory;
+}
+
 void *os_map_huge(size_t count) {
     char *memory = os_reserve_aligned(count * OS_HUGE_BYTES, OS_HUGE_BYTES);
     if (!memory) return NULL;

@@ -44,7 +44,7 @@ static int take_range(vrange_arena *arena, size_t bytes, float cost_ns, uint32_t
 }
 
 static int hand_out(range *r, int filled, uint64_t *handle) {
-    uint64_t word = atomic_load(&r->word);
+    uint64_t word = atomic_load(range_word(r));
     if (filled < 0) {
         range_finish_free(r, true);
         return filled;
@@ -114,7 +114,7 @@ static int free_or_doom(range *r, uint64_t generation) {
             return VRANGE_OK;
         }
         if (result != VRANGE_HELD) return result;
-        if (atomic_compare_exchange_strong(&r->word, &word, word | WORD_DOOMED)) return VRANGE_OK;
+        if (atomic_compare_exchange_strong(range_word(r), &word, word | WORD_DOOMED)) return VRANGE_OK;
     }
 }
 
@@ -129,7 +129,7 @@ int vrange_free(uint64_t handle) {
 
 void range_abandon(range *r, vrange_arena *arena) {
     /* The word is read before the owner: if the range changes hands between, its generation did. */
-    uint64_t word = atomic_load(&r->word);
+    uint64_t word = atomic_load(range_word(r));
     if (atomic_load(&r->arena) == arena && word_state(word) != FREE)
         free_or_doom(r, word & WORD_GENERATION);
 }
@@ -138,12 +138,12 @@ void range_abandon(range *r, vrange_arena *arena) {
 
 int vrange_set_partial(uint64_t handle, int partial) {
     range *r = range_of(handle);
-    uint64_t word = r ? atomic_load(&r->word) : 0;
+    uint64_t word = r ? atomic_load(range_word(r)) : 0;
     do {
         if (!r || !is_current(word, handle & WORD_GENERATION)) return VRANGE_GONE;
         if (word_pins(word) == 0) return -EBUSY;
     } while (!atomic_compare_exchange_weak(
-        &r->word, &word, partial ? word | WORD_PARTIAL : word & ~WORD_PARTIAL));
+        range_word(r), &word, partial ? word | WORD_PARTIAL : word & ~WORD_PARTIAL));
     return VRANGE_OK;
 }
 
@@ -151,7 +151,7 @@ int vrange_set_partial(uint64_t handle, int partial) {
 static uint64_t settled_word(range *r, uint64_t generation) {
     unsigned waited = 0;
     for (;;) {
-        uint64_t word = atomic_load(&r->word);
+        uint64_t word = atomic_load(range_word(r));
         if (!is_current(word, generation)) return 0;
         if (word_state(word) != BUSY) return word;
         wait_a_little(&waited);
@@ -173,7 +173,7 @@ int vrange_state(uint64_t handle) {
 
 int vrange_set_cost(uint64_t handle, uint64_t cost_ns) {
     range *r = range_of(handle);
-    if (!r || !is_current(atomic_load(&r->word), handle & WORD_GENERATION)) return VRANGE_GONE;
+    if (!r || !is_current(atomic_load(range_word(r)), handle & WORD_GENERATION)) return VRANGE_GONE;
     r->cost_ns = (float)cost_ns;
     return VRANGE_OK;
 }
@@ -202,7 +202,7 @@ int vrange_range_read(uint64_t handle, vrange_range_info *out) {
         }
         gate_leave();
         if (result != VRANGE_HELD) return result;
-        if (atomic_compare_exchange_strong(&r->word, &word, word + WORD_PIN)) {
+        if (atomic_compare_exchange_strong(range_word(r), &word, word + WORD_PIN)) {
             describe(r, word, out);
             vrange_release(handle);
             return VRANGE_OK;
@@ -213,14 +213,14 @@ int vrange_range_read(uint64_t handle, vrange_range_info *out) {
 void *vrange_address(uint64_t handle) {
     range *r = range_of(handle);
     /* A doomed range is still there for those who have it pinned. */
-    bool there = r && (atomic_load(&r->word) & WORD_GENERATION) == (handle & WORD_GENERATION) &&
-                 word_state(atomic_load(&r->word)) != FREE;
+    bool there = r && (atomic_load(range_word(r)) & WORD_GENERATION) == (handle & WORD_GENERATION) &&
+                 word_state(atomic_load(range_word(r))) != FREE;
     return there ? range_address(r) : NULL;
 }
 
 uint32_t vrange_uses(uint64_t handle) {
     range *r = range_of(handle);
-    if (!r || !is_current(atomic_load(&r->word), handle & WORD_GENERATION)) return 0;
+    if (!r || !is_current(atomic_load(range_word(r)), handle & WORD_GENERATION)) return 0;
     vrange_arena *arena = r->arena;
     return arena ? uses_aged(r, atomic_load(&arena->epoch)) : 0;
 }

@@ -3,7 +3,7 @@
  * All of a range's state that may change under another thread's eyes is one 64-bit word, so that a
  * pin or a release of resident content is one compare-and-swap:
  *
- *     bits  0-2   state      3 partial   4 lost   5 doomed
+ *     bits  0-2   state      3 partial   4 lost   5 doomed   6 kept
  *     bits  8-31  pins
  *     bits 32-59  generation: a handle with another one is of a range that is gone
  *
@@ -31,6 +31,7 @@ enum { FREE, RESIDENT, OFFERED, PURGED, BUSY };
 #define WORD_PARTIAL 0x8ull
 #define WORD_LOST 0x10ull
 #define WORD_DOOMED 0x20ull /* to be freed when its last pin goes */
+#define WORD_KEPT 0x40ull   /* of a child that has not looked at it yet: its memory was inherited */
 #define WORD_PIN (1ull << 8)
 #define WORD_PINS (0xffffffull << 8)
 #define WORD_GENERATION (0xfffffffull << 32)
@@ -39,7 +40,6 @@ static inline uint64_t word_state(uint64_t word) { return word & WORD_STATE; }
 static inline uint64_t word_pins(uint64_t word) { return (word & WORD_PINS) >> 8; }
 
 typedef struct range {
-    _Atomic uint64_t word;
     struct vrange_arena *_Atomic arena; /* NULL: on nobody's hands */
     uint32_t index; /* its own place in the table */
     uint32_t first_page;
@@ -57,6 +57,20 @@ typedef struct range {
 } range;
 
 #define TABLE_CHUNK 4096u
+#define TABLE_CHUNK_SPAN ((size_t)512 << 10) /* a chunk's size and alignment in memory */
+
+/* The words lie together, apart from the rest: fork has to find the pinned ones among a million. */
+typedef struct {
+    _Atomic uint64_t words[TABLE_CHUNK];
+    range ranges[TABLE_CHUNK];
+} table_chunk;
+
+_Static_assert(sizeof(table_chunk) <= TABLE_CHUNK_SPAN, "a chunk does not fit its span");
+
+static inline _Atomic uint64_t *range_word(const range *r) {
+    table_chunk *chunk = (table_chunk *)((uintptr_t)r & ~(uintptr_t)(TABLE_CHUNK_SPAN - 1));
+    return &chunk->words[r - chunk->ranges];
+}
 
 /* The table of all descriptors. They are recycled and never unmapped, so that looking at a stale
  * handle is always safe. */

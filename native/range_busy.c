@@ -13,14 +13,14 @@ void wait_a_little(unsigned *waited) {
 int take_busy(range *r, uint64_t generation, uint64_t *word) {
     unsigned waited = 0;
     for (;;) {
-        *word = atomic_load(&r->word);
+        *word = atomic_load(range_word(r));
         if (!is_current(*word, generation)) return VRANGE_GONE;
         if (word_state(*word) == BUSY) {
             wait_a_little(&waited);
             continue;
         }
         if (word_pins(*word)) return VRANGE_HELD;
-        if (atomic_compare_exchange_weak(&r->word, word, (*word & ~WORD_STATE) | BUSY))
+        if (atomic_compare_exchange_weak(range_word(r), word, (*word & ~WORD_STATE) | BUSY))
             return VRANGE_OK;
     }
 }

@@ -22,7 +22,7 @@ void wait_a_little(unsigned *waited);
 int take_busy(range *r, uint64_t generation, uint64_t *word);
 
 static inline void put_state(range *r, uint64_t word, uint64_t state) {
-    atomic_store(&r->word, (word & ~WORD_STATE) | state);
+    atomic_store(range_word(r), (word & ~WORD_STATE) | state);
 }
 
 #endif

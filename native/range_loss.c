@@ -141,7 +141,7 @@ int64_t vrange_lost_blocks(uint64_t handle, vrange_block *out, size_t capacity) 
         /* Pinned, so only vrange_refilled can change what is lost. */
         vrange_arena *arena = r->arena;
         pthread_mutex_lock(&arena->lock);
-        if (word & WORD_LOST && atomic_load(&r->word) & WORD_LOST)
+        if (word & WORD_LOST && atomic_load(range_word(r)) & WORD_LOST)
             count = list_lost(r, out, capacity);
         pthread_mutex_unlock(&arena->lock);
     }
@@ -156,7 +156,7 @@ static int keep_pinned(range *r, uint64_t generation, uint64_t *word) {
         if (!is_current(*word, generation)) return VRANGE_GONE;
         if (word_pins(*word) == 0) return -EBUSY;
         if ((*word & WORD_PINS) == WORD_PINS) return -EOVERFLOW;
-        if (atomic_compare_exchange_weak(&r->word, word, *word + WORD_PIN)) return VRANGE_OK;
+        if (atomic_compare_exchange_weak(range_word(r), word, *word + WORD_PIN)) return VRANGE_OK;
     }
 }
 
@@ -166,14 +166,14 @@ int vrange_refilled(uint64_t handle) {
     int result = VRANGE_OK;
     bool kept = false;
     gate_enter();
-    uint64_t word = atomic_load(&r->word);
+    uint64_t word = atomic_load(range_word(r));
     vrange_arena *arena = r->arena;
     if (!is_current(word, handle & WORD_GENERATION) || !arena) {
         result = VRANGE_GONE;
     } else if ((result = keep_pinned(r, handle & WORD_GENERATION, &word)) == VRANGE_OK) {
         if (word & WORD_LOST) {
             pthread_mutex_lock(&arena->lock);
-            atomic_fetch_and(&r->word, ~WORD_LOST);
+            atomic_fetch_and(range_word(r), ~WORD_LOST);
             range_forget_lost_pages(r);
             pthread_mutex_unlock(&arena->lock);
             vrange_latency_record(arena->account->kind, VRANGE_REALLOCATE_PURGED,

@@ -15,10 +15,10 @@
 #include "stats.h"
 
 bool range_offer_begin(range *r, uint64_t generation) {
-    uint64_t word = atomic_load(&r->word);
+    uint64_t word = atomic_load(range_word(r));
     if (!is_current(word, generation) || word_state(word) != RESIDENT || word_pins(word))
         return false;
-    if (!atomic_compare_exchange_strong(&r->word, &word, (word & ~WORD_STATE) | BUSY)) return false;
+    if (!atomic_compare_exchange_strong(range_word(r), &word, (word & ~WORD_STATE) | BUSY)) return false;
     if (vrange_rung() == VRANGE_RUNG_SENTINEL && !sentinel_place(r)) {
         put_state(r, word, RESIDENT);
         return false;
@@ -29,7 +29,7 @@ bool range_offer_begin(range *r, uint64_t generation) {
 void range_offer_end(range *r, bool offered) {
     vrange_account *account = r->arena->account;
     const int64_t bytes = (int64_t)range_bytes(r);
-    uint64_t word = atomic_load(&r->word);
+    uint64_t word = atomic_load(range_word(r));
     if (!offered) {
         if (r->sentinel_words) sentinel_remove(r);
         put_state(r, word, RESIDENT);
@@ -54,7 +54,7 @@ static bool count_missing(range *r, uint32_t missing) {
 }
 
 bool range_collect(range *r, uint64_t generation) {
-    uint64_t word = atomic_load(&r->word);
+    uint64_t word = atomic_load(range_word(r));
     if (!is_current(word, generation) || word_state(word) != OFFERED) return false;
     /* Not ours yet: it may be freed under our eyes, and its descriptor then is in no arena. */
     vrange_arena *arena = atomic_load(&r->arena);
@@ -62,7 +62,7 @@ bool range_collect(range *r, uint64_t generation) {
     /* The kernel takes pages in the order they were offered, so the first goes first. What loses
      * others only, to MADV_PAGEOUT, is found by its next pin. */
     if (os_is_resident(arena->base + (size_t)r->first_page * os_page_bytes())) return false;
-    if (!atomic_compare_exchange_strong(&r->word, &word, (word & ~WORD_STATE) | BUSY)) return false;
+    if (!atomic_compare_exchange_strong(range_word(r), &word, (word & ~WORD_STATE) | BUSY)) return false;
     const uint32_t missing = r->pages - (uint32_t)(range_resident_bytes(r) / os_page_bytes());
     if (word & WORD_PARTIAL && missing < r->pages) {
         bool is_news = count_missing(r, missing);
@@ -77,16 +77,16 @@ bool range_collect(range *r, uint64_t generation) {
 }
 
 bool range_take_begin(range *r, uint64_t generation) {
-    uint64_t word = atomic_load(&r->word);
+    uint64_t word = atomic_load(range_word(r));
     if (!is_current(word, generation) || word_state(word) != OFFERED) return false;
-    return atomic_compare_exchange_strong(&r->word, &word, (word & ~WORD_STATE) | BUSY);
+    return atomic_compare_exchange_strong(range_word(r), &word, (word & ~WORD_STATE) | BUSY);
 }
 
 void range_take_end(range *r, bool is_empty) {
     if (!is_empty) range_empty(r);
     range_count_offer_over(r);
     tally(&r->arena->account->purged_total, range_bytes(r));
-    range_be_purged(r, atomic_load(&r->word));
+    range_be_purged(r, atomic_load(range_word(r)));
     arena_list_lost(r);
 }
 
@@ -164,7 +164,7 @@ void ranges_mend(void) {
         if (result < 0) rung_fall(result);
         for (uint32_t index = 1; index < table_count(); index++) {
             range *r = table_at(index);
-            uint64_t word = atomic_load(&r->word);
+            uint64_t word = atomic_load(range_word(r));
             if (word_state(word) == OFFERED) range_shed(r, word & WORD_GENERATION);
         }
     }

@@ -28,7 +28,7 @@ static void count_uses(range *r, vrange_arena *arena, uint32_t times) {
 
 void vrange_used(uint64_t handle, uint32_t times) {
     range *r = range_of(handle);
-    if (!r || !is_current(atomic_load(&r->word), handle & WORD_GENERATION)) return;
+    if (!r || !is_current(atomic_load(range_word(r)), handle & WORD_GENERATION)) return;
     vrange_arena *arena = r->arena; /* kept for good: at worst it is somebody else's by now */
     if (arena) count_uses(r, arena, times);
 }
@@ -97,7 +97,7 @@ static int pin(uint64_t handle, bool only_whole) {
     unsigned waited = 0;
     int result = LOOK_AGAIN;
     while (result == LOOK_AGAIN) {
-        uint64_t word = atomic_load(&r->word);
+        uint64_t word = atomic_load(range_word(r));
         if (!is_current(word, generation)) return VRANGE_GONE;
         if (word_state(word) == BUSY) {
             if (!start) start = stats_now_ns();
@@ -106,7 +106,7 @@ static int pin(uint64_t handle, bool only_whole) {
         } else if (word_state(word) == RESIDENT) {
             if (only_whole && word & WORD_LOST) return VRANGE_PURGED;
             if ((word & WORD_PINS) == WORD_PINS) return -EOVERFLOW;
-            if (!atomic_compare_exchange_weak(&r->word, &word, word + WORD_PIN)) continue;
+            if (!atomic_compare_exchange_weak(range_word(r), &word, word + WORD_PIN)) continue;
             if (word_pins(word) == 0) stats_idle(r->arena->account, -(int64_t)range_bytes(r));
             result = word & WORD_LOST ? VRANGE_PURGED : VRANGE_OK;
         } else {
@@ -147,17 +147,17 @@ int vrange_release(uint64_t handle) {
     if (!r) return VRANGE_GONE;
     const uint64_t generation = handle & WORD_GENERATION;
     const uint64_t start = os_now_ns();
-    uint64_t word = atomic_load(&r->word);
+    uint64_t word = atomic_load(range_word(r));
     for (;;) {
         if ((word & WORD_GENERATION) != generation || word_pins(word) == 0) return VRANGE_GONE;
         if (word_pins(word) > 1) {
-            if (atomic_compare_exchange_weak(&r->word, &word, word - WORD_PIN)) return VRANGE_OK;
+            if (atomic_compare_exchange_weak(range_word(r), &word, word - WORD_PIN)) return VRANGE_OK;
             continue;
         }
         if (word & WORD_DOOMED) {
             gate_enter();
             bool ours = atomic_compare_exchange_strong(
-                &r->word, &word, ((word - WORD_PIN) & ~WORD_STATE) | BUSY);
+                range_word(r), &word, ((word - WORD_PIN) & ~WORD_STATE) | BUSY);
             if (ours) range_finish_free(r, true);
             gate_leave();
             if (ours) return VRANGE_OK;
@@ -168,7 +168,7 @@ int vrange_release(uint64_t handle) {
         /* Counted before it is idle: afterwards the reserve may already have taken it on. */
         stats_idle(account, bytes);
         atomic_store_explicit(&r->released_ns, start, memory_order_relaxed);
-        if (!atomic_compare_exchange_weak(&r->word, &word, word - WORD_PIN)) {
+        if (!atomic_compare_exchange_weak(range_word(r), &word, word - WORD_PIN)) {
             stats_idle(account, -bytes);
             continue;
         }

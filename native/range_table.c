@@ -13,14 +13,15 @@
 
 static struct {
     pthread_mutex_t lock;
-    range *_Atomic chunks[TABLE_CHUNKS];
+    table_chunk *_Atomic chunks[TABLE_CHUNKS];
     _Atomic uint32_t count; /* index 0 is never a range */
     uint32_t free_first;
 } table = {.lock = PTHREAD_MUTEX_INITIALIZER, .count = 1};
 
 range *table_at(uint32_t index) {
-    return atomic_load_explicit(&table.chunks[index / TABLE_CHUNK], memory_order_acquire) +
-           index % TABLE_CHUNK;
+    table_chunk *chunk =
+        atomic_load_explicit(&table.chunks[index / TABLE_CHUNK], memory_order_acquire);
+    return &chunk->ranges[index % TABLE_CHUNK];
 }
 
 uint32_t table_count(void) { return atomic_load(&table.count); }
@@ -34,7 +35,7 @@ range *table_take(void) {
     } else if (table.count < TABLE_CHUNK * TABLE_CHUNKS - 1) {
         uint32_t index = table.count, chunk = index / TABLE_CHUNK;
         if (!table.chunks[chunk])
-            atomic_store(&table.chunks[chunk], os_map(TABLE_CHUNK * sizeof(range)));
+            atomic_store(&table.chunks[chunk], os_map_aligned(TABLE_CHUNK_SPAN, TABLE_CHUNK_SPAN));
         if (table.chunks[chunk]) {
             r = table_at(index);
             r->index = index;

@@ -23,7 +23,7 @@ static uint32_t bucket_of(float value) {
 }
 
 static bool is_candidate(range *r, struct vrange_arena *arena, bool with_offered, candidate *out) {
-    uint64_t word = atomic_load_explicit(&r->word, memory_order_relaxed);
+    uint64_t word = atomic_load_explicit(range_word(r), memory_order_relaxed);
     uint64_t state = word_state(word);
     /* BUSY is on its way from one of these to another: whoever takes it on waits for that. */
     if (state != RESIDENT && !(with_offered && (state == OFFERED || state == BUSY))) return false;
