@@ -52,11 +52,8 @@ static const struct {
 
 /* Not of statm: the kernel keeps that by processor, and is off by megabytes at times. */
 uint64_t vrange_resident_bytes(void) {
-    int file;
     char text[ROLLUP_BYTES];
-    if (os_open_to_read("/proc/self/smaps_rollup", &file) < 0) return 0;
-    const int length = os_read_text(file, text, sizeof text);
-    os_close(file);
+    const int length = os_read_small("/proc/self/smaps_rollup", text, sizeof text);
     const char *line = length < 0 ? NULL : strstr(text, "\nRss:");
     return line ? strtoull(line + strlen("\nRss:"), NULL, 10) << 10 : 0;
 }

@@ -18,18 +18,21 @@
 #include "gate.h"
 #include "lines.h"
 #include "os.h"
+#include "os_held.h"
 #include "stats.h"
 #include "vrange.h"
 
 #define LIMIT_NS 100000000ull
 #define MEMBERSHIP_NS 1000000000ull
 #define CLEAN_NS 20000000ull /* the file that tells it is long */
+#define FAILING_NS 1000000000ull
 #define TEXT_BYTES 8192
 
 typedef struct {
-    int usage, stat, limits[VRANGE_CGROUP_LIMITS]; /* descriptors, or -1 */
-    uint64_t limit_above, limit;                   /* the latter as it was read last */
-    uint64_t clean, clean_ns;                      /* likewise */
+    os_kept usage, stat, limits[VRANGE_CGROUP_LIMITS];
+    uint64_t limit_above, limit;   /* the latter as it was read last */
+    uint64_t clean, clean_ns;      /* likewise */
+    uint64_t used, used_ns;        /* likewise */
 } cgroup;
 
 static struct {
@@ -43,21 +46,21 @@ static struct {
 } headroom = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void close_files(cgroup *c) {
-    if (c->usage >= 0) os_close(c->usage);
-    if (c->stat >= 0) os_close(c->stat);
-    for (size_t i = 0; i < VRANGE_CGROUP_LIMITS; i++) {
-        if (c->limits[i] >= 0) os_close(c->limits[i]);
-    }
+    os_forget(&c->usage);
+    os_forget(&c->stat);
+    for (size_t i = 0; i < VRANGE_CGROUP_LIMITS; i++) os_forget(&c->limits[i]);
+}
+
+/* A file that is not there tells nothing, and goes on to do so. */
+static void keep_optional(const char *path, os_kept *file) {
+    if (os_keep(path, file) == -ENOENT) os_forget(file);
 }
 
 static int open_files(cgroup *c, const vrange_cgroup *told) {
-    *c = (cgroup){.usage = -1, .stat = -1, .limit_above = told->limit_above, .limit = told->limit_above};
-    for (size_t i = 0; i < VRANGE_CGROUP_LIMITS; i++) {
-        c->limits[i] = -1;
-        if (told->limits[i]) os_open_to_read(told->limits[i], &c->limits[i]); /* or it has none */
-    }
-    if (told->stat) os_open_to_read(told->stat, &c->stat); /* or nothing is clean */
-    int result = os_open_to_read(told->usage, &c->usage);
+    *c = (cgroup){.limit_above = told->limit_above, .limit = told->limit_above};
+    for (size_t i = 0; i < VRANGE_CGROUP_LIMITS; i++) keep_optional(told->limits[i], &c->limits[i]);
+    keep_optional(told->stat, &c->stat);
+    int result = os_keep(told->usage, &c->usage);
     if (result < 0) close_files(c);
     return result;
 }
@@ -89,10 +92,34 @@ int vrange_headroom_watch(const vrange_cgroup *cgroups, size_t count) {
     return 0;
 }
 
-/* False where a limit can't be told: the cgroup was removed. */
-static bool read_limit(cgroup *c) {
-    c->limit = c->limit_above;
-    return os_read_limits(c->limits, VRANGE_CGROUP_LIMITS, &c->limit) == 0;
+/* What can't be read just now is what it was. */
+static void read_limit(cgroup *c) {
+    uint64_t least = c->limit_above;
+    for (size_t i = 0; i < VRANGE_CGROUP_LIMITS; i++) {
+        uint64_t one;
+        if (!os_is_kept(&c->limits[i])) continue;
+        const int result = os_kept_number(&c->limits[i], &one);
+        if (result == -EINVAL) continue; /* "max" */
+        if (result < 0) return;
+        if (one < least) least = one;
+    }
+    c->limit = least;
+}
+
+/* False where the cgroup was removed. What can't be read for another reason is for a second taken to be
+ * what it was, and then to be all: a process without a descriptor to spare, or in a sandbox, is not to
+ * be killed for that. */
+static bool read_usage(cgroup *c, uint64_t now) {
+    uint64_t used;
+    const int result = os_kept_number(&c->usage, &used);
+    if (result == -ENODEV) return false;
+    if (result == 0) {
+        c->used = used;
+        c->used_ns = now;
+    } else if (now - c->used_ns > FAILING_NS) {
+        c->used = UINT64_MAX;
+    }
+    return true;
 }
 
 /* Of this cgroup and those below it, which v1 tells under a name of its own. */
@@ -110,7 +137,7 @@ static uint64_t clean_bytes(cgroup *c, uint64_t now) {
     char text[TEXT_BYTES];
     c->clean_ns = now;
     c->clean = 0;
-    if (c->stat < 0 || os_read_text(c->stat, text, sizeof text) < 0) return 0;
+    if (os_kept_text(&c->stat, text, sizeof text) < 0) return 0;
     const uint64_t inactive = sum_of(text, "inactive_file");
     const uint64_t not_clean = sum_of(text, "dirty") + sum_of(text, "file_dirty") +
                                sum_of(text, "writeback") + sum_of(text, "file_writeback") +
@@ -123,12 +150,11 @@ static void look_for_move(uint64_t now) {
     uint64_t membership;
     if (now - headroom.member_ns < MEMBERSHIP_NS) return;
     headroom.member_ns = now;
-    if (os_cgroup_membership(&membership) == 0 && membership != headroom.membership)
-        headroom.moved = true;
+    if (os_cgroup_membership(&membership) == 0) headroom.moved = membership != headroom.membership;
 }
 
 bool headroom_below_limits(uint64_t enough, uint64_t *free_bytes) {
-    bool known = false;
+    bool known = false, removed = false;
     *free_bytes = UINT64_MAX;
     pthread_mutex_lock(&headroom.lock);
     const uint64_t now = os_now_ns();
@@ -137,19 +163,18 @@ bool headroom_below_limits(uint64_t enough, uint64_t *free_bytes) {
     if (headroom.count) look_for_move(now);
     for (size_t i = 0; i < headroom.count && !headroom.moved; i++) {
         cgroup *c = &headroom.cgroups[i];
-        uint64_t usage;
-        if (reads_limits && !read_limit(c)) headroom.moved = true;
+        if (reads_limits) read_limit(c);
         if (c->limit >= headroom.machine_bytes) continue;
-        if (os_read_number(c->usage, &usage) < 0) {
-            headroom.moved = true;
+        if (!read_usage(c, now)) {
+            removed = true;
             break;
         }
-        uint64_t left = usage < c->limit ? c->limit - usage : 0;
+        uint64_t left = c->used < c->limit ? c->limit - c->used : 0;
         if (left < enough) left += clean_bytes(c, now);
         if (left < *free_bytes) *free_bytes = left;
         known = true;
     }
-    known = known && !headroom.moved;
+    known = known && !headroom.moved && !removed;
     if (!known) *free_bytes = UINT64_MAX;
     pthread_mutex_unlock(&headroom.lock);
     return known;

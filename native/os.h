@@ -107,10 +107,8 @@ int os_read_at(int descriptor, void *to, size_t bytes, uint64_t offset);
 void os_complain(const char *text, size_t bytes);
 
 int os_open_to_read(const char *path, int *descriptor);
-int os_read_number(int descriptor, uint64_t *value);
-/* The least of what files of limits tell, where it is below *least; "max" is none, nor is a file that is
- * not there (-1). */
-int os_read_limits(const int *descriptors, size_t count, uint64_t *least);
+/* -EINVAL where it does not begin with one, as "max". */
+int os_number_in(const char *text, uint64_t *value);
 /* A file from its beginning, with a NUL behind it; what does not fit is left out. The bytes read. */
 int os_read_text(int descriptor, char *text, size_t bytes);
 int os_read_small(const char *path, char *text, size_t bytes); /* the same, by its name */

@@ -1,6 +1,7 @@
 /* System calls: files read and mapped, and what the kernel tells in files. */
 #define _GNU_SOURCE
 #include "os.h"
+#include "os_held.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -33,37 +34,20 @@ int os_read_at(int descriptor, void *to, size_t bytes, uint64_t offset) {
     return 0;
 }
 
-int os_read_number(int descriptor, uint64_t *value) {
-    char text[32];
-    ssize_t length = pread(descriptor, text, sizeof text - 1, 0);
-    if (length < 0) return -errno;
+int os_number_in(const char *text, uint64_t *value) {
     uint64_t number = 0;
-    ssize_t i = 0;
-    for (; i < length && text[i] >= '0' && text[i] <= '9'; i++)
-        number = number * 10 + (uint64_t)(text[i] - '0');
+    size_t i = 0;
+    for (; text[i] >= '0' && text[i] <= '9'; i++) number = number * 10 + (uint64_t)(text[i] - '0');
     if (i == 0) return -EINVAL;
     *value = number;
     return 0;
 }
 
-int os_read_limits(const int *descriptors, size_t count, uint64_t *least) {
-    for (size_t i = 0; i < count; i++) {
-        uint64_t one;
-        if (descriptors[i] < 0) continue;
-        int result = os_read_number(descriptors[i], &one);
-        if (result == -EINVAL) continue; /* "max" */
-        if (result < 0) return result;
-        if (one < *least) *least = one;
-    }
-    return 0;
-}
-
 int os_read_small(const char *path, char *text, size_t bytes) {
-    int file = -1;
-    int result = os_open_to_read(path, &file);
-    if (result < 0) return result;
-    result = os_read_text(file, text, bytes);
-    close(file);
+    /* Checked like what is kept: this is read many times a second, beside threads that close all. */
+    os_kept file = {.path = (char *)path, .held = {.number = -1}};
+    const int result = os_kept_text(&file, text, bytes);
+    os_let_go(&file.held);
     return result;
 }
 
@@ -98,10 +82,12 @@ int os_share(const char *path, size_t bytes, void **out) {
     int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (file < 0) return -errno;
     void *address = MAP_FAILED;
+    os_held held;
+    os_note(file, &held);
     if (ftruncate(file, (off_t)bytes) == 0)
         address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     int error = errno;
-    close(file);
+    os_let_go(&held);
     if (address == MAP_FAILED) {
         unlink(path);
         return -error;
@@ -113,10 +99,12 @@ int os_share(const char *path, size_t bytes, void **out) {
 int os_allocate(const char *path, uint64_t offset, size_t bytes) {
     int file = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (file < 0) return -errno;
+    os_held held;
+    os_note(file, &held);
     int result;
     do result = fallocate(file, 0, (off_t)offset, (off_t)bytes) < 0 ? -errno : 0;
     while (result == -EINTR);
-    close(file);
+    os_let_go(&held);
     return result;
 }
 
@@ -144,7 +132,29 @@ void os_each_file(const char *directory, void (*visit)(const char *path, const c
     closedir(open_directory);
 }
 
+/* Standard error as it was when we were loaded. */
+static os_held standard_error = {.number = -1};
+
+__attribute__((constructor)) static void note_standard_error(void) {
+    os_note(STDERR_FILENO, &standard_error);
+}
+
+/* Whether what has the number 2 is there to be complained to. A program that closed it may have got a
+ * database under that number, or a client. */
+static bool takes_complaints(void) {
+    if (os_is_held(&standard_error)) return true;
+    struct stat found;
+    if (fstat(STDERR_FILENO, &found) < 0) return false;
+    if (S_ISCHR(found.st_mode)) return true;
+    /* Put there by dup2, to be inherited: a log, a pipe to one who logs, or a capture without a name. */
+    const int kept = fcntl(STDERR_FILENO, F_GETFD), flags = fcntl(STDERR_FILENO, F_GETFL);
+    if (kept < 0 || kept & FD_CLOEXEC || flags < 0 || S_ISSOCK(found.st_mode)) return false;
+    return !S_ISREG(found.st_mode) || found.st_nlink == 0 || flags & O_APPEND ||
+           (flags & O_ACCMODE) == O_WRONLY;
+}
+
 void os_complain(const char *text, size_t bytes) {
+    if (!takes_complaints()) return;
     while (bytes > 0) {
         ssize_t written = write(STDERR_FILENO, text, bytes);
         if (written < 0 && errno == EINTR) continue;

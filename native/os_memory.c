@@ -1,6 +1,7 @@
 /* System calls: address space reserved and given back, and memory behind it. */
 #define _GNU_SOURCE
 #include "os.h"
+#include "os_held.h"
 
 #include <errno.h>
 #include <string.h>
@@ -21,6 +22,9 @@
 #endif
 #ifndef SYS_process_madvise
 #define SYS_process_madvise 440
+#endif
+#ifndef PIDFD_SELF_THREAD_GROUP /* Linux 6.14; EBADF before */
+#define PIDFD_SELF_THREAD_GROUP -10001
 #endif
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
@@ -118,16 +122,19 @@ static bool advise_at_once(const struct iovec *spans, size_t count, int advice) 
     enum { UNTRIED, WORKS, REFUSED };
     static _Thread_local int batch = UNTRIED;
     if (batch == REFUSED) return false;
-    int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    size_t total = 0;
+    for (size_t i = 0; i < count; i++) total += spans[i].iov_len;
+    ssize_t done = syscall(SYS_process_madvise, PIDFD_SELF_THREAD_GROUP, spans, count, advice, 0);
+    const int self = done < 0 ? (int)syscall(SYS_pidfd_open, getpid(), 0) : -1;
     if (self >= 0) {
-        size_t total = 0;
-        for (size_t i = 0; i < count; i++) total += spans[i].iov_len;
-        ssize_t done = syscall(SYS_process_madvise, self, spans, count, advice, 0);
-        close(self);
-        if (done >= 0 && (size_t)done == total) {
-            batch = WORKS;
-            return true;
-        }
+        os_held held;
+        os_note(self, &held);
+        done = syscall(SYS_process_madvise, self, spans, count, advice, 0);
+        os_let_go(&held);
+    }
+    if (done >= 0 && (size_t)done == total) {
+        batch = WORKS;
+        return true;
     }
     if (batch == UNTRIED) batch = REFUSED;
     return false;

@@ -4,6 +4,7 @@
  * of any size. Both may be out of date before the caller looks. */
 #define _GNU_SOURCE
 #include "os.h"
+#include "os_held.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -67,8 +68,11 @@ char *os_lowest_resident(char *from, char *to) {
                                .max_pages = 1,
                                .category_mask = PAGE_IS_PRESENT,
                                .return_mask = PAGE_IS_PRESENT};
+    os_held held;
+    os_note(file, &held);
     int found = ioctl(file, PAGEMAP_SCAN, &scan);
-    close(file);
+    if (!os_is_held(&held)) found = -1;
+    os_let_go(&held);
     if (found < 0) return lowest_resident_by_looking(from, to);
     return found == 0 ? to : (char *)(uintptr_t)region.start;
 }

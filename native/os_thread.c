@@ -72,12 +72,7 @@ int os_thread_stack(char **low, char **top) {
 bool os_thread_is_blocked(int thread_id) {
     char path[64], text[512];
     snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread_id);
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0) return false;
-    ssize_t length = read(file, text, sizeof text - 1);
-    close(file);
-    if (length <= 0) return false;
-    text[length] = 0;
+    if (os_read_small(path, text, sizeof text) <= 0) return false;
     /* "1234 (name) S ...": the name may hold anything, a bracket too, so the last one counts. */
     const char *name_end = strrchr(text, ')');
     return name_end && name_end[1] == ' ' && (name_end[2] == 'S' || name_end[2] == 'D');

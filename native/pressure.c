@@ -25,6 +25,7 @@
 #include "hash.h"
 #include "lines.h"
 #include "os.h"
+#include "os_held.h"
 #include "os_thread.h"
 #include "stats.h"
 #include "vrange.h"
@@ -41,7 +42,7 @@
 #define MICROSECOND 1000u
 
 typedef struct {
-    int usage, stat, stalls, limits[VRANGE_PRESSURE_LIMITS]; /* descriptors, or -1 */
+    os_kept usage, stat, stalls, limits[VRANGE_PRESSURE_LIMITS];
     int whole_tree;
     uint64_t limit; /* as it was read last */
     unsigned looks; /* since then */
@@ -58,7 +59,7 @@ static struct {
 
     place places[VRANGE_PRESSURE_PLACES];
     size_t count;
-    int machine_stalls, membership;
+    os_kept machine_stalls, membership;
     uint64_t member_hash, member_ns;
     uint64_t machine_bytes; /* a limit of as much or more is none */
 
@@ -70,10 +71,7 @@ static struct {
 
     uint64_t turn; /* moves on with whatever somebody waits for */
     vrange_pressure_info info;
-} watch = {.lock = PTHREAD_MUTEX_INITIALIZER,
-           .machine_stalls = -1,
-           .membership = -1,
-           .stalls_of = -2};
+} watch = {.lock = PTHREAD_MUTEX_INITIALIZER, .stalls_of = -2};
 
 /* Not by the clock on the wall, which may be set. */
 __attribute__((constructor)) static void make_conditions(void) {
@@ -107,22 +105,33 @@ typedef struct {
 
 static uint64_t less(uint64_t from, uint64_t by) { return from > by ? from - by : 0; }
 
-static bool read_limit(const place *p, uint64_t *limit) {
+static bool read_limit(place *p, uint64_t *limit) {
     *limit = UINT64_MAX;
-    int result = os_read_limits(p->limits, VRANGE_PRESSURE_LIMITS, limit);
-    if (result < 0) note_failure(result);
-    return result == 0;
+    for (size_t i = 0; i < VRANGE_PRESSURE_LIMITS; i++) {
+        uint64_t one;
+        if (!os_is_kept(&p->limits[i])) continue;
+        const int result = os_kept_number(&p->limits[i], &one);
+        if (result == -EINVAL) continue; /* "max" */
+        if (result < 0) {
+            note_failure(result);
+            return false;
+        }
+        if (one < *limit) *limit = one;
+    }
+    return true;
 }
 
 /* A limit changes seldom, and in v1 what tells that of the whole tree is the dearest file of all. */
 static bool find_limit(place *p) {
     if (p->looks++ % LOOKS_A_LIMIT != 0) return true;
     p->looks = 0;
-    if (!read_limit(p, &p->limit)) return false;
+    uint64_t limit;
+    if (!read_limit(p, &limit)) return false;
+    p->limit = limit;
     p->looks = 1;
     char text[TEXT_BYTES];
     uint64_t above;
-    if (p->whole_tree && p->stat >= 0 && os_read_text(p->stat, text, sizeof text) >= 0 &&
+    if (p->whole_tree && os_kept_text(&p->stat, text, sizeof text) >= 0 &&
         line_number(text, "hierarchical_memory_limit", &above) && above < p->limit)
         p->limit = above;
     return true;
@@ -137,7 +146,7 @@ static uint64_t inactive_bytes(place *p, uint64_t usage) {
     p->inactive_looks = 1;
     p->usage_then = usage;
     char text[TEXT_BYTES];
-    const bool has_text = p->stat >= 0 && os_read_text(p->stat, text, sizeof text) >= 0;
+    const bool has_text = os_kept_text(&p->stat, text, sizeof text) >= 0;
     if (!has_text || (!line_number(text, "total_inactive_file", &p->inactive) &&
                       !line_number(text, "inactive_file", &p->inactive)))
         p->inactive = atomic_load(&stats_offered_bytes);
@@ -149,7 +158,7 @@ static bool look_at_place(place *p, uint64_t machine, figures *out) {
     if (!find_limit(p)) return false;
     out->limit = p->limit;
     if (out->limit == 0 || out->limit >= machine) return false;
-    int result = os_read_number(p->usage, &out->usage);
+    int result = os_kept_number(&p->usage, &out->usage);
     if (result < 0) {
         note_failure(result);
         return false;
@@ -186,11 +195,11 @@ static bool look(figures *worst, int *which) {
 
 /* The part of the last second or so in which some task waited for memory; 0 while it is unknown. */
 static double stalled_share(int which) {
-    const int own = which >= 0 ? watch.places[which].stalls : -1;
-    const int file = own >= 0 ? own : watch.machine_stalls;
+    os_kept *own = which >= 0 ? &watch.places[which].stalls : NULL;
+    os_kept *file = own && os_is_kept(own) ? own : &watch.machine_stalls;
     char text[256];
     if (watch.stalls_of == which && watch.stall_looks++ % LOOKS_A_STALL != 0) return watch.info.stalled;
-    if (file < 0 || os_read_text(file, text, sizeof text) < 0) return 0;
+    if (os_kept_text(file, text, sizeof text) < 0) return 0;
     const char *total = strstr(text, "total=");
     if (strncmp(text, "some ", 5) != 0 || !total) return 0;
     const uint64_t now = os_now_ns(), us = strtoull(total + 6, NULL, 10);
@@ -234,10 +243,10 @@ static bool has_grown(double share) {
 
 static void look_for_move(void) {
     const uint64_t now = os_now_ns();
-    if (watch.membership < 0 || now - watch.member_ns < MEMBERSHIP_NS) return;
+    if (!os_is_kept(&watch.membership) || now - watch.member_ns < MEMBERSHIP_NS) return;
     char text[TEXT_BYTES];
     watch.member_ns = now;
-    if (os_read_text(watch.membership, text, sizeof text) < 0) return;
+    if (os_kept_text(&watch.membership, text, sizeof text) < 0) return;
     const uint64_t hash = hash_of(text);
     if (hash == watch.member_hash) return;
     watch.member_hash = hash;
@@ -301,23 +310,23 @@ static void *run(void *unused) {
     return NULL;
 }
 
-static int open_optional(const char *path) {
-    int file = -1;
-    if (path && os_open_to_read(path, &file) < 0) return -1;
-    return file;
+/* A file that is not there tells nothing, and goes on to do so. */
+static void keep_optional(const char *path, os_kept *file) {
+    if (os_keep(path, file) == -ENOENT) os_forget(file);
 }
 
-static void close_if_open(int file) {
-    if (file >= 0) os_close(file);
-}
-
-static void close_places(place *places, size_t count) {
+static void forget_places(place *places, size_t count) {
     for (size_t i = 0; i < count; i++) {
-        close_if_open(places[i].usage);
-        close_if_open(places[i].stat);
-        close_if_open(places[i].stalls);
-        for (size_t l = 0; l < VRANGE_PRESSURE_LIMITS; l++) close_if_open(places[i].limits[l]);
+        os_forget(&places[i].usage);
+        os_forget(&places[i].stat);
+        os_forget(&places[i].stalls);
+        for (size_t l = 0; l < VRANGE_PRESSURE_LIMITS; l++) os_forget(&places[i].limits[l]);
     }
+}
+
+static void forget_own_files(void) {
+    os_forget(&watch.membership);
+    os_forget(&watch.machine_stalls);
 }
 
 int vrange_pressure_places(const vrange_pressure_place *told, size_t count) {
@@ -328,15 +337,15 @@ int vrange_pressure_places(const vrange_pressure_place *told, size_t count) {
     size_t opened = 0;
     for (; opened < count && result == 0; opened++) {
         place *p = &fresh[opened];
-        *p = (place){.usage = -1, .stat = -1, .stalls = -1, .whole_tree = told[opened].whole_tree};
+        *p = (place){.whole_tree = told[opened].whole_tree};
         for (size_t l = 0; l < VRANGE_PRESSURE_LIMITS; l++)
-            p->limits[l] = open_optional(told[opened].limits[l]);
-        p->stat = open_optional(told[opened].stat);
-        p->stalls = open_optional(told[opened].stalls);
-        result = os_open_to_read(told[opened].usage, &p->usage);
+            keep_optional(told[opened].limits[l], &p->limits[l]);
+        keep_optional(told[opened].stat, &p->stat);
+        keep_optional(told[opened].stalls, &p->stalls);
+        result = os_keep(told[opened].usage, &p->usage);
     }
     if (result < 0) {
-        close_places(fresh, opened);
+        forget_places(fresh, opened);
         gate_leave();
         return result;
     }
@@ -350,7 +359,7 @@ int vrange_pressure_places(const vrange_pressure_place *told, size_t count) {
     watch.info.moved = 0;
     watch.info.place = VRANGE_PRESSURE_MACHINE;
     pthread_mutex_unlock(&watch.lock);
-    close_places(before, count_before);
+    forget_places(before, count_before);
     gate_leave();
     return 0;
 }
@@ -362,10 +371,10 @@ int vrange_pressure_start(const vrange_pressure_settings *settings, const char *
     int error = watch.running ? EBUSY : 0;
     if (!error) {
         watch.settings = *settings;
-        watch.membership = open_optional(membership);
-        watch.machine_stalls = open_optional(machine_stalls);
+        keep_optional(membership, &watch.membership);
+        keep_optional(machine_stalls, &watch.machine_stalls);
         char text[TEXT_BYTES];
-        if (watch.membership >= 0 && os_read_text(watch.membership, text, sizeof text) >= 0)
+        if (os_kept_text(&watch.membership, text, sizeof text) >= 0)
             watch.member_hash = hash_of(text);
         watch.member_ns = os_now_ns();
         watch.stop = watch.anything_read = false;
@@ -384,9 +393,7 @@ int vrange_pressure_start(const vrange_pressure_settings *settings, const char *
         watch.running = true;
         if (watch.info.changes == 0) stats_pressure_level(watch.info.level);
     } else if (error != EBUSY) {
-        close_if_open(watch.membership);
-        close_if_open(watch.machine_stalls);
-        watch.membership = watch.machine_stalls = -1;
+        forget_own_files();
         watch.info.level = VRANGE_PRESSURE_NONE;
     }
     pthread_mutex_unlock(&watch.lock);
@@ -407,11 +414,9 @@ void vrange_pressure_stop(void) {
     if (running) pthread_join(thread, NULL);
     gate_enter();
     pthread_mutex_lock(&watch.lock);
-    close_places(watch.places, watch.count);
-    close_if_open(watch.membership);
-    close_if_open(watch.machine_stalls);
+    forget_places(watch.places, watch.count);
+    forget_own_files();
     watch.count = 0;
-    watch.membership = watch.machine_stalls = -1;
     watch.info.level = VRANGE_PRESSURE_NONE;
     if (running) stats_pressure_level(VRANGE_PRESSURE_NONE);
     call_waiters();
@@ -456,11 +461,9 @@ void pressure_after_fork(void) {
     watch.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     make_conditions();
     if (!watch.running) return;
-    close_places(watch.places, watch.count);
-    close_if_open(watch.membership);
-    close_if_open(watch.machine_stalls);
+    forget_places(watch.places, watch.count);
+    forget_own_files();
     watch.count = 0;
-    watch.membership = watch.machine_stalls = -1;
     watch.running = false;
     watch.stop = true;
     watch.info.level = VRANGE_PRESSURE_NONE;

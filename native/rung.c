@@ -8,6 +8,7 @@
 #include "rung.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,17 +18,19 @@
 
 #include "array.h"
 #include "os.h"
+#include "os_held.h"
 #include "vrange.h"
 
 #define REFUSAL_BYTES 160
+#define NO_DESCRIPTOR INT_MAX /* what is asked of it fails by EBADF */
 
 static struct {
     pthread_once_t decided;
     int rung;
-    int userfault;
+    os_held userfault;
     char *canary; /* a page that is registered and never filled: asking for it has to fail */
     char refusals[VRANGE_RUNG_REFAULT + 1][REFUSAL_BYTES];
-} ladder = {.decided = PTHREAD_ONCE_INIT, .userfault = -1};
+} ladder = {.decided = PTHREAD_ONCE_INIT, .userfault = {.number = -1}};
 
 static bool refuse(int rung, const char *what, int error) {
     snprintf(ladder.refusals[rung], REFUSAL_BYTES, "%s: %s", what, strerror(-error));
@@ -58,11 +61,12 @@ static int place_canary(void) {
         if (result < 0) return result;
     }
     os_discard(ladder.canary, page);
-    return os_userfault_register(ladder.userfault, ladder.canary, page);
+    return os_userfault_register(ladder.userfault.number, ladder.canary, page);
 }
 
 bool rung_holds(void) {
-    return ladder.userfault < 0 || os_populate(ladder.canary, os_page_bytes()) == -EFAULT;
+    if (ladder.rung != VRANGE_RUNG_REFAULT) return true;
+    return os_is_held(&ladder.userfault) && os_populate(ladder.canary, os_page_bytes()) == -EFAULT;
 }
 
 static bool try_refault(void) {
@@ -102,11 +106,10 @@ static bool try_refault(void) {
         os_close(userfault);
         return refuse(VRANGE_RUNG_REFAULT, what, result);
     }
-    ladder.userfault = userfault;
+    os_hold(userfault, &ladder.userfault);
     result = place_canary();
     if (result == 0) return true;
-    os_close(userfault);
-    ladder.userfault = -1;
+    os_let_go(&ladder.userfault);
     return refuse(VRANGE_RUNG_REFAULT, "no page for a canary", result);
 }
 
@@ -144,7 +147,10 @@ const char *vrange_rung_refusal(int rung) {
     return ladder.refusals[rung][0] ? ladder.refusals[rung] : NULL;
 }
 
-int rung_userfault(void) { return ladder.userfault; }
+int rung_userfault(void) {
+    if (ladder.rung != VRANGE_RUNG_REFAULT) return -1;
+    return os_is_held(&ladder.userfault) ? atomic_load(&ladder.userfault.number) : NO_DESCRIPTOR;
+}
 
 void rung_fall(int error) {
     if (arrays_exist()) {
@@ -154,7 +160,6 @@ void rung_fall(int error) {
         os_complain(message, sizeof message - 1);
         abort();
     }
-    ladder.userfault = -1;
     ladder.rung = VRANGE_RUNG_EAGER;
     refuse(VRANGE_RUNG_REFAULT, "userfaultfd was closed, and is refused now", error);
     refuse(VRANGE_RUNG_SENTINEL, "passed over when the refault rung was lost at run time", error);
@@ -163,13 +168,16 @@ void rung_fall(int error) {
 int rung_reopen(void) {
     if (ladder.rung != VRANGE_RUNG_REFAULT) return 0;
     /* An ioctl on the inherited descriptor would write into the parent's memory. */
-    os_close(ladder.userfault);
+    os_let_go(&ladder.userfault);
     return rung_open_again();
 }
 
 int rung_open_again(void) {
     if (ladder.rung != VRANGE_RUNG_REFAULT) return 0;
-    ladder.userfault = -1;
-    int result = os_userfault_open(&ladder.userfault);
-    return result == 0 ? place_canary() : result;
+    os_let_go(&ladder.userfault);
+    int userfault = -1;
+    int result = os_userfault_open(&userfault);
+    if (result < 0) return result;
+    os_hold(userfault, &ladder.userfault);
+    return place_canary();
 }

@@ -4,7 +4,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* The userfaultfd every arena is registered with; -1 below the refault rung. */
+/* The userfaultfd every arena is registered with; -1 below the refault rung. Where somebody closed it,
+ * a number that nobody has: by now the old one may be a file of theirs. */
 int rung_userfault(void);
 
 /* Whether the descriptor still does what it was opened for. Somebody may have closed it: a process

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "os.h"
+#include "os_held.h"
 #include "stats.h"
 
 #define PATH_BYTES 512
@@ -89,8 +90,10 @@ static void remove_if_dead(const char *path, const char *name) {
     int file = -1;
     segment_header head;
     if (os_open_to_read(path, &file) < 0) return;
+    os_held held;
+    os_note(file, &held);
     int result = os_read_at(file, &head, sizeof head, 0);
-    os_close(file);
+    os_let_go(&held);
     /* Of another PID namespace we can't tell who is alive. */
     if (result == 0 && head.pid_namespace == os_process_namespace() &&
         !(atomic_load(&head.flags) & SEGMENT_KEPT))

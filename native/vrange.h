@@ -312,9 +312,13 @@ typedef struct {
 } vrange_pattern;
 int vrange_regenerate_pattern(void *to, size_t offset, size_t bytes, void *context);
 
-/* The file's content from `offset` on. ENODATA where it is too short. */
+/* The file's content from `offset` on. ENODATA where it is too short. A descriptor that somebody closed,
+ * so that its number may be another file's, is not read: the file is opened by its path then, and is to
+ * be the same (ESTALE). */
 typedef struct {
     int descriptor;
+    uint64_t device, inode; /* what it is opened for */
+    const char *path;       /* absolute */
     uint64_t offset;
 } vrange_file;
 int vrange_regenerate_file(void *to, size_t offset, size_t bytes, void *context);

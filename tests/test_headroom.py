@@ -111,6 +111,19 @@ def test_a_limit_that_is_lowered_is_noticed() -> None:
         assert cgroup.oom_kills == 0
 
 
+def test_a_limit_whose_file_was_closed_is_found_again() -> None:
+    close = "import os; os.closerange(3, 4096); time.sleep(0.2)"
+    with MemoryCgroup(512 << 20) as cgroup, Child(cgroup.path) as child:
+        assert child.offered_after("pass") == 0
+        child.offered_after(close)
+        assert (
+            child.offered_after("[cache.__setitem__(n, bytes([n]) * MIB) for n in range(64)]") == 0
+        )
+        cgroup.limit_bytes = 168 << 20
+        assert child.offered_after("pass") > 56, "an eighth of the limit that was, or nearly"
+        assert cgroup.oom_kills == 0
+
+
 def test_the_fuller_of_two_cgroups_counts() -> None:
     with MemoryCgroup(256 << 20) as outer:
         inner = Path(outer.path) / "inner"

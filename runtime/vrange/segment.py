@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
+from vrange.descriptor import Descriptor
 from vrange.errors import VrangeError
 
 __all__ = [
@@ -387,16 +388,17 @@ class mapped:
     """A file of this user, mapped for reading."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        held = Descriptor(os.open(path, flags))
         try:
-            found = os.fstat(descriptor)
+            found = os.fstat(held.number)
             if found.st_uid != os.geteuid():
                 raise SegmentRefusedError(f"{path} is of user {found.st_uid}, not this one")
             if not stat.S_ISREG(found.st_mode) or found.st_size < _HEADER.size:
                 raise SegmentRefusedError(f"{path} is torn: {found.st_size} bytes")
-            self._map = mmap.mmap(descriptor, found.st_size, prot=mmap.PROT_READ)
+            self._map = mmap.mmap(held.number, found.st_size, prot=mmap.PROT_READ)
         finally:
-            os.close(descriptor)
+            held.close()
 
     def __enter__(self) -> memoryview:
         self._view = memoryview(self._map)

@@ -29,6 +29,7 @@ from typing import Any
 
 from vrange._core import ffi, lib
 from vrange.account import warn_if_unseen
+from vrange.descriptor import Descriptor
 from vrange.errors import VrangeError
 from vrange.processes import is_alive, process_fields, segment_files
 from vrange.segment import SegmentRefusedError, Snapshot, parse, read
@@ -121,12 +122,12 @@ def _save(directory: Path, service: Service) -> None:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    lock = Descriptor(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     try:
         deadline = time.monotonic() + _LOCK_SECONDS
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
@@ -139,9 +140,10 @@ def _locked(directory: Path) -> Iterator[None]:
             yield
         finally:
             # Not left to close: the child of a fork that another thread made meanwhile has it too.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            if lock.is_ours():
+                fcntl.flock(lock.number, fcntl.LOCK_UN)
     finally:
-        os.close(descriptor)
+        lock.close()
 
 
 # ---- reading -------------------------------------------------------------------------------------
