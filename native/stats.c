@@ -185,14 +185,6 @@ size_t vrange_accounts_read(vrange_account_counters *out, size_t capacity) {
     return count;
 }
 
-void vrange_account_request(vrange_account *account, int outcome) {
-    if (outcome >= 0 && outcome < VRANGE_REQUESTS) tally(&account->requests[outcome], 1);
-}
-
-void vrange_account_set_hot(vrange_account *account, uint64_t bytes) {
-    atomic_store_explicit(&account->hot_bytes, bytes, memory_order_relaxed);
-}
-
 uint64_t *vrange_account_hot(vrange_account *account) { return (uint64_t *)&account->hot_bytes; }
 
 void stats_idle(vrange_account *account, int64_t by) {

@@ -80,9 +80,7 @@ typedef struct {
 vrange_account *vrange_account_open(const char *name, int kind);
 void vrange_account_close(vrange_account *account);
 void vrange_account_read(vrange_account *account, vrange_account_counters *out);
-void vrange_account_request(vrange_account *account, int outcome);
 void vrange_account_regenerated(vrange_account *account, uint64_t nanoseconds);
-void vrange_account_set_hot(vrange_account *account, uint64_t bytes);
 
 /* The word behind hot_bytes, for whoever holds it: written without a call. Stays where it is. */
 uint64_t *vrange_account_hot(vrange_account *account);

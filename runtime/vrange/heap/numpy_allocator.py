@@ -15,7 +15,6 @@ from vrange.numpy_core import numpy_core
 from vrange.reserve import ensure_reserve
 from vrange.sizes import format_bytes
 
-NUMPY_LEAST = "1.22"
 _OURS = "vrange"
 _NUMPYS_OWN = "default_allocator"
 
