@@ -1,7 +1,7 @@
-/* Python.h, for one library that runs on every CPython from 3.11 on, whichever built it.
+/* Python.h for one library that runs on every CPython from 3.11 on, whichever version built it.
  *
- * The headers of 3.13.0 take None for immortal there too where it is not: what they make of
- * Py_RETURN_NONE takes a reference away from a 3.11 at every call, until it ends the process. */
+ * The headers of 3.13.0 treat None as immortal even where it is not. Their Py_RETURN_NONE drops one
+ * reference to None at every call under 3.11, until that ends the process. */
 #ifndef VRANGE_ABI3_H
 #define VRANGE_ABI3_H
 

@@ -1,7 +1,7 @@
-/* The allocators that may stand behind malloc in this process, and how each gives back what it keeps.
+/* The allocators that may serve malloc in this process, and how each one returns the memory that it keeps.
  *
- * Found by the functions that they export, so whatever was linked or preloaded is found; what a library
- * keeps to itself under other names is not. Each is asked through its own call and through no other. */
+ * An allocator is found by the functions that it exports, whether it was linked or preloaded. An allocator
+ * that a library hides under other names is not found. Each one is asked through its own function only. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -12,13 +12,13 @@
 #include "os.h"
 #include "vrange.h"
 
-#define ROLLUP_BYTES 1024 /* its first lines are what is looked for */
+#define ROLLUP_BYTES 1024 /* the line that is looked for is among the first */
 
 static void release_jemalloc(void *function) {
     int (*mallctl)(const char *, void *, size_t *, void *, size_t);
     *(void **)&mallctl = function;
     mallctl("thread.tcache.flush", NULL, NULL, NULL, 0);
-    mallctl("arena.4096.purge", NULL, NULL, NULL, 0); /* MALLCTL_ARENAS_ALL: of every arena */
+    mallctl("arena.4096.purge", NULL, NULL, NULL, 0); /* 4096 is MALLCTL_ARENAS_ALL: every arena */
 }
 
 static void release_mimalloc(void *function) {
@@ -39,7 +39,7 @@ static void release_glibc(void *function) {
     trim(0);
 }
 
-/* The next allocator goes here, and glibc stays last: what others free may be its own. */
+/* Add the next allocator above glibc. glibc stays last, because what the others free may be glibc's own. */
 static const struct {
     const char *name, *function;
     void (*release)(void *function);
@@ -50,7 +50,8 @@ static const struct {
     {"glibc", "malloc_trim", release_glibc},
 };
 
-/* Not of statm: the kernel keeps that by processor, and is off by megabytes at times. */
+/* statm is no source for this: the kernel keeps its counters by processor, and they are at times off by
+ * megabytes. */
 uint64_t vrange_resident_bytes(void) {
     char text[ROLLUP_BYTES];
     const int length = os_read_small("/proc/self/smaps_rollup", text, sizeof text);

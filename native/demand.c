@@ -1,13 +1,13 @@
-/* Demand: what is asked for now will be asked for again in a moment.
+/* Demand: a process that asks for memory now will ask again in a moment.
  *
- * A page that the kernel has to take from the reserve costs it three microseconds: it looks for the
- * page's mappings, unmaps it, and tells every processor. Given back by ourselves, a range at a time,
- * it costs an eighth of that. So while the process asks for memory, as much as it asked for between two
- * looks is given back ahead of the next, in the order in which the kernel would take it. That lies free
- * for a moment, which costs hits; so what is wanted follows what is asked for, and is forgotten soon.
+ * A page that the kernel has to reclaim from the reserve costs 3 µs: it finds the page's mappings, unmaps
+ * it, and interrupts every processor. A page that vrange itself discards, a range at a time, costs an eighth
+ * of that. So while the process asks for memory, vrange discards as much as was asked for between two looks
+ * ahead of the next look, in the order in which the kernel would reclaim. What was discarded lies free for a
+ * moment, and that costs hits; so the wanted amount follows what is asked for, and is forgotten soon.
  *
- * It is this process's own memory that is looked at, not the usage of its cgroup. That grows by files
- * that are read, too, and a cache that gave way to them would end as page cache. */
+ * The look is at this process's own memory, not at the usage of its cgroup. That usage also grows when
+ * files are read, and a cache that gave way to files would end as page cache. */
 #include "demand.h"
 
 #define FORGOTTEN_NS 150000000ull

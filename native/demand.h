@@ -5,12 +5,12 @@
 #include <stdint.h>
 
 typedef struct {
-    uint64_t held_bytes, wanted, looked_ns; /* at the last look; looked_ns 0: there was none */
+    uint64_t held_bytes, wanted, looked_ns; /* at the last look; looked_ns is 0 before the first */
 } demand;
 
-/* What to have free until the next look: as much as was asked for between two looks a moment ago.
- * `held_bytes` is what the process has, `gone` what it lost since the last look though it did not let
- * go of it: that was asked for, too. */
+/* Returns how many bytes to have free until the next look: as many as were recently asked for between two
+ * looks. `held_bytes` is what the process has. `gone` is what it lost since the last look without freeing
+ * it; those bytes were asked for as well. */
 uint64_t demand_look(demand *d, uint64_t held_bytes, uint64_t gone, uint64_t now_ns);
 
 #endif

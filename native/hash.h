@@ -1,4 +1,4 @@
-/* FNV-1a: what tells whether a text is another than before. */
+/* FNV-1a, used to tell whether a text has changed. */
 #ifndef VRANGE_HASH_H
 #define VRANGE_HASH_H
 

@@ -1,16 +1,17 @@
-/* The heap: blocks that are used again without a fault, and are the kernel's when it needs them.
+/* The heap: blocks that are used again without a page fault, and that the kernel can reclaim when it
+ * needs memory.
  *
- * A freed block is idle: it keeps its pages, and the next block of its size is cut from it with no
- * system call. The thread of the reserve offers to the kernel (MADV_FREE) what has been idle for a
- * while, before any cached value, as its content is worth nothing. Never whoever frees: a loop of
- * temporaries would pay for telling, and again for taking back.
+ * A freed block is idle: it keeps its pages, and the next block of its size is cut from it without a
+ * system call. The reserve thread offers (MADV_FREE) what has been idle for a while. It does so before it
+ * offers any cached value, because the content of a freed block is worth nothing. The freeing thread never
+ * offers: a loop of temporaries would pay once for offering each block and again for taking it back.
  *
- * Nothing here needs a rung: a page that the kernel took reads as zeros, which is as good as what was
- * there. So the heap is not registered with userfaultfd.
+ * The heap needs no rung, so it is not registered with userfaultfd: a page that the kernel reclaimed reads
+ * as zeros, and zeros are as good as the old content of a freed block.
  *
- * Blocks lie in two zones. One counts in huge pages and asks for them; what does not fill its huge
- * pages well lies in the other, in pages. A huge page so belongs to one block, is offered as a whole, and is
- * never split. */
+ * Blocks lie in two zones. One zone counts in huge pages and asks the kernel for them. Blocks that would
+ * not fill their huge pages well lie in the other zone, which counts in pages. So a huge page belongs to
+ * one block, is offered as a whole, and is never split. */
 #define _GNU_SOURCE
 #include "heap.h"
 
@@ -27,14 +28,14 @@
 #include "rung.h"
 #include "stats.h"
 
-/* Longer than a temporary of 256 MiB lies unused between two turns of a loop. */
+/* Longer than a temporary of 256 MiB stays unused between two iterations of a loop. */
 #define IDLE_NS 100000000u
-/* An allocation that meets the batch waits for it: some hundred microseconds, or milliseconds where the
- * kernel takes as long to free a huge page. */
+/* An allocation that arrives during a batch waits until the batch ends: some hundred microseconds, or
+ * milliseconds on kernels that need milliseconds to free a huge page. */
 #define BATCH_BYTES ((size_t)4 << 20)
 #define LET_IN_TRIES 100
 #define LET_IN_NS 20000u
-#define HUGE_WASTE_SHARE 4 /* at most so much of a block may be the unused rest of its last huge page */
+#define HUGE_WASTE_SHARE 4 /* the unused rest of the last huge page: at most this fraction (1/4) of a block */
 #define DISCARD_TO_CLEAR_BYTES ((size_t)32 << 20)
 #define UNITS_TO_SPREAD 16
 #define RESERVED_LEAST_BYTES ((uint64_t)1 << 30)
@@ -42,10 +43,10 @@
 enum { PAGES, HUGE, ZONES };
 
 static struct {
-    pthread_mutex_t lock; /* of opening */
+    pthread_mutex_t lock; /* held while the heap is opened */
     heap_zone zones[ZONES];
     vrange_account *account;
-    size_t bytes_most; /* what is larger the machine could never back: glibc refuses it as it should */
+    size_t bytes_most; /* the machine could never back a larger block; glibc refuses it with the right error */
     _Atomic bool open, uses_huge;
     _Atomic uint64_t trimmed_bytes;
 } heap = {.lock = PTHREAD_MUTEX_INITIALIZER,
@@ -58,7 +59,7 @@ static int open_zones(void) {
     int result = os_machine_usage(&usage, &total);
     if (result < 0) return result;
     heap.bytes_most = total;
-    /* Twice the memory leaves room for holes. Where address space is limited, most of it is others'. */
+    /* Twice the memory leaves room for holes. If address space is limited, leave most of it to others. */
     uint64_t wanted = 2 * total, most = os_address_space_limit() / 8;
     if (wanted > most) wanted = most;
     do {
@@ -116,8 +117,9 @@ static void lock_zone(heap_zone *zone) {
     atomic_fetch_sub(&zone->waiting, 1);
 }
 
-/* Between the steps of long work. A mutex goes to who asks first, and that would be who has just let go of
- * it: the others have yet to wake. One that does not, as it has no processor, is not waited for long. */
+/* Called between the steps of long work. pthread mutexes are unfair: the releasing thread usually wins the
+ * lock back before the waiters wake up, so this thread yields to them. The wait is bounded, because a
+ * waiter without a processor may take long to run. */
 static void let_others_in(heap_zone *zone) {
     for (int tries = 0; tries < LET_IN_TRIES && atomic_load(&zone->waiting); tries++)
         os_sleep_ns(LET_IN_NS);
@@ -129,8 +131,8 @@ static void enter(heap_zone *zone, usage *before) {
     *before = usage_of(zone);
 }
 
-/* What is counted is not among the bytes that the reserve knows: those the kernel may have taken already,
- * without anybody looking, and whoever relied on them to be there would offer too little else. */
+/* The account is not part of the bytes that the reserve counts. The kernel may have reclaimed heap bytes
+ * already without any notice; if the reserve relied on them, it would offer too little else. */
 static void count(const heap_zone *zone, const usage *before) {
     const usage now = usage_of(zone);
     vrange_account *account = heap.account;
@@ -162,9 +164,9 @@ static heap_zone *zone_of(const void *pointer) {
     return NULL;
 }
 
-/* Arrays of one size would lie multiples of a power of two apart, and a loop over three of them takes half
- * as long again: measured at 256 MiB, with any allocator that places them so. An odd number of huge pages
- * keeps them from it. The one more is address space that nobody touches. */
+/* Without this, arrays of one size would lie a multiple of a power of two apart, and a loop over three of
+ * them takes 1.5 times as long (measured at 256 MiB, with every allocator that places arrays that way). An
+ * odd number of huge pages avoids that. The additional huge page is address space that is never touched. */
 static uint32_t units_for(const heap_zone *zone, size_t bytes) {
     const uint32_t units = (uint32_t)((bytes + zone->unit_bytes - 1) / zone->unit_bytes);
     return zone->huge && units >= UNITS_TO_SPREAD ? units | 1 : units;
@@ -195,7 +197,7 @@ void *heap_allocate(size_t bytes, size_t *stale_bytes) {
 
 void heap_clear(void *block, size_t stale_bytes) {
     size_t discarded = 0;
-    /* As much as glibc would map anew: then what is never touched costs nothing. */
+    /* From this size on glibc maps new memory. Discarding does the same: untouched pages cost nothing. */
     if (stale_bytes >= DISCARD_TO_CLEAR_BYTES) {
         discarded = stale_bytes / OS_HUGE_BYTES * OS_HUGE_BYTES;
         if (os_discard(block, discarded) < 0) discarded = 0;
@@ -223,7 +225,7 @@ size_t heap_block_bytes(const void *block) {
 
 bool heap_resize(void *block, size_t bytes) {
     heap_zone *zone = zone_of(block);
-    /* In the other zone's size it would have a huge page for little, or none for much. */
+    /* In the wrong zone the block would hold a huge page for little content, or none for much. */
     if (bytes > heap.bytes_most || zone != zone_for(bytes)) return false;
     usage before;
     enter(zone, &before);
@@ -242,14 +244,14 @@ void heap_free(void *block) {
     untally(&heap.account->ranges, 1);
     count(zone, &before);
     pthread_mutex_unlock(&zone->lock);
-    /* In the child of a fork there is no thread to offer it, until somebody asks for one. */
+    /* The child of a fork has no reserve thread until something starts one, so offer the block here. */
     caretaker_ensure();
     if (caretaker_is_absent()) heap_offer(true);
     gate_leave();
     vrange_latency_record(VRANGE_KIND_HEAP, VRANGE_FREE_RELEASED, stats_now_ns() - start);
 }
 
-/* ---- giving back ------------------------------------------------------------------------------- */
+/* ---- offering and trimming ---------------------------------------------------------------------- */
 
 static void offer_zone(heap_zone *zone, uint64_t before_ns) {
     const bool eager = vrange_rung() == VRANGE_RUNG_EAGER;
@@ -258,10 +260,10 @@ static void offer_zone(heap_zone *zone, uint64_t before_ns) {
         uint64_t freed_ns = 0;
         lock_zone(zone);
         const usage before = usage_of(zone);
-        /* Under the lock: whoever got the block between the two would lose what he wrote. */
+        /* Offer under the lock: a thread that took the block between the two steps would lose what it wrote. */
         void *part = zone_idle_part(zone, before_ns, BATCH_BYTES, &bytes, &freed_ns);
         more = part != NULL;
-        /* Refused, it stays resident, and counts as offered: nothing else can be done about it. */
+        /* If the kernel refuses, the part stays resident and counts as offered: nothing more can be done. */
         if (part) (void)(eager ? os_discard(part, bytes) : os_lazyfree(part, bytes));
         count(zone, &before);
         pthread_mutex_unlock(&zone->lock);

@@ -1,7 +1,7 @@
 /* The heap: blocks of memory whose content is worth nothing once they are freed.
  *
- * For whoever allocates array data (numpy_handler.c). All calls are safe from any thread and in the child
- * of a fork. A pointer that is not the heap's own is told apart by its address alone. */
+ * It serves allocators of array data (numpy_handler.c). All calls are safe from any thread, and in the child
+ * of a fork. An address alone tells whether a pointer belongs to the heap. */
 #ifndef VRANGE_HEAP_H
 #define VRANGE_HEAP_H
 
@@ -9,35 +9,35 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Smaller blocks are left to the allocator below: they share pages, and glibc is as fast with them. */
+/* Smaller blocks go to the allocator below: they share pages, and glibc is as fast with them. */
 #define HEAP_BLOCK_BYTES_LEAST ((size_t)64 << 10)
 
-/* Reserves the address space; later calls do nothing. 0, or a negative errno. */
+/* Reserves the address space; later calls do nothing. Returns 0 or a negative errno. */
 int heap_open(void);
 
-/* Whether new blocks that are large enough get huge pages. */
+/* Sets whether new blocks that are large enough get huge pages. */
 void heap_use_huge_pages(bool use);
 
-/* NULL: too small, too large, or no place is to be had; the caller asks the allocator below.
- * The first `*stale_bytes` of the block are not zeros. */
+/* Returns NULL if the size is too small or too large, or if no place is free; the caller then asks the
+ * allocator below. The first `*stale_bytes` of the block may be other than zero. */
 void *heap_allocate(size_t bytes, size_t *stale_bytes);
 
-/* Makes zeros of the stale part of a block, which is the caller's own. Takes no lock. */
+/* Clears the stale part of a block that the caller owns. Takes no lock. */
 void heap_clear(void *block, size_t stale_bytes);
 
 bool heap_has(const void *pointer);
 
-/* What the block holds, at least what was asked for. */
+/* Returns the capacity of the block: at least the size that was asked for. */
 size_t heap_block_bytes(const void *block);
 
-/* Makes a block hold `bytes` where it lies. False: it can't, and nothing changed. */
+/* Resizes a block to `bytes` without moving it. Returns false if that is impossible; nothing changed then. */
 bool heap_resize(void *block, size_t bytes);
 
-/* Frees a block. Ends the process, with a message, where none begins there. */
+/* Frees a block. Ends the process with a message if no block begins at this address. */
 void heap_free(void *block);
 
-/* For the thread of the reserve, inside the gate: tells the kernel of what has been idle for a while,
- * or, at once, of all that is idle. */
+/* For the reserve thread, inside the gate: offers what has been idle for a while, or everything that is
+ * idle if `at_once`. */
 void heap_offer(bool at_once);
 
 #endif

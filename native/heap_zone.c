@@ -1,14 +1,15 @@
-/* The places of a heap zone: spans of units, free or used, put together again when they are freed.
+/* The spans of a heap zone: each is free or used, and free neighbours are joined.
  *
- * The bookkeeping lies outside of the memory it describes, as in arena.c, but is found by place and not
- * by handle: a tag a unit, of which only those at both ends of a span count. A freed block is joined
- * with its free neighbours at once, and the next block is cut from the lower end of the smallest class
- * of spans that fits, the latest freed first: so memory that is warm is used again before memory that
- * was never touched.
+ * As in arena.c, the bookkeeping lies outside the memory that it describes. Here it is found by place and
+ * not by handle: there is one tag a unit, and only the tags at both ends of a span count. A freed block is
+ * joined with its free neighbours at once. The next block is cut from the lower end of a span in the
+ * smallest class that fits; the most recently freed span comes first. So warm memory is used again before
+ * memory that was never touched.
  *
- * Of a free span one stretch is "idle": the kernel has not been told that it may have it. The rest was
- * offered, or never used. Joining spans joins their stretches, with the time of the older one: else a
- * block that is used again and again beside a large free span would keep that from ever being offered. */
+ * One stretch of a free span is "idle": the kernel has not been told that it may take it. The rest was
+ * offered, or was never used. Joining two spans joins their stretches too, and the older stretch's time
+ * counts for both. With the newer time, a block that is used again and again beside a large free span
+ * would keep that span from ever being offered. */
 #include "heap_zone.h"
 
 #include <errno.h>
@@ -20,10 +21,10 @@
 #define SAME_CLASS_TRIES 32
 
 struct heap_tag {
-    uint32_t units; /* of the span that begins here; 0: none does */
-    uint32_t first; /* where the span that ends here begins */
+    uint32_t units; /* of the span that begins here; 0: no span begins here */
+    uint32_t first; /* the first unit of the span that ends here */
     bool used;
-    uint32_t idle_from, idle_end; /* of a free span; equal: nothing of it is idle */
+    uint32_t idle_from, idle_end; /* of a free span; if equal, nothing of it is idle */
     uint32_t list_previous, list_next, idle_previous, idle_next;
     uint64_t freed_ns;
 };
@@ -44,7 +45,7 @@ int zone_open(heap_zone *zone, size_t bytes, size_t unit_bytes, bool huge) {
     zone->committed_units = 0;
     zone->huge = huge;
     zone->tags = tags;
-    /* Unit 0 is never given away, so that 0 can mean "none". It is a neighbour that is used. */
+    /* Unit 0 is never handed out, so that 0 can mean "none". It acts as a used neighbour. */
     tags[0] = (heap_tag){.units = 1, .used = true};
     zone->fresh = 1;
     tags[1] = (heap_tag){.units = units - 1};
@@ -89,7 +90,7 @@ static void free_list_remove(heap_zone *zone, uint32_t span) {
 
 static bool is_idle(const heap_tag *tag) { return tag->idle_from < tag->idle_end; }
 
-/* Behind `before`; 0: as the first. */
+/* Inserts behind `before`, or as the first if `before` is 0. */
 static void idle_list_insert(heap_zone *zone, uint32_t span, uint32_t before) {
     heap_tag *tags = zone->tags;
     uint32_t after = before ? tags[before].idle_next : zone->idle_first;
@@ -122,7 +123,7 @@ static void set_idle(heap_zone *zone, uint32_t span, uint32_t from, uint32_t end
     if (was && !is_idle(tag)) idle_list_remove(zone, span);
 }
 
-/* The stretch is another span's now: it keeps its time and its turn. */
+/* Gives the stretch to another span; it keeps its time and its place in the queue. */
 static void move_idle(heap_zone *zone, uint32_t from, uint32_t to) {
     heap_tag *tags = zone->tags;
     if (from == to || !is_idle(&tags[from])) return;
@@ -135,7 +136,7 @@ static void move_idle(heap_zone *zone, uint32_t from, uint32_t to) {
     tags[from].idle_from = tags[from].idle_end = 0;
 }
 
-/* Both spans' stretches and what lies between them become that of `to`, one of the two. */
+/* The stretches of both spans, and what lies between them, become the stretch of `to`, one of the two. */
 static void join_idle(heap_zone *zone, uint32_t below, uint32_t above, uint32_t to) {
     heap_tag *tags = zone->tags;
     uint32_t other = to == below ? above : below;
@@ -157,7 +158,7 @@ static void join_idle(heap_zone *zone, uint32_t below, uint32_t above, uint32_t 
 /* ---- taking ------------------------------------------------------------------------------------ */
 
 static uint32_t find_free(heap_zone *zone, uint32_t units) {
-    /* A span of the same class first: what was freed is most often asked for again in its size. */
+    /* Look in the same class first: a freed size is most often the next size that is asked for. */
     size_class c = class_of(units);
     uint32_t span = zone->free_lists[c.first][c.second];
     for (int tries = 0; span && tries < SAME_CLASS_TRIES; tries++) {
@@ -183,7 +184,7 @@ static int commit_up_to(heap_zone *zone, uint32_t end) {
             return 0;
         }
         if (wanted == end) return result;
-        wanted = end; /* near the limit of what may be accounted: only what is needed */
+        wanted = end; /* near the limit of committed memory: only what is needed */
     }
 }
 
@@ -193,7 +194,7 @@ static void set_span(heap_zone *zone, uint32_t first, uint32_t units, bool used)
     zone->tags[first + units - 1].first = first;
 }
 
-/* Cuts `units` off the lower end of a free span. What is left of it stays free. */
+/* Cuts `units` off the lower end of a free span. The rest stays free. */
 static void cut(heap_zone *zone, uint32_t span, uint32_t units) {
     heap_tag *tags = zone->tags;
     const uint32_t rest = span + units, rest_units = tags[span].units - units;
@@ -232,7 +233,7 @@ uint32_t zone_block_units(heap_zone *zone, const void *pointer) {
     return zone->tags[unit].used ? zone->tags[unit].units : 0;
 }
 
-/* ---- giving back ------------------------------------------------------------------------------- */
+/* ---- freeing ----------------------------------------------------------------------------------- */
 
 static void free_span(heap_zone *zone, uint32_t first, uint32_t units, uint64_t now_ns) {
     heap_tag *tags = zone->tags;
@@ -285,7 +286,7 @@ bool zone_resize(heap_zone *zone, void *pointer, uint32_t units) {
     return true;
 }
 
-/* ---- telling the kernel ------------------------------------------------------------------------ */
+/* ---- parts to offer and to trim ---------------------------------------------------------------- */
 
 void *zone_idle_part(heap_zone *zone, uint64_t before_ns, size_t most_bytes, size_t *bytes,
                      uint64_t *freed_ns) {
@@ -303,7 +304,7 @@ void *zone_idle_part(heap_zone *zone, uint64_t before_ns, size_t most_bytes, siz
 
 void *zone_free_part(heap_zone *zone, uint32_t *from, size_t most_bytes, size_t *bytes) {
     heap_tag *tags = zone->tags;
-    /* A part ends where the next begins, so mostly `from` is where a span begins, too. */
+    /* A part ends where the next one begins, so `from` is mostly the first unit of a span as well. */
     uint32_t at = tags[*from].units ? *from : 1;
     while (at < zone->fresh && (tags[at].used || at + tags[at].units <= *from)) at += tags[at].units;
     if (at >= zone->fresh) return NULL;
@@ -312,7 +313,7 @@ void *zone_free_part(heap_zone *zone, uint32_t *from, size_t most_bytes, size_t 
     if (end <= first) return NULL;
     if (end - first > most_bytes / zone->unit_bytes)
         end = first + (uint32_t)(most_bytes / zone->unit_bytes);
-    /* An end of what is idle can be taken off it; a piece out of its middle stays counted. */
+    /* A part at either end of the idle stretch is taken off it; a part in its middle stays counted. */
     if (first <= tags[at].idle_from && end > tags[at].idle_from)
         set_idle(zone, at, end, tags[at].idle_end);
     else if (first < tags[at].idle_end && end >= tags[at].idle_end)

@@ -1,4 +1,4 @@
-/* Texts of lines `name number`, as the kernel's statistics are. */
+/* Reading texts that consist of lines `name number`, as the kernel's statistics files do. */
 #ifndef VRANGE_LINES_H
 #define VRANGE_LINES_H
 

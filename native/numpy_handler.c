@@ -1,12 +1,12 @@
-/* The extension module vrange._numpy_handler: NumPy's array data from the heap (NEP 49).
+/* The extension module vrange._numpy_handler: gives NumPy's arrays memory from the heap (NEP 49).
  *
- * NumPy asks a handler for the memory of arrays, and each array remembers whose it is: so a handler that
- * was used once must stay, and ours is a constant of the library, which is never unloaded. Small blocks
- * pass through to NumPy's own handler, which keeps the smallest for their next use; whose a pointer is,
- * its address tells.
+ * NumPy asks a handler for the memory of arrays, and each array remembers its handler. So a handler that was
+ * used once must exist forever: ours is a constant of the library, which is never unloaded. Small blocks pass
+ * through to NumPy's own handler, which keeps the smallest ones for their next use. The address of a block
+ * tells which handler it belongs to.
  *
- * NumPy's headers are not needed: the functions are found in the table that it exports for extension
- * modules, whose places never change (numpy/_core/code_generators/numpy_api.py). */
+ * This file needs no NumPy headers. It finds the functions in the table that NumPy exports for extension
+ * modules; places in that table never change (numpy/_core/code_generators/numpy_api.py). */
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
 #include "abi3.h"
@@ -16,7 +16,7 @@
 
 #include "heap.h"
 
-/* As numpy/ndarraytypes.h has them since 1.22. */
+/* As in numpy/ndarraytypes.h since 1.22. */
 typedef struct {
     void *context;
     void *(*allocate)(void *context, size_t bytes);
@@ -35,7 +35,7 @@ typedef struct {
 #define HANDLER_VERSION 1
 #define ADOPTED_BYTES_MOST ((size_t)1 << 20)
 
-/* Places in NumPy's table. */
+/* Indices into NumPy's table. */
 enum { FEATURE_VERSION = 211, SET_HANDLER = 304, GET_HANDLER = 305, DEFAULT_HANDLER = 306 };
 #define FEATURE_VERSION_1_22 0x0000000f
 
@@ -43,10 +43,10 @@ static struct {
     PyObject *(*set)(PyObject *capsule);
     PyObject *(*get)(void);
     data_allocator below; /* NumPy's own */
-    PyObject *capsule;    /* ours, for ever */
+    PyObject *capsule;    /* of our handler; never freed */
 } numpy;
 
-/* ---- the handler: with the GIL held, as NumPy calls it ------------------------------------------ */
+/* ---- the handler: NumPy calls it with the GIL held ---------------------------------------------- */
 
 static void *allocate(void *unused, size_t bytes) {
     (void)unused;
@@ -71,9 +71,9 @@ static void release(void *unused, void *block, size_t bytes) {
     else numpy.below.release(numpy.below.context, block, bytes);
 }
 
-/* NumPy does not say how large the block was. The heap knows it of its own. A block from below grows
- * there, and is then copied once more to be the heap's: that pays for arrays that grow step by step, and
- * is too dear for what is large at once, which stays below. */
+/* NumPy does not pass the size of the old block. The heap knows its own blocks' sizes, but not those of
+ * blocks from below: such a block is resized below and then copied once more into the heap. The copy pays for
+ * arrays that grow step by step. It is too expensive for a block that is large at once, which stays below. */
 static void *resize_from_below(void *block, size_t bytes) {
     const data_allocator *below = &numpy.below;
     void *resized = below->resize(below->context, block, bytes);
@@ -110,19 +110,19 @@ static const data_handler *handler_of(PyObject *capsule) {
     return PyCapsule_GetPointer(capsule, CAPSULE_NAME);
 }
 
-/* connect(table): NULL, or why this NumPy can't be used. */
+/* Implements connect(table): returns NULL, or why this NumPy can't be used. */
 static const char *connect_to(void **table) {
     unsigned (*feature_version)(void);
     *(void **)&feature_version = table[FEATURE_VERSION];
     if (feature_version() < FEATURE_VERSION_1_22)
-        return "NumPy lets nobody else allocate before 1.22 (NEP 49)";
+        return "NumPy before 1.22 accepts no other allocator (NEP 49)";
     PyObject **default_capsule = table[DEFAULT_HANDLER];
     const data_handler *below = handler_of(*default_capsule);
     if (!below) {
         PyErr_Clear();
-        return "NumPy has no handler of its own where it should be";
+        return "NumPy's own handler is not where it should be";
     }
-    if (below->version != HANDLER_VERSION) return "NumPy's handlers are of another version than 1";
+    if (below->version != HANDLER_VERSION) return "NumPy's handlers have another version than 1";
     *(void **)&numpy.set = table[SET_HANDLER];
     *(void **)&numpy.get = table[GET_HANDLER];
     numpy.below = below->allocator;
@@ -179,13 +179,13 @@ static PyObject *py_use_huge_pages(PyObject *module, PyObject *use) {
 
 static PyMethodDef functions[] = {
     {"connect", py_connect, METH_O,
-     "connect(table): finds NumPy's functions. None, or why this NumPy can't be used."},
+     "connect(table): finds NumPy's functions. Returns None, or why this NumPy can't be used."},
     {"set", py_set, METH_O,
-     "set(capsule): the handler of this context from now on, None for vrange's; the one before."},
+     "set(capsule): sets the handler of this context (None: vrange's). Returns the one before."},
     {"get", py_get, METH_NOARGS, "get(): the handler of this context."},
-    {"name", py_name, METH_O, "name(capsule): what a handler calls itself."},
+    {"name", py_name, METH_O, "name(capsule): the name of a handler."},
     {"use_huge_pages", py_use_huge_pages, METH_O,
-     "use_huge_pages(use): whether new blocks that are large enough get them."},
+     "use_huge_pages(use): sets whether new blocks that are large enough get huge pages."},
     {0}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT,

@@ -1,5 +1,5 @@
-/* The queue of what is offered. Nothing leaves it when a range is pinned or freed, as that may not wait
- * for anybody: the entry is stale then, and dropped when somebody looks. */
+/* The queue of what is offered. A pin or a free removes nothing from it, because neither may wait for a
+ * lock. The entry is stale then, and the next reader of the queue drops it. */
 #include "offered.h"
 
 #include <stdlib.h>

@@ -1,10 +1,10 @@
-/* What was offered to the kernel, in the order in which it was: the oldest first. */
+/* The ranges that were offered to the kernel, in the order of offering: the oldest first. */
 #ifndef VRANGE_OFFERED_H
 #define VRANGE_OFFERED_H
 
 #include "rank.h"
 
-/* Some are stale: released again since, or freed. Such a range has a newer place, or none. */
+/* Some entries are stale: their range was released again, or freed. Such a range has a newer entry, or none. */
 typedef struct {
     candidate *items;
     size_t capacity, count;
@@ -13,7 +13,7 @@ typedef struct {
 bool offered_is_stale(const candidate *item);
 void offered_drop_stale(offered_queue *queue);
 
-/* Forgotten without memory: a loss is then found by the next pin. */
+/* Without memory the entry is dropped; the next pin then finds the loss. */
 void offered_add(offered_queue *queue, const candidate *item);
 
 #endif

@@ -1,7 +1,7 @@
-/* The extension module vrange._pymalloc: the interpreter's allocator trimmed, with the GIL held.
+/* The extension module vrange._pymalloc: trims the interpreter's allocator with the GIL held.
  *
- * Everything under the GIL stands still meanwhile, so it is let go of now and then: what was found in
- * one arena is acted upon before that, and nothing is remembered of it. */
+ * Every thread that needs the GIL stands still meanwhile, so the GIL is released now and then. That is safe
+ * between two arenas: what was read of one arena is acted upon before, and nothing of it is remembered. */
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
 #include "abi3.h"
@@ -11,7 +11,7 @@
 #include "os.h"
 #include "pymalloc.h"
 
-#define SWEEP_SLICE_NS 2000000u /* how long other threads may wait for the GIL */
+#define SWEEP_SLICE_NS 2000000u /* the longest time that other threads wait for the GIL: 2 ms */
 
 static PyObject *refusal_or_none(const char *refusal) {
     if (!refusal) Py_RETURN_NONE;
@@ -51,9 +51,9 @@ static PyObject *arenas(PyObject *module, PyObject *unused) {
 
 static struct {
     uint64_t others, odd;
-} left_alone; /* by the last trim; under the GIL */
+} left_alone; /* by the last trim; guarded by the GIL */
 
-/* NULL, or why what is noted can't be relied on. */
+/* Returns NULL, or why the list of arenas can't be relied on. */
 static const char *trim_arenas(int level, uint64_t slice_ns, pymalloc_trimmed *trimmed) {
     const char *refusal = pymalloc_watch_refusal();
     if (refusal) return refusal;
@@ -61,7 +61,7 @@ static const char *trim_arenas(int level, uint64_t slice_ns, pymalloc_trimmed *t
     const int64_t interpreter = pymalloc_interpreter();
     size_t count, others;
     uintptr_t *arenas = pymalloc_arenas_of(interpreter, &count, &others);
-    if (!arenas) return "there is no memory to list the arenas in";
+    if (!arenas) return "out of memory: the arenas can't be listed";
     for (size_t i = 0; i < count; i++) {
         if (os_now_ns() - slice_begun > slice_ns) {
             Py_BEGIN_ALLOW_THREADS
@@ -100,7 +100,7 @@ static PyObject *trim(PyObject *module, PyObject *args) {
                          (unsigned long long)(os_now_ns() - begun));
 }
 
-/* Makes no container, which the garbage collector would count: not even a tuple of arguments. */
+/* Makes no container that the garbage collector would count: not even a tuple of arguments. */
 static PyObject *sweep(PyObject *module, PyObject *number) {
     (void)module;
     const long level = PyLong_AsLong(number);
@@ -120,20 +120,21 @@ static PyObject *left(PyObject *module, PyObject *unused) {
 
 static PyMethodDef functions[] = {
     {"allocator", allocator, METH_NOARGS,
-     "allocator(): what the interpreter calls the allocator in use; None where it can't tell."},
+     "allocator(): the interpreter's name for its current allocator; None if it does not report one."},
     {"watch", watch, METH_NOARGS,
-     "watch(): notes every arena from now on. None, or why that is not possible."},
-    {"is_watching", is_watching, METH_NOARGS, "is_watching(): whether arenas are noted."},
-    {"arenas", arenas, METH_NOARGS, "arenas(): how many are noted, (this interpreter's, others')."},
+     "watch(): records every arena from now on. Returns None, or why that is impossible."},
+    {"is_watching", is_watching, METH_NOARGS, "is_watching(): whether arenas are recorded."},
+    {"arenas", arenas, METH_NOARGS,
+     "arenas(): the number of recorded arenas, (this interpreter's, others')."},
     {"trim", trim, METH_VARARGS,
      "trim(level, slice_ns): (arenas, arenas of other interpreters, odd ones, bytes of pools, of "
-     "tails, of holes, ns). The GIL is let go of at least every `slice_ns`. RuntimeError: why what is "
-     "noted can't be relied on."},
+     "tails, of holes, ns). Releases the GIL at least every `slice_ns`. Raises RuntimeError, with the "
+     "reason, if the list of arenas can't be relied on."},
     {"sweep", sweep, METH_O,
-     "sweep(level): the bytes given back, or why there are none, as text. As trim with slices of 2 ms, "
-     "and makes no container."},
+     "sweep(level): the bytes that were returned, or, as text, why there are none. Like trim with slices "
+     "of 2 ms; makes no container."},
     {"left", left, METH_NOARGS,
-     "left(): what the last trim left alone, (arenas of other interpreters, odd ones)."},
+     "left(): what the last trim skipped, (arenas of other interpreters, odd ones)."},
     {0}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT,

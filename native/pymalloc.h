@@ -1,4 +1,4 @@
-/* What the files about the interpreter's own allocator share. */
+/* What the files on the interpreter's own allocator share. */
 #ifndef VRANGE_PYMALLOC_H
 #define VRANGE_PYMALLOC_H
 
@@ -8,52 +8,53 @@
 
 #define PYMALLOC_ARENA_BYTES ((size_t)1 << 20)
 
-/* ---- where arenas come from (pymalloc_hook.c) ------------------------------------------------- */
+/* ---- the provider of arenas (pymalloc_hook.c) -------------------------------------------------- */
 
-/* From now on every arena that is allocated is noted. Again is nothing. NULL, or why it can't be. */
+/* Records every arena that is allocated from now on. A second call does nothing. Returns NULL, or why
+ * recording is impossible. */
 const char *pymalloc_watch(void);
 bool pymalloc_is_watching(void);
 
-/* Why what was noted can't be relied on now; NULL: it can. */
+/* Returns why the records can't be relied on now, or NULL if they can. */
 const char *pymalloc_watch_refusal(void);
 
-/* The interpreter whose GIL the caller holds; -1: it holds none. */
+/* Returns the interpreter whose GIL the caller holds, or -1 if it holds none. */
 int64_t pymalloc_interpreter(void);
 
-/* ---- which there are (pymalloc_arenas.c) ------------------------------------------------------ */
+/* ---- the list of arenas (pymalloc_arenas.c) ---------------------------------------------------- */
 
-/* Without memory for its note an arena is one of those that are not known. */
+/* Without memory for the record, the arena stays unknown. */
 void pymalloc_note(uintptr_t arena, int64_t interpreter);
 void pymalloc_forget(uintptr_t arena);
 
-/* The arenas of one interpreter: a copy for the caller to free(3). *others counts the rest. NULL
- * without memory. */
+/* Returns the arenas of one interpreter, in a copy that the caller frees with free(3), or NULL without
+ * memory. *others counts the arenas of other interpreters. */
 uintptr_t *pymalloc_arenas_of(int64_t interpreter, size_t *count, size_t *others);
 
-/* Only the interpreter's own threads free its arenas, with its GIL held: while the caller holds it,
- * the answer stays true. */
+/* The answer stays true while the caller holds the interpreter's GIL: only the interpreter's own threads
+ * free its arenas, and they hold that GIL. */
 bool pymalloc_is_arena_of(int64_t interpreter, uintptr_t arena);
 
-/* A child inherits the notes whole: nobody changes them meanwhile. */
+/* Held across fork, so that the child inherits a consistent list. */
 void pymalloc_before_fork(void);
 void pymalloc_after_fork(void);
 
-/* ---- giving back (pymalloc_trim.c): all of it with the GIL held ------------------------------- */
+/* ---- trimming (pymalloc_trim.c): the caller holds the GIL -------------------------------------- */
 
 #define PYMALLOC_POOLS 0 /* pools without an object */
-#define PYMALLOC_TAILS 1 /* and what lies behind the last object of the others */
-#define PYMALLOC_HOLES 2 /* and whole pages between objects */
+#define PYMALLOC_TAILS 1 /* also what lies behind the last object of each other pool */
+#define PYMALLOC_HOLES 2 /* also whole pages between objects */
 
 typedef struct {
-    uint64_t arenas;  /* looked at */
-    uint64_t odd;     /* left alone: what lies there is not what this interpreter would have written */
-    uint64_t pool_bytes, tail_bytes, hole_bytes; /* resident before, and given back */
+    uint64_t arenas;  /* that were examined */
+    uint64_t odd;     /* that were left alone: their content is not what this interpreter writes */
+    uint64_t pool_bytes, tail_bytes, hole_bytes; /* that were resident and were discarded */
 } pymalloc_trimmed;
 
 void pymalloc_trim_arena(uintptr_t arena, int level, pymalloc_trimmed *trimmed);
 
-/* Allocates and frees a few objects and looks whether each leaves the traces that pymalloc's pools
- * have. NULL, or what was otherwise. */
+/* Allocates and frees a few objects, and checks that each leaves the traces of pymalloc's pools. Returns
+ * NULL, or what differs. */
 const char *pymalloc_layout_refusal(void);
 
 #endif

@@ -1,6 +1,6 @@
-/* The arenas that the interpreter's allocator has, each with the interpreter it is for. From 3.12 on
- * interpreters may have a GIL and pools of their own; one that walked another's would read what is
- * being written. No Python here: a fork of any program stops at the lock. */
+/* The arenas of the interpreter's allocator, each with the interpreter that it belongs to. From 3.12 on an
+ * interpreter may have a GIL and pools of its own; walking another interpreter's pools would read memory
+ * while it is written. This file calls no Python, because every fork of the process waits for its lock. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdlib.h>
@@ -15,8 +15,8 @@ typedef struct {
 
 #define CAPACITY_LEAST 256 /* one page */
 
-/* A hash table with linear probing, at most half full. An own-GIL interpreter's thread may come here
- * at any time, hence the lock; nothing that may allocate Python objects runs under it. */
+/* A hash table with linear probing, at most half full. The lock is needed because a thread of an
+ * interpreter with its own GIL may call at any time. Nothing under it may allocate Python objects. */
 static struct {
     pthread_mutex_t lock;
     slot *slots;
@@ -64,7 +64,7 @@ void pymalloc_forget(uintptr_t address) {
     slot *place = find(address);
     if (place && place->address) {
         table.count--;
-        /* Those behind it move up where the gap would cut them off from their home. */
+        /* Move up each slot behind the gap that the gap would cut off from its home. */
         size_t gap = (size_t)(place - table.slots);
         for (size_t at = gap;;) {
             at = (at + 1) & (table.capacity - 1);

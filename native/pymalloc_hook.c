@@ -1,9 +1,9 @@
-/* Where the interpreter's allocator gets its arenas: here, so that each is noted as it comes and goes.
+/* The provider of the interpreter's arenas, wrapped, so that each arena is recorded as it comes and goes.
  *
- * pymalloc keeps its list of arenas to itself, but lets anybody provide them (PyObject_SetArenaAllocator).
- * So the provider that is there is wrapped: it goes on allocating and freeing. An arena from before the
- * wrapping is not known, and is left alone. The wrapping is for good: pymalloc calls it until the process
- * ends, when no Python is left to take it back. */
+ * pymalloc does not publish its list of arenas, but it accepts a provider for them
+ * (PyObject_SetArenaAllocator). This file wraps the provider that it finds, which goes on allocating and
+ * freeing. Arenas from before the wrapping are unknown, and are left alone. The wrapping is never undone:
+ * pymalloc calls it until the process ends, when no Python is left to undo it. */
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -12,7 +12,7 @@
 
 #include "pymalloc.h"
 
-/* As CPython's cpython/objimpl.h has it, outside the limited API and unchanged since 3.4. */
+/* As in CPython's cpython/objimpl.h: outside the limited API, and unchanged since 3.4. */
 typedef struct {
     void *context;
     void *(*alloc)(void *context, size_t bytes);
@@ -22,17 +22,17 @@ typedef struct {
 static arena_provider wrapped;
 static void (*get_provider)(arena_provider *);
 static _Atomic bool watching;
-static _Atomic uint64_t usual_sized, double_sized; /* ever made */
-static PyThreadState *(*current_thread_state)(void); /* NULL where there is none, unlike the public one */
+static _Atomic uint64_t usual_sized, double_sized; /* arenas that were ever allocated */
+static PyThreadState *(*current_thread_state)(void); /* unlike the public one, returns NULL if there is none */
 
 int64_t pymalloc_interpreter(void) {
-    if (Py_Version < 0x030c0000) return 0; /* all interpreters share one GIL, and its pools */
+    if (Py_Version < 0x030c0000) return 0; /* all interpreters share one GIL and its pools */
     PyThreadState *thread = current_thread_state ? current_thread_state() : NULL;
     return thread ? PyInterpreterState_GetID(PyThreadState_GetInterpreter(thread)) : -1;
 }
 
-/* The interpreter also gets the stacks of its frames here, of 16 KiB and more: pymalloc_trim.c tells
- * one of exactly an arena's size from an arena. */
+/* The interpreter also allocates its frame stacks here, of 16 KiB and more. If one has exactly an arena's
+ * size, pymalloc_trim.c tells it from an arena. */
 static void *alloc_and_note(void *context, size_t bytes) {
     (void)context;
     void *address = wrapped.alloc(wrapped.context, bytes);
@@ -46,7 +46,7 @@ static void *alloc_and_note(void *context, size_t bytes) {
 
 static void forget_and_free(void *context, void *address, size_t bytes) {
     (void)context;
-    /* Before it is free: another thread may have something else there a moment later. */
+    /* Forget it before it is free: another thread may map something else there a moment later. */
     if (bytes == PYMALLOC_ARENA_BYTES) pymalloc_forget((uintptr_t)address);
     wrapped.free(wrapped.context, address, bytes);
 }
@@ -58,25 +58,25 @@ const char *pymalloc_watch(void) {
     void (*set)(arena_provider *);
     *(void **)&get_provider = dlsym(RTLD_DEFAULT, "PyObject_GetArenaAllocator");
     *(void **)&set = dlsym(RTLD_DEFAULT, "PyObject_SetArenaAllocator");
-    *(void **)&current_thread_state = dlsym(RTLD_DEFAULT, "PyThreadState_GetUnchecked"); /* 3.13 on */
+    *(void **)&current_thread_state = dlsym(RTLD_DEFAULT, "PyThreadState_GetUnchecked"); /* since 3.13 */
     if (!current_thread_state)
         *(void **)&current_thread_state = dlsym(RTLD_DEFAULT, "_PyThreadState_UncheckedGet");
     if (!get_provider || !set || !current_thread_state)
-        return "this interpreter does not say where its arenas come from (no PyObject_SetArenaAllocator)";
+        return "this interpreter does not export its arena provider (no PyObject_SetArenaAllocator)";
     get_provider(&wrapped);
-    if (!wrapped.alloc || !wrapped.free) return "this interpreter has no provider of arenas";
+    if (!wrapped.alloc || !wrapped.free) return "this interpreter has no arena provider";
     set(&(arena_provider){NULL, alloc_and_note, forget_and_free});
     watching = true;
     return NULL;
 }
 
 const char *pymalloc_watch_refusal(void) {
-    if (!watching) return "arenas are not noted";
+    if (!watching) return "arenas are not recorded";
     arena_provider now;
     get_provider(&now);
-    /* What is freed elsewhere would stay noted here, and be looked at where nothing is mapped. */
+    /* An arena that another provider frees would stay in the list, and a trim would read unmapped memory. */
     if (now.alloc != alloc_and_note || now.free != forget_and_free)
-        return "somebody else provides the interpreter's arenas since (PyObject_SetArenaAllocator)";
+        return "another arena provider was installed meanwhile (PyObject_SetArenaAllocator)";
     if (usual_sized == 0 && double_sized > 0)
         return "this interpreter was built with arenas of 2 MiB (--with-pymalloc-hugepages)";
     return NULL;

@@ -1,23 +1,24 @@
-/* Giving back what the interpreter's allocator holds and nothing uses.
+/* Returns to the kernel what the interpreter's allocator holds and nothing uses.
  *
- * pymalloc cuts an arena of 1 MiB into pools of 16 KiB, each for blocks of one size, and returns an arena
- * only when all its pools are empty: one object in a thousand that lives on keeps nearly all of them.
- * Each pool begins with a header, followed by its blocks; those that were never used begin at `next_offset`,
- * and free ones before that are in a list that goes through them. What may be lost then:
+ * pymalloc cuts an arena of 1 MiB into pools of 16 KiB, each for blocks of one size. It frees an arena only
+ * when all its pools are empty, so one surviving object in a thousand keeps nearly all arenas. A pool begins
+ * with a header; its blocks follow. Blocks from `next_offset` on were never used; free blocks before it are
+ * in a list that runs through them. So these parts can be discarded:
  *
- *   a pool without an object    all but its first page. Its header is made to say what a pool says that
- *                               was just cut from its arena (no size yet), so that pymalloc builds it
- *                               anew, and reads nothing else, when it next needs one
- *   behind the last object      all whole pages. `next_offset` goes back there: what follows was, for all
- *                               that pymalloc knows, never used, and never used blocks are not read
- *   holes: pages of free blocks their blocks leave the list. They are lost to the pool until it has no
- *                               object left and is given back whole, so this is asked for separately
+ *   a pool without an object    all but its first page. Its header is changed to that of a pool that was
+ *                               just cut from its arena (no size yet). When pymalloc needs a pool next, it
+ *                               builds this one anew and reads nothing else of it
+ *   behind the last object      all whole pages. `next_offset` moves back to there: for pymalloc, what
+ *                               follows was then never used, and it does not read blocks never used
+ *   holes: pages of free blocks their blocks leave the list. The pool loses them until it has no object left
+ *                               and is returned whole, so the caller asks for this level separately
  *
- * A pool that has a free block is in a list of its size, and pymalloc takes its first free block without
- * a look: at least one stays listed. All of it is done with the GIL held, between two of pymalloc's calls.
+ * A pool with a free block is in a list of its size, and pymalloc takes the pool's first free block without
+ * a check. So at least one block must stay listed. All of this happens with the GIL held, between two calls
+ * of pymalloc.
  *
- * The layout is that of 3.11 to 3.15 (Include/internal/pycore_obmalloc.h from 3.12 on). It is not believed
- * before it was seen: a header whose fields don't fit together makes its whole arena be left alone. */
+ * The layout is that of 3.11 to 3.15 (Include/internal/pycore_obmalloc.h from 3.12 on). It is verified
+ * before it is relied on: if the fields of one header contradict each other, its whole arena is left alone. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <string.h>
@@ -36,10 +37,10 @@
 typedef struct pool {
     uint32_t used; /* blocks that hold objects */
     uint32_t unused;
-    uint8_t *free; /* the first of the list */
+    uint8_t *free; /* the head of the list of free blocks */
     struct pool *next, *previous;
     uint32_t arena;
-    uint32_t size; /* as a count of steps, less one */
+    uint32_t size; /* in steps, minus one */
     uint32_t next_offset, last_offset;
 } pool;
 
@@ -60,7 +61,7 @@ static uint8_t *next_free(const uint8_t *block) {
 
 static void set_next_free(uint8_t *block, uint8_t *next) { memcpy(block, &next, sizeof next); }
 
-/* ---- whether it is a pool --------------------------------------------------------------------- */
+/* ---- recognising a pool ------------------------------------------------------------------------ */
 
 static bool is_block_offset(const pool *p, uintptr_t offset) {
     return offset >= HEADER_BYTES && offset < p->next_offset &&
@@ -76,8 +77,8 @@ static bool is_sized_pool(const pool *p) {
 
 static bool is_empty_without_size(const pool *p) { return p->size == NO_SIZE && p->used == 0; }
 
-/* A chunk of the stack of frames (pystate.h, _PyStackChunk) has its size in its second word. There an
- * arena that begins with a pool has a pointer into that pool, and any other has nothing. */
+/* A chunk of the frame stack (pystate.h, _PyStackChunk) has its size in its second word. In an arena that
+ * begins with a pool, that word is a pointer into the pool; in any other arena it is zero. */
 static bool is_stack_chunk(uintptr_t arena) {
     size_t words[2];
     memcpy(words, (const void *)arena, sizeof words);
@@ -88,14 +89,15 @@ static bool is_stack_chunk(uintptr_t arena) {
 
 typedef struct {
     pool *pool;
-    const unsigned char *resident; /* a byte for each of its pages */
+    const unsigned char *resident; /* one byte for each of its pages */
 } seen_pool;
 
 static bool any_resident(const seen_pool *seen, uint32_t from, uint32_t to) {
     return from < to && memchr(seen->resident + from, 1, to - from) != NULL;
 }
 
-/* The bytes that were there. What the kernel refuses (locked memory) stays, and harms nobody. */
+/* Returns the bytes that were resident. What the kernel refuses to discard (locked memory) stays; that is
+ * harmless. */
 static uint64_t drop(const seen_pool *seen, uint32_t from, uint32_t to) {
     if (!any_resident(seen, from, to)) return 0;
     char *address = (char *)seen->pool + from * PAGE_BYTES;
@@ -107,7 +109,7 @@ static uint64_t drop(const seen_pool *seen, uint32_t from, uint32_t to) {
 
 static uint32_t page_up(uint32_t offset) { return (offset + PAGE_BYTES - 1) / PAGE_BYTES; }
 
-/* Which blocks are in the list of free ones. False: the list is none. */
+/* Marks the blocks in the list of free ones. Returns false if the list is not a valid one. */
 static bool mark_free(const pool *p, bool *is_free, uint32_t *count) {
     const uint32_t cut = cut_blocks(p);
     memset(is_free, 0, cut * sizeof *is_free);
@@ -144,11 +146,11 @@ static void trim_used_pool(const seen_pool *seen, int level, pymalloc_trimmed *t
     while (kept > 0 && is_free[kept - 1]) kept--;
     uint32_t listed = free_blocks - (cut - kept);
     const uint32_t tail_offset = HEADER_BYTES + kept * size;
-    /* Where the tail has the only free blocks its first one stays listed, and so does its link. */
+    /* If only the tail has free blocks, its first one stays listed, and the page of its link stays too. */
     uint32_t tail_page = page_up(tail_offset + (listed ? 0 : sizeof(uint8_t *)));
     if (!any_resident(seen, tail_page, PAGES_A_POOL)) tail_page = PAGES_A_POOL;
     const bool has_tail = tail_page < PAGES_A_POOL;
-    const uint32_t end = has_tail ? kept : cut; /* of the blocks whose listing is ours to decide */
+    const uint32_t end = has_tail ? kept : cut; /* this code decides which blocks below `end` are listed */
     if (!has_tail) listed = free_blocks;
 
     bool hole[PAGES_A_POOL] = {false}, any_hole = false;
@@ -186,7 +188,8 @@ static void trim_used_pool(const seen_pool *seen, int level, pymalloc_trimmed *t
 
 static void trim_pool(const seen_pool *seen, int level, pymalloc_trimmed *trimmed) {
     if (seen->pool->used == 0) {
-        if (seen->pool->size != NO_SIZE) seen->pool->size = NO_SIZE; /* a page a child may share */
+        if (seen->pool->size != NO_SIZE) seen->pool->size = NO_SIZE; /* write only if needed: a child may
+                                                                        share the page */
         trimmed->pool_bytes += drop(seen, 1, PAGES_A_POOL);
     } else if (level >= PYMALLOC_TAILS) {
         trim_used_pool(seen, level, trimmed);
@@ -218,9 +221,9 @@ void pymalloc_trim_arena(uintptr_t arena, int level, pymalloc_trimmed *trimmed) 
     for (size_t i = 0; i < count; i++) trim_pool(&pools[i], level, trimmed);
 }
 
-/* ---- seen before it is believed --------------------------------------------------------------- */
+/* ---- verifying the layout ---------------------------------------------------------------------- */
 
-#define PROBES 96 /* of this size, more than a pool holds */
+#define PROBES 96 /* more than one pool holds of this size */
 #define PROBE_BYTES 240
 
 static pool *pool_of(void *object) { return (pool *)((uintptr_t)object / POOL_BYTES * POOL_BYTES); }
@@ -228,11 +231,11 @@ static pool *pool_of(void *object) { return (pool *)((uintptr_t)object / POOL_BY
 static const char *look_at(void *object) {
     pool *p = pool_of(object);
     if (!os_is_readable(p) || !is_sized_pool(p) || p->used == 0)
-        return "an object does not lie in a pool as they are laid out from 3.11 to 3.15";
+        return "an object does not lie in a pool with the layout of 3.11 to 3.15";
     const uint32_t size = block_bytes(p);
     const uint32_t offset = (uint32_t)((uintptr_t)object - (uintptr_t)p);
     if (size != PROBE_BYTES || offset < HEADER_BYTES || (offset - HEADER_BYTES) % size != 0)
-        return "an object does not lie in a block of its size (debug hooks add to it)";
+        return "an object does not lie in a block of its size (debug hooks enlarge blocks)";
     return NULL;
 }
 
@@ -243,14 +246,15 @@ static const char *free_and_look(void *object) {
     const uint32_t index = (uint32_t)(((uintptr_t)object - (uintptr_t)p - HEADER_BYTES) / size);
     uint8_t *block = (uint8_t *)p + HEADER_BYTES + index * size;
     PyObject_Free(object);
-    /* The pool itself stays: another of the objects is in it. */
+    /* The pool itself stays: it holds another of the objects. */
     if (p->used != used - 1 || p->free != block || next_free(block) != free)
-        return "an object that is freed does not become the first of its pool's free blocks";
+        return "a freed object does not become the first of its pool's free blocks";
     return NULL;
 }
 
 const char *pymalloc_layout_refusal(void) {
-    if (os_page_bytes() != PAGE_BYTES) return "pages here are not of 4 KiB: a pool is one or two of them";
+    if (os_page_bytes() != PAGE_BYTES)
+        return "pages here are not of 4 KiB, so a pool would be one or two pages";
     void *objects[PROBES];
     int made = 0;
     const char *refusal = NULL;
@@ -258,7 +262,7 @@ const char *pymalloc_layout_refusal(void) {
         if (!(objects[made] = PyObject_Malloc(PROBE_BYTES))) break;
         refusal = look_at(objects[made]);
     }
-    if (made < PROBES && !refusal) refusal = "there is no memory to look at";
+    if (made < PROBES && !refusal) refusal = "out of memory: the layout can't be verified";
     bool seen = false;
     for (int i = 0; i + 1 < made && !refusal && !seen; i++) {
         if (pool_of(objects[i]) != pool_of(objects[i + 1])) continue;
@@ -266,7 +270,7 @@ const char *pymalloc_layout_refusal(void) {
         objects[i] = NULL;
         seen = true;
     }
-    if (!seen && !refusal) refusal = "no two objects of a size were put into one pool";
+    if (!seen && !refusal) refusal = "no two objects of one size were put into one pool";
     for (int i = 0; i < made; i++) PyObject_Free(objects[i]);
     return refusal;
 }

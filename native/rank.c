@@ -1,9 +1,9 @@
 /* Choosing the least valuable ranges without keeping them in order.
  *
- * A hit must not pay for the order of things it is not interested in, so nothing is sorted when a
- * range is used. When somebody needs victims, one pass over the descriptors sums bytes by value in
- * coarse buckets (a float's exponent and first bits of mantissa, which sort like the float itself);
- * that tells up to which bucket enough bytes lie, and a second pass collects only those to sort. */
+ * A hit must not pay for an order that it does not use, so nothing is sorted when a range is used. When
+ * victims are needed, one pass over the descriptors sums bytes by value in coarse buckets. (A bucket is a
+ * float's exponent and the first bits of its mantissa, which sort like the float itself.) The sums show up
+ * to which bucket enough bytes lie; a second pass collects only the ranges in those buckets and sorts them. */
 #include "rank.h"
 
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 #include "arena.h"
 #include "value.h"
 
-#define BUCKET_BITS 20 /* dropped: 8 buckets an octave remain */
+#define BUCKET_BITS 20 /* the low bits that are dropped; 8 buckets an octave remain */
 #define BUCKETS 4096u
 #define RANKED_MOST 65536u
 
@@ -25,7 +25,7 @@ static uint32_t bucket_of(float value) {
 static bool is_candidate(range *r, struct vrange_arena *arena, bool with_offered, candidate *out) {
     uint64_t word = atomic_load_explicit(range_word(r), memory_order_relaxed);
     uint64_t state = word_state(word);
-    /* BUSY is on its way from one of these to another: whoever takes it on waits for that. */
+    /* BUSY is a transition between two of these states; a caller that then acts on the range waits for it. */
     if (state != RESIDENT && !(with_offered && (state == OFFERED || state == BUSY))) return false;
     if (word_pins(word) || word & WORD_DOOMED) return false;
     struct vrange_arena *owner = atomic_load_explicit(&r->arena, memory_order_relaxed);

@@ -15,13 +15,13 @@ typedef struct {
 } candidate;
 
 typedef struct {
-    candidate *items; /* the least valuable first; of equals the longest released */
+    candidate *items; /* the least valuable first; among equals, the one released longest ago */
     size_t count;
     size_t capacity;
 } ranking;
 
-/* Ranks enough unpinned ranges to cover `bytes`, of one arena or (NULL) of all; offered ones only if
- * asked for. Without memory it ranks fewer. */
+/* Ranks enough unpinned ranges to cover `bytes`, from one arena or (NULL) from all. Includes offered ranges
+ * only if `with_offered`. Ranks fewer if there is no memory. */
 void rank_least(ranking *out, struct vrange_arena *arena, bool with_offered, uint64_t bytes);
 
 #endif

@@ -1,11 +1,11 @@
-/* Buffers for putting content together before it is mapped.
+/* Buffers in which content is put together before it is mapped.
  *
  * UFFDIO_COPY makes a page appear with its content in place, so that no other thread ever sees it half
- * filled; the content has to be put together elsewhere first. A signal handler can't allocate, so the
- * buffers are reserved ahead. Taking one is a single exchange. There are more of them than threads
- * that can be in a handler at once on most machines, and a regenerator that touches another array
- * takes a second one. Nobody ever waits for one: who has it may be waiting for us, as for the GIL. When
- * all are in use, one more is mapped, which is a system call and no more. */
+ * filled. The content must be put together elsewhere first. A signal handler can't allocate, so the buffers
+ * are reserved ahead, and taking one is a single atomic exchange. On most machines there are more buffers
+ * than threads that can be in a handler at once; a regenerator that touches another array takes a second
+ * one. No caller ever waits for a buffer, because its holder may be waiting for the caller (for the GIL, for
+ * example). If all are in use, one more is mapped, at the price of one system call. */
 #include "scratch.h"
 
 #include <errno.h>
@@ -15,11 +15,11 @@
 #include "os.h"
 
 #define SLOTS 64
-#define SLOTS_KEPT 4 /* what the others hold is the kernel's when it needs it */
+#define SLOTS_KEPT 4 /* the other buffers are offered once they are given back */
 
-/* Few: who finds none takes an ordinary buffer and copies. */
+/* Few suffice: a caller that finds none takes an ordinary buffer and copies. */
 #define HUGE_SLOTS 4
-#define HUGE_PAUSE 64 /* after a refusal: huge pages are scarce, and asking takes time */
+#define HUGE_PAUSE 64 /* calls to skip after a refusal: huge pages are scarce, and asking takes time */
 
 static char *_Atomic huge_memory;
 static _Atomic unsigned char huge_in_use[HUGE_SLOTS];
@@ -28,7 +28,7 @@ static _Atomic int huge_pause;
 static char *_Atomic memory;
 static _Atomic unsigned char in_use[SLOTS];
 
-/* Without them everything works, and sequences take longer. */
+/* Everything works without huge buffers, but sequential access takes longer. */
 static void prepare_huge(void) {
     char *fresh = os_map_huge(HUGE_SLOTS), *expected = NULL;
     if (fresh && !atomic_compare_exchange_strong(&huge_memory, &expected, fresh))
@@ -68,8 +68,8 @@ void scratch_give(char *scratch) {
     atomic_store(&in_use[slot], 0);
 }
 
-/* The page comes with the first touch; a huge one is there to its end. Where the kernel moves huge
- * pages in pieces (before 6.13) none comes a second time, and everybody copies. */
+/* The first touch brings the page; if it is a huge page, its second half is resident too. Kernels before
+ * 6.13 move huge pages in pieces: there no huge page comes a second time, and every caller copies. */
 static bool is_huge_page(char *slot) {
     *(volatile char *)slot = 0;
     return os_is_resident(slot + OS_HUGE_BYTES / 2);
@@ -96,7 +96,7 @@ void scratch_give_huge(char *scratch) {
 }
 
 void scratch_forget_owners(void) {
-    /* A page that parent and child share can't be moved. */
+    /* A page that parent and child share can't be moved, so drop it. */
     if (atomic_load(&huge_memory)) os_discard(huge_memory, HUGE_SLOTS * OS_HUGE_BYTES);
     for (unsigned slot = 0; slot < HUGE_SLOTS; slot++) atomic_store(&huge_in_use[slot], 0);
     for (unsigned slot = 0; slot < SLOTS; slot++) atomic_store(&in_use[slot], 0);

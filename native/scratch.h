@@ -1,4 +1,4 @@
-/* Buffers for putting content together before it is mapped; to be had in a signal handler. */
+/* Buffers in which content is put together before it is mapped; safe to take in a signal handler. */
 #ifndef VRANGE_SCRATCH_H
 #define VRANGE_SCRATCH_H
 
@@ -6,19 +6,19 @@
 
 #define SCRATCH_BYTES (2u << 20)
 
-/* Never NULL. The memory is not cleared. */
+/* Never returns NULL. The memory is not cleared. */
 char *scratch_take(void);
 void scratch_give(char *scratch);
 
-/* A buffer that is one empty huge page, to be moved to its place as it is; NULL where none is to be
- * had now. What is in it when it is given back is gone. */
+/* Returns a buffer that is one empty huge page, to be moved to its place as it is, or NULL if there is none
+ * now. What it holds when it is given back is lost. */
 char *scratch_take_huge(void);
 void scratch_give_huge(char *scratch);
 
-/* Reserves the buffers: 0, or -ENOMEM. Before it, each take maps one. */
+/* Reserves the buffers. Returns 0 or -ENOMEM. Before this call, each take maps a buffer. */
 int scratch_prepare(void);
 
-/* In the child of a fork, where whoever had one does not exist. */
+/* For the child of a fork: the threads that held buffers do not exist there. */
 void scratch_forget_owners(void);
 
 #endif

@@ -1,6 +1,6 @@
-/* Free lists by size, in two levels: the power of two, and a sixteenth of it. With a bitmap a level,
- * finding a list that has something large enough is two instructions. This is the two-level segregated
- * fit of Masmano et al. (2004). */
+/* Free lists by size, in two levels: the power of two, and a sixteenth of it. Each level has a bitmap, so
+ * that two instructions find a list with something large enough. This is the two-level segregated fit of
+ * Masmano et al. (2004). */
 #ifndef VRANGE_SIZE_CLASS_H
 #define VRANGE_SIZE_CLASS_H
 
@@ -13,14 +13,14 @@ typedef struct {
     unsigned first, second;
 } size_class;
 
-/* Sizes in pages, or in whatever unit the owner of the lists counts. */
+/* Sizes are in pages, or in any other unit in which the owner of the lists counts. */
 static inline size_class class_of(uint32_t pages) {
     if (pages < SECOND_LEVELS) return (size_class){0, pages};
     unsigned power = 31u - (unsigned)__builtin_clz(pages);
     return (size_class){power - 3, (pages >> (power - 4)) & (SECOND_LEVELS - 1)};
 }
 
-/* The smallest class all of whose places are large enough. */
+/* Returns the smallest class in which every place is large enough. */
 static inline size_class class_that_fits(uint32_t pages) {
     if (pages >= SECOND_LEVELS) {
         unsigned power = 31u - (unsigned)__builtin_clz(pages);
@@ -31,7 +31,7 @@ static inline size_class class_that_fits(uint32_t pages) {
     return class_of(pages);
 }
 
-/* The lowest non-empty class from `c` on, by the bitmaps; first == FIRST_LEVELS: there is none. */
+/* Returns the lowest class from `c` on that the bitmaps show non-empty; first is FIRST_LEVELS if none is. */
 static inline size_class class_not_empty(size_class c, uint64_t firsts, const uint16_t *seconds) {
     if (c.first >= FIRST_LEVELS) return c;
     unsigned found = seconds[c.first] & (~0u << c.second);

@@ -1,11 +1,11 @@
-/* Going on on another stack, inside the same thread.
+/* Continuing on another stack within the same thread.
  *
- * Implemented once an architecture, in assembly with unwind information, so that debuggers,
- * exceptions and the forced unwinding of pthread_exit pass through; elsewhere with ucontext. */
+ * Each architecture has an implementation in assembly, with unwind information, so that debuggers,
+ * exceptions and the forced unwinding of pthread_exit pass through it. Others use ucontext. */
 #ifndef VRANGE_SWITCH_H
 #define VRANGE_SWITCH_H
 
-/* Calls function(argument) with the stack pointer at `top` (16-byte aligned) and comes back. */
+/* Calls function(argument) with the stack pointer at `top` (16-byte aligned), and returns after it. */
 void switch_call(void *top, void (*function)(void *), void *argument);
 
 #endif

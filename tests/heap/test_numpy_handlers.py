@@ -138,5 +138,5 @@ def test_numpy_from_before_handlers_is_refused_and_left_as_it_is() -> None:
         """
     )
     assert (
-        told.count("NumPy 1.21.6 can't be used: NumPy lets nobody else allocate before 1.22") == 2
+        told.count("NumPy 1.21.6 can't be used: NumPy before 1.22 accepts no other allocator") == 2
     )
