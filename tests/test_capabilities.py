@@ -105,7 +105,7 @@ def test_what_is_no_rung_is_told_at_once(name: str) -> None:
     told = succeeds(code, rung=name).splitlines()
     assert (
         told
-        == [f"VRANGE_RUNG={name} is not to be had here: the rungs are eager, sentinel, refault"] * 3
+        == [f"VRANGE_RUNG={name} is not available here: the rungs are eager, sentinel, refault"] * 3
     )
 
 
@@ -150,7 +150,7 @@ def test_a_forced_rung_that_is_not_to_be_had_is_an_error_with_its_reason(rung: s
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("vrange.errors.VrangeError: ")
-    assert f"VRANGE_RUNG={rung} is not to be had here: " in last
+    assert f"VRANGE_RUNG={rung} is not available here: " in last
     assert last.endswith("Operation not permitted")
 
 

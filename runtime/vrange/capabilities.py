@@ -1,4 +1,4 @@
-"""What this machine allows: the rung, and why not a higher one."""
+"""What this machine allows: the rung in use, and why a higher one is not."""
 
 from __future__ import annotations
 
@@ -13,17 +13,28 @@ from vrange.errors import VrangeError
 if sys.platform == "linux":
     from vrange._core import ffi, lib
 
-RUNGS = ("eager", "sentinel", "refault")  # rung n of the native ladder is RUNGS[n - 1]
+RUNGS = ("eager", "sentinel", "refault")  # rung n of the native code is RUNGS[n - 1]
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """The mechanism in use and what it rests on.
+    """The mechanism in use, and what it depends on.
 
-    `rung` is "refault" (lost pages raise SIGBUS or are told at pin), "sentinel" (told at pin only)
-    or "eager" (nothing is left to the kernel: vrange itself discards near the limit); "none" where
-    there is no Linux, and a cache is an ordinary bounded one. `refusals` says for each higher rung
-    why it is not in use.
+    Attributes
+    ----------
+    rung : str
+        "refault": a lost page raises SIGBUS when it is touched, or is reported at pin. "sentinel":
+        losses are reported at pin only. "eager": nothing is left to the kernel, and vrange itself
+        discards near the limit. "none": there is no Linux, and a cache is an ordinary bounded one.
+    refusals : dict[str, str]
+        Why each higher rung is not in use.
+    kernel : str
+        The release of the kernel.
+    python : str
+        The version of Python.
+    page_bytes : int
+        The size of a page.
+
     """
 
     rung: str
@@ -34,7 +45,7 @@ class Capabilities:
 
     @property
     def supported(self) -> bool:
-        """Whether the kernel, rather than vrange itself, decides what goes."""
+        """Whether the kernel, rather than vrange itself, decides what is discarded."""
         return self.rung in ("refault", "sentinel")
 
     def __str__(self) -> str:
@@ -44,16 +55,28 @@ class Capabilities:
 
 
 def capabilities() -> Capabilities:
-    """What this process runs on. Decided once, by trying; VRANGE_RUNG in the environment forces
-    one.
+    """Return which mechanism this process uses.
 
-    Raises VrangeError where VRANGE_RUNG asks for what is not a rung or not to be had here.
+    The mechanism is chosen once, by trying each. VRANGE_RUNG in the environment forces one.
 
+    Returns
+    -------
+    Capabilities
+        The rung, and why no higher one is in use.
+
+    Raises
+    ------
+    VrangeError
+        If VRANGE_RUNG names no rung, or one that is not available here.
+
+    Examples
+    --------
     >>> capabilities().rung in ("refault", "sentinel", "eager")
     True
+
     """
     if sys.platform != "linux":
-        why = f"MADV_FREE that tells of what was lost is Linux's, and this is {platform.system()}"
+        why = f"only Linux's MADV_FREE lets losses be detected, and this is {platform.system()}"
         return Capabilities(
             rung="none",
             refusals=dict.fromkeys(reversed(RUNGS), why),
@@ -70,7 +93,7 @@ def capabilities() -> Capabilities:
     if rung == 0:
         asked = os.environ.get("VRANGE_RUNG", "")
         why = refusals.get(asked, f"the rungs are {', '.join(RUNGS)}")
-        raise VrangeError(f"VRANGE_RUNG={asked} is not to be had here: {why}")
+        raise VrangeError(f"VRANGE_RUNG={asked} is not available here: {why}")
     return Capabilities(
         rung=RUNGS[rung - 1],
         refusals=refusals,

@@ -1,19 +1,19 @@
-"""What vrange raises besides ValueError, TypeError and BufferError."""
+"""The exceptions that vrange raises besides ValueError, TypeError and BufferError."""
 
 from __future__ import annotations
 
 
 class VrangeError(Exception):
-    """The root of vrange's own exceptions."""
+    """The base class of vrange's own exceptions."""
 
 
 class ArenaFullError(VrangeError, MemoryError):
-    """No place in the arena, or no memory to be had for it."""
+    """The arena has no place left, or there is no memory for it."""
 
 
 class PurgedError(VrangeError):
-    """Content is gone and there is nothing to regenerate it."""
+    """The content is gone, and nothing can regenerate it."""
 
 
 class RegenerationError(VrangeError):
-    """A regenerator failed; `__cause__` says how."""
+    """A regenerator failed; `__cause__` is its error."""

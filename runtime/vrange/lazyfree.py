@@ -1,4 +1,4 @@
-"""What the kernel may take of a process at any moment, as the kernel counts it."""
+"""The bytes of a process that the kernel may reclaim at any moment, as the kernel counts them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LAZYFREE = re.compile(rb"^LazyFree:\s+(\d+) kB$", re.MULTILINE)
 
 
 def lazyfree_bytes(pid: int) -> int | None:
-    """What the kernel may take of a process at any moment; None where it doesn't say."""
+    """Return the bytes of a process that the kernel may reclaim, or None if it reports none."""
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb", buffering=0) as file:
             found = _LAZYFREE.search(file.read())

@@ -1,4 +1,4 @@
-"""NumPy's compiled core, by whichever name this version has it."""
+"""NumPy's compiled core, whose name depends on NumPy's version."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def numpy_core() -> Any:
-    """The module that exports `_ARRAY_API`. ImportError without NumPy."""
+    """Return the module that exports `_ARRAY_API`. Raise ImportError without NumPy."""
     import numpy
 
     major = int(numpy.__version__.partition(".")[0])

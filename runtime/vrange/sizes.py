@@ -1,4 +1,4 @@
-"""Sizes as people write them, to bytes and back."""
+"""Conversion between sizes as people write them and bytes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,29 @@ _TAKEN = 'an int in bytes or a string such as "64MiB", "1.5GiB" or "200KB"'
 
 
 def parse_bytes(value: int | str, name: str) -> int:
-    """The bytes that `value` means; `name` is the argument it was given for.
+    """Return the bytes that `value` means.
 
-    Raises TypeError for anything but an int or a string, ValueError for a size that is none: 8 EiB
-    and more are no sizes either, as no machine can address them.
+    Parameters
+    ----------
+    value : int or str
+        Bytes, or a string such as "64MiB", "1.5GiB" or "200KB".
+    name : str
+        The argument for which it was given, for messages.
 
+    Raises
+    ------
+    TypeError
+        If `value` is neither an int nor a string.
+    ValueError
+        If `value` is not a size. 8 EiB and more are not sizes, as no machine can address them.
+
+    Examples
+    --------
     >>> parse_bytes("64MiB", "size")
     67108864
     >>> parse_bytes(4096, "size")
     4096
+
     """
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise TypeError(f"{name} must be {_TAKEN}, not {value!r}")
@@ -44,10 +58,13 @@ def parse_bytes(value: int | str, name: str) -> int:
 
 
 def format_bytes(count: float) -> str:
-    """`count` bytes in the largest binary unit that leaves a number of one or more.
+    """Return `count` bytes as text, in the largest binary unit that gives a number of one or more.
 
+    Examples
+    --------
     >>> format_bytes(1536)
     '1.5 KiB'
+
     """
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if abs(count) < 1024 or unit == "TiB":

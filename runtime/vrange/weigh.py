@@ -1,4 +1,4 @@
-"""What an object costs in memory, roughly: for bounding what is held strongly."""
+"""The approximate memory that an object uses, to bound what is held strongly."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ _OBJECTS_MOST = 1_000_000
 
 
 def weigh(value: object) -> int:
-    """The bytes of `value` and of what it refers to, each object once; what modules share left out.
+    """Return the bytes of `value` and of all it refers to.
 
-    Walks the object graph, about 0.2 µs an object. From a million objects on the rest is estimated
-    from what was seen, because by then the answer is "too much" whatever it is exactly.
+    Each object counts once; what modules share does not count. Walking the object graph takes about
+    0.2 µs per object. From a million objects on, the rest is estimated from what was visited: by
+    then the answer is "too much", whatever the exact figure.
     """
     total = 0
     seen: set[int] = set()

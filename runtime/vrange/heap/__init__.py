@@ -1,4 +1,4 @@
-"""The heap of a Python process: memory that allocators hold and nothing uses, given back.
+"""The heap of a Python process: return the memory that allocators hold and nothing uses.
 
 >>> import vrange.heap
 >>> int(vrange.heap.trim()) >= 0

@@ -1,4 +1,4 @@
-"""What stands behind malloc in this process (native/allocators.c has what is known of each)."""
+"""The allocators that serve malloc in this process (native/allocators.c knows each one)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from functools import cache
 
 from vrange._core import ffi, lib
 
-# mimalloc's heaps belong to threads, and only the thread itself may clean its own.
+# A mimalloc heap belongs to one thread, and only that thread may clean it.
 OF_THE_CALLING_THREAD = frozenset({"mimalloc"})
 
 
 @cache
 def numbers() -> dict[str, int]:
-    """The native number of each allocator that is linked or preloaded."""
+    """Return the native number of each allocator that is linked or preloaded, by name."""
     names = {which: lib.vrange_allocator_name(which) for which in range(lib.VRANGE_ALLOCATORS)}
     return {ffi.string(name).decode(): which for which, name in names.items() if name != ffi.NULL}
 
 
 def loaded() -> dict[str, Callable[[], int]]:
-    """Each with the call that gives back what it doesn't use, and tells what RSS went down by."""
+    """Return, by name, the call that trims each allocator and returns how far RSS went down."""
     return {
         name: lambda which=which: int(lib.vrange_allocator_release(which))  # type: ignore[misc]
         for name, which in numbers().items()

@@ -1,4 +1,4 @@
-"""NumPy's array data from vrange's heap: freed blocks are used again, or are the kernel's."""
+"""NumPy's array data from vrange's heap, which reuses freed blocks or offers them to the kernel."""
 
 from __future__ import annotations
 
@@ -21,11 +21,25 @@ _NUMPYS_OWN = "default_allocator"
 
 @dataclass(frozen=True)
 class HeapInfo:
-    """What the heap has for array data, in bytes but for `blocks`.
+    """The blocks that the heap holds for array data. All fields but `blocks` are in bytes.
 
-    `used_bytes` are in `blocks` that arrays have; `idle_bytes` were freed and the kernel has not
-    been told yet; `offered_bytes` were freed and it may have taken them. `resident_bytes` is the
-    memory behind all of it now, `trimmed_bytes` what `vrange.heap.trim` ever gave back.
+    Attributes
+    ----------
+    blocks : int
+        The number of blocks that arrays use.
+    reserved_bytes : int
+        The reserved address space.
+    used_bytes : int
+        In blocks that arrays use.
+    idle_bytes : int
+        Freed, and not offered to the kernel yet.
+    offered_bytes : int
+        Freed and offered to the kernel, which may have reclaimed them.
+    resident_bytes : int
+        The memory behind all of these now.
+    trimmed_bytes : int
+        What `vrange.heap.trim` has returned so far.
+
     """
 
     blocks: int
@@ -38,35 +52,58 @@ class HeapInfo:
 
 
 def info() -> HeapInfo:
-    """What the heap has now; all zeros before the first `use_for_numpy`."""
+    """Return what the heap holds now.
+
+    Returns
+    -------
+    HeapInfo
+        Its figures; all are zero before the first `use_for_numpy`.
+
+    """
     found = ffi.new("vrange_heap_info *")
     lib.vrange_heap_read(found)
     return HeapInfo(*(getattr(found, name) for name in HeapInfo.__dataclass_fields__))
 
 
 class use_for_numpy:
-    """From now on NumPy's array data of 64 KiB and more comes from vrange's heap.
+    """Allocate NumPy's array data of 64 KiB and more from vrange's heap, from now on.
 
-    A block that is freed stays as it is for about a tenth of a second, and the next array of its
-    size gets it with no page fault. Then the kernel is told that it may have it (MADV_FREE), before
-    any cached value, and at once when memory is short. So temporaries cost what `out=` costs, and
-    what nobody uses is not held. Smaller blocks are NumPy's own allocator's, as before.
+    A freed block stays as it is for about a tenth of a second, and the next array of its size uses
+    it without a page fault. After that, vrange offers it to the kernel (MADV_FREE), before any
+    cached value; when memory is short, it offers the block at once. So temporaries cost as much as
+    `out=` does, and unused memory is not held. NumPy's own allocator keeps serving smaller blocks.
 
-    Called plainly it stays on; as a context manager, or by `close`, the handler from before comes
-    back. Arrays keep their memory either way. NumPy keeps its handler in a context variable: the
-    call holds for this thread, or this task and the tasks made in it. Other threads: give it to an
-    executor, `ThreadPoolExecutor(initializer=vrange.heap.use_for_numpy)`, or pass `new_threads`.
+    A plain call is permanent. As a context manager, or after `close`, the previous handler is
+    restored. Arrays keep their memory either way. NumPy keeps its handler in a context variable, so
+    the call applies to this thread, or to this task and the tasks created in it. For other threads,
+    pass it to an executor, `ThreadPoolExecutor(initializer=vrange.heap.use_for_numpy)`, or use
+    `new_threads`.
 
     Parameters
     ----------
-    new_threads : every thread that `threading` starts from now on begins with it, too. This wraps
-        a method of `threading.Thread` until the last such use is closed.
-    replace : another handler than NumPy's own is in use here, and is to be replaced.
+    new_threads : bool, default False
+        Whether every thread that `threading` starts from now on uses the heap as well. This wraps a
+        method of `threading.Thread` until the last such use is closed.
+    replace : bool, default False
+        Whether to replace a handler other than NumPy's own that is in use here.
 
-    Raises ImportError without NumPy, VrangeError where it is older than 1.22, where another handler
-    is in use and `replace` is not given, and OSError where no address space is to be had. Huge
-    pages are asked for where NumPy does (`NUMPY_MADVISE_HUGEPAGE`). In the child of a fork it goes
-    on; arrays of the parent are there copied on write, as all memory is.
+    Raises
+    ------
+    ImportError
+        If NumPy is not installed.
+    VrangeError
+        If NumPy is older than 1.22, or if another handler is in use and `replace` is false.
+    OSError
+        If no address space can be reserved.
+
+    Notes
+    -----
+    vrange asks for huge pages if NumPy does (`NUMPY_MADVISE_HUGEPAGE`). In the child of a fork the
+    heap stays in use; arrays of the parent are copied on write there, as all memory is.
+
+    References
+    ----------
+    NEP 49, https://numpy.org/neps/nep-0049.html
 
     Examples
     --------
@@ -76,8 +113,6 @@ class use_for_numpy:
     >>> total
     300000.0
 
-    Source: NEP 49, https://numpy.org/neps/nep-0049.html
-
     """
 
     def __init__(self, *, new_threads: bool = False, replace: bool = False) -> None:
@@ -86,7 +121,7 @@ class use_for_numpy:
         if current not in (_OURS, _NUMPYS_OWN) and not replace:
             raise VrangeError(
                 f"NumPy's arrays are allocated by {current!r} here, which vrange does not know: "
-                "pass replace=True to have vrange allocate new ones instead"
+                "pass replace=True to allocate new ones with vrange instead"
             )
         self._before: Any = numpy_handler.set(None)
         self._thread = threading.get_ident()
@@ -95,10 +130,15 @@ class use_for_numpy:
             _begin_with_it()
 
     def close(self) -> None:
-        """Brings the handler from before back, in this context. A second call does nothing.
+        """Restore the previous handler in this context. A second call does nothing.
 
-        RuntimeError, and nothing changes, on another thread than the one that made it, or where the
-        handler of this context is not vrange's any more: somebody else's that was set since stays.
+        Raises
+        ------
+        RuntimeError
+            On a thread other than the one that created it, or if this context's handler is no
+            longer vrange's. Nothing changes then: a handler that other code has set since stays in
+            use.
+
         """
         if self._before is None:
             return
@@ -107,8 +147,8 @@ class use_for_numpy:
         current = numpy_handler.name(numpy_handler.get())
         if current != _OURS:
             raise RuntimeError(
-                f"NumPy's arrays are allocated by {current!r} here, in another context than that "
-                "of use_for_numpy or since somebody else set it: it is left as it is"
+                f"NumPy's arrays are allocated by {current!r} here. This context is not that of "
+                "use_for_numpy, or other code has set a handler since, so it stays as it is"
             )
         numpy_handler.set(self._before)
         self._before = None
@@ -138,7 +178,7 @@ class use_for_numpy:
 
 @functools.cache
 def connect() -> None:
-    """Finds NumPy's functions. Raises as `use_for_numpy` does."""
+    """Find NumPy's functions. Raise as `use_for_numpy` does."""
     try:
         import numpy
     except ImportError as error:
@@ -146,7 +186,7 @@ def connect() -> None:
             "use_for_numpy needs NumPy, which is an extra: pip install 'vrange[numpy]'"
         ) from error
     core = numpy_core()
-    ensure_reserve()  # else nobody knows the memory limit, near which all is offered at once
+    ensure_reserve()  # the reserve watches the memory limit; near the limit, it offers all at once
     refusal = numpy_handler.connect(core._ARRAY_API)
     if refusal is not None:
         raise VrangeError(f"NumPy {numpy.__version__} can't be used: {refusal}")
@@ -167,7 +207,7 @@ def _begin_with_it() -> None:
         _wishes += 1
         if _plain is not None:
             return
-        # What runs in the new thread before run(), which subclasses may have overridden.
+        # It runs in the new thread before run(), which subclasses may have overridden.
         plain = _plain = threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
 
         @functools.wraps(plain)
@@ -186,7 +226,8 @@ def _begin_with_it_no_more() -> None:
         _wishes -= 1
         if _wishes:
             return
-        # Somebody may have wrapped it since; then ours stays inside of theirs and does nothing.
+        # Other code may have wrapped it since. Then ours stays inside that wrapper and does
+        # nothing.
         current = threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
         if getattr(current, "vrange", False):
             threading.Thread._bootstrap_inner = _plain  # type: ignore[attr-defined]

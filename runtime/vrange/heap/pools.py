@@ -1,6 +1,6 @@
-"""Pools of memory that libraries keep for themselves and give back through a call of their own.
+"""Memory pools that libraries keep for themselves, and return through a call of their own.
 
-Only of what the program has imported already: nothing is imported to be trimmed.
+Only libraries that the program has already imported count: vrange imports nothing to trim it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ def _pyarrow(pyarrow: Any) -> None:
     pyarrow.default_memory_pool().release_unused()
 
 
-# By the module that must have been imported. The next library goes here.
+# Keyed by the module that must have been imported. Add the next library here.
 KNOWN: dict[str, Callable[[Any], None]] = {"pyarrow": _pyarrow}
 
 
 def imported() -> dict[str, Callable[[], None]]:
-    """The libraries with pools that are in use, each with the call that gives back what is free."""
+    """Return the imported libraries that have pools, each with the call that trims its pool."""
     found = ((name, sys.modules.get(name), release) for name, release in KNOWN.items())
     return {
         name: lambda module=module, release=release: release(module)  # type: ignore[misc]

@@ -1,11 +1,12 @@
-"""The same trim over and over, by a thread that the program's garbage collector doesn't notice.
+"""A repeated trim, run by a thread that the program's garbage collector doesn't notice.
 
-The collector counts the containers that are made (tuples, dicts, bound methods …), by whichever
-thread, and runs when there are many; those that an interpreter keeps spare when they are freed stay
-counted. A trim that is told makes dozens. Every few milliseconds, that would have the program's
-garbage collected early, and `gc.get_count()` show it what is ours. So all that a sweep needs is
-made at the beginning. It makes no container: methods are called where they are looked up, native
-functions take one argument at most, and loops count, as an iterator would be one.
+The collector counts the containers that any thread creates (tuples, dicts, bound methods …), and
+runs when there are many. A freed container that the interpreter keeps for reuse stays counted. A
+trim that reports its figures makes dozens. Every few milliseconds, that would collect the program's
+garbage too early, and `gc.get_count()` would show containers of vrange. So everything that a sweep
+needs is made at the beginning, and the sweep itself makes no container: methods are called where
+they are looked up, native functions take one argument at most, and loops count, because an iterator
+would be a container.
 """
 
 from __future__ import annotations
@@ -19,17 +20,30 @@ from vrange.heap.trim import Deep
 
 __all__ = ["Sweep"]
 
-# By names of their own: cffi makes a function when it is looked up for the first time.
+# Bound to names here, because cffi creates a function when it is looked up for the first time.
 _trim_stacks, _trim_arrays = lib.vrange_stacks_trim, lib.vrange_heap_trim
 _release, _resident_bytes = lib.vrange_allocator_release, lib.vrange_resident_bytes
 _count_trim, _perf_counter_ns = lib.vrange_heap_trimmed, time.perf_counter_ns
 
 
 class Sweep:
-    """As `vrange.heap.trim(deep, collect=False)`, again and again; its figures are sums.
+    """Do the same as `vrange.heap.trim(deep, collect=False)`, again and again, and sum the figures.
 
-    `by_source` has the bytes that each source gave back so far, `refused` why one gave nothing the
-    last time. Libraries' pools make containers of their own.
+    Parameters
+    ----------
+    deep : bool or "holes"
+        As for `vrange.heap.trim`.
+
+    Attributes
+    ----------
+    by_source : dict[str, int]
+        The bytes that each source has returned so far.
+    refused : dict[str, str]
+        Why a source returned nothing the last time.
+
+    Notes
+    -----
+    The pools of libraries create containers of their own.
 
     Examples
     --------
@@ -51,9 +65,9 @@ class Sweep:
         self.by_source = dict.fromkeys(names, 0)
 
     def once(self) -> None:
-        """Ask each source. Waits for whoever trims at the moment."""
+        """Ask each source once. If another trim is running, wait for it."""
         lock = turns.lock
-        lock.acquire()  # not by `with`, which keeps a bound method until it ends
+        lock.acquire()  # not `with`, which holds a bound method until it ends
         try:
             began = _perf_counter_ns()
             if self._ask_each():
@@ -62,12 +76,12 @@ class Sweep:
             lock.release()
 
     def left_alone(self) -> dict[str, str]:
-        """What sources refused, and what was left alone of those that didn't."""
+        """Return what sources refused, and what the others left alone."""
         left = interpreter.left_alone() if self._deep and "pymalloc" not in self.refused else None
         return {**self.refused, **({} if left is None else {"pymalloc": left})}
 
     def forget(self) -> None:
-        """Begin at nothing."""
+        """Reset all sums to zero."""
         for name in self.by_source:
             self.by_source[name] = 0
 
@@ -75,7 +89,7 @@ class Sweep:
         stacks, arrays = _trim_stacks(), _trim_arrays()
         self.by_source["stacks"] += stacks
         self.by_source["arrays"] += arrays
-        # In the order of vrange.heap.trim: libraries give to what stands behind malloc.
+        # In the order of vrange.heap.trim: libraries return memory to the allocator behind malloc.
         given = stacks + arrays + self._ask_libraries()
         if self._deep:
             given += self._ask_interpreter()
@@ -109,7 +123,7 @@ class Sweep:
         before = _resident_bytes()
         try:
             pools.KNOWN[name](sys.modules[name])
-        except Exception as error:  # somebody else's code: it must not stop the others
+        except Exception as error:  # foreign code must not stop the other sources
             self.refused[name] = repr(error)
             return 0
         given = int(max(0, before - _resident_bytes()))

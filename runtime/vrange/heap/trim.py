@@ -1,4 +1,4 @@
-"""Giving back what allocators hold and nothing uses: one call for all of them."""
+"""One call that returns to the system what allocators hold and nothing uses."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ Deep = Literal[False, True, "holes"]
 
 
 class Trimmed(int):
-    """The bytes that went back to the system; an int, with the parts it is made of.
+    """The bytes that were returned to the system: an int, with the parts that it sums.
 
-    `by_source` tells the bytes by source, of all that were asked, `refused` why a source gave
-    nothing or not all, and `later` which sources a thread in the background is still asking; what
-    those give is not in the sum.
+    Attributes
+    ----------
+    by_source : Mapping[str, int]
+        The bytes by source, for every source that was asked.
+    refused : Mapping[str, str]
+        Why a source returned nothing, or not everything.
+    later : tuple[str, ...]
+        The sources that a thread in the background is still asking. Their bytes are not in the sum.
+
     """
 
     by_source: Mapping[str, int]
@@ -31,7 +37,7 @@ class Trimmed(int):
     def __new__(
         cls, by_source: Mapping[str, int], refused: Mapping[str, str], later: tuple[str, ...] = ()
     ) -> Self:
-        """The sum of what each source gave."""
+        """Create the sum of what each source returned."""
         self = super().__new__(cls, sum(by_source.values()))
         self.by_source, self.refused, self.later = by_source, refused, later
         return self
@@ -44,34 +50,53 @@ class Trimmed(int):
 
 
 def trim(deep: Deep = False, *, collect: bool = True) -> Trimmed:
-    """Gives back what the process's allocators hold and nothing uses; returns the bytes.
+    """Return what the process's allocators hold and nothing uses to the system.
 
-    Asked are: the stacks of `vrange.deep_call` that nobody runs on and those of registered threads
-    that are blocked ("stacks"), array data that is freed ("arrays", after `use_for_numpy`), pools
-    of libraries that are imported ("pyarrow"), and the allocators behind malloc that are loaded
-    ("glibc", "jemalloc", "mimalloc", "tcmalloc"), each through its own call. Cached values,
-    volatile arrays and ranges are left alone: the kernel takes those when it needs them.
+    These sources are asked, each through its own call:
+
+    - "stacks": the stacks of `vrange.deep_call` that nothing runs on, and those of registered
+      threads that are blocked;
+    - "arrays": freed array data, after `use_for_numpy`;
+    - "pyarrow": the pools of libraries that are imported;
+    - "glibc", "jemalloc", "mimalloc", "tcmalloc": the allocators behind malloc that are loaded.
+
+    Cached values, volatile arrays and ranges are left alone: the kernel reclaims those when it
+    needs memory.
 
     Parameters
     ----------
-    deep : True: collect garbage first, and trim the interpreter's own allocator ("pymalloc") if
-        `vrange.heap.interpreter.enable` was called; "holes": also whole pages between its objects,
-        which then are lost to their pools until the last object of each is gone.
-    collect : whether a deep trim collects garbage first (`gc.collect`), which runs finalizers on
-        this thread. The trims of `vrange run` leave that to the program.
+    deep : bool or "holes", default False
+        If True, collect garbage first, and trim the interpreter's own allocator ("pymalloc") if
+        `vrange.heap.interpreter.enable` was called. If "holes", also discard whole pages between
+        its objects; their pools then lose these pages until the last object of each pool is freed.
+    collect : bool, default True
+        Whether a deep trim collects garbage first (`gc.collect`), which runs finalizers on this
+        thread. The trims of `vrange run` leave that to the program.
 
     Returns
     -------
-    Trimmed : an int of bytes, with `by_source`, `refused` and `later`. For stacks and pymalloc the
-        bytes are those of the pages given back; for the others what the process's RSS went
-        down by meanwhile, so what other threads do at the time disturbs it.
+    Trimmed
+        The returned bytes, an int with `by_source`, `refused` and `later`. For stacks and pymalloc,
+        these are the bytes of the discarded pages. For the others, they are the decrease of the
+        process's RSS during the call, so what other threads do meanwhile disturbs the figure.
 
-    Raises ValueError for another `deep`. Any thread may call it, and one trims at a time. It takes
-    milliseconds, and tens of them for a large heap. So on the thread of a running asyncio event
-    loop only the quick sources are asked, and a thread in the background asks the others
-    (`later`); `await asyncio.to_thread(vrange.heap.trim, True)` waits for it and tells all. Other
-    threads wait for the GIL for 2 ms at most while pymalloc is trimmed. In the child of a fork it
-    works as in the parent.
+    Raises
+    ------
+    ValueError
+        If `deep` is none of these values.
+
+    Notes
+    -----
+    Any thread may call it; one trim runs at a time. It takes milliseconds, or tens of milliseconds
+    for a large heap. Therefore, on the thread of a running asyncio event loop, it asks only the
+    quick sources, and a thread in the background asks the others (`later`). To wait for all and get
+    all figures, use `await asyncio.to_thread(vrange.heap.trim, True)`. Other threads wait for the
+    GIL for at most 2 ms while pymalloc is trimmed. In the child of a fork it works as in the
+    parent.
+
+    References
+    ----------
+    malloc_trim(3), jemalloc(3), mi_collect of mimalloc, MallocExtension of gperftools
 
     Examples
     --------
@@ -79,8 +104,6 @@ def trim(deep: Deep = False, *, collect: bool = True) -> Trimmed:
     >>> trimmed = vrange.heap.trim()
     >>> int(trimmed) == sum(trimmed.by_source.values())
     True
-
-    Sources: malloc_trim(3), jemalloc(3), mi_collect of mimalloc, MallocExtension of gperftools.
 
     """
     if deep not in (False, True, "holes"):
@@ -96,14 +119,14 @@ def trim(deep: Deep = False, *, collect: bool = True) -> Trimmed:
         threading.Thread(target=_ask, args=(slow,), name="vrange-trim", daemon=True).start()
 
 
-# ---- the sources, each a call that tells its bytes and what it refused ---------------------------
+# ---- the sources: each is a call that returns its bytes and what it refused ----------------------
 
 _Source = Callable[[], tuple[int, str | None]]
 _QUICK = frozenset({"stacks", "arrays", *allocators.OF_THE_CALLING_THREAD})
 
 
 def _sources(deep: Deep, collect: bool) -> dict[str, _Source]:
-    # Pools before the allocators that they give their memory to.
+    # Trim pools before the allocators to which they return their memory.
     sources: dict[str, _Source] = {"stacks": _trim_stacks, "arrays": _trim_arrays}
     sources |= {name: _measured(release) for name, release in pools.imported().items()}
     if deep:
@@ -122,7 +145,7 @@ def _trim_arrays() -> tuple[int, str | None]:
 
 def _trim_interpreter(deep: Deep, collect: bool) -> tuple[int, str | None]:
     if collect:
-        gc.collect()  # a full one, which also empties the interpreter's free lists
+        gc.collect()  # a full collection, which also empties the interpreter's free lists
     interpreter.clear_caches()
     return interpreter.trim(holes=deep == "holes")
 
@@ -136,7 +159,7 @@ def _measured(release: Callable[[], Any]) -> _Source:
         before = lib.vrange_resident_bytes()
         try:
             release()
-        except Exception as error:  # somebody else's code: it must not stop the others
+        except Exception as error:  # foreign code must not stop the other sources
             return 0, repr(error)
         return max(0, before - lib.vrange_resident_bytes()), None
 

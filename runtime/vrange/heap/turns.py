@@ -1,11 +1,11 @@
-"""One trims at a time: the lock of all trims of this process."""
+"""The lock of all trims of this process: one trim runs at a time."""
 
 from __future__ import annotations
 
 import os
 import threading
 
-# A finalizer, or a handler of a signal, that trims while its thread does must not wait for itself.
+# Reentrant: a finalizer or signal handler that trims during a trim of its thread must not deadlock.
 lock = threading.RLock()
 
 
