@@ -1,4 +1,4 @@
-"""VolatileArray: an ndarray whose pages the kernel may take, and which grow back where touched."""
+"""VolatileArray: an ndarray whose pages the kernel may reclaim, and which refills where touched."""
 
 from __future__ import annotations
 
@@ -27,47 +27,65 @@ _COPY_BYTES = 16 << 20
 
 
 class VolatileArray:
-    """An array as large as you like, of which memory holds what is spare.
+    """An array of any size, of which spare memory holds what it can.
 
-    The kernel takes its blocks whenever somebody needs the memory; a touch of a lost block raises
-    SIGBUS, and vrange puts the content back and lets the touch go on.
+    The kernel reclaims its blocks whenever it needs memory. A touch of a lost block raises SIGBUS;
+    vrange then puts the content back and lets the touch continue.
+
+    With a fill from `vrange.fills`, `np.asarray(a)` is the whole array without a copy: a read-only
+    ndarray for ufuncs, hashlib or a C library, never pinned. `a[...]` is a view of it.
+
+    With a Python fill, content is put back at explicit accesses only. `a[1000:2000]` fills its
+    blocks and pins them as long as the view lives. `np.asarray(a)` raises TypeError, and so does
+    any other use that would touch the memory without going through this object.
+
+    `a.pin(index)` fills and pins with any fill. Use it for speed, and before a system call gets the
+    memory: a touch of a lost block is answered, but a system call fails with EFAULT, or sends less.
 
     Parameters
     ----------
-    shape, dtype : as of an ndarray; C order. Object dtypes are refused.
-    fill : what puts the content back; it must give the same content each time. One of
+    shape : int or tuple of int
+        As for an ndarray. The order is C.
+    dtype : dtype-like
+        As for an ndarray. Object dtypes are refused.
+    fill : NativeFill or callable
+        Puts the content back; it must give the same content each time. Either one of
         `vrange.fills`, which run inside the touch, or a Python function `fill(start, out)`: `out`
-        is a writable 1-D ndarray for the elements `start` to `start + len(out)` in C order. It may
-        return how many it wrote; None means all.
-    block_bytes : what is put back at a time: a power of two, from a page to 2 MiB.
-    name : what labels the metrics.
-    fault : "python" lets a Python fill run inside a touch. See below.
-    eager : an ordinary array, filled once: for machines without the refault rung.
+        is a writable 1-D ndarray for the elements `start` to `start + len(out)` in C order. The
+        function may return the number of elements that it wrote; None means all.
+    block_bytes : int or str, default "64KiB"
+        What is put back at a time: a power of two, from a page to 2 MiB.
+    name : str, default "array"
+        The label of its metrics.
+    fault : {"native", "python"}, default "native"
+        "python" lets a Python fill run inside a touch. The notes describe the danger.
+    eager : bool, default False
+        Make an ordinary array that is filled once, for machines without the refault rung.
 
-    With a fill of `vrange.fills`, `np.asarray(a)` is the whole array without a copy: a read-only
-    ndarray for ufuncs, hashlib or a C library, never pinned. `a[...]` is a view of it.
-
-    With a Python fill, content is put back where the access is explicit: `a[1000:2000]` fills and
-    pins its blocks for as long as the view lives, and `np.asarray(a)` raises TypeError. So does
-    what touches memory behind the object's back.
-
-    `a.pin(index)` fills and pins with any fill: before handing memory to a system call, which gets
-    EFAULT (or sends less) where a touch would be answered, and for speed.
+    Raises
+    ------
+    VrangeError
+        If this process lacks the refault rung and `eager` is false.
+    ArenaFullError
+        If there is no address space for it, or (if `eager`) no memory.
+    ValueError, TypeError
+        If an argument is invalid.
 
     Notes
     -----
-    `fault="python"` runs the function in the midst of whatever touched the array. It must not take
-    a lock that the touching code may hold, which includes printing and logging: that never ends.
-    Ctrl-C waits until the block is whole. What the function raises is retried once, and then ends
-    the process with a message, because code that goes on would compute with what is not there.
+    `fault="python"` runs the function in the middle of any code that touched the array. The
+    function must not take a lock that this code may hold; printing and logging take locks, too.
+    Otherwise the thread deadlocks. Ctrl-C waits until the block is whole. If the function raises,
+    it is called once more. If it raises again, the process ends with a message, because code that
+    continued would compute with content that is not there.
 
-    Any thread may touch an array. The child of a fork has a copy of its own. A thread with SIGBUS
-    blocked may only use what is pinned: the kernel ends the process at its touch of a lost block.
-    A failed native fill ends the process with a message at a touch, and raises RegenerationError
-    from pin() and indexing.
+    Any thread may touch an array. The child of a fork has a copy of its own. A thread that blocks
+    SIGBUS may only use what is pinned, because the kernel ends the process when such a thread
+    touches a lost block. If a native fill fails, a touch ends the process with a message; pin() and
+    indexing
+    raise RegenerationError.
 
-    Raises VrangeError without the refault rung (unless `eager`), ArenaFullError without address
-    space (or, if `eager`, memory), ValueError and TypeError for bad arguments.
+    The mechanism is userfaultfd(2) with UFFD_FEATURE_SIGBUS, over memory offered with MADV_FREE.
 
     Examples
     --------
@@ -75,8 +93,6 @@ class VolatileArray:
     >>> with vrange.VolatileArray((1000, 1000), "f4", fill=vrange.fills.pattern(0.5)) as a:
     ...     float(np.asarray(a).sum())
     500000.0
-
-    The mechanism is userfaultfd(2) with UFFD_FEATURE_SIGBUS over memory given up by MADV_FREE.
 
     """
 
@@ -91,7 +107,7 @@ class VolatileArray:
         fault: Literal["native", "python"] = "native",
         eager: bool = False,
     ) -> None:
-        # A dtype that is an array itself adds its dimensions, as in np.empty.
+        # A dtype that is itself an array adds its dimensions, as in np.empty.
         elements: np.dtype[Any] = np.dtype(dtype)
         self._dtype: np.dtype[Any] = elements.base
         self._shape: tuple[int, ...] = (*_checked_shape(shape), *elements.shape)
@@ -128,7 +144,7 @@ class VolatileArray:
         if isinstance(fill, NativeFill):
             regenerator = fill.bind(self._dtype, self.nbytes, self._block_bytes)
         elif self._python is not None:
-            # Where the access is explicit Python itself calls it, and its exception is raised.
+            # At an explicit access, Python calls the function, and its exception propagates.
             put = self._python.put
             regenerator = self._python.regenerator() if self._runs_in_touch else None
         # An array without elements still has an address.
@@ -136,21 +152,21 @@ class VolatileArray:
             max(1, self.nbytes), self._block_bytes, self._account, regenerator, put
         )
 
-    # ---- what an array tells -----------------------------------------------------------------
+    # ---- attributes --------------------------------------------------------------------------
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As of an ndarray."""
+        """The array's dimensions, as for an ndarray."""
         return self._shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """As of an ndarray."""
+        """The type of its elements, as for an ndarray."""
         return self._dtype
 
     @property
     def ndim(self) -> int:
-        """As of an ndarray."""
+        """The number of its dimensions, as for an ndarray."""
         return len(self._shape)
 
     @property
@@ -165,33 +181,33 @@ class VolatileArray:
 
     @property
     def name(self) -> str:
-        """What labels this array's metrics."""
+        """The label of this array's metrics."""
         return self._name
 
     @property
     def block_bytes(self) -> int:
-        """What is put back at a time."""
+        """The bytes that are put back at a time."""
         return self._block_bytes
 
     @property
     def resident_bytes(self) -> int:
-        """How much of it is in memory now."""
+        """The bytes that are in memory now."""
         return self.nbytes if self._eager is not None else self._open().resident_bytes
 
     @property
     def refaults(self) -> int:
-        """Touches of lost blocks that were answered so far."""
+        """The touches of lost blocks that were answered so far."""
         return 0 if self._eager is not None else self._open().refaults
 
     @property
     def refilled_bytes(self) -> int:
-        """Bytes put back so far, by touches, read-ahead and pins."""
+        """The bytes that touches, read-ahead and pins have put back so far."""
         return self.nbytes if self._eager is not None else self._open().refilled_bytes
 
     # ---- reading -----------------------------------------------------------------------------
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        """The whole array: without a copy where the fill runs inside a touch."""
+        """Return the whole array, without a copy if the fill runs inside a touch."""
         if self._eager is None and not self._runs_in_touch:
             if not copy:
                 raise TypeError(
@@ -203,7 +219,7 @@ class VolatileArray:
         whole = self._unpinned()
         if dtype is not None and np.dtype(dtype) != self._dtype:
             if copy is False:
-                raise ValueError(f"dtype {np.dtype(dtype)} can't be had without a copy")
+                raise ValueError(f"dtype {np.dtype(dtype)} needs a copy, but copy is False")
             return whole.astype(dtype)
         return whole.copy() if copy else whole
 
@@ -231,15 +247,29 @@ class VolatileArray:
         return self._copied().tobytes()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By content: who unpickles it may have neither the fill nor the machine for it.
+        # By content: the process that unpickles it may lack the fill, or the machine for it.
         return (_unpickled, (self._copied(),))
 
     @contextmanager
     def pin(self, index: Any = ...) -> Iterator[Array]:
-        """Fills and pins a part: ints and slices, as in a[index]; all of it by default.
+        """Fill and pin a part, and yield a view of it.
 
-        The view that the `with` gives is safe for system calls. It stays pinned as long as it, or
-        a view of it, lives. RegenerationError where a block can't be put back.
+        Parameters
+        ----------
+        index : int, slice, or tuple of them
+            The part, as in `a[index]`. The default is the whole array.
+
+        Yields
+        ------
+        numpy.ndarray
+            A view that is safe for system calls. The part stays pinned as long as the view, or a
+            view of it, lives.
+
+        Raises
+        ------
+        RegenerationError
+            If a block can't be put back.
+
         """
         if self._eager is not None:
             yield self._eager[index]
@@ -247,19 +277,26 @@ class VolatileArray:
         yield self._pinned_view(index)
 
     def fill_ahead(self, index: Any = ...) -> None:
-        """Puts a part's content back now, so that touching it soon costs nothing."""
+        """Put the content of a part back now, so that touching it soon costs nothing.
+
+        Parameters
+        ----------
+        index : int, slice, or tuple of them
+            The part, as in `a[index]`. The default is the whole array.
+
+        """
         if self._eager is None:
             self._pinned_view(index)
 
-    # ---- giving back -------------------------------------------------------------------------
+    # ---- discarding and closing --------------------------------------------------------------
 
     def discard(self) -> None:
-        """Makes the kernel take every block that is not pinned; for tests, and for hurry."""
+        """Make the kernel reclaim every block that is not pinned: for tests, or when in a hurry."""
         if self._eager is None:
             self._open().discard()
 
     def close(self) -> None:
-        """Gives the memory back, once nobody has a view of it. Using the array is a ValueError."""
+        """Free the memory as soon as no view of it is left. Later uses raise ValueError."""
         self._blocks = None
         self._eager = None
 
@@ -280,7 +317,7 @@ class VolatileArray:
             f"of {format_bytes(self.nbytes)} resident>"
         )
 
-    # ---- how -----------------------------------------------------------------------------------
+    # ---- implementation ------------------------------------------------------------------------
 
     def _open(self) -> Blocks:
         if self._blocks is None:
@@ -300,7 +337,7 @@ class VolatileArray:
                 raise IndexError(
                     f"only ints and slices can be pinned, not {part!r}: pin a part, then index that"
                 )
-        # Indexing makes addresses and touches nothing.
+        # Indexing computes addresses and touches nothing.
         whole = self._unpinned()
         keep_dimensions = index if isinstance(index, tuple) else (index,)
         view = whole[(*keep_dimensions, ...)] if Ellipsis not in keep_dimensions else whole[index]
@@ -315,7 +352,7 @@ class VolatileArray:
         return np.ndarray(view.shape, self._dtype, lease, start - low, view.strides)
 
     def _copied(self) -> Array:
-        """All elements in ordinary memory, filled a part at a time."""
+        """Return all elements in ordinary memory, filled a part at a time."""
         out = np.empty(self._shape, self._dtype)
         if self._eager is not None or self._runs_in_touch:
             out[...] = self._unpinned()
@@ -330,9 +367,9 @@ class VolatileArray:
     def _filled_once(self) -> Array:
         try:
             out = np.empty(self._shape, self._dtype)
-        except (MemoryError, ValueError) as error:  # ValueError: more than there are addresses
+        except (MemoryError, ValueError) as error:  # ValueError: larger than the address space
             raise ArenaFullError(
-                f"{format_bytes(self.nbytes)} of memory for array {self._name!r} can't be had"
+                f"{format_bytes(self.nbytes)} of memory for array {self._name!r} is not available"
             ) from error
         flat = out.reshape(-1).view(np.uint8)
         if self._python is not None:
@@ -380,7 +417,7 @@ def _checked_block_bytes(block_bytes: int | str) -> int:
 
 
 def _rows_of(index: Any, shape: tuple[int, ...]) -> list[int] | None:
-    """The rows that a list, an int array or a mask picks; None where `index` is something else."""
+    """Return the rows that a list, an int array or a mask selects; None for any other index."""
     if isinstance(index, EllipsisType | slice | int | tuple | np.integer) or index is None:
         return None
     picked = np.asarray(index)

@@ -1,4 +1,4 @@
-"""The blocks of one volatile array: pinning and filling them, and taking them back."""
+"""The blocks of one volatile array: pin, fill and discard them."""
 
 from __future__ import annotations
 
@@ -29,11 +29,22 @@ def _close(native: Any, account: Account, regenerator: Regenerator | None) -> No
 
 
 class Blocks:
-    """A native array of `nbytes` bytes, given back when nobody refers to it: not to this object,
-    and not to a buffer from it.
+    """A native array of `nbytes` bytes, freed when its last user is gone.
 
-    `regenerator` fills inside a touch, and where blocks are pinned, unless `put_bytes(offset, out)`
-    is given to fill them there. Its exceptions become RegenerationError.
+    Its users are this object and the buffers from it.
+
+    Parameters
+    ----------
+    nbytes, block_bytes : int
+        The size of the array and of its blocks.
+    account : Account
+        Counts its bytes and requests.
+    regenerator : Regenerator or None
+        Fills inside a touch, and at a pin too unless `put_bytes` is given.
+    put_bytes : callable or None
+        `put_bytes(offset, out)` fills blocks that are pinned. Its exceptions become
+        RegenerationError.
+
     """
 
     def __init__(
@@ -62,23 +73,23 @@ class Blocks:
             self._raise_full()
         if result == -errno.EMFILE:
             raise VrangeError(
-                f"array {account.name!r} can't be opened: this process has as many as there can be"
+                f"array {account.name!r} can't be opened: this process has as many as are possible"
             )
         if result < 0:
             raise VrangeError(f"array {account.name!r} can't be opened: {os.strerror(-result)}")
         self._native = pointer[0]
         self._number = int(ffi.cast("uintptr_t", self._native))
-        # The regenerator's context and the account are used until the very end.
+        # The regenerator's context and the account are used until the array is closed.
         finalizer = weakref.finalize(self, _close, self._native, account, regenerator)
         finalizer.atexit = False
 
     def buffer(self) -> hit.Lease:
-        """All of it, read-only and not pinned: lost blocks grow back where they are touched."""
+        """Return the whole array, read-only and not pinned: touching a lost block refills it."""
         lib.vrange_refault_arm()
         return hit.adopt_blocks(self._number, 0, 0, 0, self.nbytes, self)
 
     def pinned(self, low: int, high: int) -> hit.Lease:
-        """Bytes `low` to `high`, filled and pinned as long as the buffer lives."""
+        """Return bytes `low` to `high`, filled, and pinned as long as the buffer lives."""
         lib.vrange_refault_arm()
         first = low // self.block_bytes
         count = max(0, -(-high // self.block_bytes) - first)
@@ -123,28 +134,28 @@ class Blocks:
 
     def _raise_full(self) -> NoReturn:
         raise ArenaFullError(
-            f"{format_bytes(self.nbytes)} of address space for array {self._account.name!r} can't "
-            "be had: see RLIMIT_AS (ulimit -v) and vm.overcommit_memory"
+            f"{format_bytes(self.nbytes)} of address space for array {self._account.name!r} is not "
+            "available: see RLIMIT_AS (ulimit -v) and vm.overcommit_memory"
         )
 
     def discard(self) -> None:
-        """Makes the kernel take every block that is not pinned."""
+        """Make the kernel reclaim every block that is not pinned."""
         result = lib.vrange_array_discard(self._native)
         if result < 0:
             raise OSError(-result, os.strerror(-result))
 
     @property
     def resident_bytes(self) -> int:
-        """How much of it is in memory now."""
+        """The bytes that are in memory now."""
         lib.vrange_refault_arm()
         return int(lib.vrange_array_resident_bytes(self._native))
 
     @property
     def refaults(self) -> int:
-        """Touches of lost blocks that were answered."""
+        """The touches of lost blocks that were answered."""
         return int(lib.vrange_array_refaults(self._native))
 
     @property
     def refilled_bytes(self) -> int:
-        """Bytes put back, by touches and by pins."""
+        """The bytes that touches and pins have put back."""
         return int(lib.vrange_array_refilled_bytes(self._native))

@@ -1,4 +1,4 @@
-"""What a native fill is: a C function, and the context it is called with."""
+"""The interface of a native fill: a C function, and the context that it is called with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Regenerator:
-    """A `vrange_regenerate`, its context, and what has to live as long as they are used."""
+    """A `vrange_regenerate`, its context, and the objects that must live as long as both are used.
+
+    Attributes
+    ----------
+    function : cffi pointer
+        The C function that regenerates content.
+    context : cffi pointer
+        The last argument of each call.
+    kept : tuple
+        The objects that `function` and `context` refer to.
+
+    """
 
     function: Any
     context: Any
@@ -20,8 +31,24 @@ class Regenerator:
 
 
 class NativeFill(ABC):
-    """A fill that runs inside a touch. The same fill may serve several arrays."""
+    """The base class of fills that run inside a touch. One fill may serve several arrays."""
 
     @abstractmethod
     def bind(self, dtype: np.dtype[Any], nbytes: int, block_bytes: int) -> Regenerator:
-        """What fills an array of `nbytes` bytes. ValueError where it can't."""
+        """Return the regenerator for an array of this size.
+
+        Parameters
+        ----------
+        dtype : numpy.dtype
+            The array's element type.
+        nbytes : int
+            The array's size.
+        block_bytes : int
+            The size that is regenerated at a time.
+
+        Raises
+        ------
+        ValueError
+            If this fill can't fill such an array.
+
+        """

@@ -1,4 +1,4 @@
-"""Blocks held in memory, compressed."""
+"""A fill from blocks that are held compressed in memory."""
 
 from __future__ import annotations
 
@@ -15,14 +15,33 @@ if TYPE_CHECKING:
 
 
 class compressed(NativeFill):
-    """Keeps `content` compressed, block by block, in zlib's format (RFC 1950).
+    """Keep `content` compressed, block by block, in zlib's format (RFC 1950).
 
-    `content` is anything with a contiguous buffer. `block_bytes` must divide the array's; `level`
-    is zlib's, 1 (fast) to 9 (small). The compressed blocks stay in ordinary memory: `nbytes` tells
-    how much that is.
+    Parameters
+    ----------
+    content : bytes-like
+        Any object with a contiguous buffer.
+    block_bytes : int or str, default "64KiB"
+        The bytes of each compressed block. It must divide the array's `block_bytes`.
+    level : int, default 6
+        zlib's compression level, from 1 (fast) to 9 (small).
 
+    Raises
+    ------
+    ValueError
+        If `block_bytes` or `level` is out of range.
+    TypeError
+        If `level` is not an int, or `content` has no buffer.
+
+    Notes
+    -----
+    The compressed blocks stay in ordinary memory. `nbytes` is the amount.
+
+    Examples
+    --------
     >>> compressed(bytes(1 << 20)).nbytes < 1 << 14
     True
+
     """
 
     def __init__(self, content: Any, *, block_bytes: int | str = "64KiB", level: int = 6) -> None:
@@ -39,15 +58,15 @@ class compressed(NativeFill):
         self._blocks: Sequence[bytes] = [
             zlib.compress(view[at : at + step], level) for at in range(0, len(view), step)
         ]
-        # The last block is inflated into what the array has left, which must be just its size.
+        # The last block is inflated into the rest of the array, which must have exactly its size.
 
     @property
     def nbytes(self) -> int:
-        """The bytes that the compressed blocks take."""
+        """The bytes of the compressed blocks."""
         return sum(map(len, self._blocks))
 
     def bind(self, dtype: np.dtype[Any], nbytes: int, block_bytes: int) -> Regenerator:
-        """Binds to an array of just the content's size."""
+        """Bind the content to an array of exactly its size."""
         if nbytes != self._content_bytes:
             raise ValueError(
                 f"the compressed content has {self._content_bytes} bytes, but the array {nbytes}"

@@ -1,4 +1,4 @@
-"""What a file holds."""
+"""A fill from the content of a file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class _Descriptor(Descriptor):
-    """Closed with the last array that reads from it."""
+    """An open file, closed together with the last array that reads from it."""
 
     def __init__(self, path: str) -> None:
-        # NONBLOCK: a pipe's other end may never come.
+        # O_NONBLOCK: opening a pipe would otherwise wait for its other end, maybe forever.
         super().__init__(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
 
     def __del__(self) -> None:
@@ -32,12 +32,41 @@ def _absolute(path: bytes) -> bytes:
 
 
 class file(NativeFill):
-    """Reads the file at `path` from byte `offset` on. The file may not change while it is in use.
+    """Read the file at `path` from byte `offset` on.
 
-    OSError where it can't be opened; ValueError where it is no regular file, or shorter than the
-    array. Where other code closed the file's descriptor it is opened again by its path, and has to
-    be the same file. Truncated later, a touch of what is missing ends the process with a message,
-    and a pin raises RegenerationError.
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file. It must not change while an array uses it.
+    offset : int, default 0
+        The byte of the file at which the array begins.
+
+    Raises
+    ------
+    TypeError
+        If `offset` is not an int.
+    ValueError
+        If `offset` is negative. From VolatileArray: if `path` is not a regular file, or is shorter
+        than the array needs.
+    OSError
+        From VolatileArray: if the file can't be opened.
+
+    Notes
+    -----
+    If other code closes the file's descriptor, vrange opens the file again by its path; it must
+    then be the same file. If the file is truncated later, a touch of the missing part ends the
+    process with a message, and a pin raises RegenerationError.
+
+    Examples
+    --------
+    >>> import os, tempfile, vrange
+    >>> with tempfile.NamedTemporaryFile() as source:
+    ...     os.truncate(source.fileno(), 1 << 20)
+    ...     fill = vrange.fills.file(source.name)
+    ...     a = vrange.VolatileArray(1 << 20, "u1", fill=fill, eager=True)
+    ...     int(a[4096])
+    0
+
     """
 
     def __init__(self, path: str | os.PathLike[str], offset: int = 0) -> None:
@@ -50,7 +79,7 @@ class file(NativeFill):
         self._path = os.fspath(path)
 
     def bind(self, dtype: np.dtype[Any], nbytes: int, block_bytes: int) -> Regenerator:
-        """Opens the file for an array of at most its size."""
+        """Open the file for an array that is at most as large as the file from `offset` on."""
         descriptor = _Descriptor(self._path)
         status = os.fstat(descriptor.number)
         if not stat.S_ISREG(status.st_mode):
@@ -60,7 +89,7 @@ class file(NativeFill):
             raise ValueError(
                 f"{self._path} has {size} bytes, the array needs {nbytes} from {self._offset} on"
             )
-        # A daemon closes all it has and changes its directory: the file is then found by its path.
+        # A daemon closes all descriptors and changes its directory, so keep an absolute path.
         path = ffi.new("char[]", _absolute(os.fsencode(self._path)))
         context = ffi.new(
             "vrange_file *",

@@ -1,4 +1,4 @@
-"""One value, or several again and again."""
+"""A fill that repeats one value or several."""
 
 from __future__ import annotations
 
@@ -11,20 +11,31 @@ from vrange.fills.base import NativeFill, Regenerator
 
 
 class pattern(NativeFill):
-    """Repeats `values`, a number or a sequence of the array's dtype, from the array's beginning on.
+    """Repeat `values` from the array's beginning on.
 
-    bytes are repeated as they are, whatever the dtype. ValueError for what is empty or does not fit
-    the dtype.
+    Parameters
+    ----------
+    values : number, sequence or bytes-like
+        A number or a sequence that fits the array's dtype. bytes are repeated as they are, whatever
+        the dtype.
 
+    Raises
+    ------
+    ValueError
+        From VolatileArray: if `values` is empty or does not fit the dtype.
+
+    Examples
+    --------
     >>> pattern([1, 2, 3])
     fills.pattern([1, 2, 3])
+
     """
 
     def __init__(self, values: Any) -> None:
         self._values = values
 
     def bind(self, dtype: np.dtype[Any], nbytes: int, block_bytes: int) -> Regenerator:
-        """Binds to an array of a dtype that the values fit."""
+        """Bind the values to an array whose dtype they fit."""
         if isinstance(self._values, bytes | bytearray | memoryview):
             data = bytes(self._values)
         else:

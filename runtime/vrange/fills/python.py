@@ -1,4 +1,4 @@
-"""A function of the user's own, in Python."""
+"""A fill that is the user's own Python function."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Function = Callable[[int, np.ndarray[Any, Any]], int | None]
 
 
 class Python:
-    """Calls `function(start, out)` for the elements of an array that a span of bytes is of.
+    """Call `function(start, out)` for the elements that a span of an array's bytes belongs to.
 
-    It refers to nothing but the function, so that an array that nobody holds goes at once.
+    It refers to nothing but the function, so that an unused array is freed at once.
     """
 
     def __init__(self, function: Function, dtype: np.dtype[Any], name: str) -> None:
@@ -27,12 +27,15 @@ class Python:
         self._name = name
 
     def put(self, offset: int, out: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-        """Fills `out` with the array's bytes from `offset` on. What the function raises is raised;
-        RegenerationError where it says that it wrote less than was asked for.
+        """Fill `out` with the array's bytes from `offset` on.
+
+        An exception of the function propagates. If the function reports that it wrote fewer
+        elements than requested, raise RegenerationError.
         """
         item = self._dtype.itemsize
         start, end = offset // item, -(-(offset + len(out)) // item)
-        # Zeros, not what the heap had there, for who forgets some and doesn't say so.
+        # If a function skips elements without reporting it, they are zeros and not old heap
+        # content.
         elements = np.zeros(end - start, self._dtype)
         written = self._function(start, elements)
         if written is not None and operator.index(written) != len(elements):
@@ -44,7 +47,7 @@ class Python:
         out[:] = elements.view(np.uint8)[skip : skip + len(out)]
 
     def regenerator(self) -> Regenerator:
-        """What runs it inside a touch."""
+        """Return the regenerator that runs it inside a touch."""
         put = self.put
 
         def put_at(address: int, offset: int, nbytes: int) -> None:

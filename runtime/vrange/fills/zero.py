@@ -1,4 +1,4 @@
-"""Zeros."""
+"""A fill of zeros."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ if TYPE_CHECKING:
 
 
 class zero(NativeFill):
-    """Fills with zeros.
+    """Fill with zeros.
 
+    Examples
+    --------
     >>> zero()
     fills.zero()
+
     """
 
     def bind(self, dtype: np.dtype[Any], nbytes: int, block_bytes: int) -> Regenerator:
-        """Binds to any array."""
+        """Bind to any array."""
         return Regenerator(lib.vrange_regenerate_zero, ffi.NULL)
 
     def __repr__(self) -> str:
