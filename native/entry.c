@@ -1,4 +1,5 @@
-/* Entries: what a cache knows of a value that has a range of its own. */
+/* Entries: what a cache knows of a value that has a range of its own. The range lives as long as its entry
+ * at most, so that whatever interrupts its cache, none is left that nobody knows. */
 #include "hit.h"
 
 #include <stddef.h>
@@ -22,20 +23,27 @@ PyObject *entry_make(cache_entry content) {
 }
 
 static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"handle", "nbytes", "decode", "views", "array", "expires", NULL};
+    static char *names[] = {"lease", "nbytes", "decode", "views", "array", "expires", NULL};
     cache_entry content;
+    PyObject *lease;
     int views, array;
     (void)type;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KnOppd", names, &content.handle, &content.nbytes,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OnOppd", names, &lease, &content.nbytes,
                                      &content.decode, &views, &array, &content.expires))
         return NULL;
     content.views = (char)views;
     content.array = (char)array;
-    return entry_make(content);
+    content.handle = lease_handle(lease);
+    if (!content.handle) return PyErr_Format(PyExc_TypeError, "not a lease of a range, or released");
+    PyObject *made = entry_make(content);
+    if (made) lease_own(lease, false);
+    return made;
 }
 
 static void entry_dealloc(PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
+    /* Mostly it was freed before (books.py); not where an interrupt came between. */
+    vrange_free(((cache_entry *)object)->handle);
     Py_DECREF(((cache_entry *)object)->decode);
     PyObject_Free(object);
     Py_DECREF(type);
@@ -54,8 +62,8 @@ int entry_add_type(PyObject *module) {
          "Bytes of the value; -1: not known yet."},
         {0}};
     static PyType_Slot slots[] = {
-        {Py_tp_doc, "Entry(handle, nbytes, decode, views, array, expires)\n\n"
-                    "A value with a range of its own."},
+        {Py_tp_doc, "Entry(lease, nbytes, decode, views, array, expires)\n\n"
+                    "A value with a range of its own, which goes with it."},
         {Py_tp_new, entry_new},
         {Py_tp_dealloc, entry_dealloc},
         {Py_tp_members, members},

@@ -49,20 +49,6 @@ void free_collected(PyObject *object, const size_t *offsets) {
     Py_DECREF(type);
 }
 
-static int call_lock(PyObject *lock, const char *method, const char *format, int argument) {
-    PyObject *type, *error, *traceback;
-    PyErr_Fetch(&type, &error, &traceback);
-    PyObject *result = PyObject_CallMethod(lock, method, format, argument);
-    const int answer = result ? PyObject_IsTrue(result) : -1;
-    Py_XDECREF(result);
-    if (answer >= 0) PyErr_Restore(type, error, traceback);
-    return answer;
-}
-
-int lock_now(PyObject *lock) { return call_lock(lock, "acquire", "i", 0); }
-int lock_waiting(PyObject *lock) { return call_lock(lock, "acquire", "i", 1); }
-int unlock(PyObject *lock) { return call_lock(lock, "release", NULL, 0); }
-
 static void release_range(const lease_pin *pin) { vrange_release(pin->handle); }
 
 static void release_blocks(const lease_pin *pin) {
@@ -134,13 +120,36 @@ static PyObject *hit_store(PyObject *module, PyObject *args) {
                               &handle);
         Py_END_ALLOW_THREADS
     }
-    if (result == VRANGE_OK) lease = lease_of_pinned(handle, bytes, 0);
-    else raise_errno(result, "a value in the arena");
+    if (result != VRANGE_OK) {
+        raise_errno(result, "a value in the arena");
+        goto done;
+    }
+    lease = lease_of_pinned(handle, bytes, 0);
+    if (lease) lease_own(lease, true);
+    else vrange_free(handle);
 done:
     while (opened > 0) PyBuffer_Release(&views[--opened]);
     PyMem_Free(views);
     PyMem_Free(parts);
     return lease;
+}
+
+static PyObject *hit_allocate(PyObject *module, PyObject *args) {
+    (void)module;
+    unsigned long long arena, cost_ns;
+    Py_ssize_t bytes;
+    if (!PyArg_ParseTuple(args, "KnK", &arena, &bytes, &cost_ns)) return NULL;
+    uint64_t handle;
+    int result;
+    Py_BEGIN_ALLOW_THREADS
+    result = vrange_allocate((vrange_arena *)(uintptr_t)arena, (size_t)bytes, &handle);
+    Py_END_ALLOW_THREADS
+    if (result != VRANGE_OK) return raise_errno(result, "a range in the arena");
+    if (cost_ns) vrange_set_cost(handle, cost_ns);
+    vrange_release(handle);
+    PyObject *entry = entry_make((cache_entry){.handle = handle, .nbytes = bytes, .decode = Py_None});
+    if (!entry) vrange_free(handle);
+    return entry;
 }
 
 static PyObject *hit_handle(PyObject *module, PyObject *lease) {
@@ -299,6 +308,8 @@ static PyMethodDef functions[] = {
      "python_regenerator(): the address of a regenerator whose context is a Python callable."},
     {"store", hit_store, METH_VARARGS,
      "store(arena, parts, cost_ns, uses): a lease over a new range filled with the parts."},
+    {"allocate", hit_allocate, METH_VARARGS,
+     "allocate(arena, bytes, cost_ns): an Entry of a new range, volatile and with any content."},
     {"handle", hit_handle, METH_O, "handle(lease): the range under a lease."},
     {"write_packed", hit_write_packed, METH_VARARGS,
      "write_packed(handle, offset, kind, data): False where the range is purged or gone."},
@@ -328,6 +339,7 @@ PyMODINIT_FUNC PyInit__hit(void) {
     if (!module || lease_add_type(module) < 0 || hot_add_type(module) < 0 ||
         stopwatch_add_type(module) < 0 || ndarray_add_type(module) < 0 ||
         entry_add_type(module) < 0 || recall_add_type(module) < 0 ||
+        lock_add_type(module) < 0 || flight_add_types(module) < 0 ||
         keep_add_type(module) < 0 || lead_add_type(module) < 0) {
         Py_XDECREF(module);
         return NULL;

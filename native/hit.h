@@ -21,6 +21,8 @@ typedef struct lease_pin {
 /* A lease over memory that the caller has pinned; the pin is the lease's from now on, also where NULL
  * is returned. */
 PyObject *lease_over(lease_pin pin, void *address, Py_ssize_t bytes, int writable);
+/* Whether the range goes with the lease, as that of a value that is in no cache's books yet. */
+void lease_own(PyObject *lease, bool owns);
 uint64_t lease_handle(PyObject *lease); /* 0: not of a range, or released */
 /* What it pins; NULL with an error set where it is no lease, or released. */
 void *lease_memory(PyObject *lease, Py_ssize_t *bytes);
@@ -47,11 +49,32 @@ bool is_entry(PyObject *object);
 PyObject *entry_make(cache_entry content);
 int entry_add_type(PyObject *module);
 
-/* A cache's lock, a threading.RLock. lock_now does not wait: 1 where it was free or ours, 0 where it was
- * not. Each is -1 with an error set; an error that is set before stays. */
+/* A cache's lock (lock.c). lock_now does not wait: 1 where it was free or ours, 0 where it was not.
+ * lock_waiting is -1 with an error set where a signal's handler raised. */
+bool is_lock(PyObject *object);
 int lock_now(PyObject *lock);
 int lock_waiting(PyObject *lock);
-int unlock(PyObject *lock);
+void unlock(PyObject *lock);
+/* Whether what it guards was left half changed; and that it is. */
+bool lock_is_torn(PyObject *lock);
+void lock_tear(PyObject *lock);
+int lock_add_type(PyObject *module);
+
+/* A computation under way (flight.h), and all of a cache. */
+typedef struct flight flight;
+bool is_flights(PyObject *object);
+/* Computes, as a part of the flight. */
+typedef PyObject *(*flight_work)(void *context, flight *mine);
+/* What `work` returns, done by nobody else for the key meanwhile. NULL with an error set, or where `work`
+ * set none, or where another is at it: `other` then, a new reference. With `anyway` another one does not
+ * matter. */
+PyObject *fly(PyObject *flights, PyObject *key, bool anyway, flight_work work, void *context, flight **other);
+/* Whether what the flight computes is not to be stored. Under the cache's lock. */
+bool flight_is_stale(PyObject *object);
+/* The key was set or forgotten: what is being computed for it is not stored, and nobody joins it any more.
+ * Under the cache's lock. -1 with an error set. */
+int flights_drop(PyObject *flights, PyObject *key);
+int flight_add_types(PyObject *module);
 
 /* What a recaller answers to a key: a new reference, or NULL where it has to be looked for slowly, or
  * with an error set. */
@@ -64,8 +87,9 @@ int recall_add_type(PyObject *module);
 /* What a request for a key without a value counts as, a VRANGE_REQUEST_. -1 where there is one, or it is
  * not known natively, or with an error set. */
 int keep_why_absent(PyObject *keeper, PyObject *key);
-/* A view of where the value is stored now. NULL where it has to be stored slowly, or with an error set. */
-PyObject *keep(PyObject *keeper, PyObject *key, PyObject *value, uint64_t cost_ns);
+/* A view of where the value is stored now, which `by_flight` computed; NULL: nobody did, it is set. NULL where
+ * it has to be stored slowly, or with an error set. */
+PyObject *keep(PyObject *keeper, PyObject *key, PyObject *value, uint64_t cost_ns, PyObject *by_flight);
 bool is_keeper(PyObject *object);
 int keep_add_type(PyObject *module);
 

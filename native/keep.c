@@ -20,6 +20,7 @@ typedef struct {
     PyObject *ghosts; /* dict of what is known of keys without a value, by hash */
     PyObject *sweep;  /* called where ranges were lost, or there are too many */
     PyObject *lock;   /* the cache's */
+    PyObject *flights; /* the cache's, under way (flight.c) */
     unsigned long long arena; /* 0: everything is stored slowly */
     Py_ssize_t bytes, max_bytes, bytes_least, bytes_most;
 } keeper;
@@ -64,32 +65,49 @@ static void forget_ghost(keeper *self, const ghost *of) {
     Py_XDECREF(hash);
 }
 
-/* Into the books. 1, or 0 where there is a value under the key by now or the cache was closed, or -1 with
- * an error set. */
+/* Whether what the flight computed may be stored; or, of what was set, that whatever is being computed may
+ * not any more. Under the lock. */
+static int may_enter(keeper *self, PyObject *key, PyObject *by_flight) {
+    if (!self->arena || lock_is_torn(self->lock)) return 0;
+    if (by_flight) return !flight_is_stale(by_flight);
+    return flights_drop(self->flights, key) < 0 ? -1 : 1;
+}
+
+static int enter_locked(keeper *self, PyObject *key, const ghost *before, PyObject *entry, PyObject *number,
+                        Py_ssize_t bytes) {
+    const int found = has_value(self, key);
+    if (found) return found < 0 ? -1 : 0;
+    if (PyDict_SetItem(self->keys, number, key) < 0) return -1;
+    if (PyDict_SetItem(self->index, key, entry) < 0) {
+        PyObject *type, *error, *traceback;
+        PyErr_Fetch(&type, &error, &traceback);
+        if (PyDict_DelItem(self->keys, number) < 0) PyErr_Clear();
+        PyErr_Restore(type, error, traceback);
+        return -1;
+    }
+    self->bytes += bytes;
+    if (before) forget_ghost(self, before);
+    return 1;
+}
+
+/* Into the books. 1, or 0 where there is a value under the key by now, or it was set or forgotten since it
+ * began to be computed, or the cache was closed; or -1 with an error set. */
 static int enter(keeper *self, PyObject *key, const ghost *before, PyObject *entry, uint64_t handle,
-                 Py_ssize_t bytes) {
+                 Py_ssize_t bytes, PyObject *by_flight) {
     PyObject *number = PyLong_FromUnsignedLongLong(handle);
     if (!number) return -1;
     int entered = -1;
     if (lock_waiting(self->lock) >= 0) {
-        entered = self->arena ? has_value(self, key) : 1;
-        if (entered == 0) entered = PyDict_SetItem(self->keys, number, key) < 0 ? -1 : 0;
-        if (entered == 0 && PyDict_SetItem(self->index, key, entry) < 0) {
-            PyDict_DelItem(self->keys, number);
-            entered = -1;
-        } else if (entered == 0) {
-            self->bytes += bytes;
-            if (before) forget_ghost(self, before);
-        }
-        if (entered >= 0) entered = !entered;
-        if (unlock(self->lock) < 0) entered = -1;
+        entered = may_enter(self, key, by_flight);
+        if (entered > 0) entered = enter_locked(self, key, before, entry, number, bytes);
+        unlock(self->lock);
     }
     Py_DECREF(number);
     return entered;
 }
 
 static PyObject *store(keeper *self, PyObject *key, PyObject *value, PyObject *its_viewer,
-                       const ghost *before, uint64_t cost_ns) {
+                       const ghost *before, uint64_t cost_ns, PyObject *by_flight) {
     const uint32_t uses = before ? uses_before(self, before) : 0;
     const vrange_part content = array_content(value, its_viewer);
     const Py_ssize_t page = (Py_ssize_t)os_page_bytes();
@@ -106,7 +124,7 @@ static PyObject *store(keeper *self, PyObject *key, PyObject *value, PyObject *i
     PyObject *entry = entry_make(description);
     PyObject *lease = lease_of_pinned(handle, bytes, 0);
     PyObject *view = entry && lease ? view_lease(its_viewer, lease) : NULL;
-    if (!view || enter(self, key, before, entry, handle, in_pages) <= 0) {
+    if (!view || enter(self, key, before, entry, handle, in_pages, by_flight) <= 0) {
         Py_CLEAR(view);
         vrange_free(handle);
     }
@@ -133,7 +151,7 @@ int keep_why_absent(PyObject *object, PyObject *key) {
     return remembered && before.purged ? VRANGE_REQUEST_PURGED : VRANGE_REQUEST_MISS;
 }
 
-PyObject *keep(PyObject *object, PyObject *key, PyObject *value, uint64_t cost_ns) {
+PyObject *keep(PyObject *object, PyObject *key, PyObject *value, uint64_t cost_ns, PyObject *by_flight) {
     keeper *self = (keeper *)object;
     PyObject *its_viewer = viewer_of_array(value);
     if (!self->arena || !its_viewer) return NULL;
@@ -146,7 +164,7 @@ PyObject *keep(PyObject *object, PyObject *key, PyObject *value, uint64_t cost_n
     const int remembered = find_ghost(self, key, &before);
     PyObject *view = NULL;
     if (remembered >= 0)
-        view = store(self, key, value, its_viewer, remembered ? &before : NULL, cost_ns);
+        view = store(self, key, value, its_viewer, remembered ? &before : NULL, cost_ns, by_flight);
     Py_DECREF(its_viewer);
     if (view && sweep(self) < 0) Py_CLEAR(view);
     return view;
@@ -155,22 +173,26 @@ PyObject *keep(PyObject *object, PyObject *key, PyObject *value, uint64_t cost_n
 bool is_keeper(PyObject *object) { return Py_TYPE(object) == keeper_type; }
 
 static PyObject *keeper_call(PyObject *object, PyObject *args, PyObject *kwargs) {
-    PyObject *key, *value;
+    PyObject *key, *value, *by_flight;
     unsigned long long cost_ns;
-    if (kwargs && PyDict_Size(kwargs)) return PyErr_Format(PyExc_TypeError, "keep(key, value, cost_ns)");
-    if (!PyArg_ParseTuple(args, "OOK", &key, &value, &cost_ns)) return NULL;
-    PyObject *view = keep(object, key, value, cost_ns);
+    if (kwargs && PyDict_Size(kwargs))
+        return PyErr_Format(PyExc_TypeError, "keep(key, value, cost_ns, flight)");
+    if (!PyArg_ParseTuple(args, "OOKO", &key, &value, &cost_ns, &by_flight)) return NULL;
+    PyObject *view = keep(object, key, value, cost_ns, by_flight == Py_None ? NULL : by_flight);
     return view || PyErr_Occurred() ? view : Py_NewRef(Py_None);
 }
 
 static PyObject *keeper_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"index", "keys", "held", "ghosts", "sweep", "lock", "bytes_least", NULL};
-    PyObject *index, *keys, *held, *ghosts, *sweep, *lock;
+    static char *names[] = {"index", "keys", "held", "ghosts", "sweep", "lock", "flights", "bytes_least",
+                            NULL};
+    PyObject *index, *keys, *held, *ghosts, *sweep, *lock, *flights;
     Py_ssize_t bytes_least;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!O!OOn", names, &PyDict_Type, &index,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!O!OOOn", names, &PyDict_Type, &index,
                                      &PyDict_Type, &keys, &PyDict_Type, &held, &PyDict_Type, &ghosts,
-                                     &sweep, &lock, &bytes_least))
+                                     &sweep, &lock, &flights, &bytes_least))
         return NULL;
+    if (!is_lock(lock) || !is_flights(flights))
+        return PyErr_Format(PyExc_TypeError, "lock must be a Lock, and flights Flights");
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     keeper *self = (keeper *)allocate(type, 0);
     if (!self) return NULL;
@@ -180,6 +202,7 @@ static PyObject *keeper_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     self->ghosts = Py_NewRef(ghosts);
     self->sweep = Py_NewRef(sweep);
     self->lock = Py_NewRef(lock);
+    self->flights = Py_NewRef(flights);
     self->bytes_least = bytes_least;
     self->bytes_most = self->max_bytes = PY_SSIZE_T_MAX;
     return (PyObject *)self;
@@ -187,7 +210,8 @@ static PyObject *keeper_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 
 static const size_t references[] = {
     offsetof(keeper, index), offsetof(keeper, keys), offsetof(keeper, held),
-    offsetof(keeper, ghosts), offsetof(keeper, sweep), offsetof(keeper, lock), 0};
+    offsetof(keeper, ghosts), offsetof(keeper, sweep), offsetof(keeper, lock),
+    offsetof(keeper, flights), 0};
 
 static int keeper_traverse(PyObject *object, visitproc visit, void *arg) {
     return visit_references(object, references, visit, arg);
@@ -211,8 +235,8 @@ int keep_add_type(PyObject *module) {
          "Of the largest range that could ever fit. What is larger is stored slowly, which refuses it."},
         {0}};
     static PyType_Slot slots[] = {
-        {Py_tp_doc, "Keeper(index, keys, held, ghosts, sweep, lock, bytes_least)\n\n"
-                    "keeper(key, value, cost_ns): stores an array like one that was stored before, under "
+        {Py_tp_doc, "Keeper(index, keys, held, ghosts, sweep, lock, flights, bytes_least)\n\n"
+                    "keeper(key, value, cost_ns, flight): stores an array like one that was stored before, under "
                     "a key that has no value, and returns the view that stands for it; or None, and "
                     "nothing was done."},
         {Py_tp_new, keeper_new},

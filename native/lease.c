@@ -18,6 +18,7 @@ typedef struct {
     Py_ssize_t bytes;
     Py_ssize_t exports;
     int writable;
+    bool owns; /* the range is freed with it */
 } lease;
 
 static PyTypeObject *lease_type;
@@ -34,8 +35,11 @@ PyObject *lease_over(lease_pin pin, void *address, Py_ssize_t bytes, int writabl
     self->bytes = bytes;
     self->exports = 0;
     self->writable = writable;
+    self->owns = false;
     return (PyObject *)self;
 }
+
+void lease_own(PyObject *object, bool owns) { ((lease *)object)->owns = owns; }
 
 uint64_t lease_handle(PyObject *object) {
     lease *self = (lease *)object;
@@ -58,6 +62,7 @@ static void drop(lease *self) {
     self->pin.release = NULL;
     if (!pin.release) return;
     pin.release(&pin);
+    if (self->owns) vrange_free(pin.handle);
     Py_XDECREF(pin.owner);
 }
 

@@ -48,11 +48,13 @@ static int contest(recaller *self, const cache_entry *found) {
                    vrange_uses(found->handle) <
                        WORTHWHILE * vrange_uses(((cache_entry *)oldest)->handle)) {
             won = PyDict_DelItem(self->held, key) < 0 || PyDict_SetItem(self->held, key, weight) < 0 ? -1 : 0;
+            if (won < 0) lock_tear(self->lock);
         }
         Py_DECREF(key);
         Py_DECREF(weight);
     }
-    return unlock(self->lock) < 0 ? -1 : won;
+    unlock(self->lock);
+    return won;
 }
 
 /* A front that is full lets one value go for each that it takes, so that has to be worth it, and not
@@ -69,9 +71,29 @@ static int offer_to_front(recaller *self, PyObject *key, cache_entry *found, PyO
     return done ? 0 : -1;
 }
 
-static PyObject *decode(const cache_entry *e, PyObject *lease) {
+static PyObject *decode_once(const cache_entry *e, PyObject *lease) {
     if (is_viewer(e->decode)) return view_lease(e->decode, lease);
     return PyObject_CallFunctionObjArgs(e->decode, lease, NULL);
+}
+
+/* An exception that is not raised again was not the value's: a signal's handler raised it, and it goes to
+ * who asks. What a value raises is left to recall.py, which knows what to say. */
+static PyObject *decode(const cache_entry *e, PyObject *lease) {
+    PyObject *value = decode_once(e, lease);
+    if (value || !PyErr_ExceptionMatches(PyExc_Exception)) return value;
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    value = decode_once(e, lease);
+    if (value && !PyErr_GivenExceptionMatches(type, PyExc_MemoryError)) {
+        Py_DECREF(value);
+        PyErr_Restore(type, error, traceback);
+        return NULL;
+    }
+    if (!value && PyErr_ExceptionMatches(PyExc_Exception)) PyErr_Clear();
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(traceback);
+    return value;
 }
 
 PyObject *recall(PyObject *object, PyObject *key) {
@@ -84,8 +106,8 @@ PyObject *recall(PyObject *object, PyObject *key) {
     PyObject *value = lease ? decode(e, lease) : NULL;
     Py_XDECREF(lease);
     if (!value) {
-        /* recall.py tries again, and knows what to say; but Ctrl-C is nobody's to keep. */
-        if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_Exception)) PyErr_Clear();
+        /* Lost, or not to be decoded: recall.py looks again. */
+        if (!lease && PyErr_Occurred()) PyErr_Clear();
     } else if (PyDict_GetItemWithError(self->index, key) != found) {
         Py_CLEAR(value); /* replaced by what decoding ran */
     } else {
@@ -129,6 +151,7 @@ static PyObject *recaller_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OO!OOK", names, &PyDict_Type, &index, &lock,
                                      &PyDict_Type, &held, &admit, &absent, &account))
         return NULL;
+    if (!is_lock(lock)) return PyErr_Format(PyExc_TypeError, "lock must be a Lock");
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     recaller *self = (recaller *)allocate(type, 0);
     if (!self) return NULL;

@@ -184,3 +184,51 @@ def test_setup_builds_nothing_native_elsewhere(tmp_path: Path) -> None:
     assert told == [{{}}], told
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=60)
+
+
+def test_what_is_forgotten_meanwhile_is_not_stored() -> None:
+    code = """
+    from vrange.elsewhere import flight
+    from vrange.singleflight import Flight
+    assert Flight is flight.Flight
+    for act in ("c['k'] = 'new'", "c.pop('k', None)", "c.clear()"):
+        c = vrange.VolatileCache()
+        started, go, true = threading.Event(), threading.Event(), ["old"]
+        def compute():
+            read = true[0]
+            if not started.is_set():
+                started.set()
+                assert go.wait(20)
+            return read
+        got = []
+        early = threading.Thread(target=lambda: got.append(c.get_or_compute("k", compute)))
+        early.start()
+        assert started.wait(20)
+        true[0] = "new"
+        exec(act)
+        assert c.get_or_compute("k", compute) == "new", act
+        go.set()
+        early.join()
+        assert got == ["old"] and c["k"] == "new", act
+        assert not c._flights.under_way
+    """
+    elsewhere(code)
+
+
+def test_failures_are_shared_and_tasks_wait() -> None:
+    code = """
+    c = vrange.VolatileCache()
+    calls = []
+    async def fails():
+        calls.append(1)
+        await asyncio.sleep(0.01)
+        raise ValueError("once")
+    async def main():
+        asked = [c.get_or_compute_async("k", fails) for _ in range(3)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+    assert [str(e) for e in asyncio.run(main())] == ["once"] * 3
+    assert calls == [1]
+    assert c.get_or_compute("k", lambda: c.get_or_compute("k", lambda: 3)) == 3
+    assert not c._flights.under_way
+    """
+    elsewhere(code)

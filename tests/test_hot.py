@@ -10,11 +10,12 @@ import pytest
 
 import vrange
 from vrange import hot
+from vrange._core import hit
 from vrange.hot import HotFront
 
 
 def front(limit: int | None) -> tuple[HotFront, list[object]]:
-    made = HotFront(limit, threading.RLock())
+    made = HotFront(limit, hit.Lock())
     gone: list[object] = []
     made.let_go = gone.append
     return made, gone

@@ -56,35 +56,49 @@ def test_other_keys_are_not_waited_for(flights: SingleFlight) -> None:
     assert not flights.under_way
 
 
-def test_a_leader_that_fails_keeps_its_error_and_the_next_leads(flights: SingleFlight) -> None:
-    turns = iter([ZeroDivisionError("first"), KeyError("second"), "third"])
+def test_those_who_wait_share_the_leaders_exception(flights: SingleFlight) -> None:
+    calls: list[int] = []
     go = threading.Event()
 
     def compute() -> str:
-        turn = next(turns)
-        if isinstance(turn, ZeroDivisionError):
-            assert go.wait(PATIENCE)
-        if isinstance(turn, Exception):
-            raise turn
-        return turn
+        calls.append(1)
+        assert go.wait(PATIENCE)
+        raise ZeroDivisionError("first")
 
     first = Worker(flights.run, "k", compute)
     wait_until(lambda: "k" in flights.under_way, "nobody leads")
     others = [Worker(flights.run, "k", compute) for _ in range(3)]
     wait_until(lambda: waiters(flights, "k") == 3, "they do not wait")
     go.set()
-    with pytest.raises(ZeroDivisionError, match="first"):
+    raised = []
+    for worker in (first, *others):
+        with pytest.raises(ZeroDivisionError, match="first") as caught:
+            worker.result()
+        raised.append(caught.value)
+    assert len(set(map(id, raised))) == 1
+    assert calls == [1]
+    assert not flights.under_way
+    assert flights.run("k", lambda: "anew") == "anew"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_what_ends_a_thread_is_its_own_and_the_next_leads(
+    flights: SingleFlight, error: type[BaseException]
+) -> None:
+    go = threading.Event()
+
+    def end() -> str:
+        assert go.wait(PATIENCE)
+        raise error
+
+    first = Worker(flights.run, "k", end)
+    wait_until(lambda: "k" in flights.under_way, "nobody leads")
+    others = [Worker(flights.run, "k", lambda: "computed") for _ in range(3)]
+    wait_until(lambda: waiters(flights, "k") == 3, "they do not wait")
+    go.set()
+    with pytest.raises(error):
         first.result()
-    outcomes = []
-    for other in others:
-        try:
-            outcomes.append(other.result())
-        except KeyError as error:
-            outcomes.append(error.args[0])
-        except StopIteration:
-            outcomes.append("after the third")  # it came too late to wait
-    assert outcomes.count("second") == 1
-    assert "third" in outcomes
+    assert [other.result() for other in others] == ["computed"] * 3
     assert not flights.under_way
 
 

@@ -112,23 +112,22 @@ def test_cancelling_one_leaves_the_others(flights: SingleFlight, who: str) -> No
     assert not flights.under_way
 
 
-def test_a_task_that_failed_is_followed_by_the_next(flights: SingleFlight) -> None:
-    outcomes = iter([ValueError("first"), 7])
+def test_tasks_share_what_the_leader_raised(flights: SingleFlight) -> None:
+    calls: list[int] = []
 
     async def compute() -> Any:
+        calls.append(1)
         await asyncio.sleep(0.01)
-        outcome = next(outcomes)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        raise ValueError("first")
 
     async def main() -> list[Any]:
         tasks = [flights.run_async("k", compute) for _ in range(3)]
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    first, *others = run_async(main())
-    assert isinstance(first, ValueError)
-    assert others == [7, 7]
+    assert [(type(result), str(result)) for result in run_async(main())] == [
+        (ValueError, "first")
+    ] * 3
+    assert calls == [1]
 
 
 def test_re_entrant_coroutines(flights: SingleFlight) -> None:

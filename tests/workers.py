@@ -53,7 +53,7 @@ def waiters(flights: SingleFlight, key: object) -> int:
     flight = flights.under_way.get(key)
     if flight is None:
         return 0
-    return len(flight.waiters or ())
+    return flight.waiting
 
 
 def run_async(coroutine: Any) -> Any:

@@ -1,6 +1,8 @@
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
-from typing import Any, final
+from typing import Any, TypeVar, final
+
+T = TypeVar("T")
 
 @final
 class Lease:
@@ -10,12 +12,77 @@ class Lease:
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+@final
+class Lock:
+    def __new__(cls, *clean: type[BaseException]) -> Lock: ...
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+    def release(self) -> None: ...
+    def __enter__(self) -> Lock: ...
+    def __exit__(self, *raised: object) -> None: ...
+    def run(self, timeout: float, function: Callable[[], T], /) -> T | None: ...
+    def mend_by(self, function: Callable[[], object], /) -> None: ...
+
+def locked(method: F, /) -> F: ...
+
+@final
+class Flight:
+    @property
+    def landed(self) -> bool: ...
+    @property
+    def stale(self) -> bool: ...
+    @property
+    def loop(self) -> Any: ...
+    @property
+    def outer(self) -> Flight | None: ...
+    @property
+    def waiting(self) -> int: ...
+
+@final
+class Flights:
+    under_way: dict[Any, Flight]
+    def __new__(cls, led: ContextVar[Flight | None], /) -> Flights: ...
+    def lead(
+        self, key: Hashable, compute: Callable[[Flight], Any], anyway: bool, /
+    ) -> tuple[bool, Any]: ...
+    def lead_async(
+        self,
+        key: Hashable,
+        compute: Callable[[Flight], Awaitable[Any]],
+        anyway: bool,
+        loop: Any,
+        /,
+    ) -> Awaitable[tuple[bool, Any]]: ...
+    def drop(self, key: Hashable, /) -> None: ...
+    def drop_all(self) -> None: ...
+    def abandon(self, key: Hashable, flight: Flight, /) -> None: ...
+    def after_fork(self) -> None: ...
+
+@final
+class Waiter:
+    def __new__(cls, wake: Callable[[], object], /) -> Waiter: ...
+    @property
+    def state(self) -> int: ...
+    def result(self) -> Any: ...
+
+WAITS: int
+HAS_LANDED: int
+NEVER_ENDS: int
+HAS_VALUE: int
+HAS_ERROR: int
+HAS_NOTHING: int
+
+def begin_to_wait(flight: Flight, led: Flight | None, waiter: Waiter, thread: int, /) -> int: ...
+def end_waiting(flight: Flight, led: Flight | None, waiter: Waiter, thread: int, /) -> None: ...
+def forget_waiting() -> None: ...
+
 @final
 class Entry:
     weight: int
     def __new__(
         cls,
-        handle: int,
+        lease: Lease,
         nbytes: int,
         decode: Callable[[Lease], Any],
         views: bool,
@@ -41,7 +108,7 @@ class Recaller:
     def __new__(
         cls,
         index: dict[Any, Any],
-        lock: Any,
+        lock: Lock,
         held: dict[Any, int],
         admit: Callable[[Any, Entry, Any], object] | None,
         absent: object,
@@ -63,20 +130,21 @@ class Keeper:
         held: dict[Any, Any],
         ghosts: dict[int, Any],
         sweep: Callable[[], object],
-        lock: Any,
+        lock: Lock,
+        flights: Flights,
         bytes_least: int,
     ) -> Keeper: ...
-    def __call__(self, key: Hashable, value: object, cost_ns: int, /) -> Any: ...
+    def __call__(
+        self, key: Hashable, value: object, cost_ns: int, flight: Flight | None, /
+    ) -> Any: ...
 
 @final
 class Leader:
     def __new__(
         cls,
         keeper: Keeper,
-        keep_slowly: Callable[[Any, Any, int], Any],
-        under_way: dict[Any, Any],
-        flight: Callable[[], object],
-        led: ContextVar[Any],
+        keep_slowly: Callable[[Any, Any, int, Flight], Any],
+        flights: Flights,
         absent: object,
         account: int,
     ) -> Leader: ...
@@ -116,6 +184,7 @@ def adopt_blocks(
 ) -> Lease: ...
 def python_regenerator() -> int: ...
 def store(arena: int, parts: tuple[Any, ...], cost_ns: int, uses: int, /) -> Lease: ...
+def allocate(arena: int, nbytes: int, cost_ns: int, /) -> Entry: ...
 def handle(lease: Lease, /) -> int: ...
 def write_packed(handle: int, offset: int, kind: int, data: bytes, /) -> bool: ...
 def read_packed(handle: int, offset: int, /) -> tuple[int, bytes] | None: ...

@@ -9,10 +9,10 @@ stands for the very same entry (recall.py).
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Hashable
 from itertools import takewhile
+from typing import Any
 
 from vrange._core import hit, lib
 from vrange.account import Account
@@ -21,6 +21,7 @@ from vrange.codec import PACKED_BYTES_MOST
 from vrange.ghosts import Ghosts
 from vrange.hot import HotFront
 from vrange.packed import SLAB_BYTES, PackedValues, Slab
+from vrange.singleflight import Flight
 
 Entry = hit.Entry | int  # with a range of its own, or a place among the packed values
 
@@ -42,7 +43,8 @@ class Books:
     def __init__(
         self,
         account: Account,
-        lock: threading.RLock,
+        lock: hit.Lock,
+        flights: hit.Flights,
         hot: HotFront,
         *,
         ttl: float | None,
@@ -50,6 +52,7 @@ class Books:
         arena_bytes: int | None,
     ) -> None:
         self.lock = lock
+        self.flights = flights
         self.hot = hot
         self.ttl = ttl
         self.arena = CacheArena(account, lock, arena_bytes)
@@ -65,32 +68,35 @@ class Books:
             self.ghosts.by_hash,
             self._sweep_after_keeping,
             lock,
+            flights,
             PACKED_BYTES_MOST + 1,
         )
         if max_bytes is not None:
             self.keeper.max_bytes = self.keeper.bytes_most = min(max_bytes, sys.maxsize)
         self._expired_swept = 0.0
         hot.let_go = self._hot_let_go
+        lock.mend_by(self._mend)
 
     # ---- what there is -----------------------------------------------------------------------
 
+    @hit.locked
     def __contains__(self, key: object) -> bool:
-        with self.lock:
-            entry = self.index.get(key)
-            if entry is None or self._expires(entry) <= time.monotonic():
-                return False
-            return key in self.hot.values or not _is_gone(self.handle_of(entry))
+        entry = self.index.get(key)
+        if entry is None or self._expires(entry) <= time.monotonic():
+            return False
+        return key in self.hot.values or not _is_gone(self.handle_of(entry))
 
+    @hit.locked
     def keys(self) -> list[Hashable]:
         """The keys of all entries that are not known to be lost."""
-        with self.lock:
-            self._sweep_all()
-            return list(self.index)
+        self._sweep_all()
+        return list(self.index)
 
-    def __len__(self) -> int:
-        with self.lock:
-            self._sweep_all()
-            return len(self.index)
+    @hit.locked
+    def count(self) -> int:
+        """How many entries are not known to be lost."""
+        self._sweep_all()
+        return len(self.index)
 
     def handle_of(self, entry: Entry) -> int:
         """The range that the value is in; 0 where that is gone."""
@@ -125,47 +131,89 @@ class Books:
         if before is not None:
             self._free(before)
 
-    def add_slab(self, handle: int, nbytes: int) -> Slab:
+    @hit.locked
+    def enter_new(self, key: Hashable, entry: Entry, flight: Flight | None) -> bool:
+        """As `enter`, of what `flight` computed: False where the key was set or forgotten since it
+        began. None: nobody did, it is set, and what is being computed for the key is stale.
+        ValueError once closed.
+        """
+        self.arena.check_open()
+        if flight is None:
+            self.flights.drop(key)
+        elif flight.stale:
+            return False
+        self.enter(key, entry)
+        self.keep_below_max()
+        self.sweep()
+        return True
+
+    def add_slab(self, range_: hit.Entry, nbytes: int) -> Slab:
         """Takes on a fresh range of SLAB_BYTES for values as large as `nbytes`."""
-        slab = self.packed.add_slab(handle, nbytes)
-        self.slabs_by_handle[handle] = slab
+        slab = self.packed.add_slab(range_.handle, nbytes)
+        slab.range = range_
+        self.slabs_by_handle[slab.handle] = slab
         self.keeper.bytes += SLAB_BYTES
         return slab
 
     # ---- letting one go ----------------------------------------------------------------------
 
-    def remove(self, key: Hashable) -> bool:
-        """Forgets an entry; False where there is none."""
-        with self.lock:
-            entry = self.index.pop(key, None)
-            self.ghosts.forget(key)
-            if entry is None:
-                return False
-            self.hot.discard(key)
-            self._free(entry)
-            return True
+    @hit.locked
+    def forget(self, key: Hashable) -> bool:
+        """Forgets an entry, and makes stale what is being computed for its key. False where there
+        is none.
+        """
+        self.flights.drop(key)
+        return self._remove(key)
+
+    @hit.locked
+    def forget_if(self, key: Hashable, entry: Entry | None) -> bool:
+        """As `forget`, where the key has this very entry (None: none). False where it has not, and
+        nothing was done.
+        """
+        if self.index.get(key) is not entry:
+            return False
+        self.flights.drop(key)
+        self._remove(key)
+        return True
+
+    @hit.locked
+    def remove_if(self, key: Hashable, entry: Entry) -> bool:
+        """Lets the value go if the key has this very entry; False where it has not."""
+        return self.index.get(key) is entry and self._remove(key)
+
+    def _remove(self, key: Hashable) -> bool:
+        entry = self.index.pop(key, None)
+        self.ghosts.forget(key)
+        if entry is None:
+            return False
+        self.hot.discard(key)
+        self._free(entry)
+        return True
 
     def drop_expired(self, key: Hashable) -> None:
-        """Forgets the key's entry if its time is over."""
+        """Lets the key's value go if its time is over."""
         entry = self.index.get(key)
-        if entry is None or self._expires(entry) > time.monotonic():
-            return
-        with self.lock:
-            if self.index.get(key) is entry:
-                self.remove(key)
+        if entry is not None and self._expires(entry) <= time.monotonic():
+            self.remove_if(key, entry)
 
+    @hit.locked
     def lose(self, key: Hashable, entry: Entry) -> None:
         """The entry was found purged when it was asked for."""
-        with self.lock:
-            if self.index.get(key) is not entry:
-                return
-            uses = 0
-            if not isinstance(entry, int):
-                uses = self._free(entry)
-            elif (slab := self.packed.slab_of(entry)) is not None:
-                self.lose_slab(slab)
-            if self.index.get(key) is entry:
-                self._forget_key(key, uses, purged=True)
+        if self.index.get(key) is not entry:
+            return
+        uses = 0
+        if not isinstance(entry, int):
+            uses = self._free(entry)
+        elif (slab := self.packed.slab_of(entry)) is not None:
+            self.lose_slab(slab)
+        if self.index.get(key) is entry:
+            self._forget_key(key, uses, purged=True)
+
+    @hit.locked
+    def admit(self, key: Hashable, entry: Entry, value: Any, weight: int) -> None:
+        """Lets the hot front hold the value, if the key still has this very entry."""
+        if self.index.get(key) is entry:
+            self.hot.admit(key, value, weight)
 
     def lose_slab(self, slab: Slab, *, purged: bool = True) -> None:
         """The slab was purged, or is to go: all that was in it goes."""
@@ -236,16 +284,16 @@ class Books:
                     self._forget_key(key, uses, purged=purged)
         return bool(handles)
 
+    @hit.locked
     def _sweep_after_keeping(self) -> None:
-        with self.lock:
-            self.sweep()
-            self.keep_below_max()
+        self.sweep()
+        self.keep_below_max()
 
     def _sweep_expired(self) -> None:
         now = self._expired_swept = time.monotonic()
         expired = takewhile(lambda item: self._expires(item[1]) <= now, self.index.items())
         for key, _ in list(expired):
-            self.remove(key)
+            self._remove(key)
 
     def _sweep_all(self, *, purged: bool = True) -> None:
         if self.ttl is not None:
@@ -253,16 +301,16 @@ class Books:
         while self.sweep(purged=purged):
             pass
 
+    @hit.locked
     def make_room(self, nbytes: int) -> bool:
         """Lets go so that `nbytes` may fit; False where nothing is left that could go."""
-        with self.lock:
-            self.arena.check_open()
-            # More than is needed at once: the arena may be in pieces.
-            if self._shed(max(2 * nbytes, self.keeper.bytes // 64)):
-                return True
-            held = self.hot.bytes
-            self.hot.clear()
-            return held > 0 and self._shed(nbytes) > 0
+        self.arena.check_open()
+        # More than is needed at once: the arena may be in pieces.
+        if self._shed(max(2 * nbytes, self.keeper.bytes // 64)):
+            return True
+        held = self.hot.bytes
+        self.hot.clear()
+        return held > 0 and self._shed(nbytes) > 0
 
     def keep_below_max(self) -> None:
         """Lets go of what is beyond max_bytes, as far as nobody holds it."""
@@ -282,36 +330,65 @@ class Books:
         self._sweep_all(purged=False)
         return gone
 
+    @hit.locked
     def discard(self, keys: tuple[Hashable, ...]) -> int:
         """Makes the kernel take the ranges of these keys, or all that nobody holds, now."""
-        with self.lock:
-            if keys:
-                for key in keys:
-                    self.hot.discard(key)
-                    self._hot_let_go(key)
-                found = [self.index.get(key) for key in keys]
-                handles = {self.handle_of(entry) for entry in found if entry is not None}
-            else:
-                self.hot.clear()
-                handles = {*self.keys_by_handle, *self.slabs_by_handle}
-            return sum(lib.vrange_discard(handle) == lib.VRANGE_OK for handle in handles)
-
-    def clear(self) -> None:
-        """Forgets every entry. What somebody holds stays until he lets go."""
-        with self.lock:
-            self.index.clear()
+        if keys:
+            for key in keys:
+                self.hot.discard(key)
+                self._hot_let_go(key)
+            found = [self.index.get(key) for key in keys]
+            handles = {self.handle_of(entry) for entry in found if entry is not None}
+        else:
             self.hot.clear()
-            for handle in [*self.keys_by_handle, *self.slabs_by_handle]:
-                lib.vrange_free(handle)
-            self.keys_by_handle.clear()
-            self.slabs_by_handle.clear()
-            self.packed.clear()
-            self.ghosts.clear()
-            self.keeper.bytes = 0
+            handles = {*self.keys_by_handle, *self.slabs_by_handle}
+        return sum(lib.vrange_discard(handle) == lib.VRANGE_OK for handle in handles)
 
+    @hit.locked
+    def clear(self) -> None:
+        """Forgets every entry, and makes stale what is being computed. What somebody holds stays
+        until he lets go.
+        """
+        self.flights.drop_all()
+        self.hot.forget_all()
+        for handle in [*self.keys_by_handle, *self.slabs_by_handle]:
+            lib.vrange_free(handle)  # others run meanwhile, unlike where the index drops it
+        self.keys_by_handle.clear()
+        self.slabs_by_handle.clear()
+        self.packed.clear()
+        self.index.clear()
+        self.ghosts.clear()
+        self.keeper.bytes = 0
+
+    @hit.locked
     def close(self) -> None:
         """Forgets every entry and gives the arena back."""
-        with self.lock:
-            self.clear()
-            self.keeper.arena = 0
-            self.arena.close()
+        self.keeper.arena = 0
+        self.clear()
+        self.arena.close()
+
+    def _mend(self) -> None:
+        """Makes everything agree with the index again, after something that changed it did not come
+        to its end: a handler of a signal raised, or memory ran out. Under the lock.
+
+        Whatever was interrupted, each entry of the index is whole, or its range is gone; also one
+        that was lost, as whoever was told of that may not have come to hear it.
+        """
+        self.hot.forget_all()
+        self.packed.mend(self.index, _is_gone)
+        self.slabs_by_handle.clear()
+        self.slabs_by_handle.update({slab.handle: slab for slab in self.packed.slabs()})
+        lost: list[Hashable] = []
+        keys: dict[int, Hashable] = {}
+        nbytes = SLAB_BYTES * len(self.slabs_by_handle)
+        for key, entry in self.index.items():
+            if _is_gone(self.handle_of(entry)):
+                lost.append(key)
+            elif isinstance(entry, hit.Entry):
+                keys[entry.handle] = key
+                nbytes += in_pages(entry.nbytes)
+        for key in lost:
+            del self.index[key]
+        self.keys_by_handle.clear()
+        self.keys_by_handle.update(keys)
+        self.keeper.bytes = nbytes

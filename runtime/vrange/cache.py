@@ -16,6 +16,7 @@ from collections.abc import (
     MutableMapping,
     ValuesView,
 )
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
@@ -23,11 +24,12 @@ from vrange._core import hit, lib
 from vrange.account import Account
 from vrange.books import Books
 from vrange.cache_info import CacheInfo
+from vrange.errors import ArenaFullError
 from vrange.hot import HotFront
 from vrange.keep import Keep
 from vrange.options import check_ttl
 from vrange.recall import MISS, PURGED, Absent, Recall
-from vrange.singleflight import Flight, SingleFlight, led_here
+from vrange.singleflight import Flight, SingleFlight
 from vrange.sizes import format_bytes, parse_bytes
 
 K = TypeVar("K", bound=Hashable)
@@ -51,6 +53,10 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     large buffers uncopied and read-only. As with functools.cache, treat what you get as shared: do
     not change it.
 
+    Whoever asks after a key was set or forgotten (`cache[key] = value`, `del`, `pop`, `clear`) gets
+    what was set or has it computed anew: a computation that began before stores nothing, and its
+    value goes only to those who asked before.
+
     Parameters
     ----------
     name : what labels the metrics; by default "cache-1", "cache-2", …
@@ -63,10 +69,10 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
     Notes
     -----
-    Threads may share a cache; hits take no lock and keep the GIL. The child of a fork has what
-    somebody holds at that moment, and the hot front; other keys are misses there. Raises TypeError
-    for unhashable keys and values that can't be pickled, ArenaFullError from `cache[key] = value`
-    where no room can be made, ValueError for bad arguments and once closed.
+    Threads may share a cache; hits take no lock and keep the GIL. In the child of a fork the cache
+    is a copy. Raises TypeError for unhashable keys and values that can't be pickled, ArenaFullError
+    from `cache[key] = value` where no room can be made, ValueError for bad arguments and once
+    closed.
 
     Examples
     --------
@@ -99,11 +105,13 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             half = self._max_bytes // 2
             hot_limit = half if hot_limit is None else min(hot_limit, half)
         self._account = Account(name if name is not None else f"cache-{next(_numbers)}", _KIND)
-        self._lock = threading.RLock()
+        self._lock = hit.Lock(ArenaFullError)  # which is raised before anything is changed
+        self._flights = SingleFlight()
         self._hot = HotFront(hot_limit, self._lock, self._account.hot_word())
         self._books = Books(
             self._account,
             self._lock,
+            self._flights.flights,
             self._hot,
             ttl=ttl,
             max_bytes=self._max_bytes,
@@ -111,14 +119,11 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         )
         self._recall = Recall(self._books, self._account)
         self._keep = Keep(self._books, self._account)
-        self._flights = SingleFlight()
         # Computes most of what is nowhere, natively; `_compute` the rest.
         self._leader = hit.Leader(
             self._books.keeper,
             self._keep.computed,
-            self._flights.under_way,
-            Flight,
-            led_here,
+            self._flights.flights,
             MISS,
             self._account.address,
         )
@@ -136,8 +141,8 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     def get_or_compute(self, key: K, compute: Callable[[], V]) -> V:
         """The value under `key`, or what compute() returns, which is then cached.
 
-        One computation per key at a time, across threads and tasks; the others wait for it. What it
-        raises is not cached. A value for which there is no room is returned all the same. A
+        One computation per key at a time, across threads and tasks; the others wait for it, and
+        get its value or the exception that it raised, which is not cached. A value for which there is no room is returned all the same. A
         computation that waits for a thread which asks for the same key waits for ever.
         """
         value: V | Absent = self._look_up_quickly(key)
@@ -178,16 +183,16 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     def _compute(self, key: Hashable, absent: Absent, compute: Callable[[], V]) -> V:
         asked = time.perf_counter_ns()
 
-        def lead() -> V:
+        def lead(flight: Flight) -> V:
             if key in self._books.index:  # perhaps computed between our look and our turn
                 found: V | Absent = self._recall.slowly(key)
                 if not isinstance(found, Absent):
                     return found
             stopwatch = hit.Stopwatch()
             value = compute()
-            return self._keep_computed(key, absent, value, asked, *stopwatch.stop())
+            return self._keep_computed(key, absent, value, asked, *stopwatch.stop(), flight)
 
-        value: V = self._flights.run(key, lead)
+        value: V = self._flights.fly(key, lead)
         return value
 
     async def _compute_async(
@@ -195,22 +200,29 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     ) -> V:
         asked = time.perf_counter_ns()
 
-        async def lead() -> V:
+        async def lead(flight: Flight) -> V:
             found: V | Absent = self._recall.slowly(key)
             if not isinstance(found, Absent):
                 return found
             started = time.perf_counter_ns()
             value = await compute()
             passed = time.perf_counter_ns() - started
-            return self._keep_computed(key, absent, value, asked, passed, passed)
+            return self._keep_computed(key, absent, value, asked, passed, passed, flight)
 
-        value: V = await self._flights.run_async(key, lead)
+        value: V = await self._flights.fly_async(key, lead)
         return value
 
     def _keep_computed(
-        self, key: Hashable, absent: Absent, value: V, asked: int, took: int, cost: int
+        self,
+        key: Hashable,
+        absent: Absent,
+        value: V,
+        asked: int,
+        took: int,
+        cost: int,
+        flight: Flight,
     ) -> V:
-        kept: V = self._keep.computed(key, value, cost)
+        kept: V = self._keep.computed(key, value, cost, flight)
         waited = time.perf_counter_ns() - asked if absent is PURGED else 0
         hit.regenerated(self._account.address, _KIND, took, waited)
         return kept
@@ -218,10 +230,15 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     # ---- as a mapping ------------------------------------------------------------------------
 
     def __setitem__(self, key: K, value: V) -> None:
-        self._keep.store(key, value, 0)
+        try:
+            self._keep.store(key, value, 0)
+        except BaseException:
+            with suppress(TypeError):  # unhashable
+                self._books.forget(key)  # what it had is not what it was to have
+            raise
 
     def __delitem__(self, key: K) -> None:
-        if not self._books.remove(key):
+        if not self._books.forget(key):
             raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
@@ -230,7 +247,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
     def __len__(self) -> int:
         """How many entries there are; some may have been taken without anybody noticing yet."""
-        return len(self._books)
+        return self._books.count()
 
     def __iter__(self) -> Iterator[K]:
         return iter(cast(list[K], self._books.keys()))
@@ -245,9 +262,13 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
     def pop(self, key: K, default: Any = MISS) -> Any:
         """Removes and returns the value under `key`; where there is none, `default` or KeyError."""
-        with self._lock:
+        while True:
+            entry = self._books.index.get(key)
             found = self._look_up(key)
-            self._books.remove(key)
+            if not isinstance(found, Absent) and entry is None:
+                continue  # set meanwhile
+            if self._books.forget_if(key, None if isinstance(found, Absent) else entry):
+                break
         if not isinstance(found, Absent):
             return found
         if default is MISS:
@@ -265,9 +286,8 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
     def clear(self) -> None:
         """Forgets every entry and counts anew. What somebody holds stays until he lets go."""
-        with self._lock:
-            self._books.clear()
-            self._baseline = self._account.read()
+        self._books.clear()
+        self._baseline = self._account.read()
 
     # A cache is equal to itself only: comparing values would read, and so pin, all of them.
     __eq__ = object.__eq__
@@ -282,7 +302,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
     def info(self) -> CacheInfo:
         """What was asked and answered since it was made or cleared, and its bytes by state."""
-        entries = len(self._books)  # sweeps, so that the bytes below are right
+        entries = self._books.count()  # sweeps, so that the bytes below are right
         before = self._baseline  # first: clear() may set a later one meanwhile
         now = self._account.read()
         hot_hits = now.hot_hits - before.hot_hits

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
 
-from vrange._core import ffi, lib
+from vrange._core import ffi, hit, lib
 from vrange.account import Account
 from vrange.arena import close_native_arena, open_native_arena
 from vrange.cgroup import machine_bytes
@@ -32,7 +31,7 @@ class CacheArena:
     `open`, and once closed.
     """
 
-    def __init__(self, account: Account, lock: threading.RLock, wanted: int | None) -> None:
+    def __init__(self, account: Account, lock: hit.Lock, wanted: int | None) -> None:
         self._account = account
         self._lock = lock
         self._wanted = wanted

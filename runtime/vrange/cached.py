@@ -98,8 +98,9 @@ def cached(
 
     Use it as functools.cache, on functions, coroutine functions and methods (whose `self` is part
     of the key, and is kept alive by it). Calls with equal arguments are computed once at a time,
-    whatever the number of threads or tasks; exceptions are not cached. The function has to be one
-    that may be computed again: that is what happens to results the kernel took.
+    whatever the number of threads or tasks; those who wait get the exception, too, and it is not
+    cached. A call after `cache_clear()` is computed anew. The function has to be one that may be
+    computed again: that is what happens to results the kernel took.
 
     Parameters
     ----------

@@ -7,12 +7,12 @@ fronts with the default bound together.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Hashable
 from functools import cache
 from typing import Any, ClassVar
 
+from vrange._core import hit
 from vrange.cgroup import memory_limit
 
 AUTO_BYTES = 32 << 20
@@ -40,7 +40,7 @@ class HotFront:
     _share: ClassVar[float] = 1.0  # how much of its bound each front may use now
 
     def __init__(
-        self, limit: int | None, lock: threading.RLock, told: memoryview[int] | None = None
+        self, limit: int | None, lock: hit.Lock, told: memoryview[int] | None = None
     ) -> None:
         self.values: dict[Hashable, Any] = {}
         self.bytes = 0
@@ -66,16 +66,15 @@ class HotFront:
         gone = 0
         for front in cls._everyone():
             front.limit = int(front._bound * share)
-            if front.bytes <= front.limit or not front._lock.acquire(timeout=wait):
-                continue
-            try:
-                before = front.bytes
-                while front.bytes > front.limit and front.weights:
-                    front._let_oldest_go()
-                gone += max(0, before - front.bytes)
-            finally:
-                front._lock.release()
+            if front.bytes > front.limit:
+                gone += front._lock.run(wait, front._let_excess_go) or 0
         return gone
+
+    def _let_excess_go(self) -> int:
+        before = self.bytes
+        while self.bytes > self.limit and self.weights:
+            self._let_oldest_go()
+        return max(0, before - self.bytes)
 
     @classmethod
     def _everyone(cls) -> list[HotFront]:
@@ -117,6 +116,12 @@ class HotFront:
         for key in keys:
             self.let_go(key)
 
+    def forget_all(self) -> None:
+        """As `clear`, and tells nobody: after something that changed it was interrupted."""
+        self.weights.clear()
+        self.bytes = self._told[0] = 0
+        self.values.clear()  # last: what dies here may run code that comes back to us
+
     @property
     def never_holds(self) -> bool:
         """Whether its bound is nothing."""
@@ -141,12 +146,12 @@ class HotFront:
         while excess > 0:
             largest = max(fronts, key=lambda front: front.bytes)
             # Another cache's lock is not waited for: that cache may be waiting for ours.
-            if not largest.weights or not largest._lock.acquire(blocking=False):
+            before = largest.bytes
+            if not largest.weights or largest._lock.run(0, largest._let_one_go) is None:
                 return False
-            try:
-                before = largest.bytes
-                largest._let_oldest_go()
-                excess -= before - largest.bytes
-            finally:
-                largest._lock.release()
+            excess -= before - largest.bytes
+        return True
+
+    def _let_one_go(self) -> bool:
+        self._let_oldest_go()
         return True

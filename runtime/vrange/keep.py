@@ -6,13 +6,14 @@ import time
 from collections.abc import Hashable
 from typing import Any
 
-from vrange._core import ffi, hit, lib
+from vrange._core import hit
 from vrange.account import Account
 from vrange.books import Books
 from vrange.cache_arena import in_pages
 from vrange.codec import ARRAY, Large, Small, decode_small, encode
 from vrange.errors import ArenaFullError
 from vrange.packed import SLAB_BYTES, Slab
+from vrange.singleflight import Flight
 from vrange.sizes import format_bytes
 
 _NEVER = float("inf")
@@ -25,27 +26,30 @@ class Keep:
         self._books = books
         self._account = account
         self._natively = books.keeper
+        self.lock = books.lock
         self._cost_ns = 0  # of the last computation: what a slab's values are taken to cost
 
-    def store(self, key: Hashable, value: Any, cost_ns: int) -> Any:
-        """Stores a value that took `cost_ns` to compute (0: not known).
+    def store(self, key: Hashable, value: Any, cost_ns: int, flight: Flight | None = None) -> Any:
+        """Stores a value that took `cost_ns` to compute (0: not known), by `flight`; where the key
+        was set or forgotten since that began, the value is returned and not stored. None: nobody
+        computed it, it is set, and what is being computed for the key is stale from now on.
 
         Returns what the caller is to have: of an ndarray the view that is stored, so that the
         memory is not held twice, or of a small one a copy; else the value itself. TypeError for a
         key that can't be hashed or a value that can't be pickled, ArenaFullError where no room can
         be made.
         """
-        kept = self._natively(key, value, cost_ns)
-        return self._store_slowly(key, value, cost_ns) if kept is None else kept
+        kept = self._natively(key, value, cost_ns, flight)
+        return self._store_slowly(key, value, cost_ns, flight) if kept is None else kept
 
-    def computed(self, key: Hashable, value: Any, cost_ns: int) -> Any:
+    def computed(self, key: Hashable, value: Any, cost_ns: int, flight: Flight) -> Any:
         """As `store`, of what was computed: without room for it, it is not cached this time."""
         try:
-            return self.store(key, value, cost_ns)
+            return self.store(key, value, cost_ns, flight)
         except ArenaFullError:
             return value
 
-    def _store_slowly(self, key: Hashable, value: Any, cost_ns: int) -> Any:
+    def _store_slowly(self, key: Hashable, value: Any, cost_ns: int, flight: Flight | None) -> Any:
         hash(key)  # what can't be a key must fail before anything is stored
         encoded = encode(value)
         books = self._books
@@ -55,23 +59,22 @@ class Keep:
             self._cost_ns = cost_ns
         expires = _NEVER if books.ttl is None else time.monotonic() + books.ttl
         if isinstance(encoded, Small):
-            self._store_small(key, encoded, expires)
+            if not self._store_small(key, encoded, expires, flight):
+                return value
             # As it comes back from now on, read-only: what the caller made is his own.
             return decode_small(encoded.kind, encoded.data) if encoded.kind == ARRAY else value
         self._refuse_what_never_fits(in_pages(encoded.nbytes))
         lease = self._store_range(encoded, cost_ns, books.uses(key))
-        handle = hit.handle(lease)
         entry = hit.Entry(
-            handle, encoded.nbytes, encoded.decode, encoded.views, encoded.is_array, expires
+            lease, encoded.nbytes, encoded.decode, encoded.views, encoded.is_array, expires
         )
-        with books.lock:
-            if books.arena.closed:
-                hit.forget(handle, encoded.nbytes)
-                lease.release()  # what is raised keeps this frame alive
-                books.arena.check_open()
-            books.enter(key, entry)
-            books.keep_below_max()
-            books.sweep()
+        try:
+            if not books.enter_new(key, entry, flight):
+                return value
+        except BaseException:
+            del entry  # what is raised keeps this frame alive, and must not keep the range
+            lease.release()
+            raise
         return encoded.decode(lease) if encoded.is_array else value
 
     def _open(self) -> None:
@@ -81,33 +84,35 @@ class Keep:
         if self._books.ttl is None:
             keeper.arena = arena.address
 
-    def _store_small(self, key: Hashable, encoded: Small, expires: float) -> None:
+    @hit.locked
+    def _store_small(
+        self, key: Hashable, encoded: Small, expires: float, flight: Flight | None
+    ) -> bool:
         books = self._books
-        with books.lock:
-            books.arena.check_open()
-            books.sweep()
-            while True:
-                slab = books.packed.slab_with_room(len(encoded.data))
-                if slab is None:
-                    slab = self._add_slab(len(encoded.data))
-                place = books.packed.write(slab, key, encoded.kind, encoded.data, expires)
-                if place is not None:
-                    break
-                books.lose_slab(slab)
-            books.enter(key, place)
-            books.keep_below_max()
+        books.arena.check_open()
+        if flight is not None and flight.stale:
+            return False
+        while True:
+            slab = books.packed.slab_with_room(len(encoded.data))
+            if slab is None:
+                slab = self._add_slab(len(encoded.data))
+            place = books.packed.write(slab, key, encoded.kind, encoded.data, expires)
+            if place is not None:
+                break
+            books.lose_slab(slab)
+        return books.enter_new(key, place, flight)
 
     def _add_slab(self, nbytes: int) -> Slab:
         self._refuse_what_never_fits(SLAB_BYTES)
         books = self._books
-        handle = ffi.new("uint64_t *")
-        while lib.vrange_allocate(books.arena.native, SLAB_BYTES, handle) < 0:
-            if not books.make_room(SLAB_BYTES):
-                raise books.arena.full(SLAB_BYTES)
-        if self._cost_ns:
-            lib.vrange_set_cost(handle[0], self._cost_ns)
-        lib.vrange_release(handle[0])
-        return books.add_slab(handle[0], nbytes)
+        while True:
+            try:
+                range_ = hit.allocate(books.arena.opened(), SLAB_BYTES, self._cost_ns)
+                break
+            except MemoryError:
+                if not books.make_room(SLAB_BYTES):
+                    raise books.arena.full(SLAB_BYTES) from None
+        return books.add_slab(range_, nbytes)
 
     def _store_range(self, encoded: Large, cost_ns: int, uses: int) -> hit.Lease:
         while True:

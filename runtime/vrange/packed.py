@@ -7,7 +7,7 @@ and no objects. A slab is purged as a whole; it knows its keys, so that they can
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from vrange._core import hit
@@ -32,11 +32,12 @@ def slot_bytes_for(nbytes: int) -> int:
 class Slab:
     """A range of equal slots, and the key in each."""
 
-    __slots__ = ("expires", "free", "handle", "keys", "number", "slot_bytes", "used")
+    __slots__ = ("expires", "free", "handle", "keys", "number", "range", "slot_bytes", "used")
 
     def __init__(self, number: int, handle: int, slot_bytes: int, with_ttl: bool) -> None:
         self.number = number
         self.handle = handle
+        self.range: hit.Entry | None = None  # which goes with it
         self.slot_bytes = slot_bytes
         self.keys: list[Hashable] = []
         self.expires: list[float] | None = [] if with_ttl else None
@@ -149,6 +150,32 @@ class PackedValues:
             for slot, key in enumerate(slab.keys)
             if slot not in free
         ]
+
+    def slabs(self) -> list[Slab]:
+        """All of them."""
+        return list(self._slabs.values())
+
+    def mend(self, index: Mapping[Hashable, object], is_gone: Callable[[int], bool]) -> None:
+        """Makes the slabs agree with the index: a slot is in use where a key has its place. Slabs
+        that are empty, or whose range is gone, are taken off.
+        """
+        keys: dict[int, dict[int, Hashable]] = {}
+        for key, place in index.items():
+            if isinstance(place, int):
+                keys.setdefault(place >> SLOT_BITS, {})[place & _SLOT_MASK] = key
+        self._open.clear()
+        for slab in self.slabs():
+            its_keys = keys.get(slab.number)
+            if its_keys is None or is_gone(slab.handle):
+                del self._slabs[slab.number]
+                continue
+            slab.keys[:] = [its_keys.get(slot) for slot in range(max(its_keys) + 1)]
+            slab.free[:] = [slot for slot in range(len(slab.keys)) if slot not in its_keys]
+            if slab.expires is not None:
+                del slab.expires[len(slab.keys) :]
+            slab.used = len(its_keys)
+            if not slab.is_full:
+                self._open.setdefault(slab.slot_bytes, []).append(slab)
 
     def clear(self) -> None:
         """Forgets every slab."""

@@ -56,6 +56,8 @@ class Recall:
             except MemoryError:
                 raise
             except Exception as error:
+                if self._can_be_read(entry):
+                    raise  # a signal's handler raised it, not the value
                 self._give_up(key, entry, error)
                 continue
             if books.index.get(key) is not entry:
@@ -72,16 +74,21 @@ class Recall:
 
     def _give_up(self, key: Hashable, entry: Entry, error: Exception) -> None:
         """Forgets what was pickled and can't be unpickled: it would fail at every request."""
-        with self._books.lock:
-            if self._books.index.get(key) is not entry:
-                return
-            self._books.remove(key)
+        if not self._books.remove_if(key, entry):
+            return
         warnings.warn(
             f"the value under {key!r} was pickled and can't be unpickled ({error!r}), so it is "
             "computed at each request",
             RuntimeWarning,
             stacklevel=5,  # who asks, by get_or_compute or a decorated function
         )
+
+    def _can_be_read(self, entry: Entry) -> bool:
+        try:
+            self._read(entry)
+        except Exception:
+            return False
+        return True
 
     def _read(self, entry: Entry) -> Any:
         if isinstance(entry, int):
@@ -118,6 +125,4 @@ class Recall:
                 return
         elif not has_room and not was_full:
             return
-        with self._books.lock:
-            if self._books.index.get(key) is entry:
-                hot.admit(key, value, weight)
+        self._books.admit(key, entry, value, weight)

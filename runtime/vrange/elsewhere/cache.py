@@ -16,7 +16,7 @@ import psutil
 from vrange.cache_info import CacheInfo
 from vrange.errors import ArenaFullError
 from vrange.options import check_ttl
-from vrange.singleflight import SingleFlight
+from vrange.singleflight import Flight, SingleFlight
 from vrange.sizes import format_bytes, parse_bytes
 from vrange.weigh import weigh
 
@@ -93,14 +93,14 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         if found is not _ABSENT:
             return found  # type: ignore[no-any-return]
 
-        async def lead() -> Any:
+        async def lead(flight: Flight) -> Any:
             found = self._peek(key)
             if found is not _ABSENT:
                 return found
             started = time.perf_counter()
-            return self._keep(key, await compute(), started)
+            return self._keep(key, await compute(), started, flight)
 
-        return await self._flights.run_async(key, lead)  # type: ignore[no-any-return]
+        return await self._flights.fly_async(key, lead)  # type: ignore[no-any-return]
 
     def _look_up(self, key: Any) -> Any:
         found = self._peek(key)
@@ -124,25 +124,25 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             return entry[0]
 
     def _compute(self, key: Any, compute: Callable[[], Any]) -> Any:
-        def lead() -> Any:
+        def lead(flight: Flight) -> Any:
             found = self._peek(key)
             if found is not _ABSENT:
                 return found
             started = time.perf_counter()
-            return self._keep(key, compute(), started)
+            return self._keep(key, compute(), started, flight)
 
-        return self._flights.run(key, lead)
+        return self._flights.fly(key, lead)
 
-    def _keep(self, key: Any, value: Any, started: float) -> Any:
+    def _keep(self, key: Any, value: Any, started: float, flight: Flight) -> Any:
         with self._lock:
             self._regenerated += 1
             self._regenerate_seconds += time.perf_counter() - started
         try:
-            return self._store(key, value)
+            return self._store(key, value, flight)
         except ArenaFullError:
             return value
 
-    def _store(self, key: Any, value: Any) -> Any:
+    def _store(self, key: Any, value: Any, flight: Flight | None = None) -> Any:
         hash(key)
         numpy = sys.modules.get("numpy")
         size = weigh(value)
@@ -153,6 +153,10 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         expires = float("inf") if self._ttl is None else time.monotonic() + self._ttl
         with self._lock:
             self._check_open()
+            if flight is None:
+                self._flights.drop(key)
+            elif flight.stale:
+                return value
             assert self._bound is not None
             if size > self._bound:
                 raise ArenaFullError(
@@ -185,8 +189,21 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
     def __delitem__(self, key: K) -> None:
         with self._lock:
+            self._flights.drop(key)
             if not self._drop(key):
                 raise KeyError(key)
+
+    def pop(self, key: K, default: Any = _ABSENT) -> Any:
+        """Removes and returns the value under `key`; where there is none, `default` or KeyError."""
+        with self._lock:
+            found = self._look_up(key)
+            self._flights.drop(key)
+            self._drop(key)
+        if found is _ABSENT:
+            found = default
+        if found is _ABSENT:
+            raise KeyError(key)
+        return found
 
     def __contains__(self, key: object) -> bool:
         with self._lock:
@@ -209,6 +226,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     def clear(self) -> None:
         """Forgets every entry and counts anew."""
         with self._lock:
+            self._flights.flights.drop_all()
             self._values.clear()
             self._bytes = 0
             self._forget_counts()
