@@ -142,8 +142,9 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         """The value under `key`, or what compute() returns, which is then cached.
 
         One computation per key at a time, across threads and tasks; the others wait for it, and
-        get its value or the exception that it raised, which is not cached. A value for which there is no room is returned all the same. A
-        computation that waits for a thread which asks for the same key waits for ever.
+        get its value or the exception that it raised, which is not cached. A value for which there
+        is no room is returned all the same. A computation that waits for a thread which asks for
+        the same key waits for ever.
         """
         value: V | Absent = self._look_up_quickly(key)
         if value is MISS:
