@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "gate.h"
+#include "inherit.h"
 #include "os.h"
 #include "rung.h"
 #include "scratch.h"
@@ -236,8 +237,21 @@ void arena_unlist_lost(range *r) {
     r->listed = false;
 }
 
+/* What a fork made purged, found by looking through the table: a list would have to be written, and each
+ * page of it copied. */
+static size_t find_unlisted(vrange_arena *arena, uint64_t *handles, size_t capacity) {
+    size_t count = 0;
+    for (; count < capacity && arena->unlisted_next < arena->unlisted_end; arena->unlisted_next++) {
+        range *r = table_at(arena->unlisted_next);
+        const uint64_t word = atomic_load(range_word(r));
+        if (word_state(word) == PURGED && atomic_load(&r->arena) == arena && !r->listed)
+            handles[count++] = range_handle(r, word);
+    }
+    return count;
+}
+
 size_t vrange_arena_lost(vrange_arena *arena, uint64_t *handles, size_t capacity) {
-    if (!arena_has_lost(arena)) return 0;
+    if (!arena_has_lost(arena) && arena->unlisted_next >= arena->unlisted_end) return 0;
     size_t count = 0;
     gate_enter();
     pthread_mutex_lock(&arena->lock);
@@ -246,6 +260,7 @@ size_t vrange_arena_lost(vrange_arena *arena, uint64_t *handles, size_t capacity
         handles[count++] = range_handle(r, atomic_load(range_word(r)));
         arena_unlist_lost(r);
     }
+    if (count == 0) count = find_unlisted(arena, handles, capacity);
     pthread_mutex_unlock(&arena->lock);
     gate_leave();
     return count;
@@ -322,6 +337,40 @@ void arena_count_requests(vrange_arena *arena, uint32_t count) {
 }
 
 uint32_t vrange_arena_epoch(vrange_arena *arena) { return atomic_load(&arena->epoch); }
+
+/* ---- fork ------------------------------------------------------------------------------------- */
+
+void arenas_before_fork(void) {
+    for (vrange_arena *arena = arenas.first; arena; arena = arena->next) {
+        const size_t bytes = (size_t)arena->committed_pages * os_page_bytes();
+        if (bytes) inherit_area(arena->base, bytes);
+    }
+}
+
+/* A thread of the parent may have been between a count and what it counted: so all is summed anew. */
+static void count_kept(void) {
+    size_t count;
+    const inherited_span *spans = inherited_spans(&count);
+    for (size_t i = 0; i < count; i++) {
+        if (!spans[i].range) continue;
+        range *r = table_kept(spans[i].range);
+        untally(&r->arena->account->purged_bytes, range_bytes(r));
+        if (!word_pins(atomic_load(range_word(r)))) /* released while the fork looked for pins */
+            stats_idle(r->arena->account, (int64_t)range_bytes(r));
+    }
+}
+
+void arenas_after_fork(void) {
+    for (vrange_arena *arena = arenas.first; arena; arena = arena->next) {
+        vrange_account *account = arena->account; /* several arenas may have the same one */
+        account->idle_bytes = account->offered_bytes = 0;
+        account->purged_bytes = atomic_load(&account->range_bytes);
+        arena->unlisted_next = 1;
+        arena->unlisted_end = table_count();
+    }
+    stats_idle_bytes = stats_offered_bytes = 0;
+    count_kept();
+}
 
 int arenas_register_again(int userfault) {
     if (userfault < 0) return 0;

@@ -24,6 +24,9 @@ struct vrange_arena {
 
     uint32_t lost_first, lost_last;
     _Atomic uint32_t lost_count; /* read without the lock, to see that there is nothing to do */
+    /* In the child of a fork, where most was lost at once and is on no list: descriptors from one index
+     * to another are still to be looked through. */
+    uint32_t unlisted_next, unlisted_end;
     _Atomic uint32_t ranges;
     bool closing;
 
@@ -48,6 +51,12 @@ static inline bool arena_has_lost(const vrange_arena *arena) {
 
 void arena_list_lost(range *r);
 void arena_unlist_lost(range *r);
+
+/* Before fork: names all arenas to inherit.h. */
+void arenas_before_fork(void);
+
+/* In the child of a fork, if that settled: all that was not kept counts as purged. */
+void arenas_after_fork(void);
 
 /* In the child of a fork: registers every arena with the new descriptor. */
 int arenas_register_again(int userfault);

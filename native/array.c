@@ -15,6 +15,7 @@
 #include "array_places.h"
 #include "caretaker.h"
 #include "gate.h"
+#include "inherit.h"
 #include "os.h"
 #include "refault.h"
 #include "rung.h"
@@ -27,7 +28,12 @@ static void pin_block(vrange_array *array, size_t block) {
     for (;;) {
         uint32_t pins = atomic_load(&array->pins[block]);
         if (pins & BLOCK_BUSY) os_yield();
-        else if (atomic_compare_exchange_weak(&array->pins[block], &pins, pins + 1)) return;
+        else if (atomic_compare_exchange_weak(&array->pins[block], &pins, pins + 1)) {
+            if (!gate_is_closed()) return;
+            /* The fork may not have seen this pin, and its child would not have the block. */
+            atomic_fetch_sub(&array->pins[block], 1);
+            gate_wait();
+        }
     }
 }
 
@@ -47,6 +53,7 @@ void vrange_array_unpin(vrange_array *array, size_t first, size_t count) {
         if (atomic_fetch_sub(&array->pins[block], 1) == 1) volatile_again = true;
     }
     if (volatile_again) note_huge_pages(array, first, count);
+    atomic_fetch_sub(&array->pinned, count);
 }
 
 /* Of a pinned block, what is there is made safe. 0, EFAULT where something is missing, or an errno. */
@@ -54,8 +61,8 @@ static int secure_block(vrange_array *array, size_t block) {
     return -os_populate(array_block(array, block), whole_blocks_bytes(array, block, 1));
 }
 
-int vrange_array_pin(vrange_array *array, size_t first, size_t count, unsigned char *missing,
-                     size_t *failed) {
+static int pin_blocks(vrange_array *array, size_t first, size_t count, unsigned char *missing,
+                      size_t *failed) {
     int result = 0;
     for (size_t block = first; block < first + count; block++) {
         pin_block(array, block);
@@ -72,12 +79,25 @@ int vrange_array_pin(vrange_array *array, size_t first, size_t count, unsigned c
         }
         if (result != 0) {
             *failed = block;
+            atomic_fetch_sub(&array->pinned, first + count - block - 1);
             vrange_array_unpin(array, first, block + 1 - first);
             return -result;
         }
     }
     note_huge_pages(array, first, count);
     return VRANGE_OK;
+}
+
+int vrange_array_pin(vrange_array *array, size_t first, size_t count, unsigned char *missing,
+                     size_t *failed) {
+    if (!caretaker_is_running()) {
+        gate_enter();
+        caretaker_ensure(); /* in the child of a fork there may be none yet */
+        gate_leave();
+    }
+    /* First: a fork that misses this count is seen by each of the pins. */
+    atomic_fetch_add(&array->pinned, count);
+    return pin_blocks(array, first, count, missing, failed);
 }
 
 int vrange_array_put(vrange_array *array, size_t block, const void *content) {
@@ -204,7 +224,8 @@ static int discard_run(vrange_array *array, size_t first, size_t count) {
     /* What another processor still has in a batch of its own the kernel passes over. */
     if (result == 0) result = os_discard(address, bytes);
     give_blocks(array, first, count);
-    return result;
+    /* Locked memory (mlockall) can't be discarded: it stays, with the same content. */
+    return result == -EINVAL ? 0 : result;
 }
 
 static int discard_unpinned(vrange_array *array) {
@@ -247,8 +268,49 @@ int arrays_mend(int userfault) {
     return result;
 }
 
+/* ---- fork ------------------------------------------------------------------------------------- */
+
+static bool is_pinned(vrange_array *array, size_t block) {
+    return atomic_load(&array->pins[block]) & ~BLOCK_BUSY;
+}
+
+/* The blocks from `first` on that are all pinned, or all not. */
+static size_t count_alike(vrange_array *array, size_t first) {
+    const bool pinned = is_pinned(array, first);
+    size_t end = first + 1;
+    while (end < array->blocks && is_pinned(array, end) == pinned) end++;
+    return end - first;
+}
+
+void arrays_before_fork(void) {
+    for (uint32_t i = 0; i < places_count(); i++) {
+        vrange_array *array = place_enter(i);
+        if (!array) continue;
+        /* What a touch can't put back the child has to inherit while it is there. */
+        if (array->regenerate) {
+            inherit_area(array->base, array->mapped_bytes);
+            const size_t end = atomic_load(&array->pinned) ? array->blocks : 0;
+            for (size_t block = 0, count; block < end; block += count) {
+                count = count_alike(array, block);
+                if (is_pinned(array, block))
+                    inherit_keep(array_block(array, block), whole_blocks_bytes(array, block, count), 0);
+            }
+        }
+        place_leave(i);
+    }
+}
+
+static int protect_unpinned(vrange_array *array) {
+    int result = 0;
+    for (size_t block = 0, count; result == 0 && block < array->blocks; block += count) {
+        count = count_alike(array, block);
+        if (!is_pinned(array, block))
+            result = os_protect(array_block(array, block), whole_blocks_bytes(array, block, count));
+    }
+    return result;
+}
+
 int arrays_register_again(int userfault) {
-    if (userfault < 0) return 0;
     places_forget_readers();
     int result = 0;
     for (uint32_t i = 0; result == 0 && i < places_count(); i++) {
@@ -259,7 +321,9 @@ int arrays_register_again(int userfault) {
         for (size_t block = 0; block < array->blocks; block++) {
             if (atomic_load(&array->pins[block]) & BLOCK_BUSY) give_blocks(array, block, 1);
         }
-        result = os_userfault_register(userfault, array->base, array->mapped_bytes);
+        result = userfault < 0
+                     ? protect_unpinned(array)
+                     : os_userfault_register(userfault, array->base, array->mapped_bytes);
         place_leave(i);
     }
     return result;

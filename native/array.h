@@ -21,6 +21,7 @@ struct vrange_array {
     vrange_account *account;
 
     _Atomic uint32_t *pins;       /* by block; BLOCK_BUSY while somebody advises the kernel of it */
+    _Atomic uint64_t pinned;      /* blocks, each as often as it is pinned; 0: fork need not look */
     _Atomic uint64_t *filled;     /* a bit a block: filled, and the kernel not told that it may go */
     _Atomic uint64_t *offered;    /* told of once, and to be told of again */
     _Atomic uint64_t *filled_map; /* a bit a word of the two */
@@ -50,7 +51,11 @@ bool arrays_exist(void);
 /* With a new descriptor, somebody having closed the old one: what is not pinned counts as lost. */
 int arrays_mend(int userfault);
 
-/* In the child of a fork. */
+/* Before fork: names to inherit.h the arrays that grow back where they are touched, and their pins. */
+void arrays_before_fork(void);
+
+/* In the child of a fork. Without a descriptor (-1) no array can be told what it lacks, so that a touch
+ * of what is not pinned ends the child, instead of reading zeros. */
 int arrays_register_again(int userfault);
 
 #endif

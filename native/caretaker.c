@@ -89,6 +89,10 @@ void caretaker_stop(void) {
     if (running) pthread_join(thread, NULL);
 }
 
+bool caretaker_is_running(void) {
+    return atomic_load_explicit(&caretaker.running, memory_order_relaxed);
+}
+
 bool caretaker_is_absent(void) {
     return atomic_load_explicit(&caretaker.absent, memory_order_relaxed);
 }

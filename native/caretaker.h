@@ -29,6 +29,9 @@ void caretaker_stop(void);
  * stopped or can't be had. Inside the gate. */
 void caretaker_ensure(void);
 
+/* False before the first store, and in the child of a fork until there is something to look after. */
+bool caretaker_is_running(void);
+
 /* True where no thread will run: whoever releases a range has to offer it at once. */
 bool caretaker_is_absent(void);
 

@@ -1,11 +1,14 @@
 /* What a fork does to volatile memory, and how it is mended before any Python runs in the child.
  *
- * The child inherits the mappings but not their registration with userfaultfd: a page that is missing
- * would read as zeros there, and an ioctl on the inherited descriptor would fill the parent's memory.
- * So the child handler opens a descriptor of its own and registers every arena with it. The thread of
- * the caretaker does not exist in the child; the first store there starts one. Deep stacks that other
- * threads ran on are free there, and of the threads that registered only the forking one is left. And
- * what the child counts must not land in its parent's stats segment. */
+ * The child has what is pinned, and everything else is purged there (inherit.h). What it has is not
+ * registered with userfaultfd: a page that is missing would read as zeros, and an ioctl on the
+ * inherited descriptor would fill the parent's memory. So the child handler opens a descriptor of its
+ * own and registers every arena with it. If that is refused, as in a sandbox, the child goes on on the
+ * eager rung: nothing is offered there that could be lost.
+ *
+ * The caretaker's thread does not exist in the child; the first store, slow pin or release there starts
+ * one. Deep stacks that other threads ran on are free there, and of the threads that registered only
+ * the forking one is left. And what the child counts must not land in its parent's stats segment. */
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -14,9 +17,11 @@
 #include "caretaker.h"
 #include "gate.h"
 #include "idle.h"
+#include "inherit.h"
 #include "os.h"
-#include "pymalloc.h"
 #include "pressure.h"
+#include "pymalloc.h"
+#include "range.h"
 #include "rung.h"
 #include "scratch.h"
 #include "stack.h"
@@ -25,11 +30,38 @@
 static void before_fork(void) {
     gate_close();
     pymalloc_before_fork();
+    inherit_begin();
+    table_before_fork();
+    arenas_before_fork();
+    arrays_before_fork();
+    inherit_mark();
 }
 
 static void after_fork_in_parent(void) {
+    inherit_unmark();
+    table_after_fork_in_parent();
     pymalloc_after_fork();
     gate_open();
+}
+
+static int register_again(void) {
+    int result = rung_reopen();
+    if (result == 0) result = arenas_register_again(rung_userfault());
+    if (result == 0) result = arrays_register_again(rung_userfault());
+    return result;
+}
+
+/* 0, or -errno where the child could hand out what is not there. */
+static int make_memory_own(void) {
+    const int inherited = inherit_settle();
+    if (inherited < 0) return inherited;
+    table_after_fork_in_child(inherited == 0);
+    if (inherited == 0) arenas_after_fork();
+    const int refused = register_again();
+    if (refused == 0) return 0;
+    rung_fall_after_fork(refused);
+    if (inherited) ranges_shed_offered();
+    return arrays_register_again(rung_userfault());
 }
 
 static void after_fork_in_child(void) {
@@ -40,14 +72,10 @@ static void after_fork_in_child(void) {
     stacks_after_fork();
     idle_after_fork();
     stats_after_fork();
-    int result = rung_reopen();
-    if (result == 0) result = arenas_register_again(rung_userfault());
-    if (result == 0) result = arrays_register_again(rung_userfault());
-    if (result < 0) {
-        /* Going on would hand out zeros for what was purged. */
+    if (make_memory_own() < 0) {
         static const char message[] =
-            "vrange: userfaultfd can't be opened again after fork; purged content could not be told "
-            "from zeros in this child\n";
+            "vrange: the memory of this child can't be set right after fork; what is purged could "
+            "not be told from zeros, so the child ends\n";
         os_complain(message, sizeof message - 1);
         abort();
     }

@@ -6,8 +6,17 @@
 #ifndef VRANGE_GATE_H
 #define VRANGE_GATE_H
 
+#include <stdatomic.h>
+#include <stdbool.h>
+
 void gate_enter(void);
 void gate_leave(void);
+
+/* A pin is one exchange of a word, outside the gate. After it the thread asks whether a fork is under
+ * way, which may have looked for pins already; if so, it takes the pin back and waits. */
+extern _Atomic bool gate_closed;
+static inline bool gate_is_closed(void) { return atomic_load(&gate_closed); }
+void gate_wait(void);
 
 /* For fork alone: closes the gate and waits until no thread is inside. */
 void gate_close(void);

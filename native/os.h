@@ -32,6 +32,8 @@ int os_unreserve(void *address, size_t bytes);
 /* Zeroed memory for bookkeeping, outside every arena. */
 void *os_map(size_t bytes);
 void *os_map_aligned(size_t bytes, size_t alignment);
+/* Puts fresh zeroed memory in the place of what is mapped there. */
+int os_map_over(void *address, size_t bytes);
 
 /* The same for huge pages, where the kernel has some. */
 #define OS_HUGE_BYTES ((size_t)2 << 20)
@@ -72,6 +74,9 @@ int os_lazyfree_many(const struct iovec *spans, size_t count);
 int os_discard_many(const struct iovec *spans, size_t count);
 int os_populate(void *address, size_t bytes);
 int os_discard(void *address, size_t bytes);
+/* The child of a fork finds these pages empty, or as they are. */
+int os_wipe_on_fork(void *address, size_t bytes);
+int os_keep_on_fork(void *address, size_t bytes);
 int os_pageout(void *address, size_t bytes);
 
 /* One byte a page, 1 where memory is behind it. A hint: it may change before the caller looks. */

@@ -20,6 +20,10 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#define MADV_KEEPONFORK 19
+#endif
 #ifndef SYS_process_madvise
 #define SYS_process_madvise 440
 #endif
@@ -79,6 +83,13 @@ void *os_map_aligned(size_t bytes, size_t alignment) {
         return NULL;
     }
     return memory;
+}
+
+int os_map_over(void *address, size_t bytes) {
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    if (mmap(address, bytes, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED) return -errno;
+    madvise(address, bytes, MADV_NOHUGEPAGE); /* as os_commit does; a mere matter of speed */
+    return 0;
 }
 
 void *os_map_huge(size_t count) {
@@ -161,6 +172,10 @@ int os_discard_many(const struct iovec *spans, size_t count) {
 int os_populate(void *address, size_t bytes) { return advise(address, bytes, MADV_POPULATE_WRITE); }
 
 int os_discard(void *address, size_t bytes) { return advise(address, bytes, MADV_DONTNEED); }
+
+int os_wipe_on_fork(void *address, size_t bytes) { return advise(address, bytes, MADV_WIPEONFORK); }
+
+int os_keep_on_fork(void *address, size_t bytes) { return advise(address, bytes, MADV_KEEPONFORK); }
 
 int os_pageout(void *address, size_t bytes) { return advise(address, bytes, MADV_PAGEOUT); }
 

@@ -43,7 +43,8 @@ int os_userfault_register(int descriptor, void *address, size_t bytes) {
 
 /* Both calls want all of it in one mapping, or answer ENOENT. An arena is not always one: the
  * kernel does not join neighbours again that came by different ways, as after a fork, or where one
- * had been joined with what lies above the arena. A single page always is in one. */
+ * had been joined with what lies above the arena. A single page always is in one. So the seam is
+ * searched by halves. */
 static bool spans_mappings(int error, size_t bytes) {
     return error == ENOENT && bytes > os_page_bytes();
 }
@@ -75,9 +76,10 @@ static int put(int descriptor, char *to, const char *from, size_t bytes, bool ov
         const size_t wanted = bytes - done < most ? bytes - done : most;
         const int error =
             put_some(descriptor, (uintptr_t)to + done, from ? from + done : NULL, wanted, &done);
+        if (error == 0 && most < bytes) most *= 2;
         if (error == 0 || error == EAGAIN || error == EINTR) continue;
         if (spans_mappings(error, wanted)) {
-            most = page;
+            most = wanted / 2 / page * page;
             continue;
         }
         if (error != EEXIST) return -error;

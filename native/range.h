@@ -79,6 +79,15 @@ uint32_t table_count(void); /* every index is below it */
 range *table_take(void);    /* NULL: no memory. word is FREE, the generation is kept */
 void table_give(range *r);
 
+/* Before fork, with the gate closed: names what is pinned to inherit.h. In the child, if that settled,
+ * all other ranges are purged from then on. */
+void table_before_fork(void);
+void table_after_fork_in_parent(void);
+void table_after_fork_in_child(bool is_settled);
+
+/* In the handler of the child: a range that was kept, without reading its chunk. */
+range *table_kept(uint32_t index);
+
 static inline uint64_t range_handle(const range *r, uint64_t word) {
     return (word & WORD_GENERATION) | r->index;
 }
@@ -109,6 +118,9 @@ bool range_shed(range *r, uint64_t generation);
 /* Somebody closed the userfaultfd: what is offered can't be told from what was lost any more. Opens
  * it again, or falls to the eager rung; every offered range counts as lost. */
 void ranges_mend(void);
+
+/* Discards all that is offered: what is lost of it can't be told any more. */
+void ranges_shed_offered(void);
 
 /* BUSY, out of every account but the totals: the memory goes, and the place with it. */
 void range_finish_free(range *r, bool has_pages);

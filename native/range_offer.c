@@ -154,6 +154,14 @@ int vrange_discard(uint64_t handle) {
     return result;
 }
 
+void ranges_shed_offered(void) {
+    for (uint32_t index = 1; index < table_count(); index++) {
+        range *r = table_at(index);
+        uint64_t word = atomic_load(range_word(r));
+        if (word_state(word) == OFFERED) range_shed(r, word & WORD_GENERATION);
+    }
+}
+
 void ranges_mend(void) {
     static pthread_mutex_t mending = PTHREAD_MUTEX_INITIALIZER;
     pthread_mutex_lock(&mending);

@@ -108,11 +108,18 @@ static int pin(uint64_t handle, bool only_whole) {
             if ((word & WORD_PINS) == WORD_PINS) return -EOVERFLOW;
             if (!atomic_compare_exchange_weak(range_word(r), &word, word + WORD_PIN)) continue;
             if (word_pins(word) == 0) stats_idle(r->arena->account, -(int64_t)range_bytes(r));
+            if (gate_is_closed()) {
+                /* The fork may not have seen this pin, and its child would not have the memory. */
+                vrange_release(handle);
+                gate_wait();
+                continue;
+            }
             result = word & WORD_LOST ? VRANGE_PURGED : VRANGE_OK;
         } else {
             if (!start) start = stats_now_ns();
             fast = false;
             gate_enter();
+            caretaker_ensure();
             caretaker_help();
             result = pin_slowly(r, generation, only_whole);
             if (result != VRANGE_OK && !rung_holds()) {
@@ -171,6 +178,11 @@ int vrange_release(uint64_t handle) {
         if (!atomic_compare_exchange_weak(range_word(r), &word, word - WORD_PIN)) {
             stats_idle(account, -bytes);
             continue;
+        }
+        if (!caretaker_is_running() && !caretaker_is_absent()) {
+            gate_enter();
+            caretaker_ensure(); /* in the child of a fork this may be all that is idle there */
+            gate_leave();
         }
         if (caretaker_is_absent()) {
             range_offer_now(r, generation);

@@ -165,6 +165,13 @@ void rung_fall(int error) {
     refuse(VRANGE_RUNG_SENTINEL, "passed over when the refault rung was lost at run time", error);
 }
 
+void rung_fall_after_fork(int error) {
+    os_let_go(&ladder.userfault); /* what was registered with it must not fault */
+    ladder.rung = VRANGE_RUNG_EAGER;
+    refuse(VRANGE_RUNG_REFAULT, "userfaultfd is refused in this child of a fork", error);
+    refuse(VRANGE_RUNG_SENTINEL, "passed over when the refault rung was lost at a fork", error);
+}
+
 int rung_reopen(void) {
     if (ladder.rung != VRANGE_RUNG_REFAULT) return 0;
     /* An ioctl on the inherited descriptor would write into the parent's memory. */

@@ -22,4 +22,8 @@ void rung_fall(int error);
 /* In the child of a fork: a descriptor of its own. -errno: content can't be told from zeros there. */
 int rung_reopen(void);
 
+/* In the child of a fork where that failed. Nothing is offered there yet, and what arrays lack is told
+ * otherwise (array.h), so the child goes on. */
+void rung_fall_after_fork(int error);
+
 #endif

@@ -1,4 +1,4 @@
-"""In the child of a fork everything is there, and its own."""
+"""In the child of a fork what is held is there, everything else is a miss, and all is its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from support import succeeds
 
 # In processes of their own: a child of a fork would run the rest of the tests.
 PRELUDE = """
-import gc, multiprocessing, os, signal, sys, threading, time, traceback, warnings
+import faulthandler, gc, multiprocessing, os, signal, sys, threading, time, traceback, warnings
 warnings.simplefilter("ignore")   # from 3.12 on, that forking with threads may end badly
 import numpy as np
 from support import *
@@ -41,30 +41,40 @@ handle = lambda n: cache._books.index[n].handle
 """
 
 
-def test_content_taken_before_and_after_is_told_from_zeros() -> None:
+def test_what_nobody_holds_is_a_miss_in_the_child_and_what_is_held_is_right() -> None:
     code = """
-    for n in range(0, N, 4):
+    held = {n: cache[n] for n in range(0, N, 5)}
+    text = cache.get_or_compute("text", lambda: "words " * 5000)
+    for n in range(1, N, 5):
         lose(handle(n), 0, PAGE) or cache.discard(n)
 
-    def check():
-        for n in range(1, N, 4):
-            cache.discard(n)
+    def check(made=100):
         for n in range(N):
             value = cache.get(n)
-            assert (value is None) == (n % 4 in (0, 1)), n
+            assert (value is None) == (n % 5 != 0), n
             assert value is None or (value == n).all()
-            assert (cache.get_or_compute(n, lambda: fresh(n)) == n).all()
-            assert (cache[n] == n).all()
+        assert all((value == n).all() for n, value in held.items())
+        for n in range(N):
+            assert (cache.get_or_compute(n, lambda: fresh(n + made * (n % 5 != 0)))
+                    == n + made * (n % 5 != 0)).all()
+        assert all((cache[n] == n + made * (n % 5 != 0)).all() for n in range(N))
+        assert cache.get_or_compute("text", lambda: "anew") == "anew"
 
-    join(in_child(check), in_child(check))
-    for n in range(2, N, 4):
-        cache.discard(n)
+    def check_again():
+        check()
+        held.update((n, cache[n] - 100) for n in range(N) if n % 5 == 1)
+        kept = [cache[n] for n in range(N) if n % 5 == 2]
+        def check_grandchild():
+            assert all((value == 102 + 5 * i).all() for i, value in enumerate(kept))
+            assert all((cache[n] == n).all() for n in range(0, N, 5))
+            assert all(cache.get(n) is None for n in range(3, N, 5))
+        join(in_child(check_grandchild), in_child(check_grandchild))
+
+    join(in_child(check), in_child(check), in_child(check_again))
     for n in range(N):
         value = cache.get(n)
-        assert (value is None) == (n % 4 in (0, 2)), n
+        assert (value is None) == (n % 5 == 1), n
         assert value is None or (value == n).all()
-    check_again = in_child(lambda: [cache.get_or_compute(n, lambda: fresh(n)) for n in range(N)])
-    join(check_again)
     """
     succeeds(PRELUDE + _dedent(code))
 
@@ -73,7 +83,6 @@ def test_pages_that_the_kernel_takes_from_the_child_are_its_loss() -> None:
     code = """
     def check():
         for n in range(N):
-            assert (cache[n] == n).all()      # pinned, so copied: the child's own pages now
             cache[n] = fresh(n + 100)
         for n in range(0, N, 2):
             if not EAGER:
@@ -128,8 +137,8 @@ def test_nobody_writes_into_the_others_memory() -> None:
 def test_more_is_stored_in_the_child_than_was_committed_before() -> None:
     """The child's mappings are not joined with what is committed later: stores cross the seam."""
     code = """
+    before = [cache[n] for n in range(N)]
     def check():
-        before = [cache[n] for n in range(N)]
         for n in range(100, 400):
             cache[n] = np.full(500_000, n, np.uint16)
         assert all((value == n).all() for n, value in enumerate(before))
@@ -148,25 +157,174 @@ def test_more_is_stored_in_the_child_than_was_committed_before() -> None:
     succeeds(PRELUDE + _dedent(code))
 
 
-def test_the_reserve_runs_again_with_the_first_store() -> None:
+@pytest.mark.parametrize("first", ["store", "release"])
+def test_the_reserve_runs_again_with_the_first_thing_to_look_after(first: str) -> None:
     code = """
     assert vrange.stats().reserve.running
+    held = [cache[3]]
 
     def check():
         assert not vrange.stats().reserve.running
         assert (cache[3] == 3).all()
-        cache["new"] = fresh(5)
+        assert not vrange.stats().reserve.running
+        if sys.argv[1] == "store":
+            cache[3] = fresh(5)
+        else:
+            held.clear()
         assert vrange.stats().reserve.running
         ticks = vrange.stats().reserve.ticks
         wait_until(lambda: vrange.stats().reserve.ticks > ticks + 2, "it does not tick")
         if not EAGER:
-            wait_offered(handle("new"))
+            wait_offered(handle(3))
         vrange.set_reserve("2MiB", tick=0.002)
         assert vrange.stats().reserve.bytes == 2 << 20
 
     join(in_child(check))
     """
+    succeeds(PRELUDE + _dedent(code), first)
+
+
+def test_ranges_of_an_arena_in_the_child() -> None:
+    code = """
+    arena = vrange.Arena("8MiB")
+    held, idle, part = (arena.allocate(4 * PAGE) for _ in range(3))
+    for r in (held, idle, part):
+        r.buffer[:] = b"p" * r.nbytes
+    idle.mark_volatile()
+    part.mark_volatile(partial=True)
+
+    def check():
+        assert held.state == "pinned" and bytes(held.buffer) == b"p" * held.nbytes
+        for r in (idle, part):
+            assert r.state == "purged"
+            lost = r.pin()
+            assert lost and list(lost.blocks) == [(0, r.nbytes)]
+            assert bytes(r.buffer) == bytes(r.nbytes)
+            r.buffer[:] = b"c" * r.nbytes
+            r.refilled()
+            r.mark_volatile()
+            assert not r.pin() and bytes(r.buffer) == b"c" * r.nbytes
+        held.free()
+        arena.close()
+
+    join(in_child(check), in_child(check))
+    assert not idle.pin() and bytes(idle.buffer) == b"p" * idle.nbytes
+    assert not part.pin() and bytes(part.buffer) == b"p" * part.nbytes
+    assert bytes(held.buffer) == b"p" * held.nbytes
+    """
     succeeds(PRELUDE + _dedent(code))
+
+
+def test_a_full_cache_has_room_in_the_child() -> None:
+    code = """
+    full = vrange.VolatileCache(arena_bytes="4MiB", hot_bytes=0)
+    limited = vrange.VolatileCache(max_bytes="4MiB", hot_bytes=0)
+    for cache in (full, limited):
+        for n in range(200):
+            cache[n] = fresh(n)
+            cache["small", n] = b"%d" % n
+        cache["held"] = fresh(1000)
+    held = [cache["held"] for cache in (full, limited)]
+
+    def check():
+        for cache in (full, limited):
+            assert cache.info().pinned_bytes == 10 * PAGE
+            assert cache.info().idle_bytes == cache.info().offered_bytes == 0
+            for n in range(300, 500):
+                cache[n] = fresh(n)
+                assert (cache[n] == n).all()
+            assert all(key == "held" or cache.get(key) is not None for key in cache)
+            assert 0 < len(cache) < 200
+        assert all((value == 1000).all() for value in held)
+
+    def check_length():
+        for cache in (full, limited):
+            assert "held" in cache and 100 not in cache
+            assert [key for key in cache if not isinstance(key, tuple)] == ["held"]
+
+    join(in_child(check), in_child(check_length))
+    assert all(len(cache) > 20 for cache in (full, limited))
+    """
+    succeeds(PRELUDE + _dedent(code))
+
+
+def test_a_child_to_which_userfaultfd_is_refused() -> None:
+    """It goes on, on a lower rung: a child that only runs another program must not end for that."""
+    code = """
+    import resource
+    held = cache[3]
+    arena = vrange.Arena("1MiB")
+    r = arena.allocate(PAGE)
+    r.mark_volatile()
+    array = None
+    if vrange.capabilities().rung == "refault":
+        array = vrange.VolatileArray(100_000, "u1", fill=vrange.fills.pattern([5]))
+        assert np.asarray(array)[0] == 5
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))   # no descriptor is to be had
+
+    def check():
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert vrange.capabilities().rung == ("eager" if array is not None else RUNG)
+        assert (held == 3).all()
+        for n in range(N):
+            value = cache.get_or_compute(n, lambda: fresh(n + 100))
+            assert (value == (n if n == 3 else n + 100)).all()
+        assert r.pin() and bytes(r.buffer) == bytes(PAGE)
+        del value
+        assert (cache[5] == 105).all()
+        join(in_child(lambda: held.sum() == 60000 or 1 / 0))
+
+    join(in_child(check))
+    if array is not None:
+        # What can't be told from zeros is not read.
+        pid = os.fork()
+        if pid == 0:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            faulthandler.disable()
+            print(np.asarray(array)[70_000], file=sys.stderr)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (-signal.SIGSEGV, -signal.SIGBUS)
+    assert EAGER or (cache[5] == 5).all()   # it sheds where it can't see what is free
+    """
+    succeeds(PRELUDE + _dedent(code))
+
+
+@pytest.mark.parametrize("what", ["small ranges", "large ranges", "an array"])
+def test_fork_costs_as_much_with_volatile_memory_as_without(what: str) -> None:
+    code = """
+    def fork_seconds():
+        def once():
+            start = time.perf_counter()
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0)
+            passed = time.perf_counter() - start
+            os.waitpid(pid, 0)
+            return passed
+        return min(once() for _ in range(15))
+
+    before = fork_seconds()
+    if sys.argv[1] == "an array":
+        if RUNG != "refault":
+            sys.exit()   # it would be an ordinary one
+        fill = vrange.fills.pattern([7])
+        array = vrange.VolatileArray(512 * MIB, "u1", fill=fill, block_bytes=PAGE)
+        # In no order, so that it comes in small pages.
+        assert (np.asarray(array)[np.random.permutation(512 * MIB // PAGE) * PAGE] == 7).all()
+    else:
+        arena = vrange.Arena("2GiB")
+        size, count = (4096, 150_000) if sys.argv[1] == "small ranges" else (256 << 10, 2500)
+        content = ffi.new("char[]", size)
+        part = ffi.new("vrange_part *", {"data": content, "bytes": size})
+        handle = ffi.new("uint64_t *")
+        for _ in range(count):
+            assert lib.vrange_store(arena._native, part, 1, 0, 0, handle) == 0
+            lib.vrange_release(handle[0])
+    after = fork_seconds()
+    assert after < 8 * before, (before, after)
+    """
+    succeeds(PRELUDE + _dedent(code), what)
 
 
 def test_a_pool_of_forked_processes() -> None:

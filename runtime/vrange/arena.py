@@ -43,8 +43,8 @@ class Arena:
     """Reserves `size` bytes of address space for ranges, and commits none of it.
 
     `size` is an int in bytes or a string such as "1GiB", rounded up to pages; `name` labels the
-    metrics. All methods may be called from any thread. After a fork parent and child each have
-    their own copy of every range, purged or not.
+    metrics. All methods may be called from any thread. The child of a fork has its own
+    copy of every range that is pinned; all others are purged there.
 
     Raises ValueError and TypeError for a size or name that is none, ArenaFullError where the
     address space can't be had.

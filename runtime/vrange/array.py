@@ -79,11 +79,11 @@ class VolatileArray:
     it is called once more. If it raises again, the process ends with a message, because code that
     continued would compute with content that is not there.
 
-    Any thread may touch an array. The child of a fork has a copy of its own. A thread that blocks
+    Any thread may touch an array. The child of a fork has a copy of its own; of an array that
+    grows back where it is touched, it starts with the blocks that are pinned. A thread that blocks
     SIGBUS may only use what is pinned, because the kernel ends the process when such a thread
     touches a lost block. If a native fill fails, a touch ends the process with a message; pin() and
-    indexing
-    raise RegenerationError.
+    indexing raise RegenerationError.
 
     The mechanism is userfaultfd(2) with UFFD_FEATURE_SIGBUS, over memory offered with MADV_FREE.
 

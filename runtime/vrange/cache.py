@@ -69,10 +69,10 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
     Notes
     -----
-    Threads may share a cache; hits take no lock and keep the GIL. In the child of a fork the cache
-    is a copy. Raises TypeError for unhashable keys and values that can't be pickled, ArenaFullError
-    from `cache[key] = value` where no room can be made, ValueError for bad arguments and once
-    closed.
+    Threads may share a cache; hits take no lock and keep the GIL. The child of a fork has what
+    somebody holds at that moment, and the hot front; other keys are misses there. Raises TypeError
+    for unhashable keys and values that can't be pickled, ArenaFullError from `cache[key] = value`
+    where no room can be made, ValueError for bad arguments and once closed.
 
     Examples
     --------
