@@ -16,6 +16,7 @@
 #include "caretaker.h"
 #include "gate.h"
 #include "inherit.h"
+#include "mend.h"
 #include "os.h"
 #include "refault.h"
 #include "rung.h"
@@ -24,14 +25,23 @@
 
 /* ---- pins ------------------------------------------------------------------------------------- */
 
+/* True: that was the last pin. */
+static bool unpin_block(vrange_array *array, size_t block) {
+    uint32_t pins = atomic_load(&array->pins[block]), left;
+    do left = (pins & ~BLOCK_FILLING) == 1 ? 0 : pins - 1;
+    while (!atomic_compare_exchange_weak(&array->pins[block], &pins, left));
+    return left == 0;
+}
+
 static void pin_block(vrange_array *array, size_t block) {
     for (;;) {
         uint32_t pins = atomic_load(&array->pins[block]);
+        const uint32_t pinned = pins ? pins + 1 : BLOCK_FILLING | 1;
         if (pins & BLOCK_BUSY) os_yield();
-        else if (atomic_compare_exchange_weak(&array->pins[block], &pins, pins + 1)) {
+        else if (atomic_compare_exchange_weak(&array->pins[block], &pins, pinned)) {
             if (!gate_is_closed()) return;
             /* The fork may not have seen this pin, and its child would not have the block. */
-            atomic_fetch_sub(&array->pins[block], 1);
+            unpin_block(array, block);
             gate_wait();
         }
     }
@@ -50,15 +60,52 @@ static void note_huge_pages(vrange_array *array, size_t first, size_t count) {
 void vrange_array_unpin(vrange_array *array, size_t first, size_t count) {
     bool volatile_again = false;
     for (size_t block = first; block < first + count; block++) {
-        if (atomic_fetch_sub(&array->pins[block], 1) == 1) volatile_again = true;
+        if (unpin_block(array, block)) volatile_again = true;
     }
     if (volatile_again) note_huge_pages(array, first, count);
     atomic_fetch_sub(&array->pinned, count);
 }
 
-/* Of a pinned block, what is there is made safe. 0, EFAULT where something is missing, or an errno. */
+/* Whether a block has only pins of those who have not found all of it there yet. */
+static bool is_filling(vrange_array *array, size_t block) {
+    return atomic_load(&array->pins[block]) & BLOCK_FILLING;
+}
+
+/* Of a pinned block, what is there is made safe. 0, EFAULT where something is missing, EAGAIN where that
+ * can't be told, or an errno. That a page is there counts only if it would have been told otherwise: so the
+ * gate keeps mending out until that was asked, too. */
 static int secure_block(vrange_array *array, size_t block) {
-    return -os_populate(array_block(array, block), whole_blocks_bytes(array, block, 1));
+    gate_enter();
+    int result = -os_populate(array_block(array, block), whole_blocks_bytes(array, block, 1));
+    if (!rung_holds()) {
+        mend();
+        result = EAGAIN;
+    } else if (is_filling(array, block) && vrange_rung() != VRANGE_RUNG_REFAULT) {
+        result = EOPNOTSUPP; /* it was lost at run time, and with it what was not pinned */
+    } else if (result == 0) {
+        atomic_fetch_and(&array->pins[block], ~BLOCK_FILLING);
+    }
+    gate_leave();
+    return result;
+}
+
+/* As regenerate, which fails while everything is registered with a new userfaultfd. */
+static bool may_be_tried_again(uint64_t mends) {
+    gate_enter();
+    if (!rung_holds()) mend();
+    gate_leave();
+    return rung_mends() != mends;
+}
+
+static int fill_block(vrange_array *array, size_t block) {
+    if (!array->regenerate) return ENOTSUP;
+    uint64_t mends;
+    int result;
+    do {
+        mends = rung_mends();
+        result = regenerate_blocks(array, block, 1);
+    } while (result != 0 && may_be_tried_again(mends));
+    return result;
 }
 
 static int pin_blocks(vrange_array *array, size_t first, size_t count, unsigned char *missing,
@@ -68,10 +115,11 @@ static int pin_blocks(vrange_array *array, size_t first, size_t count, unsigned 
         pin_block(array, block);
         result = secure_block(array, block);
         /* Two rounds: a page that was there when the others were filled may have gone since. */
-        while (result == EFAULT && !missing) {
-            result = array->regenerate ? regenerate_blocks(array, block, 1) : ENOTSUP;
-            if (result != 0) break;
-            result = secure_block(array, block);
+        while (result == EAGAIN || (result == EFAULT && !missing)) {
+            if (result == EFAULT) result = fill_block(array, block);
+            else result = 0;
+            if (result == 0) result = secure_block(array, block);
+            else break;
         }
         if (missing) {
             missing[block - first] = result == EFAULT;
@@ -102,10 +150,13 @@ int vrange_array_pin(vrange_array *array, size_t first, size_t count, unsigned c
 
 int vrange_array_put(vrange_array *array, size_t block, const void *content) {
     int result;
+    uint64_t mends;
     do {
+        mends = rung_mends();
         result = put_block(array, block, content);
         if (result == 0) result = secure_block(array, block);
-    } while (result == EFAULT);
+        else if (may_be_tried_again(mends)) result = EAGAIN;
+    } while (result == EFAULT || result == EAGAIN);
     if (result == 0)
         atomic_fetch_add(&array->refilled_bytes, whole_blocks_bytes(array, block, 1));
     return -result;
@@ -147,9 +198,17 @@ static int map_array(vrange_array *array) {
     if (!array->base || !all) return -ENOMEM;
     int result = prepare_filling();
     if (result == 0) result = os_commit(array->base, array->mapped_bytes);
-    if (result == 0)
-        result = os_userfault_register(rung_userfault(), array->base, array->mapped_bytes);
     return result;
+}
+
+/* Inside the gate. */
+static int register_array(vrange_array *array) {
+    for (;;) {
+        const int result = os_userfault_register(rung_userfault(), array->base, array->mapped_bytes);
+        if (result == 0) return 0;
+        if (!rung_holds()) mend();
+        else return vrange_rung() == VRANGE_RUNG_REFAULT ? result : -EOPNOTSUPP;
+    }
 }
 
 int vrange_array_open(size_t bytes, size_t block_bytes, vrange_regenerate regenerate, void *context,
@@ -173,7 +232,9 @@ int vrange_array_open(size_t bytes, size_t block_bytes, vrange_regenerate regene
     gate_enter();
     caretaker_ensure();
     int result = map_array(array);
+    if (result == 0) result = register_array(array);
     if (result == 0) result = place_add(array);
+    if (!rung_holds()) mend(); /* which did not know of the array until now */
     gate_leave();
     if (result == 0) {
         tally(&account->reserved_bytes, array->mapped_bytes);
@@ -255,17 +316,42 @@ int vrange_array_discard(vrange_array *array) {
     return result;
 }
 
-int arrays_mend(int userfault) {
+int arrays_register(int userfault) {
     int result = 0;
     for (uint32_t i = 0; result == 0 && i < places_count(); i++) {
         vrange_array *array = place_enter(i);
         if (!array) continue;
         result = os_userfault_register(userfault, array->base, array->mapped_bytes);
-        /* Zeros may stand where something was lost and then touched. */
-        if (result == 0) result = discard_unpinned(array);
         place_leave(i);
     }
     return result;
+}
+
+void arrays_forget_content(void) {
+    for (uint32_t i = 0; i < places_count(); i++) {
+        vrange_array *array = place_enter(i);
+        if (!array) continue;
+        /* Zeros may stand where something was lost and then touched. */
+        discard_unpinned(array);
+        for (size_t block = 0; block < array->blocks; block++) {
+            if (is_filling(array, block))
+                os_discard(array_block(array, block), whole_blocks_bytes(array, block, 1));
+        }
+        place_leave(i);
+    }
+}
+
+void arrays_bar(void) {
+    for (uint32_t i = 0; i < places_count(); i++) {
+        vrange_array *array = place_enter(i);
+        if (!array) continue;
+        for (size_t block = 0; block < array->blocks; block++) {
+            const uint32_t pins = atomic_load(&array->pins[block]) & ~BLOCK_BUSY;
+            if (pins == 0 || pins & BLOCK_FILLING)
+                os_protect(array_block(array, block), whole_blocks_bytes(array, block, 1));
+        }
+        place_leave(i);
+    }
 }
 
 /* ---- fork ------------------------------------------------------------------------------------- */

@@ -20,8 +20,9 @@ struct vrange_array {
     void *context;
     vrange_account *account;
 
-    _Atomic uint32_t *pins;       /* by block; BLOCK_BUSY while somebody advises the kernel of it */
     _Atomic uint64_t pinned;      /* blocks, each as often as it is pinned; 0: fork need not look */
+    _Atomic uint32_t *pins;       /* by block; BLOCK_BUSY while somebody advises the kernel of it, BLOCK_FILLING
+                              * until the first of those who pin it has found all of it there */
     _Atomic uint64_t *filled;     /* a bit a block: filled, and the kernel not told that it may go */
     _Atomic uint64_t *offered;    /* told of once, and to be told of again */
     _Atomic uint64_t *filled_map; /* a bit a word of the two */
@@ -48,8 +49,11 @@ int array_refill(vrange_array *array, const void *address);
 void arrays_offer(void);
 bool arrays_exist(void);
 
-/* With a new descriptor, somebody having closed the old one: what is not pinned counts as lost. */
-int arrays_mend(int userfault);
+/* Mending (mend.c), with the gate closed: all are registered with a new descriptor; what is not pinned
+ * counts as lost; or, where there is no descriptor any more, what is not pinned can't be touched. */
+int arrays_register(int userfault);
+void arrays_forget_content(void);
+void arrays_bar(void);
 
 /* Before fork: names to inherit.h the arrays that grow back where they are touched, and their pins. */
 void arrays_before_fork(void);

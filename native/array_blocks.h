@@ -8,6 +8,7 @@
 #include "array.h"
 
 #define BLOCK_BUSY 0x80000000u
+#define BLOCK_FILLING 0x40000000u
 
 static inline char *array_block(vrange_array *array, size_t block) {
     return array->base + block * array->block_bytes;

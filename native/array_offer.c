@@ -70,6 +70,7 @@ static void offer_filled(vrange_array *array) {
 }
 
 void arrays_offer(void) {
+    if (vrange_rung() != VRANGE_RUNG_REFAULT) return; /* it was lost: what is taken would read as zeros */
     for (uint32_t i = 0; i < places_count(); i++) {
         vrange_array *array = place_enter(i);
         if (!array) continue;

@@ -15,16 +15,20 @@
 
 int fill_zero(char *address, size_t bytes) {
     /* Elsewhere a page that was never there, or was taken, reads as zeros by itself. */
-    return rung_userfault() >= 0 ? os_userfault_zero(rung_userfault(), address, bytes) : 0;
+    const int userfault = rung_userfault();
+    if (userfault >= 0) return os_userfault_zero(userfault, address, bytes);
+    return rung_still_faults() ? os_map_over(address, bytes) : 0;
 }
 
 /* Whole pages. `gathered` is scratch memory that holds nothing now. */
 static int copy_pages(char *to, const char *from, size_t bytes, char *gathered) {
-    if (rung_userfault() < 0) {
-        memcpy(to, from, bytes);
-        return 0;
+    const int userfault = rung_userfault();
+    if (userfault < 0) {
+        const int result = rung_still_faults() ? os_map_over(to, bytes) : 0;
+        if (result == 0) memcpy(to, from, bytes);
+        return result;
     }
-    int result = os_userfault_copy(rung_userfault(), to, from, bytes);
+    int result = os_userfault_copy(userfault, to, from, bytes);
     if (result != -EFAULT) return result;
     /* The source has a lost page itself: a volatile array's. The kernel does not make it grow back,
      * but our own touch does. */

@@ -18,7 +18,11 @@ extern _Atomic bool gate_closed;
 static inline bool gate_is_closed(void) { return atomic_load(&gate_closed); }
 void gate_wait(void);
 
-/* For fork alone: closes the gate and waits until no thread is inside. */
+/* Leaves it if this thread is inside; true: it was, and has to enter again. For a thread that has to wait,
+ * in a signal handler, for one who closes the gate. */
+bool gate_step_out(void);
+
+/* For fork, and for mending (mend.h): closes the gate and waits until no thread is inside. */
 void gate_close(void);
 void gate_open(void);
 

@@ -41,6 +41,8 @@ void *os_map_huge(size_t count);
 /* A file that maps to zeros and is shared with whoever maps it too; -EEXIST where there is one. Holes
  * in it have no memory behind them: os_populate first, a touch may be SIGBUS. */
 int os_share(const char *path, size_t bytes, void **out);
+/* Puts such a file that there is in the place of what is mapped there. */
+int os_share_over(const char *path, size_t bytes, void *place);
 /* Puts memory behind a part of such a file, for kernels without MADV_POPULATE_WRITE. */
 int os_allocate(const char *path, uint64_t offset, size_t bytes);
 /* Puts a mapping in another's place, which every thread sees at once. */
@@ -81,6 +83,7 @@ int os_pageout(void *address, size_t bytes);
 
 /* One byte a page, 1 where memory is behind it. A hint: it may change before the caller looks. */
 int os_residency(void *address, size_t bytes, unsigned char *pages);
+/* True also where nobody tells: what is taken for lost would be thrown away. */
 bool os_is_resident(void *address);
 /* The lowest page of [from, to) with memory behind it; `to` where there is none. */
 char *os_lowest_resident(char *from, char *to);

@@ -96,6 +96,18 @@ int os_share(const char *path, size_t bytes, void **out) {
     return 0;
 }
 
+int os_share_over(const char *path, size_t bytes, void *place) {
+    int file = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (file < 0) return -errno;
+    os_held held;
+    os_note(file, &held);
+    const int flags = MAP_SHARED | MAP_FIXED;
+    const bool mapped = mmap(place, bytes, PROT_READ | PROT_WRITE, flags, file, 0) != MAP_FAILED;
+    const int error = errno;
+    os_let_go(&held);
+    return mapped ? 0 : -error;
+}
+
 int os_allocate(const char *path, uint64_t offset, size_t bytes) {
     int file = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (file < 0) return -errno;

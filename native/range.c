@@ -11,6 +11,7 @@
 #include "caretaker.h"
 #include "fill.h"
 #include "gate.h"
+#include "mend.h"
 #include "os.h"
 #include "range_busy.h"
 #include "range_loss.h"
@@ -54,10 +55,14 @@ static int hand_out(range *r, int filled, uint64_t *handle) {
     return VRANGE_OK;
 }
 
-/* Whether what failed may be tried again: it failed because somebody closed the userfaultfd. */
-static bool was_mended(int result) {
-    if (result >= 0 || result == -ENOMEM || rung_holds()) return false;
-    ranges_mend();
+/* Whether what failed may be tried again: it failed because somebody closed the userfaultfd. `mends`: as
+ * they were before it was tried. */
+static bool was_mended(int result, uint64_t *mends) {
+    if (result >= 0 || result == -ENOMEM) return false;
+    const bool holds = rung_holds();
+    if (holds && rung_mends() == *mends) return false;
+    if (!holds) mend();
+    *mends = rung_mends();
     return true;
 }
 
@@ -67,11 +72,12 @@ int vrange_allocate(vrange_arena *arena, size_t bytes, uint64_t *handle) {
     caretaker_ensure();
     caretaker_help();
     int result;
+    uint64_t mends = rung_mends();
     do {
         result = take_range(arena, bytes, 0, 0, &r);
         if (result == VRANGE_OK)
             result = hand_out(r, fill_zero(range_address(r), range_bytes(r)), handle);
-    } while (was_mended(result));
+    } while (was_mended(result, &mends));
     gate_leave();
     return result;
 }
@@ -85,11 +91,12 @@ int vrange_store(vrange_arena *arena, const vrange_part *parts, size_t count, ui
     caretaker_ensure();
     caretaker_help();
     int result;
+    uint64_t mends = rung_mends();
     do {
         result = take_range(arena, bytes, (float)cost_ns, uses, &r);
         if (result == VRANGE_OK)
             result = hand_out(r, fill_parts(range_address(r), parts, count), handle);
-    } while (was_mended(result));
+    } while (was_mended(result, &mends));
     gate_leave();
     return result;
 }

@@ -115,10 +115,6 @@ void range_take_end(range *r, bool is_empty);
 /* Discards a volatile range by the runtime's own decision and lists it. False: not volatile. */
 bool range_shed(range *r, uint64_t generation);
 
-/* Somebody closed the userfaultfd: what is offered can't be told from what was lost any more. Opens
- * it again, or falls to the eager rung; every offered range counts as lost. */
-void ranges_mend(void);
-
 /* Discards all that is offered: what is lost of it can't be told any more. */
 void ranges_shed_offered(void);
 

@@ -46,8 +46,9 @@ bool range_secure_page_by_page(range *r, uint64_t word, uint64_t *lost_bytes) {
         kept = mark_lost_page(r, word, page) &&
                (r->sentinel_words || fill_zero(address, page_bytes) == 0);
     }
-    if (!kept) *lost_bytes = range_bytes(r);
     if (r->sentinel_words) sentinel_remove(r);
+    else if (!rung_holds()) kept = false; /* what was there may have been zeros */
+    if (!kept) *lost_bytes = range_bytes(r);
     return kept;
 }
 
@@ -68,7 +69,12 @@ int range_secure(range *r) {
 void range_empty(range *r) {
     char *address = range_address(r);
     const size_t bytes = range_bytes(r);
-    if (os_discard(address, bytes) == 0) return;
+    const int result = os_discard(address, bytes);
+    if (result == 0) return;
+    /* A sandbox that refuses madvise, to this thread at least. On the refault rung the mapping would have
+     * to be registered, too; and that rung is left when the thread next asks for what was offered. */
+    if (result != -EINVAL && vrange_rung() != VRANGE_RUNG_REFAULT && os_map_over(address, bytes) == 0)
+        return;
     /* Locked memory (mlockall) can't be discarded. What is missing of it may not be touched yet. */
     fill_zero(address, bytes);
     memset(address, 0, bytes);

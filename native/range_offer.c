@@ -113,7 +113,9 @@ void range_offer_now(range *r, uint64_t generation) {
     if (vrange_rung() == VRANGE_RUNG_EAGER) {
         range_shed(r, generation);
     } else if (range_offer_begin(r, generation)) {
-        range_offer_end(r, os_lazyfree(range_address(r), range_bytes(r)) == 0);
+        const bool offered = os_lazyfree(range_address(r), range_bytes(r)) == 0;
+        if (!offered) rung_offer_failed();
+        range_offer_end(r, offered);
     }
     gate_leave();
 }
@@ -160,21 +162,4 @@ void ranges_shed_offered(void) {
         uint64_t word = atomic_load(range_word(r));
         if (word_state(word) == OFFERED) range_shed(r, word & WORD_GENERATION);
     }
-}
-
-void ranges_mend(void) {
-    static pthread_mutex_t mending = PTHREAD_MUTEX_INITIALIZER;
-    pthread_mutex_lock(&mending);
-    if (!rung_holds()) {
-        int result = rung_open_again();
-        if (result == 0) result = arenas_register_again(rung_userfault());
-        if (result == 0) result = arrays_mend(rung_userfault());
-        if (result < 0) rung_fall(result);
-        for (uint32_t index = 1; index < table_count(); index++) {
-            range *r = table_at(index);
-            uint64_t word = atomic_load(range_word(r));
-            if (word_state(word) == OFFERED) range_shed(r, word & WORD_GENERATION);
-        }
-    }
-    pthread_mutex_unlock(&mending);
 }

@@ -10,6 +10,7 @@
 #include "caretaker.h"
 #include "fill.h"
 #include "gate.h"
+#include "mend.h"
 #include "os.h"
 #include "range_busy.h"
 #include "range_loss.h"
@@ -63,7 +64,7 @@ static int pin_slowly(range *r, uint64_t generation, bool only_whole) {
         range_count_offer_over(r);
         uint64_t lost_bytes = (uint64_t)bytes;
         bool some_is_kept =
-            word & WORD_PARTIAL && rung_holds() && range_secure_page_by_page(r, word, &lost_bytes);
+            word & WORD_PARTIAL && range_secure_page_by_page(r, word, &lost_bytes);
         tally(&account->purged_total, lost_bytes);
         if (some_is_kept) {
             word |= WORD_LOST;
@@ -123,7 +124,7 @@ static int pin(uint64_t handle, bool only_whole) {
             caretaker_help();
             result = pin_slowly(r, generation, only_whole);
             if (result != VRANGE_OK && !rung_holds()) {
-                ranges_mend();
+                mend();
                 if (result < 0) result = LOOK_AGAIN;
             }
             gate_leave();

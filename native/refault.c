@@ -34,6 +34,7 @@
 #include "array.h"
 #include "caretaker.h"
 #include "gate.h"
+#include "mend.h"
 #include "os.h"
 #include "os_thread.h"
 #include "range.h"
@@ -162,6 +163,18 @@ static void forward(int number, siginfo_t *info, void *context) {
     }
 }
 
+/* While another thread registers everything with a new userfaultfd, what is asked of it fails. */
+static int refill(vrange_array *array, const void *address) {
+    for (unsigned waited = 0;; waited++) {
+        const uint64_t mends = rung_mends();
+        int error = array_refill(array, address);
+        if (error == 0) return 0;
+        if (rung_mends() != mends) continue;
+        error = mend_for_touch(waited, error);
+        if (error) return error;
+    }
+}
+
 static void on_sigbus(int number, siginfo_t *info, void *context) {
     const int saved_errno = errno;
     /* Other codes of the kernel's tell of broken memory, which can't be filled. */
@@ -175,7 +188,7 @@ static void on_sigbus(int number, siginfo_t *info, void *context) {
     int error = ELOOP;
     if (nested < NESTED_MOST) {
         nested++;
-        error = array_refill(array, info->si_addr);
+        error = refill(array, info->si_addr);
         nested--;
     }
     if (error) {
@@ -259,7 +272,7 @@ int refault_look(void) {
 int vrange_refault_arm(void) {
     gate_enter();
     caretaker_ensure(); /* in the child of a fork there is no thread to look after us */
-    if (!rung_holds()) ranges_mend();
+    if (!rung_holds()) mend();
     int result = refault_look();
     gate_leave();
     return result;

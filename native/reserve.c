@@ -26,6 +26,7 @@
 #include "gate.h"
 #include "headroom.h"
 #include "heap.h"
+#include "mend.h"
 #include "offered.h"
 #include "os.h"
 #include "rank.h"
@@ -186,6 +187,7 @@ static void give_ahead(uint64_t free_bytes) {
 static void offer_batch(batch *b) {
     if (b->count == 0) return;
     bool offered = os_lazyfree_many(b->spans, b->count) == 0;
+    if (!offered) rung_offer_failed();
     for (size_t i = 0; i < b->count; i++) {
         range_offer_end(table_at(b->items[i].index), offered);
         if (offered) offered_add(&reserve.offered, &b->items[i]);
@@ -298,7 +300,6 @@ static uint64_t sleep_after(uint64_t slept_ns, const room *now, bool in_a_hurry)
 static bool take_turn(room now) {
     reserve.taken = 0;
     if (vrange_rung() == VRANGE_RUNG_EAGER) return shed_over_limit(now.below_limits);
-    if (!rung_holds()) ranges_mend();
     collect_losses();
     give_ahead(now.below_limits);
     return !now.is_enough && top_up();
@@ -307,6 +308,7 @@ static bool take_turn(room now) {
 static uint64_t look_after_everything(uint64_t slept_ns) {
     const room now = look_for_room();
     heap_offer(now.is_near); /* before any value: what is in it is worth nothing */
+    if (!rung_holds()) mend(); /* without the turn, which others wait for inside the gate */
     pthread_mutex_lock(&reserve.turn);
     const uint64_t sleep_ns = sleep_after(slept_ns, &now, take_turn(now));
     pthread_mutex_unlock(&reserve.turn);
@@ -318,6 +320,7 @@ static uint64_t look_after_everything(uint64_t slept_ns) {
 }
 
 static bool help(void) {
+    if (!rung_holds()) mend();
     if (pthread_mutex_trylock(&reserve.turn) != 0) return false;
     take_turn(look_for_room());
     pthread_mutex_unlock(&reserve.turn);

@@ -24,11 +24,17 @@
 #define REFUSAL_BYTES 160
 #define NO_DESCRIPTOR INT_MAX /* what is asked of it fails by EBADF */
 
+static const char *const names[] = {[VRANGE_RUNG_EAGER] = "eager",
+                                    [VRANGE_RUNG_SENTINEL] = "sentinel",
+                                    [VRANGE_RUNG_REFAULT] = "refault"};
+
 static struct {
     pthread_once_t decided;
-    int rung;
+    _Atomic int rung;
     os_held userfault;
     char *canary; /* a page that is registered and never filled: asking for it has to fail */
+    _Atomic bool still_faults;
+    _Atomic uint64_t mends;
     char refusals[VRANGE_RUNG_REFAULT + 1][REFUSAL_BYTES];
 } ladder = {.decided = PTHREAD_ONCE_INIT, .userfault = {.number = -1}};
 
@@ -52,6 +58,7 @@ static bool try_sentinel(void) {
     return result == 0 || refuse(VRANGE_RUNG_SENTINEL, "madvise(MADV_FREE) is refused", result);
 }
 
+/* The page is registered last of all: as long as asking for it fails, everything is. */
 static int place_canary(void) {
     const size_t page = os_page_bytes();
     if (!ladder.canary) {
@@ -60,8 +67,13 @@ static int place_canary(void) {
         int result = os_commit(ladder.canary, page);
         if (result < 0) return result;
     }
-    os_discard(ladder.canary, page);
-    return os_userfault_register(ladder.userfault.number, ladder.canary, page);
+    int result = os_discard(ladder.canary, page);
+    if (result == -EINVAL) result = 0; /* locked memory: what is there may stay, if it can be told */
+    if (result == 0)
+        result = os_userfault_register(atomic_load(&ladder.userfault.number), ladder.canary, page);
+    if (result < 0) return result;
+    result = os_populate(ladder.canary, page);
+    return result == -EFAULT ? 0 : result < 0 ? result : -ENOTSUP;
 }
 
 bool rung_holds(void) {
@@ -114,9 +126,6 @@ static bool try_refault(void) {
 }
 
 static void decide(void) {
-    static const char *const names[] = {[VRANGE_RUNG_EAGER] = "eager",
-                                        [VRANGE_RUNG_SENTINEL] = "sentinel",
-                                        [VRANGE_RUNG_REFAULT] = "refault"};
     int highest = VRANGE_RUNG_REFAULT;
     const char *forced = getenv("VRANGE_RUNG");
     bool is_forced = forced && *forced;
@@ -147,22 +156,59 @@ const char *vrange_rung_refusal(int rung) {
     return ladder.refusals[rung][0] ? ladder.refusals[rung] : NULL;
 }
 
+bool rung_has_userfault(void) { return os_is_held(&ladder.userfault); }
+
 int rung_userfault(void) {
     if (ladder.rung != VRANGE_RUNG_REFAULT) return -1;
     return os_is_held(&ladder.userfault) ? atomic_load(&ladder.userfault.number) : NO_DESCRIPTOR;
 }
 
+/* Whether missing pages still fault. The descriptor is gone, but a process that was made without our
+ * fork handlers may have a copy, and the registration lives as long as that. */
+static bool canary_faults(void) {
+    os_discard(ladder.canary, os_page_bytes());
+    return os_populate(ladder.canary, os_page_bytes()) == -EFAULT;
+}
+
+static void tell_fall(int rung, int error) {
+    char text[320];
+    const int length =
+        snprintf(text, sizeof text,
+                 "vrange: what the refault rung needs was taken from this process, and is refused now "
+                 "(%s); it goes on on the rung \"%s\"%s\n",
+                 strerror(-error), names[rung],
+                 arrays_exist() ? ", and volatile arrays can't be read any more" : "");
+    if (length > 0) os_complain(text, (size_t)length);
+}
+
 void rung_fall(int error) {
-    if (arrays_exist()) {
-        static const char message[] =
-            "vrange: userfaultfd was closed by somebody and can't be opened again; what volatile "
-            "arrays lose would read as zeros, so the process ends\n";
-        os_complain(message, sizeof message - 1);
-        abort();
-    }
-    ladder.rung = VRANGE_RUNG_EAGER;
+    os_let_go(&ladder.userfault); /* what it has registered is not to fault any more */
+    const bool faults = canary_faults();
+    atomic_store(&ladder.still_faults, faults);
     refuse(VRANGE_RUNG_REFAULT, "userfaultfd was closed, and is refused now", error);
-    refuse(VRANGE_RUNG_SENTINEL, "passed over when the refault rung was lost at run time", error);
+    int rung = VRANGE_RUNG_SENTINEL;
+    if (faults) {
+        rung = VRANGE_RUNG_EAGER;
+        refuse(rung + 1, "another process still has the closed userfaultfd", error);
+    } else if (!try_sentinel()) {
+        rung = VRANGE_RUNG_EAGER;
+    }
+    tell_fall(rung, error);
+    atomic_store(&ladder.rung, rung);
+    atomic_fetch_add(&ladder.mends, 1);
+}
+
+void rung_offer_failed(void) {
+    int sentinel = VRANGE_RUNG_SENTINEL;
+    if (atomic_load(&ladder.rung) != sentinel || try_sentinel()) return;
+    if (!atomic_compare_exchange_strong(&ladder.rung, &sentinel, VRANGE_RUNG_EAGER)) return;
+    static const char message[] = "vrange: madvise(MADV_FREE) is refused to this process now; it goes "
+                                  "on on the rung \"eager\"\n";
+    os_complain(message, sizeof message - 1);
+}
+
+bool rung_still_faults(void) {
+    return atomic_load_explicit(&ladder.still_faults, memory_order_relaxed);
 }
 
 void rung_fall_after_fork(int error) {
@@ -173,18 +219,27 @@ void rung_fall_after_fork(int error) {
 }
 
 int rung_reopen(void) {
+    atomic_store(&ladder.still_faults, false); /* registrations are not inherited */
     if (ladder.rung != VRANGE_RUNG_REFAULT) return 0;
     /* An ioctl on the inherited descriptor would write into the parent's memory. */
-    os_let_go(&ladder.userfault);
-    return rung_open_again();
+    const int result = rung_mend_begin();
+    return result == 0 ? rung_mend_end() : result;
 }
 
-int rung_open_again(void) {
-    if (ladder.rung != VRANGE_RUNG_REFAULT) return 0;
+int rung_mend_begin(void) {
+    atomic_fetch_add(&ladder.mends, 1);
     os_let_go(&ladder.userfault);
     int userfault = -1;
     int result = os_userfault_open(&userfault);
     if (result < 0) return result;
     os_hold(userfault, &ladder.userfault);
-    return place_canary();
+    return atomic_load(&ladder.userfault.number) < 0 ? -EBADF : 0;
 }
+
+int rung_mend_end(void) {
+    const int result = place_canary();
+    atomic_fetch_add(&ladder.mends, 1);
+    return result;
+}
+
+uint64_t rung_mends(void) { return atomic_load(&ladder.mends); }

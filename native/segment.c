@@ -222,6 +222,20 @@ static void copy_gauges(segment_header *to, segment_header *from) {
     atomic_store(&to->accounts_used, slot);
 }
 
+/* In one step, as all threads hold pointers into it; where a sandbox refuses mremap, by mapping over. */
+static int put_in_place(segment_header *own, segment_header *inherited) {
+    int result = os_replace(own, inherited, SEGMENT_BYTES);
+    if (result == 0) return 0;
+    if (place.path[0]) {
+        result = os_share_over(place.path, SEGMENT_BYTES, inherited);
+    } else {
+        result = os_map_over(inherited, SEGMENT_BYTES);
+        if (result == 0) memcpy(inherited, own, SEGMENT_BYTES);
+    }
+    os_unreserve(own, SEGMENT_BYTES);
+    return result;
+}
+
 void segment_after_fork(void) {
     segment_header *inherited = atomic_load(&segment_here);
     if (!inherited) {
@@ -248,7 +262,7 @@ void segment_after_fork(void) {
         atomic_store(&own->flags, atomic_load(&inherited->flags) & SEGMENT_KEPT);
         publish(own);
     }
-    if (!own || os_replace(own, inherited, SEGMENT_BYTES) < 0) {
+    if (!own || put_in_place(own, inherited) < 0) {
         /* Counting into the parent's segment would be wrong for both. */
         static const char message[] = "vrange: no memory for a child's own counters after fork\n";
         os_complain(message, sizeof message - 1);

@@ -301,6 +301,11 @@ void stats_stack_used(uint64_t used, uint64_t limit) {
     atomic_store_explicit(&segment->stack_high_water_bytes, used, memory_order_relaxed);
 }
 
+void stats_rung_changed(void) {
+    segment_header *segment = atomic_load(&segment_here);
+    if (segment) atomic_store(&segment->rung, (uint32_t)vrange_rung());
+}
+
 void stats_pressure_level(int level) {
     segment_header *segment = segment_make();
     if (!segment) return;

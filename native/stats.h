@@ -95,6 +95,7 @@ void stats_trimmed(void);
 void stats_stack_used(uint64_t used, uint64_t limit);
 
 void stats_pressure_level(int level);
+void stats_rung_changed(void);
 void stats_pressure_acted(int action, int outcome, uint64_t bytes);
 
 /* In the child of a fork: a segment of its own. Owners of accounts go on reading from where they were. */

@@ -120,6 +120,26 @@ def test_the_watcher_of_pressure(tmp_path: Path) -> None:
     run(code, tmp_path)
 
 
+def test_threads_that_close_again_and_again(tmp_path: Path) -> None:
+    """What is opened between a check and a use is not closed either, as far as this tells."""
+    code = """
+    use()
+    end = time.monotonic() + 2
+    def use_on():
+        while time.monotonic() < end:
+            use()
+    thread = threading.Thread(target=use_on)
+    thread.start()
+    while time.monotonic() < end:
+        theirs.clear()
+        put_their_own(sys.argv[1])
+        for _ in range(20):
+            check("use")
+    thread.join()
+    """
+    run(code, tmp_path)
+
+
 @pytest.mark.skipif(not REFAULT, reason="arrays need the refault rung")
 @pytest.mark.parametrize("touch", ["view[:].tobytes()", "array.pin().__enter__().tobytes()"])
 def test_a_file_that_an_array_reads_is_found_again(tmp_path: Path, touch: str) -> None:
