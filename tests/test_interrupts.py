@@ -219,7 +219,7 @@ def test_the_next_to_ask_after_storms_of_signals() -> None:
         raise TimeIsUp
 
     before = signal.signal(signal.SIGALRM, handler)
-    caches = [Cache(ttl=1000), Cache(), Cache(hot_bytes=0, max_bytes="256KiB")]
+    caches = [Cache(ttl=1000), Cache(), Cache(hot_bytes=0, max_bytes="1MiB")]
     interrupted = 0
     try:
         until = time.monotonic() + 3
