@@ -250,6 +250,7 @@ def test_the_next_to_ask_after_storms_of_signals() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert interrupted > 10
+    got = None
     gc.collect()
     for cache in caches:
         nothing_is_left(cache, lambda n: MADE["array" if n % 2 else "small"](n))

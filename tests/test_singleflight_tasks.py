@@ -257,3 +257,64 @@ def test_a_task_that_outlives_its_computation_does_not_hold_the_value() -> None:
         await asyncio.gather(*background)
 
     run_async(main())
+
+
+def test_tasks_of_trio_share_one_computation() -> None:
+    trio = pytest.importorskip("trio")
+    calls: list[int] = []
+
+    @vrange.cached
+    async def get(n: int) -> int:
+        calls.append(n)
+        await trio.sleep(0.01)
+        return n * 2
+
+    async def main() -> list[int]:
+        answers: list[int] = []
+
+        async def ask() -> None:
+            answers.append(await get(2))
+
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(ask)
+        return answers
+
+    assert trio.run(main) == [4, 4, 4]
+    assert calls == [2]
+
+
+def test_a_task_of_trio_waits_for_a_thread(cache: vrange.VolatileCache) -> None:
+    trio = pytest.importorskip("trio")
+    go = threading.Event()
+    leader = Worker(cache.get_or_compute, "k", lambda: go.wait(PATIENCE) and "of the thread")
+    wait_until(lambda: "k" in cache._flights.under_way, "nobody leads")
+
+    async def never() -> str:
+        raise AssertionError("the thread computes")
+
+    async def main() -> str:
+        threading.Timer(0.05, go.set).start()
+        with trio.fail_after(PATIENCE):
+            return str(await cache.get_or_compute_async("k", never))
+
+    assert trio.run(main) == leader.result() == "of the thread"
+
+
+def test_a_task_of_something_else_computes_itself(cache: vrange.VolatileCache) -> None:
+    """Nobody could wake it."""
+
+    async def compute(what: str) -> str:
+        await suspend()
+        return what
+
+    first = cache.get_or_compute_async("k", lambda: compute("first"))
+    second = cache.get_or_compute_async("k", lambda: compute("second"))
+    for coroutine in (first, second):
+        coroutine.send(None)
+    for coroutine, expected in ((second, "second"), (first, "first")):
+        with pytest.raises(StopIteration) as stopped:
+            coroutine.send(None)
+        assert stopped.value.value == expected
+    assert not cache._flights.under_way

@@ -17,6 +17,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -115,31 +116,20 @@ class SingleFlight:
 
     async def _wait_async(self, key: Hashable, flight: Flight) -> native.Waiter | None:
         """The same for a task: its event loop runs meanwhile."""
-        import asyncio  # whose loop is running, so it costs nothing any more
-
-        loop, led = asyncio.get_running_loop(), led_here.get()
-        landed: asyncio.Future[None] = loop.create_future()
-
-        def tell_here() -> None:
-            if not landed.done():  # the task may have been cancelled
-                landed.set_result(None)
-
-        waiter = native.Waiter(lambda: loop.call_soon_threadsafe(tell_here))
+        landed, led = _event_here(), led_here.get()
+        if landed is None:
+            return None
+        waiter = native.Waiter(landed.tell)
         begun = None
         try:
             begun = native.begin_to_wait(flight, led, waiter, 0)
-            if begun == native.WAITS:
-                while not landed.done():
-                    its_loop = flight.loop
-                    elsewhere = its_loop is not None and its_loop is not loop
-                    if not elsewhere:
-                        await landed
-                        break
-                    await asyncio.wait([landed], timeout=_LOOK_SECONDS)
-                    if not landed.done() and not self._goes_on(key, flight):
-                        return None
+            while begun == native.WAITS and not waiter.state:
+                loop = flight.loop
+                runs_here = loop is None or loop is landed.loop
+                await landed.wait(None if runs_here else _LOOK_SECONDS)
+                if not waiter.state and not self._goes_on(key, flight):
+                    return None
         finally:
-            landed.cancel()
             if begun == native.WAITS:
                 native.end_waiting(flight, led, waiter, 0)
         return None if begun == native.NEVER_ENDS else waiter
@@ -172,6 +162,60 @@ def _running_loop() -> Any:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+class _AsyncioEvent:
+    """What a task of asyncio waits for."""
+
+    def __init__(self, loop: Any) -> None:
+        self.loop = loop
+        self._told = loop.create_future()
+
+    def tell(self) -> None:
+        """Wakes the task, from any thread."""
+        self.loop.call_soon_threadsafe(self._tell_here)
+
+    def _tell_here(self) -> None:
+        if not self._told.done():  # the task may have been cancelled
+            self._told.set_result(None)
+
+    async def wait(self, seconds: float | None) -> None:
+        """Until told, or for so long."""
+        if seconds is None:
+            await self._told
+        else:
+            await sys.modules["asyncio"].wait([self._told], timeout=seconds)
+
+
+class _TrioEvent:
+    """What a task of trio waits for, also below anyio."""
+
+    loop = None
+
+    def __init__(self, trio: Any) -> None:
+        self._trio = trio
+        self._told = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+
+    def tell(self) -> None:
+        """Wakes the task, from any thread."""
+        self._token.run_sync_soon(self._told.set)
+
+    async def wait(self, seconds: float | None) -> None:
+        """Until told, or for so long."""
+        with self._trio.move_on_after(float("inf") if seconds is None else seconds):
+            await self._told.wait()
+
+
+def _event_here() -> _AsyncioEvent | _TrioEvent | None:
+    """For the task that runs; None where it is of something else than asyncio or trio."""
+    trio = sys.modules.get("trio")
+    if trio is not None:
+        with suppress(RuntimeError):
+            trio.lowlevel.current_task()
+            return _TrioEvent(trio)
+    loop = _running_loop()
+    return None if loop is None else _AsyncioEvent(loop)
 
 
 def _forget_others_flights() -> None:
