@@ -149,8 +149,8 @@ def test_what_the_kernel_took_is_computed_again() -> None:
     [
         (Ending(0), "finished"),
         (Ending(-9, oom_kills=1), r"killed by the kernel \(SIGKILL, oom_kill 1\)"),
-        (Ending(-9), "killed by SIGKILL, not for want of memory"),
-        (Ending(-15), "killed by SIGTERM, not for want of memory"),
+        (Ending(-9), "killed by SIGKILL, not because of memory"),
+        (Ending(-15), "killed by SIGTERM, not because of memory"),
         (Ending(3), r"failed \(exit status 3\)"),
         (Ending(0, over=True), "over the limit"),
     ],
@@ -339,7 +339,7 @@ def test_a_killed_child_is_told_and_leaves_nothing_behind() -> None:
         child_of(process).kill()
         out, _ = process.communicate()
         assert process.returncode == 1
-        assert "killed by SIGKILL, not for want of memory" in seen + out
+        assert "killed by SIGKILL, not because of memory" in seen + out
         assert cgroups_of(process) == []
 
 

@@ -1,7 +1,7 @@
-"""What `vrange run` switches on inside the program: asked for by the hook, before the program.
+"""What `vrange run` switches on inside the program; the hook calls it before the program starts.
 
-Each part is switched on by itself, and one that can't be is off, with its reason in the record: no
-exception of ours reaches the program, and none of it needs the program to know.
+Each part is switched on separately. If one fails, it is off, and the record contains the reason.
+None of vrange's exceptions reaches the program, and the program needs no knowledge of vrange.
 """
 
 from __future__ import annotations
@@ -19,17 +19,25 @@ from vrange.autostart.settings import Settings
 
 __all__ = ["start", "trims"]
 
-_started: Record | None = None  # a second sitecustomize, or an embedding, asks twice
+_started: Record | None = None  # a second sitecustomize, or an embedding, calls start() twice
 
 
 def start(told: Mapping[str, Any]) -> None:
-    """Switch on what `told` asks for (see Settings), once a process. Never raises.
+    """Switch on what `told` asks for, once a process. Never raise.
 
-    A child after fork keeps what was on; the thread that trims is started anew there, and the
-    child's record begins at nothing.
+    Parameters
+    ----------
+    told : Mapping[str, Any]
+        The fields of Settings.
 
-    Example:
-        >>> start({"watch": False, "numpy": False, "trim_every": 0})
+    Notes
+    -----
+    A child after fork keeps what was on. The trimming thread starts anew there, and the child's
+    record begins at zero.
+
+    Examples
+    --------
+    >>> start({"watch": False, "numpy": False, "trim_every": 0})
 
     """
     global _started
@@ -44,11 +52,12 @@ def start(told: Mapping[str, Any]) -> None:
 
 
 def trims() -> int:
-    """How many trims this process has had of `vrange run`; 0 where it was started by other means.
+    """Return how many trims `vrange run` made in this process; 0 if it was started without it.
 
-    Example:
-        >>> trims()
-        0
+    Examples
+    --------
+    >>> trims()
+    0
 
     """
     return 0 if _started is None else _started.trims
@@ -61,7 +70,7 @@ def _switch_on(settings: Settings, record: Record) -> None:
         except Exception as error:
             record.parts[name] = f"off: {_reason(error)}"
 
-    # The interpreter's own allocator first: arenas made before it is on stay out of its reach.
+    # The interpreter's own allocator first: arenas made before that stay out of its reach.
     part("interpreter", lambda: _interpreter(settings))
     part("segment", _segment)
     if settings.stacks:
@@ -72,7 +81,7 @@ def _switch_on(settings: Settings, record: Record) -> None:
         record.parts["numpy"] = "off: not asked for"
     if settings.watch:
         part("watcher", lambda: _watcher(record))
-        # The child of a fork has none.
+        # The child of a fork has no watcher.
         os.register_at_fork(after_in_child=lambda: part("watcher", lambda: _watcher(record)))
     if settings.metrics is not None:
         address, port = settings.metrics
@@ -136,7 +145,7 @@ def _numpy(record: Record) -> str:
 def _watcher(record: Record) -> str:
     record.watcher = None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a cgroup that can't be read stands in the record
+        warnings.simplefilter("ignore")  # the record says if a cgroup can't be read
         record.watcher = import_module("vrange.pressure").watch()
     return "on"
 

@@ -1,4 +1,4 @@
-"""What is done once the program imports a module, and not before: most never import NumPy."""
+"""A call once the program imports a module, and not earlier: most programs never import NumPy."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["when_imported"]
 
 
 def when_imported(name: str, then: Callable[[], None]) -> None:
-    """Call `then` once, right after the module was imported, in the thread that imports it.
+    """Call `then` once, right after the module is imported, in the thread that imports it.
 
-    Where the import fails nothing is called, and the next attempt is waited for. The module's
-    `__loader__` and `__spec__` are its own by the time its first line runs.
+    If the import fails, nothing is called, and the next attempt counts. When the module's first
+    line runs, its `__loader__` and `__spec__` are already its own.
     """
     sys.meta_path.insert(0, _Finder(name, then))
 
@@ -48,7 +48,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
-    """The module's own loader, and a call when it is done."""
+    """Loads a module with its own loader, and then calls the finder."""
 
     def __init__(self, spec: ModuleSpec, loader: Loader, finder: _Finder) -> None:
         self._spec = spec
@@ -65,8 +65,8 @@ class _Loader(Loader):
         self._finder.imported()
 
 
-# Python leaves its import system's own frames out of tracebacks, by the file they are from. What
-# fails in the module is the program's to see as it would without us.
+# Python removes the frames of its import system from tracebacks, by their file name. So the program
+# sees an error in the module as it would without vrange.
 _Loader.exec_module.__code__ = _Loader.exec_module.__code__.replace(
     co_filename=_frozen_importlib._find_and_load.__code__.co_filename  # type: ignore[attr-defined]
 )

@@ -1,7 +1,7 @@
-"""What one process of the program says of itself, in a file that outlives it.
+"""The figures of one process of the program, in a file that outlives the process.
 
-Written at exit, and now and then before: a process that is killed has no exit. The parent that
-reports (`vrange run --report`) reads it; without one nothing is written.
+They are written at exit, and at times before that, because a killed process has no exit. The parent
+that reports (`vrange run --report`) reads them; without such a parent nothing is written.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from vrange.lazyfree import lazyfree_bytes
 
 __all__ = ["Record"]
 
-_WRITE_SECONDS = 0.5  # between writings, at least: trims may come every few milliseconds
+_WRITE_SECONDS = 0.5  # the least time between two writes: trims may run every few milliseconds
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Record:
-    """The figures of this process. `directory` None: they are kept, and written nowhere."""
+    """The figures of this process. If `directory` is None, they are not written."""
 
     def __init__(self, directory: str | None) -> None:
         self._directory = directory
@@ -44,7 +44,7 @@ class Record:
         self.registered_threads = 0
 
     def trimmed(self, seconds: float) -> None:
-        """Count one trim, and how long it took."""
+        """Count one trim and its duration."""
         self.trims += 1
         self.trim_seconds += seconds
         self.longest_trim_seconds = max(self.longest_trim_seconds, seconds)
@@ -52,22 +52,22 @@ class Record:
             self.write()
 
     def after_fork(self) -> None:
-        """Begin at nothing in the child."""
+        """Reset the figures in the child."""
         self._reset()
         self.write()
 
     def at_exit(self) -> None:
-        """Write for the last time, with the memory that the interpreter holds before it ends."""
+        """Write the last time, with the memory that the interpreter holds before it ends."""
         self.write(ended=True)
 
     def write(self, *, ended: bool = False) -> None:
-        """Leave the figures where the parent finds them. Never raises."""
+        """Write the figures where the parent finds them. Never raise."""
         if self._directory is None:
             return
         self._written = time.monotonic()
         with suppress(Exception):
             text = json.dumps(self._figures(ended), default=str)
-            # By way of another name: whoever reads sees all of it or what was there before.
+            # Write to another name, then rename: a reader sees either all of it or the old content.
             path = Path(self._directory, f"{self.pid}.json")
             unfinished = path.with_suffix(".new")
             unfinished.write_text(text)

@@ -1,4 +1,4 @@
-"""What `vrange run` tells the program it starts, by one environment variable."""
+"""The settings that `vrange run` passes to the program, in one environment variable."""
 
 from __future__ import annotations
 
@@ -15,19 +15,30 @@ Depth = Literal["light", "deep", "holes"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What is to be switched on inside the program.
+    """What to switch on inside the program.
 
-    Attributes:
-        heap: Who serves the interpreter's objects: its own allocator, or libc's malloc.
-        numpy: Array data from vrange's arenas.
-        watch: The pressure watcher.
-        stacks: Stacks of executors' threads are trimmed while they wait.
-        trim_every: Seconds between trims; 0: none; None: chosen by what a trim costs.
-        depth: How much of the interpreter's own allocator a trim goes through.
-        metrics: Address and port to serve metrics on.
-        children: Interpreters that the program starts get the same.
-        records: The directory in which each process leaves its figures; None: no figures.
-        restore: What the environment had where `vrange run` changed it; None: nothing.
+    Attributes
+    ----------
+    heap : {"pymalloc", "libc"}
+        The allocator of the interpreter's objects: its own, or libc's malloc.
+    numpy : bool
+        Whether array data comes from vrange's heap.
+    watch : bool
+        Whether the pressure watcher runs.
+    stacks : bool
+        Whether stacks of waiting executor threads are trimmed.
+    trim_every : float or None
+        Seconds between trims; 0: no trims; None: chosen by the cost of a trim.
+    depth : {"light", "deep", "holes"}
+        How much of the interpreter's own allocator a trim covers.
+    metrics : tuple[str, int] or None
+        The address and port on which to serve metrics.
+    children : bool
+        Whether interpreters that the program starts get the same settings.
+    records : str or None
+        The directory for each process's figures; None: no figures.
+    restore : Mapping[str, str or None]
+        The values that `vrange run` changed in the environment; None: the variable was not set.
 
     """
 
@@ -44,10 +55,10 @@ class Settings:
 
     @classmethod
     def read(cls, told: Mapping[str, Any]) -> Settings:
-        """Of what was told, what this version knows: the other side may be of another one."""
+        """Return the settings that this version knows; the sender may have another version."""
         known = {one.name for one in fields(cls)}
         return cls(**{name: value for name, value in told.items() if name in known})
 
     def told(self) -> dict[str, Any]:
-        """As `read` takes it, ready for JSON."""
+        """Return the settings as `read` takes them, ready for JSON."""
         return asdict(self)

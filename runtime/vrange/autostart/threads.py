@@ -1,7 +1,7 @@
-"""Workers of executors, registered as they start, so that a trim reaches their stacks.
+"""Registers the workers of executors as they start, so that a trim reaches their stacks.
 
-What runs first in a thread is `Thread._bootstrap_inner`; it catches what the thread raises, so a
-frame around it is in nobody's traceback.
+`Thread._bootstrap_inner` is the first function that runs in a thread. It catches what the thread
+raises, so a frame around it appears in no traceback.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _EXECUTORS = ("concurrent.futures.thread", "anyio._backends._asyncio")
 
 
 def register_executors(record: Record) -> None:
-    """Have every executor's thread that is started from now on registered."""
+    """Register every executor thread that is started from now on."""
     bootstrap: Callable[[threading.Thread], Any] = threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
 
     def _bootstrap_inner(self: threading.Thread) -> Any:
@@ -34,6 +34,6 @@ def register_executors(record: Record) -> None:
 
 
 def is_executors(thread: threading.Thread) -> bool:
-    """Whether the thread is a worker that waits for tasks, as an executor's."""
+    """Return whether the thread waits for tasks, as an executor's worker does."""
     target = getattr(thread, "_target", None)
     return getattr(target, "__module__", type(thread).__module__) in _EXECUTORS

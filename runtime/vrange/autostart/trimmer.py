@@ -1,9 +1,9 @@
 """The thread that trims the heap while the program runs, whether memory is short or not.
 
-What a program freed is no use to anybody while its allocator holds it, and no limit needs to be
-near for that. The best moment is when a program falls quiet: what it held for its work is spare
-then, and nobody waits. One that did nothing since the last trim is left alone, and one whose trims
-take long is trimmed the less often while it works.
+Memory that a program freed is useless while its allocator holds it, even far from any limit. The
+best moment for a trim is when a program becomes idle: what it held for its work is spare then, and
+nothing waits for the trim. A program that did nothing since the last trim is left alone. The longer
+a program's trims take, the less often they run while it works.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from vrange.heap.trim import Deep
 __all__ = ["Trimmer"]
 
 _LOOK_SECONDS = 1.0
-_SECONDS = 5.0  # between trims of a program that works
-_SHARE = 0.01  # of its time, at most, goes into trims
-_QUIET_SECONDS = 2.0  # between trims that come as a program has fallen quiet
-_QUIET_SHARE = 0.05  # nobody waits for those
+_SECONDS = 5.0  # between trims of a working program
+_SHARE = 0.01  # the largest fraction of a working program's time that goes into trims
+_QUIET_SECONDS = 2.0  # between trims when a program has become idle
+_QUIET_SHARE = 0.05  # the same fraction then: nothing waits for these trims
 _QUIET_LOAD = 0.05  # of a processor
-_END_SECONDS = 2.0  # a trim that is under way at exit is waited for this long
-_BUSY_SECONDS = 0.02  # of processor time since the last trim: less than that freed nothing much
+_END_SECONDS = 2.0  # how long exit waits for a trim that is running
+_BUSY_SECONDS = 0.02  # of processor time since the last trim: with less, hardly anything was freed
 _DEEP: dict[str, Deep] = {"light": False, "deep": True, "holes": "holes"}
 
 
 class Trimmer:
     """Trims at intervals, in a thread that the program doesn't see among its own.
 
-    Nor does its garbage collector (vrange.heap.sweep tells how): what is called here between two
-    trims makes no container either.
+    The program's garbage collector doesn't notice it either (see vrange.heap.sweep): the code
+    between two trims makes no container.
     """
 
     def __init__(self, settings: Settings, record: Record) -> None:
@@ -46,7 +46,7 @@ class Trimmer:
         self._turn = _thread.allocate_lock()
 
     def start(self) -> None:
-        """Start now, and in each child after fork; no trim begins once the program has ended."""
+        """Start now, and in each child after fork. No trim begins once the program has ended."""
         _thread.start_new_thread(self._run, ())
         os.register_at_fork(after_in_child=self._again)
         atexit.register(self._end)
@@ -55,8 +55,8 @@ class Trimmer:
         self._turn.acquire(timeout=_END_SECONDS)
 
     def _again(self) -> None:
-        self._turn = _thread.allocate_lock()  # the parent's may have been held by its thread
-        with suppress(RuntimeError):  # no thread to be had: the child goes without
+        self._turn = _thread.allocate_lock()  # the parent's thread may have held the old one
+        with suppress(RuntimeError):  # if no thread can be started, the child runs without trims
             _thread.start_new_thread(self._run, ())
 
     def _run(self) -> None:

@@ -1,8 +1,9 @@
 """The `vrange` command. Each module in here whose name begins with a letter is a subcommand.
 
 A subcommand has `add_parser(subparsers)` and `run(args)`, which returns the exit status. So a new
-one is a new file and nothing else. One that takes a command line as its argument has `split(words)`
-too: what is its own, and what is that command line, which `run` finds as `args.rest`.
+subcommand is one new file. A subcommand whose argument is another command line also has
+`split(words)`: it separates the subcommand's own words from that command line, which `run` finds as
+`args.rest`.
 """
 
 from __future__ import annotations
@@ -18,18 +19,27 @@ from vrange.errors import VrangeError
 
 __all__ = ["main"]
 
-_INTERRUPTED = 130  # what shells say of a process that SIGINT ended
+_INTERRUPTED = 130  # the exit status with which shells report a process that SIGINT ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv`, this process's own by default, and return the exit status.
+    """Run a command line, and return the exit status.
 
-    0: done. 1: done, and the outcome isn't what it should be. 2: it can't be run, and standard
-    error says why. 130: interrupted.
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The words after `vrange`. The default is this process's own command line.
 
-    Example:
-        >>> main(["doctor"])  # doctest: +SKIP
-        0
+    Returns
+    -------
+    int
+        0: done. 1: done, but the outcome isn't what it should be. 2: it can't be run, and standard
+        error says why. 130: interrupted.
+
+    Examples
+    --------
+    >>> main(["doctor"])  # doctest: +SKIP
+    0
 
     """
     parser = argparse.ArgumentParser(
@@ -51,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = commands[args.command].run(args)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read us has seen enough. Python flushes once more at exit, into nowhere then.
+        # The reader has closed the pipe. Python flushes once more at exit, so give it a sink.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""`python -m vrange.cli`, for where the script isn't on the path."""
+"""`python -m vrange.cli`, for use when the script isn't on the path."""
 
 import sys
 

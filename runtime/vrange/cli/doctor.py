@@ -1,7 +1,7 @@
 """`vrange doctor`: what this machine lets vrange do, and what to change.
 
-Everything is read anew, and from inside: a container may refuse what the machine allows. A finding
-says what is; where something better is to be had, it also says what to change.
+Everything is read anew, from inside this process, because a container may refuse what the machine
+allows. A finding states a fact; if something better is available, it also says what to change.
 """
 
 from __future__ import annotations
@@ -25,22 +25,27 @@ from vrange.stats import stats
 
 __all__ = ["Finding", "add_parser", "examine", "run"]
 
-_TIGHT = 0.9  # of the limit
+_TIGHT = 0.9  # the fraction of the limit above which usage is reported
 _SUPPORTED = (5, 14)
-_SCAN = (6, 7)  # PAGEMAP_SCAN, which finds lost pages three times as fast as reading pagemap
+_SCAN = (6, 7)  # has PAGEMAP_SCAN, which finds lost pages three times as fast as reading pagemap
 _NEVER_OVERCOMMIT = "2"
 _OVERCOMMIT = {"0": "heuristic", "1": "always", "2": "never"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is so on this machine.
+    """One fact about this machine.
 
-    Attributes:
-        name: What it is about.
-        value: How it is: bytes, seconds, words; None where the machine doesn't say.
-        text: The same for a person.
-        change: What to change, where something better is to be had.
+    Attributes
+    ----------
+    name : str
+        What it is about.
+    value : int, float, str, bool or None
+        The value: bytes, seconds or words; None if the machine doesn't report one.
+    text : str
+        The same as readable text.
+    change : str or None
+        What to change, if something better is available.
 
     """
 
@@ -58,11 +63,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--json", action="store_true", help="an object of findings by name")
+    parser.add_argument("--json", action="store_true", help="print an object of findings by name")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the findings. Returns 0: what is found is no failure."""
+    """Print the findings. Return 0, because a finding is not a failure."""
     findings = examine()
     if args.json:
         by_name = {finding.name: asdict(finding) for finding in findings}
@@ -83,18 +88,29 @@ def run(args: argparse.Namespace) -> int:
 def examine(
     proc: str | os.PathLike[str] = "/proc", sys: str | os.PathLike[str] = "/sys"
 ) -> list[Finding]:
-    """Find out everything there is to say.
+    """Examine the machine and return all findings.
 
-    Args:
-        proc: Where the kernel's settings are; for tests.
-        sys: The same, of devices and memory.
+    Parameters
+    ----------
+    proc : path, default "/proc"
+        The directory of the kernel's settings; for tests.
+    sys : path, default "/sys"
+        The directory of the settings of devices and memory; for tests.
 
-    Raises:
-        VrangeError: VRANGE_RUNG names a rung that is none, or not to be had.
+    Returns
+    -------
+    list[Finding]
+        One finding a fact, in the order of display.
 
-    Example:
-        >>> [finding.name for finding in examine()][:2]
-        ['rung', 'kernel']
+    Raises
+    ------
+    VrangeError
+        If VRANGE_RUNG names no rung, or one that is not available.
+
+    Examples
+    --------
+    >>> [finding.name for finding in examine()][:2]
+    ['rung', 'kernel']
 
     """
     proc, sys = Path(proc), Path(sys)
@@ -118,12 +134,12 @@ def _rung() -> Iterator[Finding]:
     forced = os.environ.get("VRANGE_RUNG")
     change = None
     if forced:
-        change = "VRANGE_RUNG forces this rung: unset it to get the highest there is"
+        change = "VRANGE_RUNG forces this rung: unset it to get the highest available one"
     elif found.rung != RUNGS[-1]:
         change = (
             "allow userfaultfd: containers refuse it by their seccomp profile"
             if found.rung == "sentinel"
-            else "run on a kernel that frees pages lazily (MADV_FREE), outside of what refuses it"
+            else "run on a kernel that frees pages lazily (MADV_FREE), and where nothing forbids it"
         )
     yield Finding("rung", found.rung, found.rung + (" (VRANGE_RUNG)" if forced else ""), change)
     for rung, why in found.refusals.items():
@@ -160,7 +176,7 @@ def _memory(limit: MemoryLimit) -> Iterator[Finding]:
         "usage",
         usage,
         f"{format_bytes(usage)}, {share:.0%} of the limit",
-        "little is spare: a cache will be purged often; raise the limit or run less beside it"
+        "little is spare, so caches will be purged often: raise the limit or run less beside them"
         if share > _TIGHT
         else None,
     )
@@ -171,7 +187,8 @@ def _huge_pages(sys: Path) -> Finding:
     if text is None:
         return Finding("huge pages", None, "the kernel has none that are transparent")
     setting = text[text.find("[") + 1 : text.find("]")]
-    # A huge page goes as a whole or is split, which costs more than it gave: os_commit declines.
+    # A huge page is reclaimed as a whole or split, which costs more than it saved; os_commit
+    # declines.
     return Finding(
         "huge pages", setting, setting + (", not in arenas" if setting == "always" else "")
     )
@@ -186,7 +203,7 @@ def _swap(limit: MemoryLimit) -> Finding:
         "swap",
         total,
         format_bytes(total),
-        "idle values may be swapped out where being purged would be cheaper: a lower "
+        "idle values may be swapped out although purging them would be cheaper: set a lower "
         f"vm.swappiness, or memory.swap.max = 0 for {own}",
     )
 
@@ -239,7 +256,7 @@ def _reserve() -> Iterator[Finding]:
     yield Finding(
         "reserve tick",
         reserve.tick_seconds,
-        f"looked after every {reserve.tick_seconds * 1e3:g} ms",
+        f"checked every {reserve.tick_seconds * 1e3:g} ms",
     )
 
 
@@ -247,7 +264,7 @@ def _cgroups() -> Finding:
     reason = MemoryCgroup.unavailable()
     if reason is None:
         return Finding("cgroups", True, "memory cgroups can be made: the demo has a real limit")
-    return Finding("cgroups", False, f"the demo does without a real limit: {reason}")
+    return Finding("cgroups", False, f"the demo runs without a real limit: {reason}")
 
 
 def _read(file: Path) -> str | None:

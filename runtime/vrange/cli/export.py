@@ -1,10 +1,10 @@
-"""`vrange export`: the stats segments of this user's processes, for Prometheus, as a sidecar.
+"""`vrange export`: serve the stats segments of this user's processes to Prometheus, as a sidecar.
 
-For services that can't or won't serve metrics themselves: it needs nothing of them. Every series
-carries `service`: VRANGE_SERVICE of the processes, or "group-" and the number of their process
-group. Counts of processes that ended stay in the sums for as long as their service lives; of one
-that ended without having taken part in sums (vrange.metrics, processes="group"), those of the last
-scrape.
+Use it for services that can't or won't serve metrics themselves; it needs nothing from them. Every
+series has the label `service`: the processes' VRANGE_SERVICE, or "group-" and the number of their
+process group. Counts of processes that have ended stay in the sums as long as their service lives.
+If such a process did not take part in sums (vrange.metrics, processes="group"), its counts are
+those of the last scrape.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--port", type=int, default=9464, help="0: any free one")
-    parser.add_argument("--addr", default="127.0.0.1", help="where to listen")
+    parser.add_argument("--port", type=int, default=9464, help="the port; 0: any free port")
+    parser.add_argument("--addr", default="127.0.0.1", help="the address to listen on")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class SidecarCollector(Collector):
-    """The totals of every service, by service."""
+    """Collects the totals of every service, labelled by service."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -63,11 +63,11 @@ class SidecarCollector(Collector):
         self._ended: dict[str, Totals] = {}
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: what there is shows when it is collected."""
+        """Return nothing: the metrics are known only once they are collected."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics as they are now."""
+        """Yield the metrics as they are now."""
         with self._lock:
             told = [
                 (
@@ -89,7 +89,7 @@ class SidecarCollector(Collector):
             (one.pid, one.start_ticks) for service in found.values() for one in service.living
         }
         for process, snapshot in self._last.items():
-            # One that takes part by now is in its service's sums with all it ever counted.
+            # A process that now takes part is in its service's sums with everything it counted.
             if process not in alone and process not in taking_part:
                 ended = self._ended.setdefault(snapshot.service_key, Totals())
                 ended.add(snapshot, ended=True)
@@ -97,7 +97,7 @@ class SidecarCollector(Collector):
         told = {key: service.take_totals() for key, service in found.items()}
         for snapshot in alone.values():
             told.setdefault(snapshot.service_key, Totals()).add(snapshot)
-        # Over: nobody is left of it, and so are its series.
+        # A service without a living process is over, and so are its series.
         self._ended = {key: ended for key, ended in self._ended.items() if key in told}
         for key, ended in self._ended.items():
             told[key].merge_counts(ended)

@@ -1,8 +1,8 @@
-"""vrange where there is no Linux: importing works, and a cache is an ordinary bounded one.
+"""vrange without Linux: importing works, and a cache is an ordinary bounded one.
 
-A program that is developed on another system and runs on Linux goes on to work here, with less: the
-cache has a size, as there is nobody who could take from it. What can't be had at all raises
-VrangeError where it is used, never where it is imported.
+A program that is developed on another system and runs on Linux works here too, with less: the cache
+has a fixed size, because no kernel reclaims from it. What is not available at all raises
+VrangeError when it is used, never when it is imported.
 """
 
 from vrange.elsewhere.cache import VolatileCache

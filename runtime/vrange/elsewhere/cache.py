@@ -1,4 +1,4 @@
-"""VolatileCache without Linux: the least recently used go where a bound in bytes says so."""
+"""VolatileCache without Linux: evicts the least recently used values above a bound in bytes."""
 
 from __future__ import annotations
 
@@ -23,21 +23,38 @@ from vrange.weigh import weigh
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-_SHARE_OF_MEMORY = 10  # by default a cache has this part of the machine's memory at most
+_SHARE_OF_MEMORY = 10  # by default, a cache has at most 1/10 of the machine's memory
 _numbers = itertools.count(1)
 _ABSENT = object()
 
 
 class VolatileCache(MutableMapping[K, V], Generic[K, V]):
-    """A mapping with Linux's interface of the same name, and an ordinary bound.
+    """A mapping with the interface of Linux's class of the same name, and an ordinary bound.
 
-    Nobody can take from it, so it has a size: `max_bytes`, or by default a tenth of the machine's
-    memory; beyond that the least recently used go. Values are held as they are, arrays as read-only
-    views. `hot_bytes` and `arena_bytes` are taken and mean nothing. Threads may share it.
+    No kernel reclaims from it, so it has a fixed size. Beyond that size it evicts the least
+    recently used values. Values are held as they are, arrays as read-only views.
 
+    Parameters
+    ----------
+    name : str, optional
+        The cache's name.
+    ttl : float, optional
+        The seconds after which a value expires.
+    max_bytes : int or str, optional
+        The size of the cache. The default is a tenth of the machine's memory.
+    hot_bytes, arena_bytes : int or str, optional
+        Accepted and ignored.
+
+    Notes
+    -----
+    Threads may share it.
+
+    Examples
+    --------
     >>> with VolatileCache(name="squares", max_bytes="1MiB") as squares:
     ...     squares.get_or_compute(12, lambda: 12 * 12)
     144
+
     """
 
     def __init__(
@@ -80,15 +97,17 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         return found  # type: ignore[return-value]
 
     def get_or_compute(self, key: K, compute: Callable[[], V]) -> V:
-        """The value under `key`, or what compute() returns, which is then cached: one computation
-        per key at a time, across threads and tasks. What it raises is not cached.
+        """Return the value under `key`, or compute, cache and return it.
+
+        One computation per key runs at a time, across threads and tasks. If `compute` raises,
+        nothing is cached.
         """
         found = self._look_up(key)
         value: V = self._compute(key, compute) if found is _ABSENT else found
         return value
 
     async def get_or_compute_async(self, key: K, compute: Callable[[], Awaitable[V]]) -> V:
-        """As get_or_compute, for a coroutine function: other tasks run while it computes."""
+        """Do the same for a coroutine function: other tasks run while it computes."""
         found = self._look_up(key)
         if found is not _ABSENT:
             return found  # type: ignore[no-any-return]
@@ -224,7 +243,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             return list(self._values)
 
     def clear(self) -> None:
-        """Forgets every entry and counts anew."""
+        """Forget every entry and reset the counts."""
         with self._lock:
             self._flights.flights.drop_all()
             self._values.clear()
@@ -238,11 +257,11 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The cache's name."""
         return self._name
 
     def info(self) -> CacheInfo:
-        """As on Linux. Every hit is a hot one, and nothing is ever purged."""
+        """Return the figures as on Linux. Every hit is a hot one, and nothing is ever purged."""
         with self._lock:
             entries = len(self._keys())
             return CacheInfo(
@@ -266,12 +285,12 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             )
 
     def discard(self, *keys: K) -> int:
-        """Forgets these entries, or all; returns how many."""
+        """Forget these entries, or all of them. Return how many there were."""
         with self._lock:
             return sum(self._drop(key) for key in keys or self._keys())
 
     def close(self) -> None:
-        """Forgets every entry. Using the cache then is a ValueError."""
+        """Forget every entry. Later uses raise ValueError."""
         with self._lock:
             self.clear()
             self._closed = True

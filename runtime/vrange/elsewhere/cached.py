@@ -1,4 +1,4 @@
-"""@cached without Linux: over the bounded cache."""
+"""@cached without Linux, on top of the bounded cache."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ def cached(
     max_bytes: int | str | None = None,
     hot_bytes: int | str = "auto",
 ) -> Any:
-    """Caches a function's results, with the parameters and attributes that it has on Linux.
+    """Cache a function's results, with the same parameters and attributes as on Linux.
 
+    Examples
+    --------
     >>> @cached
     ... def square(n):
     ...     return n * n
     >>> square(12), square(12), square.cache_info().hits
     (144, 144, 1)
+
     """
     parameters = {
         "name": name,

@@ -1,4 +1,4 @@
-"""What can't be had without Linux: each name is there, and says so when it is used."""
+"""The names that are not available without Linux: each exists, and raises when it is used."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from vrange.errors import VrangeError
 
 
 def refuse(name: str) -> NoReturn:
-    """Raises what every use of `name` raises."""
+    """Raise the error that every use of `name` raises."""
     raise VrangeError(
-        f"vrange.{name} is made of what Linux has, and this is {platform.system()}: "
-        "see vrange.capabilities()"
+        f"vrange.{name} needs Linux, and this is {platform.system()}: see vrange.capabilities()"
     )
 
 
@@ -36,7 +35,7 @@ class Purged(_Missing):
 
 
 class VolatileArray(_Missing):
-    """An array that grows back where it is touched: Linux only."""
+    """An array that refills where it is touched: Linux only."""
 
 
 class DeepStack(_Missing):
@@ -56,11 +55,11 @@ class Stats(_Missing):
 
 
 class StackUnavailableError(VrangeError):
-    """Raised nowhere but on Linux, and there to be caught."""
+    """Raised on Linux only; defined here so that code can catch it."""
 
 
 def deep_recursion(function: Callable[..., Any] | None = None, **_: object) -> Any:
-    """Decorates as on Linux; calling what it decorated raises VrangeError."""
+    """Decorate as on Linux; a call of the decorated function raises VrangeError."""
     if function is None:
         return deep_recursion
 
@@ -72,34 +71,34 @@ def deep_recursion(function: Callable[..., Any] | None = None, **_: object) -> A
 
 
 def deep_call(*_: object, **__: object) -> NoReturn:
-    """Raises VrangeError."""
+    """Raise VrangeError."""
     refuse("deep_call")
 
 
 def register_thread(*_: object, **__: object) -> NoReturn:
-    """Raises VrangeError."""
+    """Raise VrangeError."""
     refuse("register_thread")
 
 
 def set_reserve(*_: object, **__: object) -> None:
-    """Does nothing: no cache here offers anything."""
+    """Do nothing: no cache here offers anything."""
 
 
 def stack_info(*_: object, **__: object) -> NoReturn:
-    """Raises VrangeError."""
+    """Raise VrangeError."""
     refuse("stack_info")
 
 
 def stats(*_: object, **__: object) -> NoReturn:
-    """Raises VrangeError; a cache's own `info()` is there."""
+    """Raise VrangeError. A cache's own `info()` is available."""
     refuse("stats")
 
 
 def trim_idle_stacks(*_: object, **__: object) -> int:
-    """Nothing is to be trimmed: 0."""
+    """Return 0, because there is nothing to trim."""
     return 0
 
 
 def trim_stack(*_: object, **__: object) -> int:
-    """Nothing is to be trimmed: 0."""
+    """Return 0, because there is nothing to trim."""
     return 0

@@ -1,9 +1,10 @@
-"""Read by interpreters that `vrange run` starts: switches vrange on, and gets out of sight.
+"""Run by interpreters that `vrange run` starts: switches vrange on, and removes its own traces.
 
-Its directory is first on PYTHONPATH. It takes itself out of the path and (but for --children) out
-of the environment, before anything else, so that neither the program nor what it starts sees it.
-Then the sitecustomize that the interpreter would have had has its turn. It must be readable by
-interpreters that vrange doesn't support, and never be what ends the program.
+Its directory is first on PYTHONPATH. Before anything else it removes itself from the path and,
+unless --children was given, from the environment, so that neither the program nor its children see
+it. Then it runs the sitecustomize that the interpreter would have run without it. Interpreters that
+vrange doesn't support must be able to read this file, and it must never be the reason that a
+program ends.
 """
 
 # ruff: noqa: UP031
@@ -14,7 +15,7 @@ import sys
 
 
 def _restore(settings, here):
-    """Give the program the path and the environment that it would have had."""
+    """Restore the path and the environment that the program would have had without vrange."""
     sys.path[:] = [entry for entry in sys.path if entry != here]
     sys.path_importer_cache.pop(here, None)
     if settings.get("children"):
@@ -23,7 +24,7 @@ def _restore(settings, here):
     for name, value in settings.get("restore", {}).items():
         now = os.environ.get(name)
         if name == "PYTHONPATH" and now is not None and now != here:
-            # Somebody in between may have added to it.
+            # A program in between may have added to it.
             parts = now.split(os.pathsep)
             if here in parts:
                 parts.remove(here)
@@ -57,7 +58,7 @@ def _switch_on():
 
 
 def _the_users_own():
-    """Run the sitecustomize that this one hides, in its place; tell whether there is one."""
+    """Run the sitecustomize that this one hides, in its place. Return whether there is one."""
     for finder in sys.meta_path:
         find = getattr(finder, "find_spec", None)
         spec = find(__name__, None) if find else None
@@ -77,5 +78,5 @@ except Exception as error:
     sys.stderr.write("vrange run: %s: the program runs without it\n" % (error,))
 
 if __name__ == "sitecustomize" and not _the_users_own():
-    # To the site module this means that there is none, which is so.
+    # The site module takes this to mean that there is no sitecustomize, which is true.
     raise ImportError("there is no other sitecustomize", name="sitecustomize")

@@ -1,8 +1,8 @@
-"""`vrange demo`: a cache that gives way, and two that don't, beside an application that grows.
+"""`vrange demo`: a cache that gives way beside a growing application, and two that don't.
 
-The same requests go to the volatile cache, to an unbounded dict, and to an LRU that is sized for
-the worst hour. Each runs in a process of its own under one memory limit, which an application in
-the same process takes most of for a while. Everything shown was measured in these runs.
+The volatile cache, an unbounded dict, and an LRU that is sized for the worst hour get the same
+requests. Each runs in a process of its own under the same memory limit. An application in the same
+process takes most of that limit for a while. Every figure shown was measured in these runs.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ __all__ = ["add_parser", "run"]
 
 _SECONDS = 50.0
 _PHASES_IN_SECONDS = 12
-_FILLS_IN_SECONDS = 5  # at most: filling ends when there are values enough
+_FILLS_IN_SECONDS = 5  # filling takes at most 1/5 of the time; it ends once there are enough values
 _FILL_SECONDS_LEAST = 6.0
 _QUICK_SECONDS, _QUICK_LIMIT = 12.0, "128MiB"
 _LIMIT = "256MiB"
-_LEAST_LIMIT = 96 << 20  # an interpreter with NumPy needs 40 MiB of it
+_LEAST_LIMIT = 96 << 20  # an interpreter with NumPy needs 40 MiB of that
 _INTERPRETER_BYTES = 48 << 20
-_VALUES_SHARE = 0.6  # of what the interpreter leaves: they fit, and with the application don't
-_LRU_SHARE = 0.8  # of what the application leaves: freed memory comes back in pieces
+_VALUES_SHARE = 0.6  # of what the interpreter leaves: values fit, but not beside the application
+_LRU_SHARE = 0.8  # of what the application leaves: freed memory is fragmented
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `vrange demo`."""
     parser = subparsers.add_parser(
         "demo",
-        help="a cache beside an application that takes its memory and gives it back",
+        help="show a cache beside an application that takes its memory and returns it",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -53,7 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--no-cgroup",
         action="store_true",
-        help="don't make a memory cgroup; have the kernel discard what a limit would take",
+        help="don't make a memory cgroup; have the kernel discard what a limit would reclaim",
     )
     parser.add_argument("--plain", action="store_true", help="lines instead of a live table")
 
@@ -61,7 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run the three contenders and show them side by side.
 
-    Returns 0 where the volatile cache came through with every value right, else 1.
+    Return 0 if the volatile cache finished with every value right, else 1.
     """
     seconds = (_QUICK_SECONDS if args.quick else _SECONDS) if args.seconds is None else args.seconds
     limit_bytes = parse_bytes(args.limit or (_QUICK_LIMIT if args.quick else _LIMIT), "--limit")
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _follow(job: Job, view: View) -> Run:
-    """Run one contender to its end, showing what it says."""
+    """Run one contender to its end, and show its messages."""
     this = Run(job.contender, lru_bytes=job.lru_bytes)
     view.begin(job)
     with Child(job) as child:
@@ -131,7 +131,7 @@ def _follow(job: Job, view: View) -> Run:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends us as Ctrl-C does: by way of every `finally`."""
+    """Make SIGTERM end this process as Ctrl-C does, so that every `finally` runs."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,6 +1,6 @@
-"""A child process for one run, in a memory cgroup of its own where one can be made.
+"""A child process for one run, in a memory cgroup of its own if one can be made.
 
-However the run ends, and whoever ends it, the process is gone and its cgroup removed when the
+However the run ends, and whatever ends it, the process is gone and its cgroup removed once the
 `with` block is left.
 """
 
@@ -22,7 +22,7 @@ from vrange.cli.demo.messages import Job, Message, Result, from_line, to_line
 
 __all__ = ["Child", "Ending"]
 
-# The job comes first, when the child is in its cgroup: what is imported before counts elsewhere.
+# The child reads its job first, when it is in its cgroup: imports before that count elsewhere.
 _BOOTSTRAP = """\
 import sys
 job = sys.stdin.readline()
@@ -34,14 +34,20 @@ _ERROR_BYTES = 2000
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended, as the system tells it.
+    """How a run ended, as the system reports it.
 
-    Attributes:
-        status: The exit status; negative: the signal that ended the process.
-        oom_kills: How many processes of its cgroup the kernel killed for want of memory.
-        peak_bytes: The most its cgroup ever used, where that is kept.
-        over: Without a cgroup: it stopped where it would have been killed.
-        error: The end of what it wrote to standard error.
+    Attributes
+    ----------
+    status : int
+        The exit status; negative: the signal that ended the process.
+    oom_kills : int
+        How many processes of its cgroup the kernel killed because it was out of memory.
+    peak_bytes : int or None
+        The highest usage of its cgroup, if the kernel records it.
+    over : bool
+        Without a cgroup: whether it stopped at the point where it would have been killed.
+    error : str
+        The end of what it wrote to standard error.
 
     """
 
@@ -53,12 +59,12 @@ class Ending:
 
     @property
     def finished(self) -> bool:
-        """Whether it came to its end."""
+        """Whether it ran to its end."""
         return self.status == 0 and not self.over
 
     @property
     def word(self) -> str:
-        """How it ended, in a word."""
+        """How it ended, in one or a few words."""
         if self.status < 0:
             return "killed"
         if self.status > 0:
@@ -70,18 +76,22 @@ class Ending:
             name = signal.Signals(-self.status).name
             if self.oom_kills:
                 return f"killed by the kernel ({name}, oom_kill {self.oom_kills})"
-            return f"killed by {name}, not for want of memory"
+            return f"killed by {name}, not because of memory"
         return f"{self.word} (exit status {self.status})" if self.status else self.word
 
 
 class Child:
-    """One run. Use it in a `with` statement; `ending` is there once `messages` has ended.
+    """One run. Use it in a `with` statement; `ending` is set once `messages` has ended.
 
-    Args:
-        job: What to do.
+    Parameters
+    ----------
+    job : Job
+        What to do.
 
-    Raises:
-        OSError: A cgroup was asked for and can't be made, or the process can't be started.
+    Raises
+    ------
+    OSError
+        If a cgroup is required and can't be made, or the process can't be started.
 
     """
 
@@ -130,15 +140,15 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process."""
+        """The id of the process."""
         return self._process.pid
 
     def messages(self) -> Iterator[Message]:
-        """Yield what it says until it ends, by itself or by force."""
+        """Yield the child's messages until it ends or is killed."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if not line.endswith("\n"):
-                break  # it was killed in the middle of a word
+                break  # it was killed in the middle of a line
             message = from_line(line)
             if isinstance(message, Result):
                 self._over = message.over
@@ -161,7 +171,7 @@ class Child:
 
 @contextlib.contextmanager
 def _signals_put_off() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait: half a start can't be undone, and half a clean-up isn't one."""
+    """Defer Ctrl-C and SIGTERM: a start or a clean-up must not stop halfway."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

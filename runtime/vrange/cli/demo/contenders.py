@@ -1,4 +1,4 @@
-"""The volatile cache and what people use instead, all asked in one way."""
+"""The volatile cache and its usual alternatives, behind one interface."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ __all__ = ["Cache", "Dict", "Lru", "Volatile"]
 
 
 class Cache(Protocol):
-    """What the demo needs of a cache."""
+    """The interface that the demo needs of a cache."""
 
     def get(self, key: Key, compute: Callable[[], Value]) -> Value:
-        """Return the value of `key`, computing it where it isn't there."""
+        """Return the value of `key`, and compute it if it is missing."""
 
     def counts(self) -> tuple[int, int]:
-        """Tell how many requests were hits, and how many met a purged value."""
+        """Return how many requests were hits, and how many found a purged value."""
 
     def bytes_by_state(self) -> dict[str, int]:
-        """Tell the bytes of values by state; "kept" where there are no states."""
+        """Return the bytes of values by state; "kept" if the cache has no states."""
 
     def discard(self, key: Key) -> None:
-        """Have the kernel take the value of `key`, where it can."""
+        """Make the kernel reclaim the value of `key`, if it can."""
 
 
 class Volatile:
-    """A VolatileCache as it comes."""
+    """A VolatileCache with default options."""
 
     def __init__(self) -> None:
         self.cache: VolatileCache[Key, Value] = VolatileCache(name="demo")
@@ -56,7 +56,7 @@ class Volatile:
 
 
 class Lru:
-    """The least recently used go when there are more than `max_bytes`; None: nothing ever goes."""
+    """Evicts the least recently used values above `max_bytes`; if None, evicts nothing."""
 
     def __init__(self, max_bytes: int | None) -> None:
         self._max_bytes = max_bytes
@@ -85,7 +85,7 @@ class Lru:
         return {"kept": self._bytes}
 
     def discard(self, key: Key) -> None:  # noqa: D102
-        raise TypeError("an ordinary cache has nothing the kernel could take")
+        raise TypeError("an ordinary cache has nothing that the kernel could reclaim")
 
 
 class Dict(Lru):

@@ -1,8 +1,8 @@
 """The demo's input: the source files of the running interpreter's standard library.
 
-Three things are made of each file, all of which somebody really caches: its syntax tree, pickled;
-its tokens, as an array of kinds and places; and an index of its shingles, to find near copies by.
-Each takes milliseconds to make and some hundred kilobytes to keep.
+Three values are made of each file. People cache all three in practice: the syntax tree, pickled;
+the tokens, as an array of kinds and places; and an index of the file's shingles, to find near
+copies. Each takes milliseconds to make and some hundred kilobytes to keep.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ __all__ = ["Key", "NotPython", "Value", "choose", "make", "stamp"]
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Value: TypeAlias = "bytes | Array"
-Key: TypeAlias = tuple[str, str]  # what is made, of which file
+Key: TypeAlias = tuple[str, str]  # what to make, and of which file
 
 _SMALLEST, _LARGEST = 8 << 10, 128 << 10
-_VALUE_BYTES_OF_SOURCE_BYTE = 14.0  # of all three together, as measured; it only sizes the choice
+_VALUE_BYTES_OF_SOURCE_BYTE = 14.0  # all three together, as measured; it only sizes the choice
 _SHINGLE_BYTES = 8
 _STAMP_STRIDE = 512
 
 
 class NotPython(Exception):
-    """A file that can't be parsed or tokenised; its path is the argument."""
+    """A file that can't be parsed or tokenised; the argument is its path."""
 
 
 def syntax_tree(source: bytes) -> bytes:
-    """Parse it, and pickle the tree."""
+    """Parse the source, and return the pickled tree."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what the library's tests do on purpose
+        warnings.simplefilter("ignore")  # the library's tests cause warnings on purpose
         return pickle.dumps(ast.parse(source), protocol=5)
 
 
 def tokens(source: bytes) -> Array:
-    """Tokenise it: kind, exact kind, start line and column, end line and column of each."""
+    """Return each token's kind, exact kind, start line and column, and end line and column."""
     return np.array(
         [
             (token.type, token.exact_type, *token.start, *token.end)
@@ -55,7 +55,7 @@ def tokens(source: bytes) -> Array:
 
 
 def shingles(source: bytes) -> Array:
-    """Sort the hashes of all its eight-byte pieces."""
+    """Return the sorted hashes of all eight-byte pieces of the source."""
     codes = np.frombuffer(source, np.uint8).astype(np.uint64)
     hashes = np.zeros(len(codes) - _SHINGLE_BYTES + 1, np.uint64)
     for offset in range(_SHINGLE_BYTES):
@@ -72,14 +72,19 @@ _MAKERS: dict[str, Callable[[bytes], Value]] = {
 
 
 def choose(value_bytes: int, rng: np.random.Generator) -> list[Key]:
-    """Choose files, at random, until what is made of them is about `value_bytes`; fewer if few.
+    """Choose files at random, until the values made of them are about `value_bytes`.
 
-    Returns what to make of which file, in the order to make it in.
+    Returns
+    -------
+    list[Key]
+        What to make of which file, in the order in which to make it. There are fewer bytes if the
+        library has few files.
 
-    Example:
-        >>> keys = choose(1 << 20, np.random.default_rng(1))
-        >>> len(keys) % 3
-        0
+    Examples
+    --------
+    >>> keys = choose(1 << 20, np.random.default_rng(1))
+    >>> len(keys) % 3
+    0
 
     """
     files = sorted(_files(sysconfig.get_path("stdlib")))
@@ -92,14 +97,14 @@ def choose(value_bytes: int, rng: np.random.Generator) -> list[Key]:
         chosen += [(what, path) for what in _MAKERS]
         left -= size
     shuffled = [chosen[index] for index in rng.permutation(len(chosen))]
-    # The cheap half of the bytes first: a slow machine may not get through, and still has enough.
+    # The cheap half of the bytes comes first, so a slow machine has enough even if it can't finish.
     return sorted(shuffled, key=lambda key: key[0] != "shingles")
 
 
 def _files(directory: str) -> Iterator[tuple[str, int]]:
-    """The library's source files that are neither tiny nor huge, and their sizes in bytes."""
+    """Yield the library's source files that are neither tiny nor huge, with their sizes."""
     for place, directories, names in os.walk(directory):
-        # What was installed beside the library differs from machine to machine.
+        # Packages that are installed beside the library differ between machines.
         directories[:] = [name for name in directories if not name.endswith("-packages")]
         for name in names:
             path = os.path.join(place, name)
@@ -108,10 +113,12 @@ def _files(directory: str) -> Iterator[tuple[str, int]]:
 
 
 def make(key: Key) -> Value:
-    """Read the file and make the value: what a miss costs.
+    """Read the file and make the value: this is the cost of a miss.
 
-    Raises:
-        NotPython: The library's tests have files that can't be parsed, on purpose.
+    Raises
+    ------
+    NotPython
+        If the file can't be parsed. The library's tests contain such files on purpose.
 
     """
     what, path = key
@@ -122,6 +129,6 @@ def make(key: Key) -> Value:
 
 
 def stamp(value: Value) -> int:
-    """Read some bytes of every other page. The same value gives the same stamp every time."""
+    """Return a sum over some bytes of every other page. It is the same for the same value."""
     flat = np.frombuffer(value, np.uint8)
     return int(flat[::_STAMP_STRIDE].sum(dtype=np.uint64))

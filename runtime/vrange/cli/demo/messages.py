@@ -1,4 +1,4 @@
-"""What the demo and its child say to each other: one JSON object a line, with a name and fields."""
+"""The messages between the demo and its child: one JSON object a line, with a name and fields."""
 
 from __future__ import annotations
 
@@ -10,26 +10,36 @@ __all__ = ["PHASES", "Contender", "Job", "Latency", "Message", "Result", "Sample
 
 Contender = Literal["vrange", "dict", "LRU"]
 
-# "fill" computes every value once; the others request them in skewed order. The application takes
-# its share at the start of "during" and gives it back at the start of "after".
+# "fill" computes every value once; the other phases request values in skewed order. The application
+# takes its share at the start of "during" and frees it at the start of "after".
 PHASES = ("fill", "before", "during", "after")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a child is to do.
+    """The task of a child.
 
-    Attributes:
-        contender: Which cache.
-        limit_bytes: What it may use, in bytes.
-        enforced: Whether a cgroup holds it to that. If not, it does so itself: the volatile cache
-            by having ranges discarded, the others by stopping where they would be killed.
-        value_bytes: How many bytes of values to work with, about.
-        phase_seconds: How long each phase takes if the cache keeps up.
-        fill_seconds: How long to compute values for at most, where `values` is None.
-        values: How many values to work with; None: those of `value_bytes`.
-        app_bytes: How much the application takes; None: find out, and say so.
-        lru_bytes: What the LRU may hold.
+    Attributes
+    ----------
+    contender : Contender
+        The cache to use.
+    limit_bytes : int
+        The memory that the child may use.
+    enforced : bool
+        Whether a cgroup enforces the limit. If not, the child enforces it itself: with the volatile
+        cache, by having ranges discarded; with the others, by stopping where they would be killed.
+    value_bytes : int
+        The approximate bytes of values to work with.
+    phase_seconds : float
+        The duration of each phase if the cache keeps up.
+    fill_seconds : float
+        The longest time to compute values for, if `values` is None.
+    values : int or None
+        The number of values to work with; None: those of `value_bytes`.
+    app_bytes : int or None
+        The bytes that the application takes; None: determine them, and report them.
+    lru_bytes : int
+        The bytes that the LRU may hold.
 
     """
 
@@ -46,9 +56,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Sizing:
-    """What the child found after filling, in bytes.
+    """What the child measured after filling, in bytes.
 
-    `base_bytes` is what it uses besides values.
+    `base_bytes` is its usage besides values.
     """
 
     values: int
@@ -61,9 +71,9 @@ class Sizing:
 
 @dataclass(frozen=True)
 class Sample:
-    """Where the child is. Counters are those of the phase so far; `last` marks its end.
+    """The child's progress. Counters cover the phase so far; `last` marks the end of the phase.
 
-    `waited_seconds` is the time from asking the cache for values to having them.
+    `waited_seconds` is the total time between requesting values and receiving them.
     """
 
     phase: str
@@ -83,13 +93,13 @@ class Sample:
 
     @property
     def hit_ratio(self) -> float | None:
-        """Hits of requests; None before the first request."""
+        """The ratio of hits to requests; None before the first request."""
         return self.hits / self.requests if self.requests else None
 
 
 @dataclass(frozen=True)
 class Latency:
-    """One of the two figures that tell whether it works, in one of its stages or outcomes."""
+    """One outcome of time-to-free or time-to-reallocate: the figures that show whether it works."""
 
     what: str
     count: int
@@ -99,7 +109,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Result:
-    """What the child says last. `over`: without a cgroup, it stopped where it would be killed."""
+    """The child's last message. `over`: without a cgroup, it stopped where it would be killed."""
 
     latencies: list[Latency] = field(default_factory=list)
     over: bool = False
@@ -110,7 +120,7 @@ _KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in (Job, Sizing
 
 
 def to_line(message: Message) -> str:
-    """Write a message as a line.
+    """Return a message as a line.
 
     >>> from_line(to_line(Result())) == Result()
     True
@@ -119,7 +129,7 @@ def to_line(message: Message) -> str:
 
 
 def from_line(line: str) -> Message:
-    """Read a message. ValueError, TypeError or KeyError for what isn't one."""
+    """Parse a message. Raise ValueError, TypeError or KeyError if it isn't one."""
     name, fields = json.loads(line)
     message = _KINDS[name](**fields)
     if isinstance(message, Result):

@@ -1,7 +1,7 @@
-"""What came out of the runs, side by side, as lines of text.
+"""The results of the runs side by side, as lines of text.
 
-Nothing here knows what ought to come out: a contender that lives is shown alive, and one that was
-killed is shown by the signal and the kernel's count.
+Nothing here assumes a result: a contender that survived is shown as such, and one that was killed
+is shown with the signal and the kernel's count.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 @dataclass
 class Run:
-    """What is known of one contender's run: the last sample of each phase, and the end."""
+    """What is known of one contender's run: the last sample of each phase, and the ending."""
 
     contender: Contender
     sizing: Sizing | None = None
@@ -30,7 +30,7 @@ class Run:
 
 
 def summary(runs: list[Run]) -> str:
-    """Lay the runs side by side: hit ratios, speed, memory, and how each ended."""
+    """Return the runs side by side: hit ratios, speed, memory, and how each ended."""
     rows = [["", *(_title(run) for run in runs)]]
     for phase in PHASES[1:]:
         rows.append([f"hit ratio {phase}", *(_ratio(run, phase) for run in runs)])
@@ -95,7 +95,7 @@ def _wrong(run: Run) -> int:
 
 
 def _told(run: Run) -> list[str]:
-    """Tell what there is to say of a run that did not finish."""
+    """Return the lines that describe a run that did not finish."""
     if run.ending is None or run.ending.finished:
         return []
     lines = [f"{run.contender}: {run.ending}"]
@@ -109,7 +109,7 @@ def _told(run: Run) -> list[str]:
 
 
 def mib(count: float) -> str:
-    """Write bytes in MiB, so that figures can be compared.
+    """Return bytes in MiB, so that figures can be compared.
 
     >>> mib(3 << 19)
     '1.5 MiB'
@@ -118,7 +118,7 @@ def mib(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write seconds in the unit that leaves one to three digits before the point.
+    """Return seconds in the unit that leaves one to three digits before the point.
 
     >>> duration(0.00125)
     '1.25 ms'
@@ -130,7 +130,7 @@ def duration(seconds: float) -> str:
 
 
 def align(rows: list[list[str]]) -> list[str]:
-    """Set rows of cells in columns, the first to the left, the others to the right.
+    """Set rows of cells in columns: the first column left-aligned, the others right-aligned.
 
     >>> align([["a", "1"], ["bc", "23"]])
     ['a    1', 'bc  23']

@@ -1,4 +1,4 @@
-"""What the demo shows while it runs: a live table on a terminal, lines elsewhere."""
+"""The demo's display while it runs: a live table on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ _COLOURS = {
 
 
 class View(Protocol):
-    """Something that shows runs as they go."""
+    """An object that shows the progress of runs."""
 
     def begin(self, job: Job) -> None:
         """Show that a run begins."""
 
     def sizing(self, job: Job, sizing: Sizing) -> None:
-        """Show what it works with."""
+        """Show what the run works with."""
 
     def sample(self, job: Job, sample: Sample) -> None:
-        """Show where it is."""
+        """Show the run's progress."""
 
     def end(self, job: Job, run: Run) -> None:
-        """Show how it ended."""
+        """Show how the run ended."""
 
     def __enter__(self) -> View:
-        """Begin to show."""
+        """Start the display."""
 
     def __exit__(
         self,
@@ -57,12 +57,16 @@ class View(Protocol):
 
 
 def make_view(limit_bytes: int, refusal: str | None, *, plain: bool = False) -> View:
-    """Choose by what there is: rich and a terminal, or not.
+    """Return a live table if there are rich and a terminal, else lines.
 
-    Args:
-        limit_bytes: The limit of each run, in bytes.
-        refusal: Why no cgroup holds them to it; None where one does.
-        plain: Lines in any case.
+    Parameters
+    ----------
+    limit_bytes : int
+        The limit of each run.
+    refusal : str or None
+        Why no cgroup enforces the limit; None if one does.
+    plain : bool, default False
+        Return lines in any case.
 
     """
     machine = capabilities()
@@ -74,8 +78,8 @@ def make_view(limit_bytes: int, refusal: str | None, *, plain: bool = False) -> 
         print("The limit is a memory cgroup's, without swap.")
     else:
         print(
-            f"No memory cgroup ({refusal}). Nothing enforces the limit: the cache has ranges "
-            "discarded as it would make the kernel do."
+            f"No memory cgroup ({refusal}). Nothing enforces the limit: the cache discards what "
+            "the kernel would reclaim."
         )
     if not plain and sys.stdout.isatty():
         try:
@@ -88,7 +92,7 @@ def make_view(limit_bytes: int, refusal: str | None, *, plain: bool = False) -> 
 
 
 class _Quiet:
-    """What both do in the same way."""
+    """The part that both displays share."""
 
     def __enter__(self) -> _Quiet:
         return self
@@ -116,7 +120,7 @@ def _sized(sizing: Sizing) -> str:
 
 
 class Lines(_Quiet):
-    """A line a second, and one at the end of each phase."""
+    """Prints a line a second, and one at the end of each phase."""
 
     def __init__(self) -> None:
         self._shown = ("", 0.0)
@@ -152,7 +156,7 @@ class Lines(_Quiet):
 
 
 class Table(_Quiet):
-    """A table a run: a row for each phase, and below it a bar of what the memory is used for."""
+    """Shows a table for each run, with a row a phase, and below it a bar of the memory's use."""
 
     def __init__(self, console: Console) -> None:
         from rich.live import Live
@@ -227,7 +231,7 @@ class Table(_Quiet):
         return Group(grid, self._bar(job, sample), Text(self._sizing), Text(ending, style=colour))
 
     def _bar(self, job: Job, sample: Sample) -> Text:
-        """Draw the limit as a bar: values by state, the application, and what else there is."""
+        """Draw the limit as a bar: values by state, the application, and the rest."""
         from rich.text import Text
 
         parts: dict[str, int] = {

@@ -1,9 +1,9 @@
 """The demo's child: one process with a cache, requests for it, and an application beside it.
 
-The process and its application share one memory limit. Requests come in skewed order all the time;
-in one phase the application takes most of the limit, half of it step by step and the rest at once,
-and then gives it back. Everything is told to the parent line by line, so that it knows how far a
-child came that is killed.
+The process and its application share one memory limit. Requests in skewed order come all the time.
+In one phase the application takes most of the limit, half of it step by step and the rest at once,
+and then frees it. The child reports everything to its parent line by line, so that the parent knows
+how far the child came even if it is killed.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ MIB = 1 << 20
 SEED = 2013
 SAMPLE_SECONDS = 0.2
 APP_STEP_BYTES = 4 * MIB
-APP_STEPS_SHARE = 0.5  # of what the application takes; the rest it takes at once
-APP_TAKES_BY = 0.4  # of the requests of the phase
+APP_STEPS_SHARE = 0.5  # of what the application takes, in steps; it takes the rest at once
+APP_TAKES_BY = 0.4  # the fraction of the phase's requests after which the application has all
 REQUESTS_A_SECOND = 400
-LEFT_FOR_VALUES = 0.4  # of their bytes, when the application has its share,
-LEFT_LEAST = 1 / 6  # but so much of the limit: a tenth may be hot, and that can't be taken
-KERNEL_BYTES = 4 * MIB  # page tables and the like, which count but aren't ours to see
+LEFT_FOR_VALUES = 0.4  # of their bytes, once the application has its share,
+LEFT_LEAST = 1 / 6  # but at least this fraction of the limit: a tenth may be hot and stays
+KERNEL_BYTES = 4 * MIB  # page tables and the like, which count but are not visible here
 REQUESTS_AT_ONCE = 4096
-LOOK_EVERY = 16  # requests, where no cgroup does
+LOOK_EVERY = 16  # requests between two checks of the limit, if no cgroup enforces it
 
 
 class _Over(Exception):
-    """Without a cgroup: more would be in use than may be, so here it would be killed."""
+    """Without a cgroup: usage would exceed the limit, so the process would be killed here."""
 
 
 class Process:
@@ -69,10 +69,10 @@ class Process:
             case "LRU":
                 self.cache = Lru(job.lru_bytes)
         self.app: list[np.ndarray[tuple[int], np.dtype[np.uint8]]] = []
-        self.app_bytes = 0  # what it is to take
-        self.base_bytes = 0  # what else there is, besides values
+        self.app_bytes = 0  # that the application is to take
+        self.base_bytes = 0  # the usage besides values
         self.stamps: dict[Key, int] = {}
-        self.recency: OrderedDict[Key, None] = OrderedDict()  # kept where no cgroup presses
+        self.recency: OrderedDict[Key, None] = OrderedDict()  # used if no cgroup enforces the limit
         self.phase = ""
         self.started = self.sampled = 0.0
         self.requests = self.recomputed = self.wrong = 0
@@ -82,7 +82,7 @@ class Process:
         self._self = psutil.Process()
 
     def run(self) -> Result:
-        """Go through the phases; tell what happened."""
+        """Run all phases, and return the result."""
         rng = np.random.default_rng(SEED)
         keys = choose(self.job.value_bytes, rng)
         try:
@@ -96,7 +96,7 @@ class Process:
         return Result(latencies()) if self.job.contender == "vrange" else Result()
 
     def fill(self, keys: list[Key]) -> list[Key]:
-        """Ask for each value once; returns the keys that have one."""
+        """Request each value once, and return the keys that have one."""
         self.begin("fill")
         good = []
         for key in keys:
@@ -113,7 +113,7 @@ class Process:
         return good
 
     def size(self, keys: list[Key]) -> None:
-        """Find out how much the application has to take for values to have to go."""
+        """Determine how much the application must take so that some values have to go."""
         value_bytes = self.value_bytes()
         self.base_bytes = max(0, self.anonymous_bytes() - value_bytes) + KERNEL_BYTES
         left = int(max(LEFT_FOR_VALUES * value_bytes, LEFT_LEAST * self.job.limit_bytes))
@@ -124,9 +124,10 @@ class Process:
         tell(Sizing(len(keys), files, value_bytes, self.base_bytes, self.app_bytes, rung))
 
     def serve(self, phase: str, requests: Iterator[Key]) -> None:
-        """Answer the requests of a phase as they come in, or as soon after as can be.
+        """Serve the requests of a phase as they arrive, or as soon as possible after that.
 
-        Each contender gets the same ones, and the application is as far at each of them.
+        Each contender gets the same requests, and at each one the application has made the same
+        progress.
         """
         if phase == "after":
             self.app.clear()
@@ -142,22 +143,22 @@ class Process:
         self.sample(last=True)
 
     def elapsed(self) -> float:
-        """Tell the seconds since the phase began."""
+        """Return the seconds since the phase began."""
         return time.perf_counter() - self.started
 
     def take(self, progress: float) -> None:
-        """Let the application take what it should have by now; `progress` is 1 when it has all."""
+        """Let the application take its due; at a `progress` of 1 it has everything."""
         due = self.app_bytes if progress >= 1 else self.app_bytes * progress * APP_STEPS_SHARE
         missing = int(due) - self.taken_bytes()
         if missing >= APP_STEP_BYTES or (progress >= 1 and missing > 0):
-            self.sample()  # the last one, where it is killed
+            self.sample()  # if it is killed, this is the last sample
             if not self.job.enforced:
                 self.stay_below(missing)
             self.app.append(np.ones(missing, np.uint8))
             self.sample()
 
     def request(self, key: Key) -> None:
-        """Ask for a value, use it, and see that it is the one it should be."""
+        """Request a value, use it, and check that it is the right one."""
         computed = self.recomputed
         asked = time.perf_counter()
 
@@ -186,7 +187,7 @@ class Process:
             self.sample()
 
     def stay_below(self, coming: int = 0) -> None:
-        """Without a cgroup: do what a limit would do, before `coming` more bytes are in use."""
+        """Without a cgroup: do what a limit would do before `coming` more bytes are used."""
         if self.job.contender != "vrange":
             if self.usage_bytes() + coming > self.job.limit_bytes:
                 raise _Over
@@ -197,25 +198,25 @@ class Process:
             self.cache.discard(oldest)
 
     def value_bytes(self) -> int:
-        """Tell the bytes of values that take up memory."""
+        """Return the bytes of values that use memory."""
         states = self.cache.bytes_by_state()
         return sum(size for state, size in states.items() if state not in ("hot", "purged"))
 
     def taken_bytes(self) -> int:
-        """Tell what the application has."""
+        """Return the bytes that the application has."""
         return sum(chunk.nbytes for chunk in self.app)
 
     def anonymous_bytes(self) -> int:
-        """Tell what this process has in memory and no file has."""
+        """Return the resident bytes of this process that no file backs."""
         memory = self._self.memory_info()
         return int(memory.rss - memory.shared)
 
     def usage_bytes(self) -> int:
-        """Tell what meets the limit: the cgroup's usage, or this process's own."""
+        """Return the usage that counts: the cgroup's, or this process's own."""
         return memory_usage() if self.job.enforced else self.anonymous_bytes()
 
     def begin(self, phase: str) -> None:
-        """Start counting anew."""
+        """Reset the counters for a new phase."""
         self.phase = phase
         self.started = time.perf_counter()
         self.requests = self.recomputed = self.wrong = 0
@@ -225,7 +226,7 @@ class Process:
         self.sample()
 
     def sample(self, *, last: bool = False) -> None:
-        """Tell where we are."""
+        """Report the progress."""
         now = time.perf_counter()
         hits, purged = self.cache.counts()
         hits_before, purged_before = self.counts_before
@@ -253,9 +254,9 @@ class Process:
 
 
 def skewed(keys: list[Key], rng: np.random.Generator) -> Iterator[Key]:
-    """Yield keys for ever, the n-th most popular one n times as rarely as the first (Zipf).
+    """Yield keys forever; the n-th most popular one n times as rarely as the first (Zipf).
 
-    The same keys and generator give the same requests: every contender gets the same ones.
+    The same keys and generator give the same requests, so every contender gets the same ones.
     """
     weights = 1.0 / np.arange(1, len(keys) + 1)
     weights /= weights.sum()
@@ -266,7 +267,7 @@ def skewed(keys: list[Key], rng: np.random.Generator) -> Iterator[Key]:
 
 
 def latencies() -> list[Latency]:
-    """Read what the native side measured, of caches."""
+    """Return the caches' latencies that the native side measured."""
     now = stats()
     figures = {
         "time-to-free, released": now.time_to_free["cache", "released"],
@@ -282,14 +283,14 @@ def latencies() -> list[Latency]:
 
 
 def tell(message: Message) -> None:
-    """Say it to the parent."""
+    """Send a message to the parent."""
     sys.stdout.write(to_line(message))
     sys.stdout.flush()
 
 
 def main(line: str) -> None:
     """Do the job that `line` describes."""
-    # A parent that is gone ends us at the next word to it; one that is interrupted, at once.
+    # If the parent is gone, the next message ends this process; an interrupt ends it at once.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     job = from_line(line)

@@ -1,18 +1,20 @@
-"""`vrange run`: an unchanged Python program with vrange on.
+"""`vrange run`: run an unchanged Python program with vrange switched on.
 
   vrange run [options] program.py [arguments]
   vrange run [options] -m module [arguments]
   vrange run [options] -c code [arguments]
   vrange run [options] command [arguments]      such as gunicorn, pytest, python, ./program
 
-What is on in the program: NumPy's array data from arenas, the memory pressure watcher, trims of the
-heap at intervals, trims of the stacks of executors' threads that wait, and the counters that
-`vrange top` shows. Options come before the program; all that follows it is the program's own.
+These are on in the program: array data of NumPy from vrange's heap, the memory pressure watcher,
+trims of the heap at intervals, trims of the stacks of waiting executor threads, and the counters
+that `vrange top` shows. Options come before the program; everything after it belongs to the
+program.
 
-The process becomes the program: the same process id, and nothing in between. Only with --report,
---json or --plot does it stay as the parent, which measures, and passes on signals and how the
-program ended. A program file is run by the interpreter that vrange is installed for; a command by
-its own, and where vrange can't be imported by that one, it says so and runs without.
+The process becomes the program, with the same process id and nothing in between. Only with
+--report, --json or --plot does vrange stay as the parent process: it measures, and passes on
+signals and the program's exit status. A program file is run by the interpreter that vrange is
+installed for. A command uses its own interpreter; if that one can't import vrange, it says so and
+runs without vrange.
 """
 
 from __future__ import annotations
@@ -49,17 +51,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         usage="vrange run [options] program.py | -m module | -c code | command [arguments ...]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # split() has to know which options take a value
-        epilog="Exit status: the program's own; 127 where there is no such program, 126 where it "
-        "can't be executed,\n2 where vrange refuses an option. docs/run.md tells more.",
+        allow_abbrev=False,  # split() must know which options take a value
+        epilog="Exit status: the program's own; 127 if there is no such program, 126 if it can't "
+        "be executed,\n2 if vrange refuses an option. docs/run.md has the details.",
     )
     on = parser.add_argument_group("what is switched on")
     on.add_argument(
         "--heap",
         choices=("pymalloc", "libc"),
         default="pymalloc",
-        help="who serves Python's objects: pymalloc, Python's own (default), whose free pools are "
-        "given back; or libc (PYTHONMALLOC=malloc), which comes down furthest and is slower",
+        help="the allocator of Python's objects: pymalloc, Python's own (default), whose free "
+        "pools are returned; or libc (PYTHONMALLOC=malloc), which returns most and is slower",
     )
     on.add_argument("--no-numpy", action="store_true", help="leave NumPy's allocator alone")
     on.add_argument("--no-watch", action="store_true", help="no memory pressure watcher")
@@ -69,27 +71,27 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="TIME",
         type=seconds,
         help="how often the heap is trimmed: 30s, 5ms, never. Default: every 5 s while the program "
-        "works, less often where trims take more than 1%% of the time",
+        "works, less often if trims take more than 1%% of the time",
     )
     on.add_argument(
         "--trim",
         choices=("light", "deep", "holes"),
         default="deep",
         help="light: libc and libraries' pools; deep: the interpreter's free pools too (default); "
-        "holes: and holes in pools that are in use",
+        "holes: also holes in pools that are in use",
     )
     on.add_argument(
         "--metrics",
         metavar="[ADDR:]PORT",
         type=listen_address,
-        help="serve /metrics for Prometheus; on 127.0.0.1 unless ADDR says otherwise",
+        help="serve /metrics for Prometheus, by default on 127.0.0.1",
     )
     on.add_argument(
         "--children",
         action="store_true",
-        help="also in interpreters that the program starts. Forked ones have it anyway",
+        help="also in interpreters that the program starts; forked children have it anyway",
     )
-    tell = parser.add_argument_group("what is told afterwards")
+    tell = parser.add_argument_group("what is reported afterwards")
     tell.add_argument("--report", action="store_true", help="a summary on standard error")
     tell.add_argument("--json", metavar="FILE", help="the summary as JSON")
     tell.add_argument(
@@ -98,7 +100,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Tell options from the command line that is run, which begins at -m, -c, -- or no option."""
+    """Split options from the command line to run, which begins at -m, -c, -- or a non-option."""
     at = 1
     while at < len(words):
         word = words[at]
@@ -109,7 +111,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the program; returns, if at all, its exit status."""
+    """Run the program. Return its exit status, unless this process becomes the program."""
     _check(args)
     try:
         target = find_target(args.rest)
@@ -150,10 +152,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse before the program starts what could not be done after it."""
+    """Refuse, before the program starts, what could not be done after it."""
     for option, name in (("--json", args.json), ("--plot", args.plot)):
         if name and not os.access(Path(name).absolute().parent, os.W_OK):
-            raise VrangeError(f"{option} {name}: its directory is not there or can't be written to")
+            raise VrangeError(f"{option} {name}: its directory is missing or can't be written to")
     if args.plot:
         if Path(args.plot).suffix.lower() not in _PICTURES:
             raise ValueError(f"--plot takes a file that ends in .png or .svg, not {args.plot}")
@@ -173,6 +175,6 @@ def _tell(args: argparse.Namespace, report: Report) -> None:
 
 
 def _as_before_python() -> None:
-    """Undo what this interpreter did to signals that stay ignored over exec."""
+    """Reset the signals that this interpreter ignores, because exec would keep them ignored."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)

@@ -1,8 +1,7 @@
-"""The environment in which a program finds vrange switched on.
+"""The environment that makes a program start with vrange switched on.
 
-Everything else of the way a program starts is left as it is, so `sys.argv`, `__main__`, tracebacks
-and exit are the interpreter's own work; and it works for commands that start the interpreter
-themselves.
+Nothing else about how a program starts is changed, so `sys.argv`, `__main__`, tracebacks and exit
+remain the interpreter's own work. It also works for commands that start the interpreter themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ __all__ = ["environment"]
 
 
 def environment(settings: Settings, before: Mapping[str, str]) -> dict[str, str]:
-    """Add to `before` what the hook needs; it takes it out again (vrange/autostart/hook)."""
+    """Return `before` plus what the hook needs, and removes again (vrange/autostart/hook)."""
     hook = str(Path(vrange.autostart.__file__).with_name("hook"))
     path = before.get("PYTHONPATH")
     changed = {"PYTHONPATH": os.pathsep.join(filter(None, [hook, path]))}

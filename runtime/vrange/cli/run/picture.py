@@ -1,4 +1,4 @@
-"""A picture of memory over time."""
+"""A plot of memory over time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MIB = float(1 << 20)
 
 
 def draw(report: Report, file: str) -> None:
-    """Write a PNG or SVG, by the file's name. Needs matplotlib."""
+    """Write a PNG or SVG, chosen by the file's name. Needs matplotlib."""
     from matplotlib.figure import Figure
 
     sampler = report.ending.sampler

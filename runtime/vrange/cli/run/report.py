@@ -1,4 +1,4 @@
-"""What is told after the program ended: as text for people, as JSON for programs."""
+"""The report after the program has ended: as text for people, as JSON for programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Report", "as_json", "as_text"]
 
 @dataclass(frozen=True)
 class Report:
-    """How it ended, and what each process with vrange in it said last."""
+    """How the program ended, and the last record of each process that had vrange in it."""
 
     command: Sequence[str]
     ending: Ending
@@ -26,19 +26,19 @@ class Report:
 
     @classmethod
     def gather(cls, command: Sequence[str], ending: Ending, directory: Path) -> Report:
-        """Read what the processes left in `directory`, the program's own first."""
+        """Read the records that the processes left in `directory`, the program's own first."""
         records = []
         for file in directory.glob("*.json"):
             try:
                 records.append(json.loads(file.read_text()))
             except (OSError, ValueError):
-                continue  # a disk that is full: the figures from outside are still there
+                continue  # the disk may be full; the figures from outside are still available
         records.sort(key=lambda one: (one["pid"] != ending.pid, one["pid"]))
         return cls(command, ending, records)
 
     @property
     def final_rss_bytes(self) -> int:
-        """Resident bytes when the program had ended and its interpreter had not."""
+        """Resident bytes at the end of the program, before its interpreter ended."""
         own = self.records[0] if self.records else {}
         if own.get("pid") == self.ending.pid and "rss_bytes" in own:
             return int(own["rss_bytes"])
@@ -47,11 +47,11 @@ class Report:
 
     @property
     def peak_rss_bytes(self) -> int:
-        """The most resident at a time; of one process the kernel's own figure."""
+        """The largest resident size at one time; for a single process, the kernel's own figure."""
         return max(self.ending.sampler.peak_rss_bytes, self.ending.largest_rss_bytes)
 
     def summed(self, *path: str) -> Counter[str]:
-        """A part of the records that counts, added up over processes."""
+        """Return one part of the records, summed over the processes."""
         total: Counter[str] = Counter()
         for record in self.records:
             part: Any = record
@@ -65,7 +65,7 @@ class Report:
 
 
 def as_json(report: Report) -> str:
-    """All there is, sizes in bytes and times in seconds."""
+    """Return everything as JSON, sizes in bytes and times in seconds."""
     ending, sampler = report.ending, report.ending.sampler
     own = report.records[0] if report.records else {}
     told = {
@@ -104,7 +104,7 @@ def as_json(report: Report) -> str:
 
 
 def as_text(report: Report) -> str:
-    """A dozen lines."""
+    """Return a summary of about a dozen lines."""
     return "\n".join(_lines(report))
 
 
@@ -115,7 +115,7 @@ def _lines(report: Report) -> Iterator[str]:
         f"({ending.cpu_seconds:.2f} s of processor time)"
     )
     most = max((one.processes for one in sampler.samples), default=1)
-    of = "" if most == 1 else f" of up to {most} processes, what they share counted in each"
+    of = "" if most == 1 else f" of up to {most} processes; shared memory counts in each"
     yield _line(
         "memory",
         f"peak {format_bytes(report.peak_rss_bytes)}, average "
@@ -133,7 +133,7 @@ def _lines(report: Report) -> Iterator[str]:
         return
     own = report.records[0]
     if own.get("lazyfree_bytes"):
-        yield _line("kernel's", f"{format_bytes(own['lazyfree_bytes'])} of that, to take any time")
+        yield _line("offered", f"{format_bytes(own['lazyfree_bytes'])} of that, reclaimable now")
     trims = sum(record.get("trims", 0) for record in report.records)
     took = sum(record.get("trim_seconds", 0.0) for record in report.records)
     returned = +report.summed("returned_bytes")
@@ -143,7 +143,7 @@ def _lines(report: Report) -> Iterator[str]:
         + (f", the longest {own['longest_trim_seconds'] * 1e3:.1f} ms" if trims else ""),
     )
     for source, nbytes in returned.most_common():
-        yield _line("", f"{source:<12} {format_bytes(nbytes)} given back")
+        yield _line("", f"{source:<12} {format_bytes(nbytes)} returned")
     for source, why in own.get("refused", {}).items():
         yield _line("", f"{source:<12} refused: {why}")
     pressure = own.get("pressure") or {}
@@ -161,7 +161,7 @@ def _lines(report: Report) -> Iterator[str]:
     for name, state in own.get("parts", {}).items():
         yield _line(name, state)
     if not own.get("ended"):
-        yield _line("", "it did not get to its exit: what it did last is missing above")
+        yield _line("", "it did not reach its exit, so its last actions are missing above")
 
 
 def _line(head: str, text: str) -> str:
@@ -171,7 +171,7 @@ def _line(head: str, text: str) -> str:
 def _how(ending: Ending) -> str:
     if ending.signal is None:
         return f"ended with exit status {ending.status}"
-    why = ", for want of memory in its cgroup" if ending.out_of_memory else ""
+    why = ", because its cgroup was out of memory" if ending.out_of_memory else ""
     return f"killed by {_signal_name(ending.signal)}{why}"
 
 

@@ -1,7 +1,7 @@
-"""How much memory a program and its children use, over time, seen from outside.
+"""The memory of a program and its children over time, measured from outside.
 
-A sample reads a line of /proc for each process. How long that takes sets how often it is done: a
-thousandth of a processor at most.
+A sample reads one line of /proc per process. The cost of a sample determines how often one is
+taken: sampling uses at most a thousandth of a processor.
 """
 
 from __future__ import annotations
@@ -19,13 +19,26 @@ __all__ = ["Sample", "Sampler"]
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SHARE = 1e-3
 _SECONDS_LEAST = 0.05
-_FAMILY_SECONDS = 1.0  # how often children are looked for
+_FAMILY_SECONDS = 1.0  # the interval at which children are looked up
 _SAMPLES_MOST = 4096
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Seconds since the start, resident bytes of all its processes, and bytes of its cgroup."""
+    """One measurement.
+
+    Attributes
+    ----------
+    seconds : float
+        The time since the start.
+    rss_bytes : int
+        The resident bytes of all processes.
+    cgroup_bytes : int or None
+        The bytes of the cgroup.
+    processes : int
+        The number of processes.
+
+    """
 
     seconds: float
     rss_bytes: int
@@ -34,7 +47,7 @@ class Sample:
 
 
 class Sampler:
-    """Follows process `pid` and what it starts."""
+    """Samples process `pid` and the processes that it starts."""
 
     def __init__(self, pid: int) -> None:
         self.samples: list[Sample] = []
@@ -56,16 +69,16 @@ class Sampler:
 
     @property
     def cpu_seconds(self) -> float:
-        """Processor time that sampling took."""
+        """The processor time that sampling took."""
         return self._cpu
 
     @property
     def average_rss_bytes(self) -> int:
-        """Weighed by time."""
+        """The average over time."""
         return int(self._weighted / self._seconds) if self._seconds else self.peak_rss_bytes
 
     def sample(self) -> None:
-        """Take one; nothing where the process has ended."""
+        """Take one sample, or none if the process has ended."""
         began = time.thread_time()
         now = time.monotonic() - self._began
         if now - self._family_at >= _FAMILY_SECONDS:
@@ -88,7 +101,7 @@ class Sampler:
             self.peak_cgroup_bytes = max(self.peak_cgroup_bytes or 0, sample.cgroup_bytes)
         self.samples.append(sample)
         if len(self.samples) >= _SAMPLES_MOST:
-            # A program may run for weeks: of each two the larger is kept.
+            # A program may run for weeks, so halve the samples: keep the larger of each two.
             pairs = zip(self.samples[::2], self.samples[1::2], strict=False)
             self.samples = [max(pair, key=lambda one: one.rss_bytes) for pair in pairs]
 
@@ -110,7 +123,7 @@ def _rss_bytes(pid: int) -> int:
 
 
 def _family(pid: int) -> list[int]:
-    """The process and all below it, as far as the kernel tells (CONFIG_PROC_CHILDREN)."""
+    """Return the process and its descendants, if the kernel lists them (CONFIG_PROC_CHILDREN)."""
     found = [pid]
     for one in found:
         with suppress(OSError):

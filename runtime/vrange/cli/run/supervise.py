@@ -1,8 +1,9 @@
-"""A parent that measures and is otherwise not there: signals, job control and the end pass through.
+"""A parent process that measures and is transparent otherwise: signals, job control and the end.
 
-The program stays in the parent's process group, so what the terminal sends (Ctrl-C, Ctrl-Z) reaches
-it directly and is not passed on a second time; what somebody sends to the parent alone is. Where
-the program stops, the parent stops, so that the shell sees it; and goes on when it is told to.
+The program stays in the parent's process group. So the terminal's signals (Ctrl-C, Ctrl-Z) reach it
+directly, and the parent must not pass them on a second time. A signal sent to the parent alone is
+passed on. If the program stops, the parent stops as well, so that the shell notices, and continues
+when it is told to.
 """
 
 from __future__ import annotations
@@ -22,14 +23,35 @@ from vrange.cli.run.sampling import Sampler
 __all__ = ["Ending", "end_alike", "supervise"]
 
 _SI_USER, _SI_QUEUE, _SI_TKILL = 0, -1, -6
-_GROUP_SECONDS = 0.01  # in which a signal to a group reaches all of it
+_GROUP_SECONDS = 0.01  # the time within which a signal to a group reaches all its members
 _NEVER_BLOCKED = {signal.SIGKILL, signal.SIGSTOP}
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How the program ended, and what was measured until then."""
+    """How the program ended, and what was measured until then.
+
+    Attributes
+    ----------
+    pid : int
+        The program's process.
+    status : int
+        Its exit status; negative: the signal that ended it.
+    signal : int or None
+        The signal that ended it.
+    out_of_memory : bool
+        Whether the kernel killed it because its cgroup was out of memory.
+    seconds : float
+        The time that it ran.
+    cpu_seconds : float
+        Its processor time.
+    largest_rss_bytes : int
+        The largest resident size of one process.
+    sampler : Sampler
+        The samples of its memory.
+
+    """
 
     pid: int
     status: int
@@ -44,8 +66,10 @@ class Ending:
 def supervise(path: str, arguments: list[str], variables: Mapping[str, str]) -> Ending:
     """Run a program to its end.
 
-    Raises:
-        OSError: It can't be executed.
+    Raises
+    ------
+    OSError
+        If it can't be executed.
 
     """
     waited_for = set(signal.Signals) - _NEVER_BLOCKED - _FAULTS
@@ -65,7 +89,7 @@ def supervise(path: str, arguments: list[str], variables: Mapping[str, str]) -> 
         status, usage = _follow(pid, sampler, waited_for)
     finally:
         while signal.sigtimedwait(waited_for - {signal.SIGTSTP}, 0) is not None:
-            pass  # came after the program's end: nobody's any more
+            pass  # it came after the program's end, so there is no receiver any more
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
     return Ending(
@@ -81,7 +105,7 @@ def supervise(path: str, arguments: list[str], variables: Mapping[str, str]) -> 
 
 
 def end_alike(ending: Ending) -> int:
-    """Return the program's exit status, or end by the signal that ended it, so shells can tell."""
+    """Return the program's exit status, or end by the same signal, so that shells can tell."""
     if ending.signal is None:
         return ending.status
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
@@ -89,7 +113,7 @@ def end_alike(ending: Ending) -> int:
         signal.signal(ending.signal, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {ending.signal})
     os.kill(os.getpid(), ending.signal)
-    return 128 + ending.signal  # not reached, unless the signal doesn't end anybody
+    return 128 + ending.signal  # not reached, unless the signal doesn't end a process
 
 
 def _follow(
@@ -105,7 +129,7 @@ def _follow(
             _pass_on(pid, came)
             continue
         while True:
-            # All children: as a container's first process it is also given orphans.
+            # Wait for any child: as a container's first process, this one also adopts orphans.
             try:
                 ended, status, usage = os.wait4(-1, os.WNOHANG | os.WUNTRACED)
             except ChildProcessError:
@@ -123,19 +147,19 @@ def _follow(
 def _pass_on(pid: int, came: signal.struct_siginfo) -> None:
     sent_by_somebody = came.si_code in (_SI_USER, _SI_QUEUE, _SI_TKILL)
     if not sent_by_somebody and came.si_signo in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP):
-        return  # the terminal's: the program was sent it too
+        return  # from the terminal, which sent it to the program as well
     if came.si_signo == signal.SIGWINCH and not sent_by_somebody:
         return
     if came.si_pid == pid:
-        return  # the program's own, to its whole group
+        return  # the program sent it to its whole group
     with suppress(ProcessLookupError):
         os.kill(pid, came.si_signo)
 
 
 def _stop_too(pid: int) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
-    # Somebody let us go on: fg, or kill -CONT. Shells send it to the group, so that the program has
-    # it already: another one from us would be one too many for a program with a handler.
+    # The parent was continued, by fg or kill -CONT. Shells continue the whole group, so the program
+    # has its SIGCONT already. A second one would be one too many for a program that handles it.
     signal.sigtimedwait({signal.SIGCONT}, 0)
     if _is_stopped(pid):
         time.sleep(_GROUP_SECONDS)
@@ -152,7 +176,7 @@ def _is_stopped(pid: int) -> bool:
 
 
 def _oom_kills() -> int:
-    """How many processes of our cgroups were killed for want of memory."""
+    """Return how many processes of this cgroup and its ancestors were killed out of memory."""
     return sum(
         read_words(hierarchy.directory / hierarchy.files.events).get("oom_kill", 0)
         for hierarchy in find_hierarchies(Path("/proc/self"))

@@ -1,4 +1,4 @@
-"""What is to be run: a file for the interpreter, a module, code, or a command of its own."""
+"""The program to run: a file for the interpreter, a module, code, or a command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 __all__ = ["CannotRunError", "Target", "find_target"]
 
-_NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # as shells have it
+_NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # the exit statuses that shells use
 _PYTHON_FILES = (".py", ".pyw", ".pyc", ".pyz", ".pyzw")
 
 
@@ -25,7 +25,7 @@ class Target:
 
 
 class CannotRunError(Exception):
-    """The program can't be started; `status` is what a shell would exit with."""
+    """The program can't be started; `status` is the exit status that a shell would use."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class CannotRunError(Exception):
 
     @classmethod
     def of(cls, target: Target, error: OSError) -> CannotRunError | None:
-        """What the kernel's refusal to execute means; None where it is about something else."""
+        """Translate the kernel's refusal to execute; None if the error has another cause."""
         if error.errno == errno.ENOENT and os.path.exists(target.path):
             return cls(
                 f"{target.path}: the interpreter in its first line (#!) was not found", _NOT_FOUND
@@ -41,7 +41,7 @@ class CannotRunError(Exception):
         if error.errno == errno.ENOENT:
             return cls(f"{target.path}: no such program", _NOT_FOUND)
         if error.errno == errno.ENOEXEC:
-            why = "it is neither a program for this machine, nor has it a first line with #!"
+            why = "it is not a program for this machine and has no first line with #!"
             return cls(f"{target.path}: can't be executed: {why}", _NOT_EXECUTABLE)
         if error.errno in (errno.EACCES, errno.E2BIG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR):
             return cls(f"{target.path}: can't be executed: {error.strerror}", _NOT_EXECUTABLE)
@@ -49,15 +49,18 @@ class CannotRunError(Exception):
 
 
 def find_target(command_line: Sequence[str]) -> Target:
-    """Decide what to execute: -m module, -c code, a file or a command, and arguments.
+    """Decide what to execute: -m module, -c code, a file or a command, and its arguments.
 
-    A file that is Python by its name (.py, .pyw, .pyz, .pyc), a directory or a zip with a
-    `__main__`, and a file here that isn't executable are run by this interpreter; anything else is
-    a command, looked for on PATH unless it has a slash.
+    This interpreter runs a file whose name says Python (.py, .pyw, .pyz, .pyc), a directory or zip
+    with a `__main__`, and a file in this directory that isn't executable. Anything else is a
+    command, which is looked up on PATH unless it contains a slash.
 
-    Raises:
-        CannotRunError: There is none, or none that can be executed.
-        ValueError: Nothing was named.
+    Raises
+    ------
+    CannotRunError
+        If nothing is found, or nothing that can be executed.
+    ValueError
+        If nothing was named.
 
     """
     words = list(command_line)
@@ -65,10 +68,10 @@ def find_target(command_line: Sequence[str]) -> Target:
         del words[0]
     if words and words[0][:2] in ("-m", "-c"):
         if words in (["-m"], ["-c"]):
-            raise ValueError(f"{words[0]} needs an argument, as python's own")
+            raise ValueError(f"{words[0]} needs an argument, as python's own does")
         return Target(sys.executable, [sys.executable, *words])
     if not words:
-        raise ValueError("what is to be run? A program.py, -m module, or a command")
+        raise ValueError("nothing to run: name a program.py, -m module, or a command")
     name = words[0]
     path = Path(name)
     if path.suffix.lower() in _PYTHON_FILES or path.is_dir():

@@ -1,8 +1,8 @@
 """`vrange top`: caches, stacks and latencies of any process that uses vrange, from outside.
 
-It reads the stats segments of this user's processes; nobody is asked or slowed, and a process that
-hangs is shown as well as one that runs. Rates are of the last interval, latencies of a process's
-whole life.
+It reads the stats segments of this user's processes. It neither asks nor slows a process, so it
+shows a hanging process as well as a running one. Rates cover the last interval, latencies a
+process's whole life.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add `vrange top`."""
     parser = subparsers.add_parser(
         "top",
-        help="caches, stacks and latencies of any process, live",
+        help="show caches, stacks and latencies of any process, live",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("pid", type=int, nargs="?", help="one process; by default all")
-    parser.add_argument("--interval", type=float, default=1.0, help="seconds between two looks")
-    parser.add_argument("--once", action="store_true", help="show one interval and end")
-    parser.add_argument("--json", action="store_true", help="an array of processes per interval")
+    parser.add_argument("--interval", type=float, default=1.0, help="seconds between two readings")
+    parser.add_argument("--once", action="store_true", help="show one interval and exit")
+    parser.add_argument("--json", action="store_true", help="print an array of processes each time")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show until interrupted, or once. Returns 1 where no process, or not that one, is found."""
+    """Show until interrupted, or once. Return 1 if no process, or not the one named, is found."""
     if not 0.01 <= args.interval <= 3600:
         raise ValueError(f"--interval must be 0.01 to 3600 seconds, not {args.interval:g}")
     looks = _looks(args.pid, args.interval)

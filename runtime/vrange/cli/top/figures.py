@@ -1,4 +1,4 @@
-"""What `vrange top` shows of a process: figures from two looks at its stats segment."""
+"""The figures that `vrange top` shows of a process, from two readings of its stats segment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["AccountFigures", "ProcessFigures", "figures"]
 
 @dataclass
 class AccountFigures:
-    """One cache, array or arena. Rates are a second's; a ratio is None where nobody asked."""
+    """One cache, array or arena. Rates are per second; a ratio is None without requests."""
 
     name: str
     kind: str
@@ -30,7 +30,7 @@ class AccountFigures:
 
 @dataclass
 class ProcessFigures:
-    """One process. The latencies are of its whole life, by "kind which"."""
+    """One process. The latencies cover its whole life, by "kind which"."""
 
     pid: int
     name: str
@@ -49,7 +49,7 @@ class ProcessFigures:
 
 
 def figures(before: Snapshot, now: Snapshot, seconds: float) -> ProcessFigures:
-    """The figures of a process, from two snapshots `seconds` apart."""
+    """Return the figures of a process, from two snapshots `seconds` apart."""
     earlier, later = Totals(), Totals()
     earlier.add(before)
     later.add(now)
@@ -117,7 +117,7 @@ def _hit_ratio(past: dict[str, int], now: dict[str, int]) -> float | None:
 
 
 def _memory(pid: int) -> tuple[int | None, int | None]:
-    """Usage and limit of what limits the process: a cgroup, or the machine."""
+    """Return usage and limit of what limits the process: a cgroup, or the machine."""
     try:
         limit = memory_limit(proc_self=f"/proc/{pid}")
         return usage_of(limit), limit.limit_bytes

@@ -1,4 +1,4 @@
-"""How `vrange top` looks: one panel a process, sparklines of the last minute."""
+"""The display of `vrange top`: one panel a process, with sparklines of the last readings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REMEMBERED = 8
 
 
 def sparkline(values: deque[float]) -> str:
-    """The values as bars, the tallest as high as a line."""
+    """Return the values as bars; the tallest has the height of a line."""
     most = max(values, default=0)
     if most <= 0:
         return _BARS[0] * len(values)
@@ -29,7 +29,7 @@ def sparkline(values: deque[float]) -> str:
 
 
 class View:
-    """A live screen, and what it remembers for its sparklines."""
+    """A live screen, and the past values for its sparklines."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
@@ -49,15 +49,15 @@ class View:
         self._live.stop()
 
     def show(self, processes: list[ProcessFigures]) -> None:
-        """Draws over what was drawn before."""
+        """Draw over the previous drawing."""
         self._live.update(self.render(processes), refresh=True)
 
     def print(self, processes: list[ProcessFigures]) -> None:
-        """Draws once."""
+        """Draw once."""
         self._console.print(self.render(processes))
 
     def render(self, processes: list[ProcessFigures]) -> Group:
-        """The panels."""
+        """Return the panels."""
         alive = {process.pid for process in processes}
         self._past = {key: past for key, past in self._past.items() if key[0] in alive}
         if not processes:
