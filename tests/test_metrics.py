@@ -143,7 +143,7 @@ def test_serve_and_a_port_that_is_taken(registry, used) -> None:  # type: ignore
         url = f"http://127.0.0.1:{server.port}/metrics"
         with urllib.request.urlopen(url, timeout=5) as answer:
             assert b'vrange_bytes{name="in metrics ' in answer.read()
-        with pytest.raises(OSError, match=f"port {server.port}: somebody listens there already"):
+        with pytest.raises(OSError, match=f"port {server.port}: the port is already in use"):
             metrics.serve(server.port, registry=registry)
         port = server.port
     with metrics.serve(port, registry=registry):

@@ -187,7 +187,7 @@ def test_no_buffer_while_volatile(r: vrange.Range) -> None:
     r.mark_volatile()
     with pytest.raises(BufferError, match=r"pin\(\) it before"):
         _ = r.buffer
-    with pytest.raises(ValueError, match=r"pin\(\) it, put the content back"):
+    with pytest.raises(ValueError, match=r"pin\(\) it and put the content back"):
         r.refilled()
     r.mark_volatile()  # once more changes nothing
     assert r.state == "volatile"

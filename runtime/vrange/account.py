@@ -1,4 +1,4 @@
-"""The native account under which an arena or a cache is counted."""
+"""The native account that counts an arena, a cache or an array."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ NAME_BYTES_MOST = lib.VRANGE_NAME_BYTES - 1
 
 
 def checked_name(name: object) -> str:
-    """`name`, if it can label metrics: a string of 1 to 63 bytes in UTF-8 without control
-    characters.
+    """Return `name` if it can label metrics.
+
+    It must be a string of 1 to 63 bytes in UTF-8, without control characters.
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, not {name!r}")
@@ -29,7 +30,7 @@ def checked_name(name: object) -> str:
 
 @cache
 def warn_if_unseen() -> None:
-    """Warns, once a process, where nobody can look at the counters from outside."""
+    """Warn, once a process, if the counters can't be read from outside."""
     refusal = lib.vrange_segment_refusal()
     if refusal != ffi.NULL:
         why = ffi.string(refusal).decode(errors="replace")
@@ -42,7 +43,7 @@ def warn_if_unseen() -> None:
 
 
 class Account:
-    """Counters under a name. Closed when collected: whoever counts into it has to hold it."""
+    """Counters under a name. They close when this object is collected, so users must hold it."""
 
     def __init__(self, name: str, kind: int) -> None:
         self.name = checked_name(name)
@@ -56,12 +57,12 @@ class Account:
         self._finalizer.atexit = False
 
     def hot_word(self) -> memoryview[int]:
-        """The word that tells the bytes held strongly; whoever holds them writes it."""
+        """Return the word that counts the strongly held bytes; their holder writes it."""
         word = ffi.buffer(lib.vrange_account_hot(self.pointer), 8)
         return memoryview(word).cast("B").cast("Q")
 
     def read(self) -> AccountStats:
-        """A snapshot of the counters."""
+        """Return a snapshot of the counters."""
         counters = ffi.new("vrange_account_counters *")
         lib.vrange_account_read(self.pointer, counters)
         return account_stats(counters)

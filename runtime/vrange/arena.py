@@ -19,8 +19,8 @@ from vrange.stats import AccountStats
 
 
 def open_native_arena(size: int, account: Account) -> Any:
-    """A `vrange_arena *` of `size` bytes. ArenaFullError where the address space refuses."""
-    capabilities()  # a forced rung that is not to be had is told here
+    """Open a native arena of `size` bytes. Raise ArenaFullError if address space is lacking."""
+    capabilities()  # raises if a forced rung is not available
     ensure_reserve()
     pointer = ffi.new("vrange_arena **")
     result = lib.vrange_arena_open(size, account.pointer, pointer)
@@ -35,32 +35,49 @@ def open_native_arena(size: int, account: Account) -> Any:
 
 
 def close_native_arena(native: Any, account: Account) -> None:
-    """For finalizers: holding the account among the arguments makes it outlive the arena."""
+    """Close it, for finalizers. The account is an argument so that it outlives the arena."""
     lib.vrange_arena_close(native)
 
 
 class Arena:
-    """Reserves `size` bytes of address space for ranges, and commits none of it.
+    """Reserved address space, from which ranges are allocated. It commits no memory.
 
-    `size` is an int in bytes or a string such as "1GiB", rounded up to pages; `name` labels the
-    metrics. All methods may be called from any thread. The child of a fork has its own
-    copy of every range that is pinned; all others are purged there.
+    Parameters
+    ----------
+    size : int or str
+        Bytes, or a string such as "1GiB". It is rounded up to pages.
+    name : str, default "arena"
+        The label of its metrics.
 
-    Raises ValueError and TypeError for a size or name that is none, ArenaFullError where the
-    address space can't be had.
+    Raises
+    ------
+    ValueError, TypeError
+        If `size` is not a size, or `name` not a name.
+    ArenaFullError
+        If the address space is not available.
 
+    Notes
+    -----
+    Any thread may call all methods. The child of a fork has its own copy of every pinned range; all
+    other ranges are purged there.
+
+    References
+    ----------
+    The interface is that of the volatile ranges that were proposed for Linux in 2013:
+    https://lwn.net/Articles/542504/
+
+    Examples
+    --------
     >>> with Arena("16MiB", name="demo") as arena:
     ...     r = arena.allocate(4096)
     ...     r.buffer[:5] = b"hello"
     ...     r.mark_volatile()
     ...     if r.pin():
-    ...         r.buffer[:5] = b"hello"  # the kernel took it: put it back
+    ...         r.buffer[:5] = b"hello"  # the kernel reclaimed it: put it back
     ...         r.refilled()
     ...     bytes(r.buffer[:5])
     b'hello'
 
-    The interface is that of the volatile ranges proposed for Linux in 2013
-    (https://lwn.net/Articles/542504/).
     """
 
     def __init__(self, size: int | str, *, name: str = "arena") -> None:
@@ -75,7 +92,7 @@ class Arena:
 
     @property
     def name(self) -> str:
-        """What labels this arena's metrics."""
+        """The label of this arena's metrics."""
         return self._account.name
 
     @property
@@ -89,10 +106,20 @@ class Arena:
         return not self._finalizer.alive
 
     def allocate(self, nbytes: int | str) -> Range:
-        """A pinned, zeroed, page-aligned range of at least `nbytes` bytes.
+        """Return a pinned, zeroed, page-aligned range.
 
-        Raises ArenaFullError where no place is left or no memory is to be had, ValueError for a
-        closed arena or a size that is none.
+        Parameters
+        ----------
+        nbytes : int or str
+            The least size of the range.
+
+        Raises
+        ------
+        ArenaFullError
+            If the arena has no place left, or there is no memory.
+        ValueError
+            If the arena is closed, or `nbytes` is not a size.
+
         """
         size = parse_bytes(nbytes, "nbytes")
         if size == 0:
@@ -110,13 +137,13 @@ class Arena:
         return allocated
 
     def stats(self) -> AccountStats:
-        """Bytes by state, and what was purged so far."""
+        """Return the bytes by state, and what was purged so far."""
         return self._account.read()
 
     def close(self) -> None:
-        """Frees every range and gives the address space back.
+        """Free every range and the address space.
 
-        Views of a pinned range stay valid until they die; only then does their memory go.
+        Views of a pinned range stay valid until they are deleted; their memory is freed only then.
         """
         if self.closed:
             return

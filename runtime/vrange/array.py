@@ -80,7 +80,7 @@ class VolatileArray:
     continued would compute with content that is not there.
 
     Any thread may touch an array. The child of a fork has a copy of its own; of an array that
-    grows back where it is touched, it starts with the blocks that are pinned. A thread that blocks
+    refills where it is touched, it starts with the pinned blocks. A thread that blocks
     SIGBUS may only use what is pinned, because the kernel ends the process when such a thread
     touches a lost block. If a native fill fails, a touch ends the process with a message; pin() and
     indexing raise RegenerationError.

@@ -1,12 +1,13 @@
-"""What memory this process may use, by its cgroups, and cgroups made to try that out.
+"""The memory that this process may use, from its cgroups; and cgroups to test limits with.
 
-The limit that ends a process is rarely the machine's: it is that of its cgroup or of any cgroup
-around it. So the limit here is the tightest on the way up, and usage is that of the cgroup which
-has it, for that is the figure that meets the limit. Where no cgroup has one, it is the machine's.
+The limit that ends a process is rarely the machine's: it is that of its cgroup, or of any cgroup
+around it. So the limit here is the tightest on the way up, and the usage is that of the cgroup
+which has this limit, because that is the figure which reaches the limit. If no cgroup has a limit,
+both are the machine's.
 
 Both versions of cgroups are read, and both at once: a hybrid machine mounts v2 without its memory
 controller, and v1 beside it. Containers show a part of the hierarchy: the mount table says which
-part, and v1 tells of limits above it.
+part, and v1 reports the limits above it.
 """
 
 from __future__ import annotations
@@ -25,19 +26,23 @@ from vrange.cgroup_tree import V1, V2, Files, Version, find_hierarchies, read_li
 __all__ = ["MemoryCgroup", "MemoryLimit", "memory_limit", "memory_usage", "usage_of"]
 
 _PROC_SELF = Path("/proc/self")
-_CLOSE_PATIENCE_SECONDS = 1.0  # a killed process leaves its cgroup a moment after its parent heard
+_CLOSE_PATIENCE_SECONDS = 1.0  # a killed process leaves its cgroup shortly after its parent knows
 
 
 @dataclass(frozen=True)
 class MemoryLimit:
     """The tightest memory limit that applies to this process.
 
-    Attributes:
-        limit_bytes: The limit in bytes.
-        usage_path: The file that tells the usage in bytes of the cgroup that has the limit; None
-            for the machine.
-        source: "cgroup v2", "cgroup v1" or "machine".
-        path: The directory of the cgroup that has the limit; None for the machine.
+    Attributes
+    ----------
+    limit_bytes : int
+        The limit.
+    usage_path : str or None
+        The file with the usage in bytes of the cgroup that has the limit; None for the machine.
+    source : {"cgroup v2", "cgroup v1", "machine"}
+        What has the limit.
+    path : str or None
+        The directory of the cgroup that has the limit; None for the machine.
 
     """
 
@@ -48,25 +53,33 @@ class MemoryLimit:
 
 
 def memory_limit(*, proc_self: str | os.PathLike[str] = _PROC_SELF) -> MemoryLimit:
-    """Tell the tightest memory limit over this process's cgroup and all its ancestors.
+    """Return the tightest memory limit of this process's cgroup and all its ancestors.
 
-    Where none is below the machine's memory, it is the machine's memory. Nothing is remembered
-    between calls: limits change while processes run.
+    If none is below the machine's memory, it is the machine's memory. Nothing is cached between
+    calls, because limits change while processes run.
 
-    Args:
-        proc_self: The directory with `cgroup` and `mountinfo`; for tests.
+    Parameters
+    ----------
+    proc_self : path
+        The directory with `cgroup` and `mountinfo`; for tests.
 
-    Example:
-        >>> limit = memory_limit()
-        >>> limit.limit_bytes > 0 and limit.source in ("cgroup v2", "cgroup v1", "machine")
-        True
+    Returns
+    -------
+    MemoryLimit
+        The limit, and which cgroup has it.
+
+    Examples
+    --------
+    >>> limit = memory_limit()
+    >>> limit.limit_bytes > 0 and limit.source in ("cgroup v2", "cgroup v1", "machine")
+    True
 
     """
     tightest = MemoryLimit(machine_bytes(), None, "machine")
     for place in memory_places(proc_self=proc_self):
         files = place.files
         limit = min(read_limit(place.directory / name) for name in files.limits)
-        # Of equal limits the outer one is met first: its usage includes the inner one's.
+        # Of two equal limits, the outer one is reached first: its usage includes the inner one's.
         if limit < tightest.limit_bytes or (
             limit == tightest.limit_bytes and tightest.source == files.version
         ):
@@ -79,7 +92,7 @@ def memory_limit(*, proc_self: str | os.PathLike[str] = _PROC_SELF) -> MemoryLim
 
 
 def machine_bytes() -> int:
-    """The machine's memory."""
+    """Return the bytes of the machine's memory."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -87,8 +100,8 @@ def machine_bytes() -> int:
 class MemoryPlace:
     """A cgroup around this process whose memory is counted.
 
-    `limits_above` is the file that tells of limits above all that is in sight, for the highest
-    place where one does (v1).
+    `limits_above` is the file that reports limits above everything that is visible; only the
+    highest place may have one (v1).
     """
 
     directory: Path
@@ -97,35 +110,38 @@ class MemoryPlace:
 
 
 def memory_places(*, proc_self: str | os.PathLike[str] = _PROC_SELF) -> list[MemoryPlace]:
-    """Find the cgroups whose limits hold for this process, from its own on the way up."""
+    """Return the cgroups whose limits apply to this process, from its own upwards."""
     places: list[MemoryPlace] = []
     for hierarchy in find_hierarchies(Path(proc_self)):
         files = hierarchy.files
-        # v2's root has no usage, nor has v2 without the memory controller.
+        # v2's root has no usage file, nor has a v2 without the memory controller.
         found = [d for d in hierarchy.ancestors() if (d / files.usage).exists()]
         places += [MemoryPlace(directory, files) for directory in found]
-        # Only the root of all has that file: nothing is above it, and its statistics are dear.
+        # Only the root of all has that file. Nothing is above it, and its statistics are expensive.
         if files is V1 and found and not (found[-1] / "cgroup.sane_behavior").exists():
             places[-1] = MemoryPlace(found[-1], files, hierarchy.directory / "memory.stat")
     return places
 
 
 def memory_usage() -> int:
-    """Tell the bytes in use, of what `memory_limit()` limits.
+    """Return the bytes in use, of the memory that `memory_limit()` limits.
 
-    Volatile bytes count until the kernel has taken them, as does the page cache of a cgroup.
+    Volatile bytes count until the kernel has reclaimed them, and so does the page cache of a
+    cgroup.
 
-    Raises:
-        OSError: The cgroup went away while it was read.
+    Raises
+    ------
+    OSError
+        If the cgroup was removed while it was read.
 
     """
     return usage_of(memory_limit())
 
 
 def usage_of(limit: MemoryLimit) -> int:
-    """Tell the bytes in use of what a limit limits. Raises OSError as memory_usage()."""
+    """Return the bytes in use under a limit. Raise OSError as memory_usage() does."""
     if limit.usage_path is None:
-        import psutil  # 3 MB: not for those who live under a cgroup's limit
+        import psutil  # 3 MB, which programs under a cgroup's limit need not pay
 
         machine = psutil.virtual_memory()
         return machine.total - machine.available
@@ -135,23 +151,32 @@ def usage_of(limit: MemoryLimit) -> int:
 class MemoryCgroup:
     """A memory cgroup below this process's own, with a limit and without swap.
 
-    It is there to try out what happens at a limit: processes are put into it with `add`, and
-    whoever is over the limit when nothing can be taken back is killed by the kernel.
+    It is a tool to try out what happens at a limit: `add` moves processes into it, and if usage is
+    over the limit and nothing can be reclaimed, the kernel kills one of them.
 
-    It is made below this process's own cgroup. On v2 a cgroup that holds processes can't hand the
-    memory controller down, so there it may be made beside it, or further up, wherever the
-    controller is or can be handed down. It stays handed down afterwards: somebody else may have
-    come to rely on it.
+    It is made below this process's own cgroup. On v2 a cgroup that holds processes can't enable the
+    memory controller for its children. So there it may be made beside the process's cgroup, or
+    further up, where the controller is enabled or can be enabled. It stays enabled afterwards,
+    because other programs may rely on it by then.
 
-    Args:
-        limit_bytes: The limit in bytes, rounded down to pages by the kernel.
-        name: What the directory's name begins with; process id and a number follow.
-        proc_self: The directory with `cgroup` and `mountinfo`; for tests.
+    Parameters
+    ----------
+    limit_bytes : int
+        The limit; the kernel rounds it down to pages.
+    name : str, default "vrange"
+        The beginning of the directory's name. The process id and a number follow.
+    proc_self : path
+        The directory with `cgroup` and `mountinfo`; for tests.
 
-    Raises:
-        OSError: It can't be made here; the message tells for each place why not.
+    Raises
+    ------
+    OSError
+        If it can't be made here. The message gives the reason for each place.
 
-    Example:
+    Examples
+    --------
+    ::
+
         with MemoryCgroup(256 << 20) as cgroup:
             child = subprocess.Popen(command)
             cgroup.add(child.pid)
@@ -196,7 +221,7 @@ class MemoryCgroup:
 
     @classmethod
     def unavailable(cls) -> str | None:
-        """Tell why none can be made here; None where one can. It finds out by making one."""
+        """Return why none can be made here, or None if one can. It tests this by making one."""
         try:
             cls(16 << 20, name="vrange-probe").close()
         except OSError as error:
@@ -205,17 +230,17 @@ class MemoryCgroup:
 
     @property
     def path(self) -> str:
-        """Its directory."""
+        """The directory of the cgroup."""
         return str(self._directory)
 
     @property
     def version(self) -> Version:
-        """Which cgroups it is one of: "cgroup v1" or "cgroup v2"."""
+        """The version of its hierarchy: "cgroup v1" or "cgroup v2"."""
         return self._files.version
 
     @property
     def limit_bytes(self) -> int:
-        """The limit in bytes. Lowering it below what can't be taken back raises OSError (v1)."""
+        """The limit in bytes. Lowering it below what can be reclaimed raises OSError (v1)."""
         return read_limit(self._directory / self._files.limits[0])
 
     @limit_bytes.setter
@@ -227,7 +252,7 @@ class MemoryCgroup:
             if swap.exists():
                 _write(swap, "0")
             return
-        # v1 limits memory and swap together, and that may at no moment be below memory alone.
+        # v1 limits memory and swap together, and that limit must never be below memory's alone.
         ordered = [limit, swap] if limit_bytes < read_limit(limit) else [swap, limit]
         for file in ordered:
             if file.exists():
@@ -235,12 +260,12 @@ class MemoryCgroup:
 
     @property
     def usage_bytes(self) -> int:
-        """Bytes in use now."""
+        """The bytes in use now."""
         return int((self._directory / self._files.usage).read_text())
 
     @property
     def peak_bytes(self) -> int | None:
-        """The most bytes ever in use; None where the kernel doesn't keep it (v2 before 5.19)."""
+        """The most bytes ever in use; None if the kernel doesn't record it (v2 before 5.19)."""
         try:
             return int((self._directory / self._files.peak).read_text())
         except FileNotFoundError:
@@ -248,7 +273,7 @@ class MemoryCgroup:
 
     @property
     def oom_kills(self) -> int:
-        """How many of its processes the kernel killed for want of memory."""
+        """How many of its processes the kernel killed because it was out of memory."""
         return read_words(self._directory / self._files.events).get("oom_kill", 0)
 
     @property
@@ -257,20 +282,24 @@ class MemoryCgroup:
         return [int(line) for line in (self._directory / "cgroup.procs").read_text().split()]
 
     def add(self, pid: int) -> None:
-        """Move a process into it. What the process used before stays where it was counted.
+        """Move a process into it. What the process used before stays counted where it was.
 
-        Raises:
-            OSError: There is no such process, or this one may not move it.
+        Raises
+        ------
+        OSError
+            If there is no such process, or this one may not move it.
 
         """
         _write(self._directory / "cgroup.procs", str(pid))
 
     def close(self) -> None:
-        """Remove it. Closing twice is allowed.
+        """Remove it. A second call does nothing.
 
-        Raises:
-            OSError: Processes are in it (EBUSY). They are neither killed nor moved: end them, and
-                close again.
+        Raises
+        ------
+        OSError
+            If it still holds processes (EBUSY). They are neither killed nor moved: end them, and
+            close again.
 
         """
         if self._closed:
@@ -317,14 +346,14 @@ class MemoryCgroup:
             try:
                 directory.mkdir()
             except FileExistsError:
-                continue  # of a process that had our id and was killed
+                continue  # it belongs to a killed process that had the same id
             return directory
 
 
 def _hand_memory_down(parent: Path) -> None:
     if "memory" not in (parent / "cgroup.controllers").read_text().split():
         raise OSError(errno.ENODEV, "has no memory controller")
-    # v2 lets a process be moved only by who may write to the nearest cgroup around both places.
+    # On v2, moving a process requires write access to the nearest cgroup around both places.
     if not os.access(parent / "cgroup.procs", os.W_OK):
         raise OSError(errno.EACCES, "this user may not move processes here")
     control = parent / "cgroup.subtree_control"
@@ -345,7 +374,7 @@ def _limit_of(directory: Path, files: Files, limit_bytes: int) -> MemoryLimit:
 
 
 def _write(file: Path, text: str) -> None:
-    """One write: the kernel takes each as a command of its own."""
+    """Write `text` in one call: the kernel takes each write as a command of its own."""
     descriptor = os.open(file, os.O_WRONLY)
     try:
         os.write(descriptor, text.encode())

@@ -1,10 +1,10 @@
-"""Where this process is among the cgroups, and what their files are called.
+"""The place of this process among the cgroups, and the names of their files.
 
-The kernel says which cgroup a process is in as a path, and the mount table says which part of which
-hierarchy is to be seen where: a container sees its own cgroup as the root, a hybrid machine has
-v1's memory controller beside a v2 without one, and a process may have been moved to where its
-mounts don't reach. What can't be placed is taken for the mount's root, whose limits hold for it too
-or are none.
+The kernel reports the cgroup of a process as a path. The mount table says which part of which
+hierarchy is visible where: a container sees its own cgroup as the root, a hybrid machine has v1's
+memory controller beside a v2 without one, and a process may have been moved to where its mounts
+don't reach. If a path can't be located, the mount's root is used: its limits, if any, apply as
+well.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NO_LIMIT = 1 << 62  # v1 writes "none" as the largest signed long, rounded down 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of one version. A limit is the least of `limits`."""
+    """The file names of one version. A limit is the least of `limits`."""
 
     version: Version
     limits: tuple[str, ...]
@@ -51,8 +51,8 @@ V1 = Files(
     "memory.memsw.limit_in_bytes",
     "memory.oom_control",
 )
-# Nobody is killed at memory.high, but whoever is over it is slowed until he is under it again, and
-# the kernel takes what was offered: it is where a cache has to give way.
+# At memory.high no process is killed, but a process above it is slowed until it is below again, and
+# the kernel reclaims what was offered. So that is where a cache must give way.
 V2 = Files(
     "cgroup v2",
     ("memory.max", "memory.high"),
@@ -65,7 +65,7 @@ V2 = Files(
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """Where this process is in one mounted hierarchy: `directory`, at or below `mount_point`."""
+    """The process's place in one mounted hierarchy: `directory`, at or below `mount_point`."""
 
     files: Files
     mount_point: Path
@@ -73,7 +73,7 @@ class Hierarchy:
 
     @property
     def depth(self) -> int:
-        """How many cgroups of the way up are in sight above this process's own."""
+        """How many cgroups above this process's own are visible."""
         return len(self.directory.relative_to(self.mount_point).parts)
 
     def ancestors(self) -> Iterator[Path]:
@@ -117,16 +117,17 @@ def find_hierarchies(proc_self: Path) -> list[Hierarchy]:
         directory = _below(Path(mount_point), root, paths[files.version])
         here = Hierarchy(files, Path(mount_point), directory or Path(mount_point))
         before_it = found.get(files.version)
-        # The same hierarchy may be mounted again, with less of it in sight.
+        # The same hierarchy may be mounted a second time with a smaller part visible.
         if before_it is None or here.depth > before_it.depth:
             found[files.version] = here
     return list(found.values())
 
 
 def _below(mount_point: Path, root: str, path: str) -> Path | None:
-    """Find the directory of the cgroup `path`, the cgroup `root` being mounted at `mount_point`.
+    """Return the directory of the cgroup `path`, if the cgroup `root` is mounted at `mount_point`.
 
-    None where the mount doesn't show it: the process was moved, or its namespace begins elsewhere.
+    Return None if the mount doesn't show it: the process was moved, or its namespace begins
+    elsewhere.
     """
     if ".." in Path(path).parts or ".." in Path(root).parts:
         return None
@@ -138,14 +139,14 @@ def _below(mount_point: Path, root: str, path: str) -> Path | None:
 
 
 def _unescape(field: str) -> str:
-    """Read a path of the mount table, where blanks are written in octal."""
+    """Decode a path of the mount table, in which blanks are written in octal."""
     for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         field = field.replace(code, character)
     return field
 
 
 def read_limit(file: Path) -> int:
-    """Read a limit in bytes; NO_LIMIT where the file says so or isn't there."""
+    """Return a limit in bytes; NO_LIMIT if the file says so or doesn't exist."""
     try:
         text = file.read_text().strip()
     except OSError:
@@ -154,7 +155,7 @@ def read_limit(file: Path) -> int:
 
 
 def read_words(file: Path) -> dict[str, int]:
-    """Read a file of lines `name number`; empty where it can't be read."""
+    """Read a file of lines `name number`; return an empty dict if it can't be read."""
     try:
         lines = file.read_text().splitlines()
     except OSError:

@@ -1,9 +1,10 @@
-"""Totals as the metrics that Prometheus knows: names, units, help and labels.
+"""Totals as Prometheus metrics: names, units, help texts and labels.
 
-Durations are kept with eight buckets an octave. A series per bucket and label would be dear to
-store, and what prometheus_client takes for a line of text is most of a scrape; so of the latencies
-one an octave is told, one in two above 65 µs, and of computing again, which each cache has for
-itself, one in four octaves. What is told is exact, only coarser.
+Durations are counted with eight buckets an octave. One series per bucket and label would be
+expensive to store, and prometheus_client's time per line of text is most of a scrape. So latencies
+are exposed with one bucket an octave, above 65 µs with one in two octaves. Times to compute again,
+which each cache has, are exposed with one bucket in four octaves. The exposed counts are exact,
+only coarser.
 """
 
 from __future__ import annotations
@@ -37,13 +38,14 @@ __all__ = ["Gauges", "families"]
 STATES = ("pinned", "idle", "offered", "purged", "hot")
 _STATE_FIELDS = tuple(f"{state}_bytes" for state in STATES)
 _NS = 1e-9
-# In ns, and each where a native bucket begins. Faster than any call, slower than anyone waits.
+# In ns; each is the beginning of a native bucket. From faster than any call to slower than any
+# wait.
 _LATENCY_BOUNDS = tuple(1 << power for power in (*range(6, 17), *range(18, 36, 2)))
 _REGENERATE_BOUNDS = tuple(1 << power for power in range(16, 36, 4))
 
 
 class Gauges:
-    """What is read of the kernel, not of segments: of processes, and of the memory they share."""
+    """Figures from the kernel, not from segments: of processes, and of the memory they share."""
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ def _go_string(number: float) -> str:
 
 @cache
 def _bounds(buckets: int, bounds: tuple[int, ...]) -> tuple[tuple[str, int], ...]:
-    """Upper bounds in seconds, each with the number of native buckets below it."""
+    """Return upper bounds in seconds, each with the number of native buckets below it."""
     below = {floor: bucket for bucket, floor in enumerate(bucket_floors_ns(buckets))}
     return tuple((_go_string(bound * _NS), below[bound]) for bound in bounds)
 
@@ -71,7 +73,7 @@ def _bounds(buckets: int, bounds: tuple[int, ...]) -> tuple[tuple[str, int], ...
 def _labels_of_each(
     labels: tuple[tuple[str, str], ...], label: str, values: tuple[str, ...]
 ) -> tuple[tuple[dict[str, str], str], ...]:
-    """The labels of each line of a family: the same at every scrape, so made once."""
+    """Return the labels of each line of a family. They never change, so they are made once."""
     return tuple(({**dict(labels), label: value}, value) for value in values)
 
 
@@ -79,7 +81,7 @@ def _labels_of_each(
 def _bucket_labels(
     labels: tuple[tuple[str, str], ...], buckets: int, bounds: tuple[int, ...]
 ) -> tuple[tuple[dict[str, str], int], ...]:
-    """The same of a histogram, each with the number of native buckets below its bound."""
+    """Return a histogram's labels, each with the number of native buckets below its bound."""
     told = [({**dict(labels), "le": le}, below) for le, below in _bounds(buckets, bounds)]
     return (*told, ({**dict(labels), "le": "+Inf"}, buckets))
 
@@ -105,8 +107,9 @@ def _add_histogram(
 def families(
     totals: Iterable[tuple[Mapping[str, str], Totals, Gauges]], labels: Iterable[str] = ()
 ) -> Iterator[Metric]:
-    """The metric families. Each of `totals` comes with the values of the `labels` it carries
-    besides.
+    """Yield the metric families.
+
+    Each of `totals` comes with the values of the additional `labels` that it carries.
     """
     told = [(list(values.values()), total, gauges) for values, total, gauges in totals]
     more = list(labels)
@@ -123,13 +126,13 @@ def _latencies(told: _Told, more: list[str]) -> Iterator[Metric]:
     helps = {
         "time_to_free": (
             "stage",
-            "From nobody needing memory to the call's return (released) and to the kernel being "
-            "able to take it (offered).",
+            "Time until a call that frees memory returns (released), and until the kernel can "
+            "reclaim the memory (offered).",
         ),
         "time_to_reallocate": (
             "outcome",
-            "From asking for volatile memory again to having usable content: all of it was there "
-            "(resident), or it was lost and put back (purged).",
+            "Time from requesting volatile memory to usable content: all of it was there "
+            "(resident), or it was lost and refilled (purged).",
         ),
     }
     for metric, (label, text) in helps.items():
@@ -146,7 +149,7 @@ def _latencies(told: _Told, more: list[str]) -> Iterator[Metric]:
         yield family
     family = HistogramMetricFamily(
         "vrange_regenerate_seconds",
-        "What computing a value took, for the first time or after it was purged.",
+        "Time to compute a value, for the first time or after it was purged.",
         labels=[*more, "name"],
         unit="seconds",
     )
@@ -177,22 +180,22 @@ def _counters(told: _Told, more: list[str]) -> Iterator[Metric]:
         "vrange_refaults", "Touches of purged pages that were answered.", labels=more
     )
     purged = CounterMetricFamily(
-        "vrange_purged_bytes", "Bytes the kernel took.", labels=more, unit="bytes"
+        "vrange_purged_bytes", "Bytes that the kernel reclaimed.", labels=more, unit="bytes"
     )
     requests = CounterMetricFamily(
         "vrange_cache_requests",
-        "Requests of caches: answered from what the cache holds (hot) or from volatile memory "
-        "(resident), taken by the kernel since (purged), or not cached (miss).",
+        "Lookups in caches: found among the strongly held values (hot) or in volatile memory "
+        "(resident), reclaimed by the kernel (purged), or not cached (miss).",
         labels=[*more, "name", "outcome"],
     )
     returned = CounterMetricFamily(
         "vrange_stack_returned_bytes",
-        "Bytes of stacks that were given back.",
+        "Bytes of stacks that were returned to the kernel.",
         labels=more,
         unit="bytes",
     )
     trims = CounterMetricFamily(
-        "vrange_trims", "Trims of stacks and heaps that gave something back.", labels=more
+        "vrange_trims", "Trims of stacks and heaps that returned memory.", labels=more
     )
     for values, total, _ in told:
         accounts = list(total.accounts.values())
@@ -212,7 +215,7 @@ def _counters(told: _Told, more: list[str]) -> Iterator[Metric]:
 
 
 def _pressure(told: _Told, more: list[str]) -> Iterator[Metric]:
-    """Of who watches or ever did: where nobody does, there are no series."""
+    """Yield the series of pressure watchers; without a watcher, ever, there are none."""
     level = GaugeMetricFamily(
         "vrange_pressure_level",
         "How near the tightest memory limit is: 0 normal, 1 elevated, 2 critical.",
@@ -223,12 +226,12 @@ def _pressure(told: _Told, more: list[str]) -> Iterator[Metric]:
     )
     actions = CounterMetricFamily(
         "vrange_pressure_actions",
-        "What was done because the level rose, or fell again (grow_hot).",
+        "Actions that were taken because the level rose, or fell again (grow_hot).",
         labels=[*more, "action", "outcome"],
     )
     returned = CounterMetricFamily(
         "vrange_pressure_returned_bytes",
-        "Bytes that these actions gave back, or made the kernel's to take.",
+        "Bytes that these actions returned to the kernel, or offered to it.",
         labels=[*more, "action"],
         unit="bytes",
     )
@@ -249,24 +252,24 @@ def _pressure(told: _Told, more: list[str]) -> Iterator[Metric]:
 def _gauges(told: _Told, more: list[str]) -> Iterator[Metric]:
     by_state = GaugeMetricFamily(
         "vrange_bytes",
-        "Bytes of ranges by state: in use (pinned), nobody's and not offered yet (idle), the "
-        "kernel's to take (offered), taken and not yet freed or refilled (purged); and of the "
-        "pinned those that caches hold themselves (hot).",
+        "Bytes of ranges by state: in use (pinned), unused and not offered yet (idle), offered to "
+        "the kernel (offered), reclaimed and not yet freed or refilled (purged); and, of the "
+        "pinned ones, those that caches hold strongly (hot).",
         labels=[*more, "name", "state"],
         unit="bytes",
     )
     plain = {
         name: GaugeMetricFamily(f"vrange_{name}_bytes", text, labels=more, unit="bytes")
         for name, text in {
-            "process_lazyfree": "Resident bytes the kernel may take at any moment (LazyFree).",
-            "memory_usage": "Bytes in use of what the tightest memory limit limits.",
-            "memory_limit": "The tightest memory limit over the process: its cgroup's, or memory.",
-            "stack_high_water": "Furthest use of the deep stack that came nearest to its end.",
+            "process_lazyfree": "Resident bytes that the kernel may reclaim any time (LazyFree).",
+            "memory_usage": "Bytes in use of the memory that the tightest limit covers.",
+            "memory_limit": "The tightest limit of the process: its cgroup's or the machine's.",
+            "stack_high_water": "Largest use of the deep stack that came nearest to its end.",
             "stack_limit": "The size of the deep stack that came nearest to its end.",
         }.items()
     }
     processes = GaugeMetricFamily(
-        "vrange_processes", "Processes in the figures beside this one.", labels=more
+        "vrange_processes", "Processes that these figures cover.", labels=more
     )
     info = InfoMetricFamily("vrange", "The mechanism in use (rung) and the kernel.", labels=more)
     for values, total, gauges in told:

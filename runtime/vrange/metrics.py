@@ -1,7 +1,7 @@
-"""What vrange counts, for Prometheus: a collector for prometheus_client.
+"""vrange's figures for Prometheus: a collector for prometheus_client.
 
-Nothing here runs where a cache is asked or memory is released: the native side counts, and a scrape
-comes and reads. ASGI and WSGI apps come from prometheus_client (make_asgi_app, make_wsgi_app).
+Nothing here runs when a cache is asked or memory is released: the native side counts, and a scrape
+reads the counts. For ASGI and WSGI apps, use prometheus_client (make_asgi_app, make_wsgi_app).
 
 >>> import prometheus_client, vrange.metrics
 >>> registry = prometheus_client.CollectorRegistry()
@@ -42,14 +42,21 @@ Processes = Literal["self", "group"]
 
 
 class Collector(PrometheusCollector):
-    """The metrics of this process, or of its whole service.
+    """Collects the metrics of this process, or of its whole service.
 
     Parameters
     ----------
-    processes : "self": this process. "group": all processes of the service that have a collector
-        of this kind, as the workers of one server; then a scrape of any of them is right. Counts of
-        workers that have ended stay in the sums, their bytes do not. A service is what shares
-        VRANGE_SERVICE in the environment, or else the process group.
+    processes : {"self", "group"}, default "self"
+        "self": this process. "group": all processes of the service that have a collector of this
+        kind, such as the workers of one server; a scrape of any of them then gives the right sums.
+        Counts of workers that have ended stay in the sums, their bytes do not. A service consists
+        of the processes with the same VRANGE_SERVICE in the environment, or else of the process
+        group.
+
+    Raises
+    ------
+    ValueError
+        If `processes` is neither.
 
     """
 
@@ -64,11 +71,11 @@ class Collector(PrometheusCollector):
             self._totals = _own_totals
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: what there is shows when it is collected."""
+        """Return nothing: the metrics are known only once they are collected."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics as they are now."""
+        """Yield the metrics as they are now."""
         totals = self._totals()
         if not totals.rungs:
             totals.rungs.add(RUNGS[lib.vrange_rung()] or "none")
@@ -85,13 +92,13 @@ def _own_totals() -> Totals:
 
 
 def kernel_gauges(pids: Iterable[int]) -> Gauges:
-    """What the kernel says of these processes together, and of the memory this one shares."""
+    """Return the kernel's figures for these processes together, and for the memory they share."""
     try:
         limit = _limit_lately(int(time.monotonic() / _LIMIT_SECONDS))
         usage: int | None = usage_of(limit)
         limit_bytes: int | None = limit.limit_bytes
     except (OSError, ValueError):
-        usage = limit_bytes = None  # the cgroup went away while it was read
+        usage = limit_bytes = None  # the cgroup was removed while it was read
     found = [lazyfree_bytes(pid) for pid in pids]
     known = [count for count in found if count is not None]
     return Gauges(sum(known) if known else None, usage, limit_bytes)
@@ -99,11 +106,11 @@ def kernel_gauges(pids: Iterable[int]) -> Gauges:
 
 @lru_cache(maxsize=1)
 def _limit_lately(_: int) -> MemoryLimit:
-    # It may change while a process runs, but finding it is a third of a millisecond.
+    # The limit may change while a process runs, but finding it takes a third of a millisecond.
     return memory_limit()
 
 
-# ---- where it is registered ----------------------------------------------------------------------
+# ---- registration --------------------------------------------------------------------------------
 
 _lock = threading.Lock()
 _registered: weakref.WeakKeyDictionary[CollectorRegistry, Collector] = weakref.WeakKeyDictionary()
@@ -113,16 +120,35 @@ def _collector_of(registry: CollectorRegistry) -> Collector | None:
     collector = _registered.get(registry)
     if collector is None:
         return None
-    # Not told when somebody unregisters it: asked of the registry itself.
+    # A registry does not report that a collector was unregistered, so look into the registry
+    # itself.
     known = getattr(registry, "_collector_to_names", None)
     return collector if known is None or collector in known else None
 
 
 def register(registry: CollectorRegistry = REGISTRY, processes: Processes = "self") -> Collector:
-    """Adds a Collector to a registry and returns it.
+    """Add a Collector to a registry and return it.
 
-    Raises ValueError where the registry has one already: every series would be there twice, and
-    Prometheus drops such a scrape as a whole. `registry.unregister(collector)` takes it off.
+    Parameters
+    ----------
+    registry : prometheus_client.CollectorRegistry, optional
+        The default is prometheus_client's own registry.
+    processes : {"self", "group"}, default "self"
+        As for Collector.
+
+    Returns
+    -------
+    Collector
+        `registry.unregister(collector)` removes it again.
+
+    Raises
+    ------
+    ValueError
+        If the registry has one already. Every series would then appear twice, and Prometheus drops
+        such a scrape as a whole.
+    TypeError
+        If `registry` is not a CollectorRegistry.
+
     """
     if not isinstance(registry, CollectorRegistry):
         raise TypeError(f"registry must be a CollectorRegistry, not {registry!r}")
@@ -137,7 +163,7 @@ def register(registry: CollectorRegistry = REGISTRY, processes: Processes = "sel
 
 
 class Server:
-    """An HTTP server with /metrics in a thread of its own, until it is closed."""
+    """An HTTP server with /metrics, in a thread of its own, until it is closed."""
 
     def __init__(self, server: Any, thread: threading.Thread) -> None:
         self._server = server
@@ -145,7 +171,7 @@ class Server:
         self.port: int = server.server_port
 
     def close(self) -> None:
-        """Stops serving and frees the port."""
+        """Stop serving and free the port."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -172,10 +198,31 @@ def serve(
     registry: CollectorRegistry = REGISTRY,
     processes: Processes = "self",
 ) -> Server:
-    """Serves a registry's metrics over HTTP, from this machine only unless `addr` says more.
+    """Serve a registry's metrics over HTTP.
 
-    Registers a Collector if the registry has none. Port 0 is any free one; the Server tells which.
-    Raises OSError, saying which, where the port is taken or the address is not this machine's.
+    Parameters
+    ----------
+    port : int
+        The port; 0 means any free one, and the Server's `port` is its number.
+    addr : str, default "127.0.0.1"
+        The address to listen on. The default can be reached from this machine only.
+    registry : prometheus_client.CollectorRegistry, optional
+        If it has no Collector, one is registered.
+    processes : {"self", "group"}, default "self"
+        As for Collector.
+
+    Returns
+    -------
+    Server
+        A context manager; it serves until it is closed.
+
+    Raises
+    ------
+    OSError
+        If the port is taken or the address does not belong to this machine. The message names both.
+    ValueError, TypeError
+        If `port` is not an int from 0 to 65535.
+
     """
     if isinstance(port, bool) or not isinstance(port, int):
         raise TypeError(f"port must be an int, not {port!r}")
@@ -194,9 +241,9 @@ def serve(
 
 
 def start_server(port: int, addr: str, registry: CollectorRegistry) -> Server:
-    """An HTTP server for a registry as it is. Raises OSError as `serve` does."""
+    """Serve a registry as it is. Raise OSError as `serve` does."""
     try:
         return Server(*start_http_server(port, addr, registry=registry))
     except OSError as error:
-        why = "somebody listens there already" if error.errno == errno.EADDRINUSE else str(error)
+        why = "the port is already in use" if error.errno == errno.EADDRINUSE else str(error)
         raise OSError(error.errno, f"can't serve metrics on {addr}, port {port}: {why}") from error

@@ -1,7 +1,8 @@
-"""The processes of this user that use vrange, by the stats segments they have.
+"""The processes of this user that use vrange, found by their stats segments.
 
-A segment tells which process made it, by id and by when it began; so one that a killed process left
-is known for what it is even after its id was given again. Whoever looks removes it.
+A segment names the process that made it, by its id and its start time. So the segment of a killed
+process is recognised as such even after its id was given to another process. The next reader
+removes it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ _FILE = re.compile(r"(\d+)-(\d+)\.stats")
 
 
 def directories() -> list[Path]:
-    """Where segments of this user may be: a service and a shell need not agree on
-    $XDG_RUNTIME_DIR.
+    """Return where segments of this user may be.
+
+    There are several places, because a service and a shell may differ in $XDG_RUNTIME_DIR.
     """
     told = os.environ.get("VRANGE_RUNTIME_DIR")
     if told:
@@ -41,7 +43,7 @@ def _is_private(directory: Path) -> bool:
 
 
 def process_fields(pid: int) -> list[str] | None:
-    """/proc/PID/stat from its third field on; None where there is no such process."""
+    """Return /proc/PID/stat from its third field on, or None if there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
@@ -53,13 +55,14 @@ def _lives(head: Header) -> bool:
     fields = process_fields(head.pid)
     if fields is None or fields[0] in "ZX" or int(fields[19]) != head.start_ticks:
         return False
-    stack_start = int(fields[25])  # 0 where we may not see it; another one after an exec
+    stack_start = int(fields[25])  # 0 if this process may not read it; different after an exec
     return stack_start in (0, head.stack_start)
 
 
 def is_alive(path: Path) -> bool | None:
-    """Whether the segment's process is still the one that made it; None where that can't be told,
-    because its ids are of another PID namespace.
+    """Return whether the segment's process is still the one that made it.
+
+    Return None if that is unknown, because the segment's ids belong to another PID namespace.
     """
     with mapped(path) as data:
         head = Header(data, str(path))
@@ -69,7 +72,7 @@ def is_alive(path: Path) -> bool | None:
 
 
 def segment_files(directory: Path) -> list[Path]:
-    """The files in it that are named as segments are."""
+    """Return the files in it whose names are those of segments."""
     if not _is_private(directory):
         return []
     with suppress(OSError):
@@ -78,10 +81,10 @@ def segment_files(directory: Path) -> list[Path]:
 
 
 def living(places: list[Path] | None = None) -> list[Snapshot]:
-    """A snapshot of every process of this user that uses vrange and lives.
+    """Return a snapshot of every living process of this user that uses vrange.
 
-    Segments that a dead process left are removed, unless somebody is to add them to a sum first.
-    What is no segment is passed over.
+    Segments of dead processes are removed, unless a sum still has to include them. Files that are
+    not segments are skipped.
     """
     found = []
     for directory in directories() if places is None else places:

@@ -20,7 +20,14 @@ _BLOCKS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Purged:
-    """What a pin found lost: `blocks` lists (offset, length) in bytes. Falsy where nothing was."""
+    """The blocks that a pin found lost. It is falsy if there are none.
+
+    Attributes
+    ----------
+    blocks : tuple[tuple[int, int], ...]
+        The offset and length of each lost block, in bytes.
+
+    """
 
     blocks: tuple[tuple[int, int], ...] = ()
 
@@ -29,11 +36,17 @@ class Purged:
 
 
 class Range:
-    """A part of an arena with one state; made by `Arena.allocate`.
+    """A part of an arena with one state, made by `Arena.allocate`.
 
-    Pinned, it is ordinary memory. Volatile, the kernel may take its pages at any moment, and the
-    next pin() tells. Pins don't nest: a range is pinned or it is not. Methods may be called from
-    any thread. Using a freed range raises ValueError. As a context manager it is freed at the end.
+    A pinned range is ordinary memory. If it is volatile, the kernel may reclaim its pages at any
+    moment, and the next pin() reports that. As a context manager it is freed at the end.
+
+    Notes
+    -----
+    Pins don't nest: a range is pinned or it is not. Any thread may call the methods. Using a freed
+    range raises ValueError. The child of a fork has a copy of a pinned range; any other range is
+    purged there.
+
     """
 
     def __init__(self, handle: int, nbytes: int, arena: Arena) -> None:
@@ -44,15 +57,21 @@ class Range:
 
     @property
     def nbytes(self) -> int:
-        """The bytes asked for; the range itself is whole pages."""
+        """The bytes that were asked for; the range itself consists of whole pages."""
         return self._nbytes
 
     @property
     def buffer(self) -> memoryview:
-        """A writable view of the content. BufferError while the range is volatile.
+        """A writable view of the content.
 
-        A view keeps the range from being marked volatile or freed as long as it lives, whatever is
-        made from it: slices, arrays, casts.
+        As long as a view, or anything made from it (slices, arrays, casts), is alive, the range
+        can't be marked volatile or freed.
+
+        Raises
+        ------
+        BufferError
+            If the range is volatile.
+
         """
         self._check_alive()
         if self._lease is None:
@@ -73,16 +92,26 @@ class Range:
 
     @property
     def resident_bytes(self) -> int:
-        """How many bytes of it are in memory now; whole pages."""
+        """The bytes that are in memory now, in whole pages."""
         info = self._info()
         return 0 if info is None else int(info.resident_bytes)
 
     def mark_volatile(self, *, partial: bool = False) -> None:
-        """Gives the range up to the kernel, which may take it, or not, whenever it likes.
+        """Let the kernel reclaim the range whenever it needs memory. Makes no system call.
 
-        On loss all of it is purged, or with `partial` only the pages that were lost. No system
-        call. BufferError while a view of the buffer is alive. A range that is volatile stays as it
-        is.
+        A range that is already volatile stays as it is.
+
+        Parameters
+        ----------
+        partial : bool, default False
+            Whether a loss purges only the pages that were lost. By default it purges the whole
+            range.
+
+        Raises
+        ------
+        BufferError
+            If a view of the buffer is alive.
+
         """
         self._check_alive()
         if self._lease is None:
@@ -93,10 +122,20 @@ class Range:
         self._lease = None
 
     def pin(self) -> Purged:
-        """Takes the range back: falsy if all is there, else `.blocks` tells what was lost.
+        """Pin the range, and return what was lost.
 
-        What was lost reads as zeros, and goes on being told by every pin() until `refilled()`.
-        Raises ArenaFullError where there is no memory to put behind the lost blocks.
+        Lost content reads as zeros. Every pin() reports it until `refilled()` is called.
+
+        Returns
+        -------
+        Purged
+            Falsy if everything is there; otherwise `.blocks` lists what was lost.
+
+        Raises
+        ------
+        ArenaFullError
+            If there is no memory for the lost blocks.
+
         """
         self._check_alive()
         if self._lease is None:
@@ -109,14 +148,28 @@ class Range:
         return Purged(self._lost_blocks())
 
     def refilled(self) -> None:
-        """Says that the content is back. ValueError while the range is not pinned."""
+        """Declare that the content is back.
+
+        Raises
+        ------
+        ValueError
+            If the range is not pinned.
+
+        """
         self._check_alive()
         if self._lease is None:
-            raise ValueError("the range is volatile: pin() it, put the content back, then tell")
+            raise ValueError("the range is volatile: pin() it and put the content back first")
         lib.vrange_refilled(self._handle)
 
     def discard(self) -> None:
-        """Makes the kernel take it now, for tests and for hurry. ValueError while it is pinned."""
+        """Make the kernel reclaim the range now: for tests, or when in a hurry.
+
+        Raises
+        ------
+        ValueError
+            If the range is pinned.
+
+        """
         self._check_alive()
         result = lib.vrange_discard(self._handle)
         if result == lib.VRANGE_HELD:
@@ -125,7 +178,14 @@ class Range:
             raise OSError(-result, os.strerror(-result))
 
     def free(self) -> None:
-        """Gives the range back to its arena; once. BufferError while a view is alive."""
+        """Return the range to its arena. A second call does nothing.
+
+        Raises
+        ------
+        BufferError
+            If a view is alive.
+
+        """
         if self._info() is None:
             return
         if self._lease is not None:
@@ -134,7 +194,7 @@ class Range:
         lib.vrange_free(self._handle)
 
     def _abandon(self) -> None:
-        """The arena closes: what views hold stays theirs."""
+        """Let go of the range because its arena closes; memory that views hold remains theirs."""
         if self._lease is not None and self._lease.exports == 0:
             self._lease.release()
         self._lease = None
@@ -177,7 +237,7 @@ class Range:
         self.free()
 
     def __del__(self) -> None:
-        # Views that are still alive keep the memory: freed then means freed with the last of them.
+        # Views that are still alive keep the memory; it is then freed with the last of them.
         if lib is not None and hasattr(self, "_handle"):
             lib.vrange_free(self._handle)
 

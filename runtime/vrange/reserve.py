@@ -1,4 +1,4 @@
-"""How much is kept offered to the kernel, and how often that is looked after."""
+"""The reserve's settings: how much is kept offered to the kernel, and how often that is checked."""
 
 from __future__ import annotations
 
@@ -22,22 +22,39 @@ _started = False
 
 
 def set_reserve(bytes: int | str | None = None, tick: float | None = None) -> None:
-    """Sets how many bytes are kept offered to the kernel, and how often (seconds) that is looked
-    at.
+    """Set how many bytes are kept offered to the kernel, and how often that is checked.
 
-    What is offered the kernel may take at any moment with nobody asked, so the reserve is what the
-    process can grow by, in one step, without being killed. None is the default: an eighth of the
-    memory limit, from 16 to 512 MiB, every 5 ms; and while more than twice as much is free below
-    the limits of the process's cgroups, and four times as much on the machine, nothing is offered,
-    since what is free does as well. Of a size that is given, so much is offered always.
+    The kernel may reclaim what is offered at any moment, without asking the process. So the process
+    can grow by the size of the reserve in one step without being killed.
 
-    One setting a process, for all caches and arenas; may be called at any time from any thread, and
-    holds in the child of a fork. To be called again where a process that runs is put into another
-    cgroup, unless `vrange.pressure.watch` does so; until then it is taken to have no limit but the
-    machine. Raises ValueError for a size or tick that is none, VrangeError where no thread can be
-    started (then every range is offered as it is released).
+    Parameters
+    ----------
+    bytes : int or str, optional
+        The size of the reserve, which is then always offered. The default is an eighth of the
+        memory limit, from 16 to 512 MiB. With the default, nothing is offered while more than twice
+        as much is free below the limits of the process's cgroups, and four times as much on the
+        machine: free memory serves the same purpose.
+    tick : float, optional
+        The seconds between two checks, from 0.0001 to 10. The default is 5 ms.
 
+    Raises
+    ------
+    ValueError
+        If `bytes` is not a size, or `tick` is out of range.
+    VrangeError
+        If no thread can be started. Every range is then offered when it is released.
+
+    Notes
+    -----
+    The setting applies to all caches and arenas of the process, and to the child of a fork. Any
+    thread may call it at any time. If a running process is moved to another cgroup, call it again,
+    unless `vrange.pressure.watch` does so; until then, only the machine is taken to limit the
+    process.
+
+    Examples
+    --------
     >>> set_reserve("64MiB", tick=0.005)
+
     """
     global _started
     if bytes is None:
@@ -57,10 +74,10 @@ def set_reserve(bytes: int | str | None = None, tick: float | None = None) -> No
 
 
 def watch_limits() -> None:
-    """Tells the native side which cgroups limit this process now."""
+    """Pass the cgroups that limit this process now to the native side."""
     places = memory_places()[: lib.VRANGE_CGROUPS]
     cgroups = ffi.new("vrange_cgroup[]", len(places))
-    kept = []  # what a struct points to has to be held by somebody
+    kept = []  # holds the memory that the structs point to
 
     def path_of(name: str) -> Any:
         kept.append(ffi.new("char[]", os.fsencode(place.directory / name)))
@@ -74,14 +91,14 @@ def watch_limits() -> None:
         above = read_words(place.limits_above) if place.limits_above is not None else {}
         cgroup.limit_above = above.get("hierarchical_memory_limit", NO_LIMIT)
     if lib.vrange_headroom_watch(cgroups, len(places)) < 0:
-        lib.vrange_headroom_watch(cgroups, 0)  # removed meanwhile, or not to be read
+        lib.vrange_headroom_watch(cgroups, 0)  # the cgroups were removed, or can't be read
 
 
 def ensure_reserve() -> None:
-    """Starts the reserve with its defaults if nobody has set it."""
+    """Start the reserve with its defaults if it has not been set."""
     if _started:
         return
-    # Without a thread every range is offered at release: slower, and still right.
+    # Without a thread, every range is offered at release: slower, but still right.
     try:
         set_reserve()
     except VrangeError:
@@ -90,7 +107,7 @@ def ensure_reserve() -> None:
 
 def _forget_lock() -> None:
     global _lock
-    _lock = threading.Lock()  # another thread of the parent may have held it
+    _lock = threading.Lock()  # another thread of the parent may have held the old one
 
 
 os.register_at_fork(after_in_child=_forget_lock)

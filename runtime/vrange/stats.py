@@ -1,4 +1,4 @@
-"""A snapshot of everything the native side counts."""
+"""A snapshot of everything that the native side counts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,34 @@ NS = 1e-9
 
 @dataclass(frozen=True)
 class AccountStats:
-    """What is counted under one name. Bytes are of ranges, in whole pages."""
+    """The counts under one name. Bytes are those of ranges, in whole pages.
+
+    Attributes
+    ----------
+    name, kind : str
+        The label, and what it counts: an arena, cache, array, stack or the heap.
+    ranges : int
+        The number of ranges.
+    reserved_bytes : int
+        The reserved address space.
+    pinned_bytes, idle_bytes, offered_bytes, purged_bytes : int
+        The bytes in each state now.
+    hot_bytes : int
+        The bytes that a cache holds strongly.
+    purged_total_bytes : int
+        The bytes that the kernel has reclaimed so far.
+    evicted_total_bytes : int
+        The bytes that vrange itself has dropped so far.
+    hot_hits, resident_hits, purged, misses : int
+        The lookups by outcome.
+    regenerated : int
+        The values that were computed, for the first time or again.
+    regenerate_seconds : float
+        The time that this took.
+    refaults : int
+        The touches of lost blocks that were answered.
+
+    """
 
     name: str
     kind: str
@@ -39,8 +66,31 @@ class AccountStats:
 
 @dataclass(frozen=True)
 class ReserveStats:
-    """How the thread that keeps the reserve is doing, and how often others `helped` it, who stored
-    a value while it was late.
+    """The state of the reserve.
+
+    Attributes
+    ----------
+    running : bool
+        Whether the reserve thread runs.
+    bytes : int
+        The size of the reserve.
+    tick_seconds : float
+        The interval at which the thread checks it.
+    offered_bytes, idle_bytes : int
+        The bytes that are offered to the kernel, and those that could be.
+    ticks : int
+        The turns of the thread.
+    helped : int
+        The turns that threads ran because they stored a value while the reserve thread was late.
+    offers : int
+        The ranges that were offered to the kernel.
+    losses : int
+        The ranges that the thread itself found purged.
+    rankings : int
+        The passes over the idle ranges to order them by value.
+    busy_seconds : float
+        The processor time that all of this took.
+
     """
 
     running: bool
@@ -63,7 +113,7 @@ def _bucket_floors() -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class LatencySummary:
-    """A histogram of durations: `buckets[b]` of them from `floors[b]` up to `floors[b + 1]`."""
+    """A histogram of durations: `buckets[b]` of them lie from `floors[b]` up to `floors[b + 1]`."""
 
     count: int
     sum_seconds: float
@@ -71,14 +121,28 @@ class LatencySummary:
 
     @property
     def floors(self) -> tuple[float, ...]:
-        """Where each bucket begins, in seconds; one more than there are buckets."""
+        """The beginning of each bucket in seconds, and the end of the last one."""
         return _bucket_floors()
 
     def percentile(self, percent: float) -> float:
-        """The duration, in seconds, that `percent` of 100 did not exceed; NaN where nothing is
-        counted.
+        """Return the duration in seconds that `percent` of 100 durations did not exceed.
 
-        Within 6.3 % of the truth, which is half the width of a bucket.
+        Parameters
+        ----------
+        percent : float
+            From 0 to 100.
+
+        Returns
+        -------
+        float
+            The duration, within 6.3 % of the truth, which is half the width of a bucket. NaN if
+            nothing was counted.
+
+        Raises
+        ------
+        ValueError
+            If `percent` is out of range.
+
         """
         if not 0 <= percent <= 100:
             raise ValueError(f"percent must be 0 to 100, not {percent!r}")
@@ -99,12 +163,20 @@ class LatencySummary:
 
 @dataclass(frozen=True)
 class Stats:
-    """A snapshot: `accounts` by name, the reserve, and the two latencies that tell whether it
-    works.
+    """A snapshot of all counts.
 
-    `time_to_free` is keyed by (kind, stage), stage being "released" (what the caller waited) or
-    "offered" (until the kernel could take it); `time_to_reallocate` by (kind, outcome), outcome
-    being "resident" or "purged".
+    Attributes
+    ----------
+    accounts : tuple[AccountStats, ...]
+        The counts by name.
+    reserve : ReserveStats
+        The state of the reserve.
+    time_to_free : Mapping[tuple[str, str], LatencySummary]
+        Keyed by (kind, stage). The stage is "released" (the time that the caller waited) or
+        "offered" (the time until the kernel could reclaim it).
+    time_to_reallocate : Mapping[tuple[str, str], LatencySummary]
+        Keyed by (kind, outcome). The outcome is "resident" or "purged".
+
     """
 
     accounts: tuple[AccountStats, ...]
@@ -114,7 +186,7 @@ class Stats:
 
 
 def account_stats(counters: Any) -> AccountStats:
-    """The Python side of a `vrange_account_counters`."""
+    """Convert a native `vrange_account_counters`."""
     requests = counters.requests
     return AccountStats(
         name=ffi.string(counters.name).decode(errors="replace"),
@@ -140,7 +212,7 @@ def account_stats(counters: Any) -> AccountStats:
 
 def _accounts() -> tuple[AccountStats, ...]:
     count = lib.vrange_accounts_read(ffi.NULL, 0)
-    counters = ffi.new("vrange_account_counters[]", count + 16)  # some may be opened meanwhile
+    counters = ffi.new("vrange_account_counters[]", count + 16)  # more may be opened meanwhile
     count = min(lib.vrange_accounts_read(counters, count + 16), count + 16)
     return tuple(account_stats(counters[i]) for i in range(count))
 
@@ -152,10 +224,22 @@ def _latency(kind: int, latency: int) -> LatencySummary:
 
 
 def stats() -> Stats:
-    """Everything counted in this process so far. Takes about a millisecond; stops nobody.
+    """Return everything that was counted in this process so far.
 
+    Returns
+    -------
+    Stats
+        A snapshot.
+
+    Notes
+    -----
+    It takes about a millisecond and stops no other thread.
+
+    Examples
+    --------
     >>> stats().time_to_free["cache", "released"].count >= 0
     True
+
     """
     info = ffi.new("vrange_reserve_info *")
     lib.vrange_reserve_read(info)

@@ -1,8 +1,8 @@
-"""Sums of stats segments: what the processes of one service count together.
+"""Sums of stats segments: the counts of all processes of one service.
 
-Counts of processes that have ended stay in the sum; their bytes do not. Names are bounded for a
-service as they are for a process, or workers that come and go with names of their own would add
-series without end.
+Counts of processes that have ended stay in the sum; their bytes do not. The number of names is
+bounded for a service as it is for a process. Otherwise, workers that come and go with names of
+their own would add series without end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ _GAUGES = (
 
 @dataclass
 class Totals:
-    """A sum of segments. `accounts` by kind and name; the stack's gauges are of the one that came
+    """A sum of segments.
+
+    `accounts` is keyed by kind and name. The stack's gauges are those of the stack that came
     nearest to its end.
     """
 
@@ -40,11 +42,11 @@ class Totals:
     stack_high_water_bytes: int = 0
     stack_limit_bytes: int = 0
     pressure: PressureCounts = field(default_factory=PressureCounts)
-    pids: list[int] = field(default_factory=list)  # of those that live
+    pids: list[int] = field(default_factory=list)  # of the living processes
     rungs: set[str] = field(default_factory=set)
 
     def add(self, snapshot: Snapshot, *, ended: bool = False) -> None:
-        """Adds a process; of one that has ended, only its counts."""
+        """Add a process; if it has ended, only its counts."""
         for account in snapshot.accounts:
             self._add_account(account, ended)
         for key, histogram in snapshot.latencies.items():
@@ -65,7 +67,7 @@ class Totals:
             self.stack_limit_bytes = snapshot.stack_limit_bytes
 
     def merge_counts(self, other: Totals) -> None:
-        """Adds the counts of processes that have ended."""
+        """Add the counts of processes that have ended."""
         for account in other.accounts.values():
             self._add_account(account, ended=True)
         for key, histogram in other.latencies.items():
@@ -91,7 +93,7 @@ class Totals:
     # ---- counts on disk ----------------------------------------------------------------------
 
     def as_json(self) -> dict[str, Any]:
-        """The counts, for `from_json`."""
+        """Return the counts, for `from_json`."""
         return {
             "accounts": [
                 {
@@ -115,7 +117,7 @@ class Totals:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Totals:
-        """What `as_json` gave. KeyError, TypeError or ValueError where it is something else."""
+        """Read what `as_json` returned. Raise KeyError, TypeError or ValueError for other data."""
         totals = cls()
         for found in data["accounts"]:
             account = AccountCounts(str(found["name"]), str(found["kind"]), closed=True)
@@ -128,7 +130,7 @@ class Totals:
             totals.latencies[metric, kind, which] = _unpacked(packed)
         totals.stack_returned_bytes = int(data["stack_returned_bytes"])
         totals.trims = int(data["trims"])
-        if "pressure" in data:  # a ledger begun by a vrange without it has none
+        if "pressure" in data:  # absent from a ledger that an older vrange began
             totals.pressure = _pressure(data["pressure"])
         return totals
 

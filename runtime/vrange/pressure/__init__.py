@@ -1,9 +1,9 @@
-"""Giving way when memory runs short: one watcher a process, and what it does.
+"""Memory pressure: one watcher a process, and what it does when memory runs short.
 
-A native thread looks at usage and limit of every cgroup around the process, and makes a level of
-the one that is nearest to its limit. As the level rises, hot values are let go, idle stacks and the
-heap are trimmed, and callbacks are told; as it falls, the hot values may grow back. No Python runs
-while nothing changes.
+A native thread reads usage and limit of every cgroup around the process. The cgroup that is nearest
+to its limit determines the level. As the level rises, hot values are released, idle stacks and the
+heap are trimmed, and callbacks are called. As it falls, the hot values may grow back. No Python
+runs while nothing changes.
 
 >>> import vrange
 >>> with vrange.pressure.watch(on_level=print) as watcher:

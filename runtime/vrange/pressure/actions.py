@@ -1,4 +1,4 @@
-"""What is done when the level changes: hot values, idle stacks, the heap."""
+"""The built-in actions when the level changes: on hot values, idle stacks and the heap."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ _NATIVE = {
     "stacks": lib.VRANGE_PRESSURE_TRIM_STACKS,
     "heap": lib.VRANGE_PRESSURE_TRIM_HEAP,
 }
-# Which part of its bound a hot front may use at each level.
+# The fraction of its bound that a hot front may use at each level.
 _HOT_SHARE = {"normal": 1.0, "elevated": 0.5, "critical": 0.0}
 
 
 class Actions:
-    """The built-in actions, each at most so often. The dispatcher's alone, but for its counts."""
+    """The built-in actions, each with a least interval. Only the dispatcher calls them.
+
+    Any thread may read the counts.
+    """
 
     def __init__(self, which: tuple[Action, ...], min_interval: float) -> None:
         self.done: dict[str, int] = dict.fromkeys(which, 0)
@@ -38,7 +41,7 @@ class Actions:
         self._share = 1.0
 
     def ask(self) -> None:
-        """The level rose, or usage did while it stayed up: all are to be done."""
+        """Request all actions: the level rose, or usage grew while the level stayed up."""
         now = time.monotonic()
         for action, free_at in self._free_at.items():
             self._pending.add(action)
@@ -47,8 +50,9 @@ class Actions:
                 lib.vrange_pressure_acted(_NATIVE[action], lib.VRANGE_PRESSURE_SKIPPED, 0)
 
     def relax(self, level: str) -> None:
-        """The level fell: the hot fronts may have more again, and at normal nothing is left to
-        do.
+        """Let the hot fronts grow again, because the level fell.
+
+        At the level normal, nothing is left to do.
         """
         if level == "normal":
             self._pending.clear()
@@ -58,7 +62,10 @@ class Actions:
             lib.vrange_pressure_acted(lib.VRANGE_PRESSURE_GROW_HOT, lib.VRANGE_PRESSURE_DONE, 0)
 
     def run(self, level: str) -> float | None:
-        """Does what is pending and may be done now; seconds until the next may, None without."""
+        """Perform the pending actions that may run now.
+
+        Return the seconds until the next may run, or None if none is pending.
+        """
         for action in ACTIONS:
             if action in self._pending and self._free_at[action] <= time.monotonic():
                 self._pending.discard(action)
@@ -68,7 +75,7 @@ class Actions:
         return max(0.0, min(waiting) - time.monotonic()) if waiting else None
 
     def close(self) -> None:
-        """Nobody gives way any more."""
+        """Restore the hot fronts: nothing gives way any more."""
         if "hot" in self.done:
             self._use_share(1.0)
 
@@ -88,9 +95,9 @@ class Actions:
             return self._use_share(_HOT_SHARE[level])
         if action == "stacks":
             return trim_idle_stacks()
-        from vrange.heap import trim  # not for those who only watch
+        from vrange.heap import trim  # imported here, as programs that only watch don't need it
 
-        # What the interpreter's own allocator holds takes longer: only when it is urgent.
+        # Trimming the interpreter's own allocator takes longer, so do it only when it is urgent.
         return int(trim(deep=level == "critical"))
 
     def _use_share(self, share: float) -> int:

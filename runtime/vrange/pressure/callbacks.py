@@ -1,8 +1,8 @@
-"""Telling users of a level: never on the native thread, and nobody waits for anybody.
+"""Calling the user's callbacks with a level: never on the native thread, and without any waiting.
 
-A plain function is called on a thread that belongs to it alone; with an event loop, functions and
-coroutine functions run there. While one runs it is not called again. What changed meanwhile is
-counted as skipped, and the level of then is told once it is back, if it is another than it knows.
+A plain function is called on a thread of its own. With an event loop, functions and coroutine
+functions run on the loop. A callback is not called again while it runs; changes meanwhile are
+counted as skipped. When it returns, it is called again if the level has changed meanwhile.
 """
 
 from __future__ import annotations
@@ -24,11 +24,19 @@ __all__ = ["Callback", "CallbackInfo", "Level", "LevelChange", "LoopCallback", "
 
 @dataclass(frozen=True)
 class LevelChange:
-    """What a callback is told: the level of now, and the one it was told before.
+    """The argument of a callback: the level now, and the level of its previous call.
 
-    `used_bytes` of `limit_bytes` are in use, what the kernel can take at once left out; `source` is
-    the directory of the cgroup that has the limit, or "machine"; `stalled` the share of time in
-    which tasks waited for memory.
+    Attributes
+    ----------
+    level, before : {"normal", "elevated", "critical"}
+        The level now, and the one that this callback was called with before.
+    used_bytes, limit_bytes : int
+        The usage without what the kernel can reclaim at once, and the limit.
+    stalled : float
+        The fraction of time in which tasks waited for memory.
+    source : str
+        The directory of the cgroup that has the limit, or "machine".
+
     """
 
     level: Level
@@ -44,8 +52,19 @@ OnLevel = Callable[[LevelChange], Any]
 
 @dataclass(frozen=True)
 class CallbackInfo:
-    """One callback: how often it was called, raised, and was not called as it still ran or had been
-    called a moment ago. `running` says whether it runs now.
+    """The counts of one callback.
+
+    Attributes
+    ----------
+    name : str
+        The callback's name.
+    calls, failures : int
+        How often it was called, and how often it raised.
+    skipped : int
+        How often it was not called, as it was still running or had been called a moment before.
+    running : bool
+        Whether it runs now.
+
     """
 
     name: str
@@ -56,7 +75,7 @@ class CallbackInfo:
 
 
 class Callback:
-    """What both kinds share. `offer` and `due` are the dispatcher's alone."""
+    """The part that both kinds share. Only the dispatcher calls `offer` and `due`."""
 
     def __init__(self, function: OnLevel, min_interval: float) -> None:
         self.function = function
@@ -68,23 +87,23 @@ class Callback:
         self._free_at = 0.0
 
     def due(self) -> float | None:
-        """Seconds until it may be called again; None while it runs."""
+        """Return the seconds until it may be called again, or None while it runs."""
         return None if self.running else max(0.0, self._free_at - time.monotonic())
 
     def skip(self) -> None:
-        """Counts a change that is not told now."""
+        """Count a change for which it is not called now."""
         self.skipped += 1
         lib.vrange_pressure_acted(lib.VRANGE_PRESSURE_CALLBACK, lib.VRANGE_PRESSURE_SKIPPED, 0)
 
     def offer(self, change: LevelChange) -> None:
-        """Starts the call and returns at once."""
+        """Start the call and return at once."""
         self.running = True
         self.calls += 1
         self.told = change.level
         self._free_at = time.monotonic() + self._min_interval
         try:
             self._start(change)
-        except Exception as error:  # such as a loop that is closed
+        except Exception as error:  # for example, the loop is closed
             self._done(error)
 
     def _start(self, change: LevelChange) -> None:
@@ -101,20 +120,20 @@ class Callback:
             self._report(error)
         lib.vrange_pressure_acted(lib.VRANGE_PRESSURE_CALLBACK, outcome, 0)
         self.running = False
-        # Last: a change that came before found it running, and is the dispatcher's to tell.
+        # Last: if a change came earlier, the dispatcher found it running and will call it again.
         if level_of(read_watcher()) != self.told:
             lib.vrange_pressure_poke()
 
     def info(self) -> CallbackInfo:
-        """What is counted of it."""
+        """Return its counts."""
         return CallbackInfo(self.name, self.calls, self.failures, self.skipped, self.running)
 
     def close(self, wait: float) -> None:
-        """Lets it go; one that runs is waited for, for a while."""
+        """Close it; if it is running, wait for at most `wait` seconds."""
 
 
 class ThreadCallback(Callback):
-    """Called on a thread of its own."""
+    """A callback that is called on a thread of its own."""
 
     def __init__(self, function: OnLevel, min_interval: float) -> None:
         super().__init__(function, min_interval)
@@ -148,11 +167,11 @@ class ThreadCallback(Callback):
         arguments = threading.ExceptHookArgs((type(error), error, error.__traceback__, thread))
         try:
             threading.excepthook(arguments)
-        except Exception:  # whoever replaced the hook broke it
+        except Exception:  # the program replaced the hook with a broken one
             threading.__excepthook__(arguments)
 
     def close(self, wait: float) -> None:
-        """The thread ends with the call it is in."""
+        """End the thread, after the call that it is in."""
         self._closed = True
         if not self.running:
             self._wake.release()
@@ -160,7 +179,7 @@ class ThreadCallback(Callback):
 
 
 class LoopCallback(Callback):
-    """Scheduled on an event loop. A coroutine runs there as a task."""
+    """A callback that is scheduled on an event loop. A coroutine runs there as a task."""
 
     def __init__(
         self, function: OnLevel, min_interval: float, loop: asyncio.AbstractEventLoop
@@ -169,7 +188,7 @@ class LoopCallback(Callback):
         self._loop = loop
 
     def due(self) -> float | None:
-        """As its base tells; never again once the loop is closed."""
+        """Return the same as the base class; None once the loop is closed."""
         if self._loop.is_closed():
             return None
         return super().due()
@@ -196,7 +215,7 @@ class LoopCallback(Callback):
             self._done(error)
         except BaseException as error:
             self._done(error)
-            raise  # KeyboardInterrupt and SystemExit are the loop's
+            raise  # KeyboardInterrupt and SystemExit are for the loop to handle
         else:
             self._done(None)
 

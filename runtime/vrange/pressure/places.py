@@ -1,4 +1,4 @@
-"""The files the native watcher reads: those of each cgroup around the process."""
+"""The files that the native watcher reads: those of each cgroup around the process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Places"]
 
 
 def _readable(file: Path) -> str | None:
-    """None where it can be read, else why not."""
+    """Return why it can't be read, or None if it can."""
     try:
         file.read_bytes()
     except OSError as error:
@@ -26,9 +26,10 @@ def _readable(file: Path) -> str | None:
 
 @dataclass
 class Places:
-    """The directories watched, in the native side's order; `refused` says what can't be, and why.
+    """The watched directories, in the native side's order.
 
-    A cgroup that can't be read is left out, with a RuntimeWarning: a limit there would not be seen.
+    `refused` maps directories that can't be watched to the reason. A cgroup that can't be read is
+    left out with a RuntimeWarning, because a limit there would not be noticed.
     """
 
     proc_self: Path
@@ -36,9 +37,9 @@ class Places:
     refused: dict[str, str] = field(default_factory=dict)
 
     def tell(self) -> None:
-        """Finds where the process is now and tells the native side.
+        """Find the process's cgroups, and pass them to the native side.
 
-        Raises OSError where a cgroup goes away meanwhile, several times over.
+        Raise OSError if a cgroup is removed meanwhile, several times in a row.
         """
         for turn in range(5):
             places, kept = self._find()
@@ -50,7 +51,7 @@ class Places:
                 raise OSError(-result, f"{os.strerror(-result)}: {self.directories}")
 
     def name(self, place: int) -> str:
-        """What a place is called."""
+        """Return the name of a place."""
         known = 0 <= place < len(self.directories)
         return self.directories[place] if known else "machine"
 
@@ -70,16 +71,16 @@ class Places:
             elif len(found) < lib.VRANGE_PRESSURE_PLACES:
                 found.append(place)
             else:
-                refused[str(place.directory)] = "too many cgroups, one in the other"
+                refused[str(place.directory)] = "too many nested cgroups"
         for directory in refused.keys() - self.refused.keys():
             warnings.warn(
-                f"memory pressure in {directory} is not watched ({refused[directory]}): a limit "
-                "there is not seen coming",
+                f"memory pressure in {directory} is not watched ({refused[directory]}), so a limit "
+                "there can't be noticed in time",
                 RuntimeWarning,
                 stacklevel=4,
             )
         places = ffi.new("vrange_pressure_place[]", len(found))
-        kept: list[Any] = []  # what a struct points to has to be held by somebody
+        kept: list[Any] = []  # holds the memory that the structs point to
 
         def path_of(directory: Path, name: str) -> Any:
             kept.append(ffi.new("char[]", str(directory / name).encode()))

@@ -1,4 +1,4 @@
-"""What the native watcher sees."""
+"""The state of the native watcher."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Level = Literal["normal", "elevated", "critical"]
 
 
 def read_watcher() -> Any:
-    """A `vrange_pressure_info`, as of now."""
+    """Return the current `vrange_pressure_info`."""
     info = ffi.new("vrange_pressure_info *")
     lib.vrange_pressure_read(info)
     return info
 
 
 def level_of(info: Any) -> Level | None:
-    """The level it tells; None where nothing watches."""
+    """Return its level, or None if nothing watches."""
     return PRESSURE_LEVELS[info.level] or None  # type: ignore[return-value]

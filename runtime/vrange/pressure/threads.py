@@ -1,7 +1,7 @@
-"""Threads of the system, whatever the program has put in threading's place.
+"""Threads of the system, even if the program has patched threading.
 
-gevent's monkey patches make greenlets of threads: one that waits in native code would stop the
-whole program. What is patched is asked for its original.
+gevent's monkey patches turn threads into greenlets; one that waits in native code would stop the
+whole program. So this module asks gevent for the original functions.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ __all__ = ["Thread", "make_lock"]
 def _original(name: str) -> Any:
     monkey = sys.modules.get("gevent.monkey")
     if monkey is not None:
-        return monkey.get_original("_thread", name)  # itself where it is not patched
+        return monkey.get_original("_thread", name)  # the function itself if it is not patched
     return getattr(_thread, name)
 
 
 def make_lock() -> Any:
-    """A lock that threads of the system may wait for."""
+    """Return a lock on which threads of the system can wait."""
     return _original("allocate_lock")()
 
 
 class Thread:
-    """A daemon thread that runs `function` once. RuntimeError where none can be had."""
+    """A daemon thread that runs `function` once. Raises RuntimeError if none can be started."""
 
     def __init__(self, name: str, function: Callable[[], object]) -> None:
         self._function = function
         self._running = make_lock()
         self._running.acquire()
         self._ident: int | None = None
-        self.thread: threading.Thread | None = None  # None where threading's are greenlets
+        self.thread: threading.Thread | None = None  # stays None if threading's are greenlets
         if _original("start_new_thread") is _thread.start_new_thread:
             self.thread = threading.Thread(target=self._run, name=name, daemon=True)
             self.thread.start()
@@ -50,7 +50,7 @@ class Thread:
             self._running.release()
 
     def join(self, timeout: float) -> bool:
-        """Waits until it has ended; False where it has not, or is the calling thread itself."""
+        """Wait until it has ended. Return False if it has not, or if it is the calling thread."""
         if self._ident == _original("get_ident")():
             return False
         ended: bool = self._running.acquire(timeout=timeout)

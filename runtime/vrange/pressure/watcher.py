@@ -1,4 +1,4 @@
-"""The watcher: what it is told, what it tells, and the thread that acts on a change."""
+"""The watcher: its settings, its state, and the thread that acts on a change."""
 
 from __future__ import annotations
 
@@ -39,19 +39,50 @@ _FOR_EVER = (1 << 62) - 1
 _CLOSE_PATIENCE_SECONDS = 2.0
 _RANK = {"normal": 1, "elevated": 2, "critical": 3}
 
-_lock = threading.Lock()  # of starting and closing
+_lock = threading.Lock()  # held while a watcher is started or closed
 _current: Watcher | None = None
 
 
 @dataclass(frozen=True)
 class PressureInfo:
-    """What a watcher sees and did.
+    """The state of a watcher, and what it has done.
 
-    `used_bytes` are `usage_bytes`, which the kernel counts, without what can be taken at once:
-    clean file pages, offered and idle bytes. `source` is the directory of the cgroup whose limit is
-    nearest, or "machine"; `watched` all of them; `refused` those that can't be read, and why.
-    `done`, `skipped` (put off: done a moment ago), `returned_bytes` are by action; `failed` has the
-    last reason. `polls` looks took `busy_seconds` of processor time.
+    Attributes
+    ----------
+    running : bool
+        Whether it runs.
+    level : {"normal", "elevated", "critical"} or None
+        The level now.
+    usage_bytes : int
+        The usage as the kernel counts it.
+    used_bytes : int
+        The usage without what can be reclaimed at once: clean file pages, offered and idle bytes.
+    limit_bytes : int
+        The nearest limit.
+    stalled : float
+        The fraction of time in which tasks waited for memory.
+    source : str
+        The directory of the cgroup whose limit is nearest, or "machine".
+    watched : tuple[str, ...]
+        The directories of all cgroups that are watched.
+    refused : dict[str, str]
+        The directories that can't be read, each with the reason.
+    changes, growths : int
+        How often the level changed, and how often usage grew while the level was up.
+    done, skipped, returned_bytes : dict[str, int]
+        By action: how often it ran, how often it was postponed because it had run a moment before,
+        and the bytes that it returned.
+    failed : dict[str, str]
+        By action: the last error.
+    hot_grown : int
+        How often the hot fronts were allowed to grow back.
+    callbacks : tuple[CallbackInfo, ...]
+        The counts of each callback.
+    polls, read_errors : int
+        How often the thread has read the files, and how often that failed.
+    busy_seconds : float
+        The processor time of these reads.
+
     """
 
     running: bool
@@ -79,8 +110,11 @@ class PressureInfo:
 class Watcher:
     """The running watcher of this process, made by `watch`. A context manager.
 
-    Any thread may use it. In the child of a fork it is closed, `level` is None, and `watch` starts
-    another.
+    Notes
+    -----
+    Any thread may use it. In the child of a fork it is closed and `level` is None; there, `watch`
+    starts another one.
+
     """
 
     def __init__(self, places: Places, settings: Any, actions: Actions) -> None:
@@ -90,15 +124,22 @@ class Watcher:
         self._callbacks: list[Callback] = []
         self._closed = False
         self._thread: Thread | None = None
-        self._acted_on: Level = "normal"  # the level that the thread which acts has seen
+        self._acted_on: Level = "normal"  # the last level that the acting thread has handled
 
     @property
     def level(self) -> Level | None:
-        """The level now; None once closed, and in the child of a fork."""
+        """The level now; None once it is closed, and in the child of a fork."""
         return None if self._closed else level_of(read_watcher())
 
     def info(self) -> PressureInfo:
-        """What it sees and did so far. Some microseconds; reads no files."""
+        """Return its state and what it has done so far.
+
+        Returns
+        -------
+        PressureInfo
+            A snapshot. It takes some microseconds and reads no files.
+
+        """
         now = read_watcher()
         actions = self._actions
         return PressureInfo(
@@ -125,9 +166,9 @@ class Watcher:
         )
 
     def close(self) -> None:
-        """Stops watching and lets the hot fronts grow back. Closing twice is allowed.
+        """Stop watching, and let the hot fronts grow back. A second call does nothing.
 
-        A callback that runs is waited for up to two seconds; it is not called again.
+        If a callback is running, wait for it up to two seconds. It is not called again.
         """
         global _current
         with _lock:
@@ -163,13 +204,13 @@ class Watcher:
             f"{format_bytes(now.limit_bytes)} in use in {now.source}>"
         )
 
-    # ---- the thread that acts --------------------------------------------------------------------
+    # ---- the acting thread -----------------------------------------------------------------------
 
     def _start(self) -> None:
         self._thread = Thread("vrange-pressure", self._run)
 
     def _run(self) -> None:
-        # From the beginning: a level that is up already is a change.
+        # Start from normal, so that a level that is up already counts as a change.
         rank, growths, turn = _RANK["normal"], 0, 0
         while not self._closed:
             now = read_watcher()
@@ -184,7 +225,7 @@ class Watcher:
             elif rank < before:
                 self._actions.relax(PRESSURE_LEVELS[rank])
             growths = now.growths
-            # First: what the user does may not wait for what we do.
+            # Callbacks first: the user's reaction must not wait for the built-in actions.
             waits = [self._tell(now, rank != before)]
             waits.append(self._actions.run(PRESSURE_LEVELS[rank]))
             self._acted_on = level_of(now) or "normal"
@@ -197,11 +238,11 @@ class Watcher:
         try:
             self._places.tell()
         except (OSError, RuntimeWarning) as error:
-            # Cgroups come and go faster than they are read: what was watched stays.
+            # Cgroups may come and go faster than they are read; then keep watching the old ones.
             self._places.refused["moved"] = str(error)
 
     def _tell(self, now: Any, changed: bool) -> float | None:
-        """Offers the level to each callback that doesn't know it; seconds until one may hear."""
+        """Call each callback that has not seen the level. Return the seconds until one is due."""
         level = level_of(now)
         assert level is not None
         waits = []
@@ -229,7 +270,7 @@ class Watcher:
 
 
 def current() -> Watcher | None:
-    """The watcher of this process; None where none runs."""
+    """Return the watcher of this process, or None if none runs."""
     return _current
 
 
@@ -246,37 +287,40 @@ def watch(
     loop: asyncio.AbstractEventLoop | None = None,
     proc_self: str | os.PathLike[str] = "/proc/self",
 ) -> Watcher:
-    """Starts to watch how near this process's memory limit is, and gives way as it comes nearer.
+    """Watch how near this process's memory limit is, and give way as it comes nearer.
 
-    The limit is that of the process's cgroup or of any around it, whichever is nearest to being
-    reached; the machine's memory where none has one. Limits that change and a process that is moved
-    are followed. What is in use is usage without what the kernel can take at once.
+    The limit is that of the process's cgroup or of any cgroup around it, whichever is nearest to
+    being reached; if none has a limit, it is the machine's memory. The watcher follows limits that
+    change and a process that is moved. Usage counts without what the kernel can reclaim at once.
 
     Parameters
     ----------
     elevated, critical : float
-        The shares of the limit at which these levels begin.
+        The fractions of the limit at which these levels begin.
     hysteresis : float
-        A level is left this much below the share that it began at.
+        A level ends this far below the fraction at which it began.
     stalled : float
-        Elevated is critical once tasks wait for memory for this share of the time (PSI). 1: never.
+        Elevated becomes critical once tasks wait for memory for this fraction of the time (PSI). 1
+        means never.
     interval : float
-        Seconds between looks, by a native thread; twice that while less than half of what would be
-        elevated is used. A look takes some 20 to 120 µs, by how many cgroups there are.
+        The seconds between two readings by a native thread; twice that while less than half of what
+        would be elevated is used. A reading takes 20 to 120 µs, depending on the number of cgroups.
     min_interval : float
-        Seconds that pass at least between two runs of an action, and two calls of a callback. What
-        comes sooner is put off, not lost.
-    actions : of "hot", "stacks", "heap"
-        What is done when the level rises, and again when usage goes on to grow while it is up: hot
-        fronts of caches shrink to half (elevated) or nothing (critical), and may grow back as the
-        level falls; idle stacks are trimmed; the heap is trimmed, deeply if critical.
-    on_level : callable or several
-        Told a `LevelChange`, up and down. Each is called on a thread of its own. It is not called
-        again while it runs, and then told the level of that moment; it delays nobody else. What it
-        raises goes to threading.excepthook, is counted, and ends nothing.
-    loop : event loop
-        Callbacks run there instead, and may be coroutine functions. What they raise goes to the
-        loop's exception handler.
+        The least seconds between two runs of an action, and between two calls of a callback.
+        Earlier ones are postponed, not lost.
+    actions : iterable of {"hot", "stacks", "heap"}
+        The actions when the level rises, and again when usage keeps growing while it is up. "hot":
+        hot fronts of caches shrink to half (elevated) or to nothing (critical), and may grow back
+        as the level falls. "stacks": idle stacks are trimmed. "heap": the heap is trimmed, deeply
+        if the level is critical.
+    on_level : callable or iterable of callables, optional
+        Called with a `LevelChange` when the level rises or falls. Each callable runs on a thread of
+        its own and delays no other. It is not called again while it runs; when it returns, it is
+        called again if the level has changed meanwhile. Its exceptions go to threading.excepthook
+        and are counted; they end nothing.
+    loop : asyncio.AbstractEventLoop, optional
+        Run the callbacks on this loop instead; they may then be coroutine functions. Their
+        exceptions go to the loop's exception handler.
     proc_self : path
         The directory with `cgroup` and `mountinfo`; for tests.
 
@@ -288,17 +332,20 @@ def watch(
     Raises
     ------
     VrangeError
-        One runs in this process already (`current()` is it); no thread can be had; nothing that
-        tells of memory can be read. A cgroup that can't be read is left out with a RuntimeWarning
-        and stands in ``info().refused``.
+        If a watcher already runs in this process (`current()` returns it), if no thread can be
+        started, or if no figures about memory can be read. A cgroup that can't be read is left out
+        with a RuntimeWarning, and is listed in ``info().refused``.
     ValueError, TypeError
-        Bad arguments; a coroutine function without a loop.
+        If an argument is invalid, or a coroutine function is given without a loop.
 
     Notes
     -----
     No Python runs while the level does not change. The child of a fork has no watcher: call this
-    again there. With gevent's patches, callbacks run on real threads, not greenlets. Sources: the
-    kernel's cgroup-v2.rst, cgroup-v1/memory.rst and psi.rst.
+    again there. With gevent's patches, callbacks run on real threads, not greenlets.
+
+    References
+    ----------
+    The kernel's cgroup-v2.rst, cgroup-v1/memory.rst and psi.rst
 
     Examples
     --------
@@ -331,7 +378,7 @@ def watch(
         watcher = Watcher(places, settings, Actions(which, min_interval))
         places.tell()
         try:
-            # Threads first: the native one is then the only thing that can fail.
+            # Start the threads first; then only the native one can still fail.
             for function in functions:
                 watcher._callbacks.append(
                     ThreadCallback(function, min_interval)
@@ -401,7 +448,7 @@ def _checked_functions(
 
 def _after_fork_in_child() -> None:
     global _lock, _current
-    _lock = threading.Lock()  # another thread of the parent may have held it
+    _lock = threading.Lock()  # another thread of the parent may have held the old one
     watcher, _current = _current, None
     if watcher is not None:
         watcher._closed = True
@@ -409,7 +456,7 @@ def _after_fork_in_child() -> None:
 
 
 def _at_exit() -> None:
-    # Before the interpreter is taken down under the threads that wait.
+    # Before the interpreter is torn down while the threads wait.
     if _current is not None:
         _current.close()
 
