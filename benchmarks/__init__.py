@@ -6,9 +6,9 @@
 | decorated_hit | a hot hit costs what functools.lru_cache costs; no GIL convoy |
 | release | constant from 64 KiB to 64 MiB, without a system call |
 | bookkeeping | bytes per entry, for large values and for a million small ones |
-| refault | a lost block grows back at the cost of its content; what is resident costs nothing |
-| metrics | recording costs nothing to speak of on a hit, and a scrape little |
+| refault | refilling a lost block costs what its content costs; resident blocks cost nothing |
+| metrics | recording costs next to nothing on a hit, and a scrape costs little |
 
-Times are never claimed by themselves: what is compared was run alternately in one process or one
-sitting, and what is claimed is a ratio. Every benchmark checks that what it measures happened.
+Times are never claimed by themselves. What is compared was run alternately, in one process or one
+sitting, and the claim is a ratio. Every benchmark checks that what it measures really happened.
 """

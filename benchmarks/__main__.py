@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other: `python -m benchmarks [--quick] [--results DIRECTORY]`."""
+"""Run all benchmarks in turn: `python -m benchmarks [--quick] [--results DIRECTORY]`."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
-"""Bytes per entry: what a cache takes beyond its values, and a million small values all told.
+"""Bytes per entry: what a cache takes beyond its values, and what a million small values take.
 
-Method. Each cache decorates the same function, in a child of its own, and is asked for so many keys
-that one entry's share shows; the growth of the child's resident anonymous memory (smaps_rollup) is
-divided by their number. Of the large values, 256 KiB each, their own bytes are taken off, and what
-is left is bookkeeping. Of the small ones, 200 bytes each, nothing is: an entry's figure is value,
-key and all.
+Method. Each cache decorates the same function in a child process of its own. It is asked for so
+many keys that one entry's share shows. The growth of the child's resident anonymous memory
+(smaps_rollup) is divided by their number. For large values, 256 KiB each, their own bytes are
+subtracted, and the rest is bookkeeping. For small values, 200 bytes each, nothing is subtracted: an
+entry's figure includes value and key.
 
-Peers: dict and functools.lru_cache. Floor: the values' own 200 bytes. Page tables are the kernel's
-and count for none of them.
+Peers: dict and functools.lru_cache. Floor: the values' own 200 bytes. Page tables belong to the
+kernel and count for no contender.
 
-That it happened: each key was computed once, and a sample of them is answered right afterwards
-without computing again.
+Check: each key was computed once, and a sample of them is answered right afterwards without
+computing again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The program whose memory bookkeeping weighs: fills one cache and tells by how much it grew."""
+"""The child of bookkeeping: fills one cache and reports by how much its own memory grew."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def large_value(number: int) -> np.ndarray:
 
 
 def keys(kind: str, count: int) -> Iterator[int | str]:
-    """New objects at each call: the cache is what keeps them."""
+    """Return new objects at each call, so that only the cache keeps them."""
     return (f"key-{number:08}" if kind == "str" else number + 1000 for number in range(count))
 
 
 def fill(task: dict[str, Any]) -> dict[str, Any]:
-    """Asks for `count` keys, each for the first time, and for some of them again."""
+    """Ask for `count` keys, each for the first time, and then for some of them again."""
     make: Callable[[int], Any] = small_value if task["values"] == "small" else large_value
     computed = 0
 

@@ -1,4 +1,4 @@
-"""Busy neighbours: a Python thread that wants the GIL, processes that want the core."""
+"""Busy neighbours: a Python thread that wants the GIL, and processes that want the core."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def busy_thread() -> Iterator[None]:
-    """Another Python thread of this process that never waits and never gives the GIL up by
-    itself.
-    """
+    """Run another Python thread that never waits and never releases the GIL by itself."""
     stop = False
 
     def spin() -> None:
@@ -33,7 +31,7 @@ def busy_thread() -> Iterator[None]:
 
 @contextmanager
 def busy_loops(count: int, core: int) -> Iterator[None]:
-    """Processes that never sleep, all on one core."""
+    """Run processes that never sleep, all on one core."""
     loops = [
         subprocess.Popen(
             [sys.executable, "-c", "while True: pass"],

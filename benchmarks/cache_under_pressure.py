@@ -1,25 +1,26 @@
 """A cache of 400 MiB in a memory cgroup of 512 MiB, while the application takes 300 MB.
 
 Method. 1600 arrays of 256 KiB, each recomputed by zlib in about a millisecond, are requested by
-Zipf's law with exponent 1.0 from one thread: 8000 requests to warm up, 8000 steady, 8000 in whose
-first half the application takes 30 × 10 MB, 8000 after it has given them back. Each contender runs
-in a child of its own in a cgroup of its own without swap, from the same stream. Each request reads
-512 places of its value and checks them and the key in it; one that is wrong is counted as bad.
-Being killed is the exit status and the cgroup's count, not a guess.
+Zipf's law with exponent 1.0 from one thread. There are 8000 requests to warm up, 8000 steady ones,
+8000 in whose first half the application takes 30 × 10 MB, and 8000 after it has freed them. Each
+contender runs in a child of its own, in a cgroup of its own without swap, with the same stream of
+requests. Each request reads 512 places of its value and checks them and the key in it; a wrong
+value is counted as bad. A kill is read from the exit status and the cgroup's count, not guessed.
 
-Peers: dict and functools.lru_cache, cachetools and cachebox with room for 400 MB (all entries); the
+Peers: dict and functools.lru_cache; cachetools and cachebox with room for 400 MB (all entries); the
 last three also with room for 150 MB, which is what fits in the worst hour; diskcache; and an LRU
-that polls the cgroup's usage, evicts near the limit and calls malloc_trim (polling_lru.py), which
-is what can be had without the kernel's help and what vrange is compared with. It leaves as much
-free as vrange keeps offered, 64 MiB, so that both are prepared for the same step; beside it runs
-one tuned to this very ramp, with 16 MiB, which hits more and dies of any step. They run in turn,
-and what is claimed is the median of the rounds' ratios, of requests per CPU-second of the whole
-process (the reserve's thread and the application's page faults included) and of the median hit. The
-machine's pace changes by half from run to run: of fifteen rounds such a median still moves by four
-hundredths, so there are 45. Ceiling: who keeps the truly most popular keys at every moment
-hits .970 / .94 / .94.
+that polls the cgroup's usage, evicts near the limit and calls malloc_trim (polling_lru.py). This
+last one is the best that is possible without the kernel's help, and vrange is compared with it. It
+leaves as much free as vrange keeps offered, 64 MiB, so that both are prepared for the same step.
+Another one, tuned to this very ramp with 16 MiB, runs beside it; it hits more, and any step kills
+it. They run in turn. The claim is the median of the rounds' ratios: of requests per CPU-second of
+the whole process (including the reserve thread and the application's page faults), and of the
+median hit. The machine's pace changes by half from run to run: with fifteen rounds such a median
+still moves by four hundredths, so there are 45. Ceiling: a cache that always holds the truly most
+popular keys hits .970 / .94 / .94.
 
-Also: the 300 MB in one step, 400 MB in one step, and the ramp with two busy loops on the same core.
+Variants: the 300 MB in one step, 400 MB in one step, and the ramp with two busy loops on the same
+core.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ MEDIAN_HIT_US = 9.0
 def run(
     contestant: dict[str, Any], per_phase: int, application: str = "ramp", busy: bool = False
 ) -> Outcome:
-    """One contender, from warm-up to the end or to its kill."""
+    """Run one contender, from warm-up to the end or until it is killed."""
     task = {
         "application": application,
         "seed": SEED,
@@ -99,7 +100,7 @@ def run(
 
 
 def duel(per_phase: int, rounds: int, **variant: Any) -> dict[str, list[Outcome]]:
-    """vrange and the polling LRUs, in turn."""
+    """Run vrange and the polling LRUs in turn."""
     contestants: dict[str, Callable[[], Outcome]] = {
         name: partial(run, contestant, per_phase, **variant)
         for name, contestant in DUELLISTS.items()
@@ -109,7 +110,7 @@ def duel(per_phase: int, rounds: int, **variant: Any) -> dict[str, list[Outcome]
 
 
 def phase_medians(outcomes: list[Outcome], phase: int, figure: str) -> float:
-    """The median of one figure of one phase over the rounds that came so far."""
+    """Return the median of one figure of one phase, over the rounds that reached it."""
     found = [run.told("phase")[phase][figure] for run in outcomes if len(run.told("phase")) > phase]
     return median(found) if found else float("nan")
 
@@ -117,7 +118,7 @@ def phase_medians(outcomes: list[Outcome], phase: int, figure: str) -> float:
 def phase_pairs(
     outcomes: dict[str, list[Outcome]], phase: int, figure: str, peer: str
 ) -> tuple[list[float], list[float]]:
-    """One figure of one phase, ours and theirs, of the rounds that both of them finished."""
+    """Return one figure of one phase for both contenders, for the rounds that both finished."""
     pairs = [
         (ours.told("phase")[phase][figure], theirs.told("phase")[phase][figure])
         for ours, theirs in zip(outcomes[OURS], outcomes[peer], strict=True)
@@ -127,19 +128,19 @@ def phase_pairs(
 
 
 def speed_ratio(outcomes: dict[str, list[Outcome]], phase: int, peer: str = THEIRS) -> float:
-    """Requests per CPU-second, ours to theirs."""
+    """Return the ratio of requests per CPU-second, vrange's to the peer's."""
     ours, theirs = phase_pairs(outcomes, phase, "requests_per_cpu_second", peer)
     return paired_ratio(ours, theirs) if ours else float("nan")
 
 
 def speed_ratios(outcomes: dict[str, list[Outcome]], peer: str) -> dict[str, float]:
-    """By phase; without those that one of them never finished."""
+    """Return the ratios by phase, without phases that one contender never finished."""
     ratios = {name: speed_ratio(outcomes, phase, peer) for phase, name in enumerate(PHASES)}
     return {name: ratio for name, ratio in ratios.items() if not isnan(ratio)}
 
 
 def median_hit_ratio(outcomes: dict[str, list[Outcome]], phase: int) -> float:
-    """The median hit, ours to the LRU's or to what is fast enough, whichever takes longer."""
+    """Return vrange's median hit over the LRU's or, if larger, over what is fast enough."""
     ours, theirs = phase_pairs(outcomes, phase, "hit_median_us", THEIRS)
     return paired_ratio(ours, [max(us, MEDIAN_HIT_US) for us in theirs])
 
@@ -153,7 +154,7 @@ def survived(outcomes: list[Outcome]) -> float:
 
 
 def rows(name: str, variant: str, outcomes: list[Outcome]) -> list[dict[str, Any]]:
-    """The table: one line a phase, medians over the rounds."""
+    """Return the table: one line a phase, with medians over the rounds."""
     return [
         {
             "contender": name,
@@ -172,7 +173,7 @@ def rows(name: str, variant: str, outcomes: list[Outcome]) -> list[dict[str, Any
 
 
 def speed_targets(ramp: dict[str, list[Outcome]]) -> list[Target]:
-    """What is promised of the ramp at its full length."""
+    """Return the targets of the ramp at its full length."""
     targets = []
     for phase, bound in HIT_RATIOS.items():
         ratio = round(phase_medians(ramp[OURS], phase, "hit_ratio"), 3)
@@ -187,7 +188,7 @@ def speed_targets(ramp: dict[str, list[Outcome]]) -> list[Target]:
 
 
 def safety_targets(ours: dict[str, list[Outcome]]) -> list[Target]:
-    """What is promised of every variant, however short."""
+    """Return the targets of every variant, however short."""
     targets = [
         Target(f"survived, {variant}", survived(outcomes), "at least", 1.0)
         for variant, outcomes in ours.items()
@@ -197,7 +198,7 @@ def safety_targets(ours: dict[str, list[Outcome]]) -> list[Target]:
 
 
 def check(peers: dict[str, list[Outcome]]) -> None:
-    """The pressure was real, and every request was served or the contender killed."""
+    """Check that the pressure was real, and every request was served or the contender killed."""
     for name, outcomes in peers.items():
         for outcome in outcomes:
             phases = len(outcome.told("phase"))

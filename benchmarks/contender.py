@@ -1,9 +1,9 @@
 """A contender in a child process of its own, in a memory cgroup of its own.
 
-What one cache does to the heap, to the page cache or to its own life must not reach the next one.
-The child is put into its cgroup between fork and exec, so that every page it ever touches is
-charged to it. It tells what happens in lines of JSON; a child that is killed has told all but the
-last.
+What one cache does to the heap, the page cache or its own life must not affect the next one. The
+child is put into its cgroup between fork and exec, so that every page it ever touches is charged to
+that cgroup. It reports in lines of JSON; a child that is killed has reported everything but its
+last line.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass
 class Outcome:
-    """What became of one child."""
+    """The result of one child."""
 
     lines: list[dict[str, Any]]
     exit_status: int  # negative: the signal that ended it
@@ -40,7 +40,7 @@ class Outcome:
         return self.exit_status == 0 and self.oom_kills == 0
 
     def told(self, kind: str) -> list[dict[str, Any]]:
-        """The lines of one kind, in order."""
+        """Return the lines of one kind, in order."""
         return [line for line in self.lines if line["kind"] == kind]
 
 
@@ -52,10 +52,10 @@ def run(
     on_line: Callable[[dict[str, Any]], None] = lambda line: None,
     timeout: float = 600,
 ) -> Outcome:
-    """Runs `python -m MODULE` with the task on its standard input, until it ends or is killed.
+    """Run `python -m MODULE` with the task on its standard input, until it ends or is killed.
 
-    `on_line` hears each line as it comes. A child that ends by itself with another status than 0 is
-    a fault of the benchmark, not a result.
+    `on_line` is called with each line as it arrives. If a child ends by itself with a status other
+    than 0, the benchmark is faulty; that is not a result.
     """
     with ExitStack() as stack:
         group = None
@@ -108,7 +108,7 @@ def _converse(
     task: dict[str, Any],
     on_line: Callable[[dict[str, Any]], None],
 ) -> list[dict[str, Any]]:
-    """Gives the child its task and hears it out; it may be killed in the middle of a line."""
+    """Send the child its task and read its output; it may be killed in the middle of a line."""
     assert child.stdin is not None
     assert child.stdout is not None
     child.stdin.write(json.dumps(task))
@@ -124,10 +124,10 @@ def _converse(
 
 
 def task() -> dict[str, Any]:
-    """In the child: what it is to do."""
+    """In the child: return its task."""
     return json.loads(sys.stdin.read())
 
 
 def tell(kind: str, **facts: Any) -> None:
-    """In the child: one line to the parent, at once."""
+    """In the child: send one line to the parent at once."""
     print(json.dumps({"kind": kind, **facts}), flush=True)

@@ -1,12 +1,12 @@
 """A data job that knows nothing of vrange, plain and under `vrange run`: memory and time.
 
-Method. examples/data_job (336,776 flights that a PyPI package ships; pandas and NumPy) is run by
-python, by `vrange run` and by `vrange run --heap=libc`, alternately, each in a memory cgroup of its
-own with room for all of it, and looked at from outside every 20 ms: what its cgroup is charged.
-When its work is done it waits, as a service between requests, and after some seconds of that its
-memory is what stays. Peak, average and final bytes and seconds of work are medians of the rounds.
+Method. examples/data_job (336,776 flights from a PyPI package; pandas and NumPy) is run by python,
+by `vrange run` and by `vrange run --heap=libc`, alternately. Each runs in a memory cgroup of its
+own with room for all of it, and the charge of that cgroup is read from outside every 20 ms. When
+its work is done, the job waits as a service does between requests; after some seconds of that, its
+memory is what stays. Peak, average and final bytes, and seconds of work, are medians of the rounds.
 
-That it happened: all find the same, in each round.
+Check: all find the same result in each round.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MOST_LEFT = 0.5  # of what plain Python has left
 
 
 def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians of the rounds, and how memory went in the one whose average is the median."""
+    """Return medians of the rounds, and memory over time in the round with the median average."""
     typical = sorted(rounds, key=lambda one: float(one["average"]))[len(rounds) // 2]
     samples = typical["samples"]
     return {

@@ -1,22 +1,21 @@
-"""What a hit costs: hot, and volatile; alone, and beside a busy Python thread.
+"""The cost of a hit: hot and volatile; alone, and beside a busy Python thread.
 
-Method. Each cache decorates the same function of one int and is filled with 64 values of 100 bytes;
-then the hits are timed for fifths of a second, all caches in turn, and compared by the
-median of the rounds' ratios. The floor is a plain dict behind a function. diskcache answers from
-disk, so its loop is shorter. Then the same with a second Python thread that never waits: now half
-of the time is the other thread's, and a cache that gives the GIL up within a hit waits for it 5 ms
-at a time (the GIL convoy).
+Method. Each cache decorates the same function of one int and is filled with 64 values of 100 bytes.
+Then the hits are timed for fifths of a second, all caches in turn, and compared by the median of
+the rounds' ratios. The floor is a plain dict behind a function. diskcache answers from disk, so its
+loop is shorter. Then the same is run with a second Python thread that never waits. The other thread
+now gets half of the time, and a cache that releases the GIL within a hit waits for it 5 ms at a
+time (the GIL convoy).
 
-A volatile hit is one of a cache that holds nothing itself (hot_bytes=0): the value of 256 KiB is
-pinned, and released when it dies. Compared is its rate beside the busy thread with its rate alone.
+A volatile hit is one of a cache that holds nothing strongly (hot_bytes=0): the value of 256 KiB is
+pinned, and released when it dies. Its rate beside the busy thread is compared with its rate alone.
 
-Volatile and offered: the kernel has been told that it may take the value, so pinning it means
-telling the kernel otherwise, page by page. Floor: MADV_POPULATE_WRITE itself, by ctypes (its own
-cost taken off), on ranges that were stored and offered together with those that are pinned, in
-turn.
+Volatile and offered: the kernel has been told that it may reclaim the value, so a pin has to revoke
+that, page by page. Floor: MADV_POPULATE_WRITE itself, called through ctypes (the cost of ctypes is
+subtracted), on ranges that were stored and offered together with those that are pinned, in turn.
 
-That it happened: nothing is computed while hits are timed, the offered bytes are counted as
-LazyFree by the kernel before each round, and no longer after it.
+Check: nothing is computed while hits are timed, and the kernel counts the offered bytes as LazyFree
+before each round, and no longer after it.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ clock = time.perf_counter
 
 
 class HotHits:
-    """One cache, filled; `ns` times its hits."""
+    """One filled cache; `ns` times its hits."""
 
     def __init__(self, name: str, seconds: float) -> None:
         self._computed = 0
@@ -63,7 +62,7 @@ class HotHits:
         return key.to_bytes(100, "little")
 
     def ns(self) -> float:
-        """Per hit, the loop over the keys included."""
+        """Return the time per hit, including the loop over the keys."""
         call, keys, seconds = self._call, self._keys, self._seconds
         passes = 0
         start = clock()
@@ -77,14 +76,14 @@ class HotHits:
 
 
 def hot_hits(rounds: int, seconds: float, busy: bool) -> dict[str, list[float]]:
-    """Times in ns of all peers, by round."""
+    """Return the times in ns of all peers, by round."""
     caches = {name: HotHits(name, seconds) for name in peers.PEERS}
     with busy_thread() if busy else nullcontext():
         return interleaved({name: cache.ns for name, cache in caches.items()}, rounds)
 
 
 class VolatileHits:
-    """Hits of values that nobody holds between them."""
+    """Hits of values that nothing holds between the hits."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -92,7 +91,7 @@ class VolatileHits:
         self._cache[0] = np.ones(LARGE_BYTES, np.uint8)
 
     def rate(self) -> float:
-        """Hits per second of wall time, by one thread."""
+        """Return the hits per second of wall time, by one thread."""
         cache, hits = self._cache, 0
         start = clock()
         while (taken := clock() - start) < self._seconds:
@@ -112,7 +111,7 @@ class VolatileHits:
 
 
 def volatile_hits(rounds: int, seconds: float, tick: float | None) -> dict[str, list[float]]:
-    """Rates alone and beside a busy thread, by round."""
+    """Return the rates alone and beside a busy thread, by round."""
     vrange.set_reserve(tick=tick)
     hits = VolatileHits(seconds)
     found = interleaved({"alone": hits.rate, "busy": hits.rate_beside_busy}, rounds)
@@ -122,9 +121,7 @@ def volatile_hits(rounds: int, seconds: float, tick: float | None) -> dict[str, 
 
 
 class OfferedHits:
-    """Two sets of offered values: one is pinned through the cache, of the other the kernel is
-    told.
-    """
+    """Two sets of offered values: one is pinned by the cache, the other by the kernel's call."""
 
     def __init__(self) -> None:
         vrange.set_reserve(bytes="128MiB", tick=QUIET_TICK_SECONDS)
@@ -140,7 +137,7 @@ class OfferedHits:
         self._ctypes_us = (clock() - start) / 1000 * 1e6
 
     def round(self) -> dict[str, float]:
-        """Times in µs: one pin and release of a value, offered and idle, and the kernel's share."""
+        """Return times in µs: one pin and release, offered and idle, and the kernel's share."""
         self._wait_until_offered()
         before = memory.lazyfree_bytes()
         whole = 2 * OFFERED_VALUES * LARGE_BYTES
@@ -169,8 +166,9 @@ class OfferedHits:
         return taken / len(keys) * 1e6
 
     def _wait_until_offered(self) -> None:
-        """Until the reserve has offered all; it has then just looked, and looks again a tick
-        later.
+        """Wait until the reserve has offered everything.
+
+        It has just looked then, and will look again a tick later.
         """
         reserve = ffi.new("vrange_reserve_info *")
         until = clock() + 10

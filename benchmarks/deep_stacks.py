@@ -1,24 +1,24 @@
-"""Deep calls measured: what a shallow one costs, and what giving a deep one's stack back costs.
+"""Deep calls: the cost of a shallow one, and of returning the stack of a deep one.
 
 Three claims, each beside its peers:
 
 overhead
     ``deep_call(f)`` over ``f()`` for a trivial ``f``, on a pooled stack: at most 0.5 us. Peers: a
-    fresh ``threading.Thread`` with a big ``threading.stack_size`` (what people do today), and a
-    pooled worker thread with one. Floor: ``f()`` itself.
+    fresh ``threading.Thread`` with a big ``threading.stack_size`` (today's usual way), and a pooled
+    worker thread with one. Floor: ``f()`` itself.
 release
-    After a call that used 16 and 256 MiB of stack: the bytes given back (at least 99 % of the
+    After a call that used 16 and 256 MiB of stack: the bytes returned (at least 99 % of the
     high-water mark), the time to free them, and the time to use as much again, for each policy.
-    Peer: MADV_DONTNEED, which is the policy "now". Floor: "keep", which gives nothing back. The
-    default's re-use must be at least 6 times cheaper than DONTNEED's where the kernel took nothing
-    meanwhile.
-    The use is a C function that touches every page of its frames, so the times are the memory's.
+    Peer: MADV_DONTNEED, which is the policy "now". Floor: "keep", which returns nothing. If the
+    kernel reclaimed nothing meanwhile, re-use with the default must be at least 6 times cheaper
+    than with DONTNEED. The use is a C function that touches every page of its frames, so the times
+    are those of the memory.
 flat
-    1000 deep calls on 8 threads: resident memory, what is offered to the kernel left out.
+    1000 deep calls on 8 threads: resident memory without what is offered to the kernel.
 
-Every round measures all variants in turn, so that what else the machine does meets all of them;
-figures are medians over rounds, and ratios are medians of each round's ratio. Residency is read
-from smaps and mincore in every round: a policy that did nothing would fail here, not look fast.
+Every round measures all variants in turn, so that disturbances of the machine affect all of them.
+Figures are medians over rounds, and ratios are medians of each round's ratio. Residency is read
+from smaps and mincore in every round: a policy that did nothing would fail here, and not look fast.
 
     python benchmarks/deep_stacks.py [--rounds 15] [--no-plot]
 
@@ -157,7 +157,7 @@ def measure_overhead(rounds: int) -> dict[str, Any]:
 
 
 class Released:
-    """What the rounds of one policy and depth gave."""
+    """The results of all rounds of one policy and depth."""
 
     def __init__(self, timed_touch: Callable[[int], int], policy: str, megabytes: int) -> None:
         self.timed_touch, self.policy, self.pages = timed_touch, policy, megabytes * MIB // 4096
@@ -265,7 +265,7 @@ def measure_flat() -> dict[str, Any]:
 
 
 def measure_picture() -> list[dict[str, float]]:
-    """Resident memory around one deep call: a memoised recursion 200,000 deep, policy "now"."""
+    """Return resident memory around one deep call: memoised, 200,000 deep, policy "now"."""
     begun = time.perf_counter()
     samples: list[dict[str, float]] = []
 

@@ -1,11 +1,12 @@
-"""What is left of 2,000,000 dicts of which one in a thousand lives on, after a trim.
+"""What a trim leaves of 2,000,000 dicts of which one in a thousand survives.
 
-Method. Each contender is a process of its own, in turn: it builds the dicts, drops all but every
-thousandth, collects garbage, trims, and builds and drops a tenth as many again to see what working
-on costs. Its anonymous resident memory is read by this process from smaps_rollup, before, after
-dropping and after the trim. The time of the trim is the child's processor time. "Working on" is the
-processor time of a loop that makes and drops objects of many sizes, after the trim, beside the
-same in a process that did not trim; compared are medians of pairs run one after the other.
+Method. Each contender is a process of its own, in turn. It builds the dicts, drops all but every
+thousandth, collects garbage and trims. Then it builds and drops a tenth as many again, to measure
+the cost of continuing. This process reads the contender's anonymous resident memory from
+smaps_rollup: before, after dropping, and after the trim. The time of the trim is the child's
+processor time. "Continuing" is the processor time of a loop that makes and drops objects of many
+sizes after the trim, compared with the same in a process that did not trim, by the medians of pairs
+that run one after the other.
 
 Peers: pymalloc as it is; PYTHONMALLOC=malloc with glibc, jemalloc and mimalloc as they are. Floor:
 what the interpreter has before the first dict.
@@ -100,7 +101,7 @@ def anonymous_mib(pid: int) -> float:
 
 
 def run(contender: dict[str, Any], objects: int, turns: int) -> dict[str, Any]:
-    """One contender from beginning to end: MiB at each stage, and its times."""
+    """Run one contender from start to end. Return MiB at each stage, and its times."""
     task = {"objects": objects, "turns": turns, "enable": False, **contender}
     environment = {**os.environ, "PYTHONHASHSEED": "0", **task.pop("environment", {})}
     child = subprocess.Popen(
@@ -127,7 +128,7 @@ def run(contender: dict[str, Any], objects: int, turns: int) -> dict[str, Any]:
 
 
 def check(name: str, runs: list[dict[str, Any]]) -> None:
-    """What is told was given back is what the kernel says went."""
+    """Check that the bytes reported as returned are those that the kernel lost."""
     for found in runs:
         if found["given_back"] is not None:
             told = sum(found["given_back"].values()) / 2**20

@@ -1,4 +1,4 @@
-"""Running what is compared alternately, so that a noisy machine is noisy to both."""
+"""Alternate runs of what is compared, so that noise of the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 def interleaved(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """A B C, C B A, A B C …: one list of `rounds` results per contender.
+    """Return one list of `rounds` results per contender, run as A B C, C B A, A B C …
 
-    The order turns round each time: whoever is always second finds the machine as the first left
-    it.
+    The order is reversed each time, because a contender that always ran second would always find
+    the machine in the state that the first left.
     """
     results: dict[str, list[T]] = {name: [] for name in contenders}
     names = list(contenders)
@@ -24,5 +24,5 @@ def interleaved(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[
 
 
 def paired_ratio(ours: list[float], theirs: list[float]) -> float:
-    """The median of the rounds' ratios: what a disturbance of one round moves least."""
+    """Return the median of the rounds' ratios, which a disturbance of one round moves least."""
     return median(a / b for a, b in zip(ours, theirs, strict=True))

@@ -1,6 +1,4 @@
-"""What the kernel says of this process's memory: the proof that a benchmark measured what it
-says.
-"""
+"""The kernel's figures for this process's memory: proof that a benchmark measured its claim."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ def _checked(result: int) -> None:
 
 
 def map_private(bytes_: int) -> int:
-    """Anonymous private memory: what malloc uses for large blocks. Its address."""
+    """Map anonymous private memory, as malloc does for large blocks. Return its address."""
     protection = mmap.PROT_READ | mmap.PROT_WRITE
     address = _libc.mmap(None, bytes_, protection, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
     if address in (None, ctypes.c_void_p(-1).value):
@@ -54,7 +52,7 @@ def advise(address: int, bytes_: int, advice: int) -> None:
 
 
 def resident_share(address: int, bytes_: int) -> float:
-    """By mincore: which part of the pages is there."""
+    """Return the fraction of the pages that are resident, by mincore."""
     pages = -(-bytes_ // PAGE_BYTES)
     seen = ctypes.create_string_buffer(pages)
     _checked(_libc.mincore(address, pages * PAGE_BYTES, seen))
@@ -62,13 +60,14 @@ def resident_share(address: int, bytes_: int) -> float:
 
 
 def lazyfree_bytes() -> int:
-    """Bytes of this process that the kernel may take at any moment."""
+    """Return the bytes of this process that the kernel may reclaim at any moment."""
     return _rollup("LazyFree")
 
 
 def anonymous_bytes() -> int:
-    """Bytes of this process's own memory that are resident: no files, nothing that is only
-    reserved.
+    """Return the resident bytes of this process's own memory.
+
+    Files, and what is only reserved, do not count.
     """
     return _rollup("Anonymous")
 

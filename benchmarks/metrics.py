@@ -1,15 +1,15 @@
-"""What being observed costs: one sample, one scrape, and the hit path with recording and without.
+"""The cost of observation: one sample, one scrape, and the hit path with and without recording.
 
-Method. One sample: a loop in C over the recording function, beside the same loop over one that does
-nothing, which is taken off; per thread, for one thread and for more than have a histogram to
-themselves. A scrape: prometheus_client's generate_latest over a registry with vrange's collector
-alone, in a process with 20 caches that have been used; and what of it is the collector's. The hit
-path: the library as it is, with a collector registered and scraped, and a second one compiled
-without recording (-DVRANGE_WITHOUT_RECORDING), each in a process of its own, alternately; compared
-is the median of the rounds' ratios. Times are the thread's processor time.
+Method. One sample: a loop in C over the recording function, minus the same loop over a function
+that does nothing; per thread, for one thread, and for more threads than have histograms of their
+own. A scrape: prometheus_client's generate_latest over a registry with only vrange's collector, in
+a process with 20 used caches; and the collector's part of it. The hit path: the library as it is,
+with a collector registered and scraped, and a second one compiled without recording
+(-DVRANGE_WITHOUT_RECORDING), each in a process of its own, alternately; the median of the rounds'
+ratios is compared. Times are the thread's processor time.
 
-That it happened: the samples are counted, every cache is in the text, and the library that records
-has recorded as many hits as were timed, the other none.
+Check: the samples are counted, every cache is in the text, and the library that records has
+recorded as many hits as were timed, the other none.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ static double run(void *function, uint64_t times) {
 
 
 def native_loop(directory: Path) -> Any:
-    """A function (recorder or NULL, times) that tells nanoseconds of processor time."""
+    """Return a function (recorder or NULL, times) that returns nanoseconds of processor time."""
     builder = FFI()
     builder.cdef("double run(void *function, uint64_t times);")
     builder.set_source("_recording_loop", LOOP, extra_compile_args=["-O2"])
@@ -74,7 +74,7 @@ def native_loop(directory: Path) -> Any:
 
 
 def sample_ns(run: Any, times: int, threads: int) -> float:
-    """One sample's cost, as the median of the threads'."""
+    """Return the cost of one sample, as the median over the threads."""
     record = ffi.cast(
         "void *", int(ffi.cast("uintptr_t", ffi.addressof(lib, "vrange_latency_record")))
     )
@@ -102,7 +102,7 @@ def _pointer(address: int) -> Any:
 
 
 def scrape_ms(rounds: int) -> dict[str, float]:
-    """Processor time of a scrape with 20 caches in use, and of the collector's part."""
+    """Return the processor time of a scrape with 20 used caches, and of the collector's part."""
     caches = [
         vrange.VolatileCache(name=f"cache-{n}", hot_bytes="64KiB", arena_bytes="4MiB")
         for n in range(CACHES)
@@ -131,7 +131,7 @@ def scrape_ms(rounds: int) -> dict[str, float]:
 
 
 def build(directory: Path, flags: str) -> Path:
-    """The package once more, with a native side compiled as told; where it can be imported."""
+    """Build the package again with these compiler options. Return where it can be imported."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-cache-dir"]
     # A copy: a build in the tree would leave its objects there, and the next one would take them.
     tree = directory / "tree"
@@ -147,7 +147,7 @@ def build(directory: Path, flags: str) -> Path:
 
 
 class Child:
-    """One of the two libraries, timed on request."""
+    """A process with one of the two libraries, which times hits on request."""
 
     def __init__(self, site: Path) -> None:
         self._process = subprocess.Popen(
@@ -179,8 +179,10 @@ class Child:
 def hits(
     pairs: int, rounds: int, seconds: float, sites: dict[str, Path]
 ) -> dict[str, dict[str, list[float]]]:
-    """Times in ns of hits, by kind of hit and library. New pairs of processes now and then: where
-    the loader puts things is worth some per cent by itself.
+    """Return times in ns of hits, by kind of hit and library.
+
+    New pairs of processes are started now and then, because the places that the loader chooses
+    change the times by some per cent.
     """
     found: dict[str, dict[str, list[float]]] = {
         what: {name: [] for name in sites} for what in ("hot", "volatile")

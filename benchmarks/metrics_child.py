@@ -1,4 +1,4 @@
-"""Times hits with the library it finds first, on request: one line in, one figure out."""
+"""Times hits with the first library that it finds, on request: one line in, one figure out."""
 
 from __future__ import annotations
 

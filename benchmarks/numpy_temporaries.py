@@ -1,18 +1,18 @@
-"""What temporaries of NumPy cost, and who can have the memory when they are gone.
+"""The cost of NumPy's temporaries, and how much of their memory other processes can get afterwards.
 
 Method. `a*b+a` and `a+b*2-a/3` over float64 arrays of 1, 8, 64 and 256 MiB. Each contender is a
-process that stays, and they are asked in turn, round after round; a turn's figure is the least
-processor time of some evaluations, and what is compared are medians of each round's ratio to the
-floor, the same with `out=` into arrays that are there. A result is dropped before the next is made:
-whoever holds two of them has twice the memory in the processor's caches, which is no question of
-allocators. Results are checked.
+process that persists; they are asked in turn, round after round. A turn's figure is the least
+processor time of some evaluations. Medians of each round's ratio to the floor are compared; the
+floor is the same with `out=` into existing arrays. A result is dropped before the next is made: a
+process that holds two of them has twice the memory in the processor's caches, which says nothing
+about allocators. Results are checked.
 
 Then everything is dropped, and a second process in the contender's memory cgroup takes memory until
-it is killed. What the contender still has of what it freed, seen from outside before and after,
-tells which share somebody else could have.
+it is killed. The memory that the contender freed and still has, seen from outside before and after
+that, gives the share that other processes could get.
 
-Peers: glibc; glibc told to keep everything (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD);
-jemalloc, mimalloc and tcmalloc by LD_PRELOAD, as Debian has them.
+Peers: glibc; glibc with settings that keep everything (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD,
+M_TOP_PAD); jemalloc, mimalloc and tcmalloc by LD_PRELOAD, as packaged by Debian.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def contenders() -> dict[str, dict[str, str]]:
 
 
 class Contender:
-    """One process, which evaluates when it is asked."""
+    """A process that evaluates on request."""
 
     def __init__(self, name: str, environment: dict[str, str], group: MemoryCgroup | None) -> None:
         self.group = group
@@ -119,7 +119,7 @@ class Contender:
 
 
 def held_mib(contender: Contender, needed: bool) -> tuple[float, float]:
-    """What is still there of what was freed, before and after somebody else needed it."""
+    """Return the freed MiB that remain, before and after another process needed memory."""
     before = contender.anonymous_mib() - contender.base_mib
     if not needed or contender.group is None:
         return before, before

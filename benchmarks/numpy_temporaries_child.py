@@ -1,4 +1,4 @@
-"""Evaluates an expression of arrays as often as it is told. Run by numpy_temporaries."""
+"""The child of numpy_temporaries: evaluates an expression of arrays as often as requested."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def with_temporaries(expression: str, a: np.ndarray, b: np.ndarray) -> Step:
 
 
 def without(expression: str, a: np.ndarray, b: np.ndarray) -> Step:
-    """The floor: the same into arrays that are there."""
+    """Compute the floor: the same expression, into existing arrays."""
     one, other = np.empty_like(a), np.empty_like(a)
     one[:] = other[:] = 0
 

@@ -1,7 +1,6 @@
-"""The caches that are compared, each as a decorator: from a function of one key, its cached
-version.
+"""The caches that are compared, each as a decorator of a function of one key.
 
-Bounds are numbers of entries, since that is what most of them take; None is no bound.
+Bounds are numbers of entries, since most of these caches take that; None means no bound.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ Function = Callable[[Any], Any]
 
 
 def plain_dict(function: Function, entries: int | None) -> Function:
-    """What one writes without a library: the floor of a hit. It has no bound."""
+    """Cache without a library, in a dict: the floor of a hit. It has no bound."""
     assert entries is None
     values: dict[Any, Any] = {}
 
@@ -55,7 +54,7 @@ def cachebox_lru(function: Function, entries: int | None) -> Function:
 
 
 def diskcache_memoize(function: Function, entries: int | None) -> Function:
-    """On disk, bounded by diskcache itself at 1 GB. Its values come back as copies."""
+    """Cache on disk, bounded by diskcache itself at 1 GB. Hits return copies of the values."""
     import diskcache
 
     assert entries is None

@@ -1,6 +1,4 @@
-"""The look that the plots share: few inks, labels beside the lines, colours anybody can tell
-apart.
-"""
+"""The common look of the plots: few inks, labels beside lines, colours anyone can tell apart."""
 
 from __future__ import annotations
 
@@ -40,13 +38,13 @@ STYLE = {
 
 
 def figure(rows: int = 1, columns: int = 1, **options: object) -> tuple[Figure, object]:
-    """A figure of 1600 × 900 and its axes."""
+    """Return a figure of 1600 × 900 and its axes."""
     plt.rcParams.update(STYLE)
     return plt.subplots(rows, columns, figsize=(16, 9), **options)
 
 
 def save(drawn: Figure, results: Path, name: str) -> None:
-    """As PNG, beside the JSON of the same name."""
+    """Save as PNG, beside the JSON of the same name."""
     results.mkdir(parents=True, exist_ok=True)
     drawn.savefig(results / f"{name}.png", dpi=100)
     plt.close(drawn)
@@ -61,7 +59,7 @@ def label_ends(
     plus: float = 0.0,
     times: float = 1.0,
 ) -> None:
-    """Names at the lines' right ends, moved apart where they would touch.
+    """Write names at the lines' right ends, moved apart if they would touch.
 
     The least distance is `plus` on a linear axis, and a factor of `times` on a logarithmic one.
     """

@@ -1,12 +1,13 @@
-"""The best that can be done without the kernel's help: an LRU that watches the cgroup's usage.
+"""The best that is possible without the kernel's help: an LRU that watches the cgroup's usage.
 
-Every so many requests it reads the usage; where less than `margin_bytes` are left to the limit it
-lets the least recently used entries go until as much is left as it wants, and has glibc hand the
-memory back (malloc_trim: most of it would otherwise stay in the heap).
+Every so many requests it reads the usage. If less than `margin_bytes` are left below the limit, it
+evicts the least recently used entries until as much is left as it wants, and makes glibc return the
+memory (malloc_trim: most of it would otherwise stay in the heap).
 
-Polling more often and a smaller margin keep more in the cache; too seldom or too small, and one
-step of the application's allocations is the end. `python -m benchmarks.tune_polling_lru` tries a
-grid; the defaults are those that did most per CPU-second of those that always survived.
+Polling more often and a smaller margin keep more in the cache. If it polls too seldom, or the
+margin is too small, one step of the application's allocations kills it. `python -m
+benchmarks.tune_polling_lru` tries a grid; the defaults are the settings that did most per
+CPU-second among those that always survived.
 """
 
 from __future__ import annotations
@@ -23,9 +24,7 @@ EXTRA_BYTES = 8 << 20  # let go beyond the margin, so that not every poll has to
 
 
 class PollingLRU:
-    """Calls `compute(key)` for what it doesn't have; `usage_path` and the limit are the
-    cgroup's.
-    """
+    """Calls `compute(key)` for missing keys; `usage_path` and the limit are those of the cgroup."""
 
     def __init__(
         self,

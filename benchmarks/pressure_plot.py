@@ -1,4 +1,4 @@
-"""The picture of cache_under_pressure: memory and hit ratio, request by request."""
+"""The plot of cache_under_pressure: memory and hit ratio, request by request."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ _MEANS_AT = {"vrange": 0.765, "polling LRU": 0.732, "lru_cache, 150 MB": 0.699}
 
 
 def _phase_means(axes: Any, name: str, outcome: Outcome, per_phase: int) -> None:
-    """The phase's hit ratio as a figure, below the lines."""
+    """Write the phase's hit ratio as a figure below the lines."""
     if name not in _MEANS_AT:
         return
     for number, phase in enumerate(outcome.told("phase")):

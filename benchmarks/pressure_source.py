@@ -1,9 +1,10 @@
-"""What is cached under pressure: arrays that carry their key, each behind one decompression.
+"""The values that are cached under pressure: arrays that carry their key, kept compressed.
 
 A value is eight bytes of key and one of a few common bodies of four random bits a byte, which zlib
-unpacks in about a millisecond. They lie compressed in a file that the parent has written, as a
-service's would in its store: its pages are charged to the parent, so that the child's memory is
-its cache's and its application's, and computing a value allocates nothing but the value.
+unpacks in about a millisecond. The values lie compressed in a file that the parent has written, as
+a service would have them in its store. The file's pages are charged to the parent, so that the
+child's memory is that of its cache and application, and computing a value allocates nothing but the
+value.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def _stamp(key: int) -> bytes:
 
 @cache
 def _written() -> IO[bytes]:
-    """The file: its length in words of eight bytes, and what lies there, for each key in turn."""
+    """Write the file: its length in words of eight bytes, and the content for each key in turn."""
     bodies = []
     for number in range(_BODIES):
         drawn = np.random.default_rng(number).integers(
@@ -49,7 +50,7 @@ def _written() -> IO[bytes]:
 
 
 def path() -> str:
-    """Where the values lie compressed; written when it is first asked for."""
+    """Return the file of the compressed values; it is written at the first call."""
     return _written().name
 
 
@@ -75,5 +76,5 @@ class Source:
         )
 
     def is_good(self, key: int, value: np.ndarray) -> bool:
-        """Reads 512 places, eight a page: a page lost and not told would show."""
+        """Read 512 places, eight a page: a lost page that was not reported would show."""
         return value[::512].sum() == self._sums[key] and value[:8].tobytes() == self._stamps[key]

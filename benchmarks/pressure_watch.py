@@ -1,20 +1,21 @@
-"""What watching for memory pressure costs, and how soon a rising level is acted on.
+"""The cost of watching for memory pressure, and the delay until a rising level is acted on.
 
 Method. Each contender is a process of its own in a memory cgroup of its own, alternately. It fills
 a fifth of the limit and sleeps ("far"), or nine tenths ("elevated"), or fills and frees memory
-twice a second, so that the level goes up and down ("crossing"). The main thread's processor time
-is taken off the process's (getrusage): what is left is what the other threads cost, as a share of
-one core. While crossing, some three changes a second are told as well, more than most programs see
-in an hour: so the target there is for the watcher itself, by what its native thread says it used,
-and what is left of the process's time is told by change, without a target.
+twice a second, so that the level rises and falls ("crossing"). The main thread's processor time is
+subtracted from the process's (getrusage): the rest is the cost of the other threads, as a share of
+one core. While crossing, the callbacks also get some three changes a second, more than most
+programs see in an hour. So the target there applies to the watcher itself, by the time that its
+native thread reports; the rest of the process's time is given per change, without a target.
+
 Peers: no watcher; and what people write instead, a Python thread that asks psutil for the process's
-memory and reads the cgroup's usage every 50 ms. "with actions" lets go of hot values and trims
-stacks and the heap at each rise, with no pause in between; the others only call a function.
+memory and reads the cgroup's usage every 50 ms. "with actions" releases hot values and trims stacks
+and the heap at each rise, with no pause in between; the others only call a function.
 
-The delay is from the moment the main thread sees usage over the threshold, read after each 256 KiB
-that it fills, to the call of the function.
+The delay is from the moment at which the main thread sees usage above the threshold, which it reads
+after each 256 KiB that it fills, to the call of the function.
 
-That it happened: levels are those expected, and each crossing is counted by its call.
+Check: the levels are those expected, and each crossing is counted by its call.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def run(what: str, who: str, seconds: float) -> dict[str, Any]:
 
 
 def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """The mean share over all rounds, and the delays of all."""
+    """Return the mean share over all rounds, and the delays of all."""
     wall = sum(one["wall"] for one in rounds)
     found: dict[str, Any] = {
         "share_of_a_core": sum(one["share"] * one["wall"] for one in rounds) / wall,

@@ -1,9 +1,9 @@
 """The program that runs under pressure: requests for a cache, and an application beside it.
 
-A request asks for one of 1600 arrays of 256 KiB, popular by Zipf's law; who doesn't have it has to
-decompress it, which takes about a millisecond. Meanwhile, in the same process, the application
-takes memory and gives it back. Run by cache_under_pressure in a child; tells its parent a line of
-JSON every `SAMPLE_REQUESTS` requests and after each phase.
+A request asks for one of 1600 arrays of 256 KiB, with a popularity by Zipf's law. On a miss, the
+array is decompressed, which takes about a millisecond. Meanwhile, in the same process, the
+application takes memory and frees it. cache_under_pressure runs this in a child, which sends its
+parent a line of JSON every `SAMPLE_REQUESTS` requests and after each phase.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MB = 10**6
 
 
 def requests(seed: int, per_phase: int) -> list[int]:
-    """The same keys for every contender; a key is its rank in popularity."""
+    """Return the same keys for every contender; a key is its rank in popularity."""
     weights = 1 / np.arange(1, KEYS + 1)
     cumulated = np.cumsum(weights / weights.sum())
     drawn = np.random.default_rng(seed).random(len(PHASES) * per_phase)
@@ -36,10 +36,10 @@ def requests(seed: int, per_phase: int) -> list[int]:
 
 
 class Application:
-    """What else the process does: takes memory in the third phase, gives it back in the fourth.
+    """The rest of the process: takes memory in the third phase, and frees it in the fourth.
 
     "ramp": 30 × 10 MB, evenly over the first half of the phase; "step" and "burst": 300 and 400 MB
-    in one piece with its first request. NumPy asks for huge pages, so a step takes 2 MiB at a time.
+    in one piece at its first request. NumPy asks for huge pages, so a step takes 2 MiB at a time.
     """
 
     def __init__(self, name: str, per_phase: int) -> None:
@@ -54,7 +54,7 @@ class Application:
         return len(self._held) * self._piece_bytes
 
     def step(self, phase: int, number: int) -> None:
-        """Called before each request."""
+        """Do what is due before a request."""
         if phase == 2 and len(self._held) < self._pieces:
             if number >= len(self._held) * self._every:
                 self._held.append(np.ones(self._piece_bytes, np.uint8))
@@ -63,7 +63,7 @@ class Application:
 
 
 def cached(task: dict[str, Any], compute: Callable[[int], Any]) -> Callable[[int], Any]:
-    """The contender's version of `compute`."""
+    """Return the contender's version of `compute`."""
     if task["peer"] == "polling LRU":
         limit = memory_limit()
         assert limit.usage_path is not None, "the polling LRU needs a cgroup to poll"
@@ -82,7 +82,7 @@ def usage_reader() -> Callable[[], int]:
 
 
 def run(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Serves all requests; yields a summary of each phase."""
+    """Serve all requests, and yield a summary of each phase."""
     per_phase = task["per_phase"]
     keys = requests(task["seed"], per_phase)
     source = Source(task["source"])
@@ -135,7 +135,7 @@ def run(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def compute_ms(source: Source) -> float:
-    """What one value costs, the median of some."""
+    """Return the cost of one value: the median of some."""
     taken = []
     for key in range(30):
         start = time.perf_counter()

@@ -1,13 +1,14 @@
-"""Arrays that grow back: what a refault costs, and what reading without one costs.
+"""Arrays that refill: the cost of a refault, and the cost of reading without one.
 
-Method. Each contender has a process of its own (refault_child.py); one at a time measures, in
+Method. Each contender has a process of its own (refault_child.py); they measure one at a time, in
 turn. A refault is a touch of a lost 64 KiB block, from the last block to the first so that nothing
-is read ahead, beside a loop in C that does the least that can be done (bare_refault.c). Sequential
-touching reads one byte of each page of an array whose blocks are all lost, beside making an
-ordinary array and filling it with the same. NumPy asks for huge pages for arrays of 4 MiB and more;
-what that gives is shown by itself (NUMPY_MADVISE_HUGEPAGE=0). Then an array is read that is larger
-than its memory cgroup, beside np.memmap of the same file: the file's pages count against the limit
-too, and are dropped before each run. Every measurement checks residency before and after.
+is read ahead; its floor is a loop in C that does the least possible (bare_refault.c). Sequential
+access reads one byte of each page of an array whose blocks are all lost; it is compared with making
+an ordinary array and filling it with the same content. NumPy asks for huge pages for arrays of 4
+MiB and more; the effect of that is shown separately (NUMPY_MADVISE_HUGEPAGE=0). Then an array is
+read that is larger than its memory cgroup, compared with np.memmap of the same file. The file's
+pages count against the limit, too, and are dropped before each run. Every measurement checks
+residency before and after.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def closing(children: dict[str, Child]) -> Iterator[dict[str, Child]]:
 
 
 def write_content(path: str, nbytes: int) -> None:
-    """An eighth of it is noise: compressed, it fits into the memory there is."""
+    """Write content of which an eighth is noise, so that it fits into the cgroup if compressed."""
     rng = np.random.default_rng(0)
     part = np.zeros((256, 4096), np.uint8)
     with open(path, "wb") as file:

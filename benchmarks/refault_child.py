@@ -1,6 +1,6 @@
-"""Who is compared by refault, each in a process of its own: a SIGBUS handler is the process's.
+"""The contenders of refault, each in a process of its own, because a SIGBUS handler is per process.
 
-A child is asked for one measurement at a time, in turn with the others. Before each it touches and
+A child is asked for one measurement at a time, in turn with the others. Before each, it touches and
 frees as much memory as it is going to need (warm.py).
 """
 
@@ -31,7 +31,7 @@ VALUE = 0x0102030405060708
 
 @cache
 def native() -> tuple[FFI, Any]:
-    """bare_refault.c, compiled for this process."""
+    """Compile bare_refault.c for this process."""
     source = SOURCE.read_text()
     begin, end = "/* cffi: begin */", "/* cffi: end */"
     ffi = FFI()
@@ -44,7 +44,7 @@ def native() -> tuple[FFI, Any]:
 
 
 def order_of(blocks: int) -> Any:
-    """All blocks once, from the last to the first: nothing is read ahead that way."""
+    """Return all blocks once, from the last to the first, so that nothing is read ahead."""
     return np.arange(blocks, dtype="u4")[::-1].copy()
 
 
@@ -60,7 +60,7 @@ class Bare:
         self._order = order_of(nbytes // BLOCK)
 
     def refaults(self) -> float:
-        """Nanoseconds a block."""
+        """Return nanoseconds a block."""
         ffi, c = native()
         address = int(ffi.cast("uintptr_t", self._base))
         assert c.bare_discard() == 0
@@ -74,7 +74,7 @@ class Bare:
 
 
 class Volatile:
-    """An array of ours."""
+    """A VolatileArray."""
 
     def __init__(self, nbytes: int, fill: str, path: str) -> None:
         content = np.memmap(path, "u8", "r")[: nbytes // 8]
@@ -97,7 +97,7 @@ class Volatile:
         WarmMemory(self._array.nbytes).let_go()
 
     def refaults(self) -> float:
-        """Nanoseconds a block, one at a time."""
+        """Return nanoseconds a block, one at a time."""
         ffi, c = native()
         self._discard()
         before = self._array.refaults
@@ -109,7 +109,7 @@ class Volatile:
         return taken / count
 
     def sequential(self) -> float:
-        """Nanoseconds for all of it, page by page."""
+        """Return nanoseconds for all of it, page by page."""
         ffi, c = native()
         self._discard()
         taken = c.touch_pages(ffi.from_buffer(self._view), self._array.nbytes)
@@ -121,7 +121,7 @@ class Volatile:
         assert self._view[12345] == (self._expected or self._content[12345])
 
     def resident(self) -> float:
-        """How much longer a ufunc takes on what is resident than on an ordinary array."""
+        """Return how much longer a ufunc takes on resident content than on an ordinary array."""
         self._discard()
         self._view.sum()  # in sequence, which a copy is not: memcpy may run backwards
         before = self._array.refaults
@@ -139,7 +139,7 @@ class Volatile:
 
 
 class Ordinary:
-    """np.empty, filled with the same as people do."""
+    """np.empty, filled with the same content in the usual way."""
 
     def __init__(self, nbytes: int, fill: str, path: str) -> None:
         self._nbytes = nbytes
@@ -165,7 +165,7 @@ class Ordinary:
             flat[i * BLOCK : (i + 1) * BLOCK] = np.frombuffer(zlib.decompress(block), "u1")
 
     def sequential(self) -> float:
-        """Nanoseconds for making it and filling it."""
+        """Return nanoseconds for making and filling it."""
         WarmMemory(self._nbytes).let_go()
         start = time.perf_counter_ns()
         out = np.empty(self._nbytes // 8, "u8")
@@ -174,7 +174,7 @@ class Ordinary:
 
 
 class Child:
-    """One of these in a process of its own; `ask` for a measurement."""
+    """One of these in a process of its own; `ask` it for a measurement."""
 
     def __init__(self, what: type, *arguments: Any, huge_pages: bool = True) -> None:
         context = get_context("spawn")
@@ -192,7 +192,7 @@ class Child:
         other.close()
 
     def ask(self, method: str) -> float:
-        """Runs a method there. Fails if it does."""
+        """Run a method there. Fail if it does."""
         self._pipe.send(method)
         answer = self._pipe.recv()
         if isinstance(answer, Exception):

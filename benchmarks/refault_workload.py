@@ -1,7 +1,8 @@
-"""The program that reads an array larger than its memory, and does something else beside it.
+"""The program that reads an array larger than its memory, with other work beside it.
 
-Run by refault in a child with a memory limit. One thread scans the array or picks blocks of it; the
-other one works on memory of its own, and how long each piece of that takes is what is told.
+refault runs it in a child with a memory limit. One thread scans the array or reads blocks at
+random. The other works on memory of its own, and the duration of each piece of that work is
+reported.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ OWN_BYTES = 4 << 20
 
 
 class Worker(threading.Thread):
-    """What else the process does: sorts and sums memory of its own, again and again."""
+    """The other work of the process: sorts and sums memory of its own, again and again."""
 
     def __init__(self) -> None:
         super().__init__()

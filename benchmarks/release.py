@@ -1,21 +1,21 @@
-"""Releasing memory: what the last view's death costs, from 64 KiB to 64 MiB.
+"""Releasing memory: the cost of deleting the last view, from 64 KiB to 64 MiB.
 
-Method. Eight arrays of one size are held; then the list that holds them is cleared, and the time
-is divided by eight. vrange's arrays come from a VolatileCache that keeps nothing itself, so that
-their death is the release; its sizes take turns with one another, since what is claimed is that
-they cost the same. The peers do at release what an allocator would do to give the memory back:
-MADV_FREE, MADV_DONTNEED or munmap, through ctypes, on mappings of the same size that were written
-to. They take turns with one another at each size: what they do to 64 MiB leaves all caches of the
-processor cold for whoever comes next. All figures are medians of the rounds.
+Method. Eight arrays of one size are held; then the list that holds them is cleared, and the time is
+divided by eight. vrange's arrays come from a VolatileCache that holds nothing strongly, so that
+their deletion is the release. Its sizes are measured in turn, since the claim is that they cost the
+same. At release, the peers do what an allocator would do to return the memory: MADV_FREE,
+MADV_DONTNEED or munmap, through ctypes, on written mappings of the same size. At each size the
+peers are measured in turn, because what they do to 64 MiB leaves all caches of the processor cold
+for the next one. All figures are medians of the rounds.
 
-Floor: one system call through the same route (getppid) for who makes one; for vrange there is none,
-which is proved and not timed: see silent_release.py.
+Floor: for the peers, one system call through the same route (getppid). vrange makes none, which is
+proved and not timed: see silent_release.py.
 
-"Release and use again" marks a Range volatile, pins it and writes one word of each page; the peers
+"Release and use again" marks a Range volatile, pins it and writes one word of each page. The peers
 release likewise and write one word of each page. Floor: writing the words.
 
-That it happened: after a release vrange's pages are all resident and no longer pinned; MADV_FREE's
-are counted as LazyFree, and DONTNEED's are gone.
+Check: after a release vrange's pages are all resident and no longer pinned; MADV_FREE's are counted
+as LazyFree, and DONTNEED's are gone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ clock = time.perf_counter_ns
 
 
 class Values:
-    """Arrays of one size in a cache that keeps nothing itself."""
+    """Arrays of one size in a cache that holds nothing strongly."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -54,7 +54,7 @@ class Values:
         self._cache[SMALL] = np.ones(SIZES[0], np.uint8)
 
     def release(self) -> float:
-        """Nanoseconds per release."""
+        """Return nanoseconds per release."""
         held = [self._cache[key] for key in range(BATCH)]
         for _ in range(3):
             for key in range(BATCH):
@@ -65,7 +65,7 @@ class Values:
         return (clock() - start) / BATCH
 
     def settled(self) -> float:
-        """The median of some releases in a row, so that a turn doesn't begin cold."""
+        """Return the median of some releases in a row, so that a turn doesn't begin cold."""
         return median(self.release() for _ in range(9))
 
     def check(self) -> None:
@@ -86,7 +86,7 @@ class Values:
 
 
 class Mapping:
-    """Memory of one's own, given back by one of the system calls."""
+    """A mapping that one of the system calls releases."""
 
     def __init__(self, size: int, how: str) -> None:
         self.size, self.how = size, how
@@ -94,7 +94,7 @@ class Mapping:
         self.touch()
 
     def touch(self) -> None:
-        """Writes one word of each page."""
+        """Write one word of each page."""
         touch((ctypes.c_char * self.size).from_address(self.address))
 
     def give_back(self) -> None:
@@ -121,7 +121,7 @@ class Mapping:
         return clock() - start
 
     def check(self) -> None:
-        """The call does what it is named for."""
+        """Check that the call does what it is named for."""
         if self.how == "munmap":
             return
         self.give_back()
@@ -178,7 +178,7 @@ def one_system_call() -> float:
 
 
 def measure(size: int, rounds: int) -> dict[str, dict[str, float]]:
-    """What the peers' releases cost at one size, and all contenders' second uses, in ns."""
+    """Return the peers' releases at one size, and all contenders' second uses, in ns."""
     rewritten = Rewritten(size)
     mappings = {how: Mapping(size, how) for how in (*ADVICE, "munmap")}
     for mapping in mappings.values():
@@ -202,7 +202,7 @@ def measure(size: int, rounds: int) -> dict[str, dict[str, float]]:
 
 
 def constancy(sizes: list[int], rounds: int) -> dict[int, float]:
-    """What vrange's release costs at each size, in ns."""
+    """Return the cost of vrange's release at each size, in ns."""
     values = {size: Values(size) for size in sizes}
     for one in values.values():
         one.check()

@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: a JSON file that says where it ran, and a verdict per target."""
+"""The output of a benchmark: a JSON file that describes the machine, and a verdict per target."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass
 class Target:
-    """One line of what was promised: `value` has to be at most, or at least, `bound`."""
+    """One promise: `value` must be at most, or at least, `bound`."""
 
     what: str
     value: float
@@ -30,7 +30,7 @@ class Target:
         return self.value <= self.bound if self.sense == "at most" else self.value >= self.bound
 
     def as_json(self) -> dict[str, Any]:
-        """JSON has no NaN: what could not be measured, as the contender died, is null."""
+        """Replace NaN, of a contender killed before it was measured, by null: JSON has no NaN."""
         value = None if math.isnan(self.value) else self.value
         return asdict(self) | {"value": value, "met": self.met}
 
@@ -40,7 +40,7 @@ class Target:
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
-    """The options that all benchmarks have."""
+    """Return the options that all benchmarks have."""
     parser = argparse.ArgumentParser(description=(description or "").split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="small and rough: a smoke test for CI")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where JSON and plots go")
@@ -48,7 +48,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on; nothing that tells one machine from its like."""
+    """Return what the figures depend on, but nothing that identifies one machine of its kind."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     huge = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     return {
@@ -95,7 +95,7 @@ def _rung() -> str:
 
 
 def write(name: str, results: Path, measured: dict[str, Any], targets: list[Target]) -> int:
-    """Writes NAME.json, prints the verdicts, and returns the exit status: 1 if one was missed."""
+    """Write NAME.json, print the verdicts, and return the exit status: 1 if a target was missed."""
     results.mkdir(parents=True, exist_ok=True)
     document = {
         "benchmark": name,
@@ -113,7 +113,7 @@ def write(name: str, results: Path, measured: dict[str, Any], targets: list[Targ
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Rows as aligned text, floats to four figures."""
+    """Return rows as aligned text, with floats to four figures."""
     if not rows:
         return ""
     cells = [list(rows[0])] + [[_cell(value) for value in row.values()] for row in rows]

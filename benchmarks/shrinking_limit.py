@@ -2,8 +2,8 @@
 
     python -m benchmarks.shrinking_limit [--results docs]
 
-A child reads blocks of the array, most of them from its first third; this process moves the limit
-of the child's cgroup and draws what the child tells.
+A child reads blocks of the array, most of them from its first third. This process moves the limit
+of the child's cgroup, and draws what the child reports.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def limit_at(seconds: float) -> int:
 
 
 def read(stop_at: float, write: int) -> None:
-    """In the child: reads, and tells ten times a second."""
+    """In the child: read, and report ten times a second."""
     import numpy as np
 
     import vrange
@@ -97,7 +97,7 @@ def measure() -> dict[str, Any]:
 
 
 def name(axes: Any, x: float, y: float, text: str, colour: str) -> None:
-    """A line's name, to the right of its end."""
+    """Write a line's name to the right of its end."""
     axes.annotate(
         text, (x, y), xytext=(9, 0), textcoords="offset points", color=colour, fontsize=15,
         fontweight="bold", va="center", annotation_clip=False,

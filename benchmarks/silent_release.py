@@ -1,8 +1,8 @@
 """The proof that a release makes no system call: the kernel kills the process at the first one.
 
-A child gets arrays ready, takes a seccomp filter that leaves its releasing thread nothing but write
-and exit, releases them all, writes a line and exits. If it lives, the release called nothing. The
-same with MADV_FREE at the release is the control: that child must be killed by SIGSYS.
+A child prepares arrays and installs a seccomp filter that allows its releasing thread only write
+and exit. Then it releases all arrays, writes a line and exits. If it survives, the releases called
+nothing. The control is the same with MADV_FREE at the release: that child must be killed by SIGSYS.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LOAD_WORD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF, of a word, with a
 
 
 def made_no_system_call(case: str) -> bool:
-    """Whether a child that releases `RELEASES` arrays was silent about it."""
+    """Return whether a child that releases `RELEASES` arrays made no other system call."""
     command = [sys.executable, "-m", "benchmarks.silent_release", case]
     child = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=60)
     if child.returncode == -signal.SIGSYS:
@@ -39,7 +39,7 @@ def made_no_system_call(case: str) -> bool:
 
 
 def _allow_only(*numbers: int) -> None:
-    """From now on any other system call of this thread ends the process."""
+    """Make every other system call of this thread end the process, from now on."""
     code = [(_LOAD_WORD, 0, 0, 0)]  # the call's number is the first word of what is looked at
     for place, number in enumerate(numbers):
         code.append((_JUMP_IF_EQUAL, len(numbers) - place, 0, number))

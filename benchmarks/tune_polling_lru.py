@@ -1,8 +1,9 @@
 """Which polling LRU is the best peer: a grid over how often it polls and how much it leaves free.
 
-Each setting runs the ramp of cache_under_pressure `--rounds` times, all settings in turn. Printed
-best first, by the median of requests per CPU-second over the two phases under pressure; a setting
-that was killed once is out. The best one's numbers are the defaults in polling_lru.py.
+Each setting runs the ramp of cache_under_pressure `--rounds` times, all settings in turn. The best
+is printed first, by the median of requests per CPU-second over the two phases under pressure; a
+setting that was killed once is excluded. The best setting's numbers are the defaults in
+polling_lru.py.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Free memory that costs what memory costs.
+"""Free memory with a normal cost of its first touch.
 
-Where the host of a virtual machine takes free pages back, which many do after a second or two, the
-first touch of a page is the host's page fault too and costs five times as much. Who meets such
-pages is chance, and the chance is larger than what is compared. So pages are touched and held here
-until somebody is about to need them; freed then, they are the next that the kernel hands out.
+If the host of a virtual machine takes back free pages, as many do after a second or two, the first
+touch of a page is also a page fault of the host, and costs five times as much. Which contender gets
+such pages is chance, and the chance is larger than the differences that are measured. So this
+module touches pages and holds them until a contender is about to need them. Freed then, they are
+the next pages that the kernel hands out.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import mmap
 
 
 class WarmMemory:
-    """`nbytes` of touched memory, until let go; in huge pages for who will ask for those."""
+    """`nbytes` of touched memory until it is freed; in huge pages if the contender needs them."""
 
     def __init__(self, nbytes: int, *, huge: bool = False) -> None:
         self._held: mmap.mmap | None = mmap.mmap(
@@ -24,7 +25,7 @@ class WarmMemory:
             self._held[start] = 1
 
     def let_go(self) -> None:
-        """Frees it. A second time does nothing."""
+        """Free it. A second call does nothing."""
         if self._held is not None:
             self._held.close()
             self._held = None

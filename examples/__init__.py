@@ -1,1 +1,1 @@
-"""Small programs that somebody would really run."""
+"""Small programs of a kind that people really run."""

@@ -1,10 +1,10 @@
 """Recursive visitors over the syntax trees of deep code: generated, and the standard library's own.
 
-An expression of 20,000 operands is a tree 20,000 deep. CPython's parser reads a chain of operators
-without recursion, but brackets inside brackets with it: at 200 open brackets its tokenizer stops
-("too many nested parentheses"), and at some thousand levels of other nesting its parser ("parser
-stack overflowed", MAXSTACK in pegen). Those are constants of the parser that no stack lifts; trees
-deeper than that come from chains, or are built directly.
+An expression of 20,000 operands is a tree 20,000 levels deep. CPython's parser reads a chain of
+operators without recursion, but nested brackets with it: at 200 open brackets its tokenizer stops
+("too many nested parentheses"), and at some thousand levels of other nesting its parser stops
+("parser stack overflowed", MAXSTACK in pegen). Those are constants of the parser that no stack
+lifts. Deeper trees come from chains, or are built directly.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import vrange
 
 
 class Depth(ast.NodeVisitor):
-    """Measures a tree as NodeVisitor asks one to: by recursion."""
+    """Measures the depth of a tree by recursion, which is the form that NodeVisitor expects."""
 
     def __init__(self) -> None:
         self.depth = self.deepest = self.nodes = 0
 
     def generic_visit(self, node: ast.AST) -> None:
-        """Count a node, and go on below it."""
+        """Count a node, and visit the nodes below it."""
         self.nodes += 1
         self.depth += 1
         self.deepest = max(self.deepest, self.depth)
@@ -33,7 +33,7 @@ class Depth(ast.NodeVisitor):
 
 @vrange.deep_recursion(stack="4GiB")
 def measure(source: str) -> tuple[int, int]:
-    """Measure a source's tree, its depth and its nodes, and compile it as a tree.
+    """Return a tree's depth and nodes, after compiling its source as a tree.
 
     >>> measure("1 + 2 + 3")[0] >= 4
     True
@@ -46,12 +46,12 @@ def measure(source: str) -> tuple[int, int]:
 
 
 def chain(operands: int) -> str:
-    """Write an expression of so many operands; of a name, so that nothing is folded."""
+    """Return an expression of `operands` operands. They are names, so that nothing is folded."""
     return "total = " + " + ".join(["x"] * operands)
 
 
 def library_sources(most: int) -> list[Path]:
-    """Find the largest modules of the standard library."""
+    """Return the largest modules of the standard library."""
     sources = Path(ast.__file__).parent.glob("*.py")
     return sorted(sources, key=lambda path: path.stat().st_size, reverse=True)[:most]
 

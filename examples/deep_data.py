@@ -1,7 +1,7 @@
 """Data nested deeper than CPython's own modules go: json, pickle, copy, comparison, repr.
 
-All are recursive in C and have limits that no setting lifts. In a deep call the same functions just
-work: ``python examples/deep_data.py 200000``.
+All of these are recursive in C and have limits that no setting lifts. In a deep call, the same
+functions just work: ``python examples/deep_data.py 200000``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ deep = vrange.DeepStack("4GiB", name="deep data")
 
 
 def nested_text(depth: int) -> str:
-    """JSON of a reply to a reply to a reply, `depth` times."""
+    """Return JSON of a reply to a reply to a reply, `depth` times."""
     return '{"reply": ' * depth + '"the first"' + "}" * depth
 
 
 def depth_of(reply: Any) -> int:
-    """How many replies are inside one another."""
+    """Return how many replies are nested in one another."""
     depth = 0
     while isinstance(reply, dict):
         reply, depth = reply["reply"], depth + 1

@@ -1,8 +1,8 @@
-"""Strongly connected components by Tarjan's algorithm, in the recursive form it is published in.
+"""Strongly connected components by Tarjan's algorithm, in the recursive form of its publication.
 
 The graph is a real one: which functions of a large package refer to which, found in its source. The
-default is numpy, as it is installed. With ``--chain`` every file's functions follow one another as
-well, as they do in the file: then one walk goes through thousands of them, one inside the other.
+default package is the installed numpy. With ``--chain``, each function also refers to the next one
+in its file. Then one walk goes through thousands of them, each nested in the one before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Graph = dict[str, list[str]]
 
 
 def package_sources(name: str) -> list[Path]:
-    """Every Python file of an installed package but its tests, in order."""
+    """Return every Python file of an installed package except its tests, in order."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit(f"{name} is not an installed package")
@@ -29,14 +29,14 @@ def package_sources(name: str) -> list[Path]:
 
 
 def call_graph(sources: list[Path], chain: bool) -> Graph:
-    """Functions by name, and the names each refers to that are functions too."""
+    """Return the functions by name, each with the names of functions that it refers to."""
     names_in: dict[str, set[str]] = defaultdict(set)
     order: list[str] = []
     for path in sources:
         try:
             tree = ast.parse(path.read_text(encoding="utf-8"))
         except (SyntaxError, UnicodeDecodeError):
-            continue  # templates and tests of broken code
+            continue  # templates, and tests with broken code
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
@@ -53,7 +53,7 @@ def call_graph(sources: list[Path], chain: bool) -> Graph:
 
 @vrange.deep_recursion(stack="4GiB")
 def components(graph: Graph) -> tuple[list[list[str]], int]:
-    """Find the strongly connected components, and tell how deep the recursion went.
+    """Return the strongly connected components, and the depth that the recursion reached.
 
     >>> components({"a": ["b"], "b": ["a", "c"], "c": []})
     ([['c'], ['b', 'a']], 3)

@@ -1,7 +1,7 @@
-"""A memoised recursion as deep as the data: edit distance of two texts, written as it is defined.
+"""A memoised recursion as deep as the data: the edit distance of two texts, as it is defined.
 
-Run it with a length: ``python examples/memoised_recursion.py 1200``. Without the deep call the
-first thousand levels end in RecursionError, and with ``sys.setrecursionlimit`` alone in a crash.
+Run it with a length: ``python examples/memoised_recursion.py 1200``. Without the deep call, it ends
+in RecursionError after a thousand levels; with ``sys.setrecursionlimit`` alone, it crashes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import vrange
 
 
 def steps(count: int) -> int:
-    """How many levels a chain of `count` memoised calls is deep: as many."""
+    """Return the depth of a chain of `count` memoised calls, which is `count`."""
 
     @functools.cache
     def chain(n: int) -> int:
@@ -24,7 +24,7 @@ def steps(count: int) -> int:
 
 @vrange.deep_recursion(stack="4GiB")
 def edit_distance(a: str, b: str) -> int:
-    """How many insertions, deletions and replacements make `b` of `a`.
+    """Return how many insertions, deletions and replacements turn `a` into `b`.
 
     >>> edit_distance("kitten", "sitting")
     3

@@ -1,16 +1,16 @@
-"""Every patch of a photograph as a row of one matrix: far more than there is memory for.
+"""Every patch of a photograph as a row of one matrix, which is far larger than memory.
 
     python examples/patches.py [--image FILE] [--patch 12] [--limit 256MiB]
 
-Texture search, denoising and dictionary learning all begin with "take every 12 x 12 patch, bring
-it to mean 0 and length 1, and stack them": rows that overlap almost wholly, so that a photograph of
-2 million pixels becomes a matrix of 1.1 GB. Here that matrix is a VolatileArray. Its rows are
-computed from the photograph where they are touched, the kernel takes them back when it likes, and
-what works on it is plain NumPy.
+Texture search, denoising and dictionary learning all begin with "take every 12 x 12 patch, bring it
+to mean 0 and length 1, and stack them". The rows overlap almost wholly, so a photograph of 2
+million pixels becomes a matrix of 1.1 GB. Here that matrix is a VolatileArray: its rows are
+computed from the photograph where they are touched, the kernel reclaims them when it needs memory,
+and the code that uses the matrix is plain NumPy.
 
 The program runs itself twice in a memory cgroup with a limit far below the matrix: with an ordinary
-array, which the kernel kills, and with the volatile one. Where no cgroup can be made (that takes
-root) it says so, and runs the second without a limit.
+array, which makes the kernel kill it, and with the volatile one. If no cgroup can be made (that
+needs root), it says so, and runs the second without a limit.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from vrange.sizes import format_bytes, parse_bytes
 
 
 def photograph(path: str | None) -> np.ndarray[Any, Any]:
-    """In grey, from 0 to 1. By default that of a retina which scikit-image ships."""
+    """Return it in grey, from 0 to 1. The default is an image of a retina from scikit-image."""
     import imageio.v3
     import skimage
 
@@ -44,7 +44,7 @@ def photograph(path: str | None) -> np.ndarray[Any, Any]:
 
 
 def patch_rows(image: np.ndarray[Any, Any], side: int) -> vrange.fills.native:
-    """What computes rows. It runs inside a touch: compiled, without Python, on any thread."""
+    """Return the fill for rows: compiled, without Python, it runs in a touch on any thread."""
     width = image.shape[1]
     across, length = width - side + 1, side * side
 
@@ -78,16 +78,16 @@ def patch_rows(image: np.ndarray[Any, Any], side: int) -> vrange.fills.native:
 
 
 def ordinary(image: np.ndarray[Any, Any], side: int) -> np.ndarray[Any, Any]:
-    """The same matrix as people make it."""
+    """Return the same matrix in the usual way."""
     windows = np.lib.stride_tricks.sliding_window_view(image, (side, side))
-    matrix = windows.reshape(-1, side * side)  # here is the copy
+    matrix = windows.reshape(-1, side * side)  # this makes the copy
     matrix -= matrix.mean(axis=1, keepdims=True)
     matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-3)
     return matrix
 
 
 def use(matrix: np.ndarray[Any, Any], across: int, tell: Any) -> None:
-    """What one does with patches: it neither knows nor cares what the matrix is."""
+    """Do a typical computation with patches. This code doesn't depend on the kind of matrix."""
     start = time.perf_counter()
     covariance = matrix.T @ matrix
     strength, pictures = np.linalg.eigh(covariance)
@@ -108,7 +108,7 @@ def use(matrix: np.ndarray[Any, Any], across: int, tell: Any) -> None:
 
 
 def run(image: np.ndarray[Any, Any], side: int, fill: vrange.fills.native, how: str) -> None:
-    """In the child."""
+    """Run the computation in the child."""
     height, width = image.shape
     across, down = width - side + 1, height - side + 1
     shape = (across * down, side * side)
@@ -137,7 +137,7 @@ def run(image: np.ndarray[Any, Any], side: int, fill: vrange.fills.native, how: 
 
 
 def child(work: Callable[[str], None], how: str, group: MemoryCgroup | None) -> int:
-    """Its exit status; negative: the signal that ended it."""
+    """Run a child and return its exit status; negative: the signal that ended it."""
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
