@@ -66,7 +66,7 @@ def _label_variable(name: str, metric: str) -> dashboard.QueryVariable:
 
 
 def build(shown: Dashboard) -> str:
-    """A dashboard's JSON, as it is committed."""
+    """Return a dashboard's JSON, as it is committed."""
     builder = (
         dashboard.Dashboard(shown.title)
         .uid(shown.uid)
@@ -87,5 +87,5 @@ def build(shown: Dashboard) -> str:
 
 
 def files() -> dict[str, str]:
-    """The committed files: name and content."""
+    """Return the committed files: name and content."""
     return {f"{shown.uid.removeprefix('vrange-')}.json": build(shown) for shown in DASHBOARDS}

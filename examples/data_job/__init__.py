@@ -1,1 +1,1 @@
-"""A data job as people write them, plain and under `vrange run`: `python -m examples.data_job`."""
+"""A typical data job, plain and under `vrange run`: `python -m examples.data_job`."""

@@ -2,9 +2,9 @@
 
     python -m examples.data_job [--limit 1GiB] [--quiet SECONDS]
 
-Each is in a memory cgroup of its own where one can be made, measured from there; elsewhere the
-process's resident bytes are shown. What it prints is what was measured in this run.
-`python -m benchmarks.data_job` does it several times, and draws it.
+If a memory cgroup can be made, each runs in its own, and is measured by it; otherwise the process's
+resident bytes are shown. All printed figures were measured in this run.
+`python -m benchmarks.data_job` does this several times, and plots it.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """The job: flights that left New York in 2013, with NumPy and pandas. It knows nothing of vrange.
 
-Loads, joins, groups and pivots; makes large temporaries; goes through records as dicts, of which it
-keeps a few; prints what it found and how long each phase took, as one line of JSON; and then waits
-for requests, as a service would that answers from what it found.
+It loads, joins, groups and pivots; makes large temporaries; goes through records as dicts, of which
+it keeps a few; and prints its results and the duration of each phase as one line of JSON. Then it
+waits, as a service does between requests for its results.
 """
 
 import importlib.util
@@ -70,7 +70,7 @@ def group(flights: pd.DataFrame) -> dict[str, float]:
 
 
 def bootstrap(flights: pd.DataFrame) -> list[float]:
-    """How sure the mean delay is: it is taken of resampled flights, many at a time."""
+    """Return the uncertainty of the mean delay, from many resamplings of the flights."""
     delays = flights["arr_delay"].dropna().to_numpy()
     generator = np.random.default_rng(2013)
     means = []
@@ -82,7 +82,7 @@ def bootstrap(flights: pd.DataFrame) -> list[float]:
 
 
 def distances() -> float:
-    """Great circles between all airports, a slice at a time: temporaries of tens of megabytes."""
+    """Return great circles between all airports, a slice at a time: temporaries of tens of MB."""
     airports = data("airports.csv")
     latitude, longitude = np.radians(airports[["lat", "lon"]].to_numpy(float)).T
     latitude, longitude = np.tile(latitude, 3), np.tile(longitude, 3)
@@ -98,7 +98,7 @@ def distances() -> float:
 
 
 def records(flights: pd.DataFrame) -> list[dict[Any, Any]]:
-    """As a JSON interface has them: a dict for each flight. One in a thousand is remembered."""
+    """Turn flights into dicts, as a JSON interface does. One in a thousand is kept."""
     columns = ["carrier", "flight", "tailnum", "origin", "dest", "dep_delay", "arr_delay"]
     made = flights[columns].to_dict("records")
     return [record for at, record in enumerate(made) if at % _KEPT_ONE_IN == 0]

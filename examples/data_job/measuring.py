@@ -1,6 +1,6 @@
-"""Runs the job in a memory cgroup of its own, and looks at its memory from outside.
+"""Runs the job in a memory cgroup of its own, and reads its memory from outside.
 
-Where no cgroup can be made, its resident bytes stand for what the cgroup would count.
+If no cgroup can be made, the job's resident bytes stand for what the cgroup would count.
 """
 
 import json
@@ -25,13 +25,13 @@ WAYS = {
     "vrange run --heap=libc": [sys.executable, "-m", "vrange.cli", "run", "--heap=libc", JOB],
 }
 
-_LONGEST_QUIET = "3600"  # the job is ended before, by whoever measures it
+_LONGEST_QUIET = "3600"  # the measuring process ends the job before that
 _SAMPLE_SECONDS = 0.02
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Running:
-    """The job, from its start on; what it found is told once it has fallen quiet."""
+    """The job, from its start on; its results are available once it is idle."""
 
     def __init__(self, process: subprocess.Popen[str], cgroup: MemoryCgroup | None) -> None:
         self.process = process
@@ -39,16 +39,16 @@ class Running:
 
     @property
     def rss_bytes(self) -> int:
-        """Its resident memory, as the kernel tells anybody."""
+        """Return its resident memory, as /proc reports it."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * _PAGE
 
     @property
     def usage_bytes(self) -> int:
-        """What its cgroup is charged, or else its resident bytes."""
+        """Return what its cgroup is charged, or else its resident bytes."""
         return self.rss_bytes if self.cgroup is None else self.cgroup.usage_bytes
 
     def told(self) -> dict[str, Any]:
-        """Waits for the end of its work. What it found, and the seconds of its phases."""
+        """Wait for the end of its work. Return its results, and the seconds of its phases."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
@@ -59,12 +59,12 @@ class Running:
 
 @contextmanager
 def started(command: list[str], limit: int | None) -> Iterator[Running]:
-    """The job, in a cgroup with that limit if one is given; it is killed afterwards."""
+    """Start the job, in a cgroup with that limit if one is given. It is killed afterwards."""
     command = [*command, _LONGEST_QUIET]
     with ExitStack() as stack:
         cgroup = None if limit is None else stack.enter_context(MemoryCgroup(limit))
         if cgroup is not None:
-            # From inside: what it is charged for begins with its first page.
+            # Enter the cgroup from inside: the job is charged from its first page on.
             enter = f'echo $$ > {cgroup.path}/cgroup.procs && exec "$@"'
             command = [shutil.which("sh") or "/bin/sh", "-c", enter, "sh", *command]
         process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
@@ -73,7 +73,7 @@ def started(command: list[str], limit: int | None) -> Iterator[Running]:
 
 
 def measure(command: list[str], limit: int | None, quiet_seconds: float) -> dict[str, Any]:
-    """Its memory until it has been quiet for so long: peak, average, at the end; and its time."""
+    """Return its memory until it was idle that long: peak, average, at the end; and its time."""
     with started(command, limit) as job:
         began = time.monotonic()
         samples: list[tuple[float, int]] = []

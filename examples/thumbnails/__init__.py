@@ -1,1 +1,1 @@
-"""A service that makes thumbnails, and Prometheus watching it: `python -m examples.thumbnails`."""
+"""A service that makes thumbnails, and a Prometheus for it: `python -m examples.thumbnails`."""

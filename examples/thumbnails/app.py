@@ -1,8 +1,8 @@
 """A web service that serves thumbnails of photographs out of two volatile caches.
 
 `uvicorn examples.thumbnails.app:app`, or with four workers
-`gunicorn --worker-class asgi --workers 4 examples.thumbnails.app:app`; either way a scrape of
-/metrics tells of the whole service. The photographs are those that scikit-image ships.
+`gunicorn --worker-class asgi --workers 4 examples.thumbnails.app:app`; in both cases, a scrape of
+/metrics reports the whole service. The photographs come from scikit-image.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ GRAIN: vrange.VolatileArray = vrange.VolatileArray(
 
 @vrange.cached(name="photographs", hot_bytes="2MiB")
 def photograph(name: str) -> np.ndarray[Any, Any]:
-    """A photograph, decoded: slow to make, large, and used for every size."""
+    """Return a decoded photograph: slow to make, large, and used for every size."""
     with Image.open(PHOTOGRAPHS[name]) as image:
         return np.asarray(image.convert("RGB"))
 
 
 @vrange.cached(name="thumbnails", hot_bytes="256KiB")
 def thumbnail(name: str, size: int) -> bytes:
-    """A JPEG whose longer side is `size`."""
+    """Return a JPEG whose longer side is `size`."""
     image = Image.fromarray(photograph(name))
     image.thumbnail((size, size))
     pixels = np.asarray(image)
@@ -57,7 +57,7 @@ def thumbnail(name: str, size: int) -> bytes:
 
 
 def get_thumbnail(request: Request) -> Response:
-    """A thumbnail, if there is such a photograph and size."""
+    """Serve a thumbnail, if there is such a photograph and size."""
     name, size = request.path_params["name"], request.path_params["size"]
     if name not in PHOTOGRAPHS or size not in SIZES:
         raise HTTPException(404, f"photographs are {', '.join(PHOTOGRAPHS)}; sizes 16 to 256")
@@ -65,14 +65,14 @@ def get_thumbnail(request: Request) -> Response:
 
 
 def get_info(request: Request) -> Response:
-    """What this worker's caches say of themselves, to compare with what Prometheus stored."""
+    """Serve this worker's own cache figures, to compare with what Prometheus stored."""
     caches = {"photographs": photograph, "thumbnails": thumbnail}
     told: dict[str, Any] = {name: cache.cache_info().__dict__ for name, cache in caches.items()}  # type: ignore[attr-defined]
     return JSONResponse({"caches": told, "refaults": GRAIN.refaults})
 
 
 def post_discard(request: Request) -> Response:
-    """Makes the kernel take everything now: what happens by itself when memory runs short."""
+    """Make the kernel reclaim everything now, as it does by itself when memory runs short."""
     photograph.cache.discard()  # type: ignore[attr-defined]
     thumbnail.cache.discard()  # type: ignore[attr-defined]
     GRAIN.discard()
@@ -80,7 +80,7 @@ def post_discard(request: Request) -> Response:
 
 
 def get_metrics(request: Request) -> Response:
-    """In whichever format the scraper asks for; in a thread, so that no request waits for it."""
+    """Serve any format that the scraper asks for; in a thread, so that no request waits for it."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(prometheus_client.REGISTRY), headers={"content-type": content_type})
 

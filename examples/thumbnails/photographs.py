@@ -1,4 +1,4 @@
-"""The photographs, from the scikit-image package, and the sizes they are asked for in."""
+"""The photographs, from the scikit-image package, and the sizes in which they are requested."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The parts of the example as processes: the service, a real Prometheus, and who asks.
+"""The parts of the example as processes: the service, a real Prometheus, and a load.
 
-Everything listens on this machine only, and ends with the `with` block it was started in.
+Everything listens on this machine only, and ends with the `with` block in which it was started.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PATIENCE_SECONDS = 60
 
 
 class Process:
-    """A process with a session of its own, ended as a whole."""
+    """A process with a session of its own, which is ended as a whole."""
 
     def __init__(self, command: list[str], log: Path, environment: dict[str, str]) -> None:
         self.log = log
@@ -50,7 +50,7 @@ class Process:
             )
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
-        """Until `ready` says so. RuntimeError with what it printed where it ends before."""
+        """Wait until `ready`. If the process ends before, raise RuntimeError with its output."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
@@ -64,7 +64,7 @@ class Process:
             time.sleep(0.05)
 
     def close(self) -> None:
-        """Ends it, and what it started."""
+        """End it, and the processes that it started."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -81,7 +81,7 @@ class Process:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a port on which nothing listens now."""
     with socket.socket() as sock:
         sock.bind((HOST, 0))
         port: int = sock.getsockname()[1]
@@ -89,7 +89,7 @@ def free_port() -> int:
 
 
 def fetch(url: str) -> bytes:
-    """What is there."""
+    """Return the response."""
     with urllib.request.urlopen(url, timeout=30) as answer:
         data: bytes = answer.read()
         return data
@@ -115,7 +115,7 @@ class Service(Process):
         self.wait_until(lambda: b"vrange_info" in fetch(f"{self.url}/metrics"))
 
     def discard(self) -> None:
-        """Has the kernel take everything from the worker that happens to answer."""
+        """Make the kernel reclaim everything from the worker that happens to answer."""
         request = urllib.request.Request(f"{self.url}/discard", method="POST")
         with urllib.request.urlopen(request, timeout=30):
             pass
@@ -153,7 +153,7 @@ class Prometheus(Process):
         self.wait_until(lambda: len(self.query("up == 1")) == len(targets))
 
     def ask(self, what: str, **parameters: str) -> Any:
-        """The `data` of an answer of its HTTP API; ValueError with what it says is wrong."""
+        """Return the `data` of an answer of its HTTP API; raise ValueError with its error."""
         query = urllib.parse.urlencode(parameters)
         try:
             answer = json.loads(fetch(f"{self.url}/api/v1/{what}?{query}"))
@@ -163,7 +163,7 @@ class Prometheus(Process):
         return answer["data"]
 
     def query(self, expression: str, at: float | None = None) -> list[dict[str, Any]]:
-        """The series that an expression gives now, or gave at a time since the epoch."""
+        """Return the series of an expression now, or at a time since the epoch."""
         when = {} if at is None else {"time": str(at)}
         result: list[dict[str, Any]] = self.ask("query", query=expression, **when)["result"]
         return result
@@ -171,7 +171,7 @@ class Prometheus(Process):
     def query_range(
         self, expression: str, start: float, end: float, step: float
     ) -> list[dict[str, Any]]:
-        """The series that an expression gives over a while."""
+        """Return the series of an expression over a period."""
         data = self.ask(
             "query_range", query=expression, start=str(start), end=str(end), step=str(step)
         )
@@ -180,7 +180,7 @@ class Prometheus(Process):
 
 
 class Load:
-    """Threads that ask for thumbnails, few of them often and many seldom, until closed."""
+    """Threads that request thumbnails, few of them often and many seldom, until closed."""
 
     def __init__(self, service: Service, threads: int = 2, pause: float = 0.0) -> None:
         self._service = service
@@ -207,7 +207,7 @@ class Load:
                 self.failed.append(repr(error))
 
     def close(self) -> None:
-        """Asks no more."""
+        """Stop the requests."""
         self._stop.set()
         for thread in self._threads:
             thread.join()

@@ -213,7 +213,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
                 raise KeyError(key)
 
     def pop(self, key: K, default: Any = _ABSENT) -> Any:
-        """Removes and returns the value under `key`; where there is none, `default` or KeyError."""
+        """Remove and return the value under `key`; if there is none, `default` or KeyError."""
         with self._lock:
             found = self._look_up(key)
             self._flights.drop(key)

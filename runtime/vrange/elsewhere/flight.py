@@ -1,7 +1,7 @@
-"""What native/flight.c does, in Python: flights that land, and waiting for them.
+"""Computations under way, and waiting for them: native/flight.c in Python.
 
-Without the native core a signal's handler that raises in the midst of this may leave a key under
-way; nothing written in Python can be sure of the contrary.
+Without the native core, a signal handler that raises in the middle of this code may leave a key
+under way. Code written in Python can't rule that out.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 WAITS, HAS_LANDED, NEVER_ENDS = range(3)
 HAS_VALUE, HAS_ERROR, HAS_NOTHING = range(1, 4)
 
-_lock = threading.RLock()  # of all that is here
-_blocked: dict[int, Flight] = {}  # by thread, whom it waits for without running its event loop
+_lock = threading.RLock()  # guards everything in this module
+_blocked: dict[int, Flight] = {}  # by thread: its flight, waited for outside its event loop
 
 
 class Flight:
@@ -28,18 +28,18 @@ class Flight:
         self.thread = threading.get_ident()
         self.landed = False
         self.stale = False
-        self.others: list[Flight] = []  # of its key's, those that could not wait for this
+        self.others: list[Flight] = []  # of the same key: flights that could not wait for this one
         self.waiters: list[Waiter] = []
         self.waits_for: list[Flight] = []
 
     @property
     def waiting(self) -> int:
-        """How many wait for it."""
+        """How many waiters it has."""
         return len(self.waiters)
 
 
 class Waiter:
-    """Who waits for a flight; `wake` is called when that has landed."""
+    """One waiter for a flight; `wake` is called when the flight has landed."""
 
     def __init__(self, wake: Callable[[], object]) -> None:
         self.wake = wake
@@ -47,13 +47,13 @@ class Waiter:
         self._value: Any = None
 
     def tell(self, state: int, value: Any) -> None:
-        """Says what it came to."""
+        """Pass on the outcome."""
         self.state, self._value = state, value
-        with suppress(RuntimeError):  # a loop that is closed has nobody waiting any more
+        with suppress(RuntimeError):  # in a closed loop nothing waits any more
             self.wake()
 
     def result(self) -> Any:
-        """The value or the error, once."""
+        """Return the value or the error, once."""
         value, self._value = self._value, None
         return value
 
@@ -68,7 +68,7 @@ class Flights:
     def lead(
         self, key: Hashable, compute: Callable[[Flight], Any], anyway: bool
     ) -> tuple[bool, Any]:
-        """(True, compute(flight)), or (False, flight) of who is at it."""
+        """Return (True, compute(flight)), or (False, flight) if another leader computes the key."""
         mine = Flight(self._led.get())
         other = self._take_off(key, mine, anyway)
         if other is not None:
@@ -85,7 +85,7 @@ class Flights:
     def lead_async(
         self, key: Hashable, compute: Callable[[Flight], Awaitable[Any]], anyway: bool, loop: Any
     ) -> Awaitable[tuple[bool, Any]]:
-        """An awaitable of the same, of a coroutine function."""
+        """Return an awaitable of the same, for a coroutine function."""
         return _Flown(self._fly(key, compute, anyway, loop))
 
     async def _fly(
@@ -117,7 +117,7 @@ class Flights:
     def _end(
         self, key: Hashable, mine: Flight, error: BaseException | None, value: Any = None
     ) -> None:
-        # A coroutine that nobody awaits any more is closed in another context.
+        # A coroutine that nothing awaits any more is closed in another context.
         if self._led.get() is mine:
             self._led.set(mine.outer)
         if error is None:
@@ -144,25 +144,25 @@ class Flights:
             waiter.tell(state, value)
 
     def drop(self, key: Hashable) -> None:
-        """What is under way for the key is stale, and nobody joins it any more."""
+        """Mark what is under way for the key as stale; nothing joins it any more."""
         with _lock:
             first = self.under_way.pop(key, None)
             for flight in () if first is None else (first, *first.others):
                 flight.stale = True
 
     def drop_all(self) -> None:
-        """Whatever is under way is stale."""
+        """Mark everything that is under way as stale."""
         with _lock:
             for key in list(self.under_way):
                 self.drop(key)
 
     def abandon(self, key: Hashable, flight: Flight) -> None:
-        """A flight that nobody goes on with lands, without a value."""
+        """Land a flight that nothing continues, without a value."""
         self._land(key, flight, HAS_NOTHING, None)
         flight.stale = True
 
     def after_fork(self) -> None:
-        """Forgets all flights that are not led here."""
+        """Forget all flights that are not led here."""
         led = _and_outer(self._led.get())
         for key, flight in list(self.under_way.items()):
             if flight not in led:
@@ -173,7 +173,7 @@ class Flights:
 
 
 class _Flown:
-    """A coroutine, to be awaited."""
+    """An awaitable coroutine."""
 
     def __init__(self, coroutine: Any) -> None:
         self._coroutine = coroutine
@@ -191,7 +191,7 @@ def _and_outer(flight: Flight | None) -> list[Flight]:
 
 
 def begin_to_wait(flight: Flight, led: Flight | None, waiter: Waiter, thread: int) -> int:
-    """Says that whoever leads `led` waits for `flight`, and blocks `thread` unless that is 0."""
+    """Record that the leader of `led` waits for `flight`, and block `thread` unless that is 0."""
     ours = _and_outer(led)
     with _lock:
         if flight.landed:
@@ -217,7 +217,7 @@ def begin_to_wait(flight: Flight, led: Flight | None, waiter: Waiter, thread: in
 
 
 def end_waiting(flight: Flight, led: Flight | None, waiter: Waiter, thread: int) -> None:
-    """The end of that."""
+    """Remove that record."""
     with _lock:
         if waiter in flight.waiters:
             flight.waiters.remove(waiter)
@@ -229,7 +229,7 @@ def end_waiting(flight: Flight, led: Flight | None, waiter: Waiter, thread: int)
 
 
 def forget_waiting() -> None:
-    """No other thread waits any more, as after a fork."""
+    """Remove the records of all other threads, as after a fork."""
     global _lock
     _lock = threading.RLock()
     _blocked.clear()
