@@ -356,8 +356,10 @@ void arrays_bar(void) {
 
 /* ---- fork ------------------------------------------------------------------------------------- */
 
+/* Not the pins of threads that have not found all of the block there: the child has no such threads. */
 static bool is_pinned(vrange_array *array, size_t block) {
-    return atomic_load(&array->pins[block]) & ~BLOCK_BUSY;
+    const uint32_t pins = atomic_load(&array->pins[block]) & ~BLOCK_BUSY;
+    return pins && !(pins & BLOCK_FILLING);
 }
 
 /* The blocks from `first` on that are all pinned, or all not. */
@@ -386,16 +388,6 @@ void arrays_before_fork(void) {
     }
 }
 
-static int protect_unpinned(vrange_array *array) {
-    int result = 0;
-    for (size_t block = 0, count; result == 0 && block < array->blocks; block += count) {
-        count = count_alike(array, block);
-        if (!is_pinned(array, block))
-            result = os_protect(array_block(array, block), whole_blocks_bytes(array, block, count));
-    }
-    return result;
-}
-
 int arrays_register_again(int userfault) {
     places_forget_readers();
     int result = 0;
@@ -407,10 +399,10 @@ int arrays_register_again(int userfault) {
         for (size_t block = 0; block < array->blocks; block++) {
             if (atomic_load(&array->pins[block]) & BLOCK_BUSY) give_blocks(array, block, 1);
         }
-        result = userfault < 0
-                     ? protect_unpinned(array)
-                     : os_userfault_register(userfault, array->base, array->mapped_bytes);
+        if (userfault >= 0)
+            result = os_userfault_register(userfault, array->base, array->mapped_bytes);
         place_leave(i);
     }
+    if (userfault < 0) arrays_bar();
     return result;
 }

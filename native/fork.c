@@ -3,8 +3,8 @@
  * The child has what is pinned, and everything else is purged there (inherit.h). What it has is not
  * registered with userfaultfd: a page that is missing would read as zeros, and an ioctl on the
  * inherited descriptor would fill the parent's memory. So the child handler opens a descriptor of its
- * own and registers every arena with it. If that is refused, as in a sandbox, the child goes on on the
- * eager rung: nothing is offered there that could be lost.
+ * own and registers every arena with it. If that is refused, as in a sandbox, the child goes on on a
+ * lower rung: nothing is offered there yet that could be lost.
  *
  * The caretaker's thread does not exist in the child; the first store, slow pin or release there starts
  * one. Deep stacks that other threads ran on are free there, and of the threads that registered only
@@ -22,6 +22,7 @@
 #include "pressure.h"
 #include "pymalloc.h"
 #include "range.h"
+#include "reserve.h"
 #include "rung.h"
 #include "scratch.h"
 #include "stack.h"
@@ -56,10 +57,14 @@ static int make_memory_own(void) {
     const int inherited = inherit_settle();
     if (inherited < 0) return inherited;
     table_after_fork_in_child(inherited == 0);
-    if (inherited == 0) arenas_after_fork();
+    if (inherited == 0) {
+        arenas_after_fork();
+        reserve_after_fork();
+    }
     const int refused = register_again();
     if (refused == 0) return 0;
     rung_fall_after_fork(refused);
+    stats_rung_changed();
     if (inherited) ranges_shed_offered();
     return arrays_register_again(rung_userfault());
 }

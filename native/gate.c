@@ -5,8 +5,9 @@
 
 #define LOOK_AGAIN_NS 20000
 
-_Atomic bool gate_closed;
-static _Atomic int inside;
+/* Read at every pin, so not beside what every slow call writes. */
+_Alignas(64) _Atomic bool gate_closed;
+static _Alignas(64) _Atomic int inside;
 
 static _Thread_local bool is_inside;
 

@@ -14,6 +14,8 @@
  * Where a thread can't be had, a range is offered when it is released. On the eager rung there is
  * nothing to offer: the thread watches usage against the limit and discards by itself. */
 #define _GNU_SOURCE
+#include "reserve.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -329,6 +331,13 @@ static bool help(void) {
 
 __attribute__((constructor)) static void register_turn(void) {
     caretaker_register((caretaker_turn){look_after_everything, help});
+}
+
+void reserve_after_fork(void) {
+    reserve.offered.count = reserve.victims.count = 0;
+    reserve.next_look = reserve.next_victim = 0;
+    reserve.ranked_at = reserve.ranking_ns = 0;
+    reserve.demand = (demand){0};
 }
 
 /* ---- for users -------------------------------------------------------------------------------- */

@@ -213,9 +213,9 @@ bool rung_still_faults(void) {
 
 void rung_fall_after_fork(int error) {
     os_let_go(&ladder.userfault); /* what was registered with it must not fault */
-    ladder.rung = VRANGE_RUNG_EAGER;
     refuse(VRANGE_RUNG_REFAULT, "userfaultfd is refused in this child of a fork", error);
-    refuse(VRANGE_RUNG_SENTINEL, "passed over when the refault rung was lost at a fork", error);
+    atomic_store(&ladder.rung, try_sentinel() ? VRANGE_RUNG_SENTINEL : VRANGE_RUNG_EAGER);
+    atomic_fetch_add(&ladder.mends, 1);
 }
 
 int rung_reopen(void) {

@@ -5,7 +5,8 @@
  * again tells whether anything went ("purged"), and goes on telling until the owner says "refilled".
  * That is what vrange(2) promised in 2013 (https://lwn.net/Articles/542504/).
  *
- * Every call is safe from any thread, and in the child of a fork. A handle carries a generation, so a
+ * Every call is safe from any thread, and in the child of a fork, which inherits what is pinned; all
+ * other ranges are purged there. A handle carries a generation, so a
  * call on a range that was freed answers VRANGE_GONE; it never reaches somebody else's range.
  * Calls return a VRANGE_ value, or a negative errno.
  *

@@ -4,54 +4,9 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <string.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include "check.h"
-
-#define PAGE vrange_page_bytes()
-#define BYTES (8 * PAGE)
-
-static bool is_zero(const uint64_t *words, size_t bytes) {
-    for (size_t i = 0; i < bytes / sizeof *words; i++) {
-        if (words[i]) return false;
-    }
-    return true;
-}
-
-static void ends_well(pid_t child) {
-    int status;
-    CHECK(child > 0);
-    CHECK(waitpid(child, &status, 0) == child);
-    if (WIFSIGNALED(status)) fprintf(stderr, "ended by signal %d\n", WTERMSIG(status));
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
-
-/* In a child of fork; it ends well where nothing was found wrong. */
-#define IN_CHILD(...)             \
-    do {                          \
-        fflush(NULL);             \
-        pid_t child_ = fork();    \
-        if (child_ == 0) {        \
-            __VA_ARGS__;          \
-            _exit(0);             \
-        }                         \
-        ends_well(child_);        \
-    } while (0)
-
-static uint64_t filled(vrange_arena *arena, size_t bytes, uint64_t seed) {
-    uint64_t handle;
-    CHECK(vrange_allocate(arena, bytes, &handle) == 0);
-    write_words(vrange_address(handle), bytes, seed);
-    return handle;
-}
-
-static bool has(uint64_t handle, size_t bytes, uint64_t seed) {
-    return wrong_words(vrange_address(handle), bytes, seed) == 0;
-}
+#include "fork_support.h"
 
 /* ---- what is kept, and what is not ------------------------------------------------------------ */
 
@@ -156,6 +111,24 @@ static void tells_what_was_lost(void) {
         CHECK(all == RANGES - RANGES / 3);
     });
     CHECK(vrange_arena_lost(arena, told, 64) == 0);
+}
+
+/* A closed arena stays for as long as something in it is held, on both sides. */
+static void keeps_what_is_held_of_a_closed_arena(void) {
+    vrange_account *account;
+    vrange_arena *arena = open_arena(16 * MIB, &account);
+    uint64_t held = filled(arena, BYTES, 1), idle = filled(arena, BYTES, 2);
+    CHECK(vrange_release(idle) == VRANGE_OK);
+    vrange_arena_close(arena);
+    char *at = vrange_address(held);
+    IN_CHILD({
+        CHECK(has(held, BYTES, 1) && vrange_pin(idle) == VRANGE_GONE);
+        IN_CHILD(CHECK(has(held, BYTES, 1)));
+        CHECK(vrange_release(held) == VRANGE_OK);
+        unsigned char seen[8];
+        CHECK(mincore(at, BYTES, seen) < 0); /* unmapped */
+    });
+    CHECK(has(held, BYTES, 1) && vrange_release(held) == VRANGE_OK);
 }
 
 /* A range that had lost some of its blocks has lost all of them in the child. */
@@ -313,6 +286,7 @@ int main(void) {
     keeps_what_is_pinned();
     counts_what_is_kept();
     tells_what_was_lost();
+    keeps_what_is_held_of_a_closed_arena();
     forgets_partial_losses();
     keeps_many();
     shares_nothing_volatile();
