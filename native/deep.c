@@ -10,18 +10,26 @@
 #include <string.h>
 
 #include "greenlets.h"
-#include "recursion.h"
+#include "os.h"
 #include "overflow.h"
+#include "pymalloc.h"
+#include "recursion.h"
+#include "spare.h"
 #include "stack.h"
+#include "stack_room.h"
 #include "switch.h"
 
 #define LET_OTHERS_RUN_BYTES (1u << 20) /* from here giving back takes longer than the GIL does */
 #define SETTINGS_CACHED_MOST 256
 #define ARM_AGAIN_CALLS 64
 #define ARGUMENTS_IN_PLACE 16
+#define LIMITS_NS 1000000000ull
+#define AUTOMATIC_LEAST ((size_t)1 << 20)
+#define ADDRESS_SPACE_SHARE 8
 
-/* (bytes, release, name), made by `make_settings` in Python and checked there. */
+/* (bytes, release, name), made by `make_settings` in Python and checked there; 0 bytes: automatic. */
 static PyObject *make_settings, *default_settings, *settings_cache, *stack_keyword;
+static PyObject *watch_limits; /* tells spare.c which cgroups limit this process now */
 static PyObject *vrange_error, *stack_unavailable_error;
 
 /* In every CPython since 3.8, but declared in the limited API only since 3.12. */
@@ -55,6 +63,41 @@ static void start(void *argument) {
 static bool is_nearly_used_up(const stack *s, size_t bytes) {
     size_t left = (size_t)((char *)__builtin_frame_address(0) - s->low);
     return left < bytes / 4;
+}
+
+/* Only address space: how much of it becomes memory, stack_room.c decides. */
+static size_t bytes_by_limit(void) {
+    const uint64_t limit = os_address_space_limit();
+    size_t bytes = STACK_AUTOMATIC_BYTES;
+    while (bytes > AUTOMATIC_LEAST && bytes > limit / ADDRESS_SPACE_SHARE) bytes /= 2;
+    return bytes;
+}
+
+static size_t automatic_bytes(void) {
+    static size_t bytes;
+    static uint64_t looked_ns;
+    static bool is_watched;
+    const uint64_t now = os_now_coarse_ns();
+    if (is_watched && now - looked_ns < LIMITS_NS) return bytes;
+    looked_ns = now;
+    const size_t before = bytes;
+    bytes = bytes_by_limit();
+    if (bytes < before) vrange_stacks_trim_pooled(); /* RLIMIT_AS came later, and they count */
+    if (!is_watched || spare_is_stale(now)) {
+        PyObject *done = PyObject_CallFunctionObjArgs(watch_limits, NULL);
+        if (!done) PyErr_WriteUnraisable(watch_limits); /* the limits known before hold */
+        Py_XDECREF(done);
+        /* Only now, as that lets other threads run: one without limits would find none in its way. */
+        is_watched = true;
+    }
+    return bytes;
+}
+
+static int take(size_t bytes, bool automatic, stack **out) {
+    int result = stack_take(bytes, automatic, out);
+    while (automatic && result == -ENOMEM && bytes > AUTOMATIC_LEAST)
+        result = stack_take(bytes /= 2, true, out);
+    return result;
 }
 
 static PyObject *refuse_take(int error, size_t bytes) {
@@ -119,8 +162,11 @@ static PyObject *run(const settings *how, job *call) {
     }
     stack *outer = stack_current();
     bool crowded = false;
-    if (outer && how->bytes <= outer->bytes) {
-        crowded = is_nearly_used_up(outer, how->bytes);
+    const bool automatic = !how->bytes;
+    const size_t bytes = automatic ? automatic_bytes() : how->bytes;
+    /* A size that was said is had, whatever memory there is: not on a stack that is closed by that. */
+    if (outer && bytes <= outer->bytes && (automatic || !outer->automatic)) {
+        crowded = is_nearly_used_up(outer, bytes);
         if (!crowded || outer->crowded) {
             start(call);
             return call->result;
@@ -130,8 +176,8 @@ static PyObject *run(const settings *how, job *call) {
     if (is_faulthandler_switched()) overflow_arm_process();
     stack *s;
     int result = overflow_arm_thread();
-    if (result == 0) result = stack_take(how->bytes, &s);
-    if (result < 0) return refuse_take(result, how->bytes);
+    if (result == 0) result = take(bytes, automatic, &s);
+    if (result < 0) return refuse_take(result, automatic ? AUTOMATIC_LEAST : bytes);
     s->outer = outer;
     s->caller = __builtin_frame_address(0);
     s->crowded = crowded;
@@ -215,7 +261,10 @@ static PyObject *run_without_keyword(job *call, Py_ssize_t place) {
 }
 
 static bool is_ready(void) {
+    static bool observes;
     const char *refusal = default_settings ? recursion_find() : "vrange.stack was not imported";
+    if (!refusal && !observes) refusal = pymalloc_observe(stack_room_observe);
+    observes = !refusal;
     if (!refusal) return true;
     PyErr_Format(vrange_error, "deep calls are not possible here: %s", refusal);
     return false;
@@ -227,7 +276,7 @@ static PyObject *deep_call(PyObject *module, PyObject *const *args, Py_ssize_t c
     static settings usual;
     if (count < 1)
         return PyErr_Format(PyExc_TypeError, "deep_call() takes a callable and its arguments");
-    if (!usual.bytes && (!is_ready() || read_settings(default_settings, &usual) < 0)) return NULL;
+    if (!usual.name && (!is_ready() || read_settings(default_settings, &usual) < 0)) return NULL;
     job call = {NULL, args[0], args + 1, (size_t)count - 1, names, NULL};
     Py_ssize_t place = place_of_stack_keyword(names);
     return place < 0 ? run(&usual, &call) : run_without_keyword(&call, place);
@@ -245,8 +294,10 @@ static PyObject *deep_run(PyObject *module, PyObject *const *args, Py_ssize_t co
 
 static PyObject *deep_configure(PyObject *module, PyObject *args) {
     (void)module;
-    PyObject *make, *usual;
-    if (!PyArg_ParseTuple(args, "OO!", &make, &PyTuple_Type, &usual)) return NULL;
+    PyObject *make, *usual, *watch;
+    if (!PyArg_ParseTuple(args, "OO!O", &make, &PyTuple_Type, &usual, &watch)) return NULL;
+    Py_INCREF(watch);
+    watch_limits = watch;
     Py_INCREF(make);
     Py_INCREF(usual);
     make_settings = make;
@@ -281,11 +332,12 @@ static PyObject *deep_levels_left(PyObject *module, PyObject *unused) {
 
 PyDoc_STRVAR(
     deep_call_doc,
-    "deep_call(f, /, *args, stack='4GiB', **kwargs)\n--\n\n"
+    "deep_call(f, /, *args, stack='auto', **kwargs)\n--\n\n"
     "Call ``f(*args, **kwargs)`` on a deep stack, in this thread, and give the stack back.\n"
     "\n"
-    "Inside, recursion goes as deep as the stack carries: one level of Python for every 512 bytes\n"
-    "of ``stack``, and as many of C (json, pickle, repr, functools.cache, visitors) as fit there.\n"
+    "Inside, recursion goes as deep as memory allows: below the limits of the process's cgroups,\n"
+    "RLIMIT_AS, RLIMIT_DATA and the machine, with what a RecursionError and its traceback take kept\n"
+    "free. It is looked at as the recursion goes, other threads' memory included.\n"
     "\n"
     "Only this thread's limits are raised, and only until the call is over. The result, or\n"
     "the exception with its whole traceback, is the caller's, as in an ordinary call.\n"
@@ -294,16 +346,19 @@ PyDoc_STRVAR(
     "----------\n"
     "f : callable\n"
     "    What to call. All other arguments are passed on to it.\n"
-    "stack : int or str or DeepStack\n"
-    "    Address space for the stack: bytes, or a string such as \"64MiB\"; at least 256 KiB. Only\n"
-    "    what is touched becomes memory, and all of it but 64 KiB is given back afterwards. A\n"
-    "    `DeepStack` also says how it is given back. A keyword ``stack`` of ``f`` itself is to be\n"
-    "    passed with `DeepStack.call`.\n"
+    "stack : \"auto\" or int or str or DeepStack\n"
+    "    Address space for the stack: bytes, or a string such as \"64MiB\"; at least 256 KiB. Then\n"
+    "    recursion goes as deep as that carries, whatever memory there is: one level of Python for\n"
+    "    every 512 bytes, and as many of C (json, pickle, repr, functools.cache, visitors) as fit\n"
+    "    there. Only what is touched becomes memory, and all of it but 64 KiB is given back\n"
+    "    afterwards. A `DeepStack` also says how it is given back. A keyword ``stack`` of ``f``\n"
+    "    itself is to be passed with `DeepStack.call`.\n"
     "\n"
     "Raises\n"
     "------\n"
     "RecursionError\n"
-    "    By the recursion itself, where it goes deeper than the stack carries; the process is sound.\n"
+    "    By the recursion itself, where it goes deeper than memory or the stack carries; the process\n"
+    "    is sound.\n"
     "TypeError, ValueError\n"
     "    ``f`` is not callable; ``stack`` is not a size, or too small.\n"
     "StackUnavailableError\n"
@@ -336,7 +391,7 @@ static PyMethodDef functions[] = {
     {"run", FAST(deep_run), METH_FASTCALL | METH_KEYWORDS,
      "run(settings, function, *args, **kwargs): a deep call with settings made beforehand."},
     {"configure", deep_configure, METH_VARARGS,
-     "configure(make_settings, default): how `stack=` becomes (bytes, release, name)."},
+     "configure(make_settings, default, watch_limits): how `stack=` becomes (bytes, release, name)."},
     {"here", deep_here, METH_NOARGS,
      "here(): (bytes, depth) of the deep stack this runs on, or None."},
     {"limits", deep_limits, METH_NOARGS,

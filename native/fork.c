@@ -25,6 +25,7 @@
 #include "reserve.h"
 #include "rung.h"
 #include "scratch.h"
+#include "spare.h"
 #include "stack.h"
 #include "stats.h"
 
@@ -74,6 +75,7 @@ static void after_fork_in_child(void) {
     caretaker_forget_thread();
     pressure_after_fork();
     scratch_forget_owners();
+    spare_after_fork();
     stacks_after_fork();
     idle_after_fork();
     stats_after_fork();

@@ -19,6 +19,7 @@
 #include "lines.h"
 #include "os.h"
 #include "os_held.h"
+#include "spare.h"
 #include "stats.h"
 #include "vrange.h"
 
@@ -68,6 +69,7 @@ static int open_files(cgroup *c, const vrange_cgroup *told) {
 int vrange_headroom_watch(const vrange_cgroup *cgroups, size_t count) {
     cgroup opened[VRANGE_CGROUPS];
     if (count > VRANGE_CGROUPS) return -E2BIG;
+    spare_watch(cgroups, count);
     for (size_t i = 0; i < count; i++) {
         int result = open_files(&opened[i], &cgroups[i]);
         if (result == 0) continue;

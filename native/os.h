@@ -14,6 +14,8 @@
 
 size_t os_page_bytes(void);
 uint64_t os_now_ns(void);
+/* The same to a few milliseconds, for a fifth of the time. */
+uint64_t os_now_coarse_ns(void);
 uint64_t os_thread_cpu_ns(void);
 /* How often this thread has waited, for whatever. */
 uint64_t os_thread_waits(void);
@@ -26,7 +28,12 @@ void *os_reserve(size_t bytes);
 void *os_reserve_aligned(size_t bytes, size_t alignment);
 /* How much address space the process may have (RLIMIT_AS); UINT64_MAX: as much as there is. */
 uint64_t os_address_space_limit(void);
+/* How much writable memory it may have (RLIMIT_DATA), likewise. */
+uint64_t os_data_limit(void);
 int os_commit(void *address, size_t bytes);
+/* Readable and writable, as a part of what os_commit was told of: nothing is said of huge pages.
+ * Async-signal-safe. */
+int os_open(void *address, size_t bytes);
 int os_unreserve(void *address, size_t bytes);
 
 /* Zeroed memory for bookkeeping, outside every arena. */
@@ -66,6 +73,9 @@ int os_cgroup_membership(uint64_t *hash);
 /* The process's own memory: what is resident and of no file. */
 int os_anonymous_bytes(uint64_t *bytes);
 
+/* Its address space, and what of that is writable and its own: what RLIMIT_AS and RLIMIT_DATA limit. */
+int os_address_space(uint64_t *bytes, uint64_t *data);
+
 int os_lazyfree(void *address, size_t bytes);
 
 /* Puts pages that this processor has just got where the kernel can find them: until then it takes no
@@ -92,6 +102,7 @@ size_t os_resident_bytes(char *from, char *to);
 /* Huge pages where the machine allows them; os_commit itself forbids them. */
 bool os_has_huge_pages(void);
 void os_prefer_huge_pages(void *address, size_t bytes);
+void os_forbid_huge_pages(void *address, size_t bytes);
 
 /* Any touch faults from now on. Async-signal-safe, as os_commit and os_discard are. */
 int os_protect(void *address, size_t bytes);
@@ -122,6 +133,9 @@ int os_read_text(int descriptor, char *text, size_t bytes);
 int os_read_small(const char *path, char *text, size_t bytes); /* the same, by its name */
 /* Used and all memory of the machine, what could be freed at once counted as unused. */
 int os_machine_usage(uint64_t *usage, uint64_t *total);
+/* Whether the machine promises no more memory than it has, and what it promised and may (vm.overcommit_memory=2). */
+bool os_commits_strictly(void);
+int os_commit_usage(uint64_t *usage, uint64_t *total);
 void os_close(int descriptor);
 
 #endif

@@ -78,6 +78,20 @@ int os_machine_usage(uint64_t *usage, uint64_t *total) {
     return 0;
 }
 
+bool os_commits_strictly(void) {
+    char text[8];
+    return os_read_small("/proc/sys/vm/overcommit_memory", text, sizeof text) > 0 && text[0] == '2';
+}
+
+int os_commit_usage(uint64_t *usage, uint64_t *total) {
+    char text[2048];
+    int result = os_read_small("/proc/meminfo", text, sizeof text);
+    if (result < 0) return result;
+    if (!meminfo_field(text, "CommitLimit:", total) || !meminfo_field(text, "Committed_AS:", usage))
+        return -EINVAL;
+    return 0;
+}
+
 int os_share(const char *path, size_t bytes, void **out) {
     int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (file < 0) return -errno;

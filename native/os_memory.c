@@ -54,11 +54,15 @@ void *os_reserve_aligned(size_t bytes, size_t alignment) {
     return aligned;
 }
 
-uint64_t os_address_space_limit(void) {
+static uint64_t limit_of(int resource) {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_AS, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY) return UINT64_MAX;
+    if (getrlimit((unsigned)resource, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY) return UINT64_MAX;
     return (uint64_t)limit.rlim_cur;
 }
+
+uint64_t os_address_space_limit(void) { return limit_of(RLIMIT_AS); }
+
+uint64_t os_data_limit(void) { return limit_of(RLIMIT_DATA); }
 
 int os_commit(void *address, size_t bytes) {
     if (mprotect(address, bytes, PROT_READ | PROT_WRITE) < 0) return -errno;
@@ -66,6 +70,10 @@ int os_commit(void *address, size_t bytes) {
      * be discarded or kept as a whole. A kernel without huge pages refuses, and some sandboxes do. */
     madvise(address, bytes, MADV_NOHUGEPAGE);
     return 0;
+}
+
+int os_open(void *address, size_t bytes) {
+    return mprotect(address, bytes, PROT_READ | PROT_WRITE) < 0 ? -errno : 0;
 }
 
 int os_unreserve(void *address, size_t bytes) { return munmap(address, bytes) < 0 ? -errno : 0; }
@@ -189,5 +197,7 @@ bool os_has_huge_pages(void) {
     const char *const path = "/sys/kernel/mm/transparent_hugepage/enabled";
     return os_read_small(path, text, sizeof text) > 0 && strstr(text, "[never]") == NULL;
 }
+
+void os_forbid_huge_pages(void *address, size_t bytes) { madvise(address, bytes, MADV_NOHUGEPAGE); }
 
 void os_prefer_huge_pages(void *address, size_t bytes) { madvise(address, bytes, MADV_HUGEPAGE); }

@@ -62,6 +62,16 @@ int os_anonymous_bytes(uint64_t *bytes) {
     return 0;
 }
 
+int os_address_space(uint64_t *bytes, uint64_t *data) {
+    char text[128], *at;
+    int result = os_read_small("/proc/self/statm", text, sizeof text);
+    if (result < 0) return result;
+    *bytes = strtoull(text, &at, 10) * os_page_bytes();
+    for (int field = 1; field < 5; field++) strtoull(at, &at, 10); /* resident, shared, text, lib */
+    *data = strtoull(at, NULL, 10) * os_page_bytes();
+    return 0;
+}
+
 int os_cgroup_membership(uint64_t *hash) {
     char text[4096];
     int result = os_read_small("/proc/self/cgroup", text, sizeof text);

@@ -27,6 +27,8 @@ static uint64_t clock_ns(clockid_t clock) {
 
 uint64_t os_now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
 
+uint64_t os_now_coarse_ns(void) { return clock_ns(CLOCK_MONOTONIC_COARSE); }
+
 uint64_t os_thread_cpu_ns(void) { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 
 uint64_t os_thread_waits(void) {

@@ -20,12 +20,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+#include <ucontext.h>
 
 #include "gate.h"
 #include "idle.h"
 #include "os.h"
 #include "os_thread.h"
 #include "stack.h"
+#include "stack_room.h"
 
 static struct {
     pthread_mutex_t lock;
@@ -84,7 +86,7 @@ static void tell(const stack *s, const char *address) {
         if (s->levels) {
             add(&message, " and ");
             int levels = s->levels_at_entry - *s->levels;
-            if (s->levels == s->counter && atomic_load(&s->warned)) levels -= s->cut;
+            levels -= s->levels == s->counter ? s->cut : s->cut_levels;
             add_number(&message, levels > 0 ? (uint64_t)levels : 0);
             add(&message, " levels of Python");
         }
@@ -126,26 +128,41 @@ static void forward(int number, siginfo_t *info, void *context) {
     atomic_store(&overflow.forwarding, 0);
 }
 
-static bool give_warning(stack *s, const char *address) {
-    if (!s->counter || address < s->low || address >= s->warning_top) return false;
-    if (atomic_load(&s->warned)) return false;
-    if (os_commit(s->low, (size_t)(s->warning_top - s->low)) < 0) return false;
-    s->cut = *s->counter;
-    *s->counter = 0;
-    atomic_store(&s->warned, true);
-    return true;
+static char *stack_pointer(const void *context, char *otherwise) {
+    const ucontext_t *c = context;
+#if defined(__x86_64__)
+    (void)otherwise;
+    return (char *)c->uc_mcontext.gregs[REG_RSP];
+#elif defined(__aarch64__)
+    (void)otherwise;
+    return (char *)c->uc_mcontext.sp;
+#else
+    (void)c;
+    return otherwise;
+#endif
+}
+
+static stack *own_stack_around(const void *address) {
+    stack *s = stack_around(address);
+    return s && atomic_load(&s->owner) == (uintptr_t)pthread_self() ? s : NULL;
+}
+
+/* Another signal's handler is to run on the deep stack, and its frame met what is closed: the kernel sends
+ * SIGSEGV in that signal's place. A fault is met again, and any other signal was lost once. */
+static bool is_frame_of_signal(const siginfo_t *info, char *sp) {
+    stack *s = info->si_code == SI_KERNEL ? own_stack_around(sp) : NULL;
+    return s && stack_room_for_signal(s, sp);
 }
 
 static void on_fault(int number, siginfo_t *info, void *context) {
     const int error = errno;
-    stack *s = info->si_code > 0 ? stack_around(info->si_addr) : NULL;
-    if (s && atomic_load(&s->owner) == (uintptr_t)pthread_self()) {
-        if (give_warning(s, info->si_addr)) {
-            errno = error;
-            return;
-        }
-        tell(s, info->si_addr);
+    char *const sp = stack_pointer(context, info->si_addr);
+    stack *s = info->si_code > 0 ? own_stack_around(info->si_addr) : NULL;
+    if ((s && stack_room_open(s, info->si_addr, sp)) || is_frame_of_signal(info, sp)) {
+        errno = error;
+        return;
     }
+    if (s) tell(s, info->si_addr);
     forward(number, info, context);
     errno = error;
 }

@@ -15,6 +15,11 @@
 const char *pymalloc_watch(void);
 bool pymalloc_is_watching(void);
 
+/* Also calls one observer with the bytes of each arena and each part of a frame stack: positive where it is
+ * allocated, negative where it is freed. The observer runs inside an allocation, with the GIL held, and must
+ * not allocate from Python. Returns NULL, or why observing is impossible. */
+const char *pymalloc_observe(void (*observer)(ptrdiff_t bytes));
+
 /* Returns why the records can't be relied on now, or NULL if they can. */
 const char *pymalloc_watch_refusal(void);
 

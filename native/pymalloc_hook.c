@@ -20,6 +20,7 @@ typedef struct {
 } arena_provider;
 
 static arena_provider wrapped;
+static void (*observe)(ptrdiff_t bytes); /* NULL: nobody */
 static void (*get_provider)(arena_provider *);
 static _Atomic bool watching;
 static _Atomic uint64_t usual_sized, double_sized; /* arenas that were ever allocated */
@@ -37,6 +38,8 @@ static void *alloc_and_note(void *context, size_t bytes) {
     (void)context;
     void *address = wrapped.alloc(wrapped.context, bytes);
     if (!address) return NULL;
+    if (observe) observe((ptrdiff_t)bytes);
+    if (!watching) return address;
     if (bytes == 2 * PYMALLOC_ARENA_BYTES) atomic_fetch_add(&double_sized, 1);
     if (bytes != PYMALLOC_ARENA_BYTES) return address;
     atomic_fetch_add(&usual_sized, 1);
@@ -47,14 +50,15 @@ static void *alloc_and_note(void *context, size_t bytes) {
 static void forget_and_free(void *context, void *address, size_t bytes) {
     (void)context;
     /* Forget it before it is free: another thread may map something else there a moment later. */
-    if (bytes == PYMALLOC_ARENA_BYTES) pymalloc_forget((uintptr_t)address);
+    if (watching && bytes == PYMALLOC_ARENA_BYTES) pymalloc_forget((uintptr_t)address);
     wrapped.free(wrapped.context, address, bytes);
+    if (observe) observe(-(ptrdiff_t)bytes);
 }
 
 bool pymalloc_is_watching(void) { return watching; }
 
-const char *pymalloc_watch(void) {
-    if (watching) return NULL;
+static const char *wrap(void) {
+    if (wrapped.alloc) return NULL;
     void (*set)(arena_provider *);
     *(void **)&get_provider = dlsym(RTLD_DEFAULT, "PyObject_GetArenaAllocator");
     *(void **)&set = dlsym(RTLD_DEFAULT, "PyObject_SetArenaAllocator");
@@ -64,10 +68,24 @@ const char *pymalloc_watch(void) {
     if (!get_provider || !set || !current_thread_state)
         return "this interpreter does not export its arena provider (no PyObject_SetArenaAllocator)";
     get_provider(&wrapped);
-    if (!wrapped.alloc || !wrapped.free) return "this interpreter has no arena provider";
+    if (!wrapped.alloc || !wrapped.free) {
+        wrapped.alloc = NULL;
+        return "this interpreter has no arena provider";
+    }
     set(&(arena_provider){NULL, alloc_and_note, forget_and_free});
-    watching = true;
     return NULL;
+}
+
+const char *pymalloc_watch(void) {
+    const char *refusal = wrap();
+    if (!refusal) watching = true;
+    return refusal;
+}
+
+const char *pymalloc_observe(void (*observer)(ptrdiff_t bytes)) {
+    const char *refusal = wrap();
+    if (!refusal) observe = observer;
+    return refusal;
 }
 
 const char *pymalloc_watch_refusal(void) {

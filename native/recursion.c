@@ -175,6 +175,7 @@ static const char *look(void) {
     *(void **)&places.set_bounds = dlsym(RTLD_DEFAULT, "PyUnstable_ThreadState_SetStackProtection");
     *(void **)&places.reset_bounds =
         dlsym(RTLD_DEFAULT, "PyUnstable_ThreadState_ResetStackProtection");
+    *(void **)&stack_set_bounds = *(void **)&places.set_bounds;
     if (!places.set_bounds || !places.reset_bounds)
         return "this interpreter has no PyUnstable_ThreadState_SetStackProtection: the first release "
                "of CPython 3.14 lacks it, later ones have it";
@@ -202,7 +203,12 @@ int recursion_raise(stack *s, raised_limits *out) {
     out->thread = thread;
     volatile int *python = field(thread, places.python);
     if (places.set_bounds && places.set_bounds(thread, s->low, s->bytes) < 0) return -1;
-    out->levels = levels_for(s->bytes, PYTHON_LEVEL_BYTES, *python);
+    /* Frames on the heap don't become fewer with the address space that a stack may have. */
+    const size_t for_frames = s->automatic && s->bytes < STACK_AUTOMATIC_BYTES && places.c != places.python
+                                  ? STACK_AUTOMATIC_BYTES
+                                  : s->bytes;
+    out->levels = levels_for(for_frames, PYTHON_LEVEL_BYTES, *python);
+    out->python_at_entry = *python;
     out->limit_at_entry = python[1];
     out->c_levels = 0;
     if (places.c != ABSENT) {
@@ -215,6 +221,7 @@ int recursion_raise(stack *s, raised_limits *out) {
         s->counter = c;
     }
     *python += out->levels;
+    s->thread = thread;
     s->levels = python;
     s->levels_at_entry = *python;
     return 0;
@@ -224,15 +231,15 @@ void recursion_restore(stack *s, const raised_limits *raised, const stack *outer
     PyThreadState *thread = raised->thread;
     volatile int *python = field(thread, places.python);
     s->counter = s->levels = NULL;
-    if (places.c == ABSENT || !atomic_load(&s->warned)) {
+    s->thread = NULL;
+    if (!s->was_cut) {
         *python -= raised->levels;
         if (places.c != ABSENT) *field(thread, places.c) -= raised->c_levels;
     } else {
-        /* The warning cut the count, perhaps between CPython's reading and its writing it. Every
-         * level is left again by now, so it is what it was, but for what sys.setrecursionlimit did. */
-        *field(thread, places.c) = raised->c_at_entry;
-        if (places.c != places.python) *python -= raised->levels;
-        else *python += python[1] - raised->limit_at_entry;
+        /* Counts were cut, perhaps between CPython's reading and its writing one. Every level is left
+         * again by now, so they are what they were, but for what sys.setrecursionlimit did. */
+        if (places.c != ABSENT) *field(thread, places.c) = raised->c_at_entry;
+        *python = raised->python_at_entry + python[1] - raised->limit_at_entry;
     }
     if (!places.set_bounds) return;
     if (!outer) {

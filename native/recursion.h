@@ -12,7 +12,7 @@ typedef struct {
     PyThreadState *thread;
     int levels;   /* added to Python's own count */
     int c_levels; /* added to C's, where that is another one */
-    int c_at_entry, limit_at_entry;
+    int c_at_entry, python_at_entry, limit_at_entry;
 } raised_limits;
 
 /* Finds where this interpreter keeps its limits. NULL: ready; else why they can't be raised here. */

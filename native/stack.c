@@ -17,6 +17,7 @@
 #include "os.h"
 #include "os_thread.h"
 #include "stack_pages.h"
+#include "stack_room.h"
 #include "stats.h"
 
 #define STACKS_MOST 4096u
@@ -25,6 +26,7 @@
 #define HUGE_PAGE_BYTES (2u << 20)
 
 size_t stack_warning_most;
+int (*stack_set_bounds)(void *thread, void *low, size_t bytes);
 
 static struct {
     stack all[STACKS_MOST]; /* never moved: a signal handler looks here */
@@ -73,6 +75,12 @@ static void lay_out(stack *s, size_t bytes) {
     s->low = s->top - bytes;
     s->warning_top = s->low + warning_bytes(bytes);
     s->huge_top = s->warning_top;
+    /* An automatic stack is open down to where huge pages begin, so that no step splits one. */
+    s->first_low = s->warning_top;
+    if (s->automatic && bytes > HUGE_PAGE_BYTES + (size_t)(s->warning_top - s->low))
+        s->first_low = s->top - HUGE_PAGE_BYTES;
+    s->open_low = s->first_low;
+    s->warning_low = s->warning_top;
 }
 
 static void make_huge(stack *s) {
@@ -84,17 +92,20 @@ static void make_huge(stack *s) {
     s->huge_top = huge_top;
 }
 
-static int map(stack *s, size_t bytes) {
+static int map(stack *s, size_t bytes, bool automatic) {
     if (bytes > SIZE_MAX / 4) return -ENOMEM;
     s->mapped = bytes + 2 * GUARD_BYTES + HUGE_PAGE_BYTES;
     s->mapping = os_reserve(s->mapped);
     if (!s->mapping) return -ENOMEM;
+    s->automatic = automatic;
     lay_out(s, bytes);
-    int result = os_commit(s->warning_top, (size_t)(s->top - s->warning_top));
+    int result = os_commit(s->first_low, (size_t)(s->top - s->first_low));
     if (result < 0) {
         os_unreserve(s->mapping, s->mapped);
         return -ENOMEM; /* EACCES and others can't happen to memory of our own */
     }
+    if (s->first_low > s->warning_top)
+        os_forbid_huge_pages(s->warning_top, (size_t)(s->first_low - s->warning_top));
     make_huge(s);
     s->bytes = bytes;
     s->offered_low = stack_kept_low(s);
@@ -105,10 +116,10 @@ static int map(stack *s, size_t bytes) {
     return 0;
 }
 
-static int make(size_t bytes, stack **out) {
+static int make(size_t bytes, bool automatic, stack **out) {
     gate_enter(); /* a child must not inherit a mapping that no descriptor knows */
     stack *s = empty_descriptor();
-    int result = s ? map(s, bytes) : -ENOMEM;
+    int result = s ? map(s, bytes, automatic) : -ENOMEM;
     if (s) atomic_store(&s->owner, result < 0 ? (uintptr_t)STACK_NONE : self());
     gate_leave();
     *out = s;
@@ -123,10 +134,10 @@ static void unmake(stack *s) {
     gate_leave();
 }
 
-static bool claim(stack *s, size_t bytes) {
+static bool claim(stack *s, size_t bytes, bool automatic) {
     uintptr_t pooled = STACK_POOLED;
     if (!atomic_compare_exchange_strong(&s->owner, &pooled, self())) return false;
-    if (s->bytes != bytes) {
+    if (s->bytes != bytes || s->automatic != automatic) {
         atomic_store(&s->owner, STACK_POOLED);
         return false;
     }
@@ -134,11 +145,11 @@ static bool claim(stack *s, size_t bytes) {
     return true;
 }
 
-static stack *pooled_stack(size_t bytes) {
-    if (favourite && claim(favourite, bytes)) return favourite;
+static stack *pooled_stack(size_t bytes, bool automatic) {
+    if (favourite && claim(favourite, bytes, automatic)) return favourite;
     const uint32_t count = atomic_load(&stacks.count);
     for (uint32_t i = 0; i < count; i++) {
-        if (claim(&stacks.all[i], bytes)) return &stacks.all[i];
+        if (claim(&stacks.all[i], bytes, automatic)) return &stacks.all[i];
     }
     return NULL;
 }
@@ -176,10 +187,10 @@ static bool unmake_pooled(uint64_t *resident) {
 
 /* ---- taken ------------------------------------------------------------------------------------- */
 
-static int take_new(size_t bytes, stack **out) {
+static int take_new(size_t bytes, bool automatic, stack **out) {
     const uint64_t begun = os_now_ns();
-    int result = make(bytes, out);
-    if (result == -ENOMEM && unmake_pooled(NULL)) result = make(bytes, out);
+    int result = make(bytes, automatic, out);
+    if (result == -ENOMEM && unmake_pooled(NULL)) result = make(bytes, automatic, out);
     if (result == 0)
         vrange_latency_record(VRANGE_KIND_STACK, VRANGE_REALLOCATE_PURGED, os_now_ns() - begun);
     return result;
@@ -196,11 +207,11 @@ static void record_reallocation(stack *s) {
                           os_now_ns() - begun);
 }
 
-int stack_take(size_t bytes, stack **out) {
+int stack_take(size_t bytes, bool automatic, stack **out) {
     bytes = page_up(bytes);
-    stack *s = pooled_stack(bytes);
+    stack *s = pooled_stack(bytes, automatic);
     if (!s) {
-        int result = take_new(bytes, &s);
+        int result = take_new(bytes, automatic, &s);
         if (result < 0) return result;
     } else if (s->offered_lately) {
         record_reallocation(s);
@@ -213,6 +224,7 @@ int stack_take(size_t bytes, stack **out) {
     s->crowded = false;
     s->greenlets = NULL;
     s->reusable = true;
+    stack_room_begin(s);
     tally(&stacks.taken, 1);
     *out = s;
     return 0;
@@ -237,6 +249,7 @@ uint64_t vrange_stacks_trim_pooled(void) {
 
 void stack_give(stack *s, size_t used, int release) {
     if (used > VRANGE_STACK_KEPT_BYTES) stack_give_back(s, used, release);
+    stack_room_end(s);
     if (atomic_load(&stacks.pooled) >= POOLED_MOST) unmake_oldest_pooled();
     atomic_store_explicit(&s->given, atomic_load_explicit(&stacks.taken, memory_order_relaxed),
                           memory_order_relaxed);
@@ -245,6 +258,7 @@ void stack_give(stack *s, size_t used, int release) {
 }
 
 void stack_retire(stack *s) {
+    stack_room_end(s);
     if (favourite == s) favourite = NULL;
     atomic_store(&s->thread_id, 0);
     /* Stays owned by a thread id that no thread has, so that nobody takes it, a child neither. */
@@ -254,6 +268,7 @@ void stack_retire(stack *s) {
 void stack_abandon_all(stack *innermost) {
     for (stack *s = innermost; s;) {
         stack *outer = s->outer;
+        s->counter = s->levels = NULL;
         char *lowest = os_lowest_resident(s->low, stack_kept_low(s));
         stack_give(s, (size_t)(s->top - lowest), VRANGE_RELEASE_NOW);
         s = outer;
@@ -273,6 +288,7 @@ void stacks_after_fork(void) {
         if (owner <= STACK_CHANGING || owner == self() || owner == UINTPTR_MAX) continue;
         /* Its thread stayed in the parent. */
         stack_close_warning(s);
+        stack_room_end(s);
         os_discard(s->warning_top, (size_t)(s->top - s->warning_top));
         s->offered_low = stack_kept_low(s);
         s->offered_lately = false;

@@ -99,6 +99,7 @@ void stack_close_warning(stack *s) {
     if (!atomic_load(&s->warned)) return;
     os_discard(s->low, (size_t)(s->warning_top - s->low));
     os_protect(s->low, (size_t)(s->warning_top - s->low));
+    s->warning_low = s->warning_top;
     atomic_store(&s->warned, false);
 }
 

@@ -181,7 +181,7 @@ def test_what_can_be_told_of_it() -> None:
     assert repr(vrange.DeepStack("64MiB", release="now", name="walk")) == (
         "DeepStack('64.0 MiB', release='now', name='walk')"
     )
-    assert str(inspect.signature(vrange.deep_call)) == "(f, /, *args, stack='4GiB', **kwargs)"
+    assert str(inspect.signature(vrange.deep_call)) == "(f, /, *args, stack='auto', **kwargs)"
     assert pickle.loads(pickle.dumps(vrange.deep_call)) is vrange.deep_call
 
 

@@ -338,7 +338,7 @@ def test_refused_address_space_is_a_clear_error_and_leaks_nothing(limit: str) ->
         own = deep.levels_left()
         for _ in range(3):
             try:
-                vrange.deep_call(len, [])
+                vrange.deep_call(len, [], stack="4GiB")
             except vrange.StackUnavailableError as error:
                 assert "RLIMIT_AS" in str(error) and str(4 << 30) in str(error), error
             else:

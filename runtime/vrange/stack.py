@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from vrange._core import deep, lib
+from vrange.reserve import watch_limits
 from vrange.sizes import format_bytes, parse_bytes
 
 Release = Literal["volatile", "now", "keep"]
@@ -49,6 +50,8 @@ def release_number(release: str) -> int:
 
 
 def _stack_bytes(stack: int | str) -> int:
+    if stack == "auto":
+        return 0
     size = parse_bytes(stack, "stack")
     if not _LEAST_BYTES <= size <= _MOST_BYTES:
         limits = f"{format_bytes(_LEAST_BYTES)} to {_MOST_BYTES:,} bytes"
@@ -61,8 +64,11 @@ class DeepStack:
 
     Parameters
     ----------
-    stack : int or str
-        Address space in bytes, or a string such as ``"64MiB"``; at least 256 KiB.
+    stack : "auto" or int or str
+        ``"auto"`` (default): recursion goes as deep as memory allows, by the limits of the process
+        and what is free below them while it goes on. Else address space in bytes, or a string
+        such as ``"64MiB"``; at least 256 KiB: it goes as deep as that carries, whatever memory
+        there is.
     release : "volatile", "now" or "keep"
         What becomes of the memory that a call used, but for 64 KiB. ``"volatile"`` (default)
         offers it to the kernel, which takes it when somebody needs it (MADV_FREE, madvise(2)): the
@@ -95,7 +101,7 @@ class DeepStack:
     __slots__ = ("_settings", "release")
 
     def __init__(
-        self, stack: int | str = "4GiB", *, release: Release = "volatile", name: str = "deep"
+        self, stack: int | str = "auto", *, release: Release = "volatile", name: str = "deep"
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"name must be a string, not {name!r}")
@@ -103,9 +109,9 @@ class DeepStack:
         self._settings = (_stack_bytes(stack), release_number(release), name)
 
     @property
-    def bytes(self) -> int:
-        """Address space of one stack."""
-        return self._settings[0]
+    def bytes(self) -> int | None:
+        """Address space of one stack; None where memory alone decides (``"auto"``)."""
+        return self._settings[0] or None
 
     @property
     def name(self) -> str:
@@ -117,7 +123,7 @@ class DeepStack:
         return deep.run(self._settings, f, *args, **kwargs)
 
     def __repr__(self) -> str:
-        size = format_bytes(self.bytes)
+        size = format_bytes(self.bytes) if self.bytes else "auto"
         return f"DeepStack({size!r}, release={self.release!r}, name={self.name!r})"
 
 
@@ -125,7 +131,7 @@ def _settings(stack: int | str | DeepStack) -> tuple[int, int, str]:
     return (stack if isinstance(stack, DeepStack) else DeepStack(stack))._settings
 
 
-deep.configure(_settings, DeepStack()._settings)
+deep.configure(_settings, DeepStack()._settings, watch_limits)
 
 
 @overload
@@ -139,7 +145,7 @@ def deep_recursion(stack: Callable[P, T]) -> Callable[P, T]: ...
 
 
 def deep_recursion(
-    stack: int | str | DeepStack | Callable[..., Any] = "4GiB",
+    stack: int | str | DeepStack | Callable[..., Any] = "auto",
     *,
     release: Release = "volatile",
     name: str | None = None,
