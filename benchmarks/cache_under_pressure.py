@@ -230,7 +230,7 @@ def main() -> int:
     refusal = MemoryCgroup.unavailable()
     if refusal:
         print(f"cache_under_pressure needs a memory cgroup: {refusal}", file=sys.stderr)
-        return 77  # as automake has it: skipped
+        return 77  # automake's exit status for "skipped"
     per_phase = PER_PHASE // 4 if args.quick else PER_PHASE
     rounds = args.rounds or (1 if args.quick else 45)
     few = min(rounds, 3)

@@ -25,7 +25,7 @@ from vrange.cgroup import MemoryCgroup
 
 LIMIT = 2 << 30
 FIGURES = ("peak", "average", "final", "final_rss", "seconds")
-PLOTTED = 400  # samples a way in the JSON
+PLOTTED = 400  # samples per contender in the JSON
 MOST_LEFT = 0.5  # of what plain Python has left
 
 
@@ -94,7 +94,7 @@ def main() -> int:
         )
     )
     targets = []
-    if not options.quick:  # a trim may not have had its turn so soon
+    if not options.quick:  # in a quick run, no trim may have run yet
         targets = [
             Target(
                 f"left, {name}, times plain",

@@ -37,7 +37,7 @@ from vrange._core import ffi, lib
 
 HOT_VALUES = 64
 LARGE_BYTES = 256 << 10
-OFFERED_VALUES = 64  # to be pinned in a round; as many again are for the kernel's own call
+OFFERED_VALUES = 64  # pinned in a round; as many more are for the kernel's own call
 QUIET_TICK_SECONDS = 0.5  # the reserve doesn't look while a round is timed
 MOST_TIMES_LRU_CACHE = 1.5
 LEAST_SHARE_BESIDE_BUSY = 1 / 3

@@ -174,7 +174,7 @@ class Released:
         return use
 
     def round(self) -> None:
-        # the call before left the stack as the policy does: this use is the re-use
+        # the call before left the stack as its policy prescribes; this use is the re-use
         before = vrange.stack_info().returned_bytes
         lazy = smaps()["LazyFree"]
         begun = time.perf_counter_ns()
@@ -215,7 +215,7 @@ def measure_release(timed_touch: Callable[[int], int], rounds: int) -> dict[str,
         table += [variant.summary(megabytes) for variant in variants.values()]
         by_round = zip(variants["now"].again_ns, variants["volatile"].again_ns, strict=True)
         ratios[megabytes] = statistics.median(now / lazy for now, lazy in by_round)
-        # without what touching so much memory costs in any case
+        # without the cost that touching this much memory has in any case
         now, lazy, keep = (
             statistics.median(variants[policy].again_ns) for policy in ("now", "volatile", "keep")
         )

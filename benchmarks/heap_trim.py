@@ -97,7 +97,7 @@ def anonymous_mib(pid: int) -> float:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Anonymous:"):
             return int(line.split()[1]) / 1024
-    raise RuntimeError(f"the kernel does not tell of {pid}")
+    raise RuntimeError(f"the kernel reports no figure for process {pid}")
 
 
 def run(contender: dict[str, Any], objects: int, turns: int) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def main() -> int:
     ]
     print(report.table(lines))
     print("working on, times an untrimmed process:", slowdown)
-    print("µs of processor time a MiB given back:", microseconds_a_mib)
+    print("µs of processor time per MiB returned:", microseconds_a_mib)
     targets = []
     if not args.quick:
         targets = [

@@ -111,7 +111,7 @@ class Contender:
         for line in text.splitlines():
             if line.startswith("Anonymous:"):
                 return int(line.split()[1]) / 1024
-        raise RuntimeError("the kernel does not tell")
+        raise RuntimeError("the kernel reports no such figure")
 
     def end(self) -> None:
         self._tell(end=True)

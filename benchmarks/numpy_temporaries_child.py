@@ -57,7 +57,7 @@ def main() -> None:
         taken = []
         for _ in range(task["times"]):
             started = time.thread_time()
-            step()  # its result is dropped, as out= leaves one array, too
+            step()  # its result is dropped, because out= leaves only one array, too
             taken.append(time.thread_time() - started)
         result = step()
         told = {"seconds": min(taken), "right": True}

@@ -20,7 +20,7 @@ from typing import Any
 
 EVERY_REQUESTS = 32
 MARGIN_BYTES = 16 << 20
-EXTRA_BYTES = 8 << 20  # let go beyond the margin, so that not every poll has to
+EXTRA_BYTES = 8 << 20  # evicted beyond the margin, so that not every poll must evict
 
 
 class PollingLRU:

@@ -244,7 +244,7 @@ def main() -> int:
     targets = [
         Target("crossings noticed", ours["noticed"] / ours["crossings"], "at least", 1.0),
     ]
-    if not options.quick:  # so short a run tells nothing of times
+    if not options.quick:  # such a short run gives no useful times
         shares = {what: measured[what]["vrange"]["share_of_a_core"] for what in ("far", "elevated")}
         shares["crossing, the native thread"] = ours["watching_share"]
         targets += [

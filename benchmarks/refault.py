@@ -232,7 +232,7 @@ def main() -> int:
     for name, ratio in measured["resident"].items():
         targets.append(Target(f"resident, to {name}", ratio, "at most", 1.02))
     if args.quick:
-        targets = targets[:0]  # too small to be told from noise
+        targets = targets[:0]  # too small to stand out from noise
     draw(measured, args.results)
     return report.write("refault", args.results, measured, targets)
 

@@ -123,7 +123,7 @@ class Volatile:
     def resident(self) -> float:
         """Return how much longer a ufunc takes on resident content than on an ordinary array."""
         self._discard()
-        self._view.sum()  # in sequence, which a copy is not: memcpy may run backwards
+        self._view.sum()  # in sequence, unlike a copy: memcpy may run backwards
         before = self._array.refaults
         ratios = []
         for turn in range(20):

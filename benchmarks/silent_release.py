@@ -40,7 +40,7 @@ def made_no_system_call(case: str) -> bool:
 
 def _allow_only(*numbers: int) -> None:
     """Make every other system call of this thread end the process, from now on."""
-    code = [(_LOAD_WORD, 0, 0, 0)]  # the call's number is the first word of what is looked at
+    code = [(_LOAD_WORD, 0, 0, 0)]  # the first word that a filter sees is the call's number
     for place, number in enumerate(numbers):
         code.append((_JUMP_IF_EQUAL, len(numbers) - place, 0, number))
     code += [(_RETURN, 0, 0, _KILL_PROCESS), (_RETURN, 0, 0, _ALLOW)]

@@ -47,7 +47,7 @@ def main() -> None:
     text = "the quick brown fox jumps over the lazy dog " * (length // 44 + 1)
     print("edit distance", edit_distance(text[:length], text[7 : length + 7][::-1]))
     info = vrange.stack_info()
-    print(f"{info.returned_bytes / 2**20:.0f} MiB of stack given back")
+    print(f"{info.returned_bytes / 2**20:.0f} MiB of stack returned")
 
 
 if __name__ == "__main__":

@@ -208,7 +208,7 @@ void heap_clear(void *block, size_t stale_bytes) {
 static void refuse(const void *pointer) {
     (void)pointer;
     static const char message[] =
-        "vrange: an array's data was freed that is not allocated: freed twice, or overwritten\n";
+        "vrange: array data was freed that is not allocated: it was freed twice, or overwritten\n";
     os_complain(message, sizeof message - 1);
     abort();
 }

@@ -26,8 +26,8 @@ from examples.thumbnails.photographs import PHOTOGRAPHS, SIZES
 
 GRAIN_SIDE = 512
 
-# Film grain that is laid over every thumbnail. Computed where it is touched, so it needs no memory
-# while nobody does.
+# Film grain that is laid over every thumbnail. It is computed where it is touched, so it needs no
+# memory as long as nothing touches it.
 GRAIN: vrange.VolatileArray = vrange.VolatileArray(
     (GRAIN_SIDE, GRAIN_SIDE),
     "u1",

@@ -194,7 +194,7 @@ class Range:
         lib.vrange_free(self._handle)
 
     def _abandon(self) -> None:
-        """Let go of the range because its arena closes; memory that views hold remains theirs."""
+        """Release the range because its arena closes; memory that views hold remains theirs."""
         if self._lease is not None and self._lease.exports == 0:
             self._lease.release()
         self._lease = None
