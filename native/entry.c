@@ -19,17 +19,19 @@ PyObject *entry_make(cache_entry content) {
     self->weight = -1;
     self->views = content.views;
     self->array = content.array;
+    self->copies = content.copies;
     return (PyObject *)self;
 }
 
 static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"lease", "nbytes", "decode", "views", "array", "expires", NULL};
-    cache_entry content;
+    static char *names[] = {"lease", "nbytes", "decode", "views", "array", "expires", "copies", NULL};
+    cache_entry content = {.copies = 0};
     PyObject *lease;
     int views, array;
     (void)type;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OnOppd", names, &lease, &content.nbytes,
-                                     &content.decode, &views, &array, &content.expires))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OnOppd|n", names, &lease, &content.nbytes,
+                                     &content.decode, &views, &array, &content.expires,
+                                     &content.copies))
         return NULL;
     content.views = (char)views;
     content.array = (char)array;
@@ -58,11 +60,13 @@ int entry_add_type(PyObject *module) {
          "Whether the value refers to the range."},
         {"array", T_BOOL, offsetof(cache_entry, array), READONLY, "Whether it is one, over the range."},
         {"expires", T_DOUBLE, offsetof(cache_entry, expires), READONLY, "By time.monotonic."},
+        {"copies", T_PYSSIZET, offsetof(cache_entry, copies), READONLY,
+         "Bytes that decoding allocates, roughly."},
         {"weight", T_PYSSIZET, offsetof(cache_entry, weight), 0,
          "Bytes of the value; -1: not known yet."},
         {0}};
     static PyType_Slot slots[] = {
-        {Py_tp_doc, "Entry(lease, nbytes, decode, views, array, expires)\n\n"
+        {Py_tp_doc, "Entry(lease, nbytes, decode, views, array, expires, copies=0)\n\n"
                     "A value with a range of its own, which goes with it."},
         {Py_tp_new, entry_new},
         {Py_tp_dealloc, entry_dealloc},

@@ -13,6 +13,8 @@
 #include "rung.h"
 #include "scratch.h"
 
+#define OFFER_STEP_BYTES ((size_t)1 << 20)
+
 int fill_zero(char *address, size_t bytes) {
     /* Elsewhere a page that was never there, or was taken, reads as zeros by itself. */
     const int userfault = rung_userfault();
@@ -42,7 +44,21 @@ static int copy_pages(char *to, const char *from, size_t bytes, char *gathered) 
     return 0;
 }
 
-static int fill_gathering(char *address, const vrange_part *parts, size_t count, char *gathered) {
+/* In steps where the copy is offered while it grows: whoever asks for memory meanwhile is given it, and
+ * not killed for it. */
+static int copy_steps(char *to, const char *from, size_t bytes, bool offers, char *gathered) {
+    const size_t step = offers ? OFFER_STEP_BYTES : bytes;
+    for (size_t done = 0; done < bytes; done += step) {
+        const size_t some = bytes - done < step ? bytes - done : step;
+        int result = copy_pages(to + done, from + done, some, gathered);
+        if (result < 0) return result;
+        if (offers) os_lazyfree(to + done, some);
+    }
+    return 0;
+}
+
+static int fill_gathering(char *address, const vrange_part *parts, size_t count, bool offers,
+                          char *gathered) {
     const size_t page = os_page_bytes();
     size_t pending = 0; /* bytes gathered and not yet in place */
     for (size_t i = 0; i < count; i++) {
@@ -52,7 +68,7 @@ static int fill_gathering(char *address, const vrange_part *parts, size_t count,
             int result = 0;
             if (pending == 0 && left >= page) {
                 size_t whole = left - left % page;
-                result = copy_pages(address, from, whole, gathered);
+                result = copy_steps(address, from, whole, offers, gathered);
                 address += whole, from += whole, left -= whole;
             } else {
                 size_t some = page - pending < left ? page - pending : left;
@@ -72,9 +88,9 @@ static int fill_gathering(char *address, const vrange_part *parts, size_t count,
     return copy_pages(address, gathered, page, gathered);
 }
 
-int fill_parts(char *address, const vrange_part *parts, size_t count) {
+int fill_parts(char *address, const vrange_part *parts, size_t count, bool offers) {
     char *gathered = scratch_take();
-    int result = fill_gathering(address, parts, count, gathered);
+    int result = fill_gathering(address, parts, count, offers, gathered);
     scratch_give(gathered);
     return result;
 }

@@ -5,6 +5,7 @@
 #include "range.h"
 
 int fill_zero(char *address, size_t bytes);
-int fill_parts(char *address, const vrange_part *parts, size_t count);
+/* With `offers` the pages are offered to the kernel as they are filled: they have to be secured afterwards. */
+int fill_parts(char *address, const vrange_part *parts, size_t count, bool offers);
 
 #endif

@@ -23,6 +23,7 @@
 #include "pymalloc.h"
 #include "range.h"
 #include "reserve.h"
+#include "room.h"
 #include "rung.h"
 #include "scratch.h"
 #include "spare.h"
@@ -73,6 +74,7 @@ static int make_memory_own(void) {
 static void after_fork_in_child(void) {
     pymalloc_after_fork();
     caretaker_forget_thread();
+    room_after_fork();
     pressure_after_fork();
     scratch_forget_owners();
     spare_after_fork();

@@ -31,9 +31,9 @@
 
 typedef struct {
     os_kept usage, stat, limits[VRANGE_CGROUP_LIMITS];
-    uint64_t limit_above, limit;   /* the latter as it was read last */
-    uint64_t clean, clean_ns;      /* likewise */
-    uint64_t used, used_ns;        /* likewise */
+    uint64_t limit_above, limit;       /* the latter as it was read last */
+    uint64_t clean, active, clean_ns;  /* likewise */
+    uint64_t used, used_ns;            /* likewise */
 } cgroup;
 
 static struct {
@@ -138,13 +138,22 @@ static uint64_t clean_bytes(cgroup *c, uint64_t now) {
     if (now - c->clean_ns < CLEAN_NS) return c->clean;
     char text[TEXT_BYTES];
     c->clean_ns = now;
-    c->clean = 0;
+    c->clean = c->active = 0;
     if (os_kept_text(&c->stat, text, sizeof text) < 0) return 0;
-    const uint64_t inactive = sum_of(text, "inactive_file");
+    /* What was offered and is pinned again stays on the list of inactive files until the kernel looks at it.
+     * So there are no more pages of files than are said to be in use for files. */
+    const uint64_t of_files = sum_of(text, "cache") + sum_of(text, "file"), shared = sum_of(text, "shmem");
+    const uint64_t most = of_files > shared ? of_files - shared : 0;
+    uint64_t inactive = sum_of(text, "inactive_file");
+    if (inactive > most + atomic_load(&stats_offered_bytes)) inactive = most + atomic_load(&stats_offered_bytes);
     const uint64_t not_clean = sum_of(text, "dirty") + sum_of(text, "file_dirty") +
                                sum_of(text, "writeback") + sum_of(text, "file_writeback") +
-                               atomic_load(&stats_offered_bytes);
+                               atomic_load(&stats_offered_bytes) +
+                               atomic_load(&stats_copying_bytes);
     if (inactive > not_clean) c->clean = inactive - not_clean;
+    const uint64_t active = sum_of(text, "active_file") / 2; /* others are in use by programs that run */
+    c->active = most > c->clean ? most - c->clean : 0;
+    if (c->active > active) c->active = active;
     return c->clean;
 }
 
@@ -155,7 +164,7 @@ static void look_for_move(uint64_t now) {
     if (os_cgroup_membership(&membership) == 0) headroom.moved = membership != headroom.membership;
 }
 
-bool headroom_below_limits(uint64_t enough, uint64_t *free_bytes) {
+static bool below_limits(uint64_t enough, bool with_active, uint64_t *free_bytes) {
     bool known = false, removed = false;
     *free_bytes = UINT64_MAX;
     pthread_mutex_lock(&headroom.lock);
@@ -173,6 +182,7 @@ bool headroom_below_limits(uint64_t enough, uint64_t *free_bytes) {
         }
         uint64_t left = c->used < c->limit ? c->limit - c->used : 0;
         if (left < enough) left += clean_bytes(c, now);
+        if (left < enough && with_active) left += c->active;
         if (left < *free_bytes) *free_bytes = left;
         known = true;
     }
@@ -180,6 +190,14 @@ bool headroom_below_limits(uint64_t enough, uint64_t *free_bytes) {
     if (!known) *free_bytes = UINT64_MAX;
     pthread_mutex_unlock(&headroom.lock);
     return known;
+}
+
+bool headroom_below_limits(uint64_t enough, uint64_t *free_bytes) {
+    return below_limits(enough, false, free_bytes);
+}
+
+bool headroom_with_files(uint64_t enough, uint64_t *free_bytes) {
+    return below_limits(enough, true, free_bytes);
 }
 
 uint64_t headroom_of_machine(uint64_t age_ns) {

@@ -9,6 +9,10 @@
  * not be exact. */
 bool headroom_below_limits(uint64_t enough, uint64_t *free_bytes);
 
+/* The same for something large: pages of files that were used more than once also go before a process
+ * does, though the kernel takes others first. */
+bool headroom_with_files(uint64_t enough, uint64_t *free_bytes);
+
 /* On the machine, what could be freed at once included, as it was at most `age_ns` ago: the file that
  * tells it is long. 0: not known. */
 uint64_t headroom_of_machine(uint64_t age_ns);

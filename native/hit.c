@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "stats.h"
+#include "value.h"
 
 #define PARTS_MOST 4096
 
@@ -85,6 +86,96 @@ static PyObject *hit_adopt(PyObject *module, PyObject *args) {
     return lease_of_pinned(handle, bytes, writable);
 }
 
+/* Of a string that is all ASCII, its own bytes: encoding it would be a copy. */
+static int get_bytes(PyObject *part, Py_buffer *view) {
+    if (!PyUnicode_Check(part)) return PyObject_GetBuffer(part, view, PyBUF_SIMPLE);
+    Py_ssize_t bytes;
+    const char *text = PyUnicode_AsUTF8AndSize(part, &bytes);
+    return text ? PyBuffer_FillInfo(view, part, (void *)(uintptr_t)text, bytes, 1, PyBUF_SIMPLE) : -1;
+}
+
+static PyObject *hit_blank(PyObject *module, PyObject *args) {
+    (void)module;
+    unsigned long long arena, cost_ns;
+    Py_ssize_t bytes;
+    unsigned int uses;
+    if (!PyArg_ParseTuple(args, "KnKI", &arena, &bytes, &cost_ns, &uses)) return NULL;
+    uint64_t handle;
+    int result;
+    Py_BEGIN_ALLOW_THREADS
+    result = vrange_allocate((vrange_arena *)(uintptr_t)arena, (size_t)bytes, &handle);
+    Py_END_ALLOW_THREADS
+    if (result < 0) return raise_errno(result, "a value in the arena");
+    if (cost_ns) vrange_set_cost(handle, cost_ns);
+    vrange_used(handle, uses / USE);
+    PyObject *lease = lease_of_pinned(handle, bytes, 1);
+    if (lease) lease_own(lease, true);
+    else vrange_free(handle);
+    return lease;
+}
+
+static PyObject *hit_sealed(PyObject *module, PyObject *writable) {
+    (void)module;
+    Py_ssize_t bytes;
+    if (!lease_memory(writable, &bytes)) return NULL;
+    PyObject *lease = lease_of_whole(lease_handle(writable), bytes);
+    if (!lease) return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_MemoryError, "its arena was closed");
+    lease_own(writable, false);
+    lease_own(lease, true);
+    return lease;
+}
+
+static PyObject *hit_write(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *lease, *part;
+    Py_ssize_t at, from, most, bytes;
+    if (!PyArg_ParseTuple(args, "OnOnn", &lease, &at, &part, &from, &most)) return NULL;
+    char *to = lease_memory(lease, &bytes);
+    Py_buffer view;
+    if (!to || get_bytes(part, &view) < 0) return NULL;
+    Py_ssize_t some = view.len - from < most ? view.len - from : most;
+    const bool fits = from >= 0 && some >= 0 && at >= 0 && at <= bytes - some;
+    if (fits) {
+        Py_BEGIN_ALLOW_THREADS
+        memcpy(to + at, (const char *)view.buf + from, (size_t)some);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&view);
+    if (!fits) return PyErr_Format(PyExc_ValueError, "the part does not fit into the lease");
+    return PyLong_FromSsize_t(some);
+}
+
+static PyObject *get_size; /* sys.getsizeof */
+
+Py_ssize_t key_bytes(PyObject *key) {
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyObject *size = PyObject_CallFunctionObjArgs(get_size, key, NULL);
+    Py_ssize_t bytes = size ? PyLong_AsSsize_t(size) : -1;
+    Py_XDECREF(size);
+    PyErr_Restore(type, error, traceback);
+    if (bytes < 0) bytes = 64; /* it does not say */
+    if (!PyTuple_CheckExact(key)) return bytes;
+    const Py_ssize_t items = PyTuple_Size(key);
+    for (Py_ssize_t i = 0; i < items; i++) {
+        PyObject *item = PyTuple_GetItem(key, i);
+        if (!PyTuple_CheckExact(item)) bytes += key_bytes(item);
+    }
+    return bytes;
+}
+
+static PyObject *hit_key_bytes(PyObject *module, PyObject *key) {
+    (void)module;
+    return PyLong_FromSsize_t(key_bytes(key));
+}
+
+static PyObject *hit_worth(PyObject *module, PyObject *handle) {
+    (void)module;
+    const uint64_t number = PyLong_AsUnsignedLongLong(handle);
+    if (PyErr_Occurred()) return NULL;
+    return PyFloat_FromDouble(vrange_worth(number));
+}
+
 static PyObject *hit_store(PyObject *module, PyObject *args) {
     (void)module;
     unsigned long long arena, cost_ns;
@@ -104,8 +195,7 @@ static PyObject *hit_store(PyObject *module, PyObject *args) {
         goto done;
     }
     for (; opened < count; opened++) {
-        PyObject *part = PyTuple_GetItem(sequence, opened);
-        if (PyObject_GetBuffer(part, &views[opened], PyBUF_SIMPLE) < 0) goto done;
+        if (get_bytes(PyTuple_GetItem(sequence, opened), &views[opened]) < 0) goto done;
         parts[opened] = (vrange_part){views[opened].buf, (size_t)views[opened].len};
         bytes += views[opened].len;
     }
@@ -307,9 +397,19 @@ static PyMethodDef functions[] = {
     {"python_regenerator", hit_python_regenerator, METH_NOARGS,
      "python_regenerator(): the address of a regenerator whose context is a Python callable."},
     {"store", hit_store, METH_VARARGS,
-     "store(arena, parts, cost_ns, uses): a lease over a new range filled with the parts."},
+     "store(arena, parts, cost_ns, uses): a lease over a new range filled with the parts: what has a "
+     "buffer, or a string that is all ASCII."},
     {"allocate", hit_allocate, METH_VARARGS,
      "allocate(arena, bytes, cost_ns): an Entry of a new range, volatile and with any content."},
+    {"blank", hit_blank, METH_VARARGS,
+     "blank(arena, bytes, cost_ns, uses): a writable lease over a new range of zeros."},
+    {"write", hit_write, METH_VARARGS,
+     "write(lease, at, part, from, most): copies up to `most` bytes of the part; how many they were."},
+    {"sealed", hit_sealed, METH_O,
+     "sealed(lease): a lease that nobody can write to, over the range of one from blank(), which goes "
+     "with it."},
+    {"key_bytes", hit_key_bytes, METH_O, "key_bytes(key): what it costs in memory, roughly."},
+    {"worth", hit_worth, METH_O, "worth(handle): uses times the cost of computing; 0 where it is gone."},
     {"handle", hit_handle, METH_O, "handle(lease): the range under a lease."},
     {"write_packed", hit_write_packed, METH_VARARGS,
      "write_packed(handle, offset, kind, data): False where the range is purged or gone."},
@@ -340,7 +440,9 @@ PyMODINIT_FUNC PyInit__hit(void) {
         stopwatch_add_type(module) < 0 || ndarray_add_type(module) < 0 ||
         entry_add_type(module) < 0 || recall_add_type(module) < 0 ||
         lock_add_type(module) < 0 || flight_add_types(module) < 0 ||
-        keep_add_type(module) < 0 || lead_add_type(module) < 0) {
+        keep_add_type(module) < 0 || lead_add_type(module) < 0 ||
+        room_add_type(module) < 0 || leaves_add_type(module) < 0 ||
+        !(get_size = Py_XNewRef(PySys_GetObject("getsizeof")))) {
         Py_XDECREF(module);
         return NULL;
     }

@@ -43,6 +43,7 @@ typedef struct {
     double expires;
     Py_ssize_t weight; /* of what decode returns; -1 until it was asked for */
     char views, array;
+    Py_ssize_t copies; /* bytes that decoding allocates, roughly */
 } cache_entry;
 
 bool is_entry(PyObject *object);
@@ -107,6 +108,11 @@ int lead_add_type(PyObject *module);
 int regenerate_by_python(void *to, size_t offset, size_t bytes, void *context);
 PyObject *hit_python_regenerator(PyObject *module, PyObject *unused);
 
+/* What a key costs in memory, roughly: itself, and of a tuple its items. No error is set. */
+Py_ssize_t key_bytes(PyObject *key);
+
+int room_add_type(PyObject *module);
+int leaves_add_type(PyObject *module);
 int hot_add_type(PyObject *module);
 
 typedef struct {

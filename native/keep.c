@@ -23,11 +23,26 @@ typedef struct {
     PyObject *flights; /* the cache's, under way (flight.c) */
     unsigned long long arena; /* 0: everything is stored slowly */
     Py_ssize_t bytes, max_bytes, bytes_least, bytes_most;
+    Py_ssize_t key_bytes, entries_most, books_most;
 } keeper;
 
 static PyTypeObject *keeper_type;
 
 static vrange_arena *arena_of(const keeper *self) { return (vrange_arena *)(uintptr_t)self->arena; }
+
+/* What the books themselves cost, by entry: measured, with dicts as they are just after growing. */
+#define ENTRY_BYTES 150 /* in the index and a slab */
+#define RANGE_BYTES 400 /* more where the value has a range of its own */
+#define GHOST_BYTES 200
+
+static Py_ssize_t books_bytes(const keeper *self) {
+    return self->key_bytes + ENTRY_BYTES * PyDict_Size(self->index) + RANGE_BYTES * PyDict_Size(self->keys) +
+           GHOST_BYTES * PyDict_Size(self->ghosts);
+}
+
+static bool has_too_many(const keeper *self) {
+    return PyDict_Size(self->index) > self->entries_most || books_bytes(self) > self->books_most;
+}
 
 /* 1 or 0, or -1 with an error set. */
 static int has_value(const keeper *self, PyObject *key) {
@@ -94,12 +109,14 @@ static int enter_locked(keeper *self, PyObject *key, const ghost *before, PyObje
  * began to be computed, or the cache was closed; or -1 with an error set. */
 static int enter(keeper *self, PyObject *key, const ghost *before, PyObject *entry, uint64_t handle,
                  Py_ssize_t bytes, PyObject *by_flight) {
+    const Py_ssize_t its_key_bytes = key_bytes(key);
     PyObject *number = PyLong_FromUnsignedLongLong(handle);
     if (!number) return -1;
     int entered = -1;
     if (lock_waiting(self->lock) >= 0) {
         entered = may_enter(self, key, by_flight);
         if (entered > 0) entered = enter_locked(self, key, before, entry, number, bytes);
+        if (entered > 0) self->key_bytes += its_key_bytes;
         unlock(self->lock);
     }
     Py_DECREF(number);
@@ -134,7 +151,8 @@ static PyObject *store(keeper *self, PyObject *key, PyObject *value, PyObject *i
 }
 
 static int sweep(keeper *self) {
-    if (!self->arena || (!arena_has_lost(arena_of(self)) && self->bytes <= self->max_bytes)) return 0;
+    if (!self->arena) return 0;
+    if (!arena_has_lost(arena_of(self)) && self->bytes <= self->max_bytes && !has_too_many(self)) return 0;
     PyObject *done = PyObject_CallFunctionObjArgs(self->sweep, NULL);
     Py_XDECREF(done);
     return done ? 0 : -1;
@@ -167,6 +185,8 @@ PyObject *keep(PyObject *object, PyObject *key, PyObject *value, uint64_t cost_n
         view = store(self, key, value, its_viewer, remembered ? &before : NULL, cost_ns, by_flight);
     Py_DECREF(its_viewer);
     if (view && sweep(self) < 0) Py_CLEAR(view);
+    /* Without memory for an entry keep.py says what becomes of the value. */
+    if (!view && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError)) PyErr_Clear();
     return view;
 }
 
@@ -204,7 +224,7 @@ static PyObject *keeper_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     self->lock = Py_NewRef(lock);
     self->flights = Py_NewRef(flights);
     self->bytes_least = bytes_least;
-    self->bytes_most = self->max_bytes = PY_SSIZE_T_MAX;
+    self->bytes_most = self->max_bytes = self->entries_most = self->books_most = PY_SSIZE_T_MAX;
     return (PyObject *)self;
 }
 
@@ -224,6 +244,16 @@ static int keeper_clear(PyObject *object) {
 
 static void keeper_dealloc(PyObject *object) { free_collected(object, references); }
 
+static PyObject *keeper_books_bytes(PyObject *object, void *unused) {
+    (void)unused;
+    return PyLong_FromSsize_t(books_bytes((keeper *)object));
+}
+
+static PyObject *keeper_has_too_many(PyObject *object, void *unused) {
+    (void)unused;
+    return PyBool_FromLong(has_too_many((keeper *)object));
+}
+
 int keep_add_type(PyObject *module) {
     static PyMemberDef members[] = {
         {"arena", T_ULONGLONG, offsetof(keeper, arena), 0,
@@ -231,8 +261,16 @@ int keep_add_type(PyObject *module) {
         {"bytes", T_PYSSIZET, offsetof(keeper, bytes), 0,
          "Of all ranges of the cache, in pages. Who lets ranges go takes theirs off."},
         {"max_bytes", T_PYSSIZET, offsetof(keeper, max_bytes), 0, "From where on `sweep` is called."},
+        {"key_bytes", T_PYSSIZET, offsetof(keeper, key_bytes), 0,
+         "Of all keys. Who lets keys go takes theirs off."},
+        {"entries_most", T_PYSSIZET, offsetof(keeper, entries_most), 0, "From where on `sweep` is called."},
+        {"books_most", T_PYSSIZET, offsetof(keeper, books_most), 0, "Likewise, by `books_bytes`."},
         {"bytes_most", T_PYSSIZET, offsetof(keeper, bytes_most), 0,
          "Of the largest range that could ever fit. What is larger is stored slowly, which refuses it."},
+        {0}};
+    static PyGetSetDef counted[] = {
+        {"books_bytes", keeper_books_bytes, NULL, "What keys, entries and ghosts cost, roughly.", NULL},
+        {"has_too_many", keeper_has_too_many, NULL, "Whether there are more than may be.", NULL},
         {0}};
     static PyType_Slot slots[] = {
         {Py_tp_doc, "Keeper(index, keys, held, ghosts, sweep, lock, flights, bytes_least)\n\n"
@@ -245,6 +283,7 @@ int keep_add_type(PyObject *module) {
         {Py_tp_clear, keeper_clear},
         {Py_tp_call, keeper_call},
         {Py_tp_members, members},
+        {Py_tp_getset, counted},
         {0, NULL}};
     static PyType_Spec spec = {
         .name = "vrange._hit.Keeper",

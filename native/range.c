@@ -15,6 +15,7 @@
 #include "os.h"
 #include "range_busy.h"
 #include "range_loss.h"
+#include "room.h"
 #include "rung.h"
 #include "stats.h"
 #include "value.h"
@@ -82,6 +83,24 @@ int vrange_allocate(vrange_arena *arena, size_t bytes, uint64_t *handle) {
     return result;
 }
 
+/* Of a large value there are two copies for a moment. Where that is tight the new one is volatile until it
+ * is complete, as the caller still has the other: what was lost of it is no loss. */
+static int fill_tightly(range *r, const vrange_part *parts, size_t count) {
+    tally(&stats_copying_bytes, range_bytes(r));
+    int result = fill_parts(range_address(r), parts, count, true);
+    if (result == 0) result = range_secure(r);
+    untally(&stats_copying_bytes, range_bytes(r));
+    if (result != VRANGE_PURGED) return result;
+    return rung_holds() ? -ENOBUFS : -EBADF;
+}
+
+static int fill_range(range *r, const vrange_part *parts, size_t count, size_t bytes) {
+    /* On the other rungs a lost page reads as zeros. */
+    if (bytes >= ROOM_BYTES && rung_userfault() >= 0 && room_is_tight(bytes))
+        return fill_tightly(r, parts, count);
+    return fill_parts(range_address(r), parts, count, false);
+}
+
 int vrange_store(vrange_arena *arena, const vrange_part *parts, size_t count, uint64_t cost_ns,
                  uint32_t uses, uint64_t *handle) {
     size_t bytes = 0;
@@ -95,7 +114,7 @@ int vrange_store(vrange_arena *arena, const vrange_part *parts, size_t count, ui
     do {
         result = take_range(arena, bytes, (float)cost_ns, uses, &r);
         if (result == VRANGE_OK)
-            result = hand_out(r, fill_parts(range_address(r), parts, count), handle);
+            result = hand_out(r, fill_range(r, parts, count, bytes), handle);
     } while (was_mended(result, &mends));
     gate_leave();
     return result;
@@ -230,6 +249,12 @@ uint32_t vrange_uses(uint64_t handle) {
     if (!r || !is_current(atomic_load(range_word(r)), handle & WORD_GENERATION)) return 0;
     vrange_arena *arena = r->arena;
     return arena ? uses_aged(r, atomic_load(&arena->epoch)) : 0;
+}
+
+double vrange_worth(uint64_t handle) {
+    range *r = range_of(handle);
+    if (!r || !is_current(atomic_load(range_word(r)), handle & WORD_GENERATION)) return 0;
+    return ((double)vrange_uses(handle) + 1) * (double)r->cost_ns;
 }
 
 size_t vrange_page_bytes(void) { return os_page_bytes(); }

@@ -14,6 +14,8 @@
 #include "os.h"
 #include "range_busy.h"
 #include "range_loss.h"
+#include "reserve.h"
+#include "room.h"
 #include "rung.h"
 #include "stats.h"
 #include "value.h"
@@ -187,6 +189,9 @@ int vrange_release(uint64_t handle) {
         }
         if (caretaker_is_absent()) {
             range_offer_now(r, generation);
+            vrange_latency_record((int)account->kind, VRANGE_FREE_RELEASED, stats_now_ns() - start);
+        } else if ((uint64_t)bytes >= ROOM_BYTES && reserve_is_outsized((uint64_t)bytes)) {
+            reserve_offer_outsized(r, generation);
             vrange_latency_record((int)account->kind, VRANGE_FREE_RELEASED, stats_now_ns() - start);
         } else {
             const bool timed = stats_times_fast(STATS_FAST_RELEASE);

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <structmember.h>
 
+#include "room.h"
 #include "stats.h"
 
 #define HITS_PER_CONTEST 4 /* as in recall.py, for packed values */
@@ -100,6 +101,7 @@ PyObject *recall(PyObject *object, PyObject *key) {
     recaller *self = (recaller *)object;
     PyObject *found = PyDict_GetItemWithError(self->index, key);
     if (!found || !is_entry(found)) return NULL;
+    if (((cache_entry *)found)->copies >= (Py_ssize_t)ROOM_BYTES) return NULL; /* there has to be room */
     Py_INCREF(found);
     cache_entry *e = (cache_entry *)found;
     PyObject *lease = lease_of_whole(e->handle, e->nbytes);

@@ -33,6 +33,7 @@
 #include "os.h"
 #include "rank.h"
 #include "refault.h"
+#include "reserve.h"
 #include "rung.h"
 #include "stats.h"
 #include "value.h"
@@ -51,6 +52,8 @@
 #define NEAR_RESERVES 2     /* so many times the reserve is near the limit */
 #define MACHINE_AGE_NS 50000000u
 #define STALE_VALUE 1.5f
+#define OUTSIZED_SHARE 8 /* of the reserve */
+#define OUTSIZED_TIMES 4 /* several threads may each ask for as much, twice */
 #define TOP_UP_SHARE 16  /* so much of the reserve may be lacking */
 #define RANKING_SHARE 50 /* at most this part of the time goes into ranking */
 
@@ -364,6 +367,37 @@ void vrange_reserve_read(vrange_reserve_info *out) {
                                  .losses = reserve.losses,
                                  .rankings = reserve.rankings,
                                  .busy_ns = thread.busy_ns};
+}
+
+bool reserve_is_outsized(uint64_t bytes) {
+    const uint64_t reserve_bytes = atomic_load(&reserve.bytes);
+    if (bytes < reserve_bytes / OUTSIZED_SHARE || !caretaker_is_running()) return false;
+    const uint64_t enough = OUTSIZED_TIMES * (reserve_bytes + bytes);
+    uint64_t below_limits;
+    headroom_below_limits(enough, &below_limits);
+    return below_limits < enough;
+}
+
+void reserve_offer_outsized(range *r, uint64_t generation) {
+    if (vrange_rung() == VRANGE_RUNG_EAGER) {
+        range_offer_now(r, generation);
+        return;
+    }
+    gate_enter();
+    pthread_mutex_lock(&reserve.turn);
+    if (range_offer_begin(r, generation)) {
+        const candidate item = {.index = r->index,
+                                .generation = generation,
+                                .released_ns = atomic_load(&r->released_ns)};
+        const uint64_t bytes = range_bytes(r);
+        tally(&stats_copying_bytes, bytes); /* until it is counted as offered */
+        const bool offered = os_lazyfree(range_address(r), bytes) == 0;
+        range_offer_end(r, offered);
+        untally(&stats_copying_bytes, bytes);
+        if (offered) offered_add(&reserve.offered, &item);
+    }
+    pthread_mutex_unlock(&reserve.turn);
+    gate_leave();
 }
 
 uint64_t vrange_arena_shed(vrange_arena *arena, uint64_t bytes) {

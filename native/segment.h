@@ -23,7 +23,7 @@
 #include "vrange.h"
 
 #define SEGMENT_MAGIC "VRANGE\r\n" /* a copy that changed line ends is refused, too */
-#define SEGMENT_VERSION 2 /* 1 had no pressure */
+#define SEGMENT_VERSION 3 /* 1 had no pressure, 2 no refusals */
 #define SEGMENT_PAGE 4096u
 #define SEGMENT_ACCOUNTS (VRANGE_KINDS + 256)
 #define SEGMENT_SHARDS 9 /* one of them shared */

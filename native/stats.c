@@ -19,12 +19,13 @@
 #include "gate.h"
 
 _Atomic uint64_t stats_idle_bytes, stats_offered_bytes;
+_Atomic uint64_t stats_copying_bytes;
 _Thread_local stats_fast_path stats_fast[2];
 
 /* What a slot had counted when it was opened last. Subtracted modulo 2^64: in the child of a fork it is
  * less than nothing, for there the segment counts from zero and the owner from where its parent was. */
 typedef struct {
-    uint64_t purged_total, shed_total, refaults, requests[VRANGE_REQUESTS];
+    uint64_t purged_total, shed_total, refaults, requests[VRANGE_REQUESTS], refused;
     uint64_t regenerated, regenerate_ns;
 } counts;
 
@@ -48,6 +49,7 @@ static counts counts_of(segment_account *account) {
     counts all = {.purged_total = account->purged_total,
                   .shed_total = account->shed_total,
                   .refaults = account->refaults,
+                  .refused = account->refused,
                   .regenerate_ns = account->regenerate.sum_ns};
     for (int i = 0; i < VRANGE_REQUESTS; i++) all.requests[i] = account->requests[i];
     for (size_t b = 0; b < VRANGE_BUCKETS; b++) all.regenerated += account->regenerate.buckets[b];
@@ -73,6 +75,7 @@ static void leave_to_other(segment_account *account) {
     move(&other->purged_total, &account->purged_total);
     move(&other->shed_total, &account->shed_total);
     move(&other->refaults, &account->refaults);
+    move(&other->refused, &account->refused);
     for (int i = 0; i < VRANGE_REQUESTS; i++) move(&other->requests[i], &account->requests[i]);
     move(&other->regenerate.sum_ns, &account->regenerate.sum_ns);
     for (size_t b = 0; b < VRANGE_BUCKETS; b++)
@@ -164,6 +167,7 @@ void vrange_account_read(vrange_account *account, vrange_account_counters *out) 
     out->regenerated = now.regenerated - before.regenerated;
     out->regenerate_ns = now.regenerate_ns - before.regenerate_ns;
     out->refaults = now.refaults - before.refaults;
+    out->refused = now.refused - before.refused;
     for (int i = 0; i < VRANGE_REQUESTS; i++)
         out->requests[i] = now.requests[i] - before.requests[i];
 }
@@ -184,6 +188,8 @@ size_t vrange_accounts_read(vrange_account_counters *out, size_t capacity) {
     gate_leave();
     return count;
 }
+
+void vrange_account_refused(vrange_account *account) { tally(&account->refused, 1); }
 
 uint64_t *vrange_account_hot(vrange_account *account) { return (uint64_t *)&account->hot_bytes; }
 
@@ -338,6 +344,7 @@ void stats_after_fork(void) {
         before->purged_total -= counted[slot].purged_total;
         before->shed_total -= counted[slot].shed_total;
         before->refaults -= counted[slot].refaults;
+        before->refused -= counted[slot].refused;
         for (int i = 0; i < VRANGE_REQUESTS; i++)
             before->requests[i] -= counted[slot].requests[i];
         before->regenerated -= counted[slot].regenerated;

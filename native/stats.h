@@ -23,6 +23,7 @@ struct vrange_account {
     _Atomic uint64_t hot_bytes;
     /* Counters: what ever was, since the slot got its name. */
     _Atomic uint64_t purged_total, shed_total, refaults, requests[VRANGE_REQUESTS];
+    _Atomic uint64_t refused;
     segment_histogram regenerate;
 };
 
@@ -83,6 +84,8 @@ static inline void stats_request_with_gil(vrange_account *account, int outcome) 
 
 /* Sums over all accounts, kept here so that the reserve need not walk them at every tick. */
 extern _Atomic uint64_t stats_idle_bytes, stats_offered_bytes;
+/* Of copies under way, offered and not counted as that: their owners still need them. */
+extern _Atomic uint64_t stats_copying_bytes;
 
 void stats_idle(vrange_account *account, int64_t by);
 void stats_offered(vrange_account *account, int64_t by);

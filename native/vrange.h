@@ -74,6 +74,7 @@ typedef struct {
     uint64_t regenerated;     /* values computed again or for the first time */
     uint64_t regenerate_ns;   /* and the time that took */
     uint64_t refaults;        /* touches of lost blocks that were answered */
+    uint64_t refused;         /* values that were not stored, as there was no room */
 } vrange_account_counters;
 
 /* Opens an account; the name is cut at VRANGE_NAME_BYTES - 1 bytes. NULL only without memory. Past 256
@@ -82,6 +83,8 @@ vrange_account *vrange_account_open(const char *name, int kind);
 void vrange_account_close(vrange_account *account);
 void vrange_account_read(vrange_account *account, vrange_account_counters *out);
 void vrange_account_regenerated(vrange_account *account, uint64_t nanoseconds);
+/* A value was not stored, as there was no room. */
+void vrange_account_refused(vrange_account *account);
 
 /* The word behind hot_bytes, for whoever holds it: written without a call. Stays where it is. */
 uint64_t *vrange_account_hot(vrange_account *account);
@@ -216,6 +219,9 @@ void *vrange_address(uint64_t handle);
 /* How often the range was asked for, in sixteenths and aged; 0 where it is gone. */
 uint32_t vrange_uses(uint64_t handle);
 
+/* Uses times the cost of computing it again: what an entry is worth, whatever its size. 0: it is gone. */
+double vrange_worth(uint64_t handle);
+
 /* Counts requests that were answered without a pin, from what the caller holds. */
 void vrange_used(uint64_t handle, uint32_t times);
 
@@ -260,6 +266,11 @@ typedef struct {
 /* Replaces what the reserve takes for the limits of this process; with none it is the machine.
  * -E2BIG past VRANGE_CGROUPS, or why a usage can't be opened: then all is as before. */
 int vrange_headroom_watch(const vrange_cgroup *cgroups, size_t count);
+
+/* Reserves `bytes` of what is free for a copy that the caller is about to make; the least valuable volatile
+ * ranges go for it. -ENOMEM: there is no room, and nothing went. To be given back once the copy is made. */
+int vrange_room_take(uint64_t bytes);
+void vrange_room_give(uint64_t bytes);
 
 /* ---- arrays: blocks that grow back where they are touched (array.c, refault.c) ---------------- */
 

@@ -254,7 +254,7 @@ def test_parameters_and_what_it_says_of_itself() -> None:
     def key(n: int) -> int:
         return n % 2
 
-    @cached(name="odd", key=key, typed=True, ttl=5, max_bytes="1MiB", hot_bytes=0)
+    @cached(name="odd", key=key, typed=True, ttl=5, max_bytes="1MiB", max_entries=9, hot_bytes=0)
     def function(n: int) -> int:
         return n
 
@@ -264,6 +264,7 @@ def test_parameters_and_what_it_says_of_itself() -> None:
         "typed": True,
         "ttl": 5,
         "max_bytes": "1MiB",
+        "max_entries": 9,
         "hot_bytes": 0,
     }
     assert function.cache_parameters() == parameters

@@ -117,10 +117,12 @@ def test_it_is_bounded_and_the_least_recently_used_go() -> None:
         assert info.entries == 10 and info.pinned_bytes <= 1 << 20, info
         assert info.evicted_bytes > 900_000
         assert sorted(cache) == [0, *range(11, 20)]
-        with pytest.raises(vrange.ArenaFullError, match="may have"):
-            cache["large"] = bytes(2_000_000)
+        cache["large"] = 1
+        cache["large"] = bytes(2_000_000)
+        assert "large" not in cache
         large = cache.get_or_compute("large", lambda: bytes(2_000_000))
         assert len(large) == 2_000_000 and "large" not in cache
+        assert cache.info().refused == 2
         table = np.ones(200_000, np.uint8)
         cache["array"] = table[::2]
         assert cache["array"].sum() == 100_000
@@ -132,6 +134,11 @@ def test_it_is_bounded_and_the_least_recently_used_go() -> None:
         assert repr(cache).startswith("<VolatileCache 'c', not volatile here")
     with pytest.raises(ValueError, match="closed"):
         cache["k"] = 1
+    with vrange.VolatileCache(max_entries=3) as cache:
+        for n in range(10):
+            cache[n] = n
+            assert cache.get(0) == 0
+        assert sorted(cache) == [0, 8, 9] and cache.info().max_entries == 3
     unbounded = vrange.VolatileCache()
     unbounded["k"] = b"x"
     assert unbounded.info().max_bytes is None

@@ -27,6 +27,7 @@ NAMES = {
     "vrange_refaults": ("counter", set()),
     "vrange_purged_bytes": ("counter", set()),
     "vrange_cache_requests": ("counter", {"name", "outcome"}),
+    "vrange_cache_refused": ("counter", {"name"}),
     "vrange_stack_returned_bytes": ("counter", set()),
     "vrange_trims": ("counter", set()),
     "vrange_bytes": ("gauge", {"name", "state"}),

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import sys
 import time
+import weakref
 from collections.abc import Hashable
-from itertools import takewhile
-from typing import Any
+from functools import cache
+from itertools import islice, takewhile
+from typing import Any, ClassVar
 
 from vrange._core import hit, lib
 from vrange.account import Account
 from vrange.cache_arena import CacheArena, in_pages
+from vrange.cgroup import memory_limit
 from vrange.codec import PACKED_BYTES_MOST
 from vrange.ghosts import Ghosts
 from vrange.hot import HotFront
@@ -26,6 +29,16 @@ from vrange.singleflight import Flight
 Entry = hit.Entry | int  # with a range of its own, or a place among the packed values
 
 _NO_KEY = object()
+AUTO_SHARE = 10  # keys, entries and ghosts of all caches together: this part of the memory limit
+_GIVEN_SHARE = 4  # of one cache with max_entries, however many that are
+_SAMPLE = 16  # of entries with a range: so many are compared for each that goes
+_STEP_BYTES = 4096
+_SLACK_SHARE = 64  # so much more goes than has to, so that not each store has to look
+
+
+@cache
+def _limit_bytes() -> int:
+    return memory_limit().limit_bytes
 
 
 def _is_gone(handle: int) -> bool:
@@ -35,10 +48,16 @@ def _is_gone(handle: int) -> bool:
 class Books:
     """The entries of one cache, by key in `index`.
 
+    They are memory that the kernel can't take, so there is a bound to them: `max_entries`, or what
+    keys, entries and ghosts of all caches without it may have together (AUTO_SHARE).
+
     `hot` is its front: a value held there outlives the loss of its range, and its key goes when the
     front lets go of it. `keeper` enters most arrays, natively (native/keep.c), and has the count of
     bytes in ranges and its limits.
     """
+
+    _automatic: ClassVar[weakref.WeakSet[Books]] = weakref.WeakSet()
+    _all_bytes: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -49,6 +68,7 @@ class Books:
         *,
         ttl: float | None,
         max_bytes: int | None,
+        max_entries: int | None,
         arena_bytes: int | None,
     ) -> None:
         self.lock = lock
@@ -73,6 +93,14 @@ class Books:
         )
         if max_bytes is not None:
             self.keeper.max_bytes = self.keeper.bytes_most = min(max_bytes, sys.maxsize)
+        if max_entries is not None:
+            self.keeper.entries_most = max_entries
+            self.keeper.books_most = _limit_bytes() // _GIVEN_SHARE
+        else:
+            self.keeper.books_most = _STEP_BYTES
+            self._automatic.add(self)
+        self._told_bytes = 0
+        self._is_automatic = max_entries is None
         self._expired_swept = 0.0
         hot.let_go = self._hot_let_go
         lock.mend_by(self._mend)
@@ -120,7 +148,11 @@ class Books:
     def enter(self, key: Hashable, entry: Entry) -> None:
         """The value under `key` is there from now on; what was there before goes."""
         # With a TTL the index is in the order of expiry.
-        before = self.index.get(key) if self.ttl is None else self.index.pop(key, None)
+        before = self.index.get(key)
+        if before is None:
+            self.keeper.key_bytes += hit.key_bytes(key)
+        elif self.ttl is not None:
+            del self.index[key]
         if key in self.hot.values:
             self.hot.discard(key)
         self.index[key] = entry
@@ -186,6 +218,7 @@ class Books:
         self.ghosts.forget(key)
         if entry is None:
             return False
+        self.keeper.key_bytes -= hit.key_bytes(key)
         self.hot.discard(key)
         self._free(entry)
         return True
@@ -197,17 +230,17 @@ class Books:
             self.remove_if(key, entry)
 
     @hit.locked
-    def lose(self, key: Hashable, entry: Entry) -> None:
-        """The entry was found purged when it was asked for."""
+    def lose(self, key: Hashable, entry: Entry, *, purged: bool = True) -> None:
+        """The entry was found purged when it was asked for, or can't be read for want of room."""
         if self.index.get(key) is not entry:
             return
         uses = 0
         if not isinstance(entry, int):
             uses = self._free(entry)
         elif (slab := self.packed.slab_of(entry)) is not None:
-            self.lose_slab(slab)
+            self.lose_slab(slab, purged=purged)
         if self.index.get(key) is entry:
-            self._forget_key(key, uses, purged=True)
+            self._forget_key(key, uses, purged=purged)
 
     @hit.locked
     def admit(self, key: Hashable, entry: Entry, value: Any, weight: int) -> None:
@@ -257,6 +290,7 @@ class Books:
 
     def _forget_key(self, key: Hashable, uses: int, *, purged: bool) -> None:
         del self.index[key]
+        self.keeper.key_bytes -= hit.key_bytes(key)
         self.hot.discard(key)
         self.ghosts.remember(
             key, uses, hit.epoch(self.arena.address), purged=purged, entries=len(self.index)
@@ -313,7 +347,11 @@ class Books:
         return held > 0 and self._shed(nbytes) > 0
 
     def keep_below_max(self) -> None:
-        """Lets go of what is beyond max_bytes, as far as nobody holds it."""
+        """Lets go of what is beyond max_bytes, as far as nobody holds it, and of entries beyond
+        their bound.
+        """
+        if self.keeper.has_too_many:
+            self._keep_few()
         excess = self.keeper.bytes - self.keeper.max_bytes
         if excess <= 0:
             return
@@ -322,6 +360,117 @@ class Books:
         if excess > 0 and self.hot.bytes:
             self.hot.clear()
             self._shed(excess)
+
+    # ---- as many as there may be -------------------------------------------------------------
+
+    def _keep_few(self) -> None:
+        keeper = self.keeper
+        too_many = len(self.index) - keeper.entries_most
+        if too_many > 0:
+            self._evict(too_many + keeper.entries_most // (_SLACK_SHARE * 16))
+        if keeper.books_bytes <= keeper.books_most:
+            return
+        if not self._is_automatic:
+            self._evict_bytes(
+                keeper.books_bytes - keeper.books_most + keeper.books_most // _SLACK_SHARE
+            )
+            return
+        bound = _limit_bytes() // AUTO_SHARE
+        self._tell_growth()
+        if Books._all_bytes > bound:
+            self._evict_among_all(bound)
+        # Looked again once it has grown by a few entries.
+        keeper.books_most = keeper.books_bytes + _STEP_BYTES
+
+    def _tell_growth(self) -> None:
+        # Not exact where threads meet, nor of caches that are gone: it only says when to count.
+        now = self.keeper.books_bytes
+        Books._all_bytes += now - self._told_bytes
+        self._told_bytes = now
+
+    def _evict_among_all(self, bound: int) -> None:
+        sizes = {one: one.keeper.books_bytes for one in self._everyone()}
+        excess = sum(sizes.values()) - bound
+        if excess > 0:
+            largest = max(sizes, key=sizes.__getitem__)
+            # Another cache's lock is not waited for: that cache may be waiting for ours.
+            wanted = excess + bound // _SLACK_SHARE
+            if largest is self or largest.lock.run(0, lambda: largest._evict_bytes(wanted)) is None:
+                self._evict_bytes(wanted)
+        for one in sizes:
+            one._told_bytes = one.keeper.books_bytes
+        Books._all_bytes = sum(one._told_bytes for one in sizes)
+
+    @classmethod
+    def _everyone(cls) -> list[Books]:
+        while True:
+            try:
+                return list(cls._automatic)
+            except RuntimeError:
+                continue  # one was made meanwhile, by another thread
+
+    def _evict_bytes(self, excess: int) -> bool:
+        """Lets ghosts and entries go that cost so much."""
+        wanted = self.keeper.books_bytes - excess
+        self.ghosts.forget_oldest(len(self.ghosts.by_hash) - len(self.index) // 2)
+        while self.keeper.books_bytes > wanted and self.index:
+            each = self.keeper.books_bytes / len(self.index)
+            if not self._evict(int((self.keeper.books_bytes - wanted) / each) + 1):
+                break
+        return True
+
+    def _evict(self, count: int) -> int:
+        """Lets the least valuable entries go, about so many; how many went."""
+        before = len(self.index)
+        ranged = len(self.keys_by_handle)
+        newest = next(reversed(self.index.values()))
+        share = -(-count * ranged // before)
+        if share * 2 <= ranged or ranged == before:
+            self._evict_ranged(min(share, ranged), newest)
+        self._evict_packed(count - before + len(self.index), newest)
+        left = count - before + len(self.index)
+        if left > 0:
+            self._evict_ranged(min(left, len(self.keys_by_handle)), newest)
+        if before - len(self.index) < count and self.hot.weights:
+            self.hot.clear()  # what is left is held there
+            self._evict_packed(count - before + len(self.index), newest)
+        return before - len(self.index)
+
+    def _evict_packed(self, count: int, newest: Entry) -> None:
+        if count <= 0:
+            return
+        place = newest if isinstance(newest, int) else 0
+        for key, found in self.packed.least_used(count, self.hot.values, place):
+            if self.index.get(key) == found:
+                self._drop_entry(key, found)
+
+    def _evict_ranged(self, count: int, newest: Entry) -> None:
+        """Of a sample of the oldest the least valuable go; the others are the youngest then."""
+        if count <= 0:
+            return
+        sample = [
+            (handle, key)
+            for handle, key in islice(self.keys_by_handle.items(), max(_SAMPLE, 2 * count))
+            if isinstance(newest, int) or handle != newest.handle
+        ]
+        sample.sort(key=lambda item: hit.worth(item[0]))
+        for handle, key in sample[:count]:
+            entry = self.index.get(key)
+            if isinstance(entry, hit.Entry) and entry.handle == handle:
+                self._drop_entry(key, entry)
+        for handle, key in sample[count:]:
+            if self.keys_by_handle.pop(handle, _NO_KEY) is not _NO_KEY:
+                self.keys_by_handle[handle] = key
+
+    def _drop_entry(self, key: Hashable, entry: Entry) -> None:
+        """The cache itself lets it go. Of a small one nothing is remembered, as it has no uses."""
+        uses = self._free(entry)
+        if uses:
+            self._forget_key(key, uses, purged=False)
+        else:
+            del self.index[key]
+            self.keeper.key_bytes -= hit.key_bytes(key)
+            self.hot.discard(key)
 
     def _shed(self, nbytes: int) -> int:
         """Lets the least valuable go, about `nbytes` of them; returns the bytes that went."""
@@ -358,7 +507,7 @@ class Books:
         self.packed.clear()
         self.index.clear()
         self.ghosts.clear()
-        self.keeper.bytes = 0
+        self.keeper.bytes = self.keeper.key_bytes = 0
 
     @hit.locked
     def close(self) -> None:
@@ -392,3 +541,4 @@ class Books:
         self.keys_by_handle.clear()
         self.keys_by_handle.update(keys)
         self.keeper.bytes = nbytes
+        self.keeper.key_bytes = sum(map(hit.key_bytes, self.index))

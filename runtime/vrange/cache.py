@@ -27,7 +27,7 @@ from vrange.cache_info import CacheInfo
 from vrange.errors import ArenaFullError
 from vrange.hot import HotFront
 from vrange.keep import Keep
-from vrange.options import check_ttl
+from vrange.options import check_max_entries, check_ttl
 from vrange.recall import MISS, PURGED, Absent, Recall
 from vrange.singleflight import Flight, SingleFlight
 from vrange.sizes import format_bytes, parse_bytes
@@ -63,6 +63,9 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     ttl : seconds until a value expires; None: never.
     max_bytes : bytes or "64MiB" that the cache may have in ranges; None: all that is spare. What
         somebody holds is not let go for it.
+    max_entries : how many entries the cache may have; the least valuable go first. None: as many as
+        keys and entries of all caches may have in a tenth of the memory limit, which the kernel
+        can't take. Of a cache with max_entries they have a quarter of it at most.
     hot_bytes : how much the cache holds strongly, so that a hit costs what a dict costs; these
         bytes the kernel can't take. "auto": 32 MiB, and a tenth of the memory limit for all caches.
     arena_bytes : address space to reserve; None: twice the machine's memory.
@@ -70,9 +73,10 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     Notes
     -----
     Threads may share a cache; hits take no lock and keep the GIL. The child of a fork has what
-    somebody holds at that moment, and the hot front; other keys are misses there. Raises TypeError
-    for unhashable keys and values that can't be pickled, ArenaFullError from `cache[key] = value`
-    where no room can be made, ValueError for bad arguments and once closed.
+    somebody holds at that moment, and the hot front; other keys are misses there. A value for which
+    there is no room, below the memory limit or in the cache, is not stored, as if it had been
+    purged at once; `info().refused` counts them. Storing is then no error. Raises TypeError for
+    unhashable keys and values that can't be pickled, ValueError for bad arguments and once closed.
 
     Examples
     --------
@@ -90,11 +94,14 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         name: str | None = None,
         ttl: float | None = None,
         max_bytes: int | str | None = None,
+        max_entries: int | None = None,
         hot_bytes: int | str = "auto",
         arena_bytes: int | str | None = None,
     ) -> None:
         check_ttl(ttl)
+        check_max_entries(max_entries)
         self._ttl = ttl
+        self._max_entries = max_entries
         self._max_bytes = None if max_bytes is None else parse_bytes(max_bytes, "max_bytes")
         arena_size = None if arena_bytes is None else parse_bytes(arena_bytes, "arena_bytes")
         if arena_size == 0:
@@ -115,6 +122,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             self._hot,
             ttl=ttl,
             max_bytes=self._max_bytes,
+            max_entries=max_entries,
             arena_bytes=arena_size,
         )
         self._recall = Recall(self._books, self._account)
@@ -122,7 +130,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         # Computes most of what is nowhere, natively; `_compute` the rest.
         self._leader = hit.Leader(
             self._books.keeper,
-            self._keep.computed,
+            self._keep.declined,
             self._flights.flights,
             MISS,
             self._account.address,
@@ -326,6 +334,9 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             purged_total_bytes=now.purged_total_bytes - before.purged_total_bytes,
             regenerated=now.regenerated - before.regenerated,
             regenerate_seconds=now.regenerate_seconds - before.regenerate_seconds,
+            refused=now.refused - before.refused,
+            max_entries=self._max_entries,
+            index_bytes=self._books.keeper.books_bytes,
         )
 
     def discard(self, *keys: K) -> int:

@@ -11,7 +11,8 @@ class CacheInfo:
 
     `hits` were answered without computing: `hot_hits` from values the cache holds itself,
     `resident_hits` from volatile ones that were all there. `purged` were cached and the kernel took
-    them; `misses` never were, or had expired, or the cache itself had let them go.
+    them; `misses` never were, or had expired, or the cache itself had let them go. `refused` values
+    were not stored, as there was no room. `index_bytes` is what keys and entries cost, roughly.
     """
 
     name: str
@@ -31,3 +32,6 @@ class CacheInfo:
     purged_total_bytes: int
     regenerated: int
     regenerate_seconds: float
+    refused: int = 0
+    max_entries: int | None = None
+    index_bytes: int = 0

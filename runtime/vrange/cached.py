@@ -81,6 +81,7 @@ def cached(
     typed: bool = False,
     ttl: float | None = None,
     max_bytes: int | str | None = None,
+    max_entries: int | None = None,
     hot_bytes: int | str = "auto",
 ) -> Callable[[F], F]: ...
 def cached(
@@ -92,6 +93,7 @@ def cached(
     typed: bool = False,
     ttl: float | None = None,
     max_bytes: int | str | None = None,
+    max_entries: int | None = None,
     hot_bytes: int | str = "auto",
 ) -> Any:
     """Caches a function's results in memory that the kernel may take back.
@@ -108,7 +110,7 @@ def cached(
     key : called with the arguments; returns what the result is cached under. By default the
         arguments.
     typed : whether 3 and 3.0 are cached apart.
-    ttl, max_bytes, hot_bytes : as for VolatileCache.
+    ttl, max_bytes, max_entries, hot_bytes : as for VolatileCache.
 
     The function gets `cache_info()`, `cache_clear()`, `cache_parameters()`, `cache` (the
     VolatileCache itself) and `__wrapped__`. Raises TypeError for what is not callable, and when
@@ -124,8 +126,10 @@ def cached(
 
     """
     if function is None:
-        return lambda function: _decorate(function, name, key, typed, ttl, max_bytes, hot_bytes)
-    return _decorate(function, name, key, typed, ttl, max_bytes, hot_bytes)
+        return lambda function: _decorate(
+            function, name, key, typed, ttl, max_bytes, max_entries, hot_bytes
+        )
+    return _decorate(function, name, key, typed, ttl, max_bytes, max_entries, hot_bytes)
 
 
 def _decorate(
@@ -135,13 +139,18 @@ def _decorate(
     typed: bool,
     ttl: float | None,
     max_bytes: int | str | None,
+    max_entries: int | None,
     hot_bytes: int | str,
 ) -> Any:
     check_decorated(function, key)
     if name is None:
         name = name_of(function)
     cache: VolatileCache[Hashable, Any] = VolatileCache(
-        name=name, ttl=ttl, max_bytes=max_bytes, hot_bytes=hot_bytes
+        name=name,
+        ttl=ttl,
+        max_bytes=max_bytes,
+        max_entries=max_entries,
+        hot_bytes=hot_bytes,
     )
     make = _make_async if inspect.iscoroutinefunction(function) else _make_sync
     decorated: Any = make(function, cache, key, typed)
@@ -152,6 +161,7 @@ def _decorate(
         "typed": typed,
         "ttl": ttl,
         "max_bytes": max_bytes,
+        "max_entries": max_entries,
         "hot_bytes": hot_bytes,
     }
     decorated.cache = cache

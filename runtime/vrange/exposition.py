@@ -188,6 +188,11 @@ def _counters(told: _Told, more: list[str]) -> Iterator[Metric]:
         "(resident), reclaimed by the kernel (purged), or not cached (miss).",
         labels=[*more, "name", "outcome"],
     )
+    refused = CounterMetricFamily(
+        "vrange_cache_refused",
+        "Values that were not stored, as there was no room.",
+        labels=[*more, "name"],
+    )
     returned = CounterMetricFamily(
         "vrange_stack_returned_bytes",
         "Bytes of stacks that were returned to the kernel.",
@@ -206,12 +211,13 @@ def _counters(told: _Told, more: list[str]) -> Iterator[Metric]:
         for account in accounts:
             if account.kind == "cache":
                 labels = (*zip(more, values, strict=True), ("name", account.name))
+                refused.add_metric([*values, account.name], account.refused)
                 for told_labels, outcome in _labels_of_each(labels, "outcome", OUTCOMES):
                     count = account.requests.get(outcome, 0)
                     requests.samples.append(
                         Sample("vrange_cache_requests_total", told_labels, count)
                     )
-    yield from (refaults, purged, requests, returned, trims)
+    yield from (refaults, purged, requests, refused, returned, trims)
 
 
 def _pressure(told: _Told, more: list[str]) -> Iterator[Metric]:

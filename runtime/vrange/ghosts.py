@@ -28,8 +28,12 @@ class Ghosts:
         excess = len(self.by_hash) - max(_LEAST, entries)
         if excess > 0:
             # Many at once: the way to a dict's first item leads over all that were deleted there.
-            for old in list(islice(self.by_hash, max(excess, len(self.by_hash) // 16))):
-                del self.by_hash[old]
+            self.forget_oldest(max(excess, len(self.by_hash) // 16))
+
+    def forget_oldest(self, count: int) -> None:
+        """Forgets so many."""
+        for old in list(islice(self.by_hash, max(0, count))):
+            del self.by_hash[old]
 
     def uses(self, key: Hashable, epoch: int) -> int:
         """Sixteenths of uses, halved for every epoch since; 0 for a key not remembered."""

@@ -12,6 +12,16 @@ def check_ttl(ttl: object) -> None:
         raise ValueError(f"ttl must be a positive number of seconds or None, not {ttl!r}")
 
 
+def check_max_entries(max_entries: object) -> None:
+    """Raises TypeError or ValueError for what is neither None nor a positive int."""
+    if max_entries is None:
+        return
+    if not isinstance(max_entries, int) or isinstance(max_entries, bool):
+        raise TypeError(f"max_entries must be an int or None, not {max_entries!r}")
+    if max_entries < 1:
+        raise ValueError(f"max_entries must be at least 1, but is {max_entries}")
+
+
 def check_decorated(function: object, key: object) -> None:
     """Raises TypeError for a function, or a key function, that can't be called."""
     if not callable(function):

@@ -7,7 +7,8 @@ and no objects. A slab is purged as a whole; it knows its keys, so that they can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections import deque
+from collections.abc import Callable, Container, Hashable, Mapping
 from typing import Any
 
 from vrange._core import hit
@@ -16,6 +17,7 @@ SLAB_BYTES = 64 * 1024
 HEAD_BYTES = 4  # kind and length, written natively before each value
 SLOT_BITS = 12  # the smallest slot is 16 bytes
 _SLOT_MASK = (1 << SLOT_BITS) - 1
+_FREE = object()  # in the place of a key
 
 
 def slot_bytes_for(nbytes: int) -> int:
@@ -30,9 +32,19 @@ def slot_bytes_for(nbytes: int) -> int:
 
 
 class Slab:
-    """A range of equal slots, and the key in each."""
+    """A range of equal slots, the key in each, and whether it was read lately."""
 
-    __slots__ = ("expires", "free", "handle", "keys", "number", "range", "slot_bytes", "used")
+    __slots__ = (
+        "expires",
+        "free",
+        "handle",
+        "keys",
+        "number",
+        "range",
+        "slot_bytes",
+        "used",
+        "was_read",
+    )
 
     def __init__(self, number: int, handle: int, slot_bytes: int, with_ttl: bool) -> None:
         self.number = number
@@ -43,6 +55,7 @@ class Slab:
         self.expires: list[float] | None = [] if with_ttl else None
         self.free: list[int] = []
         self.used = 0
+        self.was_read = bytearray(self.slots)
 
     @property
     def slots(self) -> int:
@@ -65,6 +78,8 @@ class PackedValues:
         self._next_number = 1
         self._slabs: dict[int, Slab] = {}
         self._open: dict[int, list[Slab]] = {}  # by slot size: those with a free slot
+        self._round: deque[int] = deque()  # slabs' numbers, the next to be looked at first
+        self._hand = 0  # the slot where that goes on
 
     def slab_with_room(self, nbytes: int) -> Slab | None:
         """A slab with a free slot for a value of `nbytes`; None: one has to be added."""
@@ -76,6 +91,7 @@ class PackedValues:
         slab = Slab(self._next_number, handle, slot_bytes_for(nbytes), self._with_ttl)
         self._next_number += 1  # never used twice: a reader may still hold the int of an old slab
         self._slabs[slab.number] = slab
+        self._round.append(slab.number)
         self._open.setdefault(slab.slot_bytes, []).append(slab)
         return slab
 
@@ -89,6 +105,7 @@ class PackedValues:
         if slab.free:
             slab.free.pop()
             slab.keys[slot] = key
+            slab.was_read[slot] = 0
             if slab.expires is not None:
                 slab.expires[slot] = expires
         else:
@@ -113,7 +130,9 @@ class PackedValues:
         slab = self._slabs.get(place >> SLOT_BITS)
         if slab is None:
             return None
-        return hit.read_packed(slab.handle, (place & _SLOT_MASK) * slab.slot_bytes)
+        slot = place & _SLOT_MASK
+        slab.was_read[slot] = 1
+        return hit.read_packed(slab.handle, slot * slab.slot_bytes)
 
     def expires(self, place: int) -> float:
         """When the value expires, on the clock of time.monotonic; infinite without a TTL."""
@@ -130,7 +149,7 @@ class PackedValues:
         if slab.is_full:
             self._open.setdefault(slab.slot_bytes, []).append(slab)
         slot = place & _SLOT_MASK
-        slab.keys[slot] = None
+        slab.keys[slot] = _FREE
         slab.free.append(slot)
         slab.used -= 1
         if slab.used:
@@ -138,17 +157,55 @@ class PackedValues:
         self.take_off(slab)
         return slab
 
+    def least_used(
+        self, count: int, held: Container[Hashable], newest: int
+    ) -> list[tuple[Hashable, int]]:
+        """(key, place) of up to `count` values, those first that were not read for longest.
+
+        A hand goes round over all slots (CLOCK): a value that was read since it last came by, or is
+        among those held, is passed over. So is the newest. Amortised, a value costs a look or two.
+        """
+        found: list[tuple[Hashable, int]] = []
+        rounds_left = 2 * len(self._round) + 1
+        while len(found) < count and self._round and rounds_left:
+            number = self._round[0]
+            slab = self._slabs.get(number)
+            if slab is None:
+                self._round.popleft()
+                self._hand = 0
+                rounds_left -= 1
+                continue
+            keys, was_read = slab.keys, slab.was_read
+            for slot in range(self._hand, len(keys)):
+                key = keys[slot]
+                if key is _FREE:
+                    continue
+                if was_read[slot]:
+                    was_read[slot] = 0
+                    continue
+                place = number << SLOT_BITS | slot
+                if key in held or place == newest:
+                    continue
+                found.append((key, place))
+                if len(found) == count:
+                    self._hand = slot + 1
+                    break
+            else:
+                self._round.rotate(-1)
+                self._hand = 0
+                rounds_left -= 1
+        return found
+
     def take_off(self, slab: Slab) -> list[tuple[Any, int]]:
         """Forgets a slab; returns its (key, place) pairs. Its range is the caller's to free."""
         del self._slabs[slab.number]
         partial = self._open.get(slab.slot_bytes, [])
         if slab in partial:
             partial.remove(slab)
-        free = set(slab.free)
         return [
             (key, slab.number << SLOT_BITS | slot)
             for slot, key in enumerate(slab.keys)
-            if slot not in free
+            if key is not _FREE
         ]
 
     def slabs(self) -> list[Slab]:
@@ -169,7 +226,7 @@ class PackedValues:
             if its_keys is None or is_gone(slab.handle):
                 del self._slabs[slab.number]
                 continue
-            slab.keys[:] = [its_keys.get(slot) for slot in range(max(its_keys) + 1)]
+            slab.keys[:] = [its_keys.get(slot, _FREE) for slot in range(max(its_keys) + 1)]
             slab.free[:] = [slot for slot in range(len(slab.keys)) if slot not in its_keys]
             if slab.expires is not None:
                 del slab.expires[len(slab.keys) :]
@@ -181,3 +238,5 @@ class PackedValues:
         """Forgets every slab."""
         self._slabs.clear()
         self._open.clear()
+        self._round.clear()
+        self._hand = 0

@@ -12,7 +12,7 @@ from vrange.account import Account
 from vrange.books import Books, Entry
 from vrange.cache_arena import in_pages
 from vrange.codec import decode_small
-from vrange.weigh import weigh
+from vrange.weigh import OBJECTS_MOST, WEIGHING_BYTES, weigh
 
 _HITS_PER_CONTEST = 4  # as in native/recall.c
 _HEAVIER_UNPICKLED = 16  # a pickled int of 2 bytes is an object of 28 and a pointer
@@ -54,7 +54,8 @@ class Recall:
             try:
                 value = self._read(entry)
             except MemoryError:
-                raise
+                books.lose(key, entry, purged=False)
+                continue
             except Exception as error:
                 if self._can_be_read(entry):
                     raise  # a signal's handler raised it, not the value
@@ -95,7 +96,14 @@ class Recall:
             packed = self._books.packed.read(entry)
             return PURGED if packed is None else decode_small(*packed)
         lease = hit.pin(entry.handle, entry.nbytes)
-        return PURGED if lease is None else entry.decode(lease)
+        if lease is None:
+            return PURGED
+        room = hit.Room()
+        if entry.copies >= hit.ROOM_BYTES:
+            # Without room for a copy the value goes: computing it again takes no more than that.
+            itself = entry.weight - (in_pages(entry.nbytes) if entry.views else 0)
+            room.hold(max(entry.copies, itself))
+        return entry.decode(lease)
 
     def _admit(self, key: Hashable, entry: Entry, value: Any) -> None:
         """Offers a value that was read to the hot front. Where that is full, the recaller asks only
@@ -112,7 +120,19 @@ class Recall:
         else:
             if entry.weight < 0:
                 # What was unpickled is looked at, once.
-                itself = sys.getsizeof(value) if entry.array else weigh(value)
+                if entry.copies > hot.limit:
+                    return  # it is heavier than it was as bytes
+                if entry.array:
+                    itself = sys.getsizeof(value)
+                elif entry.copies < hit.ROOM_BYTES:
+                    itself = weigh(value)
+                else:
+                    room = hit.Room()
+                    try:  # to weigh takes memory itself
+                        room.hold(min(entry.copies // 4, OBJECTS_MOST) * WEIGHING_BYTES)
+                    except MemoryError:
+                        return
+                    itself = weigh(value)
                 entry.weight = itself + (in_pages(entry.nbytes) if entry.views else 0)
             weight = entry.weight
         was_full = self.natively.front_is_full

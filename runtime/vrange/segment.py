@@ -46,13 +46,13 @@ OUTCOMES = ("hot", "resident", "purged", "miss")
 RUNGS = ("", "eager", "sentinel", "refault")
 
 _MAGIC = b"VRANGE\r\n"
-_VERSION = 2
+_VERSION = 3
 PRESSURE_LEVELS = ("", "normal", "elevated", "critical")
 PRESSURE_ACTIONS = ("offer_hot", "grow_hot", "trim_stacks", "trim_heap", "callback")
 PRESSURE_OUTCOMES = ("done", "failed", "skipped")
 _PRESSURE = struct.Struct("<25Q")
 _HEADER = struct.Struct("<8s2IQ2I4Q2I4I6I2I64s64s4Q200sQ")
-_ACCOUNT = struct.Struct("<2I64s14Q")
+_ACCOUNT = struct.Struct("<2I64s15Q")
 _TURN_AT = _HEADER.size - 8
 _READY, _KEPT = 1, 2
 _CLOSED = 2
@@ -135,6 +135,7 @@ class AccountCounts:
     purged_total_bytes: int = 0
     shed_total_bytes: int = 0
     refaults: int = 0
+    refused: int = 0
     requests: dict[str, int] = field(default_factory=dict)
     regenerate: Histogram = field(default_factory=Histogram)
 
@@ -297,6 +298,7 @@ def _accounts(data: memoryview, words: memoryview, head: Header) -> Iterator[Acc
             shed_total,
             refaults,
             *requests,
+            refused,
         ) = _ACCOUNT.unpack_from(data, at)
         if state == 0 or kind >= len(KINDS):
             continue
@@ -314,6 +316,7 @@ def _accounts(data: memoryview, words: memoryview, head: Header) -> Iterator[Acc
             purged_total_bytes=purged_total,
             shed_total_bytes=shed_total,
             refaults=refaults,
+            refused=refused,
             requests=dict(zip(OUTCOMES, requests, strict=True)),
             regenerate=_histogram(words, at + head.regenerate_at, head.buckets) or Histogram(),
         )

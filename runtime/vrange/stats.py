@@ -62,6 +62,7 @@ class AccountStats:
     regenerated: int
     regenerate_seconds: float
     refaults: int
+    refused: int
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,7 @@ def account_stats(counters: Any) -> AccountStats:
         regenerated=counters.regenerated,
         regenerate_seconds=counters.regenerate_ns * NS,
         refaults=counters.refaults,
+        refused=counters.refused,
     )
 
 

@@ -16,7 +16,7 @@ __all__ = ["Totals"]
 
 NAMES_MOST = 256
 OTHER = "other"
-_COUNTS = ("purged_total_bytes", "shed_total_bytes", "refaults")
+_COUNTS = ("purged_total_bytes", "shed_total_bytes", "refaults", "refused")
 _GAUGES = (
     "reserved_bytes",
     "pinned_bytes",

@@ -7,7 +7,8 @@ import sys
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
 _SHARED = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
-_OBJECTS_MOST = 1_000_000
+OBJECTS_MOST = 1_000_000
+WEIGHING_BYTES = 128  # what an object takes while it is weighed
 
 
 def weigh(value: object) -> int:
@@ -26,7 +27,7 @@ def weigh(value: object) -> int:
             continue
         seen.add(id(item))
         total += sys.getsizeof(item, 64)
-        if len(seen) >= _OBJECTS_MOST:
+        if len(seen) >= OBJECTS_MOST:
             return total * (1 + len(pending) // len(seen))
         pending.extend(gc.get_referents(item))
     return total

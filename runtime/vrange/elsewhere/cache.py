@@ -14,8 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 import psutil
 
 from vrange.cache_info import CacheInfo
-from vrange.errors import ArenaFullError
-from vrange.options import check_ttl
+from vrange.options import check_max_entries, check_ttl
 from vrange.singleflight import Flight, SingleFlight
 from vrange.sizes import format_bytes, parse_bytes
 from vrange.weigh import weigh
@@ -63,10 +62,13 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         name: str | None = None,
         ttl: float | None = None,
         max_bytes: int | str | None = None,
+        max_entries: int | None = None,
         hot_bytes: int | str = "auto",
         arena_bytes: int | str | None = None,
     ) -> None:
         check_ttl(ttl)
+        check_max_entries(max_entries)
+        self._max_entries = max_entries
         if hot_bytes != "auto":
             parse_bytes(hot_bytes, "hot_bytes")
         if arena_bytes is not None:
@@ -86,6 +88,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
     def _forget_counts(self) -> None:
         self._hits = self._misses = self._evicted_bytes = self._regenerated = 0
+        self._refused = 0
         self._regenerate_seconds = 0.0
 
     # ---- asking ------------------------------------------------------------------------------
@@ -156,10 +159,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         with self._lock:
             self._regenerated += 1
             self._regenerate_seconds += time.perf_counter() - started
-        try:
-            return self._store(key, value, flight)
-        except ArenaFullError:
-            return value
+        return self._store(key, value, flight)
 
     def _store(self, key: Any, value: Any, flight: Flight | None = None) -> Any:
         hash(key)
@@ -177,13 +177,13 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             elif flight.stale:
                 return value
             assert self._bound is not None
-            if size > self._bound:
-                raise ArenaFullError(
-                    f"{format_bytes(size)} is more than cache {self._name!r} may have, "
-                    f"{format_bytes(self._bound)}"
-                )
             self._drop(key)
-            while self._values and self._bytes + size > self._bound:
+            if size > self._bound:
+                self._refused += 1
+                return value
+            while self._values and (
+                self._bytes + size > self._bound or len(self._values) == self._max_entries
+            ):
                 _, gone, _ = self._values.popitem(last=False)[1]
                 self._bytes -= gone
                 self._evicted_bytes += gone
@@ -282,6 +282,8 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
                 purged_total_bytes=0,
                 regenerated=self._regenerated,
                 regenerate_seconds=self._regenerate_seconds,
+                refused=self._refused,
+                max_entries=self._max_entries,
             )
 
     def discard(self, *keys: K) -> int:

@@ -20,6 +20,7 @@ def cached(
     typed: bool = False,
     ttl: float | None = None,
     max_bytes: int | str | None = None,
+    max_entries: int | None = None,
     hot_bytes: int | str = "auto",
 ) -> Any:
     """Cache a function's results, with the same parameters and attributes as on Linux.
@@ -39,6 +40,7 @@ def cached(
         "typed": typed,
         "ttl": ttl,
         "max_bytes": max_bytes,
+        "max_entries": max_entries,
         "hot_bytes": hot_bytes,
     }
     if function is None:
@@ -51,7 +53,7 @@ def _decorate(function: Any, parameters: dict[str, Any]) -> Any:
     check_decorated(function, make_key)
     if parameters["name"] is None:
         parameters["name"] = name_of(function)
-    options = {k: parameters[k] for k in ("name", "ttl", "max_bytes", "hot_bytes")}
+    options = {k: parameters[k] for k in ("name", "ttl", "max_bytes", "max_entries", "hot_bytes")}
     cache: VolatileCache[Hashable, Any] = VolatileCache(**options)
     typed = parameters["typed"]
 

@@ -1,0 +1,209 @@
+"""Many small answers: keys, entries and ghosts have a bound, and the least valuable go first."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from support import MIB
+from test_room import in_cgroup
+
+from vrange import VolatileCache, cached
+
+
+@pytest.mark.memory_cgroup
+def test_distinct_keys_without_end_in_a_small_container() -> None:
+    """600,000 took 190 MiB before there was a bound."""
+    code = """
+    import vrange
+    @vrange.cached
+    def allowed(user: str, address: str) -> bool:
+        return hash((user, address)) % 2 == 0
+    for i in range(600_000):
+        allowed(f"user-{i:012d}", f"10.0.{i % 256}.{i % 251}")
+    info = allowed.cache_info()
+    print(info.entries > 10_000, info.index_bytes <= info.entries * 600, info.misses)
+    """
+    assert in_cgroup(code, limit=96 * MIB) == "True True 600000"
+
+
+@pytest.mark.memory_cgroup
+@pytest.mark.parametrize("key", ["'k' * 100_000 + str(n)", "('k' * 100_000 + str(n), n)"])
+@pytest.mark.parametrize("value", ["True", "np.full(1000, n)"])
+def test_large_keys_count(key: str, value: str) -> None:
+    code = f"""
+    import numpy as np, vrange
+    cache = vrange.VolatileCache()
+    for n in range(4000):
+        cache[{key}] = {value}
+    info = cache.info()
+    print(20 < len(cache) < 400, info.index_bytes < 20 << 20)
+    """
+    assert in_cgroup(code, limit=128 * MIB) == "True True"
+
+
+@pytest.mark.memory_cgroup
+def test_many_caches_share_the_bound() -> None:
+    code = """
+    import vrange
+    caches = [vrange.VolatileCache() for _ in range(200)]
+    for n in range(2000):
+        for cache in caches:
+            cache[f"a key that is new each time, {n}"] = n
+    # One that has little keeps it, whatever the others have.
+    small = vrange.VolatileCache()
+    small["k"] = 1
+    large = vrange.VolatileCache()
+    for n in range(100_000):
+        large[f"a key that is new each time, {n}"] = n
+    print(small.get("k"), sum(cache.info().index_bytes for cache in [*caches, large]) < 14 << 20)
+    """
+    assert in_cgroup(code, limit=128 * MIB) == "1 True"
+
+
+def small(n: int) -> Any:
+    return n
+
+
+def ranged(n: int) -> Any:
+    return np.full(800, n)
+
+
+def mixed(n: int) -> Any:
+    return ranged(n) if n % 2 else "x" * (n % 50)
+
+
+@pytest.mark.parametrize("hot_bytes", [0, "auto"])
+@pytest.mark.parametrize("make", [small, ranged, mixed])
+@pytest.mark.parametrize("most", [1, 2, 10, 300])
+def test_max_entries(make: Any, most: int, hot_bytes: Any) -> None:
+    with VolatileCache[int, Any](max_entries=most, hot_bytes=hot_bytes) as cache:
+        for n in range(4 * most + 20):
+            made = make(n)
+            assert np.array_equal(cache.get_or_compute(n, lambda made=made: made), made)
+            assert len(cache) == min(n + 1, most), "neither more nor fewer"
+            assert n in cache, "the newest stays"
+            assert np.array_equal(cache[n], made)
+        assert cache.info().max_entries == most
+        assert cache.info().entries == most
+        for key in list(cache):
+            assert np.array_equal(cache[key], make(key))
+        cache.clear()
+        assert cache._books.keeper.key_bytes == 0
+        assert len(cache._books.packed._slabs) == len(cache._books.slabs_by_handle) == 0
+
+
+@pytest.mark.parametrize("hot_bytes", [0, "auto"])
+@pytest.mark.parametrize("make", [small, ranged])
+def test_what_is_asked_for_stays(make: Any, hot_bytes: Any) -> None:
+    with VolatileCache[int, Any](max_entries=100, hot_bytes=hot_bytes) as cache:
+        for n in range(3000):
+            cache.get_or_compute(n, lambda n=n: make(n))
+            for popular in range(20):
+                cache.get_or_compute(popular, lambda popular=popular: make(popular))
+        assert all(popular in cache for popular in range(20))
+        assert cache.info().hits > 20 * 2900
+
+
+def test_what_costs_more_stays() -> None:
+    with VolatileCache[int, Any](max_entries=50, hot_bytes=0) as cache:
+        for n in range(1000):
+            cache._keep.store(n, ranged(n), 10**9 if n < 20 else 10**6)
+        assert sum(n in cache for n in range(20)) >= 16  # of a sample
+
+
+@pytest.mark.parametrize("options", [{}, {"ttl": 60}])
+def test_the_count_of_key_bytes_comes_back_to_nothing(options: Any) -> None:
+    with VolatileCache[Any, Any](max_entries=200, **options) as cache:
+        for n in range(2000):
+            cache[f"key {n % 300}", n % 7] = mixed(n)
+            if n % 3 == 0:
+                cache.pop((f"key {n % 100}", n % 7), None)
+            if n % 500 == 0:
+                cache.discard()
+        assert len(cache) <= 200
+        for key in list(cache):
+            del cache[key]
+        assert cache._books.keeper.key_bytes == 0
+        assert not cache._books.keys_by_handle
+        assert not cache._books.slabs_by_handle
+
+
+def test_threads_at_the_bound() -> None:
+    with VolatileCache[int, Any](max_entries=64) as cache:
+        failures: list[int] = []
+
+        def work(seed: int) -> None:
+            for turn in range(600):
+                n = (turn * 13 + seed * 7) % 500
+                value = cache.get_or_compute(n, lambda n=n: mixed(n))
+                if not np.array_equal(value, mixed(n)):
+                    failures.append(n)
+
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not failures
+        assert len(cache) <= 64
+
+
+def test_of_a_decorated_function() -> None:
+    @cached(max_entries=3)
+    def square(n: int) -> int:
+        return n * n
+
+    assert [square(n) for n in range(10)] == [n * n for n in range(10)]
+    assert square.cache_info().entries == square.cache_info().max_entries == 3
+    assert square.cache_parameters()["max_entries"] == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(0, ValueError), (-1, ValueError), ("x", TypeError), (True, TypeError), (1.5, TypeError)],
+)
+def test_bad_bounds_are_refused(value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="max_entries must be"):
+        VolatileCache(max_entries=value)
+    with pytest.raises(error, match="max_entries must be"):
+        cached(max_entries=value)(small)
+
+
+def test_evicting_does_not_look_at_all_entries() -> None:
+    """At a bound a hundred times as high, a store looks at about as many."""
+    looks = {}
+    for most in (100, 10_000):
+        with VolatileCache[int, Any](max_entries=most, hot_bytes=0) as cache:
+            for n in range(most):
+                cache[n] = n
+            looked = 0
+            plain = cache._books.packed.least_used
+
+            def counting(count: int, held: Any, newest: int, plain: Any = plain) -> Any:
+                nonlocal looked
+                looked += count
+                return plain(count, held, newest)
+
+            cache._books.packed.least_used = counting  # type: ignore[method-assign]
+            for n in range(most, 2 * most):
+                cache[n] = n
+            looks[most] = looked / most
+    assert looks[10_000] < 2 * looks[100] + 1
+
+
+def test_caches_that_are_gone_do_not_count() -> None:
+    for _ in range(3):
+        cache = VolatileCache[int, Any]()
+        for n in range(3000):
+            cache[n] = n
+        cache.close()
+        del cache
+    gc.collect()
+    with VolatileCache[int, Any]() as cache:
+        for n in range(3000):
+            cache[n] = n
+        assert len(cache) == 3000
