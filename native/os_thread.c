@@ -86,6 +86,15 @@ int os_thread_signal(int thread_id, int number) {
 
 void os_block_signals(const sigset_t *more) { pthread_sigmask(SIG_BLOCK, more, NULL); }
 
+void os_block_signal(int number, sigset_t *before) {
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, number);
+    pthread_sigmask(SIG_BLOCK, &one, before);
+}
+
+void os_unblock_to(const sigset_t *before) { pthread_sigmask(SIG_SETMASK, before, NULL); }
+
 int os_signal_action(int number, const struct sigaction *action, struct sigaction *previous) {
     return sigaction(number, action, previous) < 0 ? -errno : 0;
 }

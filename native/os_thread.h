@@ -19,6 +19,9 @@ bool os_thread_is_blocked(int thread_id);
 int os_thread_signal(int thread_id, int number);
 /* More signals that this thread is not to be reached by. Async-signal-safe. */
 void os_block_signals(const sigset_t *more);
+/* The same of one signal; what was blocked before, for os_unblock_to. */
+void os_block_signal(int number, sigset_t *before);
+void os_unblock_to(const sigset_t *before);
 int os_signal_action(int number, const struct sigaction *action, struct sigaction *previous);
 int os_alternate_stack(const stack_t *stack, stack_t *previous);
 size_t os_alternate_stack_bytes(void);

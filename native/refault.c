@@ -56,12 +56,14 @@ typedef struct {
     const siginfo_t *info;
     const char *frame; /* on the stack; a siglongjmp leaves it behind */
     int place;
+    int count; /* of handlers then */
 } handed_on;
 
 static _Thread_local handed_on forwarding;
 
 static _Thread_local int nested;
 static _Atomic bool ending;
+static _Atomic bool changing; /* `previous` and the handler do not agree just now */
 
 /* ---- ending the process, in words ------------------------------------------------------------- */
 
@@ -145,8 +147,13 @@ static bool mended_nothing(const siginfo_t *info, const mcontext_t *before, cons
 static void forward(int number, siginfo_t *info, void *context) {
     const char *frame = __builtin_frame_address(0);
     const bool by_kernel = info->si_code > 0;
-    int place = atomic_load(&previous.count) - 1;
-    if (is_called_back(info, frame) && place >= forwarding.place) place = forwarding.place - 1;
+    while (atomic_load(&changing)) os_yield();
+    const int count = atomic_load(&previous.count);
+    int place = count - 1;
+    /* What has come since is no one we called: faulthandler puts back the handler before it, the caretaker
+     * ours over that, and the signal that is then sent again is that one's. */
+    if (is_called_back(info, frame) && count <= forwarding.count && place >= forwarding.place)
+        place = forwarding.place - 1;
     const struct sigaction *handler = place >= 0 ? &previous.handlers[place] : NULL;
     if (!handler || handler->sa_handler == SIG_DFL) {
         end_by_default(number, info);
@@ -156,7 +163,7 @@ static void forward(int number, siginfo_t *info, void *context) {
     } else {
         const mcontext_t before = ((ucontext_t *)context)->uc_mcontext;
         const handed_on outer = forwarding;
-        forwarding = (handed_on){info, frame, place};
+        forwarding = (handed_on){info, frame, place, count};
         call(handler, number, info, context);
         forwarding = outer;
         if (by_kernel && mended_nothing(info, &before, context)) end_by_default(number, info);
@@ -214,11 +221,8 @@ static bool is_ours(const struct sigaction *action) {
     return action->sa_flags & SA_SIGINFO && action->sa_sigaction == on_sigbus;
 }
 
-static bool is_last_known(const struct sigaction *action) {
-    const int count = atomic_load(&previous.count);
-    if (count == 0) return false;
-    const struct sigaction *last = &previous.handlers[count - 1];
-    return last->sa_flags == action->sa_flags && last->sa_sigaction == action->sa_sigaction;
+static bool is_same(const struct sigaction *one, const struct sigaction *other) {
+    return one->sa_flags == other->sa_flags && one->sa_sigaction == other->sa_sigaction;
 }
 
 /* Of ours, put back by somebody who was over it: who was over it then is gone. */
@@ -231,19 +235,47 @@ static void forget_who_left(const struct sigaction *ours) {
     if (mark_of(count) == (ours->sa_flags & MARK)) atomic_store(&previous.count, count);
 }
 
-static int put_ours_first(const struct sigaction *now) {
+/* Notes the handler that ours is put over. */
+static void note_below(const struct sigaction *below) {
     int count = previous.away ? 0 : atomic_load(&previous.count);
-    if (count == 0 || !is_last_known(now)) {
+    if (count == 0 || !is_same(&previous.handlers[count - 1], below)) {
         /* Full only where somebody changes handlers without end; then the newest is forgotten. */
         if (count == PREVIOUS_MOST) count--;
-        previous.handlers[count] = *now;
-        atomic_store(&previous.count, ++count);
+        previous.handlers[count++] = *below;
     }
+    atomic_store(&previous.count, count);
     previous.away = false;
-    /* NODEFER: a regenerator may touch another array. RESTART: no EINTR for what we interrupted. */
-    struct sigaction ours = {.sa_sigaction = on_sigbus,
-                             .sa_flags = SA_SIGINFO | SA_NODEFER | SA_RESTART | mark_of(count)};
-    return os_signal_action(SIGBUS, &ours, NULL);
+}
+
+/* Puts ours over `now`, and over whatever came in its place meanwhile: faulthandler, while it handles a
+ * signal, puts back the one before it and sends the signal again, and is not to be called a second time. */
+static int exchange(const struct sigaction *now) {
+    struct sigaction below = *now, expected = *now, was;
+    for (;;) {
+        const int count = previous.away ? 0 : atomic_load(&previous.count);
+        if (is_ours(&below)) forget_who_left(&below);
+        else note_below(&below);
+        /* NODEFER: a regenerator may touch another array. RESTART: no EINTR for what we interrupted. */
+        const struct sigaction ours = {
+            .sa_sigaction = on_sigbus,
+            .sa_flags = SA_SIGINFO | SA_NODEFER | SA_RESTART | mark_of(atomic_load(&previous.count))};
+        const int result = os_signal_action(SIGBUS, &ours, &was);
+        if (result < 0 || is_same(&was, &expected)) return result;
+        atomic_store(&previous.count, count);
+        below = was;
+        expected = ours;
+    }
+}
+
+/* A signal that comes in the midst waits until it is known who was there before. */
+static int put_ours_first(const struct sigaction *now) {
+    sigset_t before;
+    os_block_signal(SIGBUS, &before);
+    atomic_store(&changing, true);
+    const int result = exchange(now);
+    atomic_store(&changing, false);
+    os_unblock_to(&before);
+    return result;
 }
 
 /* Who came over us takes it that we are below him, and calls us there. */

@@ -388,3 +388,37 @@ def test_faulthandler_shows_where_a_touch_failed(enable: str) -> None:
     stderr = ends_by_sigbus(ARRAY + f"enable = {enable!r}\n" + dedent(code))
     assert stderr.index("vrange: block 0 of array 'frail'") < stderr.index("Fatal Python error")
     assert "in touches_the_lost" in stderr
+
+
+@on_refault
+def test_a_handler_that_puts_back_the_one_before_it_and_sends_the_signal_again() -> None:
+    """As faulthandler does; and vrange puts itself first just between the two."""
+    code = """
+    import ctypes
+    from vrange._core import lib
+    libc = ctypes.CDLL(None)
+    Handler = ctypes.CFUNCTYPE(None, ctypes.c_int)
+    class Action(ctypes.Structure):
+        _fields_ = [("handler", ctypes.c_void_p), ("mask", ctypes.c_ulong * 16),
+                    ("flags", ctypes.c_int), ("restorer", ctypes.c_void_p)]
+    def install(handler):
+        action = Action(ctypes.cast(handler, ctypes.c_void_p).value, flags=0x40000000)  # NODEFER
+        assert libc.sigaction(signal.SIGBUS, ctypes.byref(action), None) == 0
+    called = []
+    @Handler
+    def before(number):
+        called.append("before")
+    @Handler
+    def again(number):
+        called.append("again")
+        install(before)
+        lib.vrange_refault_arm()
+        getattr(libc, "raise")(number)
+    a = vrange.VolatileArray(1 << 16, "u1", fill=vrange.fills.pattern([1, 2]))
+    vrange.set_reserve("16MiB", tick=10)
+    install(again)
+    lib.vrange_refault_arm()
+    os.kill(os.getpid(), signal.SIGBUS)
+    assert called == ["again", "before"], called
+    """
+    ends_well(code)
