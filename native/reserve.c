@@ -33,7 +33,6 @@
 #include "os.h"
 #include "rank.h"
 #include "refault.h"
-#include "reserve.h"
 #include "rung.h"
 #include "stats.h"
 #include "value.h"

@@ -326,3 +326,32 @@ def test_a_value_larger_than_the_cache_may_have_is_not_pickled_to_the_end() -> N
         assert "k" not in cache
         assert cache.info().refused == 1
         assert Spy.asked < 200
+
+
+@pytest.mark.parametrize("rung", ["refault", "sentinel", "eager"])
+def test_large_values_are_whole_on_every_rung(rung: str) -> None:
+    code = """
+    import numpy as np
+    from support import *
+    cache = vrange.VolatileCache(hot_bytes=0)
+    large = np.arange(1 << 20, dtype="f8").reshape(1024, -1)
+    values = [
+        large, large.T, large[::2], large[:, ::2], large.astype("M8[s]"), large.astype("c16"),
+        {"a": large, "b": large.T, "c": large[::3]}, [large.tobytes(), "x" * (2 * MIB)],
+        "ж" * (2 * MIB), "x" * (2 * MIB), large.tobytes(), list(range(1 << 19)),
+        np.frombuffer(large.tobytes(), [("x", "f4"), ("y", "f4")]),
+    ]
+    for n, value in enumerate(values):
+        kept = cache.get_or_compute(n, lambda: value)
+        held = [kept, cache[n]] if not EAGER else [kept]
+        for back in held:
+            assert type(back) is type(value), n
+            if isinstance(value, np.ndarray):
+                assert back.dtype == value.dtype and np.array_equal(back, value), n
+                assert not back.flags.writeable
+            elif isinstance(value, dict):
+                assert all(np.array_equal(back[key], value[key]) for key in value), n
+            else:
+                assert back == value, n
+    """
+    succeeds(code, rung=rung)

@@ -21,7 +21,7 @@ from vrange.codec import (
     decode_small,
     encode,
 )
-from vrange.errors import ArenaFullError
+from vrange.errors import ArenaFullError, VrangeError
 from vrange.packed import SLAB_BYTES, Slab
 from vrange.reserve import ensure_reserve
 from vrange.singleflight import Flight
@@ -188,7 +188,8 @@ class Keep:
             if type(part) is Strided:
                 part.write(lease, before_step)
                 return
-            done, nbytes = 0, len(part)
+            # The length of an array is that of its first axis.
+            done, nbytes = 0, len(part) if type(part) is str else memoryview(part).nbytes
             while done < nbytes:
                 if at + done >= asked_at:
                     # What was written is there, and what goes for it may not be gone yet.
@@ -196,6 +197,8 @@ class Keep:
                     asked_at = at + done + STEP_BYTES
                 done += hit.write(lease, at + done, part, done, STEP_BYTES)
             at += nbytes
+        if at != encoded.nbytes:  # what is not written would be read as zeros
+            raise VrangeError(f"{at} bytes were written of {encoded.nbytes}")
 
     def _refuse_what_never_fits(self, size: int) -> None:
         """Raises: others must not go first for it."""
