@@ -30,7 +30,7 @@ from benchmarks import report
 from benchmarks.contender import ROOT
 from benchmarks.interleave import interleaved
 from benchmarks.report import Target
-from vrange.cgroup import MemoryCgroup
+from vrange._cgroup.limits import MemoryCgroup
 
 MIB = 1 << 20
 LIMIT = 256 * MIB
@@ -42,7 +42,7 @@ sys.stdin.readline()
 task = json.loads(sys.argv[1])
 import psutil
 import vrange.heap, vrange.pressure
-from vrange.cgroup import memory_limit
+from vrange._cgroup.limits import memory_limit
 LIMIT, ELEVATED, NORMAL = memory_limit().limit_bytes, 0.85, 0.80
 usage_file = os.open(memory_limit().usage_path, os.O_RDONLY)
 def usage():

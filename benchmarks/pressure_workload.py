@@ -20,7 +20,7 @@ from benchmarks import contender
 from benchmarks.peers import PEERS
 from benchmarks.polling_lru import PollingLRU
 from benchmarks.pressure_source import KEYS, VALUE_BYTES, Source
-from vrange.cgroup import memory_limit
+from vrange._cgroup.limits import memory_limit
 
 PHASES = ("warm-up", "steady", "app takes memory", "freed")
 SAMPLE_REQUESTS = 200

@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Any
 
 from benchmarks import plot, report
-from vrange.cgroup import MemoryCgroup
+from vrange._cgroup.limits import MemoryCgroup
 
 MIB = 1 << 20
 ARRAY = 192 * MIB

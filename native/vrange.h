@@ -272,7 +272,7 @@ int vrange_headroom_watch(const vrange_cgroup *cgroups, size_t count);
 int vrange_room_take(uint64_t bytes);
 void vrange_room_give(uint64_t bytes);
 
-/* ---- arrays: blocks that grow back where they are touched (array.c, refault.c) ---------------- */
+/* ---- arrays: blocks that grow back where they are touched (array.c, sigbus.c) ---------------- */
 
 /* Puts content back: `bytes` bytes from `offset` of the array on, to `to`. Whole blocks, often several,
  * but for the array's end. 0, or an errno (what is negative counts as EIO; ECANCELED: it has shown
@@ -343,7 +343,7 @@ typedef struct {
 } vrange_compressed;
 int vrange_regenerate_compressed(void *to, size_t offset, size_t bytes, void *context);
 
-/* ---- deep stacks (stack.c, idle.c) ------------------------------------------------------------ */
+/* ---- deep stacks (stack.c, idle_threads.c) ------------------------------------------------------------ */
 
 /* What becomes of the part of a stack that a deep call used, but for VRANGE_STACK_KEPT_BYTES. */
 #define VRANGE_RELEASE_VOLATILE 0 /* offered: the kernel takes it when somebody needs it */

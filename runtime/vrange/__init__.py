@@ -9,18 +9,18 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from vrange.cache_info import CacheInfo
-from vrange.capabilities import Capabilities, capabilities
+from vrange._cache.info import CacheInfo
+from vrange._ranges.capabilities import Capabilities, capabilities
 from vrange.errors import ArenaFullError, PurgedError, RegenerationError, VrangeError
 
 if sys.platform == "linux":
-    from vrange.arena import Arena
-    from vrange.cache import VolatileCache
-    from vrange.cached import cached
-    from vrange.range import Purged, Range
-    from vrange.reserve import set_reserve
-    from vrange.stack import DeepStack, StackUnavailableError, deep_call, deep_recursion
-    from vrange.stack_trim import (
+    from vrange._ranges.arena import Arena
+    from vrange._cache.cache import VolatileCache
+    from vrange._cache.cached import cached
+    from vrange._ranges.range import Purged, Range
+    from vrange._ranges.reserve import set_reserve
+    from vrange._stacks.deep import DeepStack, StackUnavailableError, deep_call, deep_recursion
+    from vrange._stacks.trim import (
         StackInfo,
         StackUse,
         register_thread,
@@ -28,9 +28,9 @@ if sys.platform == "linux":
         trim_idle_stacks,
         trim_stack,
     )
-    from vrange.stats import Stats, stats
+    from vrange._counters.stats import Stats, stats
 else:
-    from vrange.elsewhere import (
+    from vrange._portable import (
         Arena,
         DeepStack,
         Purged,
@@ -53,7 +53,7 @@ else:
 
 if TYPE_CHECKING:
     from vrange import fills, heap, metrics, pressure
-    from vrange.array import VolatileArray
+    from vrange._arrays.array import VolatileArray
 
 __all__ = [
     "Arena",
@@ -93,14 +93,14 @@ def __getattr__(name: str) -> Any:
     # What needs NumPy, an extra, or takes long to import, is imported where it is used.
     if name == "VolatileArray":
         if sys.platform == "linux":
-            from vrange.array import VolatileArray
+            from vrange._arrays.array import VolatileArray
         else:
-            from vrange.elsewhere import VolatileArray
+            from vrange._portable import VolatileArray
 
         return VolatileArray
     if name in ("fills", "heap", "metrics", "pressure"):
         if sys.platform != "linux":
-            from vrange.elsewhere.missing import refuse
+            from vrange._portable.missing import refuse
 
             refuse(name)
         from importlib import import_module

@@ -2,7 +2,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from vrange.errors import VrangeError
-from vrange.stack import DeepStack
+from vrange._stacks.deep import DeepStack
 
 T = TypeVar("T")
 Settings = tuple[int, int, str]

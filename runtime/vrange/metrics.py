@@ -26,13 +26,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector as PrometheusCollector
 
 from vrange._core import lib
-from vrange.account import warn_if_unseen
-from vrange.cgroup import MemoryLimit, memory_limit, usage_of
-from vrange.exposition import Gauges, families
-from vrange.lazyfree import lazyfree_bytes
-from vrange.segment import RUNGS
-from vrange.service import join, own_snapshot
-from vrange.totals import Totals
+from vrange._counters.account import warn_if_unseen
+from vrange._cgroup.limits import MemoryLimit, memory_limit, usage_of
+from vrange._counters.exposition import Gauges, families
+from vrange._counters.lazyfree import lazyfree_bytes
+from vrange._counters.segment import RUNGS
+from vrange._counters.service import join, own_snapshot
+from vrange._counters.totals import Totals
 
 __all__ = ["Collector", "Server", "register", "serve"]
 

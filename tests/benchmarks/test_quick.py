@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vrange.capabilities import capabilities
-from vrange.cgroup import MemoryCgroup
+from vrange._ranges.capabilities import capabilities
+from vrange._cgroup.limits import MemoryCgroup
 
 pytest.importorskip("cachetools", reason="the benchmarks' peers are not installed")
 pytest.importorskip("matplotlib", reason="the benchmarks' plots need matplotlib")

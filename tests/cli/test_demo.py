@@ -19,8 +19,8 @@ import psutil
 import pytest
 from rich.console import Console
 
-from vrange.cgroup import MemoryCgroup
-from vrange.cgroup_tree import find_hierarchies
+from vrange._cgroup.limits import MemoryCgroup
+from vrange._cgroup.tree import find_hierarchies
 from vrange.cli import main
 from vrange.cli.demo import view as views
 from vrange.cli.demo.child import Child, Ending

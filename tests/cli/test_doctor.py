@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import vrange
-from vrange.cgroup import MemoryCgroup, MemoryLimit
+from vrange._cgroup.limits import MemoryCgroup, MemoryLimit
 from vrange.cli import doctor, main
 
 

@@ -78,12 +78,12 @@ def test_interpreters_that_the_program_starts(
 ) -> None:
     code = """
 import multiprocessing, subprocess, sys
-LOOK = "import sys; print('on' if 'vrange.autostart' in sys.modules else 'off', end=' ')"
+LOOK = "import sys; print('on' if 'vrange._autostart' in sys.modules else 'off', end=' ')"
 def look():
     exec(LOOK)
     sys.stdout.flush()
 if __name__ == "__main__":
-    assert "vrange.autostart" in sys.modules
+    assert "vrange._autostart" in sys.modules
     subprocess.run([sys.executable, "-c", LOOK])
     for method in ("spawn", "forkserver"):
         process = multiprocessing.get_context(method).Process(target=look)
@@ -148,7 +148,7 @@ def test_gunicorn_s_workers_are_forked_with_it_on(tmp_path: Path) -> None:
         "import os, sys\n"
         "def app(environ, respond):\n"
         "    respond('200 OK', [])\n"
-        "    on = 'vrange.autostart' in sys.modules\n"
+        "    on = 'vrange._autostart' in sys.modules\n"
         "    return [f'{on} {os.getpid()} {os.getppid()}'.encode()]\n",
         "service.py",
     )

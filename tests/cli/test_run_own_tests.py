@@ -14,8 +14,8 @@ TESTS = "test_list test_dict test_set test_json test_pickle test_re test_gc test
 # How many trims there were is told by the process itself, as it ends.
 COUNTED = """
 import atexit, runpy, sys
-from vrange import autostart
-atexit.register(lambda: print("trims:", autostart.trims()))
+from vrange import _autostart
+atexit.register(lambda: print("trims:", _autostart.trims()))
 sys.argv[0] = "test"
 runpy.run_module("test", run_name="__main__", alter_sys=True)
 """
@@ -55,7 +55,7 @@ def test_the_garbage_collector_does_not_notice_the_trims(tmp_path: Path) -> None
     """What one thread makes, another's collections count; test_gc asks for less than 5."""
     code = """
 import gc, sys, time
-from vrange import autostart
+from vrange import _autostart
 gc.disable()
 most = 0
 for turn in range(150):
@@ -64,7 +64,7 @@ for turn in range(150):
     until = time.perf_counter() + 0.003
     while time.perf_counter() < until:
         pass
-print(most, autostart.trims())
+print(most, _autostart.trims())
 """
     for depth in ("light", "deep", "holes"):
         done = run("--trim-every", "1ms", "--trim", depth, program(tmp_path, code))

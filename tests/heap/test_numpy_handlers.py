@@ -13,7 +13,7 @@ from support import succeeds
 
 import vrange
 import vrange.heap
-from vrange import segment
+from vrange._counters import segment
 from vrange._core import ffi, lib, numpy_handler
 from vrange.heap import use_for_numpy
 

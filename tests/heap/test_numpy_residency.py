@@ -13,7 +13,7 @@ import pytest
 from outside import Child
 from support import EAGER, MIB
 
-from vrange.cgroup import MemoryCgroup
+from vrange._cgroup.limits import MemoryCgroup
 
 PRELUDE = """
 import os

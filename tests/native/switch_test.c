@@ -1,7 +1,7 @@
 /* switch_call by itself, without Python: arguments and stack arrive, registers come back, nesting and
  * the unwinder's way through. Built for each architecture, and with ucontext; 0: all well. */
 #define _GNU_SOURCE
-#include "switch.h"
+#include "stacks/switch.h"
 
 #include <pthread.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
 /* What is given back ahead: as much as was asked for between two looks, for a tenth of a second. */
 #include "check.h"
-#include "demand.h"
+#include "reserve/demand.h"
 
 #define MS 1000000ull
 

@@ -4,7 +4,7 @@
 
 #include <errno.h>
 
-#include "os.h"
+#include "os/os.h"
 
 static struct {
     bool map, wipe, keep, discard, open, registering;

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "check.h"
-#include "heap.h"
+#include "heap/heap.h"
 
 #define SLOTS 60
 #define ROUNDS 6000

@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "check.h"
-#include "heap.h"
-#include "os.h"
+#include "heap/heap.h"
+#include "os/os.h"
 
 #define LARGE_BYTES (128 * MIB)
 #define SMALL_BYTES MIB

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "os.h"
+#include "os/os.h"
 
 #define RANGES 64
 #define PAGES 8

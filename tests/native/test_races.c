@@ -5,7 +5,7 @@
 #include <stdatomic.h>
 
 #include "check.h"
-#include "os.h"
+#include "os/os.h"
 
 #define RANGES 64
 #define BYTES (8 * vrange_page_bytes())

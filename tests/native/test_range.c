@@ -2,8 +2,8 @@
 #include <string.h>
 
 #include "check.h"
-#include "os.h"
-#include "range_busy.h"
+#include "os/os.h"
+#include "ranges/range_busy.h"
 
 #define BYTES (16 * vrange_page_bytes())
 

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import psutil
 
-from vrange.capabilities import RUNGS, capabilities
-from vrange.cgroup import MemoryCgroup, MemoryLimit, memory_limit, memory_usage
-from vrange.reserve import ensure_reserve
+from vrange._ranges.capabilities import RUNGS, capabilities
+from vrange._cgroup.limits import MemoryCgroup, MemoryLimit, memory_limit, memory_usage
+from vrange._ranges.reserve import ensure_reserve
 from vrange.sizes import format_bytes
-from vrange.stats import stats
+from vrange._counters.stats import stats
 
 __all__ = ["Finding", "add_parser", "examine", "run"]
 

@@ -19,13 +19,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from vrange.errors import VrangeError
-from vrange.exposition import Gauges, families
-from vrange.lazyfree import lazyfree_bytes
+from vrange._counters.exposition import Gauges, families
+from vrange._counters.lazyfree import lazyfree_bytes
 from vrange.metrics import start_server
-from vrange.processes import directories, living
-from vrange.segment import Snapshot
-from vrange.service import Service, services
-from vrange.totals import Totals
+from vrange._counters.processes import directories, living
+from vrange._counters.segment import Snapshot
+from vrange._counters.service import Service, services
+from vrange._counters.totals import Totals
 
 __all__ = ["SidecarCollector", "add_parser", "run"]
 

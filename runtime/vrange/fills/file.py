@@ -8,7 +8,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from vrange._core import ffi, lib
-from vrange.descriptor import Descriptor
+from vrange._counters.descriptor import Descriptor
 from vrange.fills.base import NativeFill, Regenerator
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The allocators that serve malloc in this process (native/allocators.c knows each one)."""
+"""The allocators that serve malloc in this process (allocators.c knows each one)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 pymalloc frees an arena of 1 MiB only when nothing in it is used any more, so a few surviving
 objects keep all the memory that a program ever had. The unused memory between them can be returned
-all the same: native/pymalloc_trim.c explains how, and why that is safe. It relies on how certain
+all the same: pymalloc_trim.c explains how, and why that is safe. It relies on how certain
 versions of CPython lay out their memory, so it is off until `enable` is called.
 """
 

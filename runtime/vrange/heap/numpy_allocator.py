@@ -11,8 +11,8 @@ from typing import Any, Self
 
 from vrange._core import ffi, lib, numpy_handler
 from vrange.errors import VrangeError
-from vrange.numpy_core import numpy_core
-from vrange.reserve import ensure_reserve
+from vrange._numpy_table import numpy_core
+from vrange._ranges.reserve import ensure_reserve
 from vrange.sizes import format_bytes
 
 _OURS = "vrange"

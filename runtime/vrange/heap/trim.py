@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
 from vrange._core import lib
-from vrange.heap import allocators, interpreter, pools, turns
+from vrange.heap import allocators, interpreter, pools, trim_lock
 from vrange.sizes import format_bytes
 
 Deep = Literal[False, True, "holes"]
@@ -170,17 +170,17 @@ def _measured(release: Callable[[], Any]) -> _Source:
 
 
 def _ask(sources: Mapping[str, _Source]) -> tuple[dict[str, int], dict[str, str]]:
-    with turns.lock:
+    with trim_lock.lock:
         return _ask_each(sources)
 
 
 def _ask_unless_busy(sources: Mapping[str, _Source]) -> tuple[dict[str, int], dict[str, str]]:
-    if not turns.lock.acquire(blocking=False):
+    if not trim_lock.lock.acquire(blocking=False):
         return {}, dict.fromkeys(sources, "another thread is trimming")
     try:
         return _ask_each(sources)
     finally:
-        turns.lock.release()
+        trim_lock.lock.release()
 
 
 def _ask_each(sources: Mapping[str, _Source]) -> tuple[dict[str, int], dict[str, str]]:

@@ -6,8 +6,8 @@ import time
 from typing import Literal
 
 from vrange._core import lib
-from vrange.hot import HotFront
-from vrange.stack_trim import trim_idle_stacks
+from vrange._cache.hot_front import HotFront
+from vrange._stacks.trim import trim_idle_stacks
 
 __all__ = ["ACTIONS", "Action", "Actions"]
 

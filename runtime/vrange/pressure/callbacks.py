@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vrange._core import lib
-from vrange.pressure.seen import Level, level_of, read_watcher
+from vrange.pressure.levels import Level, level_of, read_watcher
 from vrange.pressure.threads import Thread, make_lock
 
 __all__ = ["Callback", "CallbackInfo", "Level", "LevelChange", "LoopCallback", "ThreadCallback"]

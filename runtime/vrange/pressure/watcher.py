@@ -26,11 +26,11 @@ from vrange.pressure.callbacks import (
     OnLevel,
     ThreadCallback,
 )
-from vrange.pressure.places import Places
-from vrange.pressure.seen import level_of, read_watcher
+from vrange.pressure.watched_cgroups import Places
+from vrange.pressure.levels import level_of, read_watcher
 from vrange.pressure.threads import Thread
-from vrange.reserve import watch_limits
-from vrange.segment import PRESSURE_LEVELS
+from vrange._ranges.reserve import watch_limits
+from vrange._counters.segment import PRESSURE_LEVELS
 from vrange.sizes import format_bytes
 
 __all__ = ["Level", "PressureInfo", "Watcher", "current", "watch"]

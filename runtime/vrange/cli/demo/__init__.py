@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
 
-from vrange.cgroup import MemoryCgroup
+from vrange._cgroup.limits import MemoryCgroup
 from vrange.cli.demo.child import Child
 from vrange.cli.demo.messages import Contender, Job, Result, Sample, Sizing
 from vrange.cli.demo.outcome import Run, summary

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import IO
 
-from vrange.cgroup import MemoryCgroup
+from vrange._cgroup.limits import MemoryCgroup
 from vrange.cli.demo.messages import Job, Message, Result, from_line, to_line
 
 __all__ = ["Child", "Ending"]

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
-from vrange.cache import VolatileCache
+from vrange._cache.cache import VolatileCache
 from vrange.cli.demo.material import Key, Value
 
 __all__ = ["Cache", "Dict", "Lru", "Volatile"]

@@ -6,7 +6,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from vrange.capabilities import capabilities
+from vrange._ranges.capabilities import capabilities
 from vrange.cli.demo.messages import PHASES, Job, Sample, Sizing
 from vrange.cli.demo.outcome import MIB, Run, mib
 

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 import numpy as np
 import psutil
 
-from vrange.capabilities import capabilities
-from vrange.cgroup import memory_usage
+from vrange._ranges.capabilities import capabilities
+from vrange._cgroup.limits import memory_usage
 from vrange.cli.demo.contenders import Cache, Dict, Lru, Volatile
 from vrange.cli.demo.material import Key, NotPython, Value, choose, make, stamp
 from vrange.cli.demo.messages import (
@@ -33,7 +33,7 @@ from vrange.cli.demo.messages import (
     from_line,
     to_line,
 )
-from vrange.stats import stats
+from vrange._counters.stats import stats
 
 __all__ = ["main"]
 

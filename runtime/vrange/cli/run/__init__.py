@@ -29,7 +29,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from vrange.autostart.settings import Settings
+from vrange._autostart.settings import Settings
 from vrange.cli.run.environment import environment
 from vrange.cli.run.options import listen_address, seconds
 from vrange.cli.run.report import Report, as_json, as_text

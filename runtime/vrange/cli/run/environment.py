@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import vrange.autostart
-from vrange.autostart.settings import VARIABLE, Settings
+import vrange._autostart
+from vrange._autostart.settings import VARIABLE, Settings
 
 __all__ = ["environment"]
 
 
 def environment(settings: Settings, before: Mapping[str, str]) -> dict[str, str]:
     """Return `before` plus what the hook needs, and removes again (vrange/autostart/hook)."""
-    hook = str(Path(vrange.autostart.__file__).with_name("hook"))
+    hook = str(Path(vrange._autostart.__file__).with_name("hook"))
     path = before.get("PYTHONPATH")
     changed = {"PYTHONPATH": os.pathsep.join(filter(None, [hook, path]))}
     if settings.heap == "libc":

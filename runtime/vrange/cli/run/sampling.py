@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vrange.cgroup import MemoryLimit, memory_limit, usage_of
+from vrange._cgroup.limits import MemoryLimit, memory_limit, usage_of
 
 __all__ = ["Sample", "Sampler"]
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vrange.cgroup_tree import find_hierarchies, read_words
+from vrange._cgroup.tree import find_hierarchies, read_words
 from vrange.cli.run.sampling import Sampler
 
 __all__ = ["Ending", "end_alike", "supervise"]

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from vrange.cli.top.figures import ProcessFigures, figures
 from vrange.errors import VrangeError
-from vrange.processes import living
-from vrange.segment import Snapshot
+from vrange._counters.processes import living
+from vrange._counters.segment import Snapshot
 
 if TYPE_CHECKING:
     from vrange.cli.top.view import View

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from vrange.cgroup import memory_limit, usage_of
-from vrange.exposition import STATES
-from vrange.segment import LATENCIES, AccountCounts, Snapshot
-from vrange.totals import Totals
+from vrange._cgroup.limits import memory_limit, usage_of
+from vrange._counters.exposition import STATES
+from vrange._counters.segment import LATENCIES, AccountCounts, Snapshot
+from vrange._counters.totals import Totals
 
 __all__ = ["AccountFigures", "ProcessFigures", "figures"]
 

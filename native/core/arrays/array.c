@@ -1,0 +1,408 @@
+/* Volatile arrays: content that is never pinned as a whole, and grows back where it is touched.
+ *
+ * An array is a span of address space cut into blocks. A lost block raises SIGBUS when it is touched
+ * (sigbus.c), and is put back by the array's regenerator (array_fill.c). What was put back is
+ * volatile again without anybody's doing (array_offer.c).
+ *
+ * A block that is pinned is never told of. The word that counts its pins is also what excludes the
+ * two: BUSY while the kernel is being told, and only taken where there are no pins. */
+#include "arrays/array.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "arrays/array_blocks.h"
+#include "arrays/array_places.h"
+#include "base/caretaker.h"
+#include "base/gate.h"
+#include "base/inherit.h"
+#include "process/mend.h"
+#include "os/os.h"
+#include "arrays/sigbus.h"
+#include "base/rung.h"
+
+#define BLOCK_BYTES_MOST (2u << 20)
+
+/* ---- pins ------------------------------------------------------------------------------------- */
+
+/* True: that was the last pin. */
+static bool unpin_block(vrange_array *array, size_t block) {
+    uint32_t pins = atomic_load(&array->pins[block]), left;
+    do left = (pins & ~BLOCK_FILLING) == 1 ? 0 : pins - 1;
+    while (!atomic_compare_exchange_weak(&array->pins[block], &pins, left));
+    return left == 0;
+}
+
+static void pin_block(vrange_array *array, size_t block) {
+    for (;;) {
+        uint32_t pins = atomic_load(&array->pins[block]);
+        const uint32_t pinned = pins ? pins + 1 : BLOCK_FILLING | 1;
+        if (pins & BLOCK_BUSY) os_yield();
+        else if (atomic_compare_exchange_weak(&array->pins[block], &pins, pinned)) {
+            if (!gate_is_closed()) return;
+            /* The fork may not have seen this pin, and its child would not have the block. */
+            unpin_block(array, block);
+            gate_wait();
+        }
+    }
+}
+
+/* A pin dirties all of a huge page, so that the kernel has to be told again of all of it that nobody
+ * has pinned. */
+static void note_huge_pages(vrange_array *array, size_t first, size_t count) {
+    const size_t span = OS_HUGE_BYTES / array->block_bytes;
+    const size_t begin = first - first % span;
+    size_t end = (first + count + span - 1) / span * span;
+    if (end > array->blocks) end = array->blocks;
+    note_filled(array, begin, end - begin);
+}
+
+void vrange_array_unpin(vrange_array *array, size_t first, size_t count) {
+    bool volatile_again = false;
+    for (size_t block = first; block < first + count; block++) {
+        if (unpin_block(array, block)) volatile_again = true;
+    }
+    if (volatile_again) note_huge_pages(array, first, count);
+    atomic_fetch_sub(&array->pinned, count);
+}
+
+/* Whether a block has only pins of those who have not found all of it there yet. */
+static bool is_filling(vrange_array *array, size_t block) {
+    return atomic_load(&array->pins[block]) & BLOCK_FILLING;
+}
+
+/* Of a pinned block, what is there is made safe. 0, EFAULT where something is missing, EAGAIN where that
+ * can't be told, or an errno. That a page is there counts only if it would have been told otherwise: so the
+ * gate keeps mending out until that was asked, too. */
+static int secure_block(vrange_array *array, size_t block) {
+    gate_enter();
+    int result = -os_populate(array_block(array, block), whole_blocks_bytes(array, block, 1));
+    if (!rung_holds()) {
+        mend();
+        result = EAGAIN;
+    } else if (is_filling(array, block) && vrange_rung() != VRANGE_RUNG_REFAULT) {
+        result = EOPNOTSUPP; /* it was lost at run time, and with it what was not pinned */
+    } else if (result == 0) {
+        atomic_fetch_and(&array->pins[block], ~BLOCK_FILLING);
+    }
+    gate_leave();
+    return result;
+}
+
+/* As regenerate, which fails while everything is registered with a new userfaultfd. */
+static bool may_be_tried_again(uint64_t mends) {
+    gate_enter();
+    if (!rung_holds()) mend();
+    gate_leave();
+    return rung_mends() != mends;
+}
+
+static int fill_block(vrange_array *array, size_t block) {
+    if (!array->regenerate) return ENOTSUP;
+    uint64_t mends;
+    int result;
+    do {
+        mends = rung_mends();
+        result = regenerate_blocks(array, block, 1);
+    } while (result != 0 && may_be_tried_again(mends));
+    return result;
+}
+
+static int pin_blocks(vrange_array *array, size_t first, size_t count, unsigned char *missing,
+                      size_t *failed) {
+    int result = 0;
+    for (size_t block = first; block < first + count; block++) {
+        pin_block(array, block);
+        result = secure_block(array, block);
+        /* Two rounds: a page that was there when the others were filled may have gone since. */
+        while (result == EAGAIN || (result == EFAULT && !missing)) {
+            if (result == EFAULT) result = fill_block(array, block);
+            else result = 0;
+            if (result == 0) result = secure_block(array, block);
+            else break;
+        }
+        if (missing) {
+            missing[block - first] = result == EFAULT;
+            if (result == EFAULT) result = 0;
+        }
+        if (result != 0) {
+            *failed = block;
+            atomic_fetch_sub(&array->pinned, first + count - block - 1);
+            vrange_array_unpin(array, first, block + 1 - first);
+            return -result;
+        }
+    }
+    note_huge_pages(array, first, count);
+    return VRANGE_OK;
+}
+
+int vrange_array_pin(vrange_array *array, size_t first, size_t count, unsigned char *missing,
+                     size_t *failed) {
+    if (!caretaker_is_running()) {
+        gate_enter();
+        caretaker_ensure(); /* in the child of a fork there may be none yet */
+        gate_leave();
+    }
+    /* First: a fork that misses this count is seen by each of the pins. */
+    atomic_fetch_add(&array->pinned, count);
+    return pin_blocks(array, first, count, missing, failed);
+}
+
+int vrange_array_put(vrange_array *array, size_t block, const void *content) {
+    int result;
+    uint64_t mends;
+    do {
+        mends = rung_mends();
+        result = put_block(array, block, content);
+        if (result == 0) result = secure_block(array, block);
+        else if (may_be_tried_again(mends)) result = EAGAIN;
+    } while (result == EFAULT || result == EAGAIN);
+    if (result == 0)
+        atomic_fetch_add(&array->refilled_bytes, whole_blocks_bytes(array, block, 1));
+    return -result;
+}
+
+/* ---- arrays themselves ------------------------------------------------------------------------ */
+
+static void *zeroed(size_t bytes, bool *all) {
+    void *memory = os_map(bytes);
+    if (!memory) *all = false;
+    return memory;
+}
+
+static void unmap(void *memory, size_t bytes) {
+    if (memory) os_unreserve(memory, bytes);
+}
+
+static void destroy(vrange_array *array) {
+    const size_t words = (array->blocks + 63) / 64;
+    forget_filled(array);
+    unmap(array->base, array->mapped_bytes);
+    unmap((void *)array->pins, array->blocks * sizeof *array->pins);
+    unmap((void *)array->filled, words * sizeof *array->filled);
+    unmap((void *)array->offered, words * sizeof *array->offered);
+    unmap((void *)array->filled_map, (words + 63) / 64 * sizeof *array->filled_map);
+    free(array);
+}
+
+static int map_array(vrange_array *array) {
+    const size_t words = (array->blocks + 63) / 64;
+    bool all = true;
+    array->base = array->mapped_bytes < OS_HUGE_BYTES
+                      ? os_reserve(array->mapped_bytes)
+                      : os_reserve_aligned(array->mapped_bytes, OS_HUGE_BYTES);
+    array->pins = zeroed(array->blocks * sizeof *array->pins, &all);
+    array->filled = zeroed(words * sizeof *array->filled, &all);
+    array->offered = zeroed(words * sizeof *array->offered, &all);
+    array->filled_map = zeroed((words + 63) / 64 * sizeof *array->filled_map, &all);
+    if (!array->base || !all) return -ENOMEM;
+    int result = prepare_filling();
+    if (result == 0) result = os_commit(array->base, array->mapped_bytes);
+    return result;
+}
+
+/* Inside the gate. */
+static int register_array(vrange_array *array) {
+    for (;;) {
+        const int result = os_userfault_register(rung_userfault(), array->base, array->mapped_bytes);
+        if (result == 0) return 0;
+        if (!rung_holds()) mend();
+        else return vrange_rung() == VRANGE_RUNG_REFAULT ? result : -EOPNOTSUPP;
+    }
+}
+
+int vrange_array_open(size_t bytes, size_t block_bytes, vrange_regenerate regenerate, void *context,
+                      vrange_account *account, vrange_array **out) {
+    const size_t page = os_page_bytes();
+    if (bytes == 0 || block_bytes < page || block_bytes > BLOCK_BYTES_MOST ||
+        block_bytes & (block_bytes - 1))
+        return -EINVAL;
+    if (bytes > SIZE_MAX / 2) return -ENOMEM;
+    if (vrange_rung() != VRANGE_RUNG_REFAULT) return -EOPNOTSUPP;
+    vrange_array *array = calloc(1, sizeof *array);
+    if (!array) return -ENOMEM;
+    array->bytes = bytes;
+    array->mapped_bytes = (bytes + page - 1) / page * page;
+    array->block_bytes = block_bytes;
+    array->blocks = (bytes + block_bytes - 1) / block_bytes;
+    array->regenerate = regenerate;
+    array->context = context;
+    array->account = account;
+    for (int i = 0; i < STREAMS; i++) array->streams[i].next = UINT64_MAX;
+    gate_enter();
+    caretaker_ensure();
+    int result = map_array(array);
+    if (result == 0) result = register_array(array);
+    if (result == 0) result = place_add(array);
+    if (!rung_holds()) mend(); /* which did not know of the array until now */
+    gate_leave();
+    if (result == 0) {
+        tally(&account->reserved_bytes, array->mapped_bytes);
+        result = vrange_refault_arm();
+        if (result == 0) {
+            *out = array;
+            return 0;
+        }
+        vrange_array_close(array);
+        return result;
+    }
+    destroy(array);
+    return result;
+}
+
+void vrange_array_close(vrange_array *array) {
+    gate_enter();
+    place_remove(array);
+    untally(&array->account->reserved_bytes, array->mapped_bytes);
+    destroy(array);
+    refault_look(); /* the last one takes the handler with it */
+    gate_leave();
+}
+
+void *vrange_array_address(vrange_array *array) { return array->base; }
+
+uint64_t vrange_array_refaults(vrange_array *array) { return array->refaults; }
+
+uint64_t vrange_array_refilled_bytes(vrange_array *array) { return array->refilled_bytes; }
+
+size_t vrange_array_resident_bytes(vrange_array *array) {
+    unsigned char seen[4096];
+    const size_t page = os_page_bytes(), step = sizeof seen * page;
+    size_t resident = 0;
+    for (size_t from = 0; from < array->mapped_bytes; from += step) {
+        size_t bytes = array->mapped_bytes - from < step ? array->mapped_bytes - from : step;
+        if (os_residency(array->base + from, bytes, seen) < 0) break;
+        for (size_t i = 0; i < bytes / page; i++) resident += seen[i] * page;
+    }
+    return resident;
+}
+
+static int discard_run(vrange_array *array, size_t first, size_t count) {
+    char *address = array_block(array, first);
+    const size_t bytes = whole_blocks_bytes(array, first, count);
+    int result = os_lazyfree(address, bytes);
+    if (result == 0) result = os_pageout(address, bytes);
+    /* What another processor still has in a batch of its own the kernel passes over. */
+    if (result == 0) result = os_discard(address, bytes);
+    give_blocks(array, first, count);
+    /* Locked memory (mlockall) can't be discarded: it stays, with the same content. */
+    return result == -EINVAL ? 0 : result;
+}
+
+static int discard_unpinned(vrange_array *array) {
+    const size_t run_most = (64u << 20) / array->block_bytes;
+    int worst = 0;
+    for (size_t block = 0; block < array->blocks;) {
+        size_t count = 0;
+        uint32_t pins = 0;
+        while (count < run_most && block + count < array->blocks &&
+               take_block(array, block + count, &pins))
+            count++;
+        if (count) {
+            int result = discard_run(array, block, count);
+            if (result < 0) worst = result;
+        }
+        if (count) block += count;
+        else if (pins & BLOCK_BUSY) os_yield(); /* the kernel is just being told of it */
+        else block++;
+    }
+    return worst;
+}
+
+int vrange_array_discard(vrange_array *array) {
+    gate_enter();
+    int result = discard_unpinned(array);
+    gate_leave();
+    return result;
+}
+
+int arrays_register(int userfault) {
+    int result = 0;
+    for (uint32_t i = 0; result == 0 && i < places_count(); i++) {
+        vrange_array *array = place_enter(i);
+        if (!array) continue;
+        result = os_userfault_register(userfault, array->base, array->mapped_bytes);
+        place_leave(i);
+    }
+    return result;
+}
+
+void arrays_forget_content(void) {
+    for (uint32_t i = 0; i < places_count(); i++) {
+        vrange_array *array = place_enter(i);
+        if (!array) continue;
+        /* Zeros may stand where something was lost and then touched. */
+        discard_unpinned(array);
+        for (size_t block = 0; block < array->blocks; block++) {
+            if (is_filling(array, block))
+                os_discard(array_block(array, block), whole_blocks_bytes(array, block, 1));
+        }
+        place_leave(i);
+    }
+}
+
+void arrays_bar(void) {
+    for (uint32_t i = 0; i < places_count(); i++) {
+        vrange_array *array = place_enter(i);
+        if (!array) continue;
+        for (size_t block = 0; block < array->blocks; block++) {
+            const uint32_t pins = atomic_load(&array->pins[block]) & ~BLOCK_BUSY;
+            if (pins == 0 || pins & BLOCK_FILLING)
+                os_protect(array_block(array, block), whole_blocks_bytes(array, block, 1));
+        }
+        place_leave(i);
+    }
+}
+
+/* ---- fork ------------------------------------------------------------------------------------- */
+
+/* Not the pins of threads that have not found all of the block there: the child has no such threads. */
+static bool is_pinned(vrange_array *array, size_t block) {
+    const uint32_t pins = atomic_load(&array->pins[block]) & ~BLOCK_BUSY;
+    return pins && !(pins & BLOCK_FILLING);
+}
+
+/* The blocks from `first` on that are all pinned, or all not. */
+static size_t count_alike(vrange_array *array, size_t first) {
+    const bool pinned = is_pinned(array, first);
+    size_t end = first + 1;
+    while (end < array->blocks && is_pinned(array, end) == pinned) end++;
+    return end - first;
+}
+
+void arrays_before_fork(void) {
+    for (uint32_t i = 0; i < places_count(); i++) {
+        vrange_array *array = place_enter(i);
+        if (!array) continue;
+        /* What a touch can't put back the child has to inherit while it is there. */
+        if (array->regenerate) {
+            inherit_area(array->base, array->mapped_bytes);
+            const size_t end = atomic_load(&array->pinned) ? array->blocks : 0;
+            for (size_t block = 0, count; block < end; block += count) {
+                count = count_alike(array, block);
+                if (is_pinned(array, block))
+                    inherit_keep(array_block(array, block), whole_blocks_bytes(array, block, count), 0);
+            }
+        }
+        place_leave(i);
+    }
+}
+
+int arrays_register_again(int userfault) {
+    places_forget_readers();
+    int result = 0;
+    for (uint32_t i = 0; result == 0 && i < places_count(); i++) {
+        vrange_array *array = place_enter(i);
+        if (!array) continue;
+        /* Whoever was just advising the kernel, from a handler, does not exist here. Only looked at as
+         * a rule: of a large array, writing would give the child a copy of all the pins. */
+        for (size_t block = 0; block < array->blocks; block++) {
+            if (atomic_load(&array->pins[block]) & BLOCK_BUSY) give_blocks(array, block, 1);
+        }
+        if (userfault >= 0)
+            result = os_userfault_register(userfault, array->base, array->mapped_bytes);
+        place_leave(i);
+    }
+    if (userfault < 0) arrays_bar();
+    return result;
+}

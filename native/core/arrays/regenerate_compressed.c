@@ -1,0 +1,60 @@
+/* Blocks kept compressed in memory, each by itself, in zlib's format.
+ *
+ * zlib allocates its state through functions that the caller gives: here from a scratch buffer
+ * of its own, so that nothing is allocated in the signal handler. */
+#include <errno.h>
+#include <string.h>
+#include <zlib.h>
+
+#include "base/scratch.h"
+#include "vrange.h"
+
+typedef struct {
+    char *at;
+    size_t left;
+} room;
+
+static void *take_room(void *opaque, unsigned count, unsigned size) {
+    room *r = opaque;
+    size_t bytes = ((size_t)count * size + 15) & ~(size_t)15;
+    if (bytes > r->left) return NULL;
+    void *taken = r->at;
+    r->at += bytes;
+    r->left -= bytes;
+    return taken;
+}
+
+static void keep_room(void *opaque, void *taken) { (void)opaque, (void)taken; }
+
+static int inflate_block(void *to, size_t bytes, const void *from, size_t size, char *state) {
+    room r = {.at = state, .left = SCRATCH_BYTES};
+    z_stream stream = {.zalloc = take_room,
+                       .zfree = keep_room,
+                       .opaque = &r,
+                       .next_in = (Bytef *)(uintptr_t)from,
+                       .avail_in = (uInt)size};
+    if (inflateInit(&stream) != Z_OK) return ENOMEM;
+    stream.next_out = to;
+    stream.avail_out = (uInt)bytes;
+    /* At once into room for all of it: then zlib needs no window of its own. */
+    int result = inflate(&stream, Z_FINISH);
+    inflateEnd(&stream);
+    return result == Z_STREAM_END && stream.avail_out == 0 ? 0 : EBADMSG;
+}
+
+int vrange_regenerate_compressed(void *to, size_t offset, size_t bytes, void *context) {
+    const vrange_compressed *blocks = context;
+    char *state = scratch_take();
+    int result = 0;
+    for (size_t done = 0; done < bytes && result == 0;) {
+        size_t block = (offset + done) / blocks->block_bytes;
+        size_t some = bytes - done < blocks->block_bytes ? bytes - done : blocks->block_bytes;
+        if (block >= blocks->count) result = ENODATA;
+        else
+            result = inflate_block((char *)to + done, some, blocks->blocks[block],
+                                   blocks->sizes[block], state);
+        done += some;
+    }
+    scratch_give(state);
+    return result;
+}

@@ -1,0 +1,103 @@
+/* Buffers in which content is put together before it is mapped.
+ *
+ * UFFDIO_COPY makes a page appear with its content in place, so that no other thread ever sees it half
+ * filled. The content must be put together elsewhere first. A signal handler can't allocate, so the buffers
+ * are reserved ahead, and taking one is a single atomic exchange. On most machines there are more buffers
+ * than threads that can be in a handler at once; a regenerator that touches another array takes a second
+ * one. No caller ever waits for a buffer, because its holder may be waiting for the caller (for the GIL, for
+ * example). If all are in use, one more is mapped, at the price of one system call. */
+#include "base/scratch.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "os/os.h"
+
+#define SLOTS 64
+#define SLOTS_KEPT 4 /* the other buffers are offered once they are given back */
+
+/* Few suffice: a caller that finds none takes an ordinary buffer and copies. */
+#define HUGE_SLOTS 4
+#define HUGE_PAUSE 64 /* calls to skip after a refusal: huge pages are scarce, and asking takes time */
+
+static char *_Atomic huge_memory;
+static _Atomic unsigned char huge_in_use[HUGE_SLOTS];
+static _Atomic int huge_pause;
+
+static char *_Atomic memory;
+static _Atomic unsigned char in_use[SLOTS];
+
+/* Everything works without huge buffers, but sequential access takes longer. */
+static void prepare_huge(void) {
+    char *fresh = os_map_huge(HUGE_SLOTS), *expected = NULL;
+    if (fresh && !atomic_compare_exchange_strong(&huge_memory, &expected, fresh))
+        os_unreserve(fresh, HUGE_SLOTS * OS_HUGE_BYTES);
+}
+
+int scratch_prepare(void) {
+    if (atomic_load(&memory)) return 0;
+    prepare_huge();
+    char *fresh = os_map((size_t)SLOTS * SCRATCH_BYTES);
+    if (!fresh) return -ENOMEM;
+    char *expected = NULL;
+    if (!atomic_compare_exchange_strong(&memory, &expected, fresh))
+        os_unreserve(fresh, (size_t)SLOTS * SCRATCH_BYTES);
+    return 0;
+}
+
+char *scratch_take(void) {
+    char *slots = atomic_load(&memory);
+    for (unsigned slot = 0; slots && slot < SLOTS; slot++) {
+        if (!atomic_load_explicit(&in_use[slot], memory_order_relaxed) &&
+            !atomic_exchange(&in_use[slot], 1))
+            return slots + (size_t)slot * SCRATCH_BYTES;
+    }
+    char *more;
+    while (!(more = os_map(SCRATCH_BYTES))) os_yield();
+    return more;
+}
+
+void scratch_give(char *scratch) {
+    size_t slot = (size_t)(scratch - atomic_load(&memory)) / SCRATCH_BYTES;
+    if (slot >= SLOTS) {
+        os_unreserve(scratch, SCRATCH_BYTES);
+        return;
+    }
+    if (slot >= SLOTS_KEPT) os_lazyfree(scratch, SCRATCH_BYTES);
+    atomic_store(&in_use[slot], 0);
+}
+
+/* The first touch brings the page; if it is a huge page, its second half is resident too. Kernels before
+ * 6.13 move huge pages in pieces: there no huge page comes a second time, and every caller copies. */
+static bool is_huge_page(char *slot) {
+    *(volatile char *)slot = 0;
+    return os_is_resident(slot + OS_HUGE_BYTES / 2);
+}
+
+char *scratch_take_huge(void) {
+    char *slots = atomic_load(&huge_memory);
+    if (!slots) return NULL;
+    if (atomic_load(&huge_pause) > 0 && atomic_fetch_sub(&huge_pause, 1) > 0) return NULL;
+    for (unsigned slot = 0; slot < HUGE_SLOTS; slot++) {
+        if (atomic_exchange(&huge_in_use[slot], 1)) continue;
+        char *taken = slots + slot * OS_HUGE_BYTES;
+        if (is_huge_page(taken)) return taken;
+        scratch_give_huge(taken);
+        atomic_store(&huge_pause, HUGE_PAUSE);
+        return NULL;
+    }
+    return NULL;
+}
+
+void scratch_give_huge(char *scratch) {
+    os_discard(scratch, OS_HUGE_BYTES);
+    atomic_store(&huge_in_use[(size_t)(scratch - atomic_load(&huge_memory)) / OS_HUGE_BYTES], 0);
+}
+
+void scratch_forget_owners(void) {
+    /* A page that parent and child share can't be moved, so drop it. */
+    if (atomic_load(&huge_memory)) os_discard(huge_memory, HUGE_SLOTS * OS_HUGE_BYTES);
+    for (unsigned slot = 0; slot < HUGE_SLOTS; slot++) atomic_store(&huge_in_use[slot], 0);
+    for (unsigned slot = 0; slot < SLOTS; slot++) atomic_store(&in_use[slot], 0);
+}

@@ -1,0 +1,300 @@
+/* Where the stats segment is, and its life: made with the first count, gone at exit.
+ *
+ * Counting must never be what ends or slows a process, so whatever goes wrong here leads to memory of
+ * our own instead of a file: the process counts on, and its own exporter tells; only a look from
+ * outside finds nothing. vrange_segment_refusal tells why, and Python warns once.
+ *
+ * A fork shares MAP_SHARED memory, so the child would go on writing into its parent's counters. Its
+ * handler puts a fresh segment over the inherited one, at the same address: every pointer to an
+ * account stays good. */
+#define _GNU_SOURCE
+#include "counters/segment.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "os/os.h"
+#include "os/os_held.h"
+#include "counters/stats.h"
+
+#define PATH_BYTES 512
+
+_Static_assert(sizeof(segment_header) <= SEGMENT_PAGE, "the header has one page");
+_Static_assert(sizeof(segment_account) <= SEGMENT_PAGE, "an account has one page");
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "a lock would not be shared with the reader");
+
+#define SHARD_BYTES (VRANGE_KINDS * VRANGE_LATENCIES * sizeof(segment_histogram))
+#define LATENCIES_AT (SEGMENT_PAGE * (1u + SEGMENT_ACCOUNTS))
+#define SHARD_STRIDE ((SHARD_BYTES + SEGMENT_PAGE - 1) / SEGMENT_PAGE * SEGMENT_PAGE)
+#define SEGMENT_BYTES (LATENCIES_AT + SEGMENT_SHARDS * SHARD_STRIDE)
+
+segment_header *_Atomic segment_here;
+
+enum { UNMADE, MAKING, MADE };
+
+static struct {
+    _Atomic int state;
+    char path[PATH_BYTES]; /* empty: in memory only */
+    char refusal[PATH_BYTES + 128];
+} place;
+
+segment_account *segment_accounts(segment_header *segment) {
+    return (segment_account *)(void *)((char *)segment + SEGMENT_PAGE);
+}
+
+static segment_account *account_at(segment_header *segment, uint32_t slot) {
+    return (segment_account *)(void *)((char *)segment + SEGMENT_PAGE * (1u + (size_t)slot));
+}
+
+segment_histogram *segment_shard(segment_header *segment, uint32_t shard) {
+    return (segment_histogram *)(void *)((char *)segment + LATENCIES_AT + shard * SHARD_STRIDE);
+}
+
+bool segment_back(segment_header *segment, void *part, size_t bytes) {
+    const uintptr_t page = os_page_bytes(), begin = (uintptr_t)part & ~(page - 1);
+    const size_t length = (uintptr_t)part + bytes - begin;
+    const int result = os_populate((void *)begin, length);
+    if (result != -EINVAL) return result == 0;
+    /* Linux before 5.14. What has no file is ordinary memory, and comes at the first touch. */
+    return !place.path[0] || os_allocate(place.path, begin - (uintptr_t)segment, length) == 0;
+}
+
+/* ---- where ------------------------------------------------------------------------------------ */
+
+/* The directory, made if need be. Readers look in the same places: runtime/vrange/_counters/processes.py. */
+static int find_directory(char *directory, size_t bytes) {
+    const char *told = secure_getenv("VRANGE_RUNTIME_DIR");
+    if (told && *told) {
+        /* Cut short it would be another directory, where nobody looks. */
+        if (snprintf(directory, bytes, "%s", told) >= (int)bytes) return -ENAMETOOLONG;
+        return os_private_directory(directory);
+    }
+    const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
+    if (runtime && *runtime == '/' &&
+        snprintf(directory, bytes, "%s/vrange", runtime) < (int)bytes &&
+        os_private_directory(directory) == 0)
+        return 0;
+    snprintf(directory, bytes, "/dev/shm/vrange-%u", (unsigned)os_user_id());
+    return os_private_directory(directory);
+}
+
+/* Removes what a killed process left, here too: one that forks short-lived children with os._exit, and
+ * that nobody ever scrapes, would fill the directory. What somebody sums is for him to fold first. */
+static void remove_if_dead(const char *path, const char *name) {
+    unsigned pid = 0;
+    unsigned long long ticks = 0;
+    if (sscanf(name, "%u-%llu.stats", &pid, &ticks) != 2 || pid == 0 || os_process_exists(pid)) return;
+    int file = -1;
+    segment_header head;
+    if (os_open_to_read(path, &file) < 0) return;
+    os_held held;
+    os_note(file, &held);
+    int result = os_read_at(file, &head, sizeof head, 0);
+    os_let_go(&held);
+    /* Of another PID namespace we can't tell who is alive. */
+    if (result == 0 && head.pid_namespace == os_process_namespace() &&
+        !(atomic_load(&head.flags) & SEGMENT_KEPT))
+        os_remove(path);
+}
+
+static segment_header *refuse(const char *where, int error) {
+    snprintf(place.refusal, sizeof place.refusal, "%s: %s", where, strerror(-error));
+    place.path[0] = 0;
+    return NULL;
+}
+
+static bool back_beginning(segment_header *segment) {
+    return segment_back(segment, segment, (1u + VRANGE_KINDS) * SEGMENT_PAGE) &&
+           segment_back(segment, segment_shard(segment, 0), SHARD_STRIDE);
+}
+
+static segment_header *make_file(uint64_t start_ticks) {
+    char directory[PATH_BYTES - 64];
+    int result = find_directory(directory, sizeof directory);
+    if (result < 0) return refuse(directory, result);
+    os_each_file(directory, remove_if_dead);
+    snprintf(place.path, sizeof place.path, "%s/%u-%llu.stats", directory, (unsigned)os_process_id(),
+             (unsigned long long)start_ticks);
+    void *segment = NULL;
+    result = os_share(place.path, SEGMENT_BYTES, &segment);
+    if (result == -EEXIST) {
+        /* Ours from before an exec. */
+        os_remove(place.path);
+        result = os_share(place.path, SEGMENT_BYTES, &segment);
+    }
+    if (result < 0) return refuse(place.path, result);
+    if (!back_beginning(segment)) {
+        os_remove(place.path);
+        os_unreserve(segment, SEGMENT_BYTES);
+        return refuse(place.path, -ENOSPC);
+    }
+    return segment;
+}
+
+/* ---- what it says of itself ------------------------------------------------------------------- */
+
+static void describe(segment_header *segment, uint64_t start_ticks, uint64_t stack_start) {
+    memcpy(segment->magic, SEGMENT_MAGIC, sizeof segment->magic);
+    segment->version = SEGMENT_VERSION;
+    segment->header_bytes = sizeof *segment;
+    segment->bytes = SEGMENT_BYTES;
+    segment->pid = os_process_id();
+    segment->uid = os_user_id();
+    segment->start_ticks = start_ticks;
+    segment->stack_start = stack_start;
+    segment->pid_namespace = os_process_namespace();
+    segment->group = os_process_group();
+    segment->accounts_at = SEGMENT_PAGE;
+    segment->account_bytes = SEGMENT_PAGE;
+    segment->accounts = SEGMENT_ACCOUNTS;
+    segment->regenerate_at = offsetof(segment_account, regenerate);
+    segment->latencies_at = LATENCIES_AT;
+    segment->shard_bytes = SHARD_STRIDE;
+    segment->shards = SEGMENT_SHARDS;
+    segment->kinds = VRANGE_KINDS;
+    segment->latencies = VRANGE_LATENCIES;
+    segment->buckets = VRANGE_BUCKETS;
+    const char *service = secure_getenv("VRANGE_SERVICE");
+    if (service) strncpy(segment->service, service, sizeof segment->service - 1);
+    os_command(segment->name, sizeof segment->name);
+    for (uint32_t kind = 0; kind < VRANGE_KINDS; kind++) {
+        segment_account *other = account_at(segment, kind);
+        other->kind = kind;
+        strcpy(other->name, "other");
+    }
+    atomic_store(&segment->accounts_used, VRANGE_KINDS);
+}
+
+static segment_header *make(void) {
+    uint64_t start_ticks = 0;
+    uint64_t stack_start = 0;
+    int result = os_process_start(&start_ticks, &stack_start);
+    place.refusal[0] = 0;
+    segment_header *segment = result < 0 ? refuse("/proc/self/stat", result) : make_file(start_ticks);
+    if (!segment) segment = os_map(SEGMENT_BYTES);
+    if (segment) describe(segment, start_ticks, stack_start);
+    return segment;
+}
+
+static void publish(segment_header *segment) {
+    atomic_fetch_or_explicit(&segment->flags, SEGMENT_READY, memory_order_release);
+}
+
+segment_header *segment_make(void) {
+    /* No lock: one that another thread holds at a fork would stay locked in the child. */
+    for (;;) {
+        segment_header *segment = atomic_load_explicit(&segment_here, memory_order_acquire);
+        if (segment) return segment;
+        int before = UNMADE;
+        if (atomic_compare_exchange_strong(&place.state, &before, MAKING)) {
+            segment = make();
+            if (segment) publish(segment);
+            atomic_store_explicit(&segment_here, segment, memory_order_release);
+            atomic_store(&place.state, segment ? MADE : UNMADE);
+            return segment;
+        }
+        if (before == MAKING) os_sleep_ns(20000);
+    }
+}
+
+/* ---- fork and exit ---------------------------------------------------------------------------- */
+
+static void copy_gauges(segment_header *to, segment_header *from) {
+    const uint32_t used = atomic_load(&from->accounts_used);
+    uint32_t slot = 0;
+    for (; slot < used; slot++) {
+        segment_account *source = account_at(from, slot), *copy = account_at(to, slot);
+        if (!segment_back(to, copy, sizeof *copy)) break;
+        copy->kind = source->kind;
+        memcpy(copy->name, source->name, sizeof copy->name);
+        atomic_store(&copy->state, atomic_load(&source->state));
+        copy->ranges = source->ranges;
+        copy->reserved_bytes = source->reserved_bytes;
+        copy->range_bytes = source->range_bytes;
+        copy->idle_bytes = source->idle_bytes;
+        copy->offered_bytes = source->offered_bytes;
+        copy->purged_bytes = source->purged_bytes;
+        copy->hot_bytes = source->hot_bytes;
+    }
+    atomic_store(&to->accounts_used, slot);
+}
+
+/* In one step, as all threads hold pointers into it; where a sandbox refuses mremap, by mapping over. */
+static int put_in_place(segment_header *own, segment_header *inherited) {
+    int result = os_replace(own, inherited, SEGMENT_BYTES);
+    if (result == 0) return 0;
+    if (place.path[0]) {
+        result = os_share_over(place.path, SEGMENT_BYTES, inherited);
+    } else {
+        result = os_map_over(inherited, SEGMENT_BYTES);
+        if (result == 0) memcpy(inherited, own, SEGMENT_BYTES);
+    }
+    os_unreserve(own, SEGMENT_BYTES);
+    return result;
+}
+
+void segment_after_fork(void) {
+    segment_header *inherited = atomic_load(&segment_here);
+    if (!inherited) {
+        atomic_store(&place.state, UNMADE); /* another thread was just making it */
+        return;
+    }
+    segment_header *own = make();
+    if (own) {
+        copy_gauges(own, inherited);
+        if (atomic_load(&own->accounts_used) < atomic_load(&inherited->accounts_used)) {
+            /* A pointer to an account without memory behind it would be SIGBUS. */
+            if (place.path[0]) os_remove(place.path);
+            os_unreserve(own, SEGMENT_BYTES);
+            refuse("a segment for the child of a fork", -ENOSPC);
+            own = os_map(SEGMENT_BYTES);
+            if (own) {
+                describe(own, 0, 0);
+                copy_gauges(own, inherited);
+            }
+        }
+    }
+    if (own) {
+        atomic_store(&own->rung, atomic_load(&inherited->rung));
+        atomic_store(&own->flags, atomic_load(&inherited->flags) & SEGMENT_KEPT);
+        publish(own);
+    }
+    if (!own || put_in_place(own, inherited) < 0) {
+        /* Counting into the parent's segment would be wrong for both. */
+        static const char message[] = "vrange: no memory for a child's own counters after fork\n";
+        os_complain(message, sizeof message - 1);
+        abort();
+    }
+}
+
+__attribute__((destructor)) static void remove_at_exit(void) {
+    segment_header *segment = atomic_load(&segment_here);
+    if (!segment || !place.path[0]) return;
+    if (atomic_load(&segment->flags) & SEGMENT_KEPT) return;
+    /* A child that was made without our fork handler has the parent's segment, and leaves it. */
+    if (segment->pid == os_process_id()) os_remove(place.path);
+}
+
+/* ---- for Python ------------------------------------------------------------------------------- */
+
+const char *vrange_segment_path(void) {
+    return segment_make() && place.path[0] ? place.path : NULL;
+}
+
+const char *vrange_segment_refusal(void) {
+    return segment_make() && !place.refusal[0] ? NULL : place.refusal;
+}
+
+void *vrange_segment_address(void) { return segment_make(); }
+
+size_t vrange_segment_bytes(void) { return SEGMENT_BYTES; }
+
+void vrange_segment_keep(int kept) {
+    segment_header *segment = segment_make();
+    if (!segment) return;
+    if (kept) atomic_fetch_or(&segment->flags, SEGMENT_KEPT);
+    else atomic_fetch_and(&segment->flags, ~SEGMENT_KEPT);
+}

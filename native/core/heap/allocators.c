@@ -1,0 +1,75 @@
+/* The allocators that may serve malloc in this process, and how each one returns the memory that it keeps.
+ *
+ * An allocator is found by the functions that it exports, whether it was linked or preloaded. An allocator
+ * that a library hides under other names is not found. Each one is asked through its own function only. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "os/os.h"
+#include "vrange.h"
+
+#define ROLLUP_BYTES 1024 /* the line that is looked for is among the first */
+
+static void release_jemalloc(void *function) {
+    int (*mallctl)(const char *, void *, size_t *, void *, size_t);
+    *(void **)&mallctl = function;
+    mallctl("thread.tcache.flush", NULL, NULL, NULL, 0);
+    mallctl("arena.4096.purge", NULL, NULL, NULL, 0); /* 4096 is MALLCTL_ARENAS_ALL: every arena */
+}
+
+static void release_mimalloc(void *function) {
+    void (*mi_collect)(bool force);
+    *(void **)&mi_collect = function;
+    mi_collect(true);
+}
+
+static void release_tcmalloc(void *function) {
+    void (*release_free_memory)(void);
+    *(void **)&release_free_memory = function;
+    release_free_memory();
+}
+
+static void release_glibc(void *function) {
+    int (*trim)(size_t);
+    *(void **)&trim = function;
+    trim(0);
+}
+
+/* Add the next allocator above glibc. glibc stays last, because what the others free may be glibc's own. */
+static const struct {
+    const char *name, *function;
+    void (*release)(void *function);
+} known[VRANGE_ALLOCATORS] = {
+    {"jemalloc", "mallctl", release_jemalloc},
+    {"mimalloc", "mi_collect", release_mimalloc},
+    {"tcmalloc", "MallocExtension_ReleaseFreeMemory", release_tcmalloc},
+    {"glibc", "malloc_trim", release_glibc},
+};
+
+/* statm is no source for this: the kernel keeps its counters by processor, and they are at times off by
+ * megabytes. */
+uint64_t vrange_resident_bytes(void) {
+    char text[ROLLUP_BYTES];
+    const int length = os_read_small("/proc/self/smaps_rollup", text, sizeof text);
+    const char *line = length < 0 ? NULL : strstr(text, "\nRss:");
+    return line ? strtoull(line + strlen("\nRss:"), NULL, 10) << 10 : 0;
+}
+
+const char *vrange_allocator_name(int which) {
+    if (which < 0 || which >= VRANGE_ALLOCATORS) return NULL;
+    return dlsym(RTLD_DEFAULT, known[which].function) ? known[which].name : NULL;
+}
+
+int64_t vrange_allocator_release(int which) {
+    if (which < 0 || which >= VRANGE_ALLOCATORS) return -EINVAL;
+    void *function = dlsym(RTLD_DEFAULT, known[which].function);
+    if (!function) return -ENOTSUP;
+    const uint64_t before = vrange_resident_bytes();
+    known[which].release(function);
+    const uint64_t after = vrange_resident_bytes();
+    return before > after ? (int64_t)(before - after) : 0;
+}

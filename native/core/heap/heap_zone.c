@@ -1,0 +1,324 @@
+/* The spans of a heap zone: each is free or used, and free neighbours are joined.
+ *
+ * As in arena.c, the bookkeeping lies outside the memory that it describes. Here it is found by place and
+ * not by handle: there is one tag a unit, and only the tags at both ends of a span count. A freed block is
+ * joined with its free neighbours at once. The next block is cut from the lower end of a span in the
+ * smallest class that fits; the most recently freed span comes first. So warm memory is used again before
+ * memory that was never touched.
+ *
+ * One stretch of a free span is "idle": the kernel has not been told that it may take it. The rest was
+ * offered, or was never used. Joining two spans joins their stretches too, and the older stretch's time
+ * counts for both. With the newer time, a block that is used again and again beside a large free span
+ * would keep that span from ever being offered. */
+#include "heap/heap_zone.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "os/os.h"
+
+#define COMMIT_STEP_BYTES ((size_t)64 << 20)
+#define SAME_CLASS_TRIES 32
+
+struct heap_tag {
+    uint32_t units; /* of the span that begins here; 0: no span begins here */
+    uint32_t first; /* the first unit of the span that ends here */
+    bool used;
+    uint32_t idle_from, idle_end; /* of a free span; if equal, nothing of it is idle */
+    uint32_t list_previous, list_next, idle_previous, idle_next;
+    uint64_t freed_ns;
+};
+
+int zone_open(heap_zone *zone, size_t bytes, size_t unit_bytes, bool huge) {
+    if (bytes / unit_bytes > UINT32_MAX) bytes = (size_t)UINT32_MAX * unit_bytes;
+    const uint32_t units = (uint32_t)(bytes / unit_bytes);
+    if (units < 2) return -ENOMEM;
+    char *base = os_reserve_aligned((size_t)units * unit_bytes, unit_bytes);
+    if (!base) return -ENOMEM;
+    heap_tag *tags = os_map((size_t)(units + 1) * sizeof *tags);
+    if (!tags) {
+        os_unreserve(base, (size_t)units * unit_bytes);
+        return -ENOMEM;
+    }
+    zone->unit_bytes = unit_bytes;
+    zone->units = units;
+    zone->committed_units = 0;
+    zone->huge = huge;
+    zone->tags = tags;
+    /* Unit 0 is never handed out, so that 0 can mean "none". It acts as a used neighbour. */
+    tags[0] = (heap_tag){.units = 1, .used = true};
+    zone->fresh = 1;
+    tags[1] = (heap_tag){.units = units - 1};
+    tags[units - 1].first = 1;
+    tags[units].used = true;
+    size_class c = class_of(units - 1);
+    zone->free_lists[c.first][c.second] = 1;
+    zone->first_bitmap = 1ull << c.first;
+    zone->second_bitmaps[c.first] = (uint16_t)(1u << c.second);
+    atomic_store_explicit(&zone->base, base, memory_order_release);
+    return 0;
+}
+
+/* ---- lists ------------------------------------------------------------------------------------- */
+
+static void free_list_add(heap_zone *zone, uint32_t span) {
+    heap_tag *tags = zone->tags;
+    size_class c = class_of(tags[span].units);
+    uint32_t head = zone->free_lists[c.first][c.second];
+    tags[span].list_previous = 0;
+    tags[span].list_next = head;
+    if (head) tags[head].list_previous = span;
+    zone->free_lists[c.first][c.second] = span;
+    zone->first_bitmap |= 1ull << c.first;
+    zone->second_bitmaps[c.first] |= (uint16_t)(1u << c.second);
+}
+
+static void free_list_remove(heap_zone *zone, uint32_t span) {
+    heap_tag *tags = zone->tags;
+    size_class c = class_of(tags[span].units);
+    uint32_t before = tags[span].list_previous, after = tags[span].list_next;
+    if (after) tags[after].list_previous = before;
+    if (before) {
+        tags[before].list_next = after;
+        return;
+    }
+    zone->free_lists[c.first][c.second] = after;
+    if (after) return;
+    zone->second_bitmaps[c.first] &= (uint16_t)~(1u << c.second);
+    if (!zone->second_bitmaps[c.first]) zone->first_bitmap &= ~(1ull << c.first);
+}
+
+static bool is_idle(const heap_tag *tag) { return tag->idle_from < tag->idle_end; }
+
+/* Inserts behind `before`, or as the first if `before` is 0. */
+static void idle_list_insert(heap_zone *zone, uint32_t span, uint32_t before) {
+    heap_tag *tags = zone->tags;
+    uint32_t after = before ? tags[before].idle_next : zone->idle_first;
+    tags[span].idle_previous = before;
+    tags[span].idle_next = after;
+    if (before) tags[before].idle_next = span;
+    else zone->idle_first = span;
+    if (after) tags[after].idle_previous = span;
+    else zone->idle_last = span;
+}
+
+static void idle_list_remove(heap_zone *zone, uint32_t span) {
+    heap_tag *tags = zone->tags;
+    uint32_t before = tags[span].idle_previous, after = tags[span].idle_next;
+    if (before) tags[before].idle_next = after;
+    else zone->idle_first = after;
+    if (after) tags[after].idle_previous = before;
+    else zone->idle_last = before;
+}
+
+/* ---- a span's idle stretch --------------------------------------------------------------------- */
+
+static void set_idle(heap_zone *zone, uint32_t span, uint32_t from, uint32_t end) {
+    heap_tag *tag = &zone->tags[span];
+    zone->idle_units -= tag->idle_end - tag->idle_from;
+    bool was = is_idle(tag);
+    tag->idle_from = from < end ? from : 0;
+    tag->idle_end = from < end ? end : 0;
+    zone->idle_units += tag->idle_end - tag->idle_from;
+    if (was && !is_idle(tag)) idle_list_remove(zone, span);
+}
+
+/* Gives the stretch to another span; it keeps its time and its place in the queue. */
+static void move_idle(heap_zone *zone, uint32_t from, uint32_t to) {
+    heap_tag *tags = zone->tags;
+    if (from == to || !is_idle(&tags[from])) return;
+    uint32_t before = tags[from].idle_previous;
+    tags[to].idle_from = tags[from].idle_from;
+    tags[to].idle_end = tags[from].idle_end;
+    tags[to].freed_ns = tags[from].freed_ns;
+    idle_list_remove(zone, from);
+    idle_list_insert(zone, to, before);
+    tags[from].idle_from = tags[from].idle_end = 0;
+}
+
+/* The stretches of both spans, and what lies between them, become the stretch of `to`, one of the two. */
+static void join_idle(heap_zone *zone, uint32_t below, uint32_t above, uint32_t to) {
+    heap_tag *tags = zone->tags;
+    uint32_t other = to == below ? above : below;
+    if (!is_idle(&tags[other])) return;
+    if (!is_idle(&tags[to])) {
+        move_idle(zone, other, to);
+        return;
+    }
+    uint32_t from = tags[below].idle_from, end = tags[above].idle_end;
+    if (tags[other].freed_ns < tags[to].freed_ns) {
+        set_idle(zone, to, 0, 0);
+        move_idle(zone, other, to);
+    } else {
+        set_idle(zone, other, 0, 0);
+    }
+    set_idle(zone, to, from, end);
+}
+
+/* ---- taking ------------------------------------------------------------------------------------ */
+
+static uint32_t find_free(heap_zone *zone, uint32_t units) {
+    /* Look in the same class first: a freed size is most often the next size that is asked for. */
+    size_class c = class_of(units);
+    uint32_t span = zone->free_lists[c.first][c.second];
+    for (int tries = 0; span && tries < SAME_CLASS_TRIES; tries++) {
+        if (zone->tags[span].units >= units) return span;
+        span = zone->tags[span].list_next;
+    }
+    c = class_not_empty(class_that_fits(units), zone->first_bitmap, zone->second_bitmaps);
+    return c.first < FIRST_LEVELS ? zone->free_lists[c.first][c.second] : 0;
+}
+
+static int commit_up_to(heap_zone *zone, uint32_t end) {
+    if (end <= zone->committed_units) return 0;
+    const size_t step = COMMIT_STEP_BYTES / zone->unit_bytes;
+    size_t wanted = (end + step - 1) / step * step;
+    if (wanted > zone->units) wanted = zone->units;
+    for (;;) {
+        char *from = zone->base + (size_t)zone->committed_units * zone->unit_bytes;
+        const size_t bytes = (wanted - zone->committed_units) * zone->unit_bytes;
+        int result = os_commit(from, bytes);
+        if (result == 0) {
+            if (zone->huge) os_prefer_huge_pages(from, bytes);
+            zone->committed_units = (uint32_t)wanted;
+            return 0;
+        }
+        if (wanted == end) return result;
+        wanted = end; /* near the limit of committed memory: only what is needed */
+    }
+}
+
+static void set_span(heap_zone *zone, uint32_t first, uint32_t units, bool used) {
+    zone->tags[first].units = units;
+    zone->tags[first].used = used;
+    zone->tags[first + units - 1].first = first;
+}
+
+/* Cuts `units` off the lower end of a free span. The rest stays free. */
+static void cut(heap_zone *zone, uint32_t span, uint32_t units) {
+    heap_tag *tags = zone->tags;
+    const uint32_t rest = span + units, rest_units = tags[span].units - units;
+    free_list_remove(zone, span);
+    uint32_t from = tags[span].idle_from, end = tags[span].idle_end;
+    if (from < end && from < rest) set_idle(zone, span, rest, end);
+    if (rest_units) {
+        tags[rest].idle_from = tags[rest].idle_end = 0;
+        set_span(zone, rest, rest_units, false);
+        move_idle(zone, span, rest);
+        free_list_add(zone, rest);
+    }
+    if (rest > zone->fresh) zone->fresh = rest;
+    zone->used_units += units;
+}
+
+void *zone_take(heap_zone *zone, uint32_t units, uint32_t *stale_units) {
+    const uint32_t span = find_free(zone, units);
+    if (!span || commit_up_to(zone, span + units) < 0) return NULL;
+    *stale_units = span >= zone->fresh          ? 0
+                   : span + units > zone->fresh ? zone->fresh - span
+                                                : units;
+    cut(zone, span, units);
+    set_span(zone, span, units, true);
+    zone->blocks++;
+    return zone->base + (size_t)span * zone->unit_bytes;
+}
+
+static uint32_t unit_at(heap_zone *zone, const void *pointer) {
+    return (uint32_t)((size_t)((const char *)pointer - zone->base) / zone->unit_bytes);
+}
+
+uint32_t zone_block_units(heap_zone *zone, const void *pointer) {
+    const uint32_t unit = unit_at(zone, pointer);
+    if (unit == 0 || (size_t)((const char *)pointer - zone->base) % zone->unit_bytes) return 0;
+    return zone->tags[unit].used ? zone->tags[unit].units : 0;
+}
+
+/* ---- freeing ----------------------------------------------------------------------------------- */
+
+static void free_span(heap_zone *zone, uint32_t first, uint32_t units, uint64_t now_ns) {
+    heap_tag *tags = zone->tags;
+    set_span(zone, first, units, false);
+    zone->used_units -= units;
+    tags[first].freed_ns = now_ns;
+    tags[first].idle_from = tags[first].idle_end = 0;
+    set_idle(zone, first, first, first + units);
+    idle_list_insert(zone, first, zone->idle_last);
+    const uint32_t above = first + units;
+    if (above < zone->units && !tags[above].used) {
+        free_list_remove(zone, above);
+        join_idle(zone, first, above, first);
+        const uint32_t above_units = tags[above].units;
+        tags[above].units = 0;
+        set_span(zone, first, tags[first].units + above_units, false);
+    }
+    const uint32_t below = tags[first - 1].first;
+    if (!tags[below].used) {
+        free_list_remove(zone, below);
+        join_idle(zone, below, first, below);
+        const uint32_t joined_units = tags[first].units;
+        tags[first].units = 0;
+        set_span(zone, below, tags[below].units + joined_units, false);
+        first = below;
+    }
+    free_list_add(zone, first);
+}
+
+void zone_give(heap_zone *zone, void *pointer, uint64_t now_ns) {
+    const uint32_t first = unit_at(zone, pointer);
+    zone->blocks--;
+    free_span(zone, first, zone->tags[first].units, now_ns);
+}
+
+bool zone_resize(heap_zone *zone, void *pointer, uint32_t units) {
+    heap_tag *tags = zone->tags;
+    const uint32_t first = unit_at(zone, pointer), now = tags[first].units;
+    if (units < now) {
+        set_span(zone, first, units, true);
+        free_span(zone, first + units, now - units, os_now_ns());
+    } else if (units > now) {
+        const uint32_t above = first + now, more = units - now;
+        if (above >= zone->units || tags[above].used || tags[above].units < more) return false;
+        if (commit_up_to(zone, above + more) < 0) return false;
+        cut(zone, above, more);
+        tags[above].units = 0;
+        set_span(zone, first, units, true);
+    }
+    return true;
+}
+
+/* ---- parts to offer and to trim ---------------------------------------------------------------- */
+
+void *zone_idle_part(heap_zone *zone, uint64_t before_ns, size_t most_bytes, size_t *bytes,
+                     uint64_t *freed_ns) {
+    const uint32_t span = zone->idle_first;
+    if (!span || zone->tags[span].freed_ns > before_ns) return NULL;
+    const heap_tag *tag = &zone->tags[span];
+    const uint32_t from = tag->idle_from;
+    uint32_t units = tag->idle_end - from;
+    if (units > most_bytes / zone->unit_bytes) units = (uint32_t)(most_bytes / zone->unit_bytes);
+    *freed_ns = tag->freed_ns;
+    *bytes = (size_t)units * zone->unit_bytes;
+    set_idle(zone, span, from + units, tag->idle_end);
+    return zone->base + (size_t)from * zone->unit_bytes;
+}
+
+void *zone_free_part(heap_zone *zone, uint32_t *from, size_t most_bytes, size_t *bytes) {
+    heap_tag *tags = zone->tags;
+    /* A part ends where the next one begins, so `from` is mostly the first unit of a span as well. */
+    uint32_t at = tags[*from].units ? *from : 1;
+    while (at < zone->fresh && (tags[at].used || at + tags[at].units <= *from)) at += tags[at].units;
+    if (at >= zone->fresh) return NULL;
+    const uint32_t first = at > *from ? at : *from;
+    uint32_t end = at + tags[at].units < zone->fresh ? at + tags[at].units : zone->fresh;
+    if (end <= first) return NULL;
+    if (end - first > most_bytes / zone->unit_bytes)
+        end = first + (uint32_t)(most_bytes / zone->unit_bytes);
+    /* A part at either end of the idle stretch is taken off it; a part in its middle stays counted. */
+    if (first <= tags[at].idle_from && end > tags[at].idle_from)
+        set_idle(zone, at, end, tags[at].idle_end);
+    else if (first < tags[at].idle_end && end >= tags[at].idle_end)
+        set_idle(zone, at, tags[at].idle_from, first);
+    *bytes = (size_t)(end - first) * zone->unit_bytes;
+    *from = end;
+    return zone->base + (size_t)first * zone->unit_bytes;
+}

@@ -1,0 +1,76 @@
+/* A zone of the heap: one reserved span of address space, cut into blocks of whole units.
+ *
+ * Only heap.c uses it. Callers hold `lock`. */
+#ifndef VRANGE_HEAP_ZONE_H
+#define VRANGE_HEAP_ZONE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/size_class.h"
+
+typedef struct heap_tag heap_tag;
+
+typedef struct {
+    pthread_mutex_t lock;
+    _Atomic uint32_t waiting; /* threads that wait for the lock; long work lets them in between its steps */
+    char *_Atomic base; /* NULL: no address space could be reserved, and the zone owns no block */
+    size_t unit_bytes;
+    uint32_t units, committed_units;
+    bool huge;
+    heap_tag *tags; /* one a unit; only the tags at the ends of spans are ever written to */
+
+    uint32_t free_lists[FIRST_LEVELS][SECOND_LEVELS];
+    uint64_t first_bitmap;
+    uint16_t second_bitmaps[FIRST_LEVELS];
+    uint32_t idle_first, idle_last; /* free spans that are not wholly offered, oldest first */
+
+    uint32_t fresh;  /* no unit from here on was ever handed out: they read as zeros */
+    uint32_t blocks;
+    uint64_t used_units, idle_units; /* units below `fresh` that are neither used nor idle are offered */
+} heap_zone;
+
+/* Returns 0 or -ENOMEM. */
+int zone_open(heap_zone *zone, size_t bytes, size_t unit_bytes, bool huge);
+
+static inline bool zone_has(heap_zone *zone, const void *pointer) {
+    const char *base = atomic_load_explicit(&zone->base, memory_order_acquire);
+    return base && (const char *)pointer >= base &&
+           (size_t)((const char *)pointer - base) < (size_t)zone->units * zone->unit_bytes;
+}
+
+static inline size_t zone_offered_bytes(const heap_zone *zone) {
+    return (size_t)(zone->fresh - 1 - zone->used_units - zone->idle_units) * zone->unit_bytes;
+}
+
+static inline size_t zone_idle_bytes(const heap_zone *zone) {
+    return (size_t)zone->idle_units * zone->unit_bytes;
+}
+
+/* Returns a block of `units`, or NULL if no place is large enough. Its first `stale_units` may hold old
+ * content; the rest reads as zeros. */
+void *zone_take(heap_zone *zone, uint32_t units, uint32_t *stale_units);
+
+/* Returns the units of the block at `pointer`, or 0 if no block begins there. */
+uint32_t zone_block_units(heap_zone *zone, const void *pointer);
+
+/* Grows or shrinks a block without moving it. Returns false if there is no room above it. */
+bool zone_resize(heap_zone *zone, void *pointer, uint32_t units);
+
+void zone_give(heap_zone *zone, void *pointer, uint64_t now_ns);
+
+/* Returns a part, at most `most_bytes`, of the free span that has been idle longest, and no longer counts
+ * it as idle: the caller offers it before it releases the lock. Returns NULL if nothing was freed before
+ * `before_ns`. */
+void *zone_idle_part(heap_zone *zone, uint64_t before_ns, size_t most_bytes, size_t *bytes,
+                     uint64_t *freed_ns);
+
+/* Returns the first part of a free span at or above unit `*from` that was ever used, at most `most_bytes`,
+ * and no longer counts it as idle: the caller discards it before it releases the lock. Sets *from to the
+ * unit behind the part. */
+void *zone_free_part(heap_zone *zone, uint32_t *from, size_t most_bytes, size_t *bytes);
+
+#endif

@@ -1,0 +1,191 @@
+/* System calls: files read and mapped, and what the kernel tells in files. */
+#define _GNU_SOURCE
+#include "os/os.h"
+#include "os/os_held.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int os_open_to_read(const char *path, int *descriptor) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return -errno;
+    *descriptor = fd;
+    return 0;
+}
+
+void os_close(int descriptor) { close(descriptor); }
+
+int os_read_at(int descriptor, void *to, size_t bytes, uint64_t offset) {
+    size_t done = 0;
+    while (done < bytes) {
+        ssize_t some = pread(descriptor, (char *)to + done, bytes - done, (off_t)(offset + done));
+        if (some < 0 && errno == EINTR) continue;
+        if (some < 0) return -errno;
+        if (some == 0) return -ENODATA;
+        done += (size_t)some;
+    }
+    return 0;
+}
+
+int os_number_in(const char *text, uint64_t *value) {
+    uint64_t number = 0;
+    size_t i = 0;
+    for (; text[i] >= '0' && text[i] <= '9'; i++) number = number * 10 + (uint64_t)(text[i] - '0');
+    if (i == 0) return -EINVAL;
+    *value = number;
+    return 0;
+}
+
+int os_read_small(const char *path, char *text, size_t bytes) {
+    /* Checked like what is kept: this is read many times a second, beside threads that close all. */
+    os_kept file = {.path = (char *)path, .held = {.number = -1}};
+    const int result = os_kept_text(&file, text, bytes);
+    os_let_go(&file.held);
+    return result;
+}
+
+int os_read_text(int descriptor, char *text, size_t bytes) {
+    ssize_t length;
+    do length = pread(descriptor, text, bytes - 1, 0);
+    while (length < 0 && errno == EINTR);
+    if (length < 0) return -errno;
+    text[length] = 0;
+    return (int)length;
+}
+
+static bool meminfo_field(const char *text, const char *field, uint64_t *bytes) {
+    const char *at = strstr(text, field);
+    if (!at) return false;
+    *bytes = strtoull(at + strlen(field), NULL, 10) * 1024;
+    return true;
+}
+
+int os_machine_usage(uint64_t *usage, uint64_t *total) {
+    char text[2048];
+    int result = os_read_small("/proc/meminfo", text, sizeof text);
+    if (result < 0) return result;
+    uint64_t available;
+    if (!meminfo_field(text, "MemTotal:", total) || !meminfo_field(text, "MemAvailable:", &available))
+        return -EINVAL;
+    *usage = *total - available;
+    return 0;
+}
+
+bool os_commits_strictly(void) {
+    char text[8];
+    return os_read_small("/proc/sys/vm/overcommit_memory", text, sizeof text) > 0 && text[0] == '2';
+}
+
+int os_commit_usage(uint64_t *usage, uint64_t *total) {
+    char text[2048];
+    int result = os_read_small("/proc/meminfo", text, sizeof text);
+    if (result < 0) return result;
+    if (!meminfo_field(text, "CommitLimit:", total) || !meminfo_field(text, "Committed_AS:", usage))
+        return -EINVAL;
+    return 0;
+}
+
+int os_share(const char *path, size_t bytes, void **out) {
+    int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (file < 0) return -errno;
+    void *address = MAP_FAILED;
+    os_held held;
+    os_note(file, &held);
+    if (ftruncate(file, (off_t)bytes) == 0)
+        address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    int error = errno;
+    os_let_go(&held);
+    if (address == MAP_FAILED) {
+        unlink(path);
+        return -error;
+    }
+    *out = address;
+    return 0;
+}
+
+int os_share_over(const char *path, size_t bytes, void *place) {
+    int file = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (file < 0) return -errno;
+    os_held held;
+    os_note(file, &held);
+    const int flags = MAP_SHARED | MAP_FIXED;
+    const bool mapped = mmap(place, bytes, PROT_READ | PROT_WRITE, flags, file, 0) != MAP_FAILED;
+    const int error = errno;
+    os_let_go(&held);
+    return mapped ? 0 : -error;
+}
+
+int os_allocate(const char *path, uint64_t offset, size_t bytes) {
+    int file = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (file < 0) return -errno;
+    os_held held;
+    os_note(file, &held);
+    int result;
+    do result = fallocate(file, 0, (off_t)offset, (off_t)bytes) < 0 ? -errno : 0;
+    while (result == -EINTR);
+    os_let_go(&held);
+    return result;
+}
+
+int os_private_directory(const char *path) {
+    if (mkdir(path, 0700) < 0 && errno != EEXIST) return -errno;
+    /* In /dev/shm anybody could have made it first, or a link in its place. */
+    struct stat found;
+    if (lstat(path, &found) < 0) return -errno;
+    if (!S_ISDIR(found.st_mode)) return -ENOTDIR;
+    if (found.st_uid != geteuid() || found.st_mode & (S_IWGRP | S_IWOTH)) return -EPERM;
+    return 0;
+}
+
+int os_remove(const char *path) { return unlink(path) < 0 ? -errno : 0; }
+
+void os_each_file(const char *directory, void (*visit)(const char *path, const char *name)) {
+    DIR *open_directory = opendir(directory);
+    if (!open_directory) return;
+    char path[1024];
+    for (struct dirent *entry; (entry = readdir(open_directory));) {
+        if (entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN) continue; /* a pipe would block */
+        if (snprintf(path, sizeof path, "%s/%s", directory, entry->d_name) < (int)sizeof path)
+            visit(path, entry->d_name);
+    }
+    closedir(open_directory);
+}
+
+/* Standard error as it was when we were loaded. */
+static os_held standard_error = {.number = -1};
+
+__attribute__((constructor)) static void note_standard_error(void) {
+    os_note(STDERR_FILENO, &standard_error);
+}
+
+/* Whether what has the number 2 is there to be complained to. A program that closed it may have got a
+ * database under that number, or a client. */
+static bool takes_complaints(void) {
+    if (os_is_held(&standard_error)) return true;
+    struct stat found;
+    if (fstat(STDERR_FILENO, &found) < 0) return false;
+    if (S_ISCHR(found.st_mode)) return true;
+    /* Put there by dup2, to be inherited: a log, a pipe to one who logs, or a capture without a name. */
+    const int kept = fcntl(STDERR_FILENO, F_GETFD), flags = fcntl(STDERR_FILENO, F_GETFL);
+    if (kept < 0 || kept & FD_CLOEXEC || flags < 0 || S_ISSOCK(found.st_mode)) return false;
+    return !S_ISREG(found.st_mode) || found.st_nlink == 0 || flags & O_APPEND ||
+           (flags & O_ACCMODE) == O_WRONLY;
+}
+
+void os_complain(const char *text, size_t bytes) {
+    if (!takes_complaints()) return;
+    while (bytes > 0) {
+        ssize_t written = write(STDERR_FILENO, text, bytes);
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) return;
+        text += written;
+        bytes -= (size_t)written;
+    }
+}

@@ -1,0 +1,118 @@
+/* System calls: descriptors that are kept; see os_held.h. */
+#define _GNU_SOURCE
+#include "os/os_held.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "os/os.h"
+
+#define NUMBERS_OF_OTHERS 512 /* programs that close "all" descriptors often end at 256 */
+
+void os_note(int descriptor, os_held *held) {
+    struct stat found;
+    atomic_store(&held->number, -1);
+    if (descriptor < 0) return;
+    if (fstat(descriptor, &found) < 0) return; /* somebody closed it already */
+    atomic_store(&held->device, (uint64_t)found.st_dev);
+    atomic_store(&held->inode, (uint64_t)found.st_ino);
+    atomic_store(&held->number, descriptor);
+}
+
+bool os_is_held(const os_held *held) {
+    const int number = atomic_load(&held->number);
+    struct stat found;
+    return number >= 0 && fstat(number, &found) == 0 &&
+           (uint64_t)found.st_dev == atomic_load(&held->device) &&
+           (uint64_t)found.st_ino == atomic_load(&held->inode);
+}
+
+void os_let_go(os_held *held) {
+    if (os_is_held(held)) close(atomic_load(&held->number));
+    atomic_store(&held->number, -1);
+}
+
+void os_hold(int descriptor, os_held *held) {
+    os_note(descriptor, held);
+    if (atomic_load(&held->number) < 0 || descriptor >= NUMBERS_OF_OTHERS) return;
+    /* EINVAL: the process may not have so many. */
+    const int above = fcntl(descriptor, F_DUPFD_CLOEXEC, NUMBERS_OF_OTHERS);
+    if (above < 0) return;
+    os_held moved;
+    os_note(above, &moved);
+    if (atomic_load(&moved.device) != atomic_load(&held->device) ||
+        atomic_load(&moved.inode) != atomic_load(&held->inode) || !os_is_held(&moved))
+        return; /* another thread closes and opens just now: better two of ours than one of its */
+    os_let_go(held);
+    atomic_store(&held->number, above);
+}
+
+static int open_file(os_kept *file) {
+    int descriptor = -1;
+    int result = os_open_to_read(file->path, &descriptor);
+    if (result < 0) return result;
+    os_note(descriptor, &file->held);
+    return atomic_load(&file->held.number) < 0 ? -EBADF : 0;
+}
+
+int os_keep(const char *path, os_kept *file) {
+    *file = (os_kept){.path = NULL, .held = {.number = -1}};
+    if (!path) return -ENOENT;
+    file->path = strdup(path);
+    return file->path ? open_file(file) : -ENOMEM;
+}
+
+void os_forget(os_kept *file) {
+    if (!file->path) return;
+    os_let_go(&file->held);
+    free(file->path);
+    file->path = NULL;
+}
+
+static int read_held(os_kept *file, char *text, size_t bytes) {
+    if (!os_is_held(&file->held)) return -EBADF;
+    int result = os_read_text(atomic_load(&file->held.number), text, bytes);
+    return result < 0 || os_is_held(&file->held) ? result : -EBADF;
+}
+
+int os_kept_text(os_kept *file, char *text, size_t bytes) {
+    if (!file->path) return -ENOENT;
+    const int first = read_held(file, text, bytes);
+    if (first >= 0) return first;
+    /* Closed by another, or a cgroup that was removed: ENODEV. */
+    os_kept again = {.path = file->path};
+    const int opened = open_file(&again);
+    if (opened < 0) return first == -EBADF ? opened : first;
+    os_let_go(&file->held);
+    file->held = again.held;
+    return read_held(file, text, bytes);
+}
+
+int os_kept_number(os_kept *file, uint64_t *value) {
+    char text[32];
+    const int length = os_kept_text(file, text, sizeof text);
+    if (length < 0) return length;
+    return os_number_in(text, value);
+}
+
+int os_read_held_at(const os_held *held, const char *path, void *to, size_t bytes, uint64_t offset) {
+    if (os_is_held(held)) {
+        const int result = os_read_at(atomic_load(&held->number), to, bytes, offset);
+        if (os_is_held(held)) return result;
+    }
+    const int again = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (again < 0) return -errno;
+    os_held fresh;
+    os_note(again, &fresh);
+    int result = -ESTALE;
+    if (atomic_load(&fresh.device) == held->device && atomic_load(&fresh.inode) == held->inode) {
+        result = os_read_at(again, to, bytes, offset);
+        if (!os_is_held(&fresh)) result = -EBADF;
+    }
+    os_let_go(&fresh);
+    return result;
+}

@@ -1,0 +1,203 @@
+/* System calls: address space reserved and given back, and memory behind it. */
+#define _GNU_SOURCE
+#include "os/os.h"
+#include "os/os_held.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Newer than some headers we build against. */
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT 21
+#endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#define MADV_KEEPONFORK 19
+#endif
+#ifndef SYS_process_madvise
+#define SYS_process_madvise 440
+#endif
+#ifndef PIDFD_SELF_THREAD_GROUP /* Linux 6.14; EBADF before */
+#define PIDFD_SELF_THREAD_GROUP -10001
+#endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+
+size_t os_page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+
+void *os_reserve(size_t bytes) {
+    void *address = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return address == MAP_FAILED ? NULL : address;
+}
+
+void *os_reserve_aligned(size_t bytes, size_t alignment) {
+    char *all = os_reserve(bytes + alignment);
+    if (!all) return NULL;
+    char *aligned = (char *)(((uintptr_t)all + alignment - 1) & ~((uintptr_t)alignment - 1));
+    if (aligned > all) os_unreserve(all, (size_t)(aligned - all));
+    /* What comes after a length that is no multiple of the page goes from the next page on. */
+    const size_t page = os_page_bytes();
+    char *end = aligned + (bytes + page - 1) / page * page;
+    char *all_end = all + (bytes + alignment + page - 1) / page * page;
+    if (all_end > end) os_unreserve(end, (size_t)(all_end - end));
+    return aligned;
+}
+
+static uint64_t limit_of(int resource) {
+    struct rlimit limit;
+    if (getrlimit((unsigned)resource, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY) return UINT64_MAX;
+    return (uint64_t)limit.rlim_cur;
+}
+
+uint64_t os_address_space_limit(void) { return limit_of(RLIMIT_AS); }
+
+uint64_t os_data_limit(void) { return limit_of(RLIMIT_DATA); }
+
+int os_commit(void *address, size_t bytes) {
+    if (mprotect(address, bytes, PROT_READ | PROT_WRITE) < 0) return -errno;
+    /* With THP=always a huge page would be split by the first partial MADV_FREE (187 us) and would
+     * be discarded or kept as a whole. A kernel without huge pages refuses, and some sandboxes do. */
+    madvise(address, bytes, MADV_NOHUGEPAGE);
+    return 0;
+}
+
+int os_open(void *address, size_t bytes) {
+    return mprotect(address, bytes, PROT_READ | PROT_WRITE) < 0 ? -errno : 0;
+}
+
+int os_unreserve(void *address, size_t bytes) { return munmap(address, bytes) < 0 ? -errno : 0; }
+
+void *os_map(size_t bytes) {
+    void *address =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return address == MAP_FAILED ? NULL : address;
+}
+
+void *os_map_aligned(size_t bytes, size_t alignment) {
+    void *memory = os_reserve_aligned(bytes, alignment);
+    if (memory && mprotect(memory, bytes, PROT_READ | PROT_WRITE) < 0) {
+        os_unreserve(memory, bytes);
+        return NULL;
+    }
+    return memory;
+}
+
+int os_map_over(void *address, size_t bytes) {
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    if (mmap(address, bytes, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED) return -errno;
+    madvise(address, bytes, MADV_NOHUGEPAGE); /* as os_commit does; a mere matter of speed */
+    return 0;
+}
+
+void *os_map_huge(size_t count) {
+    char *memory = os_reserve_aligned(count * OS_HUGE_BYTES, OS_HUGE_BYTES);
+    if (!memory) return NULL;
+    if (mprotect(memory, count * OS_HUGE_BYTES, PROT_READ | PROT_WRITE) < 0 ||
+        madvise(memory, count * OS_HUGE_BYTES, MADV_HUGEPAGE) < 0) {
+        os_unreserve(memory, count * OS_HUGE_BYTES);
+        return NULL;
+    }
+    return memory;
+}
+
+int os_protect(void *address, size_t bytes) {
+    return mprotect(address, bytes, PROT_NONE) < 0 ? -errno : 0;
+}
+
+int os_replace(void *fresh, void *place, size_t bytes) {
+    void *address = mremap(fresh, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+    return address == MAP_FAILED ? -errno : 0;
+}
+
+static int advise(void *address, size_t bytes, int advice) {
+    while (madvise(address, bytes, advice) < 0) {
+        if (errno != EINTR && errno != EAGAIN) return -errno;
+    }
+    return 0;
+}
+
+int os_lazyfree(void *address, size_t bytes) { return advise(address, bytes, MADV_FREE); }
+
+void os_list_new_pages(void *empty) {
+    /* New pages wait in a batch of each processor's. MADV_FREE empties that of the processor it runs
+     * on, also where there is nothing to free; 0.4 us. */
+    advise(empty, os_page_bytes(), MADV_FREE);
+}
+
+/* One call for the batch spares a TLB shoot-down a range. Kernels before 6.13 refuse it, even on oneself,
+ * and a process that may not open a pidfd on itself has no use for it. */
+static bool advise_at_once(const struct iovec *spans, size_t count, int advice) {
+    enum { UNTRIED, WORKS, REFUSED };
+    static _Thread_local int batch = UNTRIED;
+    if (batch == REFUSED) return false;
+    size_t total = 0;
+    for (size_t i = 0; i < count; i++) total += spans[i].iov_len;
+    ssize_t done = syscall(SYS_process_madvise, PIDFD_SELF_THREAD_GROUP, spans, count, advice, 0);
+    const int self = done < 0 ? (int)syscall(SYS_pidfd_open, getpid(), 0) : -1;
+    if (self >= 0) {
+        os_held held;
+        os_note(self, &held);
+        done = syscall(SYS_process_madvise, self, spans, count, advice, 0);
+        os_let_go(&held);
+    }
+    if (done >= 0 && (size_t)done == total) {
+        batch = WORKS;
+        return true;
+    }
+    if (batch == UNTRIED) batch = REFUSED;
+    return false;
+}
+
+static int advise_many(const struct iovec *spans, size_t count, int advice) {
+    int worst = 0;
+    if (advise_at_once(spans, count, advice)) return 0;
+    for (size_t i = 0; i < count; i++) {
+        int result = advise(spans[i].iov_base, spans[i].iov_len, advice);
+        if (result < 0) worst = result;
+    }
+    return worst;
+}
+
+int os_lazyfree_many(const struct iovec *spans, size_t count) {
+    return advise_many(spans, count, MADV_FREE);
+}
+
+int os_discard_many(const struct iovec *spans, size_t count) {
+    return advise_many(spans, count, MADV_DONTNEED);
+}
+
+int os_populate(void *address, size_t bytes) { return advise(address, bytes, MADV_POPULATE_WRITE); }
+
+int os_discard(void *address, size_t bytes) { return advise(address, bytes, MADV_DONTNEED); }
+
+int os_wipe_on_fork(void *address, size_t bytes) { return advise(address, bytes, MADV_WIPEONFORK); }
+
+int os_keep_on_fork(void *address, size_t bytes) { return advise(address, bytes, MADV_KEEPONFORK); }
+
+int os_pageout(void *address, size_t bytes) { return advise(address, bytes, MADV_PAGEOUT); }
+
+bool os_is_readable(void *address) {
+    const uintptr_t page = (uintptr_t)address & ~((uintptr_t)os_page_bytes() - 1);
+    return advise((void *)page, os_page_bytes(), MADV_POPULATE_READ) == 0;
+}
+
+bool os_has_huge_pages(void) {
+    char text[64];
+    const char *const path = "/sys/kernel/mm/transparent_hugepage/enabled";
+    return os_read_small(path, text, sizeof text) > 0 && strstr(text, "[never]") == NULL;
+}
+
+void os_forbid_huge_pages(void *address, size_t bytes) { madvise(address, bytes, MADV_NOHUGEPAGE); }
+
+void os_prefer_huge_pages(void *address, size_t bytes) { madvise(address, bytes, MADV_HUGEPAGE); }

@@ -1,0 +1,81 @@
+/* System calls: which process this is, and whether another one lives. */
+#define _GNU_SOURCE
+#include "os/os.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "os/hash.h"
+
+bool os_process_exists(uint32_t pid) { return kill((pid_t)pid, 0) == 0 || errno != ESRCH; }
+
+uint32_t os_process_id(void) { return (uint32_t)getpid(); }
+
+uint32_t os_user_id(void) { return (uint32_t)geteuid(); }
+
+uint64_t os_process_group(void) { return (uint64_t)getpgrp(); }
+
+static const char *stat_field(const char *at, int from, int to) {
+    for (int field = from; at && field < to; field++) {
+        at = strchr(at, ' ');
+        if (at) at++;
+    }
+    return at;
+}
+
+int os_process_start(uint64_t *ticks, uint64_t *stack) {
+    char text[1024];
+    int result = os_read_small("/proc/self/stat", text, sizeof text);
+    if (result < 0) return result;
+    /* The second field is the command's name, which may hold blanks and parentheses. */
+    const char *start = stat_field(strrchr(text, ')'), 2, 22);
+    const char *bottom = stat_field(start, 22, 28);
+    if (!bottom) return -ENODATA;
+    *ticks = strtoull(start, NULL, 10);
+    *stack = strtoull(bottom, NULL, 10);
+    return 0;
+}
+
+uint64_t os_process_namespace(void) {
+    struct stat found;
+    return stat("/proc/self/ns/pid", &found) < 0 ? 0 : (uint64_t)found.st_ino;
+}
+
+void os_command(char *name, size_t bytes) {
+    memset(name, 0, bytes);
+    const int length = os_read_small("/proc/self/comm", name, bytes);
+    name[length > 0 && name[length - 1] == '\n' ? length - 1 : 0] = 0;
+}
+
+int os_anonymous_bytes(uint64_t *bytes) {
+    /* Opened at each look: a descriptor would go on to tell of the parent after a fork. */
+    char text[128], *at;
+    int result = os_read_small("/proc/self/statm", text, sizeof text);
+    if (result < 0) return result;
+    strtoull(text, &at, 10); /* address space */
+    const uint64_t resident = strtoull(at, &at, 10), of_files = strtoull(at, NULL, 10);
+    *bytes = (resident > of_files ? resident - of_files : 0) * os_page_bytes();
+    return 0;
+}
+
+int os_address_space(uint64_t *bytes, uint64_t *data) {
+    char text[128], *at;
+    int result = os_read_small("/proc/self/statm", text, sizeof text);
+    if (result < 0) return result;
+    *bytes = strtoull(text, &at, 10) * os_page_bytes();
+    for (int field = 1; field < 5; field++) strtoull(at, &at, 10); /* resident, shared, text, lib */
+    *data = strtoull(at, NULL, 10) * os_page_bytes();
+    return 0;
+}
+
+int os_cgroup_membership(uint64_t *hash) {
+    char text[4096];
+    int result = os_read_small("/proc/self/cgroup", text, sizeof text);
+    if (result < 0) return result;
+    *hash = hash_of(text);
+    return 0;
+}

@@ -1,0 +1,112 @@
+/* System calls: threads, their stacks and signals, and time. */
+#define _GNU_SOURCE
+#include "os/os_thread.h"
+#include "os/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef AT_MINSIGSTKSZ
+#define AT_MINSIGSTKSZ 51
+#endif
+
+static uint64_t clock_ns(clockid_t clock) {
+    struct timespec now;
+    clock_gettime(clock, &now); /* can't fail with the clocks below and a valid address */
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t os_now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
+
+uint64_t os_now_coarse_ns(void) { return clock_ns(CLOCK_MONOTONIC_COARSE); }
+
+uint64_t os_thread_cpu_ns(void) { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
+
+uint64_t os_thread_waits(void) {
+    /* The times that this tells too are split by ticks: they jump. */
+    struct rusage usage;
+    return getrusage(RUSAGE_THREAD, &usage) < 0 ? 0 : (uint64_t)usage.ru_nvcsw;
+}
+
+void os_sleep_ns(uint64_t nanoseconds) {
+    struct timespec span = {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)};
+    nanosleep(&span, NULL); /* woken early by a signal: every caller looks again by itself */
+}
+
+void os_yield(void) { sched_yield(); }
+
+int os_thread_start(pthread_t *thread, void *(*function)(void *)) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(thread, NULL, function, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return error;
+}
+
+int os_thread_id(void) { return (int)syscall(SYS_gettid); }
+
+bool os_is_main_thread(void) { return os_thread_id() == getpid(); }
+
+int os_thread_stack(char **low, char **top) {
+    pthread_attr_t attributes;
+    int error = pthread_getattr_np(pthread_self(), &attributes);
+    if (error) return -error;
+    void *address;
+    size_t bytes;
+    error = pthread_attr_getstack(&attributes, &address, &bytes);
+    pthread_attr_destroy(&attributes);
+    if (error) return -error;
+    *low = address;
+    *top = (char *)address + bytes;
+    return 0;
+}
+
+bool os_thread_is_blocked(int thread_id) {
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread_id);
+    if (os_read_small(path, text, sizeof text) <= 0) return false;
+    /* "1234 (name) S ...": the name may hold anything, a bracket too, so the last one counts. */
+    const char *name_end = strrchr(text, ')');
+    return name_end && name_end[1] == ' ' && (name_end[2] == 'S' || name_end[2] == 'D');
+}
+
+int os_thread_signal(int thread_id, int number) {
+    return syscall(SYS_tgkill, getpid(), thread_id, number) < 0 ? -errno : 0;
+}
+
+void os_block_signals(const sigset_t *more) { pthread_sigmask(SIG_BLOCK, more, NULL); }
+
+void os_block_signal(int number, sigset_t *before) {
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, number);
+    pthread_sigmask(SIG_BLOCK, &one, before);
+}
+
+void os_unblock_to(const sigset_t *before) { pthread_sigmask(SIG_SETMASK, before, NULL); }
+
+int os_signal_action(int number, const struct sigaction *action, struct sigaction *previous) {
+    return sigaction(number, action, previous) < 0 ? -errno : 0;
+}
+
+int os_alternate_stack(const stack_t *stack, stack_t *previous) {
+    return sigaltstack(stack, previous) < 0 ? -errno : 0;
+}
+
+size_t os_alternate_stack_bytes(void) {
+    /* What the kernel itself writes there grows with the processor's registers (AVX-512, AMX); the
+     * rest is for handlers, of which faulthandler's walks Python frames. */
+    const size_t page = os_page_bytes();
+    size_t bytes = getauxval(AT_MINSIGSTKSZ) + 64 * 1024;
+    return (bytes + page - 1) / page * page;
+}

@@ -1,0 +1,109 @@
+/* System calls: userfaultfd, by which a touch of what is missing is told, and content put in place. */
+#define _GNU_SOURCE
+#include "os/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Newer than some headers we build against. */
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+#ifndef UFFDIO_MOVE
+struct uffdio_move {
+    uint64_t dst, src, len, mode;
+    int64_t move;
+};
+#define UFFDIO_MOVE _IOWR(UFFDIO, 0x05, struct uffdio_move)
+#endif
+
+int os_userfault_open(int *descriptor) {
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+    if (fd < 0) return -errno;
+    struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_SIGBUS};
+    if (ioctl(fd, UFFDIO_API, &api) < 0) {
+        int error = errno;
+        close(fd);
+        return -error;
+    }
+    *descriptor = fd;
+    return 0;
+}
+
+int os_userfault_register(int descriptor, void *address, size_t bytes) {
+    struct uffdio_register request = {
+        .range = {.start = (uintptr_t)address, .len = bytes}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+    return ioctl(descriptor, UFFDIO_REGISTER, &request) < 0 ? -errno : 0;
+}
+
+/* Both calls want all of it in one mapping, or answer ENOENT. An arena is not always one: the
+ * kernel does not join neighbours again that came by different ways, as after a fork, or where one
+ * had been joined with what lies above the arena. A single page always is in one. So the seam is
+ * searched by halves. */
+static bool spans_mappings(int error, size_t bytes) {
+    return error == ENOENT && bytes > os_page_bytes();
+}
+
+/* One call; zeros where there is nothing to copy from. Adds to `done`; returns 0 or an errno. */
+static int put_some(int descriptor, uintptr_t to, const char *from, size_t bytes, size_t *done) {
+    int result;
+    int64_t answer; /* the bytes done before an error, or minus that */
+    if (from) {
+        struct uffdio_copy request = {.dst = to, .src = (uintptr_t)from, .len = bytes};
+        result = ioctl(descriptor, UFFDIO_COPY, &request);
+        answer = request.copy;
+    } else {
+        struct uffdio_zeropage request = {.range = {.start = to, .len = bytes}};
+        result = ioctl(descriptor, UFFDIO_ZEROPAGE, &request);
+        answer = request.zeropage;
+    }
+    const int error = result == 0 ? 0 : errno;
+    if (error == 0) *done += bytes;
+    else if (answer > 0) *done += (size_t)answer;
+    return error;
+}
+
+/* What is present keeps its content unless that is to be copied over. */
+static int put(int descriptor, char *to, const char *from, size_t bytes, bool over_present) {
+    const size_t page = os_page_bytes();
+    size_t done = 0, most = bytes;
+    while (done < bytes) {
+        const size_t wanted = bytes - done < most ? bytes - done : most;
+        const int error =
+            put_some(descriptor, (uintptr_t)to + done, from ? from + done : NULL, wanted, &done);
+        if (error == 0 && most < bytes) most *= 2;
+        if (error == 0 || error == EAGAIN || error == EINTR) continue;
+        if (spans_mappings(error, wanted)) {
+            most = wanted / 2 / page * page;
+            continue;
+        }
+        if (error != EEXIST) return -error;
+        /* COPY neither changes a page that is there nor dirties it again. */
+        if (over_present) memcpy(to + done, from + done, page);
+        done += page;
+    }
+    return 0;
+}
+
+int os_userfault_copy(int descriptor, void *to, const void *from, size_t bytes) {
+    return put(descriptor, to, from, bytes, true);
+}
+
+int os_userfault_copy_missing(int descriptor, void *to, const void *from, size_t bytes) {
+    return put(descriptor, to, from, bytes, false);
+}
+
+int os_userfault_move_huge(int descriptor, void *to, void *from) {
+    struct uffdio_move request = {
+        .dst = (uintptr_t)to, .src = (uintptr_t)from, .len = OS_HUGE_BYTES};
+    return ioctl(descriptor, UFFDIO_MOVE, &request) < 0 ? -errno : 0;
+}
+
+int os_userfault_zero(int descriptor, void *address, size_t bytes) {
+    return put(descriptor, address, NULL, bytes, false);
+}

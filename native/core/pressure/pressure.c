@@ -1,0 +1,470 @@
+/* The pressure watcher: how much of what may be used is used, looked at by a thread of its own.
+ *
+ * A thread reads usage and limit of the cgroups it was told, each of which may be the one that ends
+ * the process, and makes a level of the worst. Files stay open and are read anew: a limit may change
+ * at any moment. Where no cgroup has a limit, the machine is looked at.
+ *
+ * Not all that counts as usage is in the way. The kernel takes clean file pages and offered ones
+ * without anybody's pain (both are on its inactive file list), and idle bytes are offered as the
+ * kernel takes those; so the three are left out, or a cache that fills what is spare would be
+ * pressure for ever. Stalls (PSI) confirm: with them, elevated is critical.
+ *
+ * Nothing of Python runs here. Whoever wants to know sleeps in vrange_pressure_wait until the level
+ * changes; the reserve has a thread of its own, which this one must not delay. */
+#define _GNU_SOURCE
+#include "pressure/pressure.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/gate.h"
+#include "os/hash.h"
+#include "base/stat_file.h"
+#include "os/os.h"
+#include "os/os_held.h"
+#include "os/os_thread.h"
+#include "counters/stats.h"
+#include "vrange.h"
+
+#define TEXT_BYTES 8192
+#define MEMBERSHIP_NS 1000000000ull /* how often the process is looked for in another cgroup */
+#define STALL_WINDOW_NS 1000000000ull
+#define STALL_LEAST_NS 200000000ull /* less time than this tells nothing of a share */
+#define FAR_INTERVALS 2
+#define LOOKS_A_LIMIT 10 /* a second, as it is by default */
+#define LOOKS_AN_INACTIVE 3
+#define LOOKS_A_STALL 3 /* which tells of the last second */
+#define MOVED_SHARE 256 /* of the limit: so much is a move */
+#define MICROSECOND 1000u
+
+typedef struct {
+    os_kept usage, stat, stalls, limits[VRANGE_PRESSURE_LIMITS];
+    int whole_tree;
+    uint64_t limit; /* as it was read last */
+    unsigned looks; /* since then */
+    uint64_t inactive, usage_then; /* likewise */
+    unsigned inactive_looks;
+} place;
+
+static struct {
+    pthread_mutex_t lock; /* of all below; held for a look, so that no file is closed under it */
+    pthread_cond_t changed, stopped;
+    pthread_t thread;
+    bool running, stop, anything_read;
+    vrange_pressure_settings settings;
+
+    place places[VRANGE_PRESSURE_PLACES];
+    size_t count;
+    os_kept machine_stalls, membership;
+    uint64_t member_hash, member_ns;
+    uint64_t machine_bytes; /* a limit of as much or more is none */
+
+    uint64_t stalled_ns, stalled_us; /* where the window began */
+    int stalls_of;
+    unsigned stall_looks;
+    double alarmed_at; /* the share at the last change or growth; lowered as usage falls */
+    uint64_t alarmed_ns;
+
+    uint64_t turn; /* moves on with whatever somebody waits for */
+    vrange_pressure_info info;
+} watch = {.lock = PTHREAD_MUTEX_INITIALIZER, .stalls_of = -2};
+
+/* Not by the clock on the wall, which may be set. */
+__attribute__((constructor)) static void make_conditions(void) {
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&watch.changed, &attributes);
+    pthread_cond_init(&watch.stopped, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+/* Under the lock. */
+static void call_waiters(void) {
+    watch.turn++;
+    pthread_cond_broadcast(&watch.changed);
+}
+
+/* ---- one look --------------------------------------------------------------------------------- */
+
+/* A cgroup that was removed answers so; somebody has to find out where the process is now. */
+static void note_failure(int error) {
+    watch.info.read_errors++;
+    if (error != -ENODEV || watch.info.moved) return;
+    watch.info.moved = 1;
+    call_waiters();
+}
+
+typedef struct {
+    uint64_t usage, limit, used;
+} figures;
+
+static uint64_t less(uint64_t from, uint64_t by) { return from > by ? from - by : 0; }
+
+static bool read_limit(place *p, uint64_t *limit) {
+    *limit = UINT64_MAX;
+    for (size_t i = 0; i < VRANGE_PRESSURE_LIMITS; i++) {
+        uint64_t one;
+        if (!os_is_kept(&p->limits[i])) continue;
+        const int result = os_kept_number(&p->limits[i], &one);
+        if (result == -EINVAL) continue; /* "max" */
+        if (result < 0) {
+            note_failure(result);
+            return false;
+        }
+        if (one < *limit) *limit = one;
+    }
+    return true;
+}
+
+/* A limit changes seldom, and in v1 what tells that of the whole tree is the dearest file of all. */
+static bool find_limit(place *p) {
+    if (p->looks++ % LOOKS_A_LIMIT != 0) return true;
+    p->looks = 0;
+    uint64_t limit;
+    if (!read_limit(p, &limit)) return false;
+    p->limit = limit;
+    p->looks = 1;
+    char text[TEXT_BYTES];
+    uint64_t above;
+    if (p->whole_tree && os_kept_text(&p->stat, text, sizeof text) >= 0 &&
+        line_number(text, "hierarchical_memory_limit", &above) && above < p->limit)
+        p->limit = above;
+    return true;
+}
+
+/* What can be taken at once of a place's usage: clean pages of files, and what is offered. The file
+ * that tells costs as much to read as all the others: it is read again when usage has moved. */
+static uint64_t inactive_bytes(place *p, uint64_t usage) {
+    const uint64_t moved = usage > p->usage_then ? usage - p->usage_then : p->usage_then - usage;
+    if (p->inactive_looks++ % LOOKS_AN_INACTIVE != 0 && moved < p->limit / MOVED_SHARE)
+        return p->inactive;
+    p->inactive_looks = 1;
+    p->usage_then = usage;
+    char text[TEXT_BYTES];
+    const bool has_text = os_kept_text(&p->stat, text, sizeof text) >= 0;
+    if (!has_text || (!line_number(text, "total_inactive_file", &p->inactive) &&
+                      !line_number(text, "inactive_file", &p->inactive)))
+        p->inactive = atomic_load(&stats_offered_bytes);
+    return p->inactive;
+}
+
+/* False where it can't be told, or no limit below the machine's memory holds. */
+static bool look_at_place(place *p, uint64_t machine, figures *out) {
+    if (!find_limit(p)) return false;
+    out->limit = p->limit;
+    if (out->limit == 0 || out->limit >= machine) return false;
+    int result = os_kept_number(&p->usage, &out->usage);
+    if (result < 0) {
+        note_failure(result);
+        return false;
+    }
+    out->used = out->usage;
+    const double floor = watch.settings.elevated - watch.settings.hysteresis;
+    if ((double)out->usage < floor * (double)out->limit) return true; /* low even with all of it */
+    const uint64_t inactive = inactive_bytes(p, out->usage);
+    out->used = less(out->usage, inactive + atomic_load(&stats_idle_bytes));
+    return true;
+}
+
+static double share_of(const figures *f) { return (double)f->used / (double)f->limit; }
+
+/* The worst of all places; false where none could be read. */
+static bool look(figures *worst, int *which) {
+    *which = -2;
+    for (size_t i = 0; i < watch.count; i++) {
+        figures here;
+        if (!look_at_place(&watch.places[i], watch.machine_bytes, &here)) continue;
+        if (*which == -2 || share_of(&here) > share_of(worst)) {
+            *worst = here;
+            *which = (int)i;
+        }
+    }
+    if (*which >= 0) return true;
+    figures machine;
+    if (os_machine_usage(&machine.usage, &machine.limit) < 0 || !machine.limit) return false;
+    machine.used = less(machine.usage, atomic_load(&stats_idle_bytes));
+    *worst = machine;
+    *which = VRANGE_PRESSURE_MACHINE;
+    return true;
+}
+
+/* The part of the last second or so in which some task waited for memory; 0 while it is unknown. */
+static double stalled_share(int which) {
+    os_kept *own = which >= 0 ? &watch.places[which].stalls : NULL;
+    os_kept *file = own && os_is_kept(own) ? own : &watch.machine_stalls;
+    char text[256];
+    if (watch.stalls_of == which && watch.stall_looks++ % LOOKS_A_STALL != 0) return watch.info.stalled;
+    if (os_kept_text(file, text, sizeof text) < 0) return 0;
+    const char *total = strstr(text, "total=");
+    if (strncmp(text, "some ", 5) != 0 || !total) return 0;
+    const uint64_t now = os_now_ns(), us = strtoull(total + 6, NULL, 10);
+    const uint64_t passed = now - watch.stalled_ns;
+    if (watch.stalls_of != which || us < watch.stalled_us || passed > 3 * STALL_WINDOW_NS) {
+        watch.stalls_of = which;
+        watch.stall_looks = 1;
+        watch.stalled_ns = now;
+        watch.stalled_us = us;
+        return 0;
+    }
+    if (passed < STALL_LEAST_NS) return watch.info.stalled;
+    const double share = (double)((us - watch.stalled_us) * MICROSECOND) / (double)passed;
+    if (passed > STALL_WINDOW_NS) {
+        watch.stalled_ns = now;
+        watch.stalled_us = us;
+    }
+    return share;
+}
+
+static int next_level(int level, double share, double stalled) {
+    const vrange_pressure_settings *s = &watch.settings;
+    const bool was_critical = level == VRANGE_PRESSURE_CRITICAL;
+    const bool was_elevated = level >= VRANGE_PRESSURE_ELEVATED;
+    if (share >= s->critical || (was_critical && share > s->critical - s->hysteresis))
+        return VRANGE_PRESSURE_CRITICAL;
+    if (share < s->elevated && !(was_elevated && share > s->elevated - s->hysteresis))
+        return VRANGE_PRESSURE_NORMAL;
+    /* It goes on to be critical while half as much is stalled as made it so. */
+    const bool confirmed = stalled >= (was_critical ? s->stalled / 2 : s->stalled);
+    return confirmed ? VRANGE_PRESSURE_CRITICAL : VRANGE_PRESSURE_ELEVATED;
+}
+
+/* A level that stays, with usage rising on: what was trimmed then may be worth trimming again. */
+static bool has_grown(double share) {
+    if (share < watch.alarmed_at) watch.alarmed_at = share;
+    return watch.info.level >= VRANGE_PRESSURE_ELEVATED &&
+           share >= watch.alarmed_at + watch.settings.hysteresis / 2 &&
+           os_now_ns() - watch.alarmed_ns >= watch.settings.again_ns;
+}
+
+static void look_for_move(void) {
+    const uint64_t now = os_now_ns();
+    if (!os_is_kept(&watch.membership) || now - watch.member_ns < MEMBERSHIP_NS) return;
+    char text[TEXT_BYTES];
+    watch.member_ns = now;
+    if (os_kept_text(&watch.membership, text, sizeof text) < 0) return;
+    const uint64_t hash = hash_of(text);
+    if (hash == watch.member_hash) return;
+    watch.member_hash = hash;
+    watch.info.moved = 1;
+    call_waiters();
+}
+
+static void tick(void) {
+    figures worst;
+    int which;
+    watch.info.polls++;
+    look_for_move();
+    if (!look(&worst, &which)) return; /* the level stays what it was */
+    const double share = share_of(&worst);
+    const double floor = watch.settings.elevated - watch.settings.hysteresis;
+    const double stalled = share >= floor ? stalled_share(which) : 0;
+    const int level = next_level(watch.info.level, share, stalled);
+    watch.info.usage_bytes = worst.usage;
+    watch.info.used_bytes = worst.used;
+    watch.info.limit_bytes = worst.limit;
+    watch.info.place = which;
+    watch.info.stalled = stalled;
+    watch.anything_read = true;
+    if (level == watch.info.level) {
+        if (!has_grown(share)) return;
+        watch.info.growths++;
+    } else {
+        watch.info.level = level;
+        watch.info.changes++;
+        watch.info.changed_ns = os_now_ns();
+        stats_pressure_level(level);
+    }
+    watch.alarmed_at = share;
+    watch.alarmed_ns = os_now_ns();
+    call_waiters();
+}
+
+/* ---- the thread ------------------------------------------------------------------------------- */
+
+static void wait_for(pthread_cond_t *condition, uint64_t until_ns) {
+    struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000u),
+                             .tv_nsec = (long)(until_ns % 1000000000u)};
+    pthread_cond_timedwait(condition, &watch.lock, &until);
+}
+
+/* Less than half of what would be a level: until then a look, which reads a file a cgroup, can wait. */
+static bool is_far(void) {
+    return 2 * (double)watch.info.used_bytes < watch.settings.elevated * (double)watch.info.limit_bytes;
+}
+
+static void *run(void *unused) {
+    (void)unused;
+    pthread_mutex_lock(&watch.lock);
+    while (!watch.stop) {
+        tick();
+        watch.info.busy_ns = os_thread_cpu_ns();
+        const uint64_t until = os_now_ns() + watch.settings.interval_ns * (is_far() ? FAR_INTERVALS : 1);
+        while (!watch.stop && os_now_ns() < until) wait_for(&watch.stopped, until);
+    }
+    pthread_mutex_unlock(&watch.lock);
+    return NULL;
+}
+
+/* A file that is not there tells nothing, and goes on to do so. */
+static void keep_optional(const char *path, os_kept *file) {
+    if (os_keep(path, file) == -ENOENT) os_forget(file);
+}
+
+static void forget_places(place *places, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        os_forget(&places[i].usage);
+        os_forget(&places[i].stat);
+        os_forget(&places[i].stalls);
+        for (size_t l = 0; l < VRANGE_PRESSURE_LIMITS; l++) os_forget(&places[i].limits[l]);
+    }
+}
+
+static void forget_own_files(void) {
+    os_forget(&watch.membership);
+    os_forget(&watch.machine_stalls);
+}
+
+int vrange_pressure_places(const vrange_pressure_place *told, size_t count) {
+    place fresh[VRANGE_PRESSURE_PLACES];
+    if (count > VRANGE_PRESSURE_PLACES) return -E2BIG;
+    gate_enter();
+    int result = 0;
+    size_t opened = 0;
+    for (; opened < count && result == 0; opened++) {
+        place *p = &fresh[opened];
+        *p = (place){.whole_tree = told[opened].whole_tree};
+        for (size_t l = 0; l < VRANGE_PRESSURE_LIMITS; l++)
+            keep_optional(told[opened].limits[l], &p->limits[l]);
+        keep_optional(told[opened].stat, &p->stat);
+        keep_optional(told[opened].stalls, &p->stalls);
+        result = os_keep(told[opened].usage, &p->usage);
+    }
+    if (result < 0) {
+        forget_places(fresh, opened);
+        gate_leave();
+        return result;
+    }
+    pthread_mutex_lock(&watch.lock);
+    place before[VRANGE_PRESSURE_PLACES];
+    const size_t count_before = watch.count;
+    memcpy(before, watch.places, sizeof before);
+    memcpy(watch.places, fresh, count * sizeof *fresh);
+    watch.count = count;
+    watch.stalls_of = -2;
+    watch.info.moved = 0;
+    watch.info.place = VRANGE_PRESSURE_MACHINE;
+    pthread_mutex_unlock(&watch.lock);
+    forget_places(before, count_before);
+    gate_leave();
+    return 0;
+}
+
+int vrange_pressure_start(const vrange_pressure_settings *settings, const char *membership,
+                          const char *machine_stalls) {
+    gate_enter();
+    pthread_mutex_lock(&watch.lock);
+    int error = watch.running ? EBUSY : 0;
+    if (!error) {
+        watch.settings = *settings;
+        keep_optional(membership, &watch.membership);
+        keep_optional(machine_stalls, &watch.machine_stalls);
+        char text[TEXT_BYTES];
+        if (os_kept_text(&watch.membership, text, sizeof text) >= 0)
+            watch.member_hash = hash_of(text);
+        watch.member_ns = os_now_ns();
+        watch.stop = watch.anything_read = false;
+        uint64_t unused;
+        if (os_machine_usage(&unused, &watch.machine_bytes) < 0) watch.machine_bytes = UINT64_MAX;
+        watch.alarmed_at = 0;
+        watch.info = (vrange_pressure_info){.level = VRANGE_PRESSURE_NORMAL,
+                                            .place = VRANGE_PRESSURE_MACHINE,
+                                            .changed_ns = os_now_ns()};
+        /* The first look is the caller's, so that he has a level when this returns. */
+        tick();
+        if (!watch.anything_read) error = ENODATA;
+    }
+    if (!error) error = os_thread_start(&watch.thread, run);
+    if (!error) {
+        watch.running = true;
+        if (watch.info.changes == 0) stats_pressure_level(watch.info.level);
+    } else if (error != EBUSY) {
+        forget_own_files();
+        watch.info.level = VRANGE_PRESSURE_NONE;
+    }
+    pthread_mutex_unlock(&watch.lock);
+    gate_leave();
+    return -error;
+}
+
+void vrange_pressure_stop(void) {
+    gate_enter();
+    pthread_mutex_lock(&watch.lock);
+    const bool running = watch.running;
+    pthread_t thread = watch.thread;
+    watch.running = false;
+    watch.stop = true;
+    pthread_cond_broadcast(&watch.stopped);
+    pthread_mutex_unlock(&watch.lock);
+    gate_leave();
+    if (running) pthread_join(thread, NULL);
+    gate_enter();
+    pthread_mutex_lock(&watch.lock);
+    forget_places(watch.places, watch.count);
+    forget_own_files();
+    watch.count = 0;
+    watch.info.level = VRANGE_PRESSURE_NONE;
+    if (running) stats_pressure_level(VRANGE_PRESSURE_NONE);
+    call_waiters();
+    pthread_mutex_unlock(&watch.lock);
+    gate_leave();
+}
+
+/* ---- for who waits ---------------------------------------------------------------------------- */
+
+uint64_t vrange_pressure_wait(uint64_t seen, uint64_t timeout_ns) {
+    const uint64_t now = os_now_ns();
+    const uint64_t until = timeout_ns > INT64_MAX - now ? INT64_MAX : now + timeout_ns;
+    pthread_mutex_lock(&watch.lock);
+    while (watch.turn == seen && watch.running && os_now_ns() < until) wait_for(&watch.changed, until);
+    const uint64_t turn = watch.turn;
+    pthread_mutex_unlock(&watch.lock);
+    return turn;
+}
+
+void vrange_pressure_poke(void) {
+    pthread_mutex_lock(&watch.lock);
+    call_waiters();
+    pthread_mutex_unlock(&watch.lock);
+}
+
+void vrange_pressure_read(vrange_pressure_info *out) {
+    pthread_mutex_lock(&watch.lock);
+    *out = watch.info;
+    out->running = watch.running;
+    out->turn = watch.turn;
+    pthread_mutex_unlock(&watch.lock);
+}
+
+void vrange_pressure_acted(int action, int outcome, uint64_t bytes) {
+    if (action < 0 || action >= VRANGE_PRESSURE_ACTIONS) return;
+    if (outcome < 0 || outcome >= VRANGE_PRESSURE_OUTCOMES) return;
+    stats_pressure_acted(action, outcome, bytes);
+}
+
+void pressure_after_fork(void) {
+    /* Whoever held the lock is not here. The gate kept the table of files whole. */
+    watch.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    make_conditions();
+    if (!watch.running) return;
+    forget_places(watch.places, watch.count);
+    forget_own_files();
+    watch.count = 0;
+    watch.running = false;
+    watch.stop = true;
+    watch.info.level = VRANGE_PRESSURE_NONE;
+}

@@ -1,0 +1,97 @@
+/* What a fork does to volatile memory, and how it is mended before any Python runs in the child.
+ *
+ * The child has what is pinned, and everything else is purged there (inherit.h). What it has is not
+ * registered with userfaultfd: a page that is missing would read as zeros, and an ioctl on the
+ * inherited descriptor would fill the parent's memory. So the child handler opens a descriptor of its
+ * own and registers every arena with it. If that is refused, as in a sandbox, the child goes on on a
+ * lower rung: nothing is offered there yet that could be lost.
+ *
+ * The caretaker's thread does not exist in the child; the first store, slow pin or release there starts
+ * one. Deep stacks that other threads ran on are free there, and of the threads that registered only
+ * the forking one is left. And what the child counts must not land in its parent's stats segment. */
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "ranges/arena.h"
+#include "arrays/array.h"
+#include "base/caretaker.h"
+#include "base/gate.h"
+#include "stacks/idle_threads.h"
+#include "base/inherit.h"
+#include "os/os.h"
+#include "pressure/pressure.h"
+#include "heap/pymalloc.h"
+#include "ranges/range.h"
+#include "reserve/reserve.h"
+#include "pressure/room.h"
+#include "base/rung.h"
+#include "base/scratch.h"
+#include "base/spare.h"
+#include "stacks/stack.h"
+#include "counters/stats.h"
+
+static void before_fork(void) {
+    gate_close();
+    pymalloc_before_fork();
+    inherit_begin();
+    table_before_fork();
+    arenas_before_fork();
+    arrays_before_fork();
+    inherit_mark();
+}
+
+static void after_fork_in_parent(void) {
+    inherit_unmark();
+    table_after_fork_in_parent();
+    pymalloc_after_fork();
+    gate_open();
+}
+
+static int register_again(void) {
+    int result = rung_reopen();
+    if (result == 0) result = arenas_register_again(rung_userfault());
+    if (result == 0) result = arrays_register_again(rung_userfault());
+    return result;
+}
+
+/* 0, or -errno where the child could hand out what is not there. */
+static int make_memory_own(void) {
+    const int inherited = inherit_settle();
+    if (inherited < 0) return inherited;
+    table_after_fork_in_child(inherited == 0);
+    if (inherited == 0) {
+        arenas_after_fork();
+        reserve_after_fork();
+    }
+    const int refused = register_again();
+    if (refused == 0) return 0;
+    rung_fall_after_fork(refused);
+    stats_rung_changed();
+    if (inherited) ranges_shed_offered();
+    return arrays_register_again(rung_userfault());
+}
+
+static void after_fork_in_child(void) {
+    pymalloc_after_fork();
+    caretaker_forget_thread();
+    room_after_fork();
+    pressure_after_fork();
+    scratch_forget_owners();
+    spare_after_fork();
+    stacks_after_fork();
+    idle_after_fork();
+    stats_after_fork();
+    if (make_memory_own() < 0) {
+        static const char message[] =
+            "vrange: the memory of this child can't be set right after fork; what is purged could "
+            "not be told from zeros, so the child ends\n";
+        os_complain(message, sizeof message - 1);
+        abort();
+    }
+    gate_open_in_child();
+}
+
+__attribute__((constructor)) static void watch_forks(void) {
+    /* Fails only without memory, at load time, where nothing of ours would work either. */
+    if (pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0) abort();
+}

@@ -1,0 +1,260 @@
+/* Ranges: made, filled, freed, and asked about. See range.h for their states; range_pin.c pins and
+ * releases, range_offer.c offers to the kernel, range_loss.c tells what it took. */
+#include "ranges/range.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ranges/arena.h"
+#include "base/caretaker.h"
+#include "ranges/fill.h"
+#include "base/gate.h"
+#include "process/mend.h"
+#include "os/os.h"
+#include "ranges/range_busy.h"
+#include "ranges/range_loss.h"
+#include "pressure/room.h"
+#include "base/rung.h"
+#include "counters/stats.h"
+#include "ranges/worth.h"
+
+#define UNKNOWN_COST_NS 1000000.0f /* where the user does not say: a millisecond, as good as any */
+
+/* BUSY, out of every account but the totals: the memory goes, and the place with it. */
+void range_finish_free(range *r, bool has_pages) {
+    if (has_pages) range_empty(r);
+    range_forget_lost_pages(r);
+    free(r->sentinel_words);
+    r->sentinel_words = NULL;
+    arena_give(r);
+}
+
+static int take_range(vrange_arena *arena, size_t bytes, float cost_ns, uint32_t uses, range **out) {
+    const size_t page = os_page_bytes();
+    if (bytes == 0) return -EINVAL;
+    if (bytes / page >= UINT32_MAX) return -ENOMEM;
+    int result = arena_take(arena, (uint32_t)((bytes + page - 1) / page), out);
+    if (result < 0) return result;
+    range *r = *out;
+    r->cost_ns = cost_ns > 0 ? cost_ns : UNKNOWN_COST_NS;
+    atomic_store(&r->uses, uses < USES_MOST - USE ? uses + USE : USES_MOST);
+    atomic_store(&r->epoch, atomic_load(&arena->epoch));
+    arena_count_requests(arena, 1);
+    return VRANGE_OK;
+}
+
+static int hand_out(range *r, int filled, uint64_t *handle) {
+    uint64_t word = atomic_load(range_word(r));
+    if (filled < 0) {
+        range_finish_free(r, true);
+        return filled;
+    }
+    *handle = range_handle(r, word);
+    put_state(r, word + WORD_PIN, RESIDENT);
+    return VRANGE_OK;
+}
+
+/* Whether what failed may be tried again: it failed because somebody closed the userfaultfd. `mends`: as
+ * they were before it was tried. */
+static bool was_mended(int result, uint64_t *mends) {
+    if (result >= 0 || result == -ENOMEM) return false;
+    const bool holds = rung_holds();
+    if (holds && rung_mends() == *mends) return false;
+    if (!holds) mend();
+    *mends = rung_mends();
+    return true;
+}
+
+int vrange_allocate(vrange_arena *arena, size_t bytes, uint64_t *handle) {
+    range *r;
+    gate_enter();
+    caretaker_ensure();
+    caretaker_help();
+    int result;
+    uint64_t mends = rung_mends();
+    do {
+        result = take_range(arena, bytes, 0, 0, &r);
+        if (result == VRANGE_OK)
+            result = hand_out(r, fill_zero(range_address(r), range_bytes(r)), handle);
+    } while (was_mended(result, &mends));
+    gate_leave();
+    return result;
+}
+
+/* Of a large value there are two copies for a moment. Where that is tight the new one is volatile until it
+ * is complete, as the caller still has the other: what was lost of it is no loss. */
+static int fill_tightly(range *r, const vrange_part *parts, size_t count) {
+    tally(&stats_copying_bytes, range_bytes(r));
+    int result = fill_parts(range_address(r), parts, count, true);
+    if (result == 0) result = range_secure(r);
+    untally(&stats_copying_bytes, range_bytes(r));
+    if (result != VRANGE_PURGED) return result;
+    return rung_holds() ? -ENOBUFS : -EBADF;
+}
+
+static int fill_range(range *r, const vrange_part *parts, size_t count, size_t bytes) {
+    /* On the other rungs a lost page reads as zeros. */
+    if (bytes >= ROOM_BYTES && rung_userfault() >= 0 && room_is_tight(bytes))
+        return fill_tightly(r, parts, count);
+    return fill_parts(range_address(r), parts, count, false);
+}
+
+int vrange_store(vrange_arena *arena, const vrange_part *parts, size_t count, uint64_t cost_ns,
+                 uint32_t uses, uint64_t *handle) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < count; i++) bytes += parts[i].bytes;
+    range *r;
+    gate_enter();
+    caretaker_ensure();
+    caretaker_help();
+    int result;
+    uint64_t mends = rung_mends();
+    do {
+        result = take_range(arena, bytes, (float)cost_ns, uses, &r);
+        if (result == VRANGE_OK)
+            result = hand_out(r, fill_range(r, parts, count, bytes), handle);
+    } while (was_mended(result, &mends));
+    gate_leave();
+    return result;
+}
+
+/* BUSY and current, in `state`: leaves the books and goes. */
+static void free_busy(range *r, uint64_t state) {
+    vrange_account *account = r->arena->account;
+    const int64_t bytes = (int64_t)range_bytes(r);
+    if (state == RESIDENT) stats_idle(account, -bytes);
+    if (state == OFFERED) range_count_offer_over(r);
+    if (state == PURGED) untally(&account->purged_bytes, (uint64_t)bytes);
+    range_finish_free(r, state != PURGED);
+}
+
+/* Frees at once or dooms. Inside the gate. */
+static int free_or_doom(range *r, uint64_t generation) {
+    for (;;) {
+        uint64_t word;
+        int result = take_busy(r, generation, &word);
+        if (result == VRANGE_OK) {
+            free_busy(r, word_state(word));
+            return VRANGE_OK;
+        }
+        if (result != VRANGE_HELD) return result;
+        if (atomic_compare_exchange_strong(range_word(r), &word, word | WORD_DOOMED)) return VRANGE_OK;
+    }
+}
+
+int vrange_free(uint64_t handle) {
+    range *r = range_of(handle);
+    if (!r) return VRANGE_GONE;
+    gate_enter();
+    int result = free_or_doom(r, handle & WORD_GENERATION);
+    gate_leave();
+    return result;
+}
+
+void range_abandon(range *r, vrange_arena *arena) {
+    /* The word is read before the owner: if the range changes hands between, its generation did. */
+    uint64_t word = atomic_load(range_word(r));
+    if (atomic_load(&r->arena) == arena && word_state(word) != FREE)
+        free_or_doom(r, word & WORD_GENERATION);
+}
+
+/* ---- what the owner asks and says ------------------------------------------------------------- */
+
+int vrange_set_partial(uint64_t handle, int partial) {
+    range *r = range_of(handle);
+    uint64_t word = r ? atomic_load(range_word(r)) : 0;
+    do {
+        if (!r || !is_current(word, handle & WORD_GENERATION)) return VRANGE_GONE;
+        if (word_pins(word) == 0) return -EBUSY;
+    } while (!atomic_compare_exchange_weak(
+        range_word(r), &word, partial ? word | WORD_PARTIAL : word & ~WORD_PARTIAL));
+    return VRANGE_OK;
+}
+
+/* The word once it is not BUSY; 0 where the range is gone. */
+static uint64_t settled_word(range *r, uint64_t generation) {
+    unsigned waited = 0;
+    for (;;) {
+        uint64_t word = atomic_load(range_word(r));
+        if (!is_current(word, generation)) return 0;
+        if (word_state(word) != BUSY) return word;
+        wait_a_little(&waited);
+    }
+}
+
+static int state_in(uint64_t word) {
+    static const int states[] = {[FREE] = VRANGE_STATE_FREED,
+                                 [RESIDENT] = VRANGE_STATE_IDLE,
+                                 [OFFERED] = VRANGE_STATE_OFFERED,
+                                 [PURGED] = VRANGE_STATE_PURGED};
+    return word_pins(word) ? VRANGE_STATE_PINNED : states[word_state(word)];
+}
+
+int vrange_state(uint64_t handle) {
+    range *r = range_of(handle);
+    return r ? state_in(settled_word(r, handle & WORD_GENERATION)) : VRANGE_STATE_FREED;
+}
+
+int vrange_set_cost(uint64_t handle, uint64_t cost_ns) {
+    range *r = range_of(handle);
+    if (!r || !is_current(atomic_load(range_word(r)), handle & WORD_GENERATION)) return VRANGE_GONE;
+    r->cost_ns = (float)cost_ns;
+    return VRANGE_OK;
+}
+
+static void describe(range *r, uint64_t word, vrange_range_info *out) {
+    out->state = state_in(word);
+    out->lost = !!(word & WORD_LOST);
+    out->pins = (uint32_t)word_pins(word);
+    out->address = range_address(r);
+    out->bytes = range_bytes(r);
+    out->resident_bytes = range_resident_bytes(r);
+}
+
+int vrange_range_read(uint64_t handle, vrange_range_info *out) {
+    memset(out, 0, sizeof *out);
+    range *r = range_of(handle);
+    if (!r) return VRANGE_GONE;
+    for (;;) {
+        /* Nobody may free it meanwhile: it is ours, or has a pin more. */
+        uint64_t word;
+        gate_enter();
+        int result = take_busy(r, handle & WORD_GENERATION, &word);
+        if (result == VRANGE_OK) {
+            describe(r, word, out);
+            put_state(r, word, word_state(word));
+        }
+        gate_leave();
+        if (result != VRANGE_HELD) return result;
+        if (atomic_compare_exchange_strong(range_word(r), &word, word + WORD_PIN)) {
+            describe(r, word, out);
+            vrange_release(handle);
+            return VRANGE_OK;
+        }
+    }
+}
+
+void *vrange_address(uint64_t handle) {
+    range *r = range_of(handle);
+    /* A doomed range is still there for those who have it pinned. */
+    bool there = r && (atomic_load(range_word(r)) & WORD_GENERATION) == (handle & WORD_GENERATION) &&
+                 word_state(atomic_load(range_word(r))) != FREE;
+    return there ? range_address(r) : NULL;
+}
+
+uint32_t vrange_uses(uint64_t handle) {
+    range *r = range_of(handle);
+    if (!r || !is_current(atomic_load(range_word(r)), handle & WORD_GENERATION)) return 0;
+    vrange_arena *arena = r->arena;
+    return arena ? uses_aged(r, atomic_load(&arena->epoch)) : 0;
+}
+
+double vrange_worth(uint64_t handle) {
+    range *r = range_of(handle);
+    if (!r || !is_current(atomic_load(range_word(r)), handle & WORD_GENERATION)) return 0;
+    return ((double)vrange_uses(handle) + 1) * (double)r->cost_ns;
+}
+
+size_t vrange_page_bytes(void) { return os_page_bytes(); }

@@ -1,0 +1,127 @@
+/* What the files of the core know of a range: its descriptor, and the word that is its state.
+ *
+ * All of a range's state that may change under another thread's eyes is one 64-bit word, so that a
+ * pin or a release of resident content is one compare-and-swap:
+ *
+ *     bits  0-2   state      3 partial   4 lost   5 doomed   6 kept
+ *     bits  8-31  pins
+ *     bits 32-59  generation: a handle with another one is of a range that is gone
+ *
+ *          release              offer                 the kernel takes a page
+ *  PINNED ---------> RESIDENT ---------> OFFERED ------------------------------> PURGED
+ *    ^    <---------  (idle)               |  pin: found whole                      |
+ *    |      pin                            |                                        |
+ *    +-------------------------------------+        pin: told, accessible, "lost"   |
+ *    +------------------------------------------------------------------------------+
+ *
+ * PINNED is RESIDENT with pins. BUSY is held by the one thread that is in a system call on the range;
+ * it comes only from a state without pins. "lost" is sticky until vrange_refilled. */
+#ifndef VRANGE_RANGE_H
+#define VRANGE_RANGE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vrange.h"
+
+enum { FREE, RESIDENT, OFFERED, PURGED, BUSY };
+
+#define WORD_STATE 0x7ull
+#define WORD_PARTIAL 0x8ull
+#define WORD_LOST 0x10ull
+#define WORD_DOOMED 0x20ull /* to be freed when its last pin goes */
+#define WORD_KEPT 0x40ull   /* of a child that has not looked at it yet: its memory was inherited */
+#define WORD_PIN (1ull << 8)
+#define WORD_PINS (0xffffffull << 8)
+#define WORD_GENERATION (0xfffffffull << 32)
+
+static inline uint64_t word_state(uint64_t word) { return word & WORD_STATE; }
+static inline uint64_t word_pins(uint64_t word) { return (word & WORD_PINS) >> 8; }
+
+typedef struct range {
+    struct vrange_arena *_Atomic arena; /* NULL: on nobody's hands */
+    uint32_t index; /* its own place in the table */
+    uint32_t first_page;
+    uint32_t pages;
+    uint32_t below, above;               /* neighbours in address order, 0: none (arena.c) */
+    uint32_t list_previous, list_next;   /* an arena's free list or its list of lost ranges */
+    bool listed;                         /* on the latter; under the arena's lock */
+    _Atomic uint32_t uses;               /* fixed point, as of `epoch` (worth.h) */
+    _Atomic uint32_t epoch;
+    float cost_ns;                       /* what producing the content again would take */
+    _Atomic uint64_t released_ns;        /* when it became volatile, or when its loss was told */
+    uint64_t *lost_pages;                /* partial: a bit a page; NULL: all of it */
+    uint32_t missing_pages;              /* partial, offered: so many are counted as purged */
+    uint64_t *sentinel_words;            /* sentinel rung: each page's first word, kept aside */
+} range;
+
+#define TABLE_CHUNK 4096u
+#define TABLE_CHUNK_SPAN ((size_t)512 << 10) /* a chunk's size and alignment in memory */
+
+/* The words lie together, apart from the rest: fork has to find the pinned ones among a million. */
+typedef struct {
+    _Atomic uint64_t words[TABLE_CHUNK];
+    range ranges[TABLE_CHUNK];
+} table_chunk;
+
+_Static_assert(sizeof(table_chunk) <= TABLE_CHUNK_SPAN, "a chunk does not fit its span");
+
+static inline _Atomic uint64_t *range_word(const range *r) {
+    table_chunk *chunk = (table_chunk *)((uintptr_t)r & ~(uintptr_t)(TABLE_CHUNK_SPAN - 1));
+    return &chunk->words[r - chunk->ranges];
+}
+
+/* The table of all descriptors. They are recycled and never unmapped, so that looking at a stale
+ * handle is always safe. */
+range *table_at(uint32_t index);
+uint32_t table_count(void); /* every index is below it */
+range *table_take(void);    /* NULL: no memory. word is FREE, the generation is kept */
+void table_give(range *r);
+
+/* Before fork, with the gate closed: names what is pinned to inherit.h. In the child, if that settled,
+ * all other ranges are purged from then on. */
+void table_before_fork(void);
+void table_after_fork_in_parent(void);
+void table_after_fork_in_child(bool is_settled);
+
+/* In the handler of the child: a range that was kept, without reading its chunk. */
+range *table_kept(uint32_t index);
+
+static inline uint64_t range_handle(const range *r, uint64_t word) {
+    return (word & WORD_GENERATION) | r->index;
+}
+
+char *range_address(const range *r);
+size_t range_bytes(const range *r);
+
+/* For the reserve. range_offer_begin takes an idle range (BUSY); range_offer_end makes
+ * it offered, or idle again where the kernel refused. */
+bool range_offer_begin(range *r, uint64_t generation);
+void range_offer_end(range *r, bool offered);
+
+/* Offers one idle range on the caller's thread, or discards it on the eager rung. */
+void range_offer_now(range *r, uint64_t generation);
+
+/* Looks whether an offered range lost something, and if so discards the rest and lists it.
+ * True: it did. */
+bool range_collect(range *r, uint64_t generation);
+
+/* Takes an offered range as the kernel is about to: BUSY. False: it is not offered any more. After that
+ * range_take_end lists it, and empties it where the caller has not. */
+bool range_take_begin(range *r, uint64_t generation);
+void range_take_end(range *r, bool is_empty);
+
+/* Discards a volatile range by the runtime's own decision and lists it. False: not volatile. */
+bool range_shed(range *r, uint64_t generation);
+
+/* Discards all that is offered: what is lost of it can't be told any more. */
+void ranges_shed_offered(void);
+
+/* BUSY, out of every account but the totals: the memory goes, and the place with it. */
+void range_finish_free(range *r, bool has_pages);
+
+/* Frees a range if it is this arena's, or dooms it while it is pinned. */
+void range_abandon(range *r, struct vrange_arena *arena);
+
+#endif

@@ -1,0 +1,26 @@
+/* Taking a range BUSY. Whoever finds it so waits: its holder is in a system call. */
+#include "ranges/range_busy.h"
+
+#include "os/os.h"
+
+#define YIELDS_BEFORE_SLEEP 64
+
+void wait_a_little(unsigned *waited) {
+    if (++*waited < YIELDS_BEFORE_SLEEP) os_yield();
+    else os_sleep_ns(50000); /* the holder may have lost its processor to somebody busy */
+}
+
+int take_busy(range *r, uint64_t generation, uint64_t *word) {
+    unsigned waited = 0;
+    for (;;) {
+        *word = atomic_load(range_word(r));
+        if (!is_current(*word, generation)) return VRANGE_GONE;
+        if (word_state(*word) == BUSY) {
+            wait_a_little(&waited);
+            continue;
+        }
+        if (word_pins(*word)) return VRANGE_HELD;
+        if (atomic_compare_exchange_weak(range_word(r), word, (*word & ~WORD_STATE) | BUSY))
+            return VRANGE_OK;
+    }
+}

@@ -1,0 +1,193 @@
+/* Loss: finding that the kernel took pages of a range, and saying so until they are refilled.
+ *
+ * Pages are secured by one system call on the refault rung, which fails where one is missing, and by
+ * an exchange of words on the sentinel rung (sentinel.h). What is found lost is remembered for the
+ * whole range or, of one marked partial, by page; "lost" is sticky until vrange_refilled. */
+#include "ranges/range_loss.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ranges/arena.h"
+#include "ranges/fill.h"
+#include "base/gate.h"
+#include "os/os.h"
+#include "ranges/range_busy.h"
+#include "base/rung.h"
+#include "ranges/sentinel.h"
+#include "counters/stats.h"
+
+void range_forget_lost_pages(range *r) {
+    free(r->lost_pages);
+    r->lost_pages = NULL;
+}
+
+/* The page may be accessed again, as zeros, and is remembered as lost. False without memory. */
+static bool mark_lost_page(range *r, uint64_t word, uint32_t page) {
+    if (word & WORD_LOST && !r->lost_pages) return true; /* all of it is lost already */
+    if (!r->lost_pages) r->lost_pages = calloc((r->pages + 63) / 64, sizeof *r->lost_pages);
+    if (!r->lost_pages) return false;
+    r->lost_pages[page / 64] |= 1ull << page % 64;
+    return true;
+}
+
+bool range_secure_page_by_page(range *r, uint64_t word, uint64_t *lost_bytes) {
+    const size_t page_bytes = os_page_bytes();
+    bool kept = true;
+    *lost_bytes = 0;
+    for (uint32_t page = 0; page < r->pages && kept; page++) {
+        char *address = range_address(r) + (size_t)page * page_bytes;
+        bool is_there = r->sentinel_words ? sentinel_secures(r, page)
+                                          : os_populate(address, page_bytes) == 0;
+        if (is_there) continue;
+        *lost_bytes += page_bytes;
+        kept = mark_lost_page(r, word, page) &&
+               (r->sentinel_words || fill_zero(address, page_bytes) == 0);
+    }
+    if (r->sentinel_words) sentinel_remove(r);
+    else if (!rung_holds()) kept = false; /* what was there may have been zeros */
+    if (!kept) *lost_bytes = range_bytes(r);
+    return kept;
+}
+
+int range_secure(range *r) {
+    if (!r->sentinel_words) {
+        int result = os_populate(range_address(r), range_bytes(r));
+        if (result == -EFAULT || result == -EHWPOISON) return VRANGE_PURGED;
+        /* Asked afterwards: that all is there only counts if a lost page would have been told. */
+        return result == 0 && !rung_holds() ? VRANGE_PURGED : result;
+    }
+    for (uint32_t page = 0; page < r->pages; page++) {
+        if (!sentinel_secures(r, page)) return VRANGE_PURGED;
+    }
+    sentinel_remove(r);
+    return VRANGE_OK;
+}
+
+void range_empty(range *r) {
+    char *address = range_address(r);
+    const size_t bytes = range_bytes(r);
+    const int result = os_discard(address, bytes);
+    if (result == 0) return;
+    /* A sandbox that refuses madvise, to this thread at least. On the refault rung the mapping would have
+     * to be registered, too; and that rung is left when the thread next asks for what was offered. */
+    if (result != -EINVAL && vrange_rung() != VRANGE_RUNG_REFAULT && os_map_over(address, bytes) == 0)
+        return;
+    /* Locked memory (mlockall) can't be discarded. What is missing of it may not be touched yet. */
+    fill_zero(address, bytes);
+    memset(address, 0, bytes);
+}
+
+static void forget_content(range *r, uint64_t word) {
+    free(r->sentinel_words);
+    r->sentinel_words = NULL;
+    range_forget_lost_pages(r);
+    put_state(r, word | WORD_LOST, PURGED);
+}
+
+void range_discard_rest(range *r, uint64_t word) {
+    tally(&r->arena->account->purged_bytes, range_bytes(r)); /* first: it must not look pinned */
+    range_empty(r);
+    forget_content(r, word);
+}
+
+void range_be_purged(range *r, uint64_t word) {
+    tally(&r->arena->account->purged_bytes, range_bytes(r));
+    forget_content(r, word);
+}
+
+size_t range_resident_bytes(range *r) {
+    unsigned char seen[4096];
+    const size_t page = os_page_bytes();
+    size_t resident = 0;
+    for (uint32_t from = 0; from < r->pages; from += sizeof seen) {
+        uint32_t count = r->pages - from < sizeof seen ? r->pages - from : (uint32_t)sizeof seen;
+        if (os_residency(range_address(r) + (size_t)from * page, count * page, seen) < 0) break;
+        for (uint32_t i = 0; i < count; i++) resident += seen[i] * page;
+    }
+    return resident;
+}
+
+void range_count_offer_over(range *r) {
+    const uint64_t missing = (uint64_t)r->missing_pages * os_page_bytes();
+    stats_offered(r->arena->account, -(int64_t)(range_bytes(r) - missing));
+    if (missing) untally(&r->arena->account->purged_bytes, missing);
+    r->missing_pages = 0;
+}
+
+/* ---- what the owner asks and says ------------------------------------------------------------- */
+
+static size_t list_lost(const range *r, vrange_block *out, size_t capacity) {
+    const size_t page_bytes = os_page_bytes();
+    size_t count = 0;
+    bool joins = false;
+    for (uint32_t page = 0; page < r->pages; page++) {
+        bool lost = !r->lost_pages || r->lost_pages[page / 64] >> page % 64 & 1;
+        if (lost && !joins && count++ < capacity)
+            out[count - 1] = (vrange_block){page * page_bytes, 0};
+        if (lost && count <= capacity) out[count - 1].bytes += page_bytes;
+        joins = lost;
+    }
+    return count;
+}
+
+int64_t vrange_lost_blocks(uint64_t handle, vrange_block *out, size_t capacity) {
+    range *r = range_of(handle);
+    if (!r) return 0;
+    size_t count = 0;
+    uint64_t word;
+    gate_enter();
+    int result = take_busy(r, handle & WORD_GENERATION, &word);
+    if (result == VRANGE_OK) {
+        if (word & WORD_LOST) count = list_lost(r, out, capacity);
+        put_state(r, word, word_state(word));
+    } else if (result == VRANGE_HELD) {
+        /* Pinned, so only vrange_refilled can change what is lost. */
+        vrange_arena *arena = r->arena;
+        pthread_mutex_lock(&arena->lock);
+        if (word & WORD_LOST && atomic_load(range_word(r)) & WORD_LOST)
+            count = list_lost(r, out, capacity);
+        pthread_mutex_unlock(&arena->lock);
+    }
+    gate_leave();
+    return (int64_t)count;
+}
+
+/* One more pin of a range that has one: its other holders may let go at any moment, and the reserve
+ * would then use what the caller is about to change. */
+static int keep_pinned(range *r, uint64_t generation, uint64_t *word) {
+    for (;;) {
+        if (!is_current(*word, generation)) return VRANGE_GONE;
+        if (word_pins(*word) == 0) return -EBUSY;
+        if ((*word & WORD_PINS) == WORD_PINS) return -EOVERFLOW;
+        if (atomic_compare_exchange_weak(range_word(r), word, *word + WORD_PIN)) return VRANGE_OK;
+    }
+}
+
+int vrange_refilled(uint64_t handle) {
+    range *r = range_of(handle);
+    if (!r) return VRANGE_GONE;
+    int result = VRANGE_OK;
+    bool kept = false;
+    gate_enter();
+    uint64_t word = atomic_load(range_word(r));
+    vrange_arena *arena = r->arena;
+    if (!is_current(word, handle & WORD_GENERATION) || !arena) {
+        result = VRANGE_GONE;
+    } else if ((result = keep_pinned(r, handle & WORD_GENERATION, &word)) == VRANGE_OK) {
+        if (word & WORD_LOST) {
+            pthread_mutex_lock(&arena->lock);
+            atomic_fetch_and(range_word(r), ~WORD_LOST);
+            range_forget_lost_pages(r);
+            pthread_mutex_unlock(&arena->lock);
+            vrange_latency_record(arena->account->kind, VRANGE_REALLOCATE_PURGED,
+                                  os_now_ns() - atomic_load(&r->released_ns));
+        }
+        kept = true;
+    }
+    gate_leave();
+    if (kept) vrange_release(handle);
+    return result;
+}

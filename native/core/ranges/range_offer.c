@@ -1,0 +1,165 @@
+/* Volatile ranges on their way to the kernel: offered, found taken, shed, discarded. What the reserve
+ * runs (reserve.c), and what its users may ask for at once. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "ranges/arena.h"
+#include "arrays/array.h"
+#include "base/gate.h"
+#include "os/os.h"
+#include "ranges/range_busy.h"
+#include "ranges/range_loss.h"
+#include "base/rung.h"
+#include "ranges/sentinel.h"
+#include "counters/stats.h"
+
+bool range_offer_begin(range *r, uint64_t generation) {
+    uint64_t word = atomic_load(range_word(r));
+    if (!is_current(word, generation) || word_state(word) != RESIDENT || word_pins(word))
+        return false;
+    if (!atomic_compare_exchange_strong(range_word(r), &word, (word & ~WORD_STATE) | BUSY)) return false;
+    if (vrange_rung() == VRANGE_RUNG_SENTINEL && !sentinel_place(r)) {
+        put_state(r, word, RESIDENT);
+        return false;
+    }
+    return true;
+}
+
+void range_offer_end(range *r, bool offered) {
+    vrange_account *account = r->arena->account;
+    const int64_t bytes = (int64_t)range_bytes(r);
+    uint64_t word = atomic_load(range_word(r));
+    if (!offered) {
+        if (r->sentinel_words) sentinel_remove(r);
+        put_state(r, word, RESIDENT);
+        return;
+    }
+    vrange_latency_record(account->kind, VRANGE_FREE_OFFERED,
+                          os_now_ns() - atomic_load(&r->released_ns));
+    stats_offered(account, bytes);
+    stats_idle(account, -bytes); /* second: in between it must not look pinned */
+    put_state(r, word, OFFERED);
+}
+
+/* Of a partial range the kernel may go on and take the rest, too: nothing is touched, it only counts
+ * as purged what is gone. False: nothing more than was known. */
+static bool count_missing(range *r, uint32_t missing) {
+    if (missing <= r->missing_pages) return false;
+    const uint64_t bytes = (uint64_t)(missing - r->missing_pages) * os_page_bytes();
+    tally(&r->arena->account->purged_bytes, bytes); /* first: it must not look pinned */
+    stats_offered(r->arena->account, -(int64_t)bytes);
+    r->missing_pages = missing;
+    return true;
+}
+
+bool range_collect(range *r, uint64_t generation) {
+    uint64_t word = atomic_load(range_word(r));
+    if (!is_current(word, generation) || word_state(word) != OFFERED) return false;
+    /* Not ours yet: it may be freed under our eyes, and its descriptor then is in no arena. */
+    vrange_arena *arena = atomic_load(&r->arena);
+    if (!arena) return false;
+    /* The kernel takes pages in the order they were offered, so the first goes first. What loses
+     * others only, to MADV_PAGEOUT, is found by its next pin. */
+    if (os_is_resident(arena->base + (size_t)r->first_page * os_page_bytes())) return false;
+    if (!atomic_compare_exchange_strong(range_word(r), &word, (word & ~WORD_STATE) | BUSY)) return false;
+    const uint32_t missing = r->pages - (uint32_t)(range_resident_bytes(r) / os_page_bytes());
+    if (word & WORD_PARTIAL && missing < r->pages) {
+        bool is_news = count_missing(r, missing);
+        put_state(r, word, OFFERED);
+        return is_news;
+    }
+    range_count_offer_over(r);
+    tally(&arena->account->purged_total, range_bytes(r));
+    range_discard_rest(r, word);
+    arena_list_lost(r);
+    return true;
+}
+
+bool range_take_begin(range *r, uint64_t generation) {
+    uint64_t word = atomic_load(range_word(r));
+    if (!is_current(word, generation) || word_state(word) != OFFERED) return false;
+    return atomic_compare_exchange_strong(range_word(r), &word, (word & ~WORD_STATE) | BUSY);
+}
+
+void range_take_end(range *r, bool is_empty) {
+    if (!is_empty) range_empty(r);
+    range_count_offer_over(r);
+    tally(&r->arena->account->purged_total, range_bytes(r));
+    range_be_purged(r, atomic_load(range_word(r)));
+    arena_list_lost(r);
+}
+
+bool range_shed(range *r, uint64_t generation) {
+    uint64_t word;
+    if (take_busy(r, generation, &word) != VRANGE_OK) return false;
+    if (word_state(word) == PURGED) {
+        put_state(r, word, PURGED);
+        return false;
+    }
+    vrange_account *account = r->arena->account;
+    const int64_t bytes = (int64_t)range_bytes(r);
+    if (word_state(word) == RESIDENT) stats_idle(account, -bytes);
+    else range_count_offer_over(r);
+    tally(&account->shed_total, (uint64_t)bytes);
+    range_discard_rest(r, word);
+    arena_list_lost(r);
+    return true;
+}
+
+/* For who releases a range where no caretaker runs. */
+void range_offer_now(range *r, uint64_t generation) {
+    gate_enter();
+    if (vrange_rung() == VRANGE_RUNG_EAGER) {
+        range_shed(r, generation);
+    } else if (range_offer_begin(r, generation)) {
+        const bool offered = os_lazyfree(range_address(r), range_bytes(r)) == 0;
+        if (!offered) rung_offer_failed();
+        range_offer_end(r, offered);
+    }
+    gate_leave();
+}
+
+/* ---- told to go now --------------------------------------------------------------------------- */
+
+/* Offered pages the kernel would not take, because another processor still has them in a batch on
+ * their way to its lists: asked again, and at last discarded by ourselves. */
+static void discard_now(range *r) {
+    char *address = range_address(r);
+    const size_t bytes = range_bytes(r);
+    for (int tries = 0; tries < 3; tries++) {
+        if (vrange_rung() == VRANGE_RUNG_EAGER) break;
+        if (os_lazyfree(address, bytes) < 0 || os_pageout(address, bytes) < 0) break;
+        if (!os_is_resident(address) && !os_is_resident(address + bytes - os_page_bytes())) break;
+    }
+}
+
+int vrange_discard(uint64_t handle) {
+    range *r = range_of(handle);
+    if (!r) return VRANGE_GONE;
+    gate_enter();
+    uint64_t word;
+    int result = take_busy(r, handle & WORD_GENERATION, &word);
+    if (result == VRANGE_OK && word_state(word) == PURGED) {
+        put_state(r, word, PURGED);
+    } else if (result == VRANGE_OK) {
+        vrange_account *account = r->arena->account;
+        const int64_t bytes = (int64_t)range_bytes(r);
+        discard_now(r);
+        if (word_state(word) == RESIDENT) stats_idle(account, -bytes);
+        else range_count_offer_over(r);
+        tally(&account->purged_total, (uint64_t)bytes);
+        range_discard_rest(r, word);
+        arena_list_lost(r);
+    }
+    gate_leave();
+    return result;
+}
+
+void ranges_shed_offered(void) {
+    for (uint32_t index = 1; index < table_count(); index++) {
+        range *r = table_at(index);
+        uint64_t word = atomic_load(range_word(r));
+        if (word_state(word) == OFFERED) range_shed(r, word & WORD_GENERATION);
+    }
+}

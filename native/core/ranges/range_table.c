@@ -1,0 +1,155 @@
+/* The table of all descriptors, and where the memory of each lies.
+ *
+ * Descriptors are recycled and their chunks never unmapped, so that whoever has a stale handle may
+ * look at what it names; the generation tells him that it is somebody else's now.
+ *
+ * The child of a fork inherits the table, but of the ranges' memory only what is pinned (inherit.h).
+ * All others are purged there. A million words can't be changed in a fork, so the child marks the
+ * chunks as unread, and changes the words of a chunk when one of its ranges is first looked at. */
+#include "ranges/range.h"
+
+#include <pthread.h>
+
+#include "ranges/arena.h"
+#include "base/inherit.h"
+#include "os/os.h"
+#include "ranges/range_loss.h"
+
+#define TABLE_CHUNKS 65536u
+
+static struct {
+    pthread_mutex_t lock;
+    _Atomic uintptr_t chunks[TABLE_CHUNKS]; /* the address, and perhaps UNREAD */
+    _Atomic uint32_t count; /* index 0 is never a range */
+    uint32_t free_first;
+} table = {.lock = PTHREAD_MUTEX_INITIALIZER, .count = 1};
+
+/* A chunk of a child that has not looked into it yet; the lock is of those who do. */
+#define UNREAD ((uintptr_t)1)
+static pthread_mutex_t reading = PTHREAD_MUTEX_INITIALIZER;
+
+static table_chunk *chunk_in(uintptr_t place) { return (table_chunk *)(place & ~UNREAD); }
+
+/* The range was not kept: whatever it was, the child has its place without the content. */
+static void be_lost(range *r, _Atomic uint64_t *place, uint64_t word) {
+    if (word & (WORD_PARTIAL | WORD_LOST)) {
+        range_forget_lost_pages(r);
+        r->missing_pages = 0;
+    }
+    atomic_store(place, (word & (WORD_GENERATION | WORD_PARTIAL)) | WORD_LOST | PURGED);
+}
+
+static table_chunk *read_chunk(uint32_t number) {
+    pthread_mutex_lock(&reading);
+    const uintptr_t place = atomic_load(&table.chunks[number]);
+    table_chunk *chunk = chunk_in(place);
+    if (place & UNREAD) {
+        for (uint32_t i = 0; i < TABLE_CHUNK; i++) {
+            const uint64_t word = atomic_load_explicit(&chunk->words[i], memory_order_relaxed);
+            const uint64_t state = word_state(word);
+            if (word & WORD_KEPT) atomic_store(&chunk->words[i], word & ~WORD_KEPT);
+            else if (state != FREE && state != PURGED) be_lost(&chunk->ranges[i], &chunk->words[i], word);
+        }
+        atomic_store_explicit(&table.chunks[number], (uintptr_t)chunk, memory_order_release);
+    }
+    pthread_mutex_unlock(&reading);
+    return chunk;
+}
+
+range *table_at(uint32_t index) {
+    const uint32_t number = index / TABLE_CHUNK;
+    const uintptr_t place = atomic_load_explicit(&table.chunks[number], memory_order_acquire);
+    table_chunk *chunk = place & UNREAD ? read_chunk(number) : chunk_in(place);
+    return &chunk->ranges[index % TABLE_CHUNK];
+}
+
+uint32_t table_count(void) { return atomic_load(&table.count); }
+
+/* Under the table's lock. A process with more than a few ranges gets its chunks by the huge page where the
+ * machine has some: fork copies an entry of the page table for each page. */
+static void map_chunk(uint32_t number) {
+    const uint32_t together = OS_HUGE_BYTES / TABLE_CHUNK_SPAN;
+    if (number >= together && number % together == 0) {
+        char *chunks = os_map_huge(1);
+        for (uint32_t i = 0; chunks && i < together; i++)
+            atomic_store(&table.chunks[number + i], (uintptr_t)chunks + i * TABLE_CHUNK_SPAN);
+        if (chunks) return;
+    }
+    atomic_store(&table.chunks[number], (uintptr_t)os_map_aligned(TABLE_CHUNK_SPAN, TABLE_CHUNK_SPAN));
+}
+
+range *table_take(void) {
+    range *r = NULL;
+    pthread_mutex_lock(&table.lock);
+    if (table.free_first) {
+        r = table_at(table.free_first);
+        table.free_first = r->list_next;
+    } else if (table.count < TABLE_CHUNK * TABLE_CHUNKS - 1) {
+        uint32_t index = table.count, chunk = index / TABLE_CHUNK;
+        if (!table.chunks[chunk]) map_chunk(chunk);
+        if (table.chunks[chunk]) {
+            r = table_at(index);
+            r->index = index;
+            atomic_store(&table.count, index + 1);
+        }
+    }
+    pthread_mutex_unlock(&table.lock);
+    return r;
+}
+
+void table_give(range *r) {
+    pthread_mutex_lock(&table.lock);
+    atomic_store(&r->arena, NULL);
+    r->list_next = table.free_first;
+    table.free_first = r->index;
+    pthread_mutex_unlock(&table.lock);
+}
+
+char *range_address(const range *r) {
+    return r->arena->base + (size_t)r->first_page * os_page_bytes();
+}
+
+size_t range_bytes(const range *r) { return (size_t)r->pages * os_page_bytes(); }
+
+/* ---- fork ------------------------------------------------------------------------------------- */
+
+/* In an unread chunk the words are those of the parent still; but what was kept is marked. */
+static void keep_pinned_of(const table_chunk *chunk, uint64_t mask, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        if (!(atomic_load_explicit(&chunk->words[i], memory_order_relaxed) & mask)) continue;
+        const range *r = &chunk->ranges[i];
+        inherit_keep(range_address(r), range_bytes(r), r->index);
+    }
+}
+
+void table_before_fork(void) {
+    pthread_mutex_lock(&reading);
+    const uint32_t end = table_count();
+    for (uint32_t first = 0; first < end; first += TABLE_CHUNK) {
+        const uintptr_t place = atomic_load(&table.chunks[first / TABLE_CHUNK]);
+        const uint32_t count = end - first < TABLE_CHUNK ? end - first : TABLE_CHUNK;
+        if (place) keep_pinned_of(chunk_in(place), place & UNREAD ? WORD_KEPT : WORD_PINS, count);
+    }
+}
+
+void table_after_fork_in_parent(void) { pthread_mutex_unlock(&reading); }
+
+range *table_kept(uint32_t index) {
+    table_chunk *chunk = chunk_in(atomic_load(&table.chunks[index / TABLE_CHUNK]));
+    return &chunk->ranges[index % TABLE_CHUNK];
+}
+
+void table_after_fork_in_child(bool is_settled) {
+    pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+    reading = fresh; /* a thread that waited for it does not exist here */
+    if (!is_settled) return;
+    for (uint32_t first = 0; first < table_count(); first += TABLE_CHUNK) {
+        if (atomic_load(&table.chunks[first / TABLE_CHUNK]))
+            atomic_fetch_or(&table.chunks[first / TABLE_CHUNK], UNREAD);
+    }
+    size_t count;
+    const inherited_span *spans = inherited_spans(&count);
+    for (size_t i = 0; i < count; i++) {
+        if (spans[i].range) atomic_fetch_or(range_word(table_kept(spans[i].range)), WORD_KEPT);
+    }
+}

@@ -1,0 +1,27 @@
+/* Choosing the least valuable ranges. */
+#ifndef VRANGE_RANK_H
+#define VRANGE_RANK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ranges/range.h"
+
+typedef struct {
+    uint32_t index;
+    float value;
+    uint64_t generation;
+    uint64_t released_ns;
+} candidate;
+
+typedef struct {
+    candidate *items; /* the least valuable first; among equals, the one released longest ago */
+    size_t count;
+    size_t capacity;
+} ranking;
+
+/* Ranks enough unpinned ranges to cover `bytes`, from one arena or (NULL) from all. Includes offered ranges
+ * only if `with_offered`. Ranks fewer if there is no memory. */
+void rank_least(ranking *out, struct vrange_arena *arena, bool with_offered, uint64_t bytes);
+
+#endif

@@ -1,0 +1,269 @@
+/* Trimming the stacks of threads: one's own, and those of threads that wait for something.
+ *
+ * Frames that have returned leave their pages behind, and a pool's worker keeps the deepest it ever
+ * went for as long as it lives. Below the stack pointer nothing is anybody's, so the pages there can
+ * go; but only the thread itself knows its stack pointer and stands still while it acts on it. So an
+ * idle thread is sent a signal, whose handler trims the stack that it runs on and lets the thread
+ * wait on.
+ *
+ * The main thread's own stack is refused. Its mapping grows as it is touched and is not ours to
+ * know the bounds of: folly once cleared heap buffers there (facebook/folly#1488). */
+#define _GNU_SOURCE
+#include "stacks/idle_threads.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/gate.h"
+#include "os/os.h"
+#include "os/os_thread.h"
+#include "stacks/sigsegv.h"
+#include "counters/segment.h"
+#include "stacks/stack.h"
+
+#define THREADS_MOST 4096u
+#define LOOK_AGAIN_NS 50000u
+#define TRIM_WAIT_NS 200000000u
+
+typedef struct {
+    _Atomic int thread_id; /* 0: free */
+    char *low, *top;
+    _Atomic int release;
+    _Atomic bool asked;
+    _Atomic uint64_t answers;
+    _Atomic size_t returned, high_water;
+} registered;
+
+static struct {
+    pthread_mutex_t lock; /* a thread can't end while somebody looks at its stack */
+    registered all[THREADS_MOST];
+    _Atomic uint32_t count;
+    int signal; /* 0: none chosen yet */
+} idle = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static _Thread_local registered *mine;
+
+/* ---- one thread trims itself -------------------------------------------------------------------- */
+
+static int64_t trim_own(char *low, char *top, char *sp, int release) {
+    if (sp < low || sp >= top) return -ENOTSUP;
+    return (int64_t)stack_trim_below(low, sp, release);
+}
+
+/* The deep stacks the thread is on, from the innermost; *sp is then where it left its own. */
+static size_t trim_deep(char **sp, int release) {
+    size_t returned = 0;
+    stack *s = stack_around(*sp);
+    while (s && atomic_load(&s->owner) == (uintptr_t)pthread_self()) {
+        char *low = atomic_load(&s->warned) ? s->low : s->warning_top;
+        returned += stack_trim_below(low, *sp, release);
+        *sp = s->caller;
+        s = s->outer;
+    }
+    return returned;
+}
+
+int64_t vrange_stack_trim(int release) {
+    char *sp = __builtin_frame_address(0);
+    const bool on_deep_stack = stack_around(sp) != NULL;
+    size_t returned = trim_deep(&sp, release);
+    if (!on_deep_stack && os_is_main_thread()) return -EPERM;
+    if (!os_is_main_thread()) {
+        char *low, *top;
+        if (mine) {
+            low = mine->low;
+            top = mine->top;
+        } else {
+            int result = os_thread_stack(&low, &top);
+            if (result < 0) return result;
+        }
+        int64_t own = trim_own(low, top, sp, release);
+        if (own < 0 && !on_deep_stack) return own;
+        if (own > 0) returned += (size_t)own;
+    }
+    if (returned) stack_count_returned(returned, true);
+    return (int64_t)returned;
+}
+
+/* ---- a blocked thread is asked to --------------------------------------------------------------- */
+
+static registered *registered_thread(int thread_id) {
+    const uint32_t count = atomic_load(&idle.count);
+    for (uint32_t i = 0; i < count; i++) {
+        if (atomic_load(&idle.all[i].thread_id) == thread_id) return &idle.all[i];
+    }
+    return NULL;
+}
+
+/* Found by its id and not by a thread-local: the first touch of one may allocate. Not on the
+ * alternate signal stack, so that the frame's own address is the stack pointer. */
+static void on_trim(int number) {
+    (void)number;
+    const int error = errno;
+    registered *thread = registered_thread(os_thread_id());
+    if (thread && atomic_exchange(&thread->asked, false)) {
+        char *sp = __builtin_frame_address(0);
+        const int release = atomic_load(&thread->release);
+        size_t returned = trim_deep(&sp, release);
+        int64_t own = trim_own(thread->low, thread->top, sp, release);
+        if (own > 0) {
+            returned += (size_t)own;
+            size_t high = (size_t)own + (size_t)(thread->top - sp);
+            if (high > atomic_load(&thread->high_water)) atomic_store(&thread->high_water, high);
+        }
+        if (returned) stack_count_returned(returned, true);
+        atomic_store(&thread->returned, returned);
+        atomic_fetch_add(&thread->answers, 1);
+    }
+    errno = error;
+}
+
+/* A real-time signal that nobody handles; the lowest are the C library's own. */
+static int choose_signal(void) {
+    for (int number = SIGRTMAX - 1; number > SIGRTMIN + 4; number--) {
+        struct sigaction now;
+        if (os_signal_action(number, NULL, &now) < 0 || now.sa_handler != SIG_DFL) continue;
+        struct sigaction ours = {.sa_handler = on_trim, .sa_flags = SA_RESTART};
+        if (os_signal_action(number, &ours, NULL) == 0) return number;
+    }
+    return 0;
+}
+
+static registered *free_place(void) {
+    const uint32_t count = atomic_load(&idle.count);
+    for (uint32_t i = 0; i < count; i++) {
+        if (atomic_load(&idle.all[i].thread_id) == 0) return &idle.all[i];
+    }
+    if (count == THREADS_MOST) return NULL;
+    atomic_store(&idle.count, count + 1);
+    return &idle.all[count];
+}
+
+static int register_at(char *low, char *top) {
+    segment_make(); /* the signal's handler counts, and can't make what it counts into */
+    if (!idle.signal) idle.signal = choose_signal();
+    registered *place = idle.signal ? free_place() : NULL;
+    if (!place) return -ENOSPC;
+    place->low = low;
+    place->top = top;
+    atomic_store(&place->asked, false);
+    atomic_store(&place->high_water, 0);
+    atomic_store(&place->thread_id, os_thread_id());
+    mine = place;
+    return 0;
+}
+
+int vrange_thread_register(void) {
+    if (mine) return 0;
+    if (os_is_main_thread()) return -EPERM;
+    char *low, *top;
+    int result = os_thread_stack(&low, &top);
+    if (result == 0) result = overflow_arm_thread(); /* and so is told of the thread's end */
+    if (result < 0) return result;
+    gate_enter();
+    pthread_mutex_lock(&idle.lock);
+    result = register_at(low, top);
+    pthread_mutex_unlock(&idle.lock);
+    gate_leave();
+    return result;
+}
+
+void idle_forget_this_thread(void) {
+    if (!mine) return;
+    pthread_mutex_lock(&idle.lock);
+    atomic_store(&mine->thread_id, 0);
+    pthread_mutex_unlock(&idle.lock);
+    mine = NULL;
+}
+
+static uint32_t ask_blocked(int release, uint64_t *answers_before) {
+    const uint32_t count = atomic_load(&idle.count);
+    uint32_t asked = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        registered *thread = &idle.all[i];
+        const int id = atomic_load(&thread->thread_id);
+        answers_before[i] = UINT64_MAX;
+        if (id == 0 || thread == mine || !os_thread_is_blocked(id)) continue;
+        answers_before[i] = atomic_load(&thread->answers);
+        atomic_store(&thread->release, release);
+        atomic_store(&thread->asked, true);
+        if (os_thread_signal(id, idle.signal) == 0) asked++;
+        else answers_before[i] = UINT64_MAX;
+    }
+    return asked;
+}
+
+static uint64_t collect(uint64_t *answers_before, int *threads) {
+    const uint32_t count = atomic_load(&idle.count);
+    uint64_t returned = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        registered *thread = &idle.all[i];
+        if (answers_before[i] == UINT64_MAX) continue;
+        if (atomic_load(&thread->answers) == answers_before[i]) continue;
+        answers_before[i] = UINT64_MAX;
+        returned += atomic_load(&thread->returned);
+        ++*threads;
+    }
+    return returned;
+}
+
+int64_t vrange_stacks_trim_idle(int release, uint64_t wait_ns, int *threads) {
+    static uint64_t answers_before[THREADS_MOST]; /* under the lock */
+    const uint64_t deadline = os_now_ns() + wait_ns;
+    uint64_t returned = 0;
+    *threads = 0;
+    /* Not inside the gate, as a fork would have to wait for it; the child clears the lock. */
+    pthread_mutex_lock(&idle.lock);
+    const uint32_t asked = ask_blocked(release, answers_before);
+    for (;;) {
+        returned += collect(answers_before, threads);
+        if ((uint32_t)*threads >= asked || os_now_ns() >= deadline) break;
+        os_sleep_ns(LOOK_AGAIN_NS);
+    }
+    pthread_mutex_unlock(&idle.lock);
+    return (int64_t)returned;
+}
+
+uint64_t vrange_stacks_trim(void) {
+    int threads;
+    return vrange_stacks_trim_pooled() +
+           (uint64_t)vrange_stacks_trim_idle(VRANGE_RELEASE_NOW, TRIM_WAIT_NS, &threads);
+}
+
+size_t vrange_threads_read(vrange_thread_info *out, size_t capacity) {
+    size_t found = 0;
+    pthread_mutex_lock(&idle.lock);
+    const uint32_t count = atomic_load(&idle.count);
+    for (uint32_t i = 0; i < count; i++) {
+        registered *thread = &idle.all[i];
+        const int id = atomic_load(&thread->thread_id);
+        if (id == 0 || found++ >= capacity) continue;
+        size_t depth = (size_t)(thread->top - os_lowest_resident(thread->low, thread->top));
+        size_t high = atomic_load(&thread->high_water);
+        out[found - 1] =
+            (vrange_thread_info){.thread_id = id,
+                                 .bytes = (size_t)(thread->top - thread->low),
+                                 .resident_bytes = os_resident_bytes(thread->low, thread->top),
+                                 .high_water_bytes = depth > high ? depth : high};
+    }
+    pthread_mutex_unlock(&idle.lock);
+    return found;
+}
+
+void idle_after_fork(void) {
+    pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+    idle.lock = fresh; /* its holder may have stayed in the parent */
+    const uint32_t count = atomic_load(&idle.count);
+    for (uint32_t i = 0; i < count; i++) {
+        if (&idle.all[i] != mine) atomic_store(&idle.all[i].thread_id, 0);
+    }
+    if (!mine) return;
+    if (os_is_main_thread()) {
+        /* What was a worker is the child's main thread; but its stack is an ordinary mapping still,
+         * so the registration stays good under its new id. */
+        atomic_store(&mine->thread_id, os_thread_id());
+    }
+}

@@ -1,0 +1,255 @@
+/* Running off the end of a deep stack: a warning first, then a message that says what happened.
+ *
+ * CPython 3.11 to 3.13 count levels and never look at the stack, so no limit is right for every
+ * recursion: one level may take 100 bytes or 10,000. The last part of a stack is therefore closed. The
+ * first touch of it comes here: it is opened, and the thread's count of levels left is set to zero,
+ * so that the next level raises RecursionError with room to spare for it. What goes on all the same,
+ * because it does not count, meets the guard; then all that can be done is to say so.
+ *
+ * Every signal that is not about a deep stack goes where it would have gone without us, and so does
+ * ours after the message, so that faulthandler prints its traceback and the process ends as it
+ * should. The handler touches no thread-local of this library: the first touch in a thread may
+ * allocate, and the signal may have come from inside the allocator. */
+#define _GNU_SOURCE
+#include "stacks/sigsegv.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include "base/gate.h"
+#include "stacks/idle_threads.h"
+#include "os/os.h"
+#include "os/os_thread.h"
+#include "stacks/stack.h"
+#include "stacks/stack_room.h"
+
+static struct {
+    pthread_mutex_t lock;
+    struct sigaction previous;
+    _Atomic bool armed;
+    _Atomic uintptr_t forwarding; /* the thread that is in the previous handler now */
+} overflow = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* ---- text, without stdio's locks and allocations ----------------------------------------------- */
+
+typedef struct {
+    char text[400];
+    size_t length;
+} line;
+
+static void add(line *to, const char *text) {
+    while (*text && to->length < sizeof to->text) to->text[to->length++] = *text++;
+}
+
+static void add_number(line *to, uint64_t number) {
+    char digits[24];
+    size_t at = sizeof digits - 1;
+    digits[at] = 0;
+    do {
+        digits[--at] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number);
+    add(to, digits + at);
+}
+
+static void add_size(line *to, size_t bytes) {
+    if (bytes >= 1u << 30 && bytes % (1u << 30) == 0) {
+        add_number(to, bytes >> 30);
+        add(to, " GiB");
+    } else if (bytes % (1u << 20) == 0) {
+        add_number(to, bytes >> 20);
+        add(to, " MiB");
+    } else {
+        add_number(to, bytes >> 10);
+        add(to, " KiB");
+    }
+}
+
+static void tell(const stack *s, const char *address) {
+    line message = {.length = 0};
+    add(&message, "vrange: the deep stack \"");
+    add(&message, s->name);
+    add(&message, "\" of ");
+    add_size(&message, s->bytes);
+    if (address >= s->top) {
+        add(&message, " was left at its upper end: something wrote past its frames\n");
+    } else {
+        add(&message, " is used up at a depth of ");
+        add_number(&message, (uint64_t)(s->top - address));
+        add(&message, " bytes");
+        if (s->levels) {
+            add(&message, " and ");
+            int levels = s->levels_at_entry - *s->levels;
+            levels -= s->levels == s->counter ? s->cut : s->cut_levels;
+            add_number(&message, levels > 0 ? (uint64_t)levels : 0);
+            add(&message, " levels of Python");
+        }
+        add(&message,
+            "; what recursed does not ask CPython for a level (Py_EnterRecursiveCall), "
+            "or takes more of the stack at once than its reserve. A larger stack= may carry it\n");
+    }
+    os_complain(message.text, message.length);
+}
+
+/* ---- the handler ------------------------------------------------------------------------------- */
+
+static void die_by(int number) {
+    struct sigaction plain = {.sa_handler = SIG_DFL};
+    os_signal_action(number, &plain, NULL);
+    /* A fault comes again when its instruction is run again; a signal somebody sent does not. */
+    os_thread_signal(os_thread_id(), number);
+}
+
+static void forward(int number, siginfo_t *info, void *context) {
+    const uintptr_t self = (uintptr_t)pthread_self();
+    const struct sigaction previous = overflow.previous;
+    if (atomic_load(&overflow.forwarding) == self) {
+        /* The previous handler gave the signal to its own previous one, which is us again. */
+        die_by(number);
+        return;
+    }
+    if (!(previous.sa_flags & SA_SIGINFO) && previous.sa_handler == SIG_DFL) {
+        die_by(number);
+        return;
+    }
+    if (!(previous.sa_flags & SA_SIGINFO) && previous.sa_handler == SIG_IGN) {
+        if (info->si_code > 0) die_by(number); /* a fault can't be ignored */
+        return;
+    }
+    atomic_store(&overflow.forwarding, self);
+    if (previous.sa_flags & SA_SIGINFO) previous.sa_sigaction(number, info, context);
+    else previous.sa_handler(number);
+    atomic_store(&overflow.forwarding, 0);
+}
+
+static char *stack_pointer(const void *context, char *otherwise) {
+    const ucontext_t *c = context;
+#if defined(__x86_64__)
+    (void)otherwise;
+    return (char *)c->uc_mcontext.gregs[REG_RSP];
+#elif defined(__aarch64__)
+    (void)otherwise;
+    return (char *)c->uc_mcontext.sp;
+#else
+    (void)c;
+    return otherwise;
+#endif
+}
+
+static stack *own_stack_around(const void *address) {
+    stack *s = stack_around(address);
+    return s && atomic_load(&s->owner) == (uintptr_t)pthread_self() ? s : NULL;
+}
+
+/* Another signal's handler is to run on the deep stack, and its frame met what is closed: the kernel sends
+ * SIGSEGV in that signal's place. A fault is met again, and any other signal was lost once. */
+static bool is_frame_of_signal(const siginfo_t *info, char *sp) {
+    stack *s = info->si_code == SI_KERNEL ? own_stack_around(sp) : NULL;
+    return s && stack_room_for_signal(s, sp);
+}
+
+static void on_fault(int number, siginfo_t *info, void *context) {
+    const int error = errno;
+    char *const sp = stack_pointer(context, info->si_addr);
+    stack *s = info->si_code > 0 ? own_stack_around(info->si_addr) : NULL;
+    if ((s && stack_room_open(s, info->si_addr, sp)) || is_frame_of_signal(info, sp)) {
+        errno = error;
+        return;
+    }
+    if (s) tell(s, info->si_addr);
+    forward(number, info, context);
+    errno = error;
+}
+
+/* ---- armed and disarmed ------------------------------------------------------------------------ */
+
+static bool is_ours(const struct sigaction *action) {
+    return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == on_fault;
+}
+
+void overflow_arm_process(void) {
+    struct sigaction now;
+    if (os_signal_action(SIGSEGV, NULL, &now) < 0 || is_ours(&now)) return;
+    gate_enter();
+    pthread_mutex_lock(&overflow.lock);
+    if (os_signal_action(SIGSEGV, NULL, &now) == 0 && !is_ours(&now)) {
+        overflow.previous = now;
+        struct sigaction ours = {.sa_sigaction = on_fault,
+                                 .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+        os_signal_action(SIGSEGV, &ours, NULL);
+        atomic_store(&overflow.armed, true);
+    }
+    pthread_mutex_unlock(&overflow.lock);
+    gate_leave();
+}
+
+void overflow_disarm(void) {
+    struct sigaction now;
+    if (!atomic_load(&overflow.armed)) return;
+    if (os_signal_action(SIGSEGV, NULL, &now) == 0 && is_ours(&now))
+        os_signal_action(SIGSEGV, &overflow.previous, NULL);
+}
+
+/* ---- what a thread needs, until it ends -------------------------------------------------------- */
+
+static _Thread_local struct {
+    bool armed;
+    void *signal_stack;
+} thread;
+
+static pthread_key_t at_thread_end;
+
+static void drop_signal_stack(void) {
+    stack_t now;
+    if (!thread.signal_stack) return;
+    if (os_alternate_stack(NULL, &now) == 0 && now.ss_sp == thread.signal_stack) {
+        stack_t none = {.ss_flags = SS_DISABLE};
+        os_alternate_stack(&none, NULL);
+    }
+    os_unreserve(thread.signal_stack, os_alternate_stack_bytes());
+    thread.signal_stack = NULL;
+}
+
+/* Also how a daemon thread ends that the interpreter's end met inside a deep call. */
+static void end_thread(void *unused) {
+    (void)unused;
+    stack_abandon_all(stack_current());
+    idle_forget_this_thread();
+    drop_signal_stack();
+    thread.armed = false;
+}
+
+int overflow_arm_thread(void) {
+    if (thread.armed) return 0;
+    overflow_arm_process();
+    stack_t now;
+    if (os_alternate_stack(NULL, &now) == 0 && (now.ss_flags & SS_DISABLE)) {
+        stack_t ours = {.ss_sp = os_map(os_alternate_stack_bytes()),
+                        .ss_size = os_alternate_stack_bytes()};
+        if (!ours.ss_sp) return -ENOMEM;
+        int result = os_alternate_stack(&ours, NULL);
+        if (result < 0) {
+            os_unreserve(ours.ss_sp, ours.ss_size);
+            return result;
+        }
+        thread.signal_stack = ours.ss_sp;
+    }
+    int error = pthread_setspecific(at_thread_end, &thread);
+    if (error) {
+        drop_signal_stack();
+        return -error;
+    }
+    thread.armed = true;
+    return 0;
+}
+
+__attribute__((constructor)) static void watch_thread_ends(void) {
+    /* Fails only where the process has used up its keys, and then no thread can be armed. */
+    if (pthread_key_create(&at_thread_end, end_thread) != 0) at_thread_end = (pthread_key_t)-1;
+}

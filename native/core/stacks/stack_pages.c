@@ -1,0 +1,152 @@
+/* What a deep call leaves behind on its stack: how much it was, and its way back to the kernel.
+ *
+ * How far down did the call go? The page tables know, but asking costs a system call, several times
+ * what a shallow call may cost altogether. So the lowest page of what is kept is left empty and read
+ * afterwards: it is still all zeros unless frames were written there. A frame that jumps over a
+ * whole page would be missed, so every 1024th release asks the page tables all the same. Offered pages
+ * look the same there whether they were used again or not; pages taken out of them at doubling
+ * depths tell a second, shallower use from the first, within a factor of two.
+ *
+ * What lies deeper than 2 MiB is on huge pages, if the machine has them: touching it costs a tenth,
+ * offering it a thirtieth, touching what was offered a twentieth. So little that there all of it is
+ * offered again after a call that went there at all. */
+#define _GNU_SOURCE
+#include "stacks/stack_pages.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "os/os.h"
+#include "counters/stats.h"
+
+#define UNLOOKED_MOST 1024u
+#define GLANCE_BYTES (1u << 20)
+
+/* ---- how far down ------------------------------------------------------------------------------ */
+
+static bool is_zero(const char *page, size_t bytes) {
+    const uint64_t *words = (const uint64_t *)(const void *)page;
+    uint64_t any = 0;
+    for (size_t i = 0; i < bytes / sizeof *words; i += 8)
+        any |= words[i] | words[i + 1] | words[i + 2] | words[i + 3] | words[i + 4] | words[i + 5] |
+               words[i + 6] | words[i + 7];
+    return any == 0;
+}
+
+/* Tripwire i is the page that ends at this depth below the top. */
+static size_t tripwire_depth(unsigned i) { return (size_t)VRANGE_STACK_KEPT_BYTES << i; }
+
+/* Tripwires end where huge pages begin: one taken out of a huge page would split it. */
+static bool is_tripwire(const stack *s, unsigned i, const char *offered_low) {
+    const char *tripwire = s->top - tripwire_depth(i) - os_page_bytes();
+    return tripwire >= offered_low && tripwire >= s->huge_top;
+}
+
+static bool has_offered_huge(const stack *s) {
+    return s->huge_top > s->warning_top && s->offered_low < s->huge_top;
+}
+
+static size_t used_since_offer(stack *s) {
+    const size_t page = os_page_bytes();
+    const size_t offered = (size_t)(s->top - s->offered_low);
+    char *beyond = s->offered_low > s->low ? os_lowest_resident(s->low, s->offered_low) : s->offered_low;
+    if (beyond < s->offered_low) return (size_t)(s->top - beyond);
+    if (has_offered_huge(s) && os_is_resident(s->huge_top)) return offered;
+    size_t used = 0;
+    for (unsigned i = 0; is_tripwire(s, i, s->offered_low); i++) {
+        if (!os_is_resident(s->top - tripwire_depth(i) - page)) continue;
+        size_t next = tripwire_depth(i + 1);
+        used = next < offered ? next : offered;
+    }
+    return used;
+}
+
+/* What jumped over a page went on near to it. Before Linux 6.7 looking at all of a stack takes long. */
+static bool anything_just_below(const stack *s) {
+    char *const kept = stack_kept_low(s);
+    char *from = (size_t)(kept - s->low) > GLANCE_BYTES ? kept - GLANCE_BYTES : s->low;
+    return os_lowest_resident(from, kept) < kept;
+}
+
+size_t stack_used(stack *s) {
+    const size_t page = os_page_bytes();
+    char *const kept = stack_kept_low(s);
+    bool went_down = !is_zero(kept, page) || atomic_load(&s->warned);
+    if (!went_down) {
+        if (++s->unlooked < UNLOOKED_MOST) return 0;
+        s->unlooked = 0;
+        if (s->offered_low == kept && !anything_just_below(s)) return 0;
+    }
+    size_t used;
+    if (s->offered_low < kept) {
+        used = used_since_offer(s);
+    } else {
+        char *lowest = os_lowest_resident(s->low, kept);
+        used = lowest < kept ? (size_t)(s->top - lowest) : 0;
+    }
+    if (went_down && used == 0) os_discard(kept, page); /* zeros again, for the next look */
+    if (used > atomic_load(&s->high_water)) {
+        atomic_store(&s->high_water, used);
+        stats_stack_used(used, (uint64_t)(s->top - s->low));
+    }
+    return used;
+}
+
+/* ---- given back -------------------------------------------------------------------------------- */
+
+void stack_close_warning(stack *s) {
+    if (!atomic_load(&s->warned)) return;
+    os_discard(s->low, (size_t)(s->warning_top - s->low));
+    os_protect(s->low, (size_t)(s->warning_top - s->low));
+    s->warning_low = s->warning_top;
+    atomic_store(&s->warned, false);
+}
+
+static void offer(stack *s, char *from) {
+    const size_t page = os_page_bytes();
+    char *const kept = stack_kept_low(s);
+    if (from < s->warning_top) from = s->warning_top; /* the rest was discarded just now */
+    if (os_lazyfree(from, (size_t)(kept - from)) < 0) {
+        os_discard(from, (size_t)(kept - from)); /* no MADV_FREE here */
+        return;
+    }
+    for (unsigned i = 0; is_tripwire(s, i, from); i++)
+        os_discard(s->top - tripwire_depth(i) - page, page);
+    if (from < s->offered_low) s->offered_low = from;
+    /* The last ordinary page: whoever goes on to the huge ones passes it. */
+    if (has_offered_huge(s)) os_discard(s->huge_top, page);
+    s->offered_lately = true;
+}
+
+void stack_give_back(stack *s, size_t used, int release) {
+    const uint64_t begun = os_now_ns();
+    char *const kept = stack_kept_low(s);
+    stack_close_warning(s);
+    os_discard(kept, os_page_bytes());
+    if (release == VRANGE_RELEASE_KEEP) return;
+    if (release == VRANGE_RELEASE_VOLATILE) {
+        offer(s, s->top - used);
+    } else {
+        char *from = s->top - used < s->offered_low ? s->top - used : s->offered_low;
+        os_discard(from, (size_t)(kept - from));
+        s->offered_low = kept;
+    }
+    stack_count_returned(used - VRANGE_STACK_KEPT_BYTES, false);
+    const uint64_t took = os_now_ns() - begun;
+    /* Both at once: when the call returns, the kernel could already take it. */
+    vrange_latency_record(VRANGE_KIND_STACK, VRANGE_FREE_RELEASED, took);
+    vrange_latency_record(VRANGE_KIND_STACK, VRANGE_FREE_OFFERED, took);
+}
+
+size_t stack_trim_below(char *low, char *sp, int release) {
+    const size_t page = os_page_bytes();
+    char *end = (char *)((uintptr_t)(sp - VRANGE_STACK_KEPT_BYTES / 2) / page * page);
+    if (end <= low) return 0;
+    size_t resident = os_resident_bytes(low, end);
+    if (resident == 0) return 0;
+    char *from = os_lowest_resident(low, end);
+    int result = release == VRANGE_RELEASE_VOLATILE ? os_lazyfree(from, (size_t)(end - from))
+                                                    : os_discard(from, (size_t)(end - from));
+    return result < 0 ? 0 : resident;
+}

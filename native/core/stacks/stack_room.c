@@ -1,0 +1,268 @@
+/* How far a deep call may go: by its stack, and by the memory that is left.
+ *
+ * A runaway recursion takes memory in three ways: pages of the deep stack, Python's frames on the heap
+ * (from 3.11 on recursion in pure Python takes nothing else), and objects. And its end takes more: every
+ * frame that the RecursionError passes leaves an entry of the traceback and a frame object, about as many bytes
+ * as the frame had, and whoever prints the traceback makes as many again. So a recursion must be stopped
+ * while the memory for its end is still there. No number of levels fixed beforehand does that: frames
+ * differ, and other threads allocate meanwhile. So the memory that is left is looked at again and again:
+ *
+ * - The stack of a call that said no size is closed but for its first part. A touch of what is closed comes
+ *   here from the handler of sigsegv.c; with memory left, the next step is opened.
+ * - The interpreter takes frames in parts of 16 KiB, and small objects in arenas, from a provider that
+ *   vrange wraps (pymalloc_hook.c), which tells each one to stack_room_observe.
+ *
+ * Where too little is left, the levels that the thread has left are cut to none, so that the next level raises
+ * RecursionError; from 3.14 on also the bounds of the stack. As soon as the recursion is shallower, or memory
+ * is there again, the levels are given back: so it works every time, not once a call.
+ *
+ * The last part of a stack of any kind, the warning zone, is opened in the same way, in parts: the levels of a
+ * second recursion may take more stack than those of the first, whose count stands. */
+#include "stacks/stack_room.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "os/os.h"
+#include "base/spare.h"
+#include "stacks/stack_pages.h"
+
+#define KIB ((size_t)1 << 10)
+#define MIB ((size_t)1 << 20)
+
+/* 144 bytes a frame of a small function become 275 when the exception was caught, and 380 to 480 while it
+ * is printed (3.11 to 3.13): twice the frame's bytes, and some to spare. */
+#define END_OF_FRAMES 3
+#define END_OF_LEVEL 432 /* where frames are elsewhere, in generators */
+#define FRAMES_MOST (256 * KIB) /* a larger allocation is an arena */
+#define UNSEEN_BYTES ((int64_t)(96 * KIB))   /* 220 levels: not looked at */
+#define SHALLOW_BYTES ((int64_t)(480 * KIB)) /* 1,100 levels, as many as any thread may have: not cut */
+
+#define STEP_LEAST (256 * KIB)
+#define STEP_MOST (16 * MIB)
+#define STEP_SHARE 16 /* of the room */
+#define SIGNAL_BYTES (64 * KIB)
+#define ZONE_PARTS 4
+#define ZONE_PART_LEAST (64 * KIB)
+#define HUGE_PAGE_BYTES (2 * MIB)
+
+#define LOOK_LEAST (16 * KIB) /* a part of the frames */
+#define LOOK_MOST MIB
+#define LOOK_SHARE 32 /* of the room, which frames may take before the next look */
+#define FALL_SHARE 4  /* likewise, at the rate that the room fell since the last */
+#define LOOK_NS 4000000ull
+
+/* CPython 3.14 raises RecursionError in the second 16 KiB from the end of what it takes for the stack, and
+ * ends the process in the last. */
+#define BOUND_BELOW (30 * KIB)
+
+static _Atomic int64_t needed; /* to end all deep calls that are under way */
+static _Atomic int looking;    /* how many of them need anything: they share the room */
+
+static int64_t publish(stack *s, int64_t need) {
+    const int64_t more = need - s->needed;
+    if (!s->needed != !need) atomic_fetch_add(&looking, need ? 1 : -1);
+    s->needed = need;
+    return atomic_fetch_add(&needed, more) + more;
+}
+
+/* Pages of the stack that an earlier call left on offer, and this one uses again: they count as if they could
+ * still be taken. */
+static int64_t used_again(const stack *s, const char *sp) {
+    const char *kept = stack_kept_low(s);
+    const char *deepest = s->open_low < s->first_low ? s->open_low : sp;
+    const char *from = deepest > s->offered_low ? deepest : s->offered_low;
+    return from < kept ? kept - from : 0;
+}
+
+static size_t share_of(int64_t room, int64_t parts) {
+    const int callers = atomic_load(&looking);
+    return room > 0 ? (size_t)(room / (parts * (callers > 0 ? callers : 1))) : 0;
+}
+
+/* What the end of a call takes whose frames end at `sp`. As much as it has of the stack too: what recurses
+ * in C keeps objects, and generators with their frames. */
+static int64_t end_of(const stack *s, const char *sp) {
+    int64_t frames = END_OF_FRAMES * s->frame_bytes;
+    if (s->levels && s->levels != s->counter) { /* 3.11 counts levels of C in the same place */
+        const int64_t levels = (int64_t)s->levels_at_entry - *s->levels - s->cut_levels;
+        if (END_OF_LEVEL * levels > frames) frames = END_OF_LEVEL * levels;
+    }
+    return (frames > 0 ? frames : 0) + (s->top - sp);
+}
+
+/* What is left when every deep call has what its end takes. */
+static int64_t room_for(stack *s, const char *sp) {
+    const int64_t all = publish(s, end_of(s, sp) + used_again(s, sp));
+    return spare_bytes(all + (int64_t)(STEP_SHARE * STEP_MOST)) - all;
+}
+
+/* ---- levels cut and given back ----------------------------------------------------------------- */
+
+static void cut_count(volatile int *left, int *kept) {
+    if (!left || *left <= 0) return;
+    *kept += *left;
+    *left = 0;
+}
+
+static void cut_levels(stack *s) {
+    s->is_cut = s->was_cut = true;
+    cut_count(s->counter, &s->cut);
+}
+
+static void cut_all(stack *s, char *sp) {
+    cut_levels(s);
+    if (s->levels != s->counter) cut_count(s->levels, &s->cut_levels);
+    if (stack_set_bounds && s->thread && sp > s->low + BOUND_BELOW)
+        stack_set_bounds(s->thread, sp - BOUND_BELOW, (size_t)(s->top - sp) + BOUND_BELOW);
+}
+
+static void give_levels_back(stack *s) {
+    s->is_cut = false;
+    if (s->counter) *s->counter += s->cut;
+    if (s->levels && s->levels != s->counter) *s->levels += s->cut_levels;
+    s->cut = s->cut_levels = 0;
+    if (stack_set_bounds && s->thread) stack_set_bounds(s->thread, s->low, s->bytes);
+}
+
+/* Whether levels were left since the cut: then the recursion is another one, and can be cut again. */
+static bool has_levels(const stack *s) {
+    return (s->counter && *s->counter > 0) || (s->levels && *s->levels > 0);
+}
+
+/* ---- opened step by step ----------------------------------------------------------------------- */
+
+static char *aligned_down(char *address, size_t to) {
+    return (char *)((uintptr_t)address / to * to);
+}
+
+/* From below `address` up to what is open. */
+static bool open_to(char *address, size_t below, size_t alignment, char *lowest, char **open_low) {
+    char *from = (size_t)(address - lowest) > below ? aligned_down(address - below, alignment) : lowest;
+    if (from < lowest) from = lowest;
+    if (os_open(from, (size_t)(*open_low - from)) < 0) return false;
+    *open_low = from;
+    return true;
+}
+
+static bool open_step(stack *s, char *address, char *sp) {
+    const int64_t room = room_for(s, address);
+    size_t step = STEP_LEAST;
+    if (room > 0) {
+        const size_t share = share_of(room, STEP_SHARE);
+        if (share > step) step = share < STEP_MOST ? share : STEP_MOST;
+    } else if (!s->is_cut || has_levels(s)) {
+        cut_all(s, sp);
+    } else if (spare_bytes(0) <= 0) {
+        return false; /* it asks nobody for a level, and goes on to take the last of the memory */
+    }
+    /* A small step is to take small pages: none that reaches over it. */
+    const bool is_huge = s->huge_top > s->warning_top && step >= HUGE_PAGE_BYTES;
+    const size_t alignment = is_huge ? HUGE_PAGE_BYTES : os_page_bytes();
+    return open_to(address, step, alignment, s->warning_top, &s->open_low) ||
+           open_to(address, SIGNAL_BYTES, os_page_bytes(), s->warning_top, &s->open_low);
+}
+
+static bool open_part_of_zone(stack *s, char *address) {
+    if (!s->counter) return false; /* the interpreter looks at the stack itself */
+    if (!s->is_cut || has_levels(s)) cut_levels(s);
+    size_t part = (size_t)(s->warning_top - s->low) / ZONE_PARTS;
+    if (part < ZONE_PART_LEAST) part = ZONE_PART_LEAST;
+    if (s->open_low > s->warning_top) { /* it jumped over what is closed of the steps */
+        if (os_open(s->warning_top, (size_t)(s->open_low - s->warning_top)) < 0) return false;
+        s->open_low = s->warning_top;
+    }
+    if (!open_to(address, part, os_page_bytes(), s->low, &s->warning_low)) return false;
+    atomic_store(&s->warned, true);
+    return true;
+}
+
+bool stack_room_open(stack *s, char *address, char *sp) {
+    if (address >= s->low && address < s->warning_low && address < s->warning_top)
+        return open_part_of_zone(s, address);
+    if (address >= s->warning_top && address < s->open_low) return open_step(s, address, sp);
+    return false;
+}
+
+bool stack_room_for_signal(stack *s, char *sp) {
+    char *const closed = s->open_low > s->warning_top ? s->open_low : s->warning_low;
+    if (sp < closed || (size_t)(sp - closed) > SIGNAL_BYTES || closed <= s->low) return false;
+    return stack_room_open(s, closed - 1, sp);
+}
+
+/* ---- looked at as the heap grows --------------------------------------------------------------- */
+
+/* True where nothing that was opened is in use any more. */
+static bool close_zone(stack *s, const char *sp) {
+    if (!atomic_load(&s->warned)) return true;
+    if (sp < s->warning_top + SIGNAL_BYTES) return false;
+    stack_close_warning(s);
+    return true;
+}
+
+static size_t less(size_t a, size_t b) { return a < b ? a : b; }
+
+/* Frames hold objects too, of any size. So the looks come close together at first, and as close as the
+ * room falls. */
+static size_t next_look(const stack *s, int64_t room, int64_t room_before) {
+    size_t after = less(2 * s->look_after, less(LOOK_MOST, share_of(room, LOOK_SHARE)));
+    if (room_before > room) {
+        const double a_byte = (double)(room_before - room) / (double)(s->unlooked_bytes + 1);
+        after = less(after, (size_t)((double)share_of(room, FALL_SHARE) / a_byte));
+    }
+    return after > LOOK_LEAST ? after : LOOK_LEAST;
+}
+
+static void look(stack *s, char *sp, bool grows) {
+    bool is_roomy = true;
+    if (s->automatic) {
+        const int64_t room = room_for(s, sp);
+        s->look_after = next_look(s, room, s->room);
+        s->room = room;
+        is_roomy = room > s->needed / 8 + (int64_t)MIB;
+    }
+    s->unlooked_bytes = 0;
+    s->looked_ns = os_now_coarse_ns();
+    if (s->automatic && s->room <= 0) {
+        const bool is_new = !s->is_cut || has_levels(s);
+        if (grows && is_new && end_of(s, sp) >= SHALLOW_BYTES) cut_all(s, sp);
+    } else if (s->is_cut && is_roomy && close_zone(s, sp)) {
+        give_levels_back(s);
+    }
+}
+
+void stack_room_observe(ptrdiff_t bytes) {
+    stack *s = stack_current();
+    if (!s || (!s->automatic && !s->is_cut)) return;
+    const size_t size = (size_t)(bytes < 0 ? -bytes : bytes);
+    const bool is_frames = size < FRAMES_MOST;
+    char *sp = __builtin_frame_address(0);
+    if (is_frames) s->frame_bytes += bytes;
+    s->unlooked_bytes += size;
+    if (!s->is_cut) {
+        if (end_of(s, sp) < UNSEEN_BYTES) return;
+        if (s->unlooked_bytes < s->look_after && os_now_coarse_ns() - s->looked_ns < LOOK_NS) return;
+    }
+    /* After a cut arenas come for the traceback: only frames are a recursion that goes on. */
+    look(s, sp, bytes > 0 && (is_frames || !s->is_cut));
+}
+
+/* ---- around the call --------------------------------------------------------------------------- */
+
+void stack_room_begin(stack *s) {
+    s->cut = s->cut_levels = 0;
+    s->is_cut = s->was_cut = false;
+    s->thread = NULL;
+    s->frame_bytes = 0;
+    s->unlooked_bytes = 0;
+    s->look_after = LOOK_LEAST;
+    s->room = 0;
+}
+
+void stack_room_end(stack *s) {
+    if (s->needed) publish(s, 0);
+    s->thread = NULL;
+    if (s->open_low >= s->first_low) return;
+    os_protect(s->open_low, (size_t)(s->first_low - s->open_low));
+    s->open_low = s->first_low;
+}

@@ -1,0 +1,59 @@
+/* A regenerator written in Python, run inside a touch. Only where the user asked for it.
+ *
+ * It works: the thread that touched is the one that runs it, and whether it has the GIL or not,
+ * PyGILState_Ensure finds out. What can go wrong is written where the user reads it (array.py): a lock
+ * that the touching code holds is held for ever, and an exception has nowhere to go. So the error
+ * state of the interrupted code is kept aside, Ctrl-C waits until the block is whole, and a failure is
+ * tried again once before it ends the process. */
+#include <errno.h>
+#include <stdbool.h>
+
+#include "python/hit.h"
+
+#define TRIES 2
+#define INTERRUPTS_MOST 1000 /* of somebody leaning on Ctrl-C */
+
+/* Shows the current exception with its traceback, and clears it. */
+static void show_error(void) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (value && traceback) PyException_SetTraceback(value, traceback);
+    PyErr_Display(type, value, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+}
+
+int regenerate_by_python(void *to, size_t offset, size_t bytes, void *context) {
+    PyGILState_STATE state = PyGILState_Ensure();
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    bool interrupted = false;
+    int interrupts = 0, result = ECANCELED;
+    for (int tries = 0; tries < TRIES && result != 0;) {
+        PyObject *done = PyObject_CallFunction(context, "KKK", (unsigned long long)(uintptr_t)to,
+                                               (unsigned long long)offset, (unsigned long long)bytes);
+        if (done) {
+            Py_DECREF(done);
+            result = 0;
+        } else if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) &&
+                   interrupts++ < INTERRUPTS_MOST) {
+            interrupted = true;
+            PyErr_Clear();
+        } else if (++tries == TRIES) {
+            show_error();
+        } else {
+            PyErr_Clear();
+        }
+    }
+    PyErr_Restore(type, value, traceback);
+    if (interrupted) PyErr_SetInterrupt();
+    PyGILState_Release(state);
+    return result;
+}
+
+PyObject *hit_python_regenerator(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    return PyLong_FromUnsignedLongLong((unsigned long long)(uintptr_t)&regenerate_by_python);
+}

@@ -1,0 +1,146 @@
+/* The lease: a buffer whose life is a pin.
+ *
+ * Nobody pins and unpins cached values by hand. An array, a memoryview or an unpickled object that
+ * refers to a range does so through a lease, by the buffer protocol; when the last of them dies, the
+ * lease dies, and its pin with it. Death costs one compare-and-swap and keeps the GIL: a call that
+ * gave it up would have to win it back, at 5 ms a time, wherever another Python thread is busy.
+ *
+ * The type is written here because none of the ready-made ways will do: ffi.gc and weakref.finalize
+ * cost 3 to 8 times as much, and only a buffer of our own is read-only for good. */
+#include "python/hit.h"
+
+#include <stdbool.h>
+
+typedef struct {
+    PyObject_HEAD
+    lease_pin pin; /* without a release: released */
+    void *address;
+    Py_ssize_t bytes;
+    Py_ssize_t exports;
+    int writable;
+    bool owns; /* the range is freed with it */
+} lease;
+
+static PyTypeObject *lease_type;
+
+PyObject *lease_over(lease_pin pin, void *address, Py_ssize_t bytes, int writable) {
+    lease *self = PyObject_New(lease, lease_type);
+    if (!self) {
+        pin.release(&pin);
+        return NULL;
+    }
+    self->pin = pin;
+    Py_XINCREF(pin.owner);
+    self->address = address;
+    self->bytes = bytes;
+    self->exports = 0;
+    self->writable = writable;
+    self->owns = false;
+    return (PyObject *)self;
+}
+
+void lease_own(PyObject *object, bool owns) { ((lease *)object)->owns = owns; }
+
+uint64_t lease_handle(PyObject *object) {
+    lease *self = (lease *)object;
+    bool is_lease = PyObject_TypeCheck(object, lease_type);
+    return is_lease && self->pin.release ? self->pin.handle : 0;
+}
+
+void *lease_memory(PyObject *object, Py_ssize_t *bytes) {
+    lease *self = (lease *)object;
+    if (!PyObject_TypeCheck(object, lease_type) || !self->pin.release) {
+        PyErr_SetString(PyExc_TypeError, "not a lease, or one that was released");
+        return NULL;
+    }
+    *bytes = self->bytes;
+    return self->address;
+}
+
+static void drop(lease *self) {
+    lease_pin pin = self->pin;
+    self->pin.release = NULL;
+    if (!pin.release) return;
+    pin.release(&pin);
+    if (self->owns) vrange_free(pin.handle);
+    Py_XDECREF(pin.owner);
+}
+
+static void lease_dealloc(PyObject *object) {
+    lease *self = (lease *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    drop(self);
+    PyObject_Free(object);
+    Py_DECREF(type);
+}
+
+static int lease_get_buffer(PyObject *object, Py_buffer *view, int flags) {
+    lease *self = (lease *)object;
+    if (!self->pin.release) {
+        view->obj = NULL;
+        PyErr_SetString(PyExc_BufferError, "this range is not pinned any more: pin() it again");
+        return -1;
+    }
+    if (PyBuffer_FillInfo(view, object, self->address, self->bytes, !self->writable, flags) < 0)
+        return -1;
+    self->exports++;
+    return 0;
+}
+
+static void lease_release_buffer(PyObject *object, Py_buffer *view) {
+    (void)view;
+    ((lease *)object)->exports--;
+}
+
+static PyObject *lease_release(PyObject *object, PyObject *unused) {
+    (void)unused;
+    lease *self = (lease *)object;
+    if (self->exports) {
+        return PyErr_Format(PyExc_BufferError,
+                            "%zd view(s) of this range are still alive: delete them, or release() "
+                            "the memoryviews, before it is marked volatile",
+                            self->exports);
+    }
+    drop(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *lease_repr(PyObject *object) {
+    lease *self = (lease *)object;
+    if (!self->pin.release) return PyUnicode_FromString("<vrange lease, released>");
+    return PyUnicode_FromFormat("<vrange lease of %zd bytes, %s, %zd views>", self->bytes,
+                                self->writable ? "writable" : "read-only", self->exports);
+}
+
+static Py_ssize_t lease_length(PyObject *object) { return ((lease *)object)->bytes; }
+
+static PyObject *lease_get_exports(PyObject *object, void *unused) {
+    (void)unused;
+    return PyLong_FromSsize_t(((lease *)object)->exports);
+}
+
+int lease_add_type(PyObject *module) {
+    static PyMethodDef methods[] = {
+        {"release", lease_release, METH_NOARGS,
+         "Drops the pin now. BufferError while a view is alive; nothing the second time."},
+        {0}};
+    static PyGetSetDef members[] = {
+        {"exports", lease_get_exports, NULL, "How many views of the buffer are alive.", NULL}, {0}};
+    static PyType_Slot slots[] = {
+        {Py_tp_doc, "A pin on a range, alive as long as a view of its memory is."},
+        {Py_tp_dealloc, lease_dealloc},
+        {Py_tp_repr, lease_repr},
+        {Py_tp_methods, methods},
+        {Py_tp_getset, members},
+        {Py_bf_getbuffer, lease_get_buffer},
+        {Py_bf_releasebuffer, lease_release_buffer},
+        {Py_sq_length, lease_length},
+        {0, NULL}};
+    static PyType_Spec spec = {
+        .name = "vrange._hit.Lease",
+        .basicsize = sizeof(lease),
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+        .slots = slots};
+    lease_type = add_type(module, &spec);
+    return lease_type ? 0 : -1;
+}

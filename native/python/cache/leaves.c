@@ -1,0 +1,104 @@
+/* Leaves: the large strings and bytes of an object graph, which a pickle need not have a copy of.
+ *
+ * The pickler asks for every object whether it has an identity of its own. Strings and bytes from a size on
+ * do: their number among the leaves. They are stored beside the pickle, from where they are. Most objects
+ * are answered here, because a call of Python for each would double the time that pickling takes. */
+#include "python/hit.h"
+
+#include <stddef.h>
+
+#define TOLD_EVERY (1 << 16)
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *leaves; /* list */
+    PyObject *numbers; /* dict, address to number */
+    PyObject *watch;  /* called with a leaf, and with what has a buffer, which its pickling may copy */
+    PyObject *tell;   /* called with how many objects there were, now and then */
+    Py_ssize_t least, count;
+} leaf_finder;
+
+static PyObject *number_of(leaf_finder *self, PyObject *leaf) {
+    PyObject *address = PyLong_FromVoidPtr(leaf);
+    if (!address) return NULL;
+    PyObject *number = PyDict_GetItemWithError(self->numbers, address);
+    Py_XINCREF(number);
+    if (!number && !PyErr_Occurred()) {
+        number = PyLong_FromSsize_t(PyList_Size(self->leaves));
+        if (number && (PyList_Append(self->leaves, leaf) < 0 ||
+                       PyDict_SetItem(self->numbers, address, number) < 0))
+            Py_CLEAR(number);
+        PyObject *watched = number ? PyObject_CallFunctionObjArgs(self->watch, leaf, NULL) : NULL;
+        if (!watched) Py_CLEAR(number);
+        Py_XDECREF(watched);
+    }
+    Py_DECREF(address);
+    return number;
+}
+
+static PyObject *leaves_call(PyObject *object, PyObject *args, PyObject *kwargs) {
+    leaf_finder *self = (leaf_finder *)object;
+    PyObject *asked;
+    (void)kwargs;
+    if (!PyArg_ParseTuple(args, "O", &asked)) return NULL;
+    if (++self->count % TOLD_EVERY == 0) {
+        PyObject *told = PyObject_CallFunction(self->tell, "n", self->count);
+        Py_XDECREF(told);
+        if (!told) return NULL;
+    }
+    if (PyUnicode_CheckExact(asked)) {
+        if (PyUnicode_GetLength(asked) >= self->least) return number_of(self, asked);
+    } else if (PyBytes_CheckExact(asked)) {
+        if (PyBytes_Size(asked) >= self->least) return number_of(self, asked);
+    } else if (PyObject_CheckBuffer(asked)) {
+        return PyObject_CallFunctionObjArgs(self->watch, asked, NULL);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *leaves_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    PyObject *leaves, *watch, *tell;
+    Py_ssize_t least;
+    (void)kwargs;
+    if (!PyArg_ParseTuple(args, "O!OOn", &PyList_Type, &leaves, &watch, &tell, &least)) return NULL;
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    leaf_finder *self = (leaf_finder *)allocate(type, 0);
+    if (!self) return NULL;
+    self->leaves = Py_NewRef(leaves);
+    self->watch = Py_NewRef(watch);
+    self->tell = Py_NewRef(tell);
+    self->least = least;
+    self->numbers = PyDict_New();
+    if (!self->numbers) Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+static const size_t references[] = {offsetof(leaf_finder, leaves), offsetof(leaf_finder, numbers),
+                                    offsetof(leaf_finder, watch), offsetof(leaf_finder, tell), 0};
+
+static int leaves_traverse(PyObject *object, visitproc visit, void *arg) {
+    return visit_references(object, references, visit, arg);
+}
+
+static int leaves_clear(PyObject *object) { return clear_references(object, references); }
+
+static void leaves_dealloc(PyObject *object) { free_collected(object, references); }
+
+int leaves_add_type(PyObject *module) {
+    static PyType_Slot slots[] = {
+        {Py_tp_doc, "Leaves(leaves, watch, tell, least)\n\n"
+                    "A pickler's persistent_id: strings and bytes from `least` on go to the list `leaves`, "
+                    "and watch(object) is called for each, and for what else has a buffer; tell(count) every 65,536 objects."},
+        {Py_tp_new, leaves_new},
+        {Py_tp_dealloc, leaves_dealloc},
+        {Py_tp_traverse, leaves_traverse},
+        {Py_tp_clear, leaves_clear},
+        {Py_tp_call, leaves_call},
+        {0, NULL}};
+    static PyType_Spec spec = {
+        .name = "vrange._hit.Leaves",
+        .basicsize = sizeof(leaf_finder),
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+        .slots = slots};
+    return add_type(module, &spec) ? 0 : -1;
+}

@@ -1,0 +1,226 @@
+/* Greenlets beside deep calls: what works, and a refusal in place of a crash.
+ *
+ * greenlet keeps all greenlets of a thread on one stack and copies the part that the next one needs
+ * out of its way. It counts from one address to another, and between a deep stack and the thread's
+ * own lie gigabytes that are not there: a switch out of a deep call, to a greenlet that began
+ * outside of it, ends the process, and nothing can catch that. Inside a greenlet a deep call works,
+ * and so do greenlets that begin in the call and end in it.
+ *
+ * So the two ways to switch, the methods of the type (for Python) and the table of functions (for
+ * gevent and other extensions), pass through here as soon as a process with greenlet makes a deep
+ * call. Outside of deep calls they go straight on. Inside, a switch is let through to greenlets that
+ * were switched out of within the same call, and to new ones; all others get greenlet.error.
+ * When the call ends, greenlets that began in it and are not finished get GreenletExit, as greenlet
+ * itself does where the last reference to one goes: their frames are on a stack that is given back. */
+#define PY_SSIZE_T_CLEAN
+#include "python/stacks/recursion.h"
+
+#include "python/stacks/greenlets.h"
+
+#include <string.h>
+
+/* greenlet.h: the places in the table that greenlet._C_API holds. */
+enum {
+    API_ERROR = 1,
+    API_EXIT = 2,
+    API_GET_CURRENT = 4,
+    API_THROW = 5,
+    API_SWITCH = 6,
+    API_SET_PARENT = 7,
+    API_STARTED = 9,
+    API_ACTIVE = 10,
+    API_GET_PARENT = 11,
+};
+
+static void **api; /* NULL: not watched */
+static PyObject *(*original_switch)(PyObject *, PyObject *, PyObject *);
+static PyObject *(*original_throw)(PyObject *, PyObject *, PyObject *, PyObject *);
+
+static PyObject *current_greenlet(void) { return ((PyObject *(*)(void))api[API_GET_CURRENT])(); }
+static bool is_started(PyObject *g) { return ((int (*)(PyObject *))api[API_STARTED])(g); }
+static bool is_active(PyObject *g) { return ((int (*)(PyObject *))api[API_ACTIVE])(g); }
+
+/* ---- which switches stay inside ---------------------------------------------------------------- */
+
+/* gevent's hub lives as long as its thread: begun on a deep stack it would end with the call. */
+static bool is_hub(PyObject *greenlet) {
+    PyObject *module = PyDict_GetItemString(PyImport_GetModuleDict(), "gevent.hub");
+    PyObject *hub = module ? PyObject_GetAttrString(module, "Hub") : NULL;
+    int is = hub ? PyObject_IsInstance(greenlet, hub) : 0;
+    Py_XDECREF(hub);
+    if (is < 0 || PyErr_Occurred()) PyErr_Clear();
+    return is > 0;
+}
+
+static bool is_known(const stack *s, PyObject *greenlet) {
+    return s->greenlets && PySet_Contains(s->greenlets, greenlet) == 1;
+}
+
+/* Whether a switch to `target` leads to frames on this stack, now and when the greenlet is finished:
+ * then its parent goes on, and one that is finished already stands for its parent. */
+static bool stays_inside(const stack *s, PyObject *target, PyObject *current) {
+    if (target == current || is_known(s, target)) return true;
+    if (is_active(target) || (!is_started(target) && is_hub(target))) return false;
+    PyObject *parent = ((PyObject *(*)(PyObject *)) api[API_GET_PARENT])(target);
+    bool inside = parent && stays_inside(s, parent, current);
+    Py_XDECREF(parent);
+    return inside;
+}
+
+static PyObject *refuse(PyObject *target) {
+    return PyErr_Format(
+        (PyObject *)api[API_ERROR],
+        "a deep call can't be left by switching greenlets: %R began outside of it, and its frames are "
+        "on another stack. Switch before or after the call, or make the deep call in a thread of its "
+        "own (with gevent: get_hub().threadpool.apply(vrange.deep_call, (f,)))",
+        target);
+}
+
+/* Whether to go on; the current greenlet is then known, as it can be switched back to. */
+static bool may_switch(stack *s, PyObject *target) {
+    PyObject *current = current_greenlet();
+    bool may = false;
+    if (current && stays_inside(s, target, current)) {
+        if (!s->greenlets) s->greenlets = PySet_New(NULL);
+        may = s->greenlets && PySet_Add(s->greenlets, current) == 0;
+    } else if (current) {
+        refuse(target);
+    }
+    Py_XDECREF(current);
+    return may;
+}
+
+static PyObject *watched_switch(PyObject *target, PyObject *args, PyObject *kwargs) {
+    stack *s = stack_current();
+    if (s && !may_switch(s, target)) return NULL;
+    PyObject *result = original_switch(target, args, kwargs);
+    stack_set_current(s); /* meanwhile other greenlets of this thread ran */
+    return result;
+}
+
+static PyObject *watched_throw(PyObject *target, PyObject *type, PyObject *value, PyObject *tb) {
+    stack *s = stack_current();
+    if (s && !may_switch(s, target)) return NULL;
+    PyObject *result = original_throw(target, type, value, tb);
+    stack_set_current(s);
+    return result;
+}
+
+static PyObject *method_throw(PyObject *target, PyObject *args) {
+    PyObject *type = (PyObject *)api[API_EXIT], *value = NULL, *tb = NULL;
+    if (!PyArg_ParseTuple(args, "|OOO:throw", &type, &value, &tb)) return NULL;
+    return watched_throw(target, type, value, tb);
+}
+
+/* ---- put in their place ------------------------------------------------------------------------ */
+
+/* What a bound method of a C type begins with, in every CPython. The definition it points to is the
+ * type's own, so that methods bound earlier (`leave = g.switch`) are watched too. */
+typedef struct {
+    PyObject_HEAD
+    PyMethodDef *definition;
+} bound_method;
+
+/* Points the method of all greenlets to `watched`. -1 where it is not laid out as expected. */
+static int watch_method(PyObject *greenlet, const char *name, PyCFunction watched, bool put) {
+    PyObject *bound = PyObject_GetAttrString(greenlet, name);
+    if (!bound) return -1;
+    int result = -1;
+    PyMethodDef *definition = NULL;
+    if (PyObject_TypeCheck(bound, &PyCFunction_Type)) definition = ((bound_method *)bound)->definition;
+    if (definition && definition->ml_meth == PyCFunction_GetFunction(bound) &&
+        strcmp(definition->ml_name, name) == 0) {
+        if (put) definition->ml_meth = watched;
+        result = 0;
+    }
+    Py_DECREF(bound);
+    if (result < 0 && !PyErr_Occurred())
+        PyErr_Format(PyExc_RuntimeError,
+                     "greenlet's %s can't be watched, and a switch out of a deep call would end the "
+                     "process: this version of greenlet is not known",
+                     name);
+    return result;
+}
+
+static int watch_methods(void) {
+    PyObject *current = current_greenlet(); /* a thread's first greenlet is of the plain type */
+    PyObject *main = current;
+    Py_XINCREF(main);
+    while (main) {
+        PyObject *parent = ((PyObject *(*)(PyObject *))api[API_GET_PARENT])(main);
+        if (!parent) break;
+        Py_DECREF(main);
+        main = parent;
+    }
+    PyCFunction switching = (PyCFunction)(void (*)(void))watched_switch;
+    int result = main ? 0 : -1;
+    for (int put = 0; result == 0 && put < 2; put++) { /* both or none */
+        result = watch_method(main, "switch", switching, put);
+        if (result == 0) result = watch_method(main, "throw", method_throw, put);
+    }
+    Py_XDECREF(main);
+    Py_XDECREF(current);
+    return result;
+}
+
+static PyObject *loaded_greenlet(void) {
+    static PyObject *name;
+    if (!name) name = PyUnicode_InternFromString("greenlet._greenlet");
+    return name ? PyDict_GetItemWithError(PyImport_GetModuleDict(), name) : NULL;
+}
+
+int greenlets_watch(void) {
+    if (api || !loaded_greenlet()) return PyErr_Occurred() ? -1 : 0;
+    void **table = PyCapsule_Import("greenlet._C_API", 0);
+    if (!table) return -1;
+    original_switch = (PyObject *(*)(PyObject *, PyObject *, PyObject *)) table[API_SWITCH];
+    original_throw =
+        (PyObject *(*)(PyObject *, PyObject *, PyObject *, PyObject *)) table[API_THROW];
+    api = table;
+    if (watch_methods() < 0) {
+        api = NULL;
+        return -1;
+    }
+    table[API_SWITCH] = (void *)watched_switch;
+    table[API_THROW] = (void *)watched_throw;
+    return 0;
+}
+
+/* ---- at the end -------------------------------------------------------------------------------- */
+
+/* True: it is finished. */
+static bool end_one(PyObject *greenlet, PyObject *current) {
+    if (greenlet == current || !is_active(greenlet)) return true;
+    if (((int (*)(PyObject *, PyObject *))api[API_SET_PARENT])(greenlet, current) == 0) {
+        PyObject *result = watched_throw(greenlet, (PyObject *)api[API_EXIT], NULL, NULL);
+        if (!result) PyErr_WriteUnraisable(greenlet);
+        Py_XDECREF(result);
+    } else {
+        PyErr_WriteUnraisable(greenlet);
+    }
+    return !is_active(greenlet);
+}
+
+static bool end_all(stack *s) {
+    PyObject *current = current_greenlet();
+    PyObject *known = PySequence_List(s->greenlets);
+    bool all = current && known;
+    for (Py_ssize_t i = 0; known && current && i < PyList_Size(known); i++)
+        all &= end_one(PyList_GetItem(known, i), current);
+    Py_XDECREF(known);
+    Py_XDECREF(current);
+    Py_CLEAR(s->greenlets);
+    return all;
+}
+
+bool greenlets_end(stack *s) {
+    if (s->greenlets) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        bool all = end_all(s);
+        PyErr_Restore(type, value, traceback);
+        return all;
+    }
+    /* Imported within the call, so what began there was not seen. */
+    return api || !loaded_greenlet();
+}

@@ -1,0 +1,1 @@
+"""Volatile arrays: blocks that are regenerated where they are touched."""

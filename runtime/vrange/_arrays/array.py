@@ -1,0 +1,435 @@
+"""VolatileArray: an ndarray whose pages the kernel may reclaim, and which refills where touched."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import EllipsisType
+from typing import Any, Literal
+
+import numpy as np
+
+from vrange._core import ffi, lib
+from vrange._counters.account import Account
+from vrange._arrays.blocks import Blocks
+from vrange._ranges.capabilities import capabilities
+from vrange.errors import ArenaFullError, RegenerationError, VrangeError
+from vrange.fills.base import NativeFill
+from vrange.fills.python import Function, Python
+from vrange.sizes import format_bytes, parse_bytes
+
+Array = np.ndarray[Any, Any]
+
+_BLOCK_BYTES_MOST = 2 << 20
+_COPY_BYTES = 16 << 20
+
+
+class VolatileArray:
+    """An array of any size, of which spare memory holds what it can.
+
+    The kernel reclaims its blocks whenever it needs memory. A touch of a lost block raises SIGBUS;
+    vrange then puts the content back and lets the touch continue.
+
+    With a fill from `vrange.fills`, `np.asarray(a)` is the whole array without a copy: a read-only
+    ndarray for ufuncs, hashlib or a C library, never pinned. `a[...]` is a view of it.
+
+    With a Python fill, content is put back at explicit accesses only. `a[1000:2000]` fills its
+    blocks and pins them as long as the view lives. `np.asarray(a)` raises TypeError, and so does
+    any other use that would touch the memory without going through this object.
+
+    `a.pin(index)` fills and pins with any fill. Use it for speed, and before a system call gets the
+    memory: a touch of a lost block is answered, but a system call fails with EFAULT, or sends less.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        As for an ndarray. The order is C.
+    dtype : dtype-like
+        As for an ndarray. Object dtypes are refused.
+    fill : NativeFill or callable
+        Puts the content back; it must give the same content each time. Either one of
+        `vrange.fills`, which run inside the touch, or a Python function `fill(start, out)`: `out`
+        is a writable 1-D ndarray for the elements `start` to `start + len(out)` in C order. The
+        function may return the number of elements that it wrote; None means all.
+    block_bytes : int or str, default "64KiB"
+        What is put back at a time: a power of two, from a page to 2 MiB.
+    name : str, default "array"
+        The label of its metrics.
+    fault : {"native", "python"}, default "native"
+        "python" lets a Python fill run inside a touch. The notes describe the danger.
+    eager : bool, default False
+        Make an ordinary array that is filled once, for machines without the refault rung.
+
+    Raises
+    ------
+    VrangeError
+        If this process lacks the refault rung and `eager` is false.
+    ArenaFullError
+        If there is no address space for it, or (if `eager`) no memory.
+    ValueError, TypeError
+        If an argument is invalid.
+
+    Notes
+    -----
+    `fault="python"` runs the function in the middle of any code that touched the array. The
+    function must not take a lock that this code may hold; printing and logging take locks, too.
+    Otherwise the thread deadlocks. Ctrl-C waits until the block is whole. If the function raises,
+    it is called once more. If it raises again, the process ends with a message, because code that
+    continued would compute with content that is not there.
+
+    Any thread may touch an array. The child of a fork has a copy of its own; of an array that
+    refills where it is touched, it starts with the pinned blocks. A thread that blocks
+    SIGBUS may only use what is pinned, because the kernel ends the process when such a thread
+    touches a lost block. If a native fill fails, a touch ends the process with a message; pin() and
+    indexing raise RegenerationError.
+
+    The mechanism is userfaultfd(2) with UFFD_FEATURE_SIGBUS, over memory offered with MADV_FREE.
+
+    Examples
+    --------
+    >>> import vrange
+    >>> with vrange.VolatileArray((1000, 1000), "f4", fill=vrange.fills.pattern(0.5)) as a:
+    ...     float(np.asarray(a).sum())
+    500000.0
+
+    """
+
+    def __init__(
+        self,
+        shape: int | tuple[int, ...],
+        dtype: Any,
+        *,
+        fill: NativeFill | Function,
+        block_bytes: int | str = "64KiB",
+        name: str = "array",
+        fault: Literal["native", "python"] = "native",
+        eager: bool = False,
+    ) -> None:
+        # A dtype that is itself an array adds its dimensions, as in np.empty.
+        elements: np.dtype[Any] = np.dtype(dtype)
+        self._dtype: np.dtype[Any] = elements.base
+        self._shape: tuple[int, ...] = (*_checked_shape(shape), *elements.shape)
+        if self._dtype.hasobject or self._dtype.itemsize == 0:
+            raise TypeError(f"dtype must be of plain bytes, not {self._dtype!r}")
+        self._block_bytes = _checked_block_bytes(block_bytes)
+        if fault not in ("native", "python"):
+            raise ValueError(f'fault must be "native" or "python", not {fault!r}')
+        if not isinstance(fill, NativeFill) and (isinstance(fill, type) or not callable(fill)):
+            raise TypeError(
+                "fill must be one of vrange.fills, such as vrange.fills.zero(), or a function, "
+                f"not {fill!r}"
+            )
+        self._fill = fill
+        self._name = name
+        self._python = (
+            None if isinstance(fill, NativeFill) else Python(fill, self._dtype, self._name)
+        )
+        self._runs_in_touch = isinstance(fill, NativeFill) or fault == "python"
+        self._account = Account(name, lib.VRANGE_KIND_ARRAY)
+        self._eager: Array | None = None
+        self._blocks: Blocks | None = None
+        if eager:
+            self._eager = self._filled_once()
+            return
+        can = capabilities()
+        if can.rung != "refault":
+            why = can.refusals.get("refault", "not available")
+            raise VrangeError(
+                f"a VolatileArray needs the refault rung, which this process lacks ({why}); "
+                "eager=True makes an ordinary array, filled once"
+            )
+        regenerator, put = None, None
+        if isinstance(fill, NativeFill):
+            regenerator = fill.bind(self._dtype, self.nbytes, self._block_bytes)
+        elif self._python is not None:
+            # At an explicit access, Python calls the function, and its exception propagates.
+            put = self._python.put
+            regenerator = self._python.regenerator() if self._runs_in_touch else None
+        # An array without elements still has an address.
+        self._blocks = Blocks(
+            max(1, self.nbytes), self._block_bytes, self._account, regenerator, put
+        )
+
+    # ---- attributes --------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's dimensions, as for an ndarray."""
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of its elements, as for an ndarray."""
+        return self._dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of its dimensions, as for an ndarray."""
+        return len(self._shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self._shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all elements, whether in memory or not."""
+        return self.size * self._dtype.itemsize
+
+    @property
+    def name(self) -> str:
+        """The label of this array's metrics."""
+        return self._name
+
+    @property
+    def block_bytes(self) -> int:
+        """The bytes that are put back at a time."""
+        return self._block_bytes
+
+    @property
+    def resident_bytes(self) -> int:
+        """The bytes that are in memory now."""
+        return self.nbytes if self._eager is not None else self._open().resident_bytes
+
+    @property
+    def refaults(self) -> int:
+        """The touches of lost blocks that were answered so far."""
+        return 0 if self._eager is not None else self._open().refaults
+
+    @property
+    def refilled_bytes(self) -> int:
+        """The bytes that touches, read-ahead and pins have put back so far."""
+        return self.nbytes if self._eager is not None else self._open().refilled_bytes
+
+    # ---- reading -----------------------------------------------------------------------------
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """Return the whole array, without a copy if the fill runs inside a touch."""
+        if self._eager is None and not self._runs_in_touch:
+            if not copy:
+                raise TypeError(
+                    f"array {self._name!r} is filled by a Python function, which does not run "
+                    "where memory is touched: index it (a[1000:2000]), pin() a part, copy it with "
+                    'np.array(a, copy=True), or pass fault="python" after reading what that means'
+                )
+            return self._copied().astype(self._dtype if dtype is None else dtype, copy=False)
+        whole = self._unpinned()
+        if dtype is not None and np.dtype(dtype) != self._dtype:
+            if copy is False:
+                raise ValueError(f"dtype {np.dtype(dtype)} needs a copy, but copy is False")
+            return whole.astype(dtype)
+        return whole.copy() if copy else whole
+
+    def __getitem__(self, index: Any) -> Any:
+        if self._eager is not None:
+            return self._eager[index]
+        if self._runs_in_touch:
+            return self._unpinned()[index]
+        rows = _rows_of(index, self._shape)
+        if rows is not None:
+            return np.stack([self[row] for row in rows]) if rows else self._unpinned()[:0].copy()
+        view = self._pinned_view(index)
+        return view[()] if view.ndim == 0 else view
+
+    def __len__(self) -> int:
+        if not self._shape:
+            raise TypeError("len() of an array of no dimensions")
+        return self._shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        for i in range(len(self)):
+            yield self[i]
+
+    def __bytes__(self) -> bytes:
+        return self._copied().tobytes()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By content: the process that unpickles it may lack the fill, or the machine for it.
+        return (_unpickled, (self._copied(),))
+
+    @contextmanager
+    def pin(self, index: Any = ...) -> Iterator[Array]:
+        """Fill and pin a part, and yield a view of it.
+
+        Parameters
+        ----------
+        index : int, slice, or tuple of them
+            The part, as in `a[index]`. The default is the whole array.
+
+        Yields
+        ------
+        numpy.ndarray
+            A view that is safe for system calls. The part stays pinned as long as the view, or a
+            view of it, lives.
+
+        Raises
+        ------
+        RegenerationError
+            If a block can't be put back.
+
+        """
+        if self._eager is not None:
+            yield self._eager[index]
+            return
+        yield self._pinned_view(index)
+
+    def fill_ahead(self, index: Any = ...) -> None:
+        """Put the content of a part back now, so that touching it soon costs nothing.
+
+        Parameters
+        ----------
+        index : int, slice, or tuple of them
+            The part, as in `a[index]`. The default is the whole array.
+
+        """
+        if self._eager is None:
+            self._pinned_view(index)
+
+    # ---- discarding and closing --------------------------------------------------------------
+
+    def discard(self) -> None:
+        """Make the kernel reclaim every block that is not pinned: for tests, or when in a hurry."""
+        if self._eager is None:
+            self._open().discard()
+
+    def close(self) -> None:
+        """Free the memory as soon as no view of it is left. Later uses raise ValueError."""
+        self._blocks = None
+        self._eager = None
+
+    def __enter__(self) -> VolatileArray:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        what = f"shape={self._shape}, dtype={self._dtype}, fill={self._fill!r}"
+        if self._eager is not None:
+            return f"<VolatileArray {self._name!r}, eager, {what}>"
+        if self._blocks is None:
+            return f"<VolatileArray {self._name!r}, closed>"
+        return (
+            f"<VolatileArray {self._name!r}, {what}: {format_bytes(self.resident_bytes)} "
+            f"of {format_bytes(self.nbytes)} resident>"
+        )
+
+    # ---- implementation ------------------------------------------------------------------------
+
+    def _open(self) -> Blocks:
+        if self._blocks is None:
+            raise ValueError(f"array {self._name!r} is closed")
+        return self._blocks
+
+    def _unpinned(self) -> Array:
+        if self._eager is not None:
+            return self._eager
+        buffer: Any = self._open().buffer()
+        return np.ndarray(self._shape, self._dtype, buffer)
+
+    def _pinned_view(self, index: Any) -> Array:
+        for part in index if isinstance(index, tuple) else (index,):
+            plain = part is None or part is Ellipsis or isinstance(part, slice | int | np.integer)
+            if not plain or isinstance(part, bool):
+                raise IndexError(
+                    f"only ints and slices can be pinned, not {part!r}: pin a part, then index that"
+                )
+        # Indexing computes addresses and touches nothing.
+        whole = self._unpinned()
+        keep_dimensions = index if isinstance(index, tuple) else (index,)
+        view = whole[(*keep_dimensions, ...)] if Ellipsis not in keep_dimensions else whole[index]
+        if view.size == 0:
+            return view
+        base = whole.__array_interface__["data"][0]
+        start = view.__array_interface__["data"][0] - base
+        spans = [(n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True)]
+        low = start + sum(span for span in spans if span < 0)
+        high = start + sum(span for span in spans if span > 0) + self._dtype.itemsize
+        lease: Any = self._open().pinned(low, high)
+        return np.ndarray(view.shape, self._dtype, lease, start - low, view.strides)
+
+    def _copied(self) -> Array:
+        """Return all elements in ordinary memory, filled a part at a time."""
+        out = np.empty(self._shape, self._dtype)
+        if self._eager is not None or self._runs_in_touch:
+            out[...] = self._unpinned()
+            return out
+        flat = out.reshape(-1).view(np.uint8)
+        for at in range(0, self.nbytes, _COPY_BYTES):
+            end = min(at + _COPY_BYTES, self.nbytes)
+            part: Any = self._open().pinned(at, end)
+            flat[at:end] = np.frombuffer(part, np.uint8)
+        return out
+
+    def _filled_once(self) -> Array:
+        try:
+            out = np.empty(self._shape, self._dtype)
+        except (MemoryError, ValueError) as error:  # ValueError: larger than the address space
+            raise ArenaFullError(
+                f"{format_bytes(self.nbytes)} of memory for array {self._name!r} is not available"
+            ) from error
+        flat = out.reshape(-1).view(np.uint8)
+        if self._python is not None:
+            try:
+                self._python.put(0, flat)
+            except RegenerationError:
+                raise
+            except Exception as error:
+                raise RegenerationError(f"the fill of array {self._name!r} failed") from error
+        elif isinstance(self._fill, NativeFill) and out.size:
+            bound = self._fill.bind(self._dtype, out.nbytes, self._block_bytes)
+            failure = bound.function(ffi.from_buffer(flat), 0, out.nbytes, bound.context)
+            if failure:
+                raise RegenerationError(
+                    f"the fill of array {self._name!r} failed (error {failure})"
+                )
+        out.flags.writeable = False
+        return out
+
+
+def _unpickled(content: Array) -> Array:
+    content.flags.writeable = False
+    return content
+
+
+def _checked_shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
+    parts = shape if isinstance(shape, tuple | list) else (shape,)
+    try:
+        checked = tuple(operator.index(n) for n in parts)
+    except TypeError:
+        raise TypeError(f"shape must be an int or a tuple of ints, not {shape!r}") from None
+    if any(n < 0 for n in checked):
+        raise ValueError(f"shape must not be negative, but is {checked}")
+    return checked
+
+
+def _checked_block_bytes(block_bytes: int | str) -> int:
+    size = parse_bytes(block_bytes, "block_bytes")
+    page: int = lib.vrange_page_bytes()
+    if size < page or size > _BLOCK_BYTES_MOST or size & (size - 1):
+        raise ValueError(
+            f"block_bytes must be a power of two from {page} to {_BLOCK_BYTES_MOST}, not {size}"
+        )
+    return size
+
+
+def _rows_of(index: Any, shape: tuple[int, ...]) -> list[int] | None:
+    """Return the rows that a list, an int array or a mask selects; None for any other index."""
+    if isinstance(index, EllipsisType | slice | int | tuple | np.integer) or index is None:
+        return None
+    picked = np.asarray(index)
+    if picked.ndim != 1 or not shape:
+        raise IndexError(
+            f"an array with a Python fill takes ints, slices, and one list or mask of rows, not "
+            f"{index!r}: pin a part and index that"
+        )
+    if picked.dtype == bool:
+        if len(picked) != shape[0]:
+            raise IndexError(f"a mask of {len(picked)} rows for an array of {shape[0]}")
+        picked = np.flatnonzero(picked)
+    elif picked.size == 0:
+        return []
+    return [operator.index(i) for i in picked]

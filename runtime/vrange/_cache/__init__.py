@@ -1,0 +1,1 @@
+"""The cache: its index, its values, and the functions that it decorates."""

@@ -1,0 +1,359 @@
+"""Values to bytes in a range, and back.
+
+ndarrays lie in a range as they are and come back without a copy, read-only, as views that keep the
+range pinned. bytes and str come back as themselves, which is a copy. Everything else goes through
+pickle protocol 5, with its large buffers out of band, so that a DataFrame's columns come back
+without a copy too.
+
+Encoding must not be what memory runs short of: a value is written into its range from where it is,
+if need be in pieces. The pickle of many small objects is collected in frames of 64 KiB, which go as
+they are written; large strings and bytes stay out of it, as buffers do. Room for what is going to
+be written is asked for meanwhile, and the first refusal ends it (MemoryError).
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+from vrange._core import hit
+from vrange._numpy_table import numpy_core
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PACKED_BYTES_MOST = 2048  # half of the smallest page: what is larger has a range of its own
+PARTS_MOST = 4096  # as in hit.c
+ALIGNMENT = 64  # of buffers within a range: a cache line, and what NumPy's kernels like
+STEP_BYTES = 1 << 20  # so much is copied before it is looked again whether there is room
+SLACK_BYTES = 4 << 20  # what is collected next is there before it is asked for
+OTHERS_BYTES = 32 << 20  # what other threads may ask for while a step is copied
+LEAF_BYTES = 1 << 16  # strings and bytes from here on stay out of a pickle; a pickler's frame
+TEXT_STEP = 1 << 20  # characters that are encoded at once
+MEMO_BYTES = 48  # an object, in a pickler's table that has just grown
+OBJECT_BYTES = 64  # an object, roughly, without what is large of it
+
+BYTES, STR, PICKLE, ARRAY = range(4)
+_EXPORTED = "biufc"  # dtypes whose arrays export their buffer; datetimes, for one, do not
+_PLAIN = (bool, int, float, complex, type(None))
+
+Decoder = Callable[[hit.Lease], Any]
+
+
+@dataclass(slots=True)  # frozen costs a microsecond at each store
+class Small:
+    """A value to be packed with others: its kind and its bytes."""
+
+    kind: int
+    data: bytes
+
+
+@dataclass(slots=True)  # frozen costs a microsecond at each store
+class Large:
+    """A value with a range of its own: what to store there, and how to read it back.
+
+    `parts` are buffers, strings that are all ASCII, and a Strided. `temporary` bytes of them are
+    nobody else's, and go with the list. `copies` are the bytes that decoding allocates.
+    """
+
+    parts: list[Any]
+    nbytes: int
+    decode: Decoder
+    views: bool  # whether what decode returns refers to the range's memory
+    is_array: bool = False
+    temporary: int = 0
+    copies: int = 0
+
+    @property
+    def needs_pieces(self) -> bool:
+        """Whether the parts can't be handed over all at once."""
+        too_much = self.temporary > hit.ROOM_BYTES or len(self.parts) > PARTS_MOST
+        return too_much or type(self.parts[0]) is Strided
+
+
+class Strided:
+    """An array that does not lie in memory as it is to be stored."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self._array = array
+
+    def write(self, lease: hit.Lease, before_step: Callable[[int], None]) -> None:
+        """Writes it into a lease, row by row where it is large; asks with the bytes still left."""
+        numpy, array = sys.modules["numpy"], self._array
+        to = numpy.ndarray(array.shape, array.dtype, memoryview(lease))
+        rows = len(array)
+        step = max(1, rows * STEP_BYTES // array.nbytes)
+        for row in range(0, rows, step):
+            before_step(array.nbytes * (rows - row) // rows)
+            to[row : row + step] = array[row : row + step]
+
+
+def encode(
+    value: Any, room: hit.Room | None = None, bytes_most: int = sys.maxsize
+) -> Small | Large:
+    """How `value` is stored; `room` holds what storing it will take from now on.
+
+    Raises TypeError where it can't be pickled, MemoryError where there is no room or it takes more
+    than `bytes_most`.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        data = pickle.dumps(value, protocol=5)
+        if len(data) <= PACKED_BYTES_MOST:
+            return Small(PICKLE, data)
+    collector = _Collector(room or hit.Room(), bytes_most)
+    if kind is bytes:
+        if len(value) <= PACKED_BYTES_MOST:
+            return Small(BYTES, value)
+        collector.owe(len(value))
+        return Large([value], len(value), _decode_bytes, views=False, copies=len(value))
+    if kind is str:
+        if len(value) <= PACKED_BYTES_MOST:
+            data = value.encode("utf-8", "surrogatepass")
+            if len(data) <= PACKED_BYTES_MOST:
+                return Small(STR, data)
+        collector.owe(len(value))
+        collector.add_leaf(value)
+        return Large(
+            collector.parts,
+            collector.nbytes,
+            _decode_str,
+            views=False,
+            temporary=collector.temporary,
+            copies=sys.getsizeof(value),
+        )
+    numpy = sys.modules.get("numpy")  # not imported: no ndarrays
+    if numpy is not None and kind is numpy.ndarray and not value.dtype.hasobject:
+        return _encode_array(value, numpy, collector)
+    return _encode_pickle(value, collector)
+
+
+def decode_small(kind: int, data: bytes) -> Any:
+    """The value that `encode` made a Small of."""
+    if kind == BYTES:
+        return data
+    if kind == STR:
+        return data.decode("utf-8", "surrogatepass")
+    value = pickle.loads(data)
+    if kind == ARRAY:
+        value.flags.writeable = False
+    return value
+
+
+class _Collector:
+    """The parts of a value, and room for as much of them as is not memory of ours already."""
+
+    def __init__(self, room: hit.Room, bytes_most: int) -> None:
+        self.parts: list[Any] = []
+        self.nbytes = 0
+        self.temporary = 0
+        self._room = room
+        self._most = bytes_most
+        self._asked_at = 0
+        self.objects = 0
+
+    def anew(self) -> _Collector:
+        """An empty one, with the same room."""
+        return _Collector(self._room, self._most)
+
+    def owe(self, nbytes: int) -> None:
+        """So many bytes of the caller's are to be copied."""
+        self.nbytes += nbytes
+        self._ask()
+
+    def write(self, data: Any) -> None:
+        """What a pickler calls. A frame is its own, a bytearray the caller's."""
+        self.parts.append(data)
+        if type(data) is bytes:
+            self.temporary += len(data)
+        self.owe(len(data))
+
+    def add_leaf(self, leaf: Any) -> int:
+        """Adds a string or bytes of which the length is owed; returns how many bytes they are."""
+        if type(leaf) is bytes or leaf.isascii():
+            self.parts.append(leaf)
+            return len(leaf)
+        nbytes = 0
+        for at in range(0, len(leaf), TEXT_STEP):
+            text = leaf[at : at + TEXT_STEP]
+            piece = text.encode("utf-8", "surrogatepass")
+            self.parts.append(piece)
+            self.temporary += len(piece)
+            self.owe(len(piece) - len(text))
+            nbytes += len(piece)
+        return nbytes
+
+    def watch(self, value: Any) -> None:
+        """A leaf was found, or a pickler is about to pickle, and may copy, what has a buffer."""
+        if type(value) is str or type(value) is bytes:
+            self.owe(len(value))
+            return
+        try:
+            with memoryview(value) as view:
+                nbytes = view.nbytes
+        except (BufferError, TypeError, ValueError):
+            return  # datetimes, for one: as large as their arrays say, and copied by none
+        if nbytes >= hit.ROOM_BYTES:
+            self._room.hold(self.nbytes - self.temporary + 2 * nbytes)
+            self._asked_at = 0
+
+    def tell(self, objects: int) -> None:
+        """So many objects were pickled: the pickler's table of them is about to grow."""
+        self.objects = objects
+        self._room.hold(self.nbytes - self.temporary + SLACK_BYTES + objects * MEMO_BYTES)
+        self._asked_at = self.nbytes
+
+    def _ask(self) -> None:
+        if self.nbytes > self._most:
+            raise MemoryError("more than may be stored")
+        if self.nbytes >= self._asked_at + hit.ROOM_BYTES:
+            self._asked_at = self.nbytes
+            memo = self.objects * MEMO_BYTES
+            self._room.hold(self.nbytes - self.temporary + SLACK_BYTES + memo)
+
+
+def _decode_bytes(lease: hit.Lease) -> bytes:
+    return bytes(lease)
+
+
+def _decode_str(lease: hit.Lease) -> str:
+    return str(lease, "utf-8", "surrogatepass")
+
+
+def _encode_array(array: np.ndarray[Any, Any], numpy: Any, collector: _Collector) -> Small | Large:
+    if array.nbytes <= PACKED_BYTES_MOST:
+        return Small(ARRAY, pickle.dumps(array, protocol=5))
+    collector.owe(array.nbytes)
+    flags, dtype, order = array.flags, array.dtype, "C"
+    flat: Any
+    if flags.c_contiguous:
+        flat = array
+    elif flags.f_contiguous:
+        flat, order = array.T, "F"
+    else:
+        flat = Strided(array)
+    if dtype.kind not in _EXPORTED and flat.__class__ is not Strided:
+        flat = flat.reshape(-1).view(numpy.uint8)
+    decode: Decoder
+    if dtype.isbuiltin == 1:
+        decode = hit.Viewer(_numpy_table(), array.shape, dtype, order == "F")
+    else:  # of its own: others may be equal, and yet tell of more, as of metadata
+        decode = partial(numpy.ndarray, array.shape, dtype, order=order)
+    return Large([flat], array.nbytes, decode, views=True, is_array=True)
+
+
+@cache
+def _numpy_table() -> object:
+    return numpy_core()._ARRAY_API
+
+
+def _dump(value: Any, collector: _Collector, buffers: list[Any] | None, leaves: list[Any]) -> None:
+    def add(buffer: pickle.PickleBuffer) -> None:
+        raw = buffer.raw()
+        assert buffers is not None
+        buffers.append(raw)
+        collector.owe(len(raw))
+
+    pickler = pickle.Pickler(collector, 5, buffer_callback=None if buffers is None else add)
+    pickler.persistent_id = hit.Leaves(leaves, collector.watch, collector.tell, LEAF_BYTES)  # type: ignore[method-assign]
+    pickler.dump(value)
+
+
+def _encode_pickle(value: Any, collector: _Collector) -> Small | Large:
+    raw: list[Any] = []
+    leaves: list[Any] = []
+    try:
+        _dump(value, collector, raw, leaves)
+        if raw and not leaves and collector.nbytes <= PACKED_BYTES_MOST:
+            collector, raw = collector.anew(), []
+            _dump(value, collector, None, leaves)
+    except BufferError:  # a buffer that is not contiguous: it can't be taken out of band
+        collector, raw, leaves = collector.anew(), [], []
+        _dump(value, collector, None, leaves)
+    except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
+        raise TypeError(
+            f"a value of type {type(value).__qualname__} can't be cached, as it can't be pickled: "
+            f"{error}"
+        ) from error
+    parts = collector.parts
+    head_bytes = at = sum(map(len, parts))
+    if not raw and not leaves and head_bytes <= PACKED_BYTES_MOST:
+        return Small(PICKLE, b"".join(parts))
+
+    places: list[tuple[int, int]] = []
+    for buffer in raw:
+        padding = -at % ALIGNMENT
+        if padding:
+            parts.append(bytes(padding))
+        places.append((at + padding, at + padding + len(buffer)))
+        if len(buffer):
+            parts.append(buffer)
+        at = places[-1][1]
+    leaf_places: list[tuple[bool, int, int]] = []
+    copies = head_bytes + collector.objects * OBJECT_BYTES
+    for leaf in leaves:
+        nbytes = collector.add_leaf(leaf)
+        leaf_places.append((type(leaf) is str, at, at + nbytes))
+        copies += sys.getsizeof(leaf)
+        at += nbytes
+
+    def decode(lease: hit.Lease) -> Any:
+        view = memoryview(lease)
+        buffers = [view[a:b] for a, b in places]
+        if not leaf_places:
+            return pickle.loads(view[:head_bytes], buffers=buffers)
+        return _LeafUnpickler(view, head_bytes, buffers, leaf_places).load()
+
+    return Large(
+        parts,
+        at,
+        decode,
+        views=bool(places),
+        temporary=collector.temporary,
+        copies=copies,
+    )
+
+
+class _Reader:
+    """A view as the file that an unpickler reads."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        self._at = 0
+
+    def read(self, nbytes: int) -> memoryview:
+        at = self._at
+        self._at += nbytes
+        return self._view[at : at + nbytes]
+
+    def readline(self) -> bytes:
+        raise pickle.UnpicklingError("protocol 5 has no lines")
+
+
+class _LeafUnpickler(pickle.Unpickler):
+    """Puts large strings and bytes back, each once."""
+
+    def __init__(
+        self,
+        view: memoryview,
+        head_bytes: int,
+        buffers: list[memoryview],
+        places: list[tuple[bool, int, int]],
+    ) -> None:
+        super().__init__(_Reader(view[:head_bytes]), buffers=buffers)  # type: ignore[arg-type]
+        self._leaf_view = view
+        self._leaf_places = places
+        self._leaves: dict[int, Any] = {}
+
+    def persistent_load(self, number: Any) -> Any:
+        """The leaf of this number."""
+        if number not in self._leaves:
+            is_text, start, end = self._leaf_places[number]
+            part = self._leaf_view[start:end]
+            leaf = str(part, "utf-8", "surrogatepass") if is_text else bytes(part)
+            self._leaves[number] = leaf
+        return self._leaves[number]

@@ -1,0 +1,228 @@
+"""One computation per key at a time, across threads and tasks.
+
+The first to ask leads, the others wait for what comes of it: the value, or the exception that the
+computation raised. What ends a thread or a task (KeyboardInterrupt, a cancellation) is the leader's
+own, and the next of those who waited leads. Waiting never deadlocks on itself: where the wait would
+be for ever, because the leader can't go on before the caller does or will not go on any more, the
+caller computes instead of waiting, as functools.cache does.
+
+What must not be interrupted is native (flight.c, or vrange.elsewhere.flight): a flight lands
+whatever a signal's handler raises, and wherever.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING or sys.platform == "linux":
+    from vrange._core import hit as native
+else:
+    from vrange._portable import flight as native
+
+Flight = native.Flight
+
+# By context, not by thread: a task started inside a computation belongs to it. The innermost.
+led_here: ContextVar[Flight | None] = ContextVar("vrange_led", default=None)
+
+_LOOK_SECONDS = 1.0  # how often who waits looks whether the leader's event loop still runs
+
+
+class SingleFlight:
+    """The computations under way for one cache, by key in `under_way`. Safe from any thread; in the
+    child of a fork, those of other threads of the parent are forgotten. A cache leads most of them
+    natively (compute.c), by `flights`; `fly` and `fly_async` do the others, and all waiting.
+    """
+
+    _all: ClassVar[weakref.WeakSet[SingleFlight]] = weakref.WeakSet()
+
+    def __init__(self) -> None:
+        self.flights = native.Flights(led_here)
+        self.under_way: dict[Hashable, Flight] = self.flights.under_way
+        self._all.add(self)
+
+    def run(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """compute(), or what another thread or task is just computing for the same key."""
+        return self.fly(key, lambda flight: compute())
+
+    async def run_async(self, key: Hashable, compute: Callable[[], Awaitable[Any]]) -> Any:
+        """The same for a coroutine function; waiting lets the event loop run."""
+
+        async def awaits(flight: Flight) -> Any:
+            return await compute()
+
+        return await self.fly_async(key, awaits)
+
+    def fly(self, key: Hashable, compute: Callable[[Flight], Any]) -> Any:
+        """As `run`, of a function that is told its flight."""
+        anyway = False
+        while True:
+            led, answer = self.flights.lead(key, compute, anyway)
+            if led:
+                return answer
+            waiter = self._wait(key, answer)
+            if waiter is None:
+                anyway = True
+            elif waiter.state == native.HAS_VALUE:
+                return waiter.result()
+            elif waiter.state == native.HAS_ERROR:
+                _raise(waiter.result())
+
+    async def fly_async(self, key: Hashable, compute: Callable[[Flight], Awaitable[Any]]) -> Any:
+        """The same for a coroutine function; waiting lets the event loop run."""
+        anyway = False
+        while True:
+            loop = _running_loop()
+            led, answer = await self.flights.lead_async(key, compute, anyway, loop)
+            if led:
+                return answer
+            waiter = await self._wait_async(key, answer)
+            if waiter is None:
+                anyway = True
+            elif waiter.state == native.HAS_VALUE:
+                return waiter.result()
+            elif waiter.state == native.HAS_ERROR:
+                _raise(waiter.result())
+
+    def drop(self, key: Hashable) -> None:
+        """The key was set or forgotten: nobody joins what is being computed for it any more, and
+        its flight is stale. Under the cache's lock.
+        """
+        self.flights.drop(key)
+
+    def _wait(self, key: Hashable, flight: Flight) -> native.Waiter | None:
+        """Blocks this thread until the flight has landed. None where it never would."""
+        # Of threading, as what replaces threads (gevent) replaces it there.
+        landed, thread, led = threading.Lock(), threading.get_ident(), led_here.get()
+        waiter = native.Waiter(landed.release)
+        landed.acquire()
+        begun = None
+        try:
+            begun = native.begin_to_wait(flight, led, waiter, thread)
+            if begun == native.WAITS:
+                while not landed.acquire(timeout=-1 if flight.loop is None else _LOOK_SECONDS):
+                    if not self._goes_on(key, flight):
+                        return None
+        finally:
+            if begun == native.WAITS:
+                native.end_waiting(flight, led, waiter, thread)
+        return None if begun == native.NEVER_ENDS else waiter
+
+    async def _wait_async(self, key: Hashable, flight: Flight) -> native.Waiter | None:
+        """The same for a task: its event loop runs meanwhile."""
+        landed, led = _event_here(), led_here.get()
+        if landed is None:
+            return None
+        waiter = native.Waiter(landed.tell)
+        begun = None
+        try:
+            begun = native.begin_to_wait(flight, led, waiter, 0)
+            while begun == native.WAITS and not waiter.state:
+                loop = flight.loop
+                runs_here = loop is None or loop is landed.loop
+                await landed.wait(None if runs_here else _LOOK_SECONDS)
+                if not waiter.state and not self._goes_on(key, flight):
+                    return None
+        finally:
+            if begun == native.WAITS:
+                native.end_waiting(flight, led, waiter, 0)
+        return None if begun == native.NEVER_ENDS else waiter
+
+    def _goes_on(self, key: Hashable, flight: Flight) -> bool:
+        """Whether the leader's event loop still runs. A flight on one that is closed is over."""
+        loop = flight.loop
+        if loop is None or loop.is_running():
+            return True
+        if loop.is_closed():
+            self.flights.abandon(key, flight)
+            return True  # which told all that wait
+        return False
+
+
+def _raise(error: BaseException) -> None:
+    """Raises what the leader's computation raised."""
+    try:
+        raise error
+    finally:
+        del error  # its traceback has this frame from now on
+
+
+def _running_loop() -> Any:
+    """The event loop of asyncio that runs here; None where none does."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return None
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+class _AsyncioEvent:
+    """What a task of asyncio waits for."""
+
+    def __init__(self, loop: Any) -> None:
+        self.loop = loop
+        self._told = loop.create_future()
+
+    def tell(self) -> None:
+        """Wakes the task, from any thread."""
+        self.loop.call_soon_threadsafe(self._tell_here)
+
+    def _tell_here(self) -> None:
+        if not self._told.done():  # the task may have been cancelled
+            self._told.set_result(None)
+
+    async def wait(self, seconds: float | None) -> None:
+        """Until told, or for so long."""
+        if seconds is None:
+            await self._told
+        else:
+            await sys.modules["asyncio"].wait([self._told], timeout=seconds)
+
+
+class _TrioEvent:
+    """What a task of trio waits for, also below anyio."""
+
+    loop = None
+
+    def __init__(self, trio: Any) -> None:
+        self._trio = trio
+        self._told = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+
+    def tell(self) -> None:
+        """Wakes the task, from any thread."""
+        self._token.run_sync_soon(self._told.set)
+
+    async def wait(self, seconds: float | None) -> None:
+        """Until told, or for so long."""
+        with self._trio.move_on_after(float("inf") if seconds is None else seconds):
+            await self._told.wait()
+
+
+def _event_here() -> _AsyncioEvent | _TrioEvent | None:
+    """For the task that runs; None where it is of something else than asyncio or trio."""
+    trio = sys.modules.get("trio")
+    if trio is not None:
+        with suppress(RuntimeError):
+            trio.lowlevel.current_task()
+            return _TrioEvent(trio)
+    loop = _running_loop()
+    return None if loop is None else _AsyncioEvent(loop)
+
+
+def _forget_others_flights() -> None:
+    native.forget_waiting()
+    for flights in list(SingleFlight._all):
+        flights.flights.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_others_flights)

@@ -1,0 +1,1 @@
+"""The memory limits of this process: every enclosing cgroup, and the machine."""

@@ -1,0 +1,159 @@
+"""Sums of stats segments: the counts of all processes of one service.
+
+Counts of processes that have ended stay in the sum; their bytes do not. The number of names is
+bounded for a service as it is for a process. Otherwise, workers that come and go with names of
+their own would add series without end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from vrange._counters.segment import AccountCounts, Histogram, PressureCounts, Snapshot
+
+__all__ = ["Totals"]
+
+NAMES_MOST = 256
+OTHER = "other"
+_COUNTS = ("purged_total_bytes", "shed_total_bytes", "refaults", "refused")
+_GAUGES = (
+    "reserved_bytes",
+    "pinned_bytes",
+    "idle_bytes",
+    "offered_bytes",
+    "purged_bytes",
+    "hot_bytes",
+)
+
+
+@dataclass
+class Totals:
+    """A sum of segments.
+
+    `accounts` is keyed by kind and name. The stack's gauges are those of the stack that came
+    nearest to its end.
+    """
+
+    accounts: dict[tuple[str, str], AccountCounts] = field(default_factory=dict)
+    latencies: dict[tuple[str, str, str], Histogram] = field(default_factory=dict)
+    stack_returned_bytes: int = 0
+    trims: int = 0
+    stack_high_water_bytes: int = 0
+    stack_limit_bytes: int = 0
+    pressure: PressureCounts = field(default_factory=PressureCounts)
+    pids: list[int] = field(default_factory=list)  # of the living processes
+    rungs: set[str] = field(default_factory=set)
+
+    def add(self, snapshot: Snapshot, *, ended: bool = False) -> None:
+        """Add a process; if it has ended, only its counts."""
+        for account in snapshot.accounts:
+            self._add_account(account, ended)
+        for key, histogram in snapshot.latencies.items():
+            self.latencies.setdefault(key, Histogram()).add(histogram)
+        self.stack_returned_bytes += snapshot.stack_returned_bytes
+        self.trims += snapshot.trims
+        self.pressure.add(snapshot.pressure, ended=ended)
+        if ended:
+            return
+        self.pids.append(snapshot.pid)
+        if snapshot.rung:
+            self.rungs.add(snapshot.rung)
+        nearest = self.stack_high_water_bytes * snapshot.stack_limit_bytes
+        if not self.stack_limit_bytes or (
+            snapshot.stack_high_water_bytes * self.stack_limit_bytes > nearest
+        ):
+            self.stack_high_water_bytes = snapshot.stack_high_water_bytes
+            self.stack_limit_bytes = snapshot.stack_limit_bytes
+
+    def merge_counts(self, other: Totals) -> None:
+        """Add the counts of processes that have ended."""
+        for account in other.accounts.values():
+            self._add_account(account, ended=True)
+        for key, histogram in other.latencies.items():
+            self.latencies.setdefault(key, Histogram()).add(histogram)
+        self.stack_returned_bytes += other.stack_returned_bytes
+        self.trims += other.trims
+        self.pressure.add(other.pressure, ended=True)
+
+    def _add_account(self, account: AccountCounts, ended: bool) -> None:
+        key = (account.kind, account.name)
+        if key not in self.accounts and len(self.accounts) >= NAMES_MOST:
+            key = (account.kind, OTHER)
+        total = self.accounts.get(key)
+        if total is None:
+            total = self.accounts[key] = AccountCounts(key[1], key[0], closed=True)
+        for name in _COUNTS if ended else (*_COUNTS, *_GAUGES):
+            setattr(total, name, getattr(total, name) + getattr(account, name))
+        for outcome, count in account.requests.items():
+            total.requests[outcome] = total.requests.get(outcome, 0) + count
+        total.regenerate.add(account.regenerate)
+        total.closed = total.closed and (account.closed or ended)
+
+    # ---- counts on disk ----------------------------------------------------------------------
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the counts, for `from_json`."""
+        return {
+            "accounts": [
+                {
+                    "kind": kind,
+                    "name": name,
+                    "counts": [getattr(account, count) for count in _COUNTS],
+                    "requests": account.requests,
+                    "regenerate": _packed(account.regenerate),
+                }
+                for (kind, name), account in self.accounts.items()
+            ],
+            "latencies": [[*key, _packed(found)] for key, found in self.latencies.items()],
+            "stack_returned_bytes": self.stack_returned_bytes,
+            "trims": self.trims,
+            "pressure": {
+                "changes": self.pressure.changes,
+                "actions": [[*key, count] for key, count in self.pressure.actions.items()],
+                "returned_bytes": self.pressure.returned_bytes,
+            },
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Totals:
+        """Read what `as_json` returned. Raise KeyError, TypeError or ValueError for other data."""
+        totals = cls()
+        for found in data["accounts"]:
+            account = AccountCounts(str(found["name"]), str(found["kind"]), closed=True)
+            for name, value in zip(_COUNTS, found["counts"], strict=True):
+                setattr(account, name, int(value))
+            account.requests = {str(key): int(value) for key, value in found["requests"].items()}
+            account.regenerate = _unpacked(found["regenerate"])
+            totals.accounts[account.kind, account.name] = account
+        for metric, kind, which, packed in data["latencies"]:
+            totals.latencies[metric, kind, which] = _unpacked(packed)
+        totals.stack_returned_bytes = int(data["stack_returned_bytes"])
+        totals.trims = int(data["trims"])
+        if "pressure" in data:  # absent from a ledger that an older vrange began
+            totals.pressure = _pressure(data["pressure"])
+        return totals
+
+
+def _pressure(data: dict[str, Any]) -> PressureCounts:
+    return PressureCounts(
+        "",
+        {str(level): int(count) for level, count in data["changes"].items()},
+        {(str(action), str(outcome)): int(n) for action, outcome, n in data["actions"]},
+        {str(action): int(count) for action, count in data["returned_bytes"].items()},
+    )
+
+
+def _packed(histogram: Histogram) -> list[Any]:
+    filled = {bucket: count for bucket, count in enumerate(histogram.buckets) if count}
+    return [histogram.sum_ns, len(histogram.buckets), filled]
+
+
+def _unpacked(packed: list[Any]) -> Histogram:
+    sum_ns, size, filled = packed
+    if not 0 <= int(size) <= 1 << 16:
+        raise ValueError(f"a histogram of {size} buckets")
+    buckets = [0] * int(size)
+    for bucket, count in filled.items():
+        buckets[int(bucket)] = int(count)
+    return Histogram(int(sum_ns), buckets)

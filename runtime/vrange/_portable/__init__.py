@@ -1,0 +1,50 @@
+"""vrange without Linux: importing works, and a cache is an ordinary bounded one.
+
+A program that is developed on another system and runs on Linux works here too, with less: the cache
+has a fixed size, because no kernel reclaims from it. What is not available at all raises
+VrangeError when it is used, never when it is imported.
+"""
+
+from vrange._portable.cache import VolatileCache
+from vrange._portable.cached import cached
+from vrange._portable.missing import (
+    Arena,
+    DeepStack,
+    Purged,
+    Range,
+    StackInfo,
+    StackUnavailableError,
+    StackUse,
+    Stats,
+    VolatileArray,
+    deep_call,
+    deep_recursion,
+    register_thread,
+    set_reserve,
+    stack_info,
+    stats,
+    trim_idle_stacks,
+    trim_stack,
+)
+
+__all__ = [
+    "Arena",
+    "DeepStack",
+    "Purged",
+    "Range",
+    "StackInfo",
+    "StackUnavailableError",
+    "StackUse",
+    "Stats",
+    "VolatileArray",
+    "VolatileCache",
+    "cached",
+    "deep_call",
+    "deep_recursion",
+    "register_thread",
+    "set_reserve",
+    "stack_info",
+    "stats",
+    "trim_idle_stacks",
+    "trim_stack",
+]

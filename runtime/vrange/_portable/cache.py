@@ -1,0 +1,314 @@
+"""VolatileCache without Linux: evicts the least recently used values above a bound in bytes."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Iterator, MutableMapping
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import psutil
+
+from vrange._cache.info import CacheInfo
+from vrange._cache.options import check_max_entries, check_ttl
+from vrange._cache.singleflight import Flight, SingleFlight
+from vrange.sizes import format_bytes, parse_bytes
+from vrange._cache.weigh import weigh
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+_SHARE_OF_MEMORY = 10  # by default, a cache has at most 1/10 of the machine's memory
+_numbers = itertools.count(1)
+_ABSENT = object()
+
+
+class VolatileCache(MutableMapping[K, V], Generic[K, V]):
+    """A mapping with the interface of Linux's class of the same name, and an ordinary bound.
+
+    No kernel reclaims from it, so it has a fixed size. Beyond that size it evicts the least
+    recently used values. Values are held as they are, arrays as read-only views.
+
+    Parameters
+    ----------
+    name : str, optional
+        The cache's name.
+    ttl : float, optional
+        The seconds after which a value expires.
+    max_bytes : int or str, optional
+        The size of the cache. The default is a tenth of the machine's memory.
+    hot_bytes, arena_bytes : int or str, optional
+        Accepted and ignored.
+
+    Notes
+    -----
+    Threads may share it.
+
+    Examples
+    --------
+    >>> with VolatileCache(name="squares", max_bytes="1MiB") as squares:
+    ...     squares.get_or_compute(12, lambda: 12 * 12)
+    144
+
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        ttl: float | None = None,
+        max_bytes: int | str | None = None,
+        max_entries: int | None = None,
+        hot_bytes: int | str = "auto",
+        arena_bytes: int | str | None = None,
+    ) -> None:
+        check_ttl(ttl)
+        check_max_entries(max_entries)
+        self._max_entries = max_entries
+        if hot_bytes != "auto":
+            parse_bytes(hot_bytes, "hot_bytes")
+        if arena_bytes is not None:
+            parse_bytes(arena_bytes, "arena_bytes")
+        self._max_bytes = None if max_bytes is None else parse_bytes(max_bytes, "max_bytes")
+        self._bound = self._max_bytes
+        if self._bound is None:
+            self._bound = psutil.virtual_memory().total // _SHARE_OF_MEMORY
+        self._name = name if name is not None else f"cache-{next(_numbers)}"
+        self._ttl = ttl
+        self._lock = threading.RLock()
+        self._values: OrderedDict[K, tuple[V, int, float]] = OrderedDict()
+        self._flights = SingleFlight()
+        self._closed = False
+        self._bytes = 0
+        self._forget_counts()
+
+    def _forget_counts(self) -> None:
+        self._hits = self._misses = self._evicted_bytes = self._regenerated = 0
+        self._refused = 0
+        self._regenerate_seconds = 0.0
+
+    # ---- asking ------------------------------------------------------------------------------
+
+    def __getitem__(self, key: K) -> V:
+        found: V | object = self._look_up(key)
+        if found is _ABSENT:
+            raise KeyError(key)
+        return found  # type: ignore[return-value]
+
+    def get_or_compute(self, key: K, compute: Callable[[], V]) -> V:
+        """Return the value under `key`, or compute, cache and return it.
+
+        One computation per key runs at a time, across threads and tasks. If `compute` raises,
+        nothing is cached.
+        """
+        found = self._look_up(key)
+        value: V = self._compute(key, compute) if found is _ABSENT else found
+        return value
+
+    async def get_or_compute_async(self, key: K, compute: Callable[[], Awaitable[V]]) -> V:
+        """Do the same for a coroutine function: other tasks run while it computes."""
+        found = self._look_up(key)
+        if found is not _ABSENT:
+            return found  # type: ignore[no-any-return]
+
+        async def lead(flight: Flight) -> Any:
+            found = self._peek(key)
+            if found is not _ABSENT:
+                return found
+            started = time.perf_counter()
+            return self._keep(key, await compute(), started, flight)
+
+        return await self._flights.fly_async(key, lead)  # type: ignore[no-any-return]
+
+    def _look_up(self, key: Any) -> Any:
+        found = self._peek(key)
+        with self._lock:
+            if found is _ABSENT:
+                self._misses += 1
+            else:
+                self._hits += 1
+        return found
+
+    def _peek(self, key: Any) -> Any:
+        with self._lock:
+            self._check_open()
+            entry = self._values.get(key)
+            if entry is None:
+                return _ABSENT
+            if entry[2] <= time.monotonic():
+                self._drop(key)
+                return _ABSENT
+            self._values.move_to_end(key)
+            return entry[0]
+
+    def _compute(self, key: Any, compute: Callable[[], Any]) -> Any:
+        def lead(flight: Flight) -> Any:
+            found = self._peek(key)
+            if found is not _ABSENT:
+                return found
+            started = time.perf_counter()
+            return self._keep(key, compute(), started, flight)
+
+        return self._flights.fly(key, lead)
+
+    def _keep(self, key: Any, value: Any, started: float, flight: Flight) -> Any:
+        with self._lock:
+            self._regenerated += 1
+            self._regenerate_seconds += time.perf_counter() - started
+        return self._store(key, value, flight)
+
+    def _store(self, key: Any, value: Any, flight: Flight | None = None) -> Any:
+        hash(key)
+        numpy = sys.modules.get("numpy")
+        size = weigh(value)
+        if numpy is not None and type(value) is numpy.ndarray:
+            size = sys.getsizeof(value, 64) + (0 if value.base is None else value.nbytes)
+            value = value.view()
+            value.flags.writeable = False
+        expires = float("inf") if self._ttl is None else time.monotonic() + self._ttl
+        with self._lock:
+            self._check_open()
+            if flight is None:
+                self._flights.drop(key)
+            elif flight.stale:
+                return value
+            assert self._bound is not None
+            self._drop(key)
+            if size > self._bound:
+                self._refused += 1
+                return value
+            while self._values and (
+                self._bytes + size > self._bound or len(self._values) == self._max_entries
+            ):
+                _, gone, _ = self._values.popitem(last=False)[1]
+                self._bytes -= gone
+                self._evicted_bytes += gone
+            self._values[key] = (value, size, expires)
+            self._bytes += size
+        return value
+
+    def _drop(self, key: Any) -> bool:
+        entry = self._values.pop(key, None)
+        if entry is not None:
+            self._bytes -= entry[1]
+        return entry is not None
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError(f"cache {self._name!r} is closed")
+
+    # ---- as a mapping ------------------------------------------------------------------------
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self._store(key, value)
+
+    def __delitem__(self, key: K) -> None:
+        with self._lock:
+            self._flights.drop(key)
+            if not self._drop(key):
+                raise KeyError(key)
+
+    def pop(self, key: K, default: Any = _ABSENT) -> Any:
+        """Remove and return the value under `key`; if there is none, `default` or KeyError."""
+        with self._lock:
+            found = self._look_up(key)
+            self._flights.drop(key)
+            self._drop(key)
+        if found is _ABSENT:
+            found = default
+        if found is _ABSENT:
+            raise KeyError(key)
+        return found
+
+    def __contains__(self, key: object) -> bool:
+        with self._lock:
+            entry = self._values.get(key)  # type: ignore[arg-type]
+            return entry is not None and entry[2] > time.monotonic()
+
+    def __len__(self) -> int:
+        return len(self._keys())
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._keys())
+
+    def _keys(self) -> list[K]:
+        with self._lock:
+            now = time.monotonic()
+            for key in [key for key, entry in self._values.items() if entry[2] <= now]:
+                self._drop(key)
+            return list(self._values)
+
+    def clear(self) -> None:
+        """Forget every entry and reset the counts."""
+        with self._lock:
+            self._flights.flights.drop_all()
+            self._values.clear()
+            self._bytes = 0
+            self._forget_counts()
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    # ---- all of it ---------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The cache's name."""
+        return self._name
+
+    def info(self) -> CacheInfo:
+        """Return the figures as on Linux. Every hit is a hot one, and nothing is ever purged."""
+        with self._lock:
+            entries = len(self._keys())
+            return CacheInfo(
+                name=self._name,
+                hits=self._hits,
+                hot_hits=self._hits,
+                resident_hits=0,
+                misses=self._misses,
+                purged=0,
+                entries=entries,
+                pinned_bytes=self._bytes,
+                idle_bytes=0,
+                offered_bytes=0,
+                purged_bytes=0,
+                hot_bytes=self._bytes,
+                max_bytes=self._max_bytes,
+                evicted_bytes=self._evicted_bytes,
+                purged_total_bytes=0,
+                regenerated=self._regenerated,
+                regenerate_seconds=self._regenerate_seconds,
+                refused=self._refused,
+                max_entries=self._max_entries,
+            )
+
+    def discard(self, *keys: K) -> int:
+        """Forget these entries, or all of them. Return how many there were."""
+        with self._lock:
+            return sum(self._drop(key) for key in keys or self._keys())
+
+    def close(self) -> None:
+        """Forget every entry. Later uses raise ValueError."""
+        with self._lock:
+            self.clear()
+            self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<VolatileCache {self._name!r}, closed>"
+        return f"<VolatileCache {self._name!r}, not volatile here: {format_bytes(self._bytes)}>"

@@ -1,0 +1,1 @@
+"""Arenas and ranges: the interface of the volatile ranges proposed for Linux in 2013."""

@@ -1,0 +1,179 @@
+"""Arenas: reserved address space, from which ranges are cut."""
+
+from __future__ import annotations
+
+import errno
+import os
+import weakref
+from types import TracebackType
+from typing import Any, Self
+
+from vrange._core import ffi, lib
+from vrange._counters.account import Account
+from vrange._ranges.capabilities import capabilities
+from vrange.errors import ArenaFullError, VrangeError
+from vrange._ranges.range import Range
+from vrange._ranges.reserve import ensure_reserve
+from vrange.sizes import format_bytes, parse_bytes
+from vrange._counters.stats import AccountStats
+
+
+def open_native_arena(size: int, account: Account) -> Any:
+    """Open a native arena of `size` bytes. Raise ArenaFullError if address space is lacking."""
+    capabilities()  # raises if a forced rung is not available
+    ensure_reserve()
+    pointer = ffi.new("vrange_arena **")
+    result = lib.vrange_arena_open(size, account.pointer, pointer)
+    if result == -errno.ENOMEM:
+        raise ArenaFullError(
+            f"{format_bytes(size)} of address space for {account.name!r} can't be reserved: "
+            "see RLIMIT_AS (ulimit -v) and vm.overcommit_memory"
+        )
+    if result < 0:
+        raise VrangeError(f"an arena can't be opened: {os.strerror(-result)}")
+    return pointer[0]
+
+
+def close_native_arena(native: Any, account: Account) -> None:
+    """Close it, for finalizers. The account is an argument so that it outlives the arena."""
+    lib.vrange_arena_close(native)
+
+
+class Arena:
+    """Reserved address space, from which ranges are allocated. It commits no memory.
+
+    Parameters
+    ----------
+    size : int or str
+        Bytes, or a string such as "1GiB". It is rounded up to pages.
+    name : str, default "arena"
+        The label of its metrics.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `size` is not a size, or `name` not a name.
+    ArenaFullError
+        If the address space is not available.
+
+    Notes
+    -----
+    Any thread may call all methods. The child of a fork has its own copy of every pinned range; all
+    other ranges are purged there.
+
+    References
+    ----------
+    The interface is that of the volatile ranges that were proposed for Linux in 2013:
+    https://lwn.net/Articles/542504/
+
+    Examples
+    --------
+    >>> with Arena("16MiB", name="demo") as arena:
+    ...     r = arena.allocate(4096)
+    ...     r.buffer[:5] = b"hello"
+    ...     r.mark_volatile()
+    ...     if r.pin():
+    ...         r.buffer[:5] = b"hello"  # the kernel reclaimed it: put it back
+    ...         r.refilled()
+    ...     bytes(r.buffer[:5])
+    b'hello'
+
+    """
+
+    def __init__(self, size: int | str, *, name: str = "arena") -> None:
+        self._size = parse_bytes(size, "size")
+        if self._size == 0:
+            raise ValueError("size must be at least 1 byte, but is 0")
+        self._account = Account(name, lib.VRANGE_KIND_ARENA)
+        self._native = open_native_arena(self._size, self._account)
+        self._finalizer = weakref.finalize(self, close_native_arena, self._native, self._account)
+        self._finalizer.atexit = False
+        self._ranges: weakref.WeakSet[Range] = weakref.WeakSet()
+
+    @property
+    def name(self) -> str:
+        """The label of this arena's metrics."""
+        return self._account.name
+
+    @property
+    def size(self) -> int:
+        """The bytes of address space that were asked for."""
+        return self._size
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return not self._finalizer.alive
+
+    def allocate(self, nbytes: int | str) -> Range:
+        """Return a pinned, zeroed, page-aligned range.
+
+        Parameters
+        ----------
+        nbytes : int or str
+            The least size of the range.
+
+        Raises
+        ------
+        ArenaFullError
+            If the arena has no place left, or there is no memory.
+        ValueError
+            If the arena is closed, or `nbytes` is not a size.
+
+        """
+        size = parse_bytes(nbytes, "nbytes")
+        if size == 0:
+            raise ValueError("nbytes must be at least 1, but is 0")
+        self._check_open()
+        handle = ffi.new("uint64_t *")
+        result = lib.vrange_allocate(self._native, size, handle)
+        if result < 0:
+            raise ArenaFullError(
+                f"no place for {format_bytes(size)} in arena {self.name!r} of "
+                f"{format_bytes(self._size)}: {os.strerror(-result)}"
+            )
+        allocated = Range(handle[0], size, self)
+        self._ranges.add(allocated)
+        return allocated
+
+    def stats(self) -> AccountStats:
+        """Return the bytes by state, and what was purged so far."""
+        return self._account.read()
+
+    def close(self) -> None:
+        """Free every range and the address space.
+
+        Views of a pinned range stay valid until they are deleted; their memory is freed only then.
+        """
+        if self.closed:
+            return
+        for allocated in list(self._ranges):
+            allocated._abandon()
+        self._finalizer()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError(f"arena {self.name!r} is closed")
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return f"<Arena {self.name!r}, closed>"
+        now = self.stats()
+        return (
+            f"<Arena {self.name!r} of {format_bytes(self._size)}: {now.ranges} ranges, "
+            f"{format_bytes(now.pinned_bytes)} pinned, "
+            f"{format_bytes(now.idle_bytes + now.offered_bytes)} volatile, "
+            f"{format_bytes(now.purged_bytes)} purged>"
+        )

@@ -1,0 +1,1 @@
+"""Deep calls, and stacks that are given back."""

@@ -1,0 +1,207 @@
+"""Deep recursion on stacks that are given back.
+
+A deep call runs a function on a pooled stack of any size, inside the calling thread, with this
+thread's recursion limits raised to what that stack carries. When the call is over the memory it
+used goes back: offered to the kernel, discarded, or kept, as `DeepStack.release` says.
+
+>>> import functools, vrange
+>>> @functools.cache
+... def steps(n):
+...     return 0 if n == 0 else 1 + steps(n - 1)
+>>> vrange.deep_call(steps, 50_000)
+50000
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec, TypeVar, overload
+
+from vrange._core import deep, lib
+from vrange._ranges.reserve import watch_limits
+from vrange.sizes import format_bytes, parse_bytes
+
+Release = Literal["volatile", "now", "keep"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_RELEASES: dict[str, int] = {
+    "volatile": lib.VRANGE_RELEASE_VOLATILE,
+    "now": lib.VRANGE_RELEASE_NOW,
+    "keep": lib.VRANGE_RELEASE_KEEP,
+}
+_LEAST_BYTES = 256 * 1024
+_MOST_BYTES = 1 << 62
+
+deep_call = deep.deep_call
+StackUnavailableError = deep.StackUnavailableError
+
+
+def release_number(release: str) -> int:
+    """Tell a release policy's native number; ValueError names the three there are."""
+    try:
+        return _RELEASES[release]
+    except (KeyError, TypeError):
+        known = ", ".join(repr(name) for name in _RELEASES)
+        raise ValueError(f"release must be one of {known}, not {release!r}") from None
+
+
+def _stack_bytes(stack: int | str) -> int:
+    if stack == "auto":
+        return 0
+    size = parse_bytes(stack, "stack")
+    if not _LEAST_BYTES <= size <= _MOST_BYTES:
+        limits = f"{format_bytes(_LEAST_BYTES)} to {_MOST_BYTES:,} bytes"
+        raise ValueError(f"stack must be {limits}, not {stack!r}")
+    return size
+
+
+class DeepStack:
+    """How a deep call's stack is had and given back, and calls on such stacks.
+
+    Parameters
+    ----------
+    stack : "auto" or int or str
+        ``"auto"`` (default): recursion goes as deep as memory allows, by the limits of the process
+        and what is free below them while it goes on. Else address space in bytes, or a string
+        such as ``"64MiB"``; at least 256 KiB: it goes as deep as that carries, whatever memory
+        there is.
+    release : "volatile", "now" or "keep"
+        What becomes of the memory that a call used, but for 64 KiB. ``"volatile"`` (default)
+        offers it to the kernel, which takes it when somebody needs it (MADV_FREE, madvise(2)): the
+        next deep call finds most of it again. It counts as resident until taken. ``"now"``
+        discards it at once (MADV_DONTNEED). ``"keep"`` leaves it, as a thread's stack does.
+    name : str
+        Names the stack where one is used up, on standard error.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``stack`` is no size or too small; ``release`` is none of the three.
+
+    Notes
+    -----
+    It holds nothing, so one may serve any number of threads and survives a fork. Stacks of equal
+    size are pooled together, whatever object asked for them.
+
+    Examples
+    --------
+    >>> import json, vrange
+    >>> parsing = vrange.DeepStack("256MiB", release="now", name="parsing")
+    >>> text = "[" * 50_000 + "]" * 50_000
+    >>> nested = parsing.call(json.loads, text)
+    >>> len(nested)
+    1
+
+    """
+
+    __slots__ = ("_settings", "release")
+
+    def __init__(
+        self, stack: int | str = "auto", *, release: Release = "volatile", name: str = "deep"
+    ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a string, not {name!r}")
+        self.release: Release = release
+        self._settings = (_stack_bytes(stack), release_number(release), name)
+
+    @property
+    def bytes(self) -> int | None:
+        """Address space of one stack; None where memory alone decides (``"auto"``)."""
+        return self._settings[0] or None
+
+    @property
+    def name(self) -> str:
+        """What the stack is called in messages."""
+        return self._settings[2]
+
+    def call(self, f: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call ``f(*args, **kwargs)`` as `deep_call` does, with every keyword passed on to it."""
+        return deep.run(self._settings, f, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        size = format_bytes(self.bytes) if self.bytes else "auto"
+        return f"DeepStack({size!r}, release={self.release!r}, name={self.name!r})"
+
+
+def _settings(stack: int | str | DeepStack) -> tuple[int, int, str]:
+    return (stack if isinstance(stack, DeepStack) else DeepStack(stack))._settings
+
+
+deep.configure(_settings, DeepStack()._settings, watch_limits)
+
+
+@overload
+def deep_recursion(
+    stack: int | str | DeepStack = ..., *, release: Release = ..., name: str | None = ...
+) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+
+
+@overload
+def deep_recursion(stack: Callable[P, T]) -> Callable[P, T]: ...
+
+
+def deep_recursion(
+    stack: int | str | DeepStack | Callable[..., Any] = "auto",
+    *,
+    release: Release = "volatile",
+    name: str | None = None,
+) -> Any:
+    """Make a function that runs on a deep stack whenever it is called from an ordinary one.
+
+    Called by itself, or by another such function, it goes on on the stack it is on. The parameters
+    are those of `DeepStack`, or one of those; ``name`` is the function's own unless given.
+
+    Raises
+    ------
+    TypeError
+        What is decorated is not callable, or is a coroutine function or a generator function,
+        whose body would run outside of the deep call: decorate the ordinary function in it that
+        recurses.
+    ValueError
+        As `DeepStack`.
+
+    Examples
+    --------
+    >>> import vrange
+    >>> @vrange.deep_recursion(stack="64MiB")
+    ... def depth(tree):
+    ...     return 0 if tree is None else 1 + depth(tree[0])
+    >>> tree = None
+    >>> for _ in range(20_000):
+    ...     tree = [tree]
+    >>> depth(tree)
+    20000
+
+    """
+    if callable(stack) and not isinstance(stack, DeepStack):
+        return deep_recursion()(stack)
+    size: int | str | DeepStack = stack
+
+    def decorate(f: Callable[P, T]) -> Callable[P, T]:
+        if not callable(f):
+            raise TypeError(f"deep_recursion decorates a callable, not {f!r}")
+        for is_kind, kind in (
+            (inspect.iscoroutinefunction, "a coroutine function"),
+            (inspect.isasyncgenfunction, "an async generator function"),
+            (inspect.isgeneratorfunction, "a generator function"),
+        ):
+            if is_kind(f):
+                raise TypeError(
+                    f"{f!r} is {kind}: its body runs when somebody asks for it, outside of the "
+                    "deep call. Decorate the ordinary function that recurses"
+                )
+        called = name or str(getattr(f, "__qualname__", "deep"))
+        how = size if isinstance(size, DeepStack) else DeepStack(size, release=release, name=called)
+        settings, run = how._settings, deep.run
+
+        @functools.wraps(f)
+        def on_deep_stack(*args: P.args, **kwargs: P.kwargs) -> T:
+            return run(settings, f, *args, **kwargs)
+
+        return on_deep_stack
+
+    return decorate

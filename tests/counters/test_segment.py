@@ -1,0 +1,239 @@
+"""Stats segments: what others read of a process, and what is left when it is gone."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import struct
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from segment_support import CHILD, account, end, own_path, run, start
+
+import vrange
+from vrange._counters import processes
+from vrange._counters import segment
+from vrange._core import lib
+
+
+def test_says_what_the_process_itself_says() -> None:
+    with vrange.VolatileCache(name="told", hot_bytes="1MiB") as cache:
+        cache["large"] = b"x" * 100_000
+        assert cache.get_or_compute("small", lambda: b"y") == b"y"
+        for _ in range(3):
+            assert cache["large"]
+        found = account(segment.read(own_path()), "told")
+        info = cache.info()
+        assert found.requests["hot"] == info.hot_hits == 2
+        assert found.requests["resident"] == info.resident_hits == 1
+        assert found.requests["miss"] == info.misses == 1
+        assert found.hot_bytes == info.hot_bytes > 0
+        assert found.regenerate.count == info.regenerated == 1
+        assert found.regenerate.sum_ns == pytest.approx(info.regenerate_seconds * 1e9)
+        states = ("pinned", "idle", "offered", "purged")
+        for state in states:
+            assert getattr(found, f"{state}_bytes") >= 0
+        assert sum(getattr(found, f"{state}_bytes") for state in states) == sum(
+            getattr(info, f"{state}_bytes") for state in states
+        )
+
+
+def test_latencies_are_those_of_stats() -> None:
+    lib.vrange_latency_record(lib.VRANGE_KIND_HEAP, lib.VRANGE_FREE_RELEASED, 12_345)
+    threads = [
+        threading.Thread(
+            target=lib.vrange_latency_record,
+            args=(lib.VRANGE_KIND_HEAP, lib.VRANGE_FREE_RELEASED, 54_321),
+        )
+        for _ in range(12)  # more than there are shards
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told = vrange.stats().time_to_free["heap", "released"]
+    found = segment.read(own_path()).latencies["time_to_free", "heap", "released"]
+    assert tuple(found.buckets) == told.buckets
+    assert found.sum_ns == pytest.approx(told.sum_seconds * 1e9)
+    for percent in (1, 50, 99):
+        assert found.percentile(percent) == pytest.approx(told.percentile(percent))
+    floors = [floor * 1e-9 for floor in segment.bucket_floors_ns(len(found.buckets))]
+    assert floors == pytest.approx(list(told.floors))
+
+
+def test_mode_and_place() -> None:
+    found = own_path().stat()
+    assert found.st_mode & 0o777 == 0o600
+    assert own_path().parent.stat().st_mode & 0o077 == 0
+    assert own_path().parent in processes.directories()
+
+
+def test_another_process_is_read_while_it_is_stopped(directory: Path) -> None:
+    child = start(directory)
+    try:
+        child.send_signal(signal.SIGSTOP)
+        (found,) = processes.living([directory])
+        assert found.pid == child.pid
+        assert found.rung == vrange.capabilities().rung
+        assert account(found, "outside").requests == {
+            "hot": 1,
+            "resident": 1,
+            "purged": 0,
+            "miss": 1,
+        }
+    finally:
+        child.send_signal(signal.SIGCONT)
+        end(child)
+
+
+def test_gone_at_exit(directory: Path) -> None:
+    child = start(directory)
+    assert len(list(directory.iterdir())) == 1
+    end(child)
+    assert list(directory.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_cleared_away(directory: Path) -> None:
+    child = start(directory)
+    child.kill()
+    end(child)
+    assert len(list(directory.iterdir())) == 1
+    assert processes.living([directory]) == []
+    assert list(directory.iterdir()) == []
+    child = start(directory)  # and so it is by the next process that begins
+    child.kill()
+    end(child)
+    end(start(directory))
+    assert list(directory.iterdir()) == []
+
+
+def test_a_process_that_was_replaced_by_exec_is_gone(directory: Path) -> None:
+    code = CHILD.replace(
+        'print("ready"', 'import os; os.execvp("sh", ["sh", "-c", "echo ready; cat"]); print("no"'
+    )
+    child = start(directory, code)
+    assert len(list(directory.iterdir())) == 1
+    assert processes.living([directory]) == []
+    assert list(directory.iterdir()) == []
+    end(child)
+
+
+def test_a_later_process_with_the_same_id_is_not_taken_for_it(directory: Path) -> None:
+    child = start(directory)
+    (file,) = directory.iterdir()
+    data = bytearray(file.read_bytes())
+    (ticks,) = struct.unpack_from("<Q", data, 32)
+    struct.pack_into("<Q", data, 32, ticks - 1)
+    earlier = directory / f"{child.pid}-{ticks - 1}.stats"
+    earlier.write_bytes(data)
+    assert [found.start_ticks for found in processes.living([directory])] == [ticks]
+    assert not earlier.exists()
+    end(child)
+
+
+def test_of_another_pid_namespace_nothing_is_said(directory: Path) -> None:
+    child = start(directory)
+    (file,) = directory.iterdir()
+    data = bytearray(file.read_bytes())
+    struct.pack_into("<Q", data, 48, 1)
+    other = directory / "1-1.stats"
+    other.write_bytes(data)
+    assert len(processes.living([directory])) == 1
+    assert other.exists()
+    end(child)
+
+
+FORKER = """
+import json, os, sys, vrange
+from vrange._counters import segment
+from vrange._core import ffi, lib
+path = lambda: ffi.string(lib.vrange_segment_path()).decode()
+cache = vrange.VolatileCache(name="forked", hot_bytes=0)
+cache["a"] = b"x" * 50_000
+for _ in range(5): cache["a"]
+of = lambda p: next(a for a in segment.read(p).accounts if a.name == "forked")
+parent = path()
+if (pid := os.fork()) == 0:
+    first = of(path())
+    assert path() != parent
+    assert first.requests["resident"] == 0 and first.reserved_bytes > 0, first
+    idle = lambda a: a.idle_bytes + a.offered_bytes
+    assert first.purged_bytes == idle(of(parent)) > 0 == idle(first)
+    assert cache.info().resident_hits == 5
+    cache["a"] = b"x" * 50_000
+    for _ in range(7): cache["a"]
+    assert of(path()).requests["resident"] == 7
+    assert cache.info().resident_hits == 12
+    assert not segment.read(path()).latencies.get(("time_to_free", "cache", "offered"))
+    sys.exit(0)
+_, status = os.waitpid(pid, 0)
+assert status == 0, status
+assert of(parent).requests["resident"] == 5
+assert len(os.listdir(os.path.dirname(parent))) == 1
+"""
+
+
+def test_the_child_of_a_fork_counts_for_itself(directory: Path) -> None:
+    done = run(FORKER, VRANGE_RUNTIME_DIR=str(directory))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(directory.iterdir()) == []
+
+
+def test_counts_of_a_name_go_on_when_it_is_opened_again() -> None:
+    for times in range(1, 4):
+        with vrange.VolatileCache(name="reopened") as cache:
+            cache.get_or_compute("k", lambda: b"v")
+            assert cache.info().misses == 1
+            assert account(segment.read(own_path()), "reopened").requests["miss"] == times
+        del cache
+        gc.collect()
+        assert account(segment.read(own_path()), "reopened").closed
+
+
+MANY = """
+import gc, threading, vrange
+from vrange._counters import segment
+from vrange._core import ffi, lib
+path = ffi.string(lib.vrange_segment_path())
+total = lambda s: sum(a.requests["miss"] for a in s.accounts)
+seen, stop = [0], threading.Event()
+def watch():
+    while not stop.is_set():
+        seen.append(total(segment.read(path)))
+thread = threading.Thread(target=watch)
+thread.start()
+for number in range(1500):
+    cache = vrange.VolatileCache(name=f"name-{number}", arena_bytes="1MiB")
+    cache.get_or_compute(1, lambda: b"v")
+    cache.close()
+    del cache
+stop.set(); thread.join()
+assert seen == sorted(seen)
+last = segment.read(path)
+assert total(last) == 1500, total(last)
+assert len(last.accounts) <= 261
+kept = [vrange.VolatileCache(name=f"open-{n}", arena_bytes="1MiB") for n in range(300)]
+for cache in kept: cache.get_or_compute(1, lambda: b"v")
+last = segment.read(path)
+assert total(last) == 1800 and len(last.accounts) <= 261
+"""
+
+
+def test_names_without_end_stay_bounded_and_no_sum_goes_back(directory: Path) -> None:
+    done = run(MANY, VRANGE_RUNTIME_DIR=str(directory))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_reading_takes_no_time_to_speak_of() -> None:
+    caches = [vrange.VolatileCache(name=f"many-{n}", arena_bytes="1MiB") for n in range(20)]
+    for cache in caches:
+        cache.get_or_compute(1, lambda: b"v")
+
+    def seconds() -> float:
+        begun = time.perf_counter()
+        segment.read(own_path())
+        return time.perf_counter() - begun
+
+    assert min(seconds() for _ in range(20)) < 0.05  # others may be at work: the least counts

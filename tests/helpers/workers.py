@@ -1,0 +1,63 @@
+"""Calls in threads and on event loops that fail where they would wait for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from vrange._cache.singleflight import SingleFlight
+
+PATIENCE = 20  # seconds until a test gives up: a bound for a broken build, not a measurement
+
+
+class Worker(threading.Thread):
+    """Runs one call; `result` raises what it raised, and fails where it hangs."""
+
+    def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
+        super().__init__(daemon=True)
+        self._call = lambda: call(*arguments)
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._value = self._call()
+        except BaseException as error:
+            self._error = error
+
+    def result(self) -> Any:
+        self.join(PATIENCE)
+        assert not self.is_alive(), "it waits for ever"
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+@contextmanager
+def switching_every(seconds: float) -> Iterator[None]:
+    """Threads take turns that often, so that they meet everywhere."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(seconds)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def waiters(flights: SingleFlight, key: object) -> int:
+    """How many threads and tasks wait for a key."""
+    flight = flights.under_way.get(key)
+    if flight is None:
+        return 0
+    return flight.waiting
+
+
+def run_async(coroutine: Any) -> Any:
+    async def bounded() -> Any:
+        return await asyncio.wait_for(coroutine, PATIENCE)
+
+    return asyncio.run(bounded())
