@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-SOURCES := $(wildcard native/*.c native/*.h native/*.S native/build.py) setup.py pyproject.toml
+SOURCES := $(shell find native -name "*.[chS]") native/build.py setup.py pyproject.toml
 READY := $(VENV)/ready
 
 CFLAGS_STRICT := -std=c11 -O2 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
@@ -34,7 +34,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m dashboards --check
-	$(CC) $(CFLAGS_STRICT) -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') native/*.c
+	$(CC) $(CFLAGS_STRICT) -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') -Inative -Inative/core $$(find native -name "*.c")
 
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --group bench
@@ -53,4 +53,4 @@ $(READY): $(SOURCES)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build runtime/vrange/_native.c runtime/vrange/*.so runtime/*.egg-info
+	rm -rf $(VENV) build runtime/vrange/_native.c runtime/vrange/*.so runtime/vrange/*.so.0 runtime/*.egg-info

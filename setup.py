@@ -1,18 +1,60 @@
-"""Only what pyproject.toml can't say: the extension is built by cffi, as one abi3 library."""
+"""What pyproject.toml can't say: libvrange is built first, then the extension that links to it."""
 
+import runpy
+import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
+LIBRARY = "libvrange.so.0"  # with its version, Python does not take it for a module
+
 
 class BuildExt(build_ext):
-    """Lets the compiler take assembly (native/switch_*.S): setuptools knows C's endings only."""
+    """Builds native/core as a shared library beside the extension, which is linked to it."""
 
     def build_extensions(self) -> None:
-        """Build what there is, with one more ending known."""
-        self.compiler.src_extensions.append(".S")
+        """Build the library, then the extension."""
+        self._build_core(Path(self.get_ext_fullpath("vrange._native")).parent)
         super().build_extensions()
+
+    def _build_core(self, where: Path) -> None:
+        how = runpy.run_path("native/build.py")
+        self.compiler.src_extensions.append(".S")  # setuptools knows C's endings only
+
+        def compile_one(source: str) -> list[str]:
+            compiled: list[str] = self.compiler.compile(
+                [source],
+                output_dir=self.build_temp,
+                include_dirs=how["INCLUDES"],
+                extra_postargs=how["CORE_OPTIONS"],
+                depends=how["HEADERS"],
+            )
+            return compiled
+
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            objects = [each for made in pool.map(compile_one, how["CORE_SOURCES"]) for each in made]
+        where.mkdir(parents=True, exist_ok=True)
+        self._library = where / LIBRARY
+        self._library.unlink(missing_ok=True)
+        self.compiler.link_shared_object(
+            objects,
+            str(self._library),
+            libraries=how["CORE_LIBRARIES"],
+            extra_postargs=how["CORE_LINK_OPTIONS"],
+        )
+        for extension in self.extensions:
+            extension.library_dirs.append(str(where))
+
+    def copy_extensions_to_source(self) -> None:
+        """Copy the library, too, where the package is used from its sources."""
+        super().copy_extensions_to_source()
+        there = Path(self.get_ext_fullpath("vrange._native")).with_name(LIBRARY)
+        there.unlink(missing_ok=True)  # a process may have the old file mapped
+        shutil.copy2(self._library, there)
 
 
 if sys.platform == "linux":
@@ -22,4 +64,4 @@ if sys.platform == "linux":
         options={"bdist_wheel": {"py_limited_api": "cp311"}},
     )
 else:
-    setup()  # the package without its native core: see vrange/elsewhere
+    setup()  # the package without its native part: see vrange/_portable

@@ -40,7 +40,7 @@ from benchmarks.interleave import interleaved, paired_ratio
 from benchmarks.pressure_workload import PHASES, SAMPLE_REQUESTS
 from benchmarks.report import Target
 from benchmarks.warm import WarmMemory
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 LIMIT_BYTES = 512 << 20
 SEED = 1

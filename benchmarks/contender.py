@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -21,7 +21,7 @@ from examples.data_job.measuring import WAYS, measure
 from benchmarks import report
 from benchmarks.interleave import interleaved
 from benchmarks.report import Target
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 LIMIT = 2 << 30
 FIGURES = ("peak", "average", "final", "final_rss", "seconds")

@@ -31,7 +31,7 @@ from benchmarks import report
 from benchmarks.contender import ROOT
 from benchmarks.interleave import paired_ratio
 from benchmarks.report import Target
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 EXPRESSIONS = ("a*b+a", "a+b*2-a/3")
 SIZES_MIB = (1, 8, 64, 256)

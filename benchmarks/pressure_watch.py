@@ -30,7 +30,7 @@ from benchmarks import report
 from benchmarks.contender import ROOT
 from benchmarks.interleave import interleaved
 from benchmarks.report import Target
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 MIB = 1 << 20
 LIMIT = 256 * MIB

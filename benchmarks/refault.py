@@ -27,7 +27,7 @@ from benchmarks import contender, plot, report
 from benchmarks.interleave import interleaved, paired_ratio
 from benchmarks.refault_child import Bare, Child, Ordinary, Volatile
 from benchmarks.report import Target
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 MIB = 1 << 20
 FILLS = ("pattern", "file", "compressed")

@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Any
 
 from benchmarks import plot, report
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 MIB = 1 << 20
 ARRAY = 192 * MIB

@@ -29,7 +29,7 @@ import numpy as np
 from numba import types
 
 import vrange
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 from vrange.sizes import format_bytes, parse_bytes
 
 

@@ -1,7 +1,12 @@
-"""Builds vrange._native and its siblings, one library, from the files beside this one.
+"""What the native part is built from, and how: libvrange, and the extension that links to it.
 
-The declarations cffi needs are the part of vrange.h between its two marks, so that nothing is said
-twice.
+`libvrange.so.0` is everything below core/. No Python is in it, so that any program can preload it.
+The extension module vrange._native holds the CPython types below python/ and what cffi makes of
+vrange.h. The two lie side by side in the package, and the extension finds the library beside
+itself. A process that preloaded the library therefore has one core, not two.
+
+The declarations that cffi needs are the part of vrange.h between its two marks, so that nothing is
+said twice. setup.py builds both.
 """
 
 from pathlib import Path
@@ -11,31 +16,58 @@ from cffi import FFI
 HERE = Path(__file__).resolve().parent
 BEGIN, END = "/* cffi: begin */", "/* cffi: end */"
 
+
+def _below(folder: str, *endings: str) -> list[str]:
+    return sorted(
+        path.relative_to(HERE.parent).as_posix()
+        for ending in endings
+        for path in (HERE / folder).rglob(f"*{ending}")
+    )
+
+
+INCLUDES = [str(HERE), str(HERE / "core")]
+CORE_SOURCES = _below("core", ".c", ".S")
+HEADERS = _below(".", ".h")
+CORE_OPTIONS = [
+    "-std=c11",
+    "-O2",
+    "-g",
+    "-fPIC",
+    "-fvisibility=hidden",
+    # Calls of vrange_ functions within the core stay within it, as if they were hidden.
+    "-fno-semantic-interposition",
+    # A signal handler must find its thread-local words without the allocation that a first look may
+    # take.
+    "-ftls-model=initial-exec",
+    "-Wall",
+    "-Wextra",
+    "-Wno-missing-field-initializers",
+    "-Werror=implicit-function-declaration",
+]
+CORE_LINK_OPTIONS = ["-Wl,-soname,libvrange.so.0", "-Wl,-Bsymbolic-functions", "-Wl,-z,defs"]
+CORE_LIBRARIES = ["pthread", "z", "dl"]
+
 header = (HERE / "vrange.h").read_text()
-declarations = header[header.index(BEGIN) + len(BEGIN) : header.index(END)]
 
 ffi = FFI()
-ffi.cdef(declarations)
+ffi.cdef(header[header.index(BEGIN) + len(BEGIN) : header.index(END)])
 ffi.set_source(
     "vrange._native",
     '#include "vrange.h"',
-    sources=sorted(
-        path.relative_to(HERE.parent).as_posix()
-        for pattern in ("*.c", "*.S")
-        for path in HERE.glob(pattern)
-    ),
-    include_dirs=[str(HERE)],
-    depends=sorted(path.relative_to(HERE.parent).as_posix() for path in HERE.glob("*.h")),
-    # cffi's own choice of limited API is too old for what lease.c calls, and gcc would only warn
-    # about the function it then guesses.
+    sources=_below("python", ".c"),
+    include_dirs=INCLUDES,
+    depends=HEADERS,
+    # cffi's own choice of limited API is too old for what the types call, and gcc would only warn
+    # about the function that it then guesses.
     define_macros=[("Py_LIMITED_API", "0x030b0000")],
     extra_compile_args=[
         "-std=c11",
         "-O2",
         "-g",
-        # A handler must find its thread-local words without the allocation a first look may take.
-        "-ftls-model=initial-exec",
+        "-fvisibility=hidden",
         "-Werror=implicit-function-declaration",
     ],
-    libraries=["pthread", "z"],
+    libraries=[":libvrange.so.0"],
+    # $ORIGIN: beside the extension itself, wherever the package lies.
+    extra_link_args=["-Wl,-rpath,$ORIGIN"],
 )

@@ -18,6 +18,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(default)
+
 /* cffi: begin */
 
 #define VRANGE_OK 0
@@ -510,5 +512,7 @@ void vrange_pressure_acted(int action, int outcome, uint64_t bytes);
 size_t vrange_page_bytes(void);
 
 /* cffi: end */
+
+#pragma GCC visibility pop
 
 #endif

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import vrange
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 if TYPE_CHECKING:
     from array_support import Counting

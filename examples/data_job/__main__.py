@@ -12,7 +12,7 @@ import importlib.util
 import sys
 
 from examples.data_job.measuring import WAYS, measure
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 from vrange.sizes import format_bytes, parse_bytes
 
 

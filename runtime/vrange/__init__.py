@@ -14,9 +14,10 @@ from vrange._ranges.capabilities import Capabilities, capabilities
 from vrange.errors import ArenaFullError, PurgedError, RegenerationError, VrangeError
 
 if sys.platform == "linux":
-    from vrange._ranges.arena import Arena
     from vrange._cache.cache import VolatileCache
     from vrange._cache.cached import cached
+    from vrange._counters.stats import Stats, stats
+    from vrange._ranges.arena import Arena
     from vrange._ranges.range import Purged, Range
     from vrange._ranges.reserve import set_reserve
     from vrange._stacks.deep import DeepStack, StackUnavailableError, deep_call, deep_recursion
@@ -28,7 +29,6 @@ if sys.platform == "linux":
         trim_idle_stacks,
         trim_stack,
     )
-    from vrange._counters.stats import Stats, stats
 else:
     from vrange._portable import (
         Arena,

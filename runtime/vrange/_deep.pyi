@@ -1,8 +1,8 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from vrange.errors import VrangeError
 from vrange._stacks.deep import DeepStack
+from vrange.errors import VrangeError
 
 T = TypeVar("T")
 Settings = tuple[int, int, str]

@@ -25,9 +25,9 @@ from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector as PrometheusCollector
 
+from vrange._cgroup.limits import MemoryLimit, memory_limit, usage_of
 from vrange._core import lib
 from vrange._counters.account import warn_if_unseen
-from vrange._cgroup.limits import MemoryLimit, memory_limit, usage_of
 from vrange._counters.exposition import Gauges, families
 from vrange._counters.lazyfree import lazyfree_bytes
 from vrange._counters.segment import RUNGS

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.memory_cgroup
 
 # `in_cgroup(limit, work)` runs `work()` in a child, and tells how often something was killed there.
 CGROUP = """
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 ffi, c = fill_functions()
 start = ffi.new("uint64_t *", 5)
 def new(nbytes, name="array", **options):

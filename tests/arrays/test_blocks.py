@@ -13,9 +13,9 @@ from array_support import REFAULT, on_refault
 
 import vrange
 from vrange import fills
+from vrange._arrays.blocks import Blocks
 from vrange._core import lib
 from vrange._counters.account import Account
-from vrange._arrays.blocks import Blocks
 from vrange.fills.base import Regenerator
 
 

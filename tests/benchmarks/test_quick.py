@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vrange._ranges.capabilities import capabilities
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 pytest.importorskip("cachetools", reason="the benchmarks' peers are not installed")
 pytest.importorskip("matplotlib", reason="the benchmarks' plots need matplotlib")

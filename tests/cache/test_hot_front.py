@@ -10,8 +10,8 @@ import pytest
 
 import vrange
 from vrange._cache import hot_front as hot
-from vrange._core import hit
 from vrange._cache.hot_front import HotFront
+from vrange._core import hit
 
 
 def front(limit: int | None) -> tuple[HotFront, list[object]]:

@@ -212,7 +212,7 @@ def test_whatever_is_forgotten(
 
 
 def test_the_next_to_ask_after_storms_of_signals() -> None:
-    """Timers that raise at random, as tests/helpers/interrupts.py can't: also within native code."""
+    """Timers that raise at random, as interrupts.py can't: also within native code."""
     draw = random.Random(7)
 
     def handler(*_: object) -> None:

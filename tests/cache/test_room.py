@@ -15,7 +15,7 @@ from support import FORK_WITH_THREADS, MIB, succeeds
 
 import vrange
 from vrange._core import hit, lib
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 LIMIT = 256 * MIB
 

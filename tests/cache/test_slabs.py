@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from support import EAGER, PAGE, lose, volatile_bytes
 
 import vrange
-from vrange._core import lib
 from vrange._cache.slabs import HEAD_BYTES, SLAB_BYTES, PackedValues, slot_bytes_for
+from vrange._core import lib
 
 Cache = vrange.VolatileCache
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vrange._cgroup.limits import MemoryCgroup, memory_limit, memory_places, memory_usage
+from vrange._cgroup.limits import memory_limit, memory_places, memory_usage
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 MIB = 1 << 20
 V1_NONE = 9223372036854771712

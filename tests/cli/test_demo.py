@@ -19,7 +19,6 @@ import psutil
 import pytest
 from rich.console import Console
 
-from vrange._cgroup.limits import MemoryCgroup
 from vrange._cgroup.tree import find_hierarchies
 from vrange.cli import main
 from vrange.cli.demo import view as views
@@ -39,6 +38,7 @@ from vrange.cli.demo.messages import (
 )
 from vrange.cli.demo.outcome import Run, duration, summary
 from vrange.cli.demo.worker import skewed
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 MIB = 1 << 20
 PATIENCE_SECONDS = 30  # for what happens within one, on a machine that is busy

@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 import vrange
-from vrange._cgroup.limits import MemoryCgroup, MemoryLimit
+from vrange._cgroup.limits import MemoryLimit
 from vrange.cli import doctor, main
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 
 def finding(name: str, findings: list[doctor.Finding]) -> doctor.Finding:

@@ -89,7 +89,8 @@ print(name(ours), name(theirs), int(theirs[-1]), handler_name())
 del ours, theirs
 numpy_handler.set(None)
 """
-    environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    tests = Path(__file__).parents[1]
+    environment = {"PYTHONPATH": f"{tests}:{tests / 'helpers'}"}
     done = run("--trim-every", "5ms", program(tmp_path, code), environment=environment)
     assert (done.stdout, done.returncode) == ("vrange somebody 1048576 somebody\n", 0), done.stderr
 

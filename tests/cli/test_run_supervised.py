@@ -17,7 +17,7 @@ import pytest
 from run_support import VRANGE, plain, program, run
 from support import wait_until
 
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 MIB = 1 << 20
 LISTENS = """

@@ -13,9 +13,8 @@ import pytest
 from segment_support import CHILD, account, end, own_path, run, start
 
 import vrange
-from vrange._counters import processes
-from vrange._counters import segment
 from vrange._core import lib
+from vrange._counters import processes, segment
 
 
 def test_says_what_the_process_itself_says() -> None:

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from segment_support import own_path
 
-from vrange._counters import processes
-from vrange._counters import segment
 from vrange._core import lib
+from vrange._counters import processes, segment
 from vrange._counters.account import Account
 
 

@@ -9,7 +9,7 @@ import pytest
 from examples.data_job.measuring import WAYS, Running, started
 from support import MIB, wait_until
 
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 QUIET_SECONDS = 45  # until then it must have come down; on an idle machine it takes three
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from array_support import REFAULT
 
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "patches.py"
 

@@ -21,7 +21,7 @@ from support import EAGER, FORK_WITH_THREADS, python, succeeds, wait_until
 
 import vrange
 import vrange.heap
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 from vrange.heap import use_for_numpy
 
 multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray

@@ -13,8 +13,8 @@ from support import succeeds
 
 import vrange
 import vrange.heap
-from vrange._counters import segment
 from vrange._core import ffi, lib, numpy_handler
+from vrange._counters import segment
 from vrange.heap import use_for_numpy
 
 MIB = 1 << 20

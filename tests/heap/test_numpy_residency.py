@@ -13,7 +13,7 @@ import pytest
 from outside import Child
 from support import EAGER, MIB
 
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 PRELUDE = """
 import os

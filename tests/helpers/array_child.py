@@ -91,7 +91,7 @@ def settle() -> None:
 @cache
 def fill_functions() -> tuple[FFI, Any]:
     """The functions of tests/fills/fills.c, by cffi."""
-    source = (Path(__file__).parent / "fills" / "fills.c").read_text()
+    source = (Path(__file__).parents[1] / "fills" / "fills.c").read_text()
     begin, end = "/* cffi: begin */", "/* cffi: end */"
     ffi = FFI()
     ffi.cdef(source[source.index(begin) + len(begin) : source.index(end)])

@@ -68,7 +68,7 @@ def build_fills() -> Path:
     atexit.register(directory.cleanup)
     library = Path(directory.name, "fills.so")
     compiler = os.environ.get("CC", "cc")
-    source = HERE / "fills" / "fills.c"
+    source = HERE.parent / "fills" / "fills.c"
     subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, source], check=True)
     os.environ["VRANGE_TEST_FILLS"] = str(library)
     return library

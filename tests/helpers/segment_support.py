@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vrange._counters import segment
 from vrange._core import ffi, lib
+from vrange._counters import segment
 
 
 def own_path() -> Path:

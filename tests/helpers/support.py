@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import vrange
-from vrange._core import ffi, lib
 from vrange._cache.info import CacheInfo
+from vrange._core import ffi, lib
 from vrange._counters.stats import AccountStats
 
 RUNG = vrange.capabilities().rung

@@ -19,10 +19,10 @@ static _Atomic uint64_t asked, served;
 static _Atomic bool watched, over;
 static uint64_t steps, served_in_time; /* of the thread that trims */
 
-int __real_os_discard(void *address, size_t bytes);
-int __wrap_os_discard(void *address, size_t bytes);
+int __real_vrange_os_discard(void *address, size_t bytes);
+int __wrap_vrange_os_discard(void *address, size_t bytes);
 
-int __wrap_os_discard(void *address, size_t bytes) {
+int __wrap_vrange_os_discard(void *address, size_t bytes) {
     if (atomic_load(&watched)) {
         CHECK(bytes <= STEP_BYTES_MOST);
         const bool in_time = atomic_load(&served) == atomic_load(&asked);
@@ -30,7 +30,7 @@ int __wrap_os_discard(void *address, size_t bytes) {
         if (in_time) atomic_fetch_add(&asked, 1);
         os_sleep_ns(STEP_NS);
     }
-    return __real_os_discard(address, bytes);
+    return __real_vrange_os_discard(address, bytes);
 }
 
 static void *ask_when_told(void *unused) {

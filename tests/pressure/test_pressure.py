@@ -9,7 +9,7 @@ import textwrap
 import pytest
 from support import RUNG
 
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 LIMIT = 192 << 20
 

@@ -17,9 +17,9 @@ from support import MIB, wait_until
 import vrange
 import vrange.heap
 import vrange.metrics
+from vrange._counters.totals import Totals
 from vrange.pressure import LevelChange, Watcher
 from vrange.pressure import watcher as watcher_module
-from vrange._counters.totals import Totals
 
 
 @pytest.fixture(autouse=True)

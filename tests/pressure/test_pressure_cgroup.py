@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 pytestmark = pytest.mark.memory_cgroup
 

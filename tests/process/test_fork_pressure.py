@@ -17,7 +17,7 @@ PRELUDE = """
 import os, signal, sys, time, traceback, warnings
 warnings.simplefilter("ignore")   # from 3.12 on, that forking with threads may end badly
 import numpy as np, vrange
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 MIB = 1 << 20
 LIMIT = 192 * MIB
 SIZE = 256 << 10

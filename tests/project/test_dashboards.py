@@ -14,7 +14,7 @@ pytest.importorskip("grafana_foundation_sdk", reason="grafana-foundation-sdk is 
 from dashboards.grafana import files
 from dashboards.panels import DASHBOARDS
 
-HERE = Path(__file__).resolve().parent.parent / "dashboards"
+HERE = Path(__file__).resolve().parents[2] / "dashboards"
 
 
 def test_the_committed_files_are_what_the_code_writes() -> None:

@@ -49,9 +49,11 @@ def test_there_are_examples() -> None:
         for test in finder.find(importlib.import_module(name))
         if test.examples
     ]
-    assert {"vrange._ranges.arena.Arena", "vrange._cache.cache.VolatileCache", "vrange._cache.cached.cached"} <= set(
-        with_examples
-    )
+    assert {
+        "vrange._ranges.arena.Arena",
+        "vrange._cache.cache.VolatileCache",
+        "vrange._cache.cached.cached",
+    } <= set(with_examples)
 
 
 def test_everything_public_is_there_and_documented() -> None:

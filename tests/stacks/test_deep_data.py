@@ -20,7 +20,7 @@ from deep_helpers import cached_steps, depth_of, limits_unchanged, nested_list
 
 import vrange
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DEPTH = 200_000
 
 

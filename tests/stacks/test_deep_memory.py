@@ -11,7 +11,7 @@ import pytest
 from deep_helpers import MIB, output_of
 
 import vrange
-from vrange._cgroup.limits import MemoryCgroup
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 SPIN = """
 import functools, json, os, resource, threading, time, vrange

@@ -9,12 +9,20 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [
     ROOT / "tests" / "native" / "switch_test.c",
-    *sorted((ROOT / "native").glob("switch_*")),
+    *sorted((ROOT / "native/core/stacks").glob("switch_*.[cS]")),
 ]
-OPTIONS = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-funwind-tables", "-I", str(ROOT / "native")]
+OPTIONS = [
+    "-std=c11",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-funwind-tables",
+    "-I",
+    str(ROOT / "native/core"),
+]
 
 
 def built(compiler: str, folder: Path, *options: str) -> Path:

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "os/exported.h"
 #include "vrange.h"
 
 /* Replaces what is known of the cgroups around this process. Not async-signal-safe. */
@@ -17,7 +18,7 @@ void spare_watch(const vrange_cgroup *cgroups, size_t count);
 int64_t spare_bytes(int64_t enough);
 
 /* Whether the process came into another cgroup than those watched; asks at most once a second. */
-bool spare_is_stale(uint64_t now_ns);
+bool spare_is_stale(uint64_t now_ns) EXPORTED(spare_is_stale);
 
 void spare_after_fork(void);
 

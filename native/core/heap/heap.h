@@ -9,32 +9,34 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "os/exported.h"
+
 /* Smaller blocks go to the allocator below: they share pages, and glibc is as fast with them. */
 #define HEAP_BLOCK_BYTES_LEAST ((size_t)64 << 10)
 
 /* Reserves the address space; later calls do nothing. Returns 0 or a negative errno. */
-int heap_open(void);
+int heap_open(void) EXPORTED(heap_open);
 
 /* Sets whether new blocks that are large enough get huge pages. */
-void heap_use_huge_pages(bool use);
+void heap_use_huge_pages(bool use) EXPORTED(heap_use_huge_pages);
 
 /* Returns NULL if the size is too small or too large, or if no place is free; the caller then asks the
  * allocator below. The first `*stale_bytes` of the block may be other than zero. */
-void *heap_allocate(size_t bytes, size_t *stale_bytes);
+void *heap_allocate(size_t bytes, size_t *stale_bytes) EXPORTED(heap_allocate);
 
 /* Clears the stale part of a block that the caller owns. Takes no lock. */
-void heap_clear(void *block, size_t stale_bytes);
+void heap_clear(void *block, size_t stale_bytes) EXPORTED(heap_clear);
 
-bool heap_has(const void *pointer);
+bool heap_has(const void *pointer) EXPORTED(heap_has);
 
 /* Returns the capacity of the block: at least the size that was asked for. */
-size_t heap_block_bytes(const void *block);
+size_t heap_block_bytes(const void *block) EXPORTED(heap_block_bytes);
 
 /* Resizes a block to `bytes` without moving it. Returns false if that is impossible; nothing changed then. */
-bool heap_resize(void *block, size_t bytes);
+bool heap_resize(void *block, size_t bytes) EXPORTED(heap_resize);
 
 /* Frees a block. Ends the process with a message if no block begins at this address. */
-void heap_free(void *block);
+void heap_free(void *block) EXPORTED(heap_free);
 
 /* For the reserve thread, inside the gate: offers what has been idle for a while, or everything that is
  * idle if `at_once`. */

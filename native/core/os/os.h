@@ -12,22 +12,24 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-size_t os_page_bytes(void);
-uint64_t os_now_ns(void);
+#include "os/exported.h"
+
+size_t os_page_bytes(void) EXPORTED(os_page_bytes);
+uint64_t os_now_ns(void) EXPORTED(os_now_ns);
 /* The same to a few milliseconds, for a fifth of the time. */
-uint64_t os_now_coarse_ns(void);
-uint64_t os_thread_cpu_ns(void);
+uint64_t os_now_coarse_ns(void) EXPORTED(os_now_coarse_ns);
+uint64_t os_thread_cpu_ns(void) EXPORTED(os_thread_cpu_ns);
 /* How often this thread has waited, for whatever. */
-uint64_t os_thread_waits(void);
+uint64_t os_thread_waits(void) EXPORTED(os_thread_waits);
 void os_sleep_ns(uint64_t nanoseconds);
-void os_yield(void);
+void os_yield(void) EXPORTED(os_yield);
 
 /* Address space without memory behind it: inaccessible, not counted by overcommit. NULL: refused. */
 void *os_reserve(size_t bytes);
 /* The same, beginning at a multiple of `alignment`, a power of two. */
 void *os_reserve_aligned(size_t bytes, size_t alignment);
 /* How much address space the process may have (RLIMIT_AS); UINT64_MAX: as much as there is. */
-uint64_t os_address_space_limit(void);
+uint64_t os_address_space_limit(void) EXPORTED(os_address_space_limit);
 /* How much writable memory it may have (RLIMIT_DATA), likewise. */
 uint64_t os_data_limit(void);
 int os_commit(void *address, size_t bytes);
@@ -85,14 +87,14 @@ void os_list_new_pages(void *empty);
 int os_lazyfree_many(const struct iovec *spans, size_t count);
 int os_discard_many(const struct iovec *spans, size_t count);
 int os_populate(void *address, size_t bytes);
-int os_discard(void *address, size_t bytes);
+int os_discard(void *address, size_t bytes) EXPORTED(os_discard);
 /* The child of a fork finds these pages empty, or as they are. */
 int os_wipe_on_fork(void *address, size_t bytes);
 int os_keep_on_fork(void *address, size_t bytes);
 int os_pageout(void *address, size_t bytes);
 
 /* One byte a page, 1 where memory is behind it. A hint: it may change before the caller looks. */
-int os_residency(void *address, size_t bytes, unsigned char *pages);
+int os_residency(void *address, size_t bytes, unsigned char *pages) EXPORTED(os_residency);
 /* True also where nobody tells: what is taken for lost would be thrown away. */
 bool os_is_resident(void *address);
 /* The lowest page of [from, to) with memory behind it; `to` where there is none. */
@@ -108,7 +110,7 @@ void os_forbid_huge_pages(void *address, size_t bytes);
 int os_protect(void *address, size_t bytes);
 
 /* Whether a touch of this page would go well. Brings it in if so. */
-bool os_is_readable(void *address);
+bool os_is_readable(void *address) EXPORTED(os_is_readable);
 
 int os_userfault_open(int *descriptor);
 int os_userfault_register(int descriptor, void *address, size_t bytes);

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "os/exported.h"
 #include "vrange.h"
 
 /*   mapping   low            warning_top       huge_top           kept       top
@@ -63,27 +64,28 @@ enum { STACK_NONE, STACK_POOLED, STACK_CHANGING };
 #define STACK_AUTOMATIC_BYTES ((size_t)4 << 30)
 
 /* How much of a stack's end warns instead of ending the process; 0: none. Set before the first take. */
-extern size_t stack_warning_most;
+extern size_t stack_warning_most EXPORTED(stack_warning_most);
 
 /* The deep stack the calling thread runs on; NULL: its own. */
-stack *stack_current(void);
-void stack_set_current(stack *now);
+stack *stack_current(void) EXPORTED(stack_current);
+void stack_set_current(stack *now) EXPORTED(stack_set_current);
 
 /* Tells the interpreter the bounds of the C stack; NULL before 3.14. Async-signal-safe. */
-extern int (*stack_set_bounds)(void *thread, void *low, size_t bytes);
+extern int (*stack_set_bounds)(void *thread, void *low, size_t bytes)
+    EXPORTED(stack_set_bounds);
 
 /* A pooled or new stack of exactly so many bytes (rounded up to pages). -ENOMEM: not to be had.
  * The thread must have been armed (sigsegv.h). */
-int stack_take(size_t bytes, bool automatic, stack **out);
+int stack_take(size_t bytes, bool automatic, stack **out) EXPORTED(stack_take);
 
 /* How far down the calls on it went, by the page tables; 0: no further than what is kept. */
-size_t stack_used(stack *s);
+size_t stack_used(stack *s) EXPORTED(stack_used);
 
 /* Gives back `used` bytes of it by policy, and the stack to the pool. */
-void stack_give(stack *s, size_t used, int release);
+void stack_give(stack *s, size_t used, int release) EXPORTED(stack_give);
 
 /* Never to be used again, as somebody's frames still lie on it; its memory stays readable. */
-void stack_retire(stack *s);
+void stack_retire(stack *s) EXPORTED(stack_retire);
 
 /* The stack that has the address between its guards' far ends; NULL: none. Async-signal-safe. */
 stack *stack_around(const void *address);

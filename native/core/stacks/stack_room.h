@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "os/exported.h"
 #include "stacks/stack.h"
 
 /* Around each call. stack_room_end closes again what was opened step by step. */
@@ -19,6 +20,6 @@ bool stack_room_open(stack *s, char *address, char *sp);
 bool stack_room_for_signal(stack *s, char *sp);
 
 /* What pymalloc_observe tells. */
-void stack_room_observe(ptrdiff_t bytes);
+void stack_room_observe(ptrdiff_t bytes) EXPORTED(stack_room_observe);
 
 #endif

@@ -1,14 +1,13 @@
-/* switch_call for aarch64 (AAPCS64): x0 top, x1 function, x2 argument.
+/* vrange_switch_call for aarch64 (AAPCS64): x0 top, x1 function, x2 argument.
  *
  * x29 keeps the old stack pointer and is what the unwind information counts from (the CFA). The
  * hints are BTI and pointer authentication, and do nothing on processors without them. */
 #if defined(__aarch64__) && !defined(VRANGE_SWITCH_UCONTEXT)
 
     .text
-    .globl switch_call
-    .hidden switch_call
-    .type switch_call, %function
-switch_call:
+    .globl vrange_switch_call
+    .type vrange_switch_call, %function
+vrange_switch_call:
     .cfi_startproc
     hint #25 /* paciasp, a landing pad for BTI as well */
     .cfi_negate_ra_state
@@ -31,7 +30,7 @@ switch_call:
     .cfi_negate_ra_state
     ret
     .cfi_endproc
-    .size switch_call, .-switch_call
+    .size vrange_switch_call, .-vrange_switch_call
 
 #endif
 

@@ -1,4 +1,4 @@
-/* switch_call for x86_64 (System V ABI): rdi top, rsi function, rdx argument.
+/* vrange_switch_call for x86_64 (System V ABI): rdi top, rsi function, rdx argument.
  *
  * rbp keeps the old stack pointer and is what the unwind information counts from (the CFA), so an
  * unwinder steps from the new stack to the old one as from any call to its caller. Calls and returns
@@ -12,10 +12,9 @@
 #endif
 
     .text
-    .globl switch_call
-    .hidden switch_call
-    .type switch_call, @function
-switch_call:
+    .globl vrange_switch_call
+    .type vrange_switch_call, @function
+vrange_switch_call:
     .cfi_startproc
     _CET_ENDBR
     pushq %rbp
@@ -31,7 +30,7 @@ switch_call:
     .cfi_def_cfa %rsp, 8
     ret
     .cfi_endproc
-    .size switch_call, .-switch_call
+    .size vrange_switch_call, .-vrange_switch_call
 
 #endif
 

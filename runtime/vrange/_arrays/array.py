@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vrange._arrays.blocks import Blocks
 from vrange._core import ffi, lib
 from vrange._counters.account import Account
-from vrange._arrays.blocks import Blocks
 from vrange._ranges.capabilities import capabilities
 from vrange.errors import ArenaFullError, RegenerationError, VrangeError
 from vrange.fills.base import NativeFill

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from vrange._core import ffi, hit, lib
 from vrange._counters.account import Account
 from vrange._ranges.capabilities import capabilities
+from vrange._ranges.reserve import ensure_reserve
 from vrange.errors import ArenaFullError, RegenerationError, VrangeError
 from vrange.fills.base import Regenerator
-from vrange._ranges.reserve import ensure_reserve
 from vrange.sizes import format_bytes
 
 if TYPE_CHECKING:

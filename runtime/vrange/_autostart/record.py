@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vrange.heap.repeated_trim import Sweep
 from vrange._counters.lazyfree import lazyfree_bytes
+from vrange.heap.repeated_trim import Sweep
 
 __all__ = ["Record"]
 

@@ -6,10 +6,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from vrange._cgroup.limits import machine_bytes
 from vrange._core import ffi, hit, lib
 from vrange._counters.account import Account
 from vrange._ranges.arena import close_native_arena, open_native_arena
-from vrange._cgroup.limits import machine_bytes
 from vrange.errors import ArenaFullError
 from vrange.sizes import format_bytes
 

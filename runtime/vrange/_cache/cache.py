@@ -20,16 +20,16 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
-from vrange._core import hit, lib
-from vrange._counters.account import Account
+from vrange._cache.hot_front import HotFront
 from vrange._cache.index import Books
 from vrange._cache.info import CacheInfo
-from vrange.errors import ArenaFullError
-from vrange._cache.hot_front import HotFront
-from vrange._cache.store import Keep
-from vrange._cache.options import check_max_entries, check_ttl
 from vrange._cache.lookup import MISS, PURGED, Absent, Recall
+from vrange._cache.options import check_max_entries, check_ttl
 from vrange._cache.singleflight import Flight, SingleFlight
+from vrange._cache.store import Keep
+from vrange._core import hit, lib
+from vrange._counters.account import Account
+from vrange.errors import ArenaFullError
 from vrange.sizes import format_bytes, parse_bytes
 
 K = TypeVar("K", bound=Hashable)

@@ -7,11 +7,11 @@ import inspect
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, TypeVar, overload
 
-from vrange._core import hit
 from vrange._cache.cache import VolatileCache
 from vrange._cache.info import CacheInfo
-from vrange._cache.options import check_decorated, name_of
 from vrange._cache.lookup import Absent
+from vrange._cache.options import check_decorated, name_of
+from vrange._core import hit
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Hashable
 from functools import cache
 from typing import Any, ClassVar
 
-from vrange._core import hit
 from vrange._cgroup.limits import memory_limit
+from vrange._core import hit
 
 AUTO_BYTES = 32 << 20
 AUTO_SHARE = 10  # all automatic fronts together have at most this part of the memory limit

@@ -16,15 +16,15 @@ from functools import cache
 from itertools import islice, takewhile
 from typing import Any, ClassVar
 
-from vrange._core import hit, lib
-from vrange._counters.account import Account
 from vrange._cache.address_space import CacheArena, in_pages
-from vrange._cgroup.limits import memory_limit
 from vrange._cache.codec import PACKED_BYTES_MOST
 from vrange._cache.ghosts import Ghosts
 from vrange._cache.hot_front import HotFront
-from vrange._cache.slabs import SLAB_BYTES, PackedValues, Slab
 from vrange._cache.singleflight import Flight
+from vrange._cache.slabs import SLAB_BYTES, PackedValues, Slab
+from vrange._cgroup.limits import memory_limit
+from vrange._core import hit, lib
+from vrange._counters.account import Account
 
 Entry = hit.Entry | int  # with a range of its own, or a place among the packed values
 

@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Hashable
 from typing import Any
 
-from vrange._core import hit, lib
-from vrange._counters.account import Account
-from vrange._cache.index import Books, Entry
 from vrange._cache.address_space import in_pages
 from vrange._cache.codec import decode_small
+from vrange._cache.index import Books, Entry
 from vrange._cache.weigh import OBJECTS_MOST, WEIGHING_BYTES, weigh
+from vrange._core import hit, lib
+from vrange._counters.account import Account
 
 _HITS_PER_CONTEST = 4  # as in lookup.c
 _HEAVIER_UNPICKLED = 16  # a pickled int of 2 bytes is an object of 28 and a pointer

@@ -7,9 +7,6 @@ import time
 from collections.abc import Hashable
 from typing import Any
 
-from vrange._core import hit, lib
-from vrange._counters.account import Account
-from vrange._cache.index import Books
 from vrange._cache.address_space import in_pages
 from vrange._cache.codec import (
     ARRAY,
@@ -21,10 +18,13 @@ from vrange._cache.codec import (
     decode_small,
     encode,
 )
-from vrange.errors import ArenaFullError
-from vrange._cache.slabs import SLAB_BYTES, Slab
-from vrange._ranges.reserve import ensure_reserve
+from vrange._cache.index import Books
 from vrange._cache.singleflight import Flight
+from vrange._cache.slabs import SLAB_BYTES, Slab
+from vrange._core import hit, lib
+from vrange._counters.account import Account
+from vrange._ranges.reserve import ensure_reserve
+from vrange.errors import ArenaFullError
 from vrange.sizes import format_bytes
 
 _NEVER = float("inf")

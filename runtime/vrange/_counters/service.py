@@ -30,10 +30,10 @@ from typing import Any
 from vrange._core import ffi, lib
 from vrange._counters.account import warn_if_unseen
 from vrange._counters.descriptor import Descriptor
-from vrange.errors import VrangeError
 from vrange._counters.processes import is_alive, process_fields, segment_files
 from vrange._counters.segment import SegmentRefusedError, Snapshot, parse, read
 from vrange._counters.totals import Totals
+from vrange.errors import VrangeError
 
 __all__ = ["Service", "join", "own_snapshot", "services"]
 

@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from vrange._portable.cache import VolatileCache
 from vrange._cache.options import check_decorated, name_of
+from vrange._portable.cache import VolatileCache
 
 
 def cached(

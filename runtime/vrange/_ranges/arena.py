@@ -10,12 +10,12 @@ from typing import Any, Self
 
 from vrange._core import ffi, lib
 from vrange._counters.account import Account
+from vrange._counters.stats import AccountStats
 from vrange._ranges.capabilities import capabilities
-from vrange.errors import ArenaFullError, VrangeError
 from vrange._ranges.range import Range
 from vrange._ranges.reserve import ensure_reserve
+from vrange.errors import ArenaFullError, VrangeError
 from vrange.sizes import format_bytes, parse_bytes
-from vrange._counters.stats import AccountStats
 
 
 def open_native_arena(size: int, account: Account) -> Any:

@@ -6,9 +6,9 @@ import os
 import threading
 from typing import Any
 
-from vrange._core import ffi, lib
 from vrange._cgroup.limits import memory_limit, memory_places
 from vrange._cgroup.tree import NO_LIMIT, read_words
+from vrange._core import ffi, lib
 from vrange.errors import VrangeError
 from vrange.sizes import parse_bytes
 

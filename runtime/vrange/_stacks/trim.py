@@ -6,8 +6,8 @@ import threading
 from dataclasses import dataclass
 
 from vrange._core import ffi, lib
-from vrange.errors import VrangeError
 from vrange._stacks.deep import Release, release_number
+from vrange.errors import VrangeError
 
 _EPERM, _ENOTSUP, _ENOSPC = 1, 95, 28
 _MAIN_REFUSED = (

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import psutil
 
-from vrange._ranges.capabilities import RUNGS, capabilities
-from vrange._cgroup.limits import MemoryCgroup, MemoryLimit, memory_limit, memory_usage
-from vrange._ranges.reserve import ensure_reserve
-from vrange.sizes import format_bytes
+from vrange._cgroup.limits import MemoryLimit, memory_limit, memory_usage
 from vrange._counters.stats import stats
+from vrange._ranges.capabilities import RUNGS, capabilities
+from vrange._ranges.reserve import ensure_reserve
+from vrange.cli.memory_cgroup import MemoryCgroup
+from vrange.sizes import format_bytes
 
 __all__ = ["Finding", "add_parser", "examine", "run"]
 

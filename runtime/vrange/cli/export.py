@@ -18,14 +18,14 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from vrange.errors import VrangeError
 from vrange._counters.exposition import Gauges, families
 from vrange._counters.lazyfree import lazyfree_bytes
-from vrange.metrics import start_server
 from vrange._counters.processes import directories, living
 from vrange._counters.segment import Snapshot
 from vrange._counters.service import Service, services
 from vrange._counters.totals import Totals
+from vrange.errors import VrangeError
+from vrange.metrics import start_server
 
 __all__ = ["SidecarCollector", "add_parser", "run"]
 

@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from vrange._core import ffi, lib, numpy_handler
-from vrange.errors import VrangeError
 from vrange._numpy_table import numpy_core
 from vrange._ranges.reserve import ensure_reserve
+from vrange.errors import VrangeError
 from vrange.sizes import format_bytes
 
 _OURS = "vrange"

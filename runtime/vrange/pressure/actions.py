@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Literal
 
-from vrange._core import lib
 from vrange._cache.hot_front import HotFront
+from vrange._core import lib
 from vrange._stacks.trim import trim_idle_stacks
 
 __all__ = ["ACTIONS", "Action", "Actions"]

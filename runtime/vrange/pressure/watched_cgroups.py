@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vrange._core import ffi, lib
 from vrange._cgroup.limits import MemoryPlace, memory_places
 from vrange._cgroup.tree import V2
+from vrange._core import ffi, lib
 
 __all__ = ["Places"]
 

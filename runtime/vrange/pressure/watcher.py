@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import Any
 
 from vrange._core import ffi, lib
+from vrange._counters.segment import PRESSURE_LEVELS
+from vrange._ranges.reserve import watch_limits
 from vrange.errors import VrangeError
 from vrange.pressure.actions import ACTIONS, Action, Actions
 from vrange.pressure.callbacks import (
@@ -26,11 +28,9 @@ from vrange.pressure.callbacks import (
     OnLevel,
     ThreadCallback,
 )
-from vrange.pressure.watched_cgroups import Places
 from vrange.pressure.levels import level_of, read_watcher
 from vrange.pressure.threads import Thread
-from vrange._ranges.reserve import watch_limits
-from vrange._counters.segment import PRESSURE_LEVELS
+from vrange.pressure.watched_cgroups import Places
 from vrange.sizes import format_bytes
 
 __all__ = ["Level", "PressureInfo", "Watcher", "current", "watch"]

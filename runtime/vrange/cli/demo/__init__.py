@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
 
-from vrange._cgroup.limits import MemoryCgroup
 from vrange.cli.demo.child import Child
 from vrange.cli.demo.messages import Contender, Job, Result, Sample, Sizing
 from vrange.cli.demo.outcome import Run, summary
 from vrange.cli.demo.view import View, make_view
+from vrange.cli.memory_cgroup import MemoryCgroup
 from vrange.errors import VrangeError
 from vrange.sizes import parse_bytes
 

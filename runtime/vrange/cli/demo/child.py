@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import IO
 
-from vrange._cgroup.limits import MemoryCgroup
 from vrange.cli.demo.messages import Job, Message, Result, from_line, to_line
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 __all__ = ["Child", "Ending"]
 

@@ -18,8 +18,9 @@ from collections.abc import Iterator
 import numpy as np
 import psutil
 
-from vrange._ranges.capabilities import capabilities
 from vrange._cgroup.limits import memory_usage
+from vrange._counters.stats import stats
+from vrange._ranges.capabilities import capabilities
 from vrange.cli.demo.contenders import Cache, Dict, Lru, Volatile
 from vrange.cli.demo.material import Key, NotPython, Value, choose, make, stamp
 from vrange.cli.demo.messages import (
@@ -33,7 +34,6 @@ from vrange.cli.demo.messages import (
     from_line,
     to_line,
 )
-from vrange._counters.stats import stats
 
 __all__ = ["main"]
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from vrange.cli.top.figures import ProcessFigures, figures
-from vrange.errors import VrangeError
 from vrange._counters.processes import living
 from vrange._counters.segment import Snapshot
+from vrange.cli.top.figures import ProcessFigures, figures
+from vrange.errors import VrangeError
 
 if TYPE_CHECKING:
     from vrange.cli.top.view import View

@@ -1,0 +1,111 @@
+"""The floors of the house: a room calls only rooms below it, and no two files call each other.
+
+docs/architecture.md draws them. import-linter checks the rooms of the package by the contract in
+pyproject.toml; this file runs it and checks the rest.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NATIVE = ROOT / "native"
+
+# From the ground up. Rooms of one floor do not know each other.
+FLOORS: list[set[str]] = [
+    {"core/os"},
+    {"core/base"},
+    {"core/counters"},
+    {"core/ranges", "core/arrays", "core/stacks", "core/heap", "core/pressure"},
+    {"core/reserve", "core/process"},
+    {"python"},
+    {"python/cache", "python/arrays", "python/stacks", "python/heap"},
+]
+FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+
+INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
+
+
+def room_of(file: Path) -> str:
+    return file.parent.relative_to(NATIVE).as_posix()
+
+
+def included(file: Path) -> list[Path]:
+    """The headers of ours that a file includes, as the compiler would find them."""
+    found = []
+    for name in INCLUDE.findall(file.read_text()):
+        header = next((d / name for d in (NATIVE, NATIVE / "core") if (d / name).exists()), None)
+        assert header is not None, f"{file}: {name} is nowhere"
+        found.append(header)
+    return found
+
+
+def c_files() -> list[Path]:
+    return sorted([*NATIVE.rglob("*.c"), *NATIVE.rglob("*.h")])
+
+
+def circle(graph: Mapping[str, Iterable[str]]) -> list[str] | None:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        found: list[str] = error.args[1]
+        return found
+    return None
+
+
+def test_every_file_of_the_native_part_is_in_a_room() -> None:
+    rooms = {room_of(file) for file in c_files()} - {"."}
+    assert rooms == set(FLOOR_OF)
+    assert [f.name for f in c_files() if room_of(f) == "."] == ["vrange.h"]
+    assert len(FLOORS) <= 7
+
+
+@pytest.mark.parametrize("file", c_files(), ids=lambda file: str(file.relative_to(NATIVE)))
+def test_a_native_file_includes_only_its_own_room_and_floors_below(file: Path) -> None:
+    for header in included(file):
+        mine, theirs = room_of(file), room_of(header)
+        if theirs in (".", mine):
+            continue
+        assert file != NATIVE / "vrange.h", "the interface stands by itself"
+        assert FLOOR_OF[theirs] < FLOOR_OF[mine], f"{header.relative_to(NATIVE)} is not below"
+
+
+def test_the_core_needs_no_python() -> None:
+    for file in (NATIVE / "core").rglob("*.[ch]"):
+        assert not re.search(r"#include [<\"](Python|structmember|abi3)", file.read_text()), file
+
+
+def test_native_files_that_share_a_name_form_no_circle() -> None:
+    """A header and the file that implements it count as one."""
+    graph: dict[str, set[str]] = defaultdict(set)
+    for file in c_files():
+        me = file.relative_to(NATIVE).with_suffix("").as_posix()
+        others = {h.relative_to(NATIVE).with_suffix("").as_posix() for h in included(file)}
+        graph[me] |= others - {me}
+    assert circle(graph) is None
+
+
+def test_the_rooms_of_the_package_keep_their_floors() -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_modules_of_the_package_form_no_circle() -> None:
+    modules = grimp.build_graph("vrange", exclude_type_checking_imports=True)
+    graph = {m: modules.find_modules_directly_imported_by(m) - {"vrange"} for m in modules.modules}
+    assert circle(graph) is None
