@@ -12,7 +12,7 @@ CFLAGS_STRICT := -std=c11 -O2 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes
 	-Wno-missing-field-initializers -Werror=implicit-function-declaration \
 	-DPy_LIMITED_API=0x030b0000 -fPIC -fsyntax-only
 
-.PHONY: demo test test-native test-rungs lint bench clean
+.PHONY: demo test test-native test-rungs lint coverage bench clean
 
 demo: $(READY)
 	$(BIN)/vrange demo
@@ -35,6 +35,10 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/python -m dashboards --check
 	$(CC) $(CFLAGS_STRICT) -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') -Inative -Inative/core $$(find native -name "*.c")
+
+# How much of the Python and of the C code the tests run; PYTEST_ARGS chooses tests.
+coverage:
+	scripts/coverage $(PYTEST_ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --group bench
