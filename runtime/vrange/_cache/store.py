@@ -24,7 +24,7 @@ from vrange._cache.slabs import SLAB_BYTES, Slab
 from vrange._core import hit, lib
 from vrange._counters.account import Account
 from vrange._ranges.reserve import ensure_reserve
-from vrange.errors import ArenaFullError
+from vrange.errors import ArenaFullError, VrangeError
 from vrange.sizes import format_bytes
 
 _NEVER = float("inf")
