@@ -371,7 +371,9 @@ void vrange_reserve_read(vrange_reserve_info *out) {
 bool reserve_is_outsized(uint64_t bytes) {
     const uint64_t reserve_bytes = atomic_load(&reserve.bytes);
     if (bytes < reserve_bytes / OUTSIZED_SHARE || !caretaker_is_running()) return false;
-    const uint64_t enough = OUTSIZED_TIMES * (reserve_bytes + bytes);
+    /* On the eager rung it would not be offered but be gone. */
+    const uint64_t times = vrange_rung() == VRANGE_RUNG_EAGER ? 1 : OUTSIZED_TIMES;
+    const uint64_t enough = times * (reserve_bytes + bytes);
     uint64_t below_limits;
     headroom_below_limits(enough, &below_limits);
     return below_limits < enough;
