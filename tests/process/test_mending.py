@@ -88,7 +88,7 @@ def test_a_sandbox_without_userfaultfd_and_then_it_is_closed() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "sentinel"
     assert done.stderr.count("vrange: ") == 1, done.stderr
-    assert 'goes on on the rung "sentinel"' in done.stderr
+    assert 'continues on the rung "sentinel"' in done.stderr
 
 
 @on_refault

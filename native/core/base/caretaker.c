@@ -1,7 +1,8 @@
-/* The caretaker's thread: sleeps, takes a turn, and sleeps for as long as the turn says.
+/* The caretaker's thread: sleeps, takes a turn, and sleeps for as long as the turn returns.
  *
- * On a machine with more to do than processors the thread may not run for long, while the threads that
- * store and pin do run and use up what is offered. If it is two ticks late, they take its turn. */
+ * On a machine with more runnable threads than processors this thread may not run for long, while the
+ * threads that store and pin do run and use up what is offered. If the caretaker is two ticks late, those
+ * threads take its turn. */
 #define _GNU_SOURCE
 #include "base/caretaker.h"
 
@@ -16,12 +17,12 @@
 #define LATE_TICKS 2
 
 static struct {
-    pthread_mutex_t lock; /* of starting and stopping */
+    pthread_mutex_t lock; /* for starting and stopping */
     pthread_t thread;
     caretaker_turn turn;
     _Atomic bool running, stop, absent;
     _Atomic uint64_t tick_ns;
-    _Atomic uint64_t late_ns; /* from then on the thread is late */
+    _Atomic uint64_t late_ns; /* the thread is late from this time on */
     _Atomic uint64_t ticks, helped, busy_ns;
 } caretaker = {.lock = PTHREAD_MUTEX_INITIALIZER, .tick_ns = DEFAULT_TICK_NS};
 
@@ -56,7 +57,7 @@ void caretaker_help(void) {
     expect_next_turn(0);
 }
 
-/* Under the lock, inside the gate or before another thread can fork. */
+/* Call under the lock, and inside the gate or before another thread can fork. */
 static int start_thread(void) {
     atomic_store(&caretaker.stop, false);
     const int error = os_thread_start(&caretaker.thread, run);
@@ -70,7 +71,7 @@ int caretaker_start(uint64_t tick_ns) {
     pthread_mutex_lock(&caretaker.lock);
     atomic_store(&caretaker.tick_ns, tick_ns);
     const int result = atomic_load(&caretaker.running) ? 0 : start_thread();
-    expect_next_turn(tick_ns); /* it may be asleep for a longer tick of before */
+    expect_next_turn(tick_ns); /* the thread may still be sleeping for an earlier, longer tick */
     pthread_mutex_unlock(&caretaker.lock);
     gate_leave();
     return result;

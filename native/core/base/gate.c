@@ -5,7 +5,7 @@
 
 #define LOOK_AGAIN_NS 20000
 
-/* Read at every pin, so not beside what every slow call writes. */
+/* Every pin reads this, so it has a cache line apart from the one that every slow call writes. */
 _Alignas(64) _Atomic bool gate_closed;
 static _Alignas(64) _Atomic int inside;
 
@@ -37,7 +37,8 @@ bool gate_step_out(void) {
 }
 
 void gate_close(void) {
-    while (atomic_exchange(&gate_closed, true)) os_sleep_ns(LOOK_AGAIN_NS); /* another thread forks too */
+    /* another thread is forking too */
+    while (atomic_exchange(&gate_closed, true)) os_sleep_ns(LOOK_AGAIN_NS);
     while (atomic_load(&inside)) os_yield();
 }
 

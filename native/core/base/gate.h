@@ -1,8 +1,8 @@
-/* The gate: what keeps a fork from happening in the middle of a change.
+/* The gate keeps a fork from happening in the middle of a change.
  *
- * A thread that is about to change more than one word of the core's state enters the gate, and fork
- * waits until no thread is inside. So a child never inherits a range that stays BUSY for ever, or a
- * lock whose holder does not exist. A thread must not enter twice. */
+ * A thread that is about to change more than one word of the core's state enters the gate, and fork waits
+ * until no thread is inside. So a child never inherits a range that stays BUSY for ever, or a lock whose
+ * holder does not exist. A thread must not enter twice. */
 #ifndef VRANGE_GATE_H
 #define VRANGE_GATE_H
 
@@ -12,14 +12,15 @@
 void gate_enter(void);
 void gate_leave(void);
 
-/* A pin is one exchange of a word, outside the gate. After it the thread asks whether a fork is under
- * way, which may have looked for pins already; if so, it takes the pin back and waits. */
+/* A pin is one atomic exchange of a word, outside the gate. After it the thread checks whether a fork is
+ * under way, as that fork may already have looked for pins. If so, the thread takes the pin back and
+ * waits. */
 extern _Atomic bool gate_closed;
 static inline bool gate_is_closed(void) { return atomic_load(&gate_closed); }
 void gate_wait(void);
 
-/* Leaves it if this thread is inside; true: it was, and has to enter again. For a thread that has to wait,
- * in a signal handler, for one who closes the gate. */
+/* Leaves the gate if this thread is inside. Returns true if it was inside, and so has to enter again. For
+ * a thread in a signal handler that must wait for the thread that closes the gate. */
 bool gate_step_out(void);
 
 /* For fork, and for mending (mend.h): closes the gate and waits until no thread is inside. */

@@ -1,4 +1,4 @@
-/* Marking what the child of a fork is to have; see inherit.h. */
+/* Marks what the child of a fork inherits; see inherit.h. */
 #include "base/inherit.h"
 
 #include <errno.h>
@@ -7,15 +7,15 @@
 
 #include "os/os.h"
 
-/* Each run of what is kept costs a few microseconds and up to three mappings, of which a process may
- * have 65530. Beyond so many runs the nearest are joined, and what lies between them comes along. */
+/* Each run of kept pages costs a few microseconds and up to three mappings, of which a process may have
+ * 65530. Beyond RUNS_MOST runs the nearest ones are joined, and the child inherits what lies between them. */
 #define RUNS_MOST 4096
 #define GAPS_AT_ONCE 256
 #define JOIN_BYTES_LEAST ((size_t)64 << 10)
 
 typedef struct {
     char *from, *to;
-    bool is_wiped; /* the child gets it empty but for what is kept */
+    bool is_wiped; /* the child finds it empty, except for kept spans */
 } area;
 
 typedef struct {
@@ -29,8 +29,8 @@ static struct {
     bool is_complete;
 } inherit;
 
-/* A place for one item more; NULL without memory. The lists are kept for the next fork. Not by malloc,
- * whose locks another handler may have taken. */
+/* Room for one more item; NULL without memory. The lists are reused at the next fork. Not from malloc, as
+ * another fork handler may hold its locks. */
 static void *add(list *to, size_t item_bytes) {
     if (to->count == to->capacity) {
         const size_t capacity = to->capacity ? 2 * to->capacity : 2 * os_page_bytes() / item_bytes;
@@ -69,7 +69,8 @@ const inherited_span *inherited_spans(size_t *count) {
 }
 
 static int by_address(const void *left, const void *right) {
-    const char *a = *(char *const *)left, *b = *(char *const *)right; /* `from` comes first in both */
+    /* `from` is the first member of both structs */
+    const char *a = *(char *const *)left, *b = *(char *const *)right;
     return (a > b) - (a < b);
 }
 
@@ -87,14 +88,14 @@ static size_t count_runs(size_t join_bytes) {
 
 /* ---- walking the areas and what is kept in them ----------------------------------------------- */
 
-/* The spans of one area after another: both lists are in order. */
+/* Iterates over the spans of one area after another: both lists are sorted. */
 static const inherited_span *next_span_in(const area *in, size_t *next) {
     const inherited_span *spans = inherit.spans.items;
     if (*next == inherit.spans.count || spans[*next].from >= in->to) return NULL;
     return &spans[(*next)++];
 }
 
-/* The next run of spans that are so near that they are kept as one. */
+/* The next run of spans that are close enough to be kept as one. */
 static bool next_run_in(const area *in, size_t *next, char **from, char **to) {
     const inherited_span *span = next_span_in(in, next), *spans = inherit.spans.items;
     if (!span) return false;
@@ -111,7 +112,7 @@ static void mark_area(area *one, size_t *next) {
     char *from, *to;
     while (next_run_in(one, next, &from, &to)) {
         if (!one->is_wiped || os_keep_on_fork(from, (size_t)(to - from)) == 0) continue;
-        /* As where the process can't have more mappings: then the child gets it whole. */
+        /* For example, the process can't have more mappings: then the child inherits the whole area. */
         os_keep_on_fork(one->from, (size_t)(one->to - one->from));
         one->is_wiped = false;
     }
@@ -159,7 +160,8 @@ static int add_gap(batch *b, char *from, char *to) {
     return b->count == GAPS_AT_ONCE ? empty(b) : 0;
 }
 
-/* What is between the spans of an area came along if the area was not wiped, or if it is narrow. */
+/* The child inherited the gaps between the spans of an area if the area was not wiped, or if the gap is
+ * narrow. */
 static int settle_area(const area *one, size_t *next, batch *b) {
     char *kept_up_to = one->from;
     int result = 0;

@@ -1,9 +1,9 @@
 /* The ladder: which mechanism this machine allows.
  *
- * A rung is taken because it was seen to work here, never because a version number promises it:
- * containers block system calls that the kernel has (Docker's default seccomp profile userfaultfd),
- * and sandboxes accept advice that they ignore. The trial is the real thing in small: two pages are
- * offered, one is taken, and the loss must be told apart from the page that stayed. */
+ * A rung is chosen because a trial of it worked here, never because a version number promises it.
+ * Containers block system calls that the kernel has (Docker's default seccomp profile blocks userfaultfd),
+ * and some sandboxes accept advice and ignore it. The trial does the real thing in small: it offers two
+ * pages, discards one, and must be able to distinguish the lost page from the one that stayed. */
 #define _GNU_SOURCE
 #include "base/rung.h"
 
@@ -22,7 +22,7 @@
 #include "vrange.h"
 
 #define REFUSAL_BYTES 160
-#define NO_DESCRIPTOR INT_MAX /* what is asked of it fails by EBADF */
+#define NO_DESCRIPTOR INT_MAX /* an invalid number: every call on it fails with EBADF */
 
 static const char *const names[] = {[VRANGE_RUNG_EAGER] = "eager",
                                     [VRANGE_RUNG_SENTINEL] = "sentinel",
@@ -32,7 +32,7 @@ static struct {
     pthread_once_t decided;
     _Atomic int rung;
     os_held userfault;
-    char *canary; /* a page that is registered and never filled: asking for it has to fail */
+    char *canary; /* a page that is registered and never filled: populating it has to fail */
     _Atomic bool still_faults;
     _Atomic uint64_t mends;
     char refusals[VRANGE_RUNG_REFAULT + 1][REFUSAL_BYTES];
@@ -43,8 +43,8 @@ static bool refuse(int rung, const char *what, int error) {
     return false;
 }
 
-/* MADV_FREE works: advised pages keep their content until they are taken. Whether this kernel takes
- * them (MADV_PAGEOUT, 5.4) can't be asked for on older ones, so only the advice is tried. */
+/* MADV_FREE works: advised pages keep their content until the kernel takes them. Whether this kernel takes
+ * them can't be tried on old kernels (it needs MADV_PAGEOUT, 5.4), so only the advice is tried. */
 static bool try_sentinel(void) {
     const size_t page = os_page_bytes();
     char *trial = os_reserve(page);
@@ -58,7 +58,7 @@ static bool try_sentinel(void) {
     return result == 0 || refuse(VRANGE_RUNG_SENTINEL, "madvise(MADV_FREE) is refused", result);
 }
 
-/* The page is registered last of all: as long as asking for it fails, everything is. */
+/* The canary is registered last: as long as populating it fails, everything else is registered too. */
 static int place_canary(void) {
     const size_t page = os_page_bytes();
     if (!ladder.canary) {
@@ -68,7 +68,7 @@ static int place_canary(void) {
         if (result < 0) return result;
     }
     int result = os_discard(ladder.canary, page);
-    if (result == -EINVAL) result = 0; /* locked memory: what is there may stay, if it can be told */
+    if (result == -EINVAL) result = 0; /* locked memory: its content may stay, if populating it still fails */
     if (result == 0)
         result = os_userfault_register(atomic_load(&ladder.userfault.number), ladder.canary, page);
     if (result < 0) return result;
@@ -104,7 +104,7 @@ static bool try_refault(void) {
         result = os_populate(trial, 2 * page);
     }
     if (result == 0) {
-        what = "a lost page is not told by MADV_POPULATE_WRITE";
+        what = "MADV_POPULATE_WRITE does not report a lost page";
         trial[0] = 1;
         result = os_discard(trial + page, page);
         if (result == 0) {
@@ -141,7 +141,8 @@ static void decide(void) {
     int rung = highest;
     if (rung == VRANGE_RUNG_REFAULT && !try_refault()) rung--;
     if (rung == VRANGE_RUNG_SENTINEL && !try_sentinel()) rung--;
-    /* A forced rung that is not to be had is an error, not a silent other one: tests rely on it. */
+    /* A forced rung that this machine does not allow is an error, not silently another rung: tests rely on
+     * it. */
     ladder.rung = is_forced && rung != highest ? 0 : rung;
 }
 
@@ -163,8 +164,8 @@ int rung_userfault(void) {
     return os_is_held(&ladder.userfault) ? atomic_load(&ladder.userfault.number) : NO_DESCRIPTOR;
 }
 
-/* Whether missing pages still fault. The descriptor is gone, but a process that was made without our
- * fork handlers may have a copy, and the registration lives as long as that. */
+/* Whether missing pages still fault. The descriptor is gone, but a process that was made without our fork
+ * handlers may have a copy, and the registration lives as long as that copy. */
 static bool canary_faults(void) {
     os_discard(ladder.canary, os_page_bytes());
     return os_populate(ladder.canary, os_page_bytes()) == -EFAULT;
@@ -174,15 +175,15 @@ static void tell_fall(int rung, int error) {
     char text[320];
     const int length =
         snprintf(text, sizeof text,
-                 "vrange: what the refault rung needs was taken from this process, and is refused now "
-                 "(%s); it goes on on the rung \"%s\"%s\n",
+                 "vrange: the userfaultfd of the refault rung was closed, and opening another one is "
+                 "refused now (%s); vrange continues on the rung \"%s\"%s\n",
                  strerror(-error), names[rung],
                  arrays_exist() ? ", and volatile arrays can't be read any more" : "");
     if (length > 0) os_complain(text, (size_t)length);
 }
 
 void rung_fall(int error) {
-    os_let_go(&ladder.userfault); /* what it has registered is not to fault any more */
+    os_let_go(&ladder.userfault); /* what is registered with it must not fault any more */
     const bool faults = canary_faults();
     atomic_store(&ladder.still_faults, faults);
     refuse(VRANGE_RUNG_REFAULT, "userfaultfd was closed, and is refused now", error);
@@ -202,8 +203,8 @@ void rung_offer_failed(void) {
     int sentinel = VRANGE_RUNG_SENTINEL;
     if (atomic_load(&ladder.rung) != sentinel || try_sentinel()) return;
     if (!atomic_compare_exchange_strong(&ladder.rung, &sentinel, VRANGE_RUNG_EAGER)) return;
-    static const char message[] = "vrange: madvise(MADV_FREE) is refused to this process now; it goes "
-                                  "on on the rung \"eager\"\n";
+    static const char message[] = "vrange: madvise(MADV_FREE) is refused to this process now; vrange "
+                                  "continues on the rung \"eager\"\n";
     os_complain(message, sizeof message - 1);
 }
 
@@ -219,7 +220,7 @@ void rung_fall_after_fork(int error) {
 }
 
 int rung_reopen(void) {
-    atomic_store(&ladder.still_faults, false); /* registrations are not inherited */
+    atomic_store(&ladder.still_faults, false); /* a child does not inherit registrations */
     if (ladder.rung != VRANGE_RUNG_REFAULT) return 0;
     /* An ioctl on the inherited descriptor would write into the parent's memory. */
     const int result = rung_mend_begin();

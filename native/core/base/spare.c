@@ -1,10 +1,10 @@
-/* Spare memory: what can still be allocated before a limit ends the process or refuses memory.
+/* Spare memory: how much can still be allocated before a limit ends the process or an allocation fails.
  *
- * headroom.c answers nearly the same for the caretaker, with descriptors that stay open and under a lock.
- * Deep calls ask from a signal handler, on an alternate stack of a few KiB and in the middle of anything:
- * so this file waits for no lock, keeps no descriptor, and allocates nothing. One thread at a time reads
- * the files. Another one that asks meanwhile, or a handler that interrupted the reader, gets the last
- * answer, which is at most one reading old. */
+ * headroom.c computes nearly the same for the caretaker, with descriptors that stay open and under a lock.
+ * Deep calls ask from a signal handler that runs on an alternate stack of a few KiB and may interrupt any
+ * code. So this file waits for no lock, keeps no descriptor, and allocates nothing. One thread at a time
+ * reads the files. Another thread that asks meanwhile, or a handler that interrupted the reader, gets the
+ * last answer, which is at most one reading old. */
 #define _GNU_SOURCE
 #include "base/spare.h"
 
@@ -32,11 +32,11 @@ typedef struct {
     char *usage, *stat, *limits[VRANGE_CGROUP_LIMITS];
     uint64_t limit_above, limit;
     uint64_t clean, clean_ns;
-    int64_t last; /* for when its files can't be read, as where the process has no descriptor left */
+    int64_t last; /* used if the files can't be read, for example when the process has no descriptor left */
 } place;
 
 static struct {
-    _Atomic bool busy; /* of all below but `last` */
+    _Atomic bool busy; /* guards all members below except `last` */
     _Atomic int64_t last;
     place places[VRANGE_CGROUPS];
     size_t count;
@@ -53,7 +53,8 @@ static struct {
            .address_space = UINT64_MAX,
            .data = UINT64_MAX};
 
-/* A part of each limit is for everything else: other threads, and what is allocated between two looks. */
+/* A share of each limit stays for everything else: other threads, and what is allocated between two
+ * readings. */
 static int64_t below(uint64_t limit, uint64_t used) {
     const int64_t share = (int64_t)(limit / MARGIN_SHARE);
     const int64_t margin = share < MARGIN_LEAST ? MARGIN_LEAST : share > MARGIN_MOST ? MARGIN_MOST : share;
@@ -79,7 +80,7 @@ static void read_limits(place *p) {
     }
 }
 
-/* v1 tells the figures of a whole tree under names of their own. */
+/* cgroup v1 reports the figures of a whole tree under names of their own. */
 static uint64_t sum_of(const char *name) {
     char total[32] = "total_";
     uint64_t bytes = 0;
@@ -88,8 +89,8 @@ static uint64_t sum_of(const char *name) {
     return bytes;
 }
 
-/* Pages that the kernel takes before it kills: clean ones of files, and those that are offered. A part of
- * them, as pages that were offered and are used again stay on the same list until reclaim looks at them. */
+/* Pages that the kernel reclaims before it kills: clean file pages and offered pages. Only a share of them
+ * counts, as offered pages that are in use again stay on the same list until reclaim looks at them. */
 static uint64_t clean_bytes(place *p, uint64_t now) {
     if (now - p->clean_ns < CLEAN_NS) return p->clean;
     p->clean_ns = now;
@@ -150,7 +151,7 @@ static int64_t look(int64_t enough) {
     int64_t least = spare.machine_last;
     for (size_t i = 0; i < spare.count; i++)
         least = least_of(least, look_at(&spare.places[i], now, enough, reads_limits));
-    /* Idle values go as well, but only as fast as the caretaker offers them. */
+    /* The caretaker frees idle values as well, but only as fast as it offers them. */
     if (least < enough) least += (int64_t)(atomic_load(&stats_idle_bytes) / 2);
     return least_of(least_of(least, spare.commit_last), look_at_process());
 }
@@ -194,7 +195,7 @@ void spare_watch(const vrange_cgroup *told, size_t count) {
     uint64_t membership = 0;
     os_cgroup_membership(&membership);
     const bool strict = os_commits_strictly();
-    gate_enter(); /* a child must not inherit half of it */
+    gate_enter(); /* a child must not inherit a half-written state */
     wait_for_turn();
     const size_t count_before = spare.count;
     memcpy(before, spare.places, sizeof before);
@@ -223,5 +224,5 @@ bool spare_is_stale(uint64_t now) {
     return stale;
 }
 
-/* The thread that was reading stayed in the parent. */
+/* The thread that was reading exists only in the parent. */
 void spare_after_fork(void) { atomic_store(&spare.busy, false); }

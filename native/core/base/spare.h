@@ -1,4 +1,4 @@
-/* How much memory can still be allocated, asked from anywhere. */
+/* How much memory can still be allocated; callable from anywhere. */
 #ifndef VRANGE_SPARE_H
 #define VRANGE_SPARE_H
 
@@ -9,15 +9,15 @@
 #include "os/exported.h"
 #include "vrange.h"
 
-/* Replaces what is known of the cgroups around this process. Not async-signal-safe. */
+/* Replaces what is known of the cgroups of this process. Not async-signal-safe. */
 void spare_watch(const vrange_cgroup *cgroups, size_t count);
 
-/* Bytes that can still be allocated before the tightest limit, less a margin that nobody should count on;
- * negative where the margin is touched. Limits are those of all cgroups, RLIMIT_AS, RLIMIT_DATA,
- * vm.overcommit_memory=2 and the machine. Exact only below `enough`. Async-signal-safe. */
+/* Bytes that can still be allocated before the tightest limit, minus a margin that callers should not use.
+ * Negative if usage has reached into the margin. The limits are those of all cgroups, RLIMIT_AS,
+ * RLIMIT_DATA, vm.overcommit_memory=2 and the machine. Exact only below `enough`. Async-signal-safe. */
 int64_t spare_bytes(int64_t enough);
 
-/* Whether the process came into another cgroup than those watched; asks at most once a second. */
+/* Whether the process has moved to a cgroup that is not watched; checks at most once a second. */
 bool spare_is_stale(uint64_t now_ns) EXPORTED(spare_is_stale);
 
 void spare_after_fork(void);

@@ -1,12 +1,12 @@
-/* Where the stats segment is, and its life: made with the first count, gone at exit.
+/* The stats segment's place and its life: made at the first count, removed at exit.
  *
- * Counting must never be what ends or slows a process, so whatever goes wrong here leads to memory of
- * our own instead of a file: the process counts on, and its own exporter tells; only a look from
- * outside finds nothing. vrange_segment_refusal tells why, and Python warns once.
+ * Counting must never end or slow a process. So if anything goes wrong here, the segment is private memory
+ * instead of a file. The process goes on counting, and its own exporter reports the counts; only readers
+ * outside find nothing. vrange_segment_refusal returns the reason, and Python warns once.
  *
- * A fork shares MAP_SHARED memory, so the child would go on writing into its parent's counters. Its
- * handler puts a fresh segment over the inherited one, at the same address: every pointer to an
- * account stays good. */
+ * A fork shares MAP_SHARED memory, so the child would go on writing into its parent's counters. The fork
+ * handler puts a fresh segment over the inherited one, at the same address: every pointer to an account
+ * stays valid. */
 #define _GNU_SOURCE
 #include "counters/segment.h"
 
@@ -37,7 +37,7 @@ enum { UNMADE, MAKING, MADE };
 
 static struct {
     _Atomic int state;
-    char path[PATH_BYTES]; /* empty: in memory only */
+    char path[PATH_BYTES]; /* empty: the segment is in memory only */
     char refusal[PATH_BYTES + 128];
 } place;
 
@@ -58,17 +58,18 @@ bool segment_back(segment_header *segment, void *part, size_t bytes) {
     const size_t length = (uintptr_t)part + bytes - begin;
     const int result = os_populate((void *)begin, length);
     if (result != -EINVAL) return result == 0;
-    /* Linux before 5.14. What has no file is ordinary memory, and comes at the first touch. */
+    /* Linux before 5.14. Memory without a file is ordinary memory, and is allocated at the first touch. */
     return !place.path[0] || os_allocate(place.path, begin - (uintptr_t)segment, length) == 0;
 }
 
-/* ---- where ------------------------------------------------------------------------------------ */
+/* ---- the place of the file --------------------------------------------------------------------- */
 
-/* The directory, made if need be. Readers look in the same places: runtime/vrange/_counters/processes.py. */
+/* The directory, made if it does not exist. Readers look in the same places:
+ * runtime/vrange/_counters/processes.py. */
 static int find_directory(char *directory, size_t bytes) {
     const char *told = secure_getenv("VRANGE_RUNTIME_DIR");
     if (told && *told) {
-        /* Cut short it would be another directory, where nobody looks. */
+        /* A truncated path would name another directory, where no reader looks. */
         if (snprintf(directory, bytes, "%s", told) >= (int)bytes) return -ENAMETOOLONG;
         return os_private_directory(directory);
     }
@@ -81,8 +82,9 @@ static int find_directory(char *directory, size_t bytes) {
     return os_private_directory(directory);
 }
 
-/* Removes what a killed process left, here too: one that forks short-lived children with os._exit, and
- * that nobody ever scrapes, would fill the directory. What somebody sums is for him to fold first. */
+/* Removes what a killed process left. Writers do this too: a program that forks short-lived children which
+ * end by os._exit, and whose metrics are never scraped, would fill the directory. A reader that sums a
+ * service folds those counts in first. */
 static void remove_if_dead(const char *path, const char *name) {
     unsigned pid = 0;
     unsigned long long ticks = 0;
@@ -94,7 +96,7 @@ static void remove_if_dead(const char *path, const char *name) {
     os_note(file, &held);
     int result = os_read_at(file, &head, sizeof head, 0);
     os_let_go(&held);
-    /* Of another PID namespace we can't tell who is alive. */
+    /* The processes of another PID namespace can't be checked for being alive. */
     if (result == 0 && head.pid_namespace == os_process_namespace() &&
         !(atomic_load(&head.flags) & SEGMENT_KEPT))
         os_remove(path);
@@ -121,7 +123,7 @@ static segment_header *make_file(uint64_t start_ticks) {
     void *segment = NULL;
     result = os_share(place.path, SEGMENT_BYTES, &segment);
     if (result == -EEXIST) {
-        /* Ours from before an exec. */
+        /* It is this process's own, from before an exec. */
         os_remove(place.path);
         result = os_share(place.path, SEGMENT_BYTES, &segment);
     }
@@ -134,7 +136,7 @@ static segment_header *make_file(uint64_t start_ticks) {
     return segment;
 }
 
-/* ---- what it says of itself ------------------------------------------------------------------- */
+/* ---- what the header says of the process ------------------------------------------------------- */
 
 static void describe(segment_header *segment, uint64_t start_ticks, uint64_t stack_start) {
     memcpy(segment->magic, SEGMENT_MAGIC, sizeof segment->magic);
@@ -184,7 +186,7 @@ static void publish(segment_header *segment) {
 }
 
 segment_header *segment_make(void) {
-    /* No lock: one that another thread holds at a fork would stay locked in the child. */
+    /* No lock here: if another thread held it at a fork, it would stay locked in the child. */
     for (;;) {
         segment_header *segment = atomic_load_explicit(&segment_here, memory_order_acquire);
         if (segment) return segment;
@@ -222,7 +224,8 @@ static void copy_gauges(segment_header *to, segment_header *from) {
     atomic_store(&to->accounts_used, slot);
 }
 
-/* In one step, as all threads hold pointers into it; where a sandbox refuses mremap, by mapping over. */
+/* In one step, as all threads hold pointers into it. If a sandbox refuses mremap, it maps over the old
+ * one. */
 static int put_in_place(segment_header *own, segment_header *inherited) {
     int result = os_replace(own, inherited, SEGMENT_BYTES);
     if (result == 0) return 0;
@@ -246,7 +249,7 @@ void segment_after_fork(void) {
     if (own) {
         copy_gauges(own, inherited);
         if (atomic_load(&own->accounts_used) < atomic_load(&inherited->accounts_used)) {
-            /* A pointer to an account without memory behind it would be SIGBUS. */
+            /* Touching an account without memory behind it would raise SIGBUS. */
             if (place.path[0]) os_remove(place.path);
             os_unreserve(own, SEGMENT_BYTES);
             refuse("a segment for the child of a fork", -ENOSPC);
@@ -263,7 +266,7 @@ void segment_after_fork(void) {
         publish(own);
     }
     if (!own || put_in_place(own, inherited) < 0) {
-        /* Counting into the parent's segment would be wrong for both. */
+        /* Counting into the parent's segment would give wrong figures for both. */
         static const char message[] = "vrange: no memory for a child's own counters after fork\n";
         os_complain(message, sizeof message - 1);
         abort();
@@ -274,7 +277,7 @@ __attribute__((destructor)) static void remove_at_exit(void) {
     segment_header *segment = atomic_load(&segment_here);
     if (!segment || !place.path[0]) return;
     if (atomic_load(&segment->flags) & SEGMENT_KEPT) return;
-    /* A child that was made without our fork handler has the parent's segment, and leaves it. */
+    /* A child that was made without our fork handler has the parent's segment, and must leave it. */
     if (segment->pid == os_process_id()) os_remove(place.path);
 }
 

@@ -1,9 +1,9 @@
-/* The stats segment: what one process counts, laid out so that another can read it.
+/* The stats segment: the counts of one process, laid out so that another process can read them.
  *
- * It is a file that this process maps and any process of the same user may map too, as the JVM's
- * hsperfdata is. A reader needs neither this process's cooperation nor its GIL. Everything is a
- * little-endian word of its natural size; offsets are from the file's beginning and stand in the
- * header, so that a reader of this version copes with tables that have grown.
+ * It is a file that this process maps and that any process of the same user may map too, like the JVM's
+ * hsperfdata. A reader needs neither this process's cooperation nor its GIL. Everything is a little-endian
+ * word of its natural size. Offsets count from the file's beginning and are stored in the header, so that
+ * a reader of this version can read tables that have grown.
  *
  *     0        segment_header
  *     4096     accounts: `accounts` slots of a page each, struct vrange_account in stats.h;
@@ -11,8 +11,8 @@
  *     ...      latencies: `shards` shards of `kinds` × `latencies` histograms, each the sum in ns
  *              and `buckets` counts
  *
- * Numbers change while they are read. Each counter by itself only grows; a count is the sum of its
- * buckets, so that the two agree. */
+ * Numbers change while they are read. Each single counter only grows. A count is the sum of its buckets,
+ * so that the two agree. */
 #ifndef VRANGE_SEGMENT_H
 #define VRANGE_SEGMENT_H
 
@@ -22,14 +22,14 @@
 
 #include "vrange.h"
 
-#define SEGMENT_MAGIC "VRANGE\r\n" /* a copy that changed line ends is refused, too */
-#define SEGMENT_VERSION 3 /* 1 had no pressure, 2 no refusals */
+#define SEGMENT_MAGIC "VRANGE\r\n" /* a copy with changed line ends is refused, too */
+#define SEGMENT_VERSION 3 /* version 1 had no pressure, 2 no refusals */
 #define SEGMENT_PAGE 4096u
 #define SEGMENT_ACCOUNTS (VRANGE_KINDS + 256)
-#define SEGMENT_SHARDS 9 /* one of them shared */
+#define SEGMENT_SHARDS 9 /* one of them is shared */
 
-#define SEGMENT_READY 1u /* whoever reads before sees a segment half made */
-#define SEGMENT_KEPT 2u  /* somebody sums this service: the file outlives the process until folded */
+#define SEGMENT_READY 1u /* a reader before that would see a half-made segment */
+#define SEGMENT_KEPT 2u  /* a reader sums this service: the file outlives the process until it is folded */
 
 typedef struct {
     _Atomic uint64_t sum_ns;
@@ -41,44 +41,45 @@ typedef struct {
     uint32_t version, header_bytes;
     uint64_t bytes;         /* of the whole file */
     uint32_t pid, uid;
-    uint64_t start_ticks;   /* /proc/PID/stat: with the id, it tells the process from a later one */
-    uint64_t stack_start;   /* there too, and another one after an exec */
-    uint64_t pid_namespace; /* where `pid` means something */
-    uint64_t group;         /* its process group when the segment was made */
+    /* from /proc/PID/stat: with the pid, it distinguishes the process from a later one */
+    uint64_t start_ticks;
+    uint64_t stack_start;   /* from the same file; it changes at an exec */
+    uint64_t pid_namespace; /* in which `pid` is valid */
+    uint64_t group;         /* the process group when the segment was made */
     _Atomic uint32_t flags;
     _Atomic uint32_t rung;  /* 0: not decided yet */
-    uint32_t accounts_at, account_bytes, accounts, regenerate_at; /* the last: within an account */
+    uint32_t accounts_at, account_bytes, accounts, regenerate_at; /* the last one is relative to an account */
     uint32_t latencies_at, shard_bytes, shards, kinds, latencies, buckets;
-    _Atomic uint32_t shards_used, accounts_used; /* the others are all zeros */
-    char service[VRANGE_NAME_BYTES]; /* VRANGE_SERVICE; empty: the process group is the service */
+    _Atomic uint32_t shards_used, accounts_used; /* the rest are all zeros */
+    char service[VRANGE_NAME_BYTES]; /* VRANGE_SERVICE; if empty, the process group is the service */
     char name[VRANGE_NAME_BYTES];    /* the command */
     _Atomic uint64_t stack_returned_bytes, trims;
     _Atomic uint64_t stack_high_water_bytes; /* of the deep stack that came nearest to its end … */
-    _Atomic uint64_t stack_limit_bytes;      /* … and the size of that one */
-    /* The watcher's: VRANGE_PRESSURE_NONE where none runs; how often each level was entered; what was
-     * done, by action and outcome. */
+    _Atomic uint64_t stack_limit_bytes;      /* … and the size of that stack */
+    /* Of the pressure watcher: the level (VRANGE_PRESSURE_NONE if no watcher runs), how often each level
+     * was entered, and its actions by action and outcome. */
     _Atomic uint64_t pressure_level, pressure_changes[VRANGE_PRESSURE_LEVELS];
     _Atomic uint64_t pressure_actions[VRANGE_PRESSURE_ACTIONS][VRANGE_PRESSURE_OUTCOMES];
     _Atomic uint64_t pressure_returned_bytes[VRANGE_PRESSURE_ACTIONS];
-    _Atomic uint64_t turn; /* odd while counts move from one account to another: read again then */
+    _Atomic uint64_t turn; /* odd while counts move between accounts: read again */
 } segment_header;
 
 typedef struct vrange_account segment_account;
 
-/* NULL until somebody counts; from then on it stays where it is, in the child of a fork too. */
+/* NULL until the first count. From then on it stays at its address, in the child of a fork too. */
 extern segment_header *_Atomic segment_here;
 
-/* Makes the segment if there is none. NULL only without memory for it. Async-signal-safe once made. */
+/* Makes the segment if there is none. NULL only without memory for it. Async-signal-safe once it is made. */
 segment_header *segment_make(void);
 
 segment_account *segment_accounts(segment_header *segment);
 segment_histogram *segment_shard(segment_header *segment, uint32_t shard);
 
-/* Puts memory behind a part. A file without room for it would raise SIGBUS at the first touch. */
+/* Puts memory behind a part. If the file had no room, the first touch would raise SIGBUS. */
 bool segment_back(segment_header *segment, void *part, size_t bytes);
 
-/* In the child of a fork, for stats_after_fork: a segment of its own in the same place, with gauges and
- * without counts. */
+/* In the child of a fork, for stats_after_fork: a segment of its own at the same address, with the gauges
+ * and without the counts. */
 void segment_after_fork(void);
 
 #endif

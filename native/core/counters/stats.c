@@ -1,15 +1,15 @@
 /* Counters and latency histograms.
  *
- * Recording never waits: counters are relaxed atomics in the stats segment, and histograms are sharded
- * by thread, so that few threads share a cache line and most need no locked instruction. Reading sums the shards while they go on
- * changing; every single number only grows, so a reader never sees one go backwards. Nobody calls the
- * metrics from here: they come and read.
+ * Recording never waits. Counters are relaxed atomics in the stats segment. Histograms are sharded by
+ * thread, so that few threads share a cache line and most need no locked instruction. A reader sums the
+ * shards while they go on changing; each single number only grows, so a reader never sees one go
+ * backwards. The core never calls the metrics; the metrics read these counters.
  *
- * An account is a slot of the segment. A closed one keeps its name and counts until its slot is needed,
- * and continues them when the name is opened again, so that whoever scrapes sees one counter and not a
- * new one per opening; the account's owner all the same reads from zero (`before`). There are 256
- * slots. A closed account that makes room leaves its counts to "other", and where all are open, "other"
- * is what the next one counts into: sums stay right, and labels stay bounded. */
+ * An account is a slot of the segment. A closed account keeps its name and counts until its slot is
+ * needed, and continues them when the name is opened again. So a scraper sees one counter and not a new
+ * one at each opening, while the account's owner still reads from zero (`before`). There are 256 slots. A
+ * closed account that makes room adds its counts to "other". If all accounts are open, the next one counts
+ * into "other" as well: sums stay right, and the number of labels stays bounded. */
 #include "counters/stats.h"
 
 #include <pthread.h>
@@ -22,8 +22,8 @@ _Atomic uint64_t stats_idle_bytes, stats_offered_bytes;
 _Atomic uint64_t stats_copying_bytes;
 _Thread_local stats_fast_path stats_fast[2];
 
-/* What a slot had counted when it was opened last. Subtracted modulo 2^64: in the child of a fork it is
- * less than nothing, for there the segment counts from zero and the owner from where its parent was. */
+/* What a slot had counted when it was last opened. Subtracted modulo 2^64: in the child of a fork this is
+ * negative, because the segment counts from zero there and the owner continues from its parent's count. */
 typedef struct {
     uint64_t purged_total, shed_total, refaults, requests[VRANGE_REQUESTS], refused;
     uint64_t regenerated, regenerate_ns;
@@ -61,7 +61,8 @@ static bool is_unused(segment_account *account) {
            atomic_load(&account->reserved_bytes) == 0;
 }
 
-/* The closed account's owner is gone, but a thread may be just counting: it is moved, not copied. */
+/* The closed account's owner is gone, but another thread may be counting into it right now: so the count
+ * is moved and not copied. */
 static void move(_Atomic uint64_t *to, _Atomic uint64_t *from) {
     uint64_t counted = atomic_load(from);
     tally(to, counted);
@@ -88,7 +89,7 @@ static void name_slot(segment_account *account, const char *name, int kind) {
     strncpy(account->name, name, VRANGE_NAME_BYTES - 1);
 }
 
-/* The slot this name had before, else a fresh one, else the one that was closed longest ago. */
+/* The slot that this name had before; else a fresh one; else the slot that was closed longest ago. */
 static segment_account *take_slot(segment_header *segment, const char *name, int kind) {
     const uint32_t used = atomic_load(&segment->accounts_used);
     segment_account *oldest = NULL;
@@ -156,7 +157,8 @@ void vrange_account_read(vrange_account *account, vrange_account_counters *out) 
     out->idle_bytes = account->idle_bytes;
     out->offered_bytes = account->offered_bytes;
     out->purged_bytes = account->purged_bytes;
-    /* What is neither is pinned. The four are read one after another while they change. */
+    /* Whatever is neither of these is pinned. The four figures are read one after another while they
+     * change. */
     uint64_t all = account->range_bytes;
     uint64_t volatile_bytes = out->idle_bytes + out->offered_bytes + out->purged_bytes;
     out->pinned_bytes = all > volatile_bytes ? all - volatile_bytes : 0;
@@ -207,7 +209,7 @@ void stats_offered(vrange_account *account, int64_t by) {
 
 #define EIGHTHS 8
 
-static _Thread_local segment_histogram *own_shard; /* NULL: not given yet */
+static _Thread_local segment_histogram *own_shard; /* NULL: not assigned yet */
 static _Thread_local bool shares_shard;
 
 static size_t bucket_of(uint64_t nanoseconds) {
@@ -237,9 +239,9 @@ static bool is_latency(int kind, int latency) {
     return kind >= 0 && kind < VRANGE_KINDS && latency >= 0 && latency < VRANGE_LATENCIES;
 }
 
-/* Once a thread. The first threads have a shard to themselves; the others share shard 0, which has memory
- * behind it from the beginning. A thread's shard is not given on when it ends: whoever took it over
- * would have to know that the last write was seen. */
+/* Runs once a thread. The first threads get a shard each; the others share shard 0, which has memory
+ * behind it from the beginning. The shard of a thread that ended is not reused: the next owner would have
+ * to know that it sees the last write. */
 static segment_histogram *take_shard(void) {
     segment_header *segment = segment_make();
     if (!segment) return NULL;
@@ -276,7 +278,7 @@ void vrange_latency_read(int kind, int latency, vrange_histogram *out) {
         for (size_t bucket = 0; bucket < VRANGE_BUCKETS; bucket++)
             out->buckets[bucket] += histogram->buckets[bucket];
     }
-    /* From the buckets, so that the count always is their sum. */
+    /* From the buckets, so that the count is always their sum. */
     for (size_t bucket = 0; bucket < VRANGE_BUCKETS; bucket++) out->count += out->buckets[bucket];
 }
 
@@ -284,7 +286,7 @@ void vrange_account_regenerated(vrange_account *account, uint64_t nanoseconds) {
     record(&account->regenerate, nanoseconds);
 }
 
-/* ---- of the whole process --------------------------------------------------------------------- */
+/* ---- figures of the whole process -------------------------------------------------------------- */
 
 void stats_stack_returned(uint64_t bytes) {
     segment_header *segment = segment_make();
@@ -299,8 +301,8 @@ void stats_trimmed(void) {
 void stats_stack_used(uint64_t used, uint64_t limit) {
     segment_header *segment = segment_make();
     if (!segment || limit == 0) return;
-    /* Nearest to its end, not deepest. Two threads at once may leave the lesser one: the next use of
-     * that stack tells again. */
+    /* Keeps the stack nearest to its end, not the deepest. Two threads at once may store the lesser one:
+     * the next use of that stack reports it again. */
     uint64_t most = segment->stack_high_water_bytes, of = segment->stack_limit_bytes;
     if (of && (double)used / (double)limit <= (double)most / (double)of) return;
     atomic_store_explicit(&segment->stack_limit_bytes, limit, memory_order_relaxed);
@@ -336,7 +338,7 @@ void stats_after_fork(void) {
         return;
     }
     const uint32_t used = atomic_load(&segment->accounts_used);
-    static counts counted[SEGMENT_ACCOUNTS]; /* too much for a deep stack's last pages */
+    static counts counted[SEGMENT_ACCOUNTS]; /* too large for the last pages of a deep stack */
     for (uint32_t slot = 0; slot < used; slot++) counted[slot] = counts_of(account_at(slot));
     segment_after_fork();
     for (uint32_t slot = 0; slot < used; slot++) {

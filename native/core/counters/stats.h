@@ -11,17 +11,17 @@
 
 #define ACCOUNT_FREE 0
 #define ACCOUNT_OPEN 1
-#define ACCOUNT_CLOSED 2 /* its counts stay told until the slot is needed: they must not go back */
+#define ACCOUNT_CLOSED 2 /* its counts stay reported until the slot is needed: a counter must not go back */
 
 /* A slot of the segment: readers outside know its layout (runtime/vrange/_counters/segment.py). */
 struct vrange_account {
     _Atomic uint32_t state;
     uint32_t kind;
     char name[VRANGE_NAME_BYTES];
-    /* Gauges: what is now. The child of a fork begins with them. */
+    /* Gauges: the present values. The child of a fork begins with them. */
     _Atomic uint64_t ranges, reserved_bytes, range_bytes, idle_bytes, offered_bytes, purged_bytes;
     _Atomic uint64_t hot_bytes;
-    /* Counters: what ever was, since the slot got its name. */
+    /* Counters: totals since the slot got its name. */
     _Atomic uint64_t purged_total, shed_total, refaults, requests[VRANGE_REQUESTS];
     _Atomic uint64_t refused;
     segment_histogram regenerate;
@@ -31,7 +31,7 @@ static inline void tally(_Atomic uint64_t *counter, uint64_t by) {
     atomic_fetch_add_explicit(counter, by, memory_order_relaxed);
 }
 
-/* For a counter that one thread writes at a time: a third of what the above costs. */
+/* For a counter that only one thread at a time writes: costs a third of tally. */
 static inline void tally_alone(_Atomic uint64_t *counter, uint64_t by) {
     uint64_t counted = atomic_load_explicit(counter, memory_order_relaxed);
     atomic_store_explicit(counter, counted + by, memory_order_relaxed);
@@ -41,18 +41,18 @@ static inline void untally(_Atomic uint64_t *counter, uint64_t by) {
     atomic_fetch_sub_explicit(counter, by, memory_order_relaxed);
 }
 
-/* What recording costs is measured against a library without it: benchmarks/metrics.py. */
+/* benchmarks/metrics.py measures the cost of recording against a library that is built without it. */
 #ifdef VRANGE_WITHOUT_RECORDING
 #define RECORDING 0
 #else
 #define RECORDING 1
 #endif
 
-/* When something began or ended, for a latency and nothing else. */
+/* The time at which an operation began or ended, used for latencies only. */
 #define stats_now_ns() (RECORDING ? os_now_ns() : 0)
 
-/* Pins and releases that need no system call take less time than looking at the clock twice. So one in
- * sixteen of a thread's is timed, and stands for the fifteen after it; each is counted. */
+/* Pins and releases that need no system call take less time than reading the clock twice. So each thread
+ * times one in sixteen, and that time stands for the fifteen after it; each one is counted. */
 #define STATS_FAST_PIN 0
 #define STATS_FAST_RELEASE 1
 #define STATS_TIMED_EVERY 16
@@ -67,30 +67,32 @@ static inline bool stats_times_fast(int which) {
     return RECORDING && (path->turn++ % STATS_TIMED_EVERY == 0 || path->ns == 0);
 }
 
-/* What was meant to be timed went another way: the next one is timed instead. */
+/* The operation to be timed took the slow path: the next one is timed instead. */
 static inline void stats_was_slow(int which) { stats_fast[which].turn = 0; }
 
-/* `start_ns` is 0 where this one was not timed. */
+/* `start_ns` is 0 if this one was not timed. */
 static inline void stats_record_fast(int which, int kind, int latency, uint64_t start_ns) {
     if (!RECORDING) return;
     if (start_ns) stats_fast[which].ns = os_now_ns() - start_ns;
     vrange_latency_record(kind, latency, stats_fast[which].ns);
 }
 
-/* A request, counted by whoever holds the GIL: all of one account's are, or none. */
+/* A request, counted by a caller that holds the GIL. Either all requests of an account are counted so, or
+ * none. */
 static inline void stats_request_with_gil(vrange_account *account, int outcome) {
     if (RECORDING) tally_alone(&account->requests[outcome], 1);
 }
 
-/* Sums over all accounts, kept here so that the reserve need not walk them at every tick. */
+/* Sums over all accounts, kept here so that the reserve need not walk the accounts at every tick. */
 extern _Atomic uint64_t stats_idle_bytes, stats_offered_bytes;
-/* Of copies under way, offered and not counted as that: their owners still need them. */
+/* Bytes of copies under way: they are offered but not counted as offered, because their owners still need
+ * them. */
 extern _Atomic uint64_t stats_copying_bytes;
 
 void stats_idle(vrange_account *account, int64_t by);
 void stats_offered(vrange_account *account, int64_t by);
 
-/* Of all stacks and heaps: bytes given back, and trims that gave something back. */
+/* Over all stacks and heaps: bytes returned, and trims that returned something. */
 void stats_stack_returned(uint64_t bytes);
 void stats_trimmed(void);
 
@@ -101,7 +103,8 @@ void stats_pressure_level(int level);
 void stats_rung_changed(void);
 void stats_pressure_acted(int action, int outcome, uint64_t bytes);
 
-/* In the child of a fork: a segment of its own. Owners of accounts go on reading from where they were. */
+/* In the child of a fork: makes a segment of its own. Owners of accounts go on reading from where they
+ * were. */
 void stats_after_fork(void);
 
 #endif

@@ -1,4 +1,4 @@
-/* System calls: files read and mapped, and what the kernel tells in files. */
+/* System calls: reading and mapping files, and what the kernel reports in files. */
 #define _GNU_SOURCE
 #include "os/os.h"
 #include "os/os_held.h"
@@ -44,7 +44,8 @@ int os_number_in(const char *text, uint64_t *value) {
 }
 
 int os_read_small(const char *path, char *text, size_t bytes) {
-    /* Checked like what is kept: this is read many times a second, beside threads that close all. */
+    /* Checked like a kept descriptor: this runs many times a second, beside threads that may close all
+     * descriptors. */
     os_kept file = {.path = (char *)path, .held = {.number = -1}};
     const int result = os_kept_text(&file, text, bytes);
     os_let_go(&file.held);
@@ -136,7 +137,7 @@ int os_allocate(const char *path, uint64_t offset, size_t bytes) {
 
 int os_private_directory(const char *path) {
     if (mkdir(path, 0700) < 0 && errno != EEXIST) return -errno;
-    /* In /dev/shm anybody could have made it first, or a link in its place. */
+    /* In /dev/shm another user could have made the directory first, or a link in its place. */
     struct stat found;
     if (lstat(path, &found) < 0) return -errno;
     if (!S_ISDIR(found.st_mode)) return -ENOTDIR;
@@ -151,28 +152,28 @@ void os_each_file(const char *directory, void (*visit)(const char *path, const c
     if (!open_directory) return;
     char path[1024];
     for (struct dirent *entry; (entry = readdir(open_directory));) {
-        if (entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN) continue; /* a pipe would block */
+        if (entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN) continue; /* opening a pipe would block */
         if (snprintf(path, sizeof path, "%s/%s", directory, entry->d_name) < (int)sizeof path)
             visit(path, entry->d_name);
     }
     closedir(open_directory);
 }
 
-/* Standard error as it was when we were loaded. */
+/* Standard error as it was when this library was loaded. */
 static os_held standard_error = {.number = -1};
 
 __attribute__((constructor)) static void note_standard_error(void) {
     os_note(STDERR_FILENO, &standard_error);
 }
 
-/* Whether what has the number 2 is there to be complained to. A program that closed it may have got a
- * database under that number, or a client. */
+/* Whether descriptor 2 is there to receive complaints. A program that closed standard error may have got a
+ * database or a client under that number. */
 static bool takes_complaints(void) {
     if (os_is_held(&standard_error)) return true;
     struct stat found;
     if (fstat(STDERR_FILENO, &found) < 0) return false;
     if (S_ISCHR(found.st_mode)) return true;
-    /* Put there by dup2, to be inherited: a log, a pipe to one who logs, or a capture without a name. */
+    /* Put there by dup2, to be inherited: a log, a pipe to a logger, or a capture file without a name. */
     const int kept = fcntl(STDERR_FILENO, F_GETFD), flags = fcntl(STDERR_FILENO, F_GETFL);
     if (kept < 0 || kept & FD_CLOEXEC || flags < 0 || S_ISSOCK(found.st_mode)) return false;
     return !S_ISREG(found.st_mode) || found.st_nlink == 0 || flags & O_APPEND ||

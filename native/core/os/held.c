@@ -1,4 +1,4 @@
-/* System calls: descriptors that are kept; see os_held.h. */
+/* System calls: descriptors that are kept open; see os_held.h. */
 #define _GNU_SOURCE
 #include "os/os_held.h"
 
@@ -11,13 +11,13 @@
 
 #include "os/os.h"
 
-#define NUMBERS_OF_OTHERS 512 /* programs that close "all" descriptors often end at 256 */
+#define NUMBERS_OF_OTHERS 512 /* programs that close "all" descriptors often stop at 256 */
 
 void os_note(int descriptor, os_held *held) {
     struct stat found;
     atomic_store(&held->number, -1);
     if (descriptor < 0) return;
-    if (fstat(descriptor, &found) < 0) return; /* somebody closed it already */
+    if (fstat(descriptor, &found) < 0) return; /* other code has closed it already */
     atomic_store(&held->device, (uint64_t)found.st_dev);
     atomic_store(&held->inode, (uint64_t)found.st_ino);
     atomic_store(&held->number, descriptor);
@@ -39,14 +39,16 @@ void os_let_go(os_held *held) {
 void os_hold(int descriptor, os_held *held) {
     os_note(descriptor, held);
     if (atomic_load(&held->number) < 0 || descriptor >= NUMBERS_OF_OTHERS) return;
-    /* EINVAL: the process may not have so many. */
+    /* EINVAL: RLIMIT_NOFILE does not allow such a number. */
     const int above = fcntl(descriptor, F_DUPFD_CLOEXEC, NUMBERS_OF_OTHERS);
     if (above < 0) return;
     os_held moved;
     os_note(above, &moved);
     if (atomic_load(&moved.device) != atomic_load(&held->device) ||
         atomic_load(&moved.inode) != atomic_load(&held->inode) || !os_is_held(&moved))
-        return; /* another thread closes and opens just now: better two of ours than one of its */
+        /* Another thread is closing and opening descriptors right now: leaking one of ours is better than
+         * closing one of its own. */
+        return;
     os_let_go(held);
     atomic_store(&held->number, above);
 }
@@ -83,7 +85,7 @@ int os_kept_text(os_kept *file, char *text, size_t bytes) {
     if (!file->path) return -ENOENT;
     const int first = read_held(file, text, bytes);
     if (first >= 0) return first;
-    /* Closed by another, or a cgroup that was removed: ENODEV. */
+    /* Other code closed it; or ENODEV: its cgroup was removed. */
     os_kept again = {.path = file->path};
     const int opened = open_file(&again);
     if (opened < 0) return first == -EBADF ? opened : first;

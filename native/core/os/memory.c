@@ -1,4 +1,4 @@
-/* System calls: address space reserved and given back, and memory behind it. */
+/* System calls: reserving and releasing address space, and the memory behind it. */
 #define _GNU_SOURCE
 #include "os/os.h"
 #include "os/os_held.h"
@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Newer than some headers we build against. */
+/* Newer than some of the headers that this is built against. */
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT 21
 #endif
@@ -46,7 +46,7 @@ void *os_reserve_aligned(size_t bytes, size_t alignment) {
     if (!all) return NULL;
     char *aligned = (char *)(((uintptr_t)all + alignment - 1) & ~((uintptr_t)alignment - 1));
     if (aligned > all) os_unreserve(all, (size_t)(aligned - all));
-    /* What comes after a length that is no multiple of the page goes from the next page on. */
+    /* If the length is not a multiple of the page size, the surplus begins at the next page. */
     const size_t page = os_page_bytes();
     char *end = aligned + (bytes + page - 1) / page * page;
     char *all_end = all + (bytes + alignment + page - 1) / page * page;
@@ -66,8 +66,9 @@ uint64_t os_data_limit(void) { return limit_of(RLIMIT_DATA); }
 
 int os_commit(void *address, size_t bytes) {
     if (mprotect(address, bytes, PROT_READ | PROT_WRITE) < 0) return -errno;
-    /* With THP=always a huge page would be split by the first partial MADV_FREE (187 us) and would
-     * be discarded or kept as a whole. A kernel without huge pages refuses, and some sandboxes do. */
+    /* With THP=always the first partial MADV_FREE would split a huge page (187 us), and the kernel would
+     * discard or keep the huge page as a whole. A kernel without huge pages refuses this call, and so do
+     * some sandboxes. */
     madvise(address, bytes, MADV_NOHUGEPAGE);
     return 0;
 }
@@ -96,7 +97,7 @@ void *os_map_aligned(size_t bytes, size_t alignment) {
 int os_map_over(void *address, size_t bytes) {
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
     if (mmap(address, bytes, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED) return -errno;
-    madvise(address, bytes, MADV_NOHUGEPAGE); /* as os_commit does; a mere matter of speed */
+    madvise(address, bytes, MADV_NOHUGEPAGE); /* as os_commit does; failing costs only speed */
     return 0;
 }
 
@@ -130,13 +131,13 @@ static int advise(void *address, size_t bytes, int advice) {
 int os_lazyfree(void *address, size_t bytes) { return advise(address, bytes, MADV_FREE); }
 
 void os_list_new_pages(void *empty) {
-    /* New pages wait in a batch of each processor's. MADV_FREE empties that of the processor it runs
-     * on, also where there is nothing to free; 0.4 us. */
+    /* New pages wait in a batch that belongs to each processor. MADV_FREE empties the batch of the
+     * processor that it runs on, even if there is nothing to free; 0.4 us. */
     advise(empty, os_page_bytes(), MADV_FREE);
 }
 
-/* One call for the batch spares a TLB shoot-down a range. Kernels before 6.13 refuse it, even on oneself,
- * and a process that may not open a pidfd on itself has no use for it. */
+/* One call for the whole batch saves a TLB shoot-down for each range. Kernels before 6.13 refuse it, even
+ * on the calling process itself. A process that may not open a pidfd on itself can't use it either. */
 static bool advise_at_once(const struct iovec *spans, size_t count, int advice) {
     enum { UNTRIED, WORKS, REFUSED };
     static _Thread_local int batch = UNTRIED;

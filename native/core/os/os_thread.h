@@ -1,5 +1,5 @@
-/* The system calls of os.h that are about threads and signals. A header of its own, as its users must
- * define _GNU_SOURCE to know the types. */
+/* The system calls of os.h that are about threads and signals. They have a header of their own because its
+ * users must define _GNU_SOURCE to get the types. */
 #ifndef VRANGE_OS_THREAD_H
 #define VRANGE_OS_THREAD_H
 
@@ -8,18 +8,19 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Starts a thread that no signal reaches: the application's are for its own threads. An errno, or 0. */
+/* Starts a thread that receives no signals: the application's signals are for its own threads. Returns 0
+ * or an errno. */
 int os_thread_start(pthread_t *thread, void *(*function)(void *));
 int os_thread_id(void);
 bool os_is_main_thread(void);
-/* The calling thread's own stack, its guard left out. Not async-signal-safe. */
+/* The calling thread's own stack, without its guard. Not async-signal-safe. */
 int os_thread_stack(char **low, char **top);
-/* Waiting in the kernel, so that a signal meets no running code of it. */
+/* Whether the thread is waiting in the kernel, so that a signal interrupts no code that it is running. */
 bool os_thread_is_blocked(int thread_id);
 int os_thread_signal(int thread_id, int number);
-/* More signals that this thread is not to be reached by. Async-signal-safe. */
+/* Blocks more signals in this thread. Async-signal-safe. */
 void os_block_signals(const sigset_t *more);
-/* The same of one signal; what was blocked before, for os_unblock_to. */
+/* Blocks one signal, and stores the previous mask for os_unblock_to. */
 void os_block_signal(int number, sigset_t *before);
 void os_unblock_to(const sigset_t *before);
 int os_signal_action(int number, const struct sigaction *action, struct sigaction *previous);

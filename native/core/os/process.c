@@ -1,4 +1,4 @@
-/* System calls: which process this is, and whether another one lives. */
+/* System calls: the identity of this process, and whether another one is alive. */
 #define _GNU_SOURCE
 #include "os/os.h"
 
@@ -31,7 +31,7 @@ int os_process_start(uint64_t *ticks, uint64_t *stack) {
     char text[1024];
     int result = os_read_small("/proc/self/stat", text, sizeof text);
     if (result < 0) return result;
-    /* The second field is the command's name, which may hold blanks and parentheses. */
+    /* The second field is the command's name, which may contain blanks and parentheses. */
     const char *start = stat_field(strrchr(text, ')'), 2, 22);
     const char *bottom = stat_field(start, 22, 28);
     if (!bottom) return -ENODATA;
@@ -52,11 +52,11 @@ void os_command(char *name, size_t bytes) {
 }
 
 int os_anonymous_bytes(uint64_t *bytes) {
-    /* Opened at each look: a descriptor would go on to tell of the parent after a fork. */
+    /* Opened on each call: after a fork a kept descriptor would go on reporting the parent. */
     char text[128], *at;
     int result = os_read_small("/proc/self/statm", text, sizeof text);
     if (result < 0) return result;
-    strtoull(text, &at, 10); /* address space */
+    strtoull(text, &at, 10); /* skip the address space */
     const uint64_t resident = strtoull(at, &at, 10), of_files = strtoull(at, NULL, 10);
     *bytes = (resident > of_files ? resident - of_files : 0) * os_page_bytes();
     return 0;
@@ -67,7 +67,7 @@ int os_address_space(uint64_t *bytes, uint64_t *data) {
     int result = os_read_small("/proc/self/statm", text, sizeof text);
     if (result < 0) return result;
     *bytes = strtoull(text, &at, 10) * os_page_bytes();
-    for (int field = 1; field < 5; field++) strtoull(at, &at, 10); /* resident, shared, text, lib */
+    for (int field = 1; field < 5; field++) strtoull(at, &at, 10); /* skip resident, shared, text and lib */
     *data = strtoull(at, NULL, 10) * os_page_bytes();
     return 0;
 }

@@ -1,7 +1,7 @@
 /* System calls: which pages have memory behind them.
  *
- * mincore tells all of it, and PAGEMAP_SCAN, where the kernel has it, finds the first one in a span
- * of any size. Both may be out of date before the caller looks. */
+ * mincore reports every page. PAGEMAP_SCAN, on kernels that have it, finds the first resident page in a
+ * span of any size. Both answers may be out of date before the caller reads them. */
 #define _GNU_SOURCE
 #include "os/os.h"
 #include "os/os_held.h"
@@ -27,9 +27,9 @@ struct pm_scan_arg {
 
 #define PRESENT (1ull << 63)
 #define SWAPPED (1ull << 62)
-#define ENTRIES_AT_ONCE 128 /* small enough for a signal handler */
+#define ENTRIES_AT_ONCE 128 /* small enough for a signal handler's stack */
 
-/* Where a sandbox refuses mincore; some allow it only to what they know. */
+/* For sandboxes that refuse mincore, as some allow only the calls that they know. */
 static int read_pagemap(void *address, size_t bytes, unsigned char *pages) {
     const size_t page = os_page_bytes(), count = (bytes + page - 1) / page;
     uint64_t entries[ENTRIES_AT_ONCE];
@@ -45,7 +45,7 @@ static int read_pagemap(void *address, size_t bytes, unsigned char *pages) {
         for (size_t i = 0; i < some; i++) pages[done + i] = !!(entries[i] & (PRESENT | SWAPPED));
         done += some;
     }
-    if (!os_is_held(&held)) result = -EBADF; /* somebody closed it meanwhile */
+    if (!os_is_held(&held)) result = -EBADF; /* other code closed it meanwhile */
     os_let_go(&held);
     return result;
 }
@@ -66,7 +66,8 @@ bool os_is_resident(void *address) {
     return os_residency(address, 1, &page) < 0 || page;
 }
 
-/* mincore's own buffer is a page, so larger pieces gain nothing; small enough for a signal handler. */
+/* mincore's own buffer is one page, so larger pieces gain nothing. Small enough for a signal handler's
+ * stack. */
 #define RESIDENCY_PAGES 1024
 
 static char *lowest_resident_by_looking(char *from, char *to) {
@@ -83,7 +84,7 @@ static char *lowest_resident_by_looking(char *from, char *to) {
 }
 
 char *os_lowest_resident(char *from, char *to) {
-    /* Opened each time: a descriptor kept across a fork would go on telling the parent's pages. */
+    /* Opened on each call: after a fork a kept descriptor would go on reporting the parent's pages. */
     int file = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     if (file < 0) return lowest_resident_by_looking(from, to);
     struct page_region region = {0, 0, 0};

@@ -21,7 +21,7 @@
 
 static uint64_t clock_ns(clockid_t clock) {
     struct timespec now;
-    clock_gettime(clock, &now); /* can't fail with the clocks below and a valid address */
+    clock_gettime(clock, &now); /* can't fail with these clocks and a valid address */
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
@@ -32,14 +32,14 @@ uint64_t os_now_coarse_ns(void) { return clock_ns(CLOCK_MONOTONIC_COARSE); }
 uint64_t os_thread_cpu_ns(void) { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 
 uint64_t os_thread_waits(void) {
-    /* The times that this tells too are split by ticks: they jump. */
+    /* The processor times that getrusage reports too are split by ticks: they jump. */
     struct rusage usage;
     return getrusage(RUSAGE_THREAD, &usage) < 0 ? 0 : (uint64_t)usage.ru_nvcsw;
 }
 
 void os_sleep_ns(uint64_t nanoseconds) {
     struct timespec span = {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)};
-    nanosleep(&span, NULL); /* woken early by a signal: every caller looks again by itself */
+    nanosleep(&span, NULL); /* a signal may end the sleep early: every caller checks its condition again */
 }
 
 void os_yield(void) { sched_yield(); }
@@ -75,7 +75,7 @@ bool os_thread_is_blocked(int thread_id) {
     char path[64], text[512];
     snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread_id);
     if (os_read_small(path, text, sizeof text) <= 0) return false;
-    /* "1234 (name) S ...": the name may hold anything, a bracket too, so the last one counts. */
+    /* "1234 (name) S ...": the name may contain anything, even a parenthesis, so the last one counts. */
     const char *name_end = strrchr(text, ')');
     return name_end && name_end[1] == ' ' && (name_end[2] == 'S' || name_end[2] == 'D');
 }
@@ -104,8 +104,8 @@ int os_alternate_stack(const stack_t *stack, stack_t *previous) {
 }
 
 size_t os_alternate_stack_bytes(void) {
-    /* What the kernel itself writes there grows with the processor's registers (AVX-512, AMX); the
-     * rest is for handlers, of which faulthandler's walks Python frames. */
+    /* What the kernel itself writes there grows with the processor's registers (AVX-512, AMX). The rest is
+     * for handlers; faulthandler's handler walks Python frames there. */
     const size_t page = os_page_bytes();
     size_t bytes = getauxval(AT_MINSIGSTKSZ) + 64 * 1024;
     return (bytes + page - 1) / page * page;

@@ -1,4 +1,4 @@
-/* System calls: userfaultfd, by which a touch of what is missing is told, and content put in place. */
+/* System calls: userfaultfd, which reports a touch of a missing page, and puts content in its place. */
 #define _GNU_SOURCE
 #include "os/os.h"
 
@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Newer than some headers we build against. */
+/* Newer than some of the headers that this is built against. */
 #ifndef UFFD_USER_MODE_ONLY
 #define UFFD_USER_MODE_ONLY 1
 #endif
@@ -41,18 +41,18 @@ int os_userfault_register(int descriptor, void *address, size_t bytes) {
     return ioctl(descriptor, UFFDIO_REGISTER, &request) < 0 ? -errno : 0;
 }
 
-/* Both calls want all of it in one mapping, or answer ENOENT. An arena is not always one: the
- * kernel does not join neighbours again that came by different ways, as after a fork, or where one
- * had been joined with what lies above the arena. A single page always is in one. So the seam is
- * searched by halves. */
+/* Both calls require that the whole span lies in one mapping, and fail with ENOENT otherwise. An arena is
+ * not always one mapping: the kernel does not join neighbours again that have different histories, as
+ * after a fork, or if one had been joined with a mapping above the arena. A single page always lies in one
+ * mapping. So the seam is found by halving the span. */
 static bool spans_mappings(int error, size_t bytes) {
     return error == ENOENT && bytes > os_page_bytes();
 }
 
-/* One call; zeros where there is nothing to copy from. Adds to `done`; returns 0 or an errno. */
+/* Makes one call; puts zeros if `from` is NULL. Adds to `done`; returns 0 or an errno. */
 static int put_some(int descriptor, uintptr_t to, const char *from, size_t bytes, size_t *done) {
     int result;
-    int64_t answer; /* the bytes done before an error, or minus that */
+    int64_t answer; /* the bytes done before an error, or a negative errno */
     if (from) {
         struct uffdio_copy request = {.dst = to, .src = (uintptr_t)from, .len = bytes};
         result = ioctl(descriptor, UFFDIO_COPY, &request);
@@ -68,7 +68,7 @@ static int put_some(int descriptor, uintptr_t to, const char *from, size_t bytes
     return error;
 }
 
-/* What is present keeps its content unless that is to be copied over. */
+/* A present page keeps its content unless `over_present` asks to overwrite it. */
 static int put(int descriptor, char *to, const char *from, size_t bytes, bool over_present) {
     const size_t page = os_page_bytes();
     size_t done = 0, most = bytes;
@@ -83,7 +83,7 @@ static int put(int descriptor, char *to, const char *from, size_t bytes, bool ov
             continue;
         }
         if (error != EEXIST) return -error;
-        /* COPY neither changes a page that is there nor dirties it again. */
+        /* UFFDIO_COPY neither changes a present page nor marks it dirty again. */
         if (over_present) memcpy(to + done, from + done, page);
         done += page;
     }
