@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from outside import Child
+from heap.outside import Child
 from support import EAGER, MIB
 
 from vrange.cli.memory_cgroup import MemoryCgroup

@@ -108,7 +108,7 @@ def test_a_cache_that_is_busy_shrinks_by_itself(job: FakeCgroup, watch: Any) -> 
 
 
 def test_idle_stacks_are_given_back(job: FakeCgroup, watch: Any) -> None:
-    from test_stack_trim import Worker
+    from idle_support import Worker
 
     leave = threading.Event()
     worker = Worker(lambda _: leave.wait(60))

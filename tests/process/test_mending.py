@@ -8,8 +8,15 @@ from __future__ import annotations
 import textwrap
 
 import pytest
+from ranges.test_capabilities import (
+    FORBID,
+    MACHINE,
+    MADVISE,
+    PROCESS_MADVISE,
+    USERFAULTFD,
+    knows_syscalls,
+)
 from support import EAGER, RUNG, python, succeeds
-from test_capabilities import FORBID, MACHINE, MADVISE, PROCESS_MADVISE, USERFAULTFD, knows_syscalls
 
 CLONE = {"x86_64": 56, "aarch64": 220}.get(MACHINE)
 MINCORE = {"x86_64": 27, "aarch64": 232}.get(MACHINE)
