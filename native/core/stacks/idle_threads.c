@@ -1,13 +1,13 @@
-/* Trimming the stacks of threads: one's own, and those of threads that wait for something.
+/* Trims the stacks of threads: the caller's own stack, and those of threads that are blocked.
  *
- * Frames that have returned leave their pages behind, and a pool's worker keeps the deepest it ever
- * went for as long as it lives. Below the stack pointer nothing is anybody's, so the pages there can
- * go; but only the thread itself knows its stack pointer and stands still while it acts on it. So an
- * idle thread is sent a signal, whose handler trims the stack that it runs on and lets the thread
- * wait on.
+ * Frames that have returned leave their pages behind, and a pool's worker keeps the pages of its deepest
+ * call for as long as it lives. Nothing below the stack pointer is in use, so those pages can be freed.
+ * But only the thread itself knows its stack pointer, and only while it acts on it does the pointer stay
+ * where it is. So an idle thread is sent a signal. The signal handler trims the stack that it runs on, and
+ * the thread goes on waiting.
  *
- * The main thread's own stack is refused. Its mapping grows as it is touched and is not ours to
- * know the bounds of: folly once cleared heap buffers there (facebook/folly#1488). */
+ * The main thread's own stack is refused. Its mapping grows as it is touched, and its bounds can't be
+ * known reliably: folly once cleared heap buffers there (facebook/folly#1488). */
 #define _GNU_SOURCE
 #include "stacks/idle_threads.h"
 
@@ -38,7 +38,7 @@ typedef struct {
 } registered;
 
 static struct {
-    pthread_mutex_t lock; /* a thread can't end while somebody looks at its stack */
+    pthread_mutex_t lock; /* a thread can't end while another one reads its stack */
     registered all[THREADS_MOST];
     _Atomic uint32_t count;
     int signal; /* 0: none chosen yet */
@@ -46,14 +46,15 @@ static struct {
 
 static _Thread_local registered *mine;
 
-/* ---- one thread trims itself -------------------------------------------------------------------- */
+/* ---- a thread trims itself ---------------------------------------------------------------------- */
 
 static int64_t trim_own(char *low, char *top, char *sp, int release) {
     if (sp < low || sp >= top) return -ENOTSUP;
     return (int64_t)stack_trim_below(low, sp, release);
 }
 
-/* The deep stacks the thread is on, from the innermost; *sp is then where it left its own. */
+/* Trims the deep stacks that the thread is on, from the innermost outwards. Sets *sp to where the thread
+ * left its own stack. */
 static size_t trim_deep(char **sp, int release) {
     size_t returned = 0;
     stack *s = stack_around(*sp);
@@ -88,7 +89,7 @@ int64_t vrange_stack_trim(int release) {
     return (int64_t)returned;
 }
 
-/* ---- a blocked thread is asked to --------------------------------------------------------------- */
+/* ---- a blocked thread is asked to trim ---------------------------------------------------------- */
 
 static registered *registered_thread(int thread_id) {
     const uint32_t count = atomic_load(&idle.count);
@@ -98,8 +99,9 @@ static registered *registered_thread(int thread_id) {
     return NULL;
 }
 
-/* Found by its id and not by a thread-local: the first touch of one may allocate. Not on the
- * alternate signal stack, so that the frame's own address is the stack pointer. */
+/* Finds the thread by its id and not by a thread-local, as the first touch of a thread-local may allocate.
+ * The handler does not run on the alternate signal stack, so the address of its own frame is the stack
+ * pointer. */
 static void on_trim(int number) {
     (void)number;
     const int error = errno;
@@ -121,7 +123,7 @@ static void on_trim(int number) {
     errno = error;
 }
 
-/* A real-time signal that nobody handles; the lowest are the C library's own. */
+/* A real-time signal that no code handles; the lowest ones are the C library's own. */
 static int choose_signal(void) {
     for (int number = SIGRTMAX - 1; number > SIGRTMIN + 4; number--) {
         struct sigaction now;
@@ -143,7 +145,7 @@ static registered *free_place(void) {
 }
 
 static int register_at(char *low, char *top) {
-    segment_make(); /* the signal's handler counts, and can't make what it counts into */
+    segment_make(); /* the signal handler counts, and can't make the segment itself */
     if (!idle.signal) idle.signal = choose_signal();
     registered *place = idle.signal ? free_place() : NULL;
     if (!place) return -ENOSPC;
@@ -161,7 +163,7 @@ int vrange_thread_register(void) {
     if (os_is_main_thread()) return -EPERM;
     char *low, *top;
     int result = os_thread_stack(&low, &top);
-    if (result == 0) result = overflow_arm_thread(); /* and so is told of the thread's end */
+    if (result == 0) result = overflow_arm_thread(); /* this also reports the end of the thread */
     if (result < 0) return result;
     gate_enter();
     pthread_mutex_lock(&idle.lock);
@@ -211,11 +213,11 @@ static uint64_t collect(uint64_t *answers_before, int *threads) {
 }
 
 int64_t vrange_stacks_trim_idle(int release, uint64_t wait_ns, int *threads) {
-    static uint64_t answers_before[THREADS_MOST]; /* under the lock */
+    static uint64_t answers_before[THREADS_MOST]; /* guarded by the lock */
     const uint64_t deadline = os_now_ns() + wait_ns;
     uint64_t returned = 0;
     *threads = 0;
-    /* Not inside the gate, as a fork would have to wait for it; the child clears the lock. */
+    /* Not inside the gate, because a fork would have to wait for it. The child clears the lock. */
     pthread_mutex_lock(&idle.lock);
     const uint32_t asked = ask_blocked(release, answers_before);
     for (;;) {
@@ -255,15 +257,15 @@ size_t vrange_threads_read(vrange_thread_info *out, size_t capacity) {
 
 void idle_after_fork(void) {
     pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
-    idle.lock = fresh; /* its holder may have stayed in the parent */
+    idle.lock = fresh; /* its holder may exist only in the parent */
     const uint32_t count = atomic_load(&idle.count);
     for (uint32_t i = 0; i < count; i++) {
         if (&idle.all[i] != mine) atomic_store(&idle.all[i].thread_id, 0);
     }
     if (!mine) return;
     if (os_is_main_thread()) {
-        /* What was a worker is the child's main thread; but its stack is an ordinary mapping still,
-         * so the registration stays good under its new id. */
+        /* A worker thread has become the child's main thread. Its stack is still an ordinary mapping, so
+         * the registration stays valid under the new thread id. */
         atomic_store(&mine->thread_id, os_thread_id());
     }
 }

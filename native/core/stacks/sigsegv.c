@@ -1,15 +1,15 @@
-/* Running off the end of a deep stack: a warning first, then a message that says what happened.
+/* Running off the end of a deep stack: first a warning, then a message that says what happened.
  *
- * CPython 3.11 to 3.13 count levels and never look at the stack, so no limit is right for every
- * recursion: one level may take 100 bytes or 10,000. The last part of a stack is therefore closed. The
- * first touch of it comes here: it is opened, and the thread's count of levels left is set to zero,
- * so that the next level raises RecursionError with room to spare for it. What goes on all the same,
- * because it does not count, meets the guard; then all that can be done is to say so.
+ * CPython 3.11 to 3.13 count levels and never check the stack, so no limit fits every recursion: one level
+ * may take 100 bytes or 10,000. Therefore the last part of a stack, the warning zone, is closed. The first
+ * touch of it raises SIGSEGV. The handler here opens the zone and sets the thread's remaining levels to
+ * zero, so that the next level raises RecursionError with enough stack left for it. Code that recurses
+ * further without counting levels runs into the guard; then the handler can only print a message.
  *
- * Every signal that is not about a deep stack goes where it would have gone without us, and so does
- * ours after the message, so that faulthandler prints its traceback and the process ends as it
- * should. The handler touches no thread-local of this library: the first touch in a thread may
- * allocate, and the signal may have come from inside the allocator. */
+ * Every signal that is not about a deep stack goes to the handler that was there before. So does a stack
+ * overflow after the message, so that faulthandler prints its traceback and the process ends as usual. The
+ * handler touches no thread-local of this library: the first touch in a thread may allocate, and the
+ * signal may have interrupted the allocator. */
 #define _GNU_SOURCE
 #include "stacks/sigsegv.h"
 
@@ -78,7 +78,7 @@ static void tell(const stack *s, const char *address) {
     add(&message, "\" of ");
     add_size(&message, s->bytes);
     if (address >= s->top) {
-        add(&message, " was left at its upper end: something wrote past its frames\n");
+        add(&message, " was left at its upper end: some code wrote past its frames\n");
     } else {
         add(&message, " is used up at a depth of ");
         add_number(&message, (uint64_t)(s->top - address));
@@ -91,8 +91,8 @@ static void tell(const stack *s, const char *address) {
             add(&message, " levels of Python");
         }
         add(&message,
-            "; what recursed does not ask CPython for a level (Py_EnterRecursiveCall), "
-            "or takes more of the stack at once than its reserve. A larger stack= may carry it\n");
+            "; the recursive code does not count its levels (Py_EnterRecursiveCall), or takes "
+            "more of the stack at once than the reserve at its end. A larger stack= may hold it\n");
     }
     os_complain(message.text, message.length);
 }
@@ -102,7 +102,7 @@ static void tell(const stack *s, const char *address) {
 static void die_by(int number) {
     struct sigaction plain = {.sa_handler = SIG_DFL};
     os_signal_action(number, &plain, NULL);
-    /* A fault comes again when its instruction is run again; a signal somebody sent does not. */
+    /* A fault recurs when its instruction runs again; a signal that a process sent does not. */
     os_thread_signal(os_thread_id(), number);
 }
 
@@ -110,7 +110,7 @@ static void forward(int number, siginfo_t *info, void *context) {
     const uintptr_t self = (uintptr_t)pthread_self();
     const struct sigaction previous = overflow.previous;
     if (atomic_load(&overflow.forwarding) == self) {
-        /* The previous handler gave the signal to its own previous one, which is us again. */
+        /* The previous handler passed the signal to its own previous handler, which is this one again. */
         die_by(number);
         return;
     }
@@ -147,8 +147,9 @@ static stack *own_stack_around(const void *address) {
     return s && atomic_load(&s->owner) == (uintptr_t)pthread_self() ? s : NULL;
 }
 
-/* Another signal's handler is to run on the deep stack, and its frame met what is closed: the kernel sends
- * SIGSEGV in that signal's place. A fault is met again, and any other signal was lost once. */
+/* The kernel wanted to run another signal's handler on the deep stack, and its frame would lie in the
+ * closed part: the kernel sends SIGSEGV instead of that signal. A fault recurs; any other signal is lost,
+ * once. */
 static bool is_frame_of_signal(const siginfo_t *info, char *sp) {
     stack *s = info->si_code == SI_KERNEL ? own_stack_around(sp) : NULL;
     return s && stack_room_for_signal(s, sp);
@@ -167,7 +168,7 @@ static void on_fault(int number, siginfo_t *info, void *context) {
     errno = error;
 }
 
-/* ---- armed and disarmed ------------------------------------------------------------------------ */
+/* ---- arming and disarming ---------------------------------------------------------------------- */
 
 static bool is_ours(const struct sigaction *action) {
     return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == on_fault;
@@ -196,7 +197,7 @@ void overflow_disarm(void) {
         os_signal_action(SIGSEGV, &overflow.previous, NULL);
 }
 
-/* ---- what a thread needs, until it ends -------------------------------------------------------- */
+/* ---- what a thread needs until it ends --------------------------------------------------------- */
 
 static _Thread_local struct {
     bool armed;
@@ -216,7 +217,7 @@ static void drop_signal_stack(void) {
     thread.signal_stack = NULL;
 }
 
-/* Also how a daemon thread ends that the interpreter's end met inside a deep call. */
+/* This is also how a daemon thread ends that was inside a deep call when the interpreter ended. */
 static void end_thread(void *unused) {
     (void)unused;
     stack_abandon_all(stack_current());
@@ -250,6 +251,6 @@ int overflow_arm_thread(void) {
 }
 
 __attribute__((constructor)) static void watch_thread_ends(void) {
-    /* Fails only where the process has used up its keys, and then no thread can be armed. */
+    /* Fails only if the process has used up its keys. Then no thread can be armed. */
     if (pthread_key_create(&at_thread_end, end_thread) != 0) at_thread_end = (pthread_key_t)-1;
 }

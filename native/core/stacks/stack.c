@@ -1,11 +1,11 @@
-/* The pool of deep stacks: reserved, run on, given back.
+/* The pool of deep stacks: reserved, run on, returned.
  *
- * A deep stack is address space with a guard at each end, as large as one likes, because only what a
- * call touches becomes memory. When the call is over nobody needs that memory any more. What lies
- * further from the top than 64 KiB is then offered to the kernel (volatile), discarded (now) or left
- * (keep), and the stack waits in the pool for the next call.
+ * A deep stack is address space with a guard at each end. It can be of any size, because only the pages
+ * that a call touches become memory. When the call is over, nothing needs that memory any more. The pages
+ * more than 64 KiB from the top are then offered to the kernel (volatile), discarded (now) or left (keep),
+ * and the stack waits in the pool for the next call.
  *
- * How much that was, and how it goes: stack_pages.c. */
+ * stack_pages.c finds out how much that is, and frees it. */
 #define _GNU_SOURCE
 #include "stacks/stack.h"
 
@@ -29,14 +29,14 @@ size_t stack_warning_most;
 int (*stack_set_bounds)(void *thread, void *low, size_t bytes);
 
 static struct {
-    stack all[STACKS_MOST]; /* never moved: a signal handler looks here */
-    _Atomic uint32_t count; /* every used descriptor is below it */
+    stack all[STACKS_MOST]; /* never moved: a signal handler reads this */
+    _Atomic uint32_t count; /* every used descriptor has a smaller index */
     _Atomic int pooled;
     _Atomic uint64_t taken, returned_bytes, trims;
 } stacks;
 
 static _Thread_local stack *current, *favourite;
-static _Thread_local int own_id; /* 0: not asked yet, as that is a system call */
+static _Thread_local int own_id; /* 0: not asked yet, as asking is a system call */
 
 stack *stack_current(void) { return current; }
 
@@ -44,7 +44,7 @@ void stack_set_current(stack *now) { current = now; }
 
 static uintptr_t self(void) { return (uintptr_t)pthread_self(); }
 
-/* ---- made and unmade --------------------------------------------------------------------------- */
+/* ---- making and unmaking ----------------------------------------------------------------------- */
 
 static size_t page_up(size_t bytes) {
     const size_t page = os_page_bytes();
@@ -68,14 +68,15 @@ static stack *empty_descriptor(void) {
     return NULL;
 }
 
-/* The top is where a huge page ends, as the part that may be huge begins one huge page below it. */
+/* The top is aligned to the end of a huge page, because the part that may be huge begins one huge page
+ * below it. */
 static void lay_out(stack *s, size_t bytes) {
     const uintptr_t end = (uintptr_t)s->mapping + GUARD_BYTES + bytes + HUGE_PAGE_BYTES - 1;
     s->top = (char *)(end / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES);
     s->low = s->top - bytes;
     s->warning_top = s->low + warning_bytes(bytes);
     s->huge_top = s->warning_top;
-    /* An automatic stack is open down to where huge pages begin, so that no step splits one. */
+    /* An automatic stack is open down to where huge pages begin, so that no step splits a huge page. */
     s->first_low = s->warning_top;
     if (s->automatic && bytes > HUGE_PAGE_BYTES + (size_t)(s->warning_top - s->low))
         s->first_low = s->top - HUGE_PAGE_BYTES;
@@ -102,7 +103,7 @@ static int map(stack *s, size_t bytes, bool automatic) {
     int result = os_commit(s->first_low, (size_t)(s->top - s->first_low));
     if (result < 0) {
         os_unreserve(s->mapping, s->mapped);
-        return -ENOMEM; /* EACCES and others can't happen to memory of our own */
+        return -ENOMEM; /* EACCES and other errors can't happen for our own memory */
     }
     if (s->first_low > s->warning_top)
         os_forbid_huge_pages(s->warning_top, (size_t)(s->first_low - s->warning_top));
@@ -117,7 +118,7 @@ static int map(stack *s, size_t bytes, bool automatic) {
 }
 
 static int make(size_t bytes, bool automatic, stack **out) {
-    gate_enter(); /* a child must not inherit a mapping that no descriptor knows */
+    gate_enter(); /* a child must not inherit a mapping that has no descriptor */
     stack *s = empty_descriptor();
     int result = s ? map(s, bytes, automatic) : -ENOMEM;
     if (s) atomic_store(&s->owner, result < 0 ? (uintptr_t)STACK_NONE : self());
@@ -154,7 +155,7 @@ static stack *pooled_stack(size_t bytes, bool automatic) {
     return NULL;
 }
 
-/* Sizes that were asked for once would else fill the pool for good. */
+/* Otherwise sizes that were asked for only once would fill the pool for good. */
 static void unmake_oldest_pooled(void) {
     stack *oldest = NULL;
     const uint32_t count = atomic_load(&stacks.count);
@@ -169,7 +170,7 @@ static void unmake_oldest_pooled(void) {
     unmake(oldest);
 }
 
-/* Address space may be short (RLIMIT_AS), and pooled stacks of other sizes are only a convenience. */
+/* Address space may be short (RLIMIT_AS), and pooled stacks of other sizes only save time. */
 static bool unmake_pooled(uint64_t *resident) {
     bool any = false;
     const uint32_t count = atomic_load(&stacks.count);
@@ -185,7 +186,7 @@ static bool unmake_pooled(uint64_t *resident) {
     return any;
 }
 
-/* ---- taken ------------------------------------------------------------------------------------- */
+/* ---- taking ------------------------------------------------------------------------------------ */
 
 static int take_new(size_t bytes, bool automatic, stack **out) {
     const uint64_t begun = os_now_ns();
@@ -196,7 +197,8 @@ static int take_new(size_t bytes, bool automatic, stack **out) {
     return result;
 }
 
-/* Whether what the last deep call left is still there; asked once, as the answer costs a system call. */
+/* Whether the pages that the last deep call left are still resident. Checked once, as it takes a system
+ * call. */
 static void record_reallocation(stack *s) {
     s->offered_lately = false;
     const uint64_t begun = os_now_ns();
@@ -230,7 +232,7 @@ int stack_take(size_t bytes, bool automatic, stack **out) {
     return 0;
 }
 
-/* ---- given back -------------------------------------------------------------------------------- */
+/* ---- returning --------------------------------------------------------------------------------- */
 
 void stack_count_returned(size_t bytes, bool trim) {
     tally(&stacks.returned_bytes, bytes);
@@ -261,7 +263,7 @@ void stack_retire(stack *s) {
     stack_room_end(s);
     if (favourite == s) favourite = NULL;
     atomic_store(&s->thread_id, 0);
-    /* Stays owned by a thread id that no thread has, so that nobody takes it, a child neither. */
+    /* The stack stays owned by an id that no thread has, so that no thread takes it, in a child neither. */
     atomic_store(&s->owner, UINTPTR_MAX);
 }
 
@@ -286,7 +288,7 @@ void stacks_after_fork(void) {
         if (owner == STACK_POOLED) pooled++;
         if (owner == self()) atomic_store(&s->thread_id, own_id);
         if (owner <= STACK_CHANGING || owner == self() || owner == UINTPTR_MAX) continue;
-        /* Its thread stayed in the parent. */
+        /* Its thread exists only in the parent. */
         stack_close_warning(s);
         stack_room_end(s);
         os_discard(s->warning_top, (size_t)(s->top - s->warning_top));
@@ -298,7 +300,7 @@ void stacks_after_fork(void) {
     atomic_store(&stacks.pooled, pooled);
 }
 
-/* ---- looked at --------------------------------------------------------------------------------- */
+/* ---- looking up and listing -------------------------------------------------------------------- */
 
 stack *stack_around(const void *address) {
     const uint32_t count = atomic_load(&stacks.count);
@@ -319,7 +321,8 @@ size_t vrange_stacks_read(vrange_stack_info *out, size_t capacity) {
         uintptr_t owner = atomic_load(&s->owner);
         if (owner == STACK_NONE || owner == STACK_CHANGING) continue;
         if (found++ >= capacity) continue;
-        /* Unmapped meanwhile, the look at its pages answers nothing: the worst is a stale line. */
+        /* If the stack is unmapped meanwhile, the checks of its pages return nothing: at worst the entry
+         * is stale. */
         size_t depth = (size_t)(s->top - os_lowest_resident(s->low, s->top));
         size_t high = atomic_load(&s->high_water);
         out[found - 1] = (vrange_stack_info){

@@ -1,15 +1,15 @@
-/* What a deep call leaves behind on its stack: how much it was, and its way back to the kernel.
+/* The pages that a deep call leaves on its stack: how many they are, and how they are freed.
  *
- * How far down did the call go? The page tables know, but asking costs a system call, several times
- * what a shallow call may cost altogether. So the lowest page of what is kept is left empty and read
- * afterwards: it is still all zeros unless frames were written there. A frame that jumps over a
- * whole page would be missed, so every 1024th release asks the page tables all the same. Offered pages
- * look the same there whether they were used again or not; pages taken out of them at doubling
- * depths tell a second, shallower use from the first, within a factor of two.
+ * How far down did the call go? The page tables know, but reading them takes a system call, several times
+ * the cost of a whole shallow call. So the lowest page of the kept part is left empty and read after the
+ * call: it is all zeros unless frames were written there. A frame that jumps over a whole page would be
+ * missed, so every 1024th release reads the page tables as well. There, offered pages look the same
+ * whether they were used again or not. Pages that are taken out of the offered part at doubling depths,
+ * the tripwires, show how deep a second, shallower use went, within a factor of two.
  *
- * What lies deeper than 2 MiB is on huge pages, if the machine has them: touching it costs a tenth,
- * offering it a thirtieth, touching what was offered a twentieth. So little that there all of it is
- * offered again after a call that went there at all. */
+ * The part deeper than 2 MiB is on huge pages, if the machine has them: touching it costs a tenth,
+ * offering it a thirtieth, and touching what was offered a twentieth. That is so little that all of that
+ * part is offered again after any call that reached it. */
 #define _GNU_SOURCE
 #include "stacks/stack_pages.h"
 
@@ -23,7 +23,7 @@
 #define UNLOOKED_MOST 1024u
 #define GLANCE_BYTES (1u << 20)
 
-/* ---- how far down ------------------------------------------------------------------------------ */
+/* ---- how far down the call went ---------------------------------------------------------------- */
 
 static bool is_zero(const char *page, size_t bytes) {
     const uint64_t *words = (const uint64_t *)(const void *)page;
@@ -37,7 +37,7 @@ static bool is_zero(const char *page, size_t bytes) {
 /* Tripwire i is the page that ends at this depth below the top. */
 static size_t tripwire_depth(unsigned i) { return (size_t)VRANGE_STACK_KEPT_BYTES << i; }
 
-/* Tripwires end where huge pages begin: one taken out of a huge page would split it. */
+/* Tripwires end where huge pages begin: a tripwire inside a huge page would split it. */
 static bool is_tripwire(const stack *s, unsigned i, const char *offered_low) {
     const char *tripwire = s->top - tripwire_depth(i) - os_page_bytes();
     return tripwire >= offered_low && tripwire >= s->huge_top;
@@ -62,7 +62,8 @@ static size_t used_since_offer(stack *s) {
     return used;
 }
 
-/* What jumped over a page went on near to it. Before Linux 6.7 looking at all of a stack takes long. */
+/* A frame that jumped over a page was followed by frames near it. Before Linux 6.7 checking a whole stack
+ * takes long. */
 static bool anything_just_below(const stack *s) {
     char *const kept = stack_kept_low(s);
     char *from = (size_t)(kept - s->low) > GLANCE_BYTES ? kept - GLANCE_BYTES : s->low;
@@ -85,7 +86,7 @@ size_t stack_used(stack *s) {
         char *lowest = os_lowest_resident(s->low, kept);
         used = lowest < kept ? (size_t)(s->top - lowest) : 0;
     }
-    if (went_down && used == 0) os_discard(kept, page); /* zeros again, for the next look */
+    if (went_down && used == 0) os_discard(kept, page); /* zeros again, for the next check */
     if (used > atomic_load(&s->high_water)) {
         atomic_store(&s->high_water, used);
         stats_stack_used(used, (uint64_t)(s->top - s->low));
@@ -93,7 +94,7 @@ size_t stack_used(stack *s) {
     return used;
 }
 
-/* ---- given back -------------------------------------------------------------------------------- */
+/* ---- freeing pages ----------------------------------------------------------------------------- */
 
 void stack_close_warning(stack *s) {
     if (!atomic_load(&s->warned)) return;
@@ -114,7 +115,7 @@ static void offer(stack *s, char *from) {
     for (unsigned i = 0; is_tripwire(s, i, from); i++)
         os_discard(s->top - tripwire_depth(i) - page, page);
     if (from < s->offered_low) s->offered_low = from;
-    /* The last ordinary page: whoever goes on to the huge ones passes it. */
+    /* The last ordinary page: every call that reaches the huge ones passes it. */
     if (has_offered_huge(s)) os_discard(s->huge_top, page);
     s->offered_lately = true;
 }
@@ -134,7 +135,7 @@ void stack_give_back(stack *s, size_t used, int release) {
     }
     stack_count_returned(used - VRANGE_STACK_KEPT_BYTES, false);
     const uint64_t took = os_now_ns() - begun;
-    /* Both at once: when the call returns, the kernel could already take it. */
+    /* Both at the same time: when the call returns, the kernel can already take the pages. */
     vrange_latency_record(VRANGE_KIND_STACK, VRANGE_FREE_RELEASED, took);
     vrange_latency_record(VRANGE_KIND_STACK, VRANGE_FREE_OFFERED, took);
 }

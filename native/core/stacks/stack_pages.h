@@ -3,13 +3,13 @@
 
 #include "stacks/stack.h"
 
-/* Above here memory stays with the stack, whatever the policy. */
+/* Memory above this address stays with the stack, whatever the policy. */
 static inline char *stack_kept_low(const stack *s) { return s->top - VRANGE_STACK_KEPT_BYTES; }
 
-/* The warning zone as it was before somebody reached it. */
+/* Closes the warning zone again and discards its pages. */
 void stack_close_warning(stack *s);
 
-/* Gives `used` bytes back as `release` says; more than what is kept. */
+/* Frees `used` bytes as `release` says. `used` exceeds the kept part. */
 void stack_give_back(stack *s, size_t used, int release);
 
 #endif

@@ -1,23 +1,24 @@
-/* How far a deep call may go: by its stack, and by the memory that is left.
+/* How far a deep call may go: limited by its stack, and by the memory that is left.
  *
  * A runaway recursion takes memory in three ways: pages of the deep stack, Python's frames on the heap
- * (from 3.11 on recursion in pure Python takes nothing else), and objects. And its end takes more: every
- * frame that the RecursionError passes leaves an entry of the traceback and a frame object, about as many bytes
- * as the frame had, and whoever prints the traceback makes as many again. So a recursion must be stopped
- * while the memory for its end is still there. No number of levels fixed beforehand does that: frames
- * differ, and other threads allocate meanwhile. So the memory that is left is looked at again and again:
+ * (recursion in pure Python takes nothing else from 3.11 on), and objects. Its end takes even more. Every
+ * frame that the RecursionError passes leaves a traceback entry and a frame object, about as many bytes as
+ * the frame had, and printing the traceback takes as many again. So a recursion must be stopped while the
+ * memory for its end is still there. No fixed number of levels can do that: frames differ, and other
+ * threads allocate meanwhile. So the memory that is left is checked again and again:
  *
- * - The stack of a call that said no size is closed but for its first part. A touch of what is closed comes
- *   here from the handler of sigsegv.c; with memory left, the next step is opened.
+ * - The stack of a call without a size is closed except for its first part. A touch of the closed part
+ * comes here from the handler of sigsegv.c. If memory is left, the next step is opened.
  * - The interpreter takes frames in parts of 16 KiB, and small objects in arenas, from a provider that
- *   vrange wraps (pymalloc_hook.c), which tells each one to stack_room_observe.
+ * vrange wraps (pymalloc_hook.c). The wrapper reports each one to stack_room_observe.
  *
- * Where too little is left, the levels that the thread has left are cut to none, so that the next level raises
- * RecursionError; from 3.14 on also the bounds of the stack. As soon as the recursion is shallower, or memory
- * is there again, the levels are given back: so it works every time, not once a call.
+ * If too little memory is left, the thread's remaining levels are cut to none, so that the next level
+ * raises RecursionError; from 3.14 on the bounds of the stack are cut too. As soon as the recursion is
+ * shallower, or memory is free again, the levels are restored. So this works every time, not once a call.
  *
- * The last part of a stack of any kind, the warning zone, is opened in the same way, in parts: the levels of a
- * second recursion may take more stack than those of the first, whose count stands. */
+ * The last part of a stack of any kind, the warning zone, is opened in parts in the same way. The levels
+ * of a second recursion may take more stack than those of the first, and the number of levels was
+ * restored. */
 #include "stacks/stack_room.h"
 
 #include <stdatomic.h>
@@ -30,12 +31,12 @@
 #define KIB ((size_t)1 << 10)
 #define MIB ((size_t)1 << 20)
 
-/* 144 bytes a frame of a small function become 275 when the exception was caught, and 380 to 480 while it
- * is printed (3.11 to 3.13): twice the frame's bytes, and some to spare. */
+/* 144 bytes a frame of a small function become 275 once the exception is caught, and 380 to 480 while it
+ * is printed (3.11 to 3.13): twice the frame's own bytes, and a margin. */
 #define END_OF_FRAMES 3
-#define END_OF_LEVEL 432 /* where frames are elsewhere, in generators */
+#define END_OF_LEVEL 432 /* a level, if frames are elsewhere, in generators */
 #define FRAMES_MOST (256 * KIB) /* a larger allocation is an arena */
-#define UNSEEN_BYTES ((int64_t)(96 * KIB))   /* 220 levels: not looked at */
+#define UNSEEN_BYTES ((int64_t)(96 * KIB))   /* 220 levels: not checked */
 #define SHALLOW_BYTES ((int64_t)(480 * KIB)) /* 1,100 levels, as many as any thread may have: not cut */
 
 #define STEP_LEAST (256 * KIB)
@@ -48,12 +49,12 @@
 
 #define LOOK_LEAST (16 * KIB) /* a part of the frames */
 #define LOOK_MOST MIB
-#define LOOK_SHARE 32 /* of the room, which frames may take before the next look */
-#define FALL_SHARE 4  /* likewise, at the rate that the room fell since the last */
+#define LOOK_SHARE 32 /* of the room, which frames may take before the next check */
+#define FALL_SHARE 4  /* likewise, at the rate at which the room fell since the last check */
 #define LOOK_NS 4000000ull
 
 /* CPython 3.14 raises RecursionError in the second 16 KiB from the end of what it takes for the stack, and
- * ends the process in the last. */
+ * ends the process in the last 16 KiB. */
 #define BOUND_BELOW (30 * KIB)
 
 static _Atomic int64_t needed; /* to end all deep calls that are under way */
@@ -66,8 +67,8 @@ static int64_t publish(stack *s, int64_t need) {
     return atomic_fetch_add(&needed, more) + more;
 }
 
-/* Pages of the stack that an earlier call left on offer, and this one uses again: they count as if they could
- * still be taken. */
+/* Pages of the stack that an earlier call left offered and that this call uses again. They count as
+ * needed, because the kernel's figures count them as reclaimable. */
 static int64_t used_again(const stack *s, const char *sp) {
     const char *kept = stack_kept_low(s);
     const char *deepest = s->open_low < s->first_low ? s->open_low : sp;
@@ -80,24 +81,24 @@ static size_t share_of(int64_t room, int64_t parts) {
     return room > 0 ? (size_t)(room / (parts * (callers > 0 ? callers : 1))) : 0;
 }
 
-/* What the end of a call takes whose frames end at `sp`. As much as it has of the stack too: what recurses
- * in C keeps objects, and generators with their frames. */
+/* What the end of a call takes whose frames end at `sp`. As much again as its stack holds, because
+ * recursion in C keeps objects, and generators with their frames. */
 static int64_t end_of(const stack *s, const char *sp) {
     int64_t frames = END_OF_FRAMES * s->frame_bytes;
-    if (s->levels && s->levels != s->counter) { /* 3.11 counts levels of C in the same place */
+    if (s->levels && s->levels != s->counter) { /* 3.11 counts C's levels in the same place */
         const int64_t levels = (int64_t)s->levels_at_entry - *s->levels - s->cut_levels;
         if (END_OF_LEVEL * levels > frames) frames = END_OF_LEVEL * levels;
     }
     return (frames > 0 ? frames : 0) + (s->top - sp);
 }
 
-/* What is left when every deep call has what its end takes. */
+/* The memory that is left once every deep call has what its end takes. */
 static int64_t room_for(stack *s, const char *sp) {
     const int64_t all = publish(s, end_of(s, sp) + used_again(s, sp));
     return spare_bytes(all + (int64_t)(STEP_SHARE * STEP_MOST)) - all;
 }
 
-/* ---- levels cut and given back ----------------------------------------------------------------- */
+/* ---- cutting and restoring levels -------------------------------------------------------------- */
 
 static void cut_count(volatile int *left, int *kept) {
     if (!left || *left <= 0) return;
@@ -125,18 +126,18 @@ static void give_levels_back(stack *s) {
     if (stack_set_bounds && s->thread) stack_set_bounds(s->thread, s->low, s->bytes);
 }
 
-/* Whether levels were left since the cut: then the recursion is another one, and can be cut again. */
+/* Whether levels were left since the cut: then this is another recursion, and can be cut again. */
 static bool has_levels(const stack *s) {
     return (s->counter && *s->counter > 0) || (s->levels && *s->levels > 0);
 }
 
-/* ---- opened step by step ----------------------------------------------------------------------- */
+/* ---- opening step by step ---------------------------------------------------------------------- */
 
 static char *aligned_down(char *address, size_t to) {
     return (char *)((uintptr_t)address / to * to);
 }
 
-/* From below `address` up to what is open. */
+/* Opens from `below` bytes below `address` up to what is open. */
 static bool open_to(char *address, size_t below, size_t alignment, char *lowest, char **open_low) {
     char *from = (size_t)(address - lowest) > below ? aligned_down(address - below, alignment) : lowest;
     if (from < lowest) from = lowest;
@@ -154,9 +155,9 @@ static bool open_step(stack *s, char *address, char *sp) {
     } else if (!s->is_cut || has_levels(s)) {
         cut_all(s, sp);
     } else if (spare_bytes(0) <= 0) {
-        return false; /* it asks nobody for a level, and goes on to take the last of the memory */
+        return false; /* the recursion counts no levels, and would go on to take the last of the memory */
     }
-    /* A small step is to take small pages: none that reaches over it. */
+    /* A small step must take small pages: no huge page may reach over it. */
     const bool is_huge = s->huge_top > s->warning_top && step >= HUGE_PAGE_BYTES;
     const size_t alignment = is_huge ? HUGE_PAGE_BYTES : os_page_bytes();
     return open_to(address, step, alignment, s->warning_top, &s->open_low) ||
@@ -164,11 +165,11 @@ static bool open_step(stack *s, char *address, char *sp) {
 }
 
 static bool open_part_of_zone(stack *s, char *address) {
-    if (!s->counter) return false; /* the interpreter looks at the stack itself */
+    if (!s->counter) return false; /* the interpreter checks the stack itself */
     if (!s->is_cut || has_levels(s)) cut_levels(s);
     size_t part = (size_t)(s->warning_top - s->low) / ZONE_PARTS;
     if (part < ZONE_PART_LEAST) part = ZONE_PART_LEAST;
-    if (s->open_low > s->warning_top) { /* it jumped over what is closed of the steps */
+    if (s->open_low > s->warning_top) { /* the frame jumped over the closed part of the steps */
         if (os_open(s->warning_top, (size_t)(s->open_low - s->warning_top)) < 0) return false;
         s->open_low = s->warning_top;
     }
@@ -190,9 +191,9 @@ bool stack_room_for_signal(stack *s, char *sp) {
     return stack_room_open(s, closed - 1, sp);
 }
 
-/* ---- looked at as the heap grows --------------------------------------------------------------- */
+/* ---- checking as the heap grows ---------------------------------------------------------------- */
 
-/* True where nothing that was opened is in use any more. */
+/* True if nothing that was opened is in use any more. */
 static bool close_zone(stack *s, const char *sp) {
     if (!atomic_load(&s->warned)) return true;
     if (sp < s->warning_top + SIGNAL_BYTES) return false;
@@ -202,8 +203,8 @@ static bool close_zone(stack *s, const char *sp) {
 
 static size_t less(size_t a, size_t b) { return a < b ? a : b; }
 
-/* Frames hold objects too, of any size. So the looks come close together at first, and as close as the
- * room falls. */
+/* Frames hold objects of any size too. So the checks come close together at first, and the closer, the
+ * faster the room falls. */
 static size_t next_look(const stack *s, int64_t room, int64_t room_before) {
     size_t after = less(2 * s->look_after, less(LOOK_MOST, share_of(room, LOOK_SHARE)));
     if (room_before > room) {
@@ -243,7 +244,7 @@ void stack_room_observe(ptrdiff_t bytes) {
         if (end_of(s, sp) < UNSEEN_BYTES) return;
         if (s->unlooked_bytes < s->look_after && os_now_coarse_ns() - s->looked_ns < LOOK_NS) return;
     }
-    /* After a cut arenas come for the traceback: only frames are a recursion that goes on. */
+    /* After a cut, arenas are allocated for the traceback: only frames show that the recursion goes on. */
     look(s, sp, bytes > 0 && (is_frames || !s->is_cut));
 }
 

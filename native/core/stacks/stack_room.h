@@ -1,4 +1,4 @@
-/* How far a deep call may go: by its stack, and by the memory that is left. */
+/* How far a deep call may go: limited by its stack, and by the memory that is left. */
 #ifndef VRANGE_STACK_ROOM_H
 #define VRANGE_STACK_ROOM_H
 
@@ -8,18 +8,19 @@
 #include "os/exported.h"
 #include "stacks/stack.h"
 
-/* Around each call. stack_room_end closes again what was opened step by step. */
+/* Called around each deep call. stack_room_end closes again what was opened step by step. */
 void stack_room_begin(stack *s);
 void stack_room_end(stack *s);
 
-/* A touch of `address`, which was closed, by frames that end at `sp`: true where it is open now, perhaps with
- * the recursion cut short. Async-signal-safe. */
+/* Handles a touch of `address`, which was closed, by frames that end at `sp`. True if it is open now; the
+ * recursion may have been cut short. Async-signal-safe. */
 bool stack_room_open(stack *s, char *address, char *sp);
 
-/* Whether the kernel found no room for a signal's frame at `sp`; there is some if so. Async-signal-safe. */
+/* Whether the kernel found no room for a signal's frame at `sp`. If so, there is room now.
+ * Async-signal-safe. */
 bool stack_room_for_signal(stack *s, char *sp);
 
-/* What pymalloc_observe tells. */
+/* Receives what pymalloc_observe reports. */
 void stack_room_observe(ptrdiff_t bytes) EXPORTED(stack_room_observe);
 
 #endif

@@ -1,13 +1,13 @@
-/* Continuing on another stack within the same thread.
+/* Runs a function on another stack within the same thread.
  *
  * Each architecture has an implementation in assembly, with unwind information, so that debuggers,
- * exceptions and the forced unwinding of pthread_exit pass through it. Others use ucontext. */
+ * exceptions and the forced unwinding of pthread_exit pass through it. Other architectures use ucontext. */
 #ifndef VRANGE_SWITCH_H
 #define VRANGE_SWITCH_H
 
 #include "os/exported.h"
 
-/* Calls function(argument) with the stack pointer at `top` (16-byte aligned), and returns after it. */
+/* Calls function(argument) with the stack pointer at `top` (16-byte aligned), and returns when it returns. */
 void switch_call(void *top, void (*function)(void *), void *argument) EXPORTED(switch_call);
 
 #endif

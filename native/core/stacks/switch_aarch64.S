@@ -1,7 +1,7 @@
 /* vrange_switch_call for aarch64 (AAPCS64): x0 top, x1 function, x2 argument.
  *
- * x29 keeps the old stack pointer and is what the unwind information counts from (the CFA). The
- * hints are BTI and pointer authentication, and do nothing on processors without them. */
+ * x29 holds the old stack pointer, and the unwind information refers to it (the CFA). The hints are BTI
+ * and pointer authentication; processors without these ignore them. */
 #if defined(__aarch64__) && !defined(VRANGE_SWITCH_UCONTEXT)
 
     .text
@@ -9,7 +9,7 @@
     .type vrange_switch_call, %function
 vrange_switch_call:
     .cfi_startproc
-    hint #25 /* paciasp, a landing pad for BTI as well */
+    hint #25 /* paciasp, which is also a landing pad for BTI */
     .cfi_negate_ra_state
     stp x29, x30, [sp, #-16]!
     .cfi_def_cfa_offset 16
@@ -34,5 +34,5 @@ vrange_switch_call:
 
 #endif
 
-/* Without this the linker would make every stack of the process executable. */
+/* Without this section the linker would make every stack of the process executable. */
     .section .note.GNU-stack, "", %progbits

@@ -1,5 +1,5 @@
-/* switch_call where there is no assembly for the architecture: by ucontext, which costs two system
- * calls for the signal mask each time. Unwinders stop at the new stack's first frame. */
+/* switch_call for architectures without assembly. It uses ucontext, which makes two system calls for the
+ * signal mask each time. Unwinders stop at the first frame of the new stack. */
 #include "stacks/switch.h"
 
 #if defined(VRANGE_SWITCH_UCONTEXT) || !(defined(__x86_64__) || defined(__aarch64__))
@@ -21,7 +21,7 @@ static void enter(unsigned high, unsigned low) {
 }
 
 void switch_call(void *top, void (*function)(void *), void *argument) {
-    /* makecontext wants the whole stack but only counts down from its end. */
+    /* makecontext asks for the whole stack but only counts down from its end. */
     const size_t claimed = 64 * 1024;
     crossing way = {.function = function, .argument = argument};
     if (getcontext(&way.there) < 0) abort(); /* can't fail on Linux */
@@ -36,7 +36,7 @@ void switch_call(void *top, void (*function)(void *), void *argument) {
 
 #else
 
-/* ISO C wants a declaration in every file. */
+/* ISO C requires a declaration in every file. */
 typedef int switch_is_assembly;
 
 #endif

@@ -1,8 +1,8 @@
 /* vrange_switch_call for x86_64 (System V ABI): rdi top, rsi function, rdx argument.
  *
- * rbp keeps the old stack pointer and is what the unwind information counts from (the CFA), so an
- * unwinder steps from the new stack to the old one as from any call to its caller. Calls and returns
- * stay paired: a shadow stack (CET) sees nothing unusual. */
+ * rbp holds the old stack pointer, and the unwind information refers to it (the CFA). So an unwinder steps
+ * from the new stack to the old one as from any call to its caller. Calls and returns stay paired: a
+ * shadow stack (CET) sees nothing unusual. */
 #if defined(__x86_64__) && !defined(VRANGE_SWITCH_UCONTEXT)
 
 #ifdef __CET__
@@ -34,5 +34,5 @@ vrange_switch_call:
 
 #endif
 
-/* Without this the linker would make every stack of the process executable. */
+/* Without this section the linker would make every stack of the process executable. */
     .section .note.GNU-stack, "", %progbits

@@ -1,8 +1,9 @@
-/* The extension module vrange._deep: calling a function on a deep stack.
+/* The extension module vrange._deep: calls a function on a deep stack.
  *
- * The call stays in its thread and keeps the GIL: a stack is taken from the pool, the thread's limits
- * are raised to what it carries, and the stack pointer goes there and comes back with the result or
- * the exception. What a shallow call costs is decided here: no system call, no allocation. */
+ * The call stays in its thread and keeps the GIL. vrange takes a stack from the pool and raises the
+ * thread's limits to what that stack can hold. The stack pointer moves there, and comes back with the
+ * result or the exception. This file decides what a shallow call costs: it makes no system call and no
+ * allocation. */
 #define PY_SSIZE_T_CLEAN
 #include "python/abi3.h"
 #include <dlfcn.h>
@@ -19,7 +20,7 @@
 #include "stacks/stack_room.h"
 #include "stacks/switch.h"
 
-#define LET_OTHERS_RUN_BYTES (1u << 20) /* from here giving back takes longer than the GIL does */
+#define LET_OTHERS_RUN_BYTES (1u << 20) /* above this, freeing takes longer than passing the GIL on */
 #define SETTINGS_CACHED_MOST 256
 #define ARM_AGAIN_CALLS 64
 #define ARGUMENTS_IN_PLACE 16
@@ -27,9 +28,9 @@
 #define AUTOMATIC_LEAST ((size_t)1 << 20)
 #define ADDRESS_SPACE_SHARE 8
 
-/* (bytes, release, name), made by `make_settings` in Python and checked there; 0 bytes: automatic. */
+/* (bytes, release, name), made and checked by `make_settings` in Python; 0 bytes: automatic. */
 static PyObject *make_settings, *default_settings, *settings_cache, *stack_keyword;
-static PyObject *watch_limits; /* tells spare.c which cgroups limit this process now */
+static PyObject *watch_limits; /* reports to spare.c which cgroups limit this process now */
 static PyObject *vrange_error, *stack_unavailable_error;
 
 /* In every CPython since 3.8, but declared in the limited API only since 3.12. */
@@ -42,9 +43,9 @@ typedef struct {
 } settings;
 
 typedef struct {
-    stack *on; /* NULL: where the caller is */
+    stack *on; /* NULL: on the caller's stack */
     PyObject *function, *const *arguments;
-    size_t count; /* of those without a name */
+    size_t count; /* of the positional ones */
     PyObject *names;
     PyObject *result;
 } job;
@@ -57,15 +58,15 @@ static void start(void *argument) {
 
 /* ---- the call ---------------------------------------------------------------------------------- */
 
-/* Deep inside deep goes on where it is while a quarter of what it asks for is left. A stack entered
- * because the one before was nearly used up is the last of its size: else a runaway recursion would
- * go on from stack to stack until the memory is used up. */
+/* A deep call inside a deep call stays on the same stack while a quarter of what it asks for is left. A
+ * stack that was entered because the previous one was nearly used up is the last of its size. Otherwise a
+ * runaway recursion would go on from stack to stack until the memory is used up. */
 static bool is_nearly_used_up(const stack *s, size_t bytes) {
     size_t left = (size_t)((char *)__builtin_frame_address(0) - s->low);
     return left < bytes / 4;
 }
 
-/* Only address space: how much of it becomes memory, stack_room.c decides. */
+/* Only address space: stack_room.c decides how much of it becomes memory. */
 static size_t bytes_by_limit(void) {
     const uint64_t limit = os_address_space_limit();
     size_t bytes = STACK_AUTOMATIC_BYTES;
@@ -82,12 +83,13 @@ static size_t automatic_bytes(void) {
     looked_ns = now;
     const size_t before = bytes;
     bytes = bytes_by_limit();
-    if (bytes < before) vrange_stacks_trim_pooled(); /* RLIMIT_AS came later, and they count */
+    if (bytes < before) vrange_stacks_trim_pooled(); /* RLIMIT_AS was set later, and pooled stacks count */
     if (!is_watched || spare_is_stale(now)) {
         PyObject *done = PyObject_CallFunctionObjArgs(watch_limits, NULL);
-        if (!done) PyErr_WriteUnraisable(watch_limits); /* the limits known before hold */
+        if (!done) PyErr_WriteUnraisable(watch_limits); /* the limits known before stay in force */
         Py_XDECREF(done);
-        /* Only now, as that lets other threads run: one without limits would find none in its way. */
+        /* Only now, because the call lets other threads run: a thread must not see `is_watched` before
+         * there are limits. */
         is_watched = true;
     }
     return bytes;
@@ -103,13 +105,13 @@ static int take(size_t bytes, bool automatic, stack **out) {
 static PyObject *refuse_take(int error, size_t bytes) {
     return PyErr_Format(
         stack_unavailable_error,
-        "a stack of %zu bytes is not to be had (%s): the address space of this process is limited "
-        "(RLIMIT_AS, RLIMIT_DATA), or the machine promises no more memory than it has (vm.overcommit_memory=2), or "
-        "too many threads are in deep calls. A smaller stack= may be",
+        "a stack of %zu bytes can't be allocated (%s): the address space of this process is limited "
+        "(RLIMIT_AS, RLIMIT_DATA), or the machine promises no more memory than it has "
+        "(vm.overcommit_memory=2), or too many threads are in deep calls. A smaller stack= may fit",
         bytes, strerror(-error));
 }
 
-/* faulthandler.enable() and disable() put their handler where ours was. Asking it is cheaper than
+/* faulthandler.enable() and disable() replace our handler by theirs. Asking faulthandler is cheaper than
  * asking the kernel, and few programs have imported it. */
 static bool is_faulthandler_switched(void) {
     static PyObject *name;
@@ -149,7 +151,7 @@ static PyObject *call_on(stack *s, job *call, int release) {
         stack_give(s, used, release);
         Py_END_ALLOW_THREADS
     }
-    /* Whoever put a handler over ours did so once: now and then is enough. */
+    /* Handlers are rarely installed over ours: an occasional check is enough. */
     if (used || ++calls % ARM_AGAIN_CALLS == 0) overflow_arm_process();
     return call->result;
 }
@@ -164,7 +166,7 @@ static PyObject *run(const settings *how, job *call) {
     bool crowded = false;
     const bool automatic = !how->bytes;
     const size_t bytes = automatic ? automatic_bytes() : how->bytes;
-    /* A size that was said is had, whatever memory there is: not on a stack that is closed by that. */
+    /* An explicit size is honoured, whatever memory there is: so not on a stack that memory limits. */
     if (outer && bytes <= outer->bytes && (automatic || !outer->automatic)) {
         crowded = is_nearly_used_up(outer, bytes);
         if (!crowded || outer->crowded) {
@@ -185,7 +187,7 @@ static PyObject *run(const settings *how, job *call) {
     return call_on(s, call, how->release);
 }
 
-/* ---- what Python passes ------------------------------------------------------------------------ */
+/* ---- arguments from Python --------------------------------------------------------------------- */
 
 static int read_settings(PyObject *tuple, settings *out) {
     if (!tuple || !PyTuple_Check(tuple) || PyTuple_Size(tuple) != 3) {
@@ -236,7 +238,7 @@ static PyObject *without(PyObject *tuple, Py_ssize_t place) {
     return rest;
 }
 
-/* Runs the call with the keyword at `place` taken out of its arguments. */
+/* Runs the call without the keyword argument at `place`. */
 static PyObject *run_without_keyword(job *call, Py_ssize_t place) {
     const size_t at = call->count + (size_t)place;
     const size_t all = call->count + (size_t)PyTuple_Size(call->names);
@@ -305,7 +307,7 @@ static PyObject *deep_configure(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* ---- what can be looked at --------------------------------------------------------------------- */
+/* ---- introspection ----------------------------------------------------------------------------- */
 
 static PyObject *deep_here(PyObject *module, PyObject *unused) {
     (void)module;
@@ -333,46 +335,48 @@ static PyObject *deep_levels_left(PyObject *module, PyObject *unused) {
 PyDoc_STRVAR(
     deep_call_doc,
     "deep_call(f, /, *args, stack='auto', **kwargs)\n--\n\n"
-    "Call ``f(*args, **kwargs)`` on a deep stack, in this thread, and give the stack back.\n"
+    "Call ``f(*args, **kwargs)`` on a deep stack in this thread, and return the stack afterwards.\n"
     "\n"
-    "Inside, recursion goes as deep as memory allows: below the limits of the process's cgroups,\n"
-    "RLIMIT_AS, RLIMIT_DATA and the machine, with what a RecursionError and its traceback take kept\n"
-    "free. It is looked at as the recursion goes, other threads' memory included.\n"
+    "Inside the call, recursion goes as deep as memory allows. It stays below the limits of the\n"
+    "process's cgroups, RLIMIT_AS, RLIMIT_DATA and the machine, and keeps free what a RecursionError\n"
+    "and its traceback take. Memory is checked as the recursion goes on, and includes that of other\n"
+    "threads.\n"
     "\n"
-    "Only this thread's limits are raised, and only until the call is over. The result, or\n"
-    "the exception with its whole traceback, is the caller's, as in an ordinary call.\n"
+    "Only this thread's limits are raised, and only until the call is over. The caller gets the\n"
+    "result, or the exception with its whole traceback, as from an ordinary call.\n"
     "\n"
     "Parameters\n"
     "----------\n"
     "f : callable\n"
-    "    What to call. All other arguments are passed on to it.\n"
+    "    The function to call. All other arguments are passed on to it.\n"
     "stack : \"auto\" or int or str or DeepStack\n"
-    "    Address space for the stack: bytes, or a string such as \"64MiB\"; at least 256 KiB. Then\n"
-    "    recursion goes as deep as that carries, whatever memory there is: one level of Python for\n"
-    "    every 512 bytes, and as many of C (json, pickle, repr, functools.cache, visitors) as fit\n"
-    "    there. Only what is touched becomes memory, and all of it but 64 KiB is given back\n"
-    "    afterwards. A `DeepStack` also says how it is given back. A keyword ``stack`` of ``f``\n"
-    "    itself is to be passed with `DeepStack.call`.\n"
+    "    Address space for the stack: bytes, or a string such as \"64MiB\"; at least 256 KiB. With a\n"
+    "    size, recursion goes as deep as that stack holds, whatever memory there is: one level of\n"
+    "    Python for every 512 bytes, and as many levels of C (json, pickle, repr, functools.cache,\n"
+    "    visitors) as fit there. Only the pages that are touched become memory, and all of them but\n"
+    "    64 KiB are returned to the kernel afterwards. A `DeepStack` also says how they are\n"
+    "    returned. If ``f`` itself has a keyword ``stack``, pass it with `DeepStack.call`.\n"
     "\n"
     "Raises\n"
     "------\n"
     "RecursionError\n"
-    "    By the recursion itself, where it goes deeper than memory or the stack carries; the process\n"
-    "    is sound.\n"
+    "    Raised inside the recursion if it goes deeper than memory or the stack allows. The process\n"
+    "    stays sound.\n"
     "TypeError, ValueError\n"
     "    ``f`` is not callable; ``stack`` is not a size, or too small.\n"
     "StackUnavailableError\n"
-    "    The stack is not to be had: RLIMIT_AS, RLIMIT_DATA, vm.overcommit_memory=2. A\n"
+    "    The stack can't be allocated: RLIMIT_AS, RLIMIT_DATA, vm.overcommit_memory=2. A\n"
     "    `VrangeError` and a `MemoryError`.\n"
     "VrangeError\n"
-    "    This interpreter keeps its limits where they were not found.\n"
+    "    vrange does not find where this interpreter keeps its recursion limits.\n"
     "\n"
     "Notes\n"
     "-----\n"
-    "Threads: any number may be in deep calls, each on a stack of its own; thread-locals, context\n"
-    "variables and the event loop are the caller's. A deep call inside a deep call goes on on the\n"
-    "same stack while there is room. Fork: the child goes on on its copy of the stack. Greenlets: a\n"
-    "switch out of the call, to a greenlet that began elsewhere, raises ``greenlet.error``.\n"
+    "Threads: any number of threads may be in deep calls, each on a stack of its own; thread-locals,\n"
+    "context variables and the event loop are the caller's. A deep call inside a deep call stays on\n"
+    "the same stack while there is room. Fork: the child continues on its copy of the stack.\n"
+    "Greenlets: a switch out of the call, to a greenlet that began elsewhere, raises\n"
+    "``greenlet.error``.\n"
     "\n"
     "Based on `PyUnstable_ThreadState_SetStackProtection\n"
     "<https://docs.python.org/3.15/c-api/threads.html>`_ (3.14 on), madvise(2) and mincore(2).\n"
@@ -391,19 +395,19 @@ static PyMethodDef functions[] = {
     {"run", FAST(deep_run), METH_FASTCALL | METH_KEYWORDS,
      "run(settings, function, *args, **kwargs): a deep call with settings made beforehand."},
     {"configure", deep_configure, METH_VARARGS,
-     "configure(make_settings, default, watch_limits): how `stack=` becomes (bytes, release, name)."},
+     "configure(make_settings, default, watch_limits): set how `stack=` becomes (bytes, release, name)."},
     {"here", deep_here, METH_NOARGS,
-     "here(): (bytes, depth) of the deep stack this runs on, or None."},
+     "here(): return (bytes, depth) of the deep stack that the caller runs on, or None."},
     {"limits", deep_limits, METH_NOARGS,
-     "limits(): where the limits were found: (Python's offset, C's, bounds settable, refusal)."},
+     "limits(): return where the limits are: (Python's offset, C's, bounds settable, refusal)."},
     {"levels_left", deep_levels_left, METH_NOARGS,
-     "levels_left(): how many levels of Python and of C this thread has left (C: None on 3.14)."},
+     "levels_left(): return the levels of Python and of C that this thread has left (C: None on 3.14)."},
     {0}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT,
                                         .m_name = "vrange._deep",
                                         .m_doc = "Calls on deep stacks, with the GIL held.",
-                                        .m_size = -1, /* one state a process, as the core has */
+                                        .m_size = -1, /* one state a process, as in the core */
                                         .m_methods = functions};
 
 static int find_errors(void) {
@@ -415,7 +419,7 @@ static int find_errors(void) {
     PyObject *bases = PyTuple_Pack(2, vrange_error, PyExc_MemoryError);
     if (!bases) return -1;
     stack_unavailable_error = PyErr_NewExceptionWithDoc(
-        "vrange.StackUnavailableError", "The address space for a deep stack is not to be had.", bases,
+        "vrange.StackUnavailableError", "The address space for a deep stack can't be allocated.", bases,
         NULL);
     Py_DECREF(bases);
     return stack_unavailable_error ? 0 : -1;
@@ -439,7 +443,7 @@ PyMODINIT_FUNC PyInit__deep(void) {
         Py_DECREF(module);
         return NULL;
     }
-    /* 32 places at most, and without one the handler stays until the process is gone. */
+    /* There are 32 places at most. Without one, the handler stays until the process ends. */
     Py_AtExit(overflow_disarm);
     return module;
 }

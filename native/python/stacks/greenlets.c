@@ -1,17 +1,17 @@
-/* Greenlets beside deep calls: what works, and a refusal in place of a crash.
+/* Greenlets beside deep calls: what works, and an exception instead of a crash.
  *
- * greenlet keeps all greenlets of a thread on one stack and copies the part that the next one needs
- * out of its way. It counts from one address to another, and between a deep stack and the thread's
- * own lie gigabytes that are not there: a switch out of a deep call, to a greenlet that began
- * outside of it, ends the process, and nothing can catch that. Inside a greenlet a deep call works,
- * and so do greenlets that begin in the call and end in it.
+ * greenlet keeps all greenlets of a thread on one stack, and copies away the part that the next one needs.
+ * It copies from one address to another, and between a deep stack and the thread's own stack lie gigabytes
+ * of unmapped addresses. So a switch out of a deep call, to a greenlet that began outside of it, ends the
+ * process, and nothing can catch that. A deep call inside a greenlet works, and so do greenlets that begin
+ * and end inside the call.
  *
- * So the two ways to switch, the methods of the type (for Python) and the table of functions (for
- * gevent and other extensions), pass through here as soon as a process with greenlet makes a deep
- * call. Outside of deep calls they go straight on. Inside, a switch is let through to greenlets that
- * were switched out of within the same call, and to new ones; all others get greenlet.error.
- * When the call ends, greenlets that began in it and are not finished get GreenletExit, as greenlet
- * itself does where the last reference to one goes: their frames are on a stack that is given back. */
+ * There are two ways to switch: the methods of the type (for Python), and the table of functions (for
+ * gevent and other extensions). Both pass through this file once a process with greenlet makes a deep
+ * call. Outside of deep calls they pass straight on. Inside one, this file allows switches to greenlets
+ * that were switched out of within the same call, and to new ones; all others raise greenlet.error. When
+ * the call ends, greenlets that began in it and are not finished get GreenletExit, as when greenlet drops
+ * the last reference to one: their frames are on a stack that is about to be returned. */
 #define PY_SSIZE_T_CLEAN
 #include "python/stacks/recursion.h"
 
@@ -19,7 +19,7 @@
 
 #include <string.h>
 
-/* greenlet.h: the places in the table that greenlet._C_API holds. */
+/* greenlet.h: the positions in the table that greenlet._C_API holds. */
 enum {
     API_ERROR = 1,
     API_EXIT = 2,
@@ -42,7 +42,7 @@ static bool is_active(PyObject *g) { return ((int (*)(PyObject *))api[API_ACTIVE
 
 /* ---- which switches stay inside ---------------------------------------------------------------- */
 
-/* gevent's hub lives as long as its thread: begun on a deep stack it would end with the call. */
+/* gevent's hub lives as long as its thread: if it began on a deep stack, it would end with the call. */
 static bool is_hub(PyObject *greenlet) {
     PyObject *module = PyDict_GetItemString(PyImport_GetModuleDict(), "gevent.hub");
     PyObject *hub = module ? PyObject_GetAttrString(module, "Hub") : NULL;
@@ -56,8 +56,8 @@ static bool is_known(const stack *s, PyObject *greenlet) {
     return s->greenlets && PySet_Contains(s->greenlets, greenlet) == 1;
 }
 
-/* Whether a switch to `target` leads to frames on this stack, now and when the greenlet is finished:
- * then its parent goes on, and one that is finished already stands for its parent. */
+/* Whether a switch to `target` leads to frames on this stack, both now and when that greenlet has
+ * finished. After that its parent continues; a finished greenlet already stands for its parent. */
 static bool stays_inside(const stack *s, PyObject *target, PyObject *current) {
     if (target == current || is_known(s, target)) return true;
     if (is_active(target) || (!is_started(target) && is_hub(target))) return false;
@@ -76,7 +76,7 @@ static PyObject *refuse(PyObject *target) {
         target);
 }
 
-/* Whether to go on; the current greenlet is then known, as it can be switched back to. */
+/* Whether the switch is allowed. The current greenlet is then known, because it can be switched back to. */
 static bool may_switch(stack *s, PyObject *target) {
     PyObject *current = current_greenlet();
     bool may = false;
@@ -94,7 +94,7 @@ static PyObject *watched_switch(PyObject *target, PyObject *args, PyObject *kwar
     stack *s = stack_current();
     if (s && !may_switch(s, target)) return NULL;
     PyObject *result = original_switch(target, args, kwargs);
-    stack_set_current(s); /* meanwhile other greenlets of this thread ran */
+    stack_set_current(s); /* other greenlets of this thread ran meanwhile */
     return result;
 }
 
@@ -112,16 +112,16 @@ static PyObject *method_throw(PyObject *target, PyObject *args) {
     return watched_throw(target, type, value, tb);
 }
 
-/* ---- put in their place ------------------------------------------------------------------------ */
+/* ---- installing the watch ---------------------------------------------------------------------- */
 
-/* What a bound method of a C type begins with, in every CPython. The definition it points to is the
- * type's own, so that methods bound earlier (`leave = g.switch`) are watched too. */
+/* The beginning of a bound method of a C type, in every CPython. It points to the type's own definition,
+ * so that methods bound earlier (`leave = g.switch`) are watched too. */
 typedef struct {
     PyObject_HEAD
     PyMethodDef *definition;
 } bound_method;
 
-/* Points the method of all greenlets to `watched`. -1 where it is not laid out as expected. */
+/* Points the method of all greenlets to `watched`. -1 if its layout is not as expected. */
 static int watch_method(PyObject *greenlet, const char *name, PyCFunction watched, bool put) {
     PyObject *bound = PyObject_GetAttrString(greenlet, name);
     if (!bound) return -1;
@@ -137,7 +137,7 @@ static int watch_method(PyObject *greenlet, const char *name, PyCFunction watche
     if (result < 0 && !PyErr_Occurred())
         PyErr_Format(PyExc_RuntimeError,
                      "greenlet's %s can't be watched, and a switch out of a deep call would end the "
-                     "process: this version of greenlet is not known",
+                     "process: vrange does not know this version of greenlet",
                      name);
     return result;
 }
@@ -186,9 +186,9 @@ int greenlets_watch(void) {
     return 0;
 }
 
-/* ---- at the end -------------------------------------------------------------------------------- */
+/* ---- at the end of a call ---------------------------------------------------------------------- */
 
-/* True: it is finished. */
+/* True if the greenlet is finished. */
 static bool end_one(PyObject *greenlet, PyObject *current) {
     if (greenlet == current || !is_active(greenlet)) return true;
     if (((int (*)(PyObject *, PyObject *))api[API_SET_PARENT])(greenlet, current) == 0) {
@@ -221,6 +221,6 @@ bool greenlets_end(stack *s) {
         PyErr_Restore(type, value, traceback);
         return all;
     }
-    /* Imported within the call, so what began there was not seen. */
+    /* greenlet was imported within the call, so greenlets that began in it were not seen. */
     return api || !loaded_greenlet();
 }

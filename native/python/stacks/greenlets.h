@@ -6,12 +6,12 @@
 
 #include "stacks/stack.h"
 
-/* Before a deep call: sees to it that greenlets can't be switched out of it, if the process has
- * greenlet at all. -1 with an exception set. */
+/* Before a deep call: prevents switches of greenlets out of it, if the process has greenlet at all. -1
+ * with an exception set. */
 int greenlets_watch(void);
 
-/* At a deep call's end, on its stack still: ends the greenlets that began in it. False: one of them
- * went on all the same, or may have begun unseen, and the stack can't be used again. */
+/* At the end of a deep call, still on its stack: ends the greenlets that began in it. False if one of them
+ * went on all the same, or may have begun unseen; then the stack can't be used again. */
 bool greenlets_end(stack *s);
 
 #endif

@@ -1,23 +1,22 @@
-/* How deep one thread may recurse, told to CPython for as long as it is on a deep stack.
+/* Raises how deep one thread may recurse, for as long as it is on a deep stack.
  *
- * CPython has three kinds of limit, and a stack of any size is of no use against them:
+ * CPython has three kinds of limit, and a stack of any size is useless without raising them:
  *
  *   3.11         one count a thread, of Python's levels and C's together
  *   3.12, 3.13   two counts a thread; C's starts from a constant that nothing can set
- *   3.14 on      Python's count, and the bounds of the C stack, which there is a function to set
+ *   3.14 on      Python's count, and the bounds of the C stack, which a function sets
  *
- * Counts are raised by adding to what is left and lowered by subtracting the same: other threads, and
- * sys.setrecursionlimit called meanwhile by anybody, go on as if nothing were. The counts are fields
- * of the thread state that no API tells. Where they lie is known for each minor version, and believed
- * only after it was seen: the field must go down by one with every level and come back, and no other
- * may. Where the known place fails the test all places are tried, and where none passes, deep calls are
- * refused.
+ * Counts are raised by adding to what is left, and lowered by subtracting the same number. So other
+ * threads, and a sys.setrecursionlimit() that other code calls meanwhile, are not affected. The counts are
+ * fields of the thread state that no API exposes. Their offsets are known for each minor version, and are
+ * used only after a test: the field must go down by one with every level and come back, and no other field
+ * may. If the known offset fails the test, all offsets are tried. If none passes, deep calls are refused.
  *
- * Python is allowed a level for every 512 bytes of stack, C (where it is counted apart) one for every
- * 256. json takes 144 bytes of stack a level, functools.cache 530 to 700 for its three; what takes more
- * meets the warning of sigsegv.c and then gets the same RecursionError. Recursion in pure Python needs
- * no C stack at all from 3.11 on, and its limit is there for the heap: a runaway ends when its frames
- * and their traceback hold about as many bytes as the stack was allowed to have. */
+ * Python gets one level for every 512 bytes of stack, and C (where it is counted apart) one for every 256.
+ * json takes 144 bytes of stack a level, functools.cache 530 to 700 for its three levels. Code that takes
+ * more reaches the warning zone of sigsegv.c and then gets the same RecursionError. From 3.11 on,
+ * recursion in pure Python needs no C stack at all, and its limit protects the heap: a runaway recursion
+ * ends when its frames and their traceback hold about as many bytes as the stack was allowed to have. */
 #define _GNU_SOURCE
 #include "python/stacks/recursion.h"
 
@@ -32,13 +31,13 @@
 
 #define WARNING_MOST (1u << 20)
 
-#define FIELDS 64 /* ints looked at from the start of a thread state: every version's is larger */
+#define FIELDS 64 /* ints examined from the start of a thread state: every version's is larger */
 #define ABSENT (-1)
 
 static struct {
     bool looked;
     const char *refusal;
-    int python, c; /* as an index of ints */
+    int python, c; /* index into the ints */
     int (*set_bounds)(PyThreadState *, void *, size_t);
     void (*reset_bounds)(PyThreadState *);
 } places = {.python = ABSENT, .c = ABSENT};
@@ -51,7 +50,7 @@ static void snapshot(int *into) {
     memcpy(into, PyThreadState_Get(), FIELDS * sizeof *into);
 }
 
-/* ---- seeing which field it is ------------------------------------------------------------------ */
+/* ---- finding out which field it is ------------------------------------------------------------- */
 
 static int only_field(const bool *candidates) {
     int found = ABSENT;
@@ -63,7 +62,7 @@ static int only_field(const bool *candidates) {
     return found;
 }
 
-/* The field that counts levels of C: Py_EnterRecursiveCall takes one, Py_LeaveRecursiveCall gives it
+/* The field that counts levels of C: Py_EnterRecursiveCall takes one, and Py_LeaveRecursiveCall gives it
  * back. Since 3.14 no field does. */
 static int see_c_field(int expected) {
     bool candidates[FIELDS];
@@ -125,8 +124,8 @@ static bool run_probes(const int *depths) {
     return done;
 }
 
-/* The field that counts levels of Python: it goes down by as many as a function calls itself. Right
- * after it stands the limit. */
+/* The field that counts levels of Python: it goes down by as many as a function calls itself. The limit is
+ * the field right after it. */
 static int see_python_field(int expected) {
     static const int depths[PROBES] = {0, 1, 5, 23};
     if (!run_probes(depths)) return ABSENT;
@@ -141,7 +140,7 @@ static int see_python_field(int expected) {
     return only_field(candidates);
 }
 
-/* ---- finding them ------------------------------------------------------------------------------ */
+/* ---- finding the fields ------------------------------------------------------------------------ */
 
 typedef struct {
     unsigned minor;
@@ -203,7 +202,7 @@ int recursion_raise(stack *s, raised_limits *out) {
     out->thread = thread;
     volatile int *python = field(thread, places.python);
     if (places.set_bounds && places.set_bounds(thread, s->low, s->bytes) < 0) return -1;
-    /* Frames on the heap don't become fewer with the address space that a stack may have. */
+    /* Less address space for the stack does not mean less room for frames on the heap. */
     const size_t for_frames = s->automatic && s->bytes < STACK_AUTOMATIC_BYTES && places.c != places.python
                                   ? STACK_AUTOMATIC_BYTES
                                   : s->bytes;
@@ -236,8 +235,8 @@ void recursion_restore(stack *s, const raised_limits *raised, const stack *outer
         *python -= raised->levels;
         if (places.c != ABSENT) *field(thread, places.c) -= raised->c_levels;
     } else {
-        /* Counts were cut, perhaps between CPython's reading and its writing one. Every level is left
-         * again by now, so they are what they were, but for what sys.setrecursionlimit did. */
+        /* Counts were cut, perhaps while CPython was between reading and writing one. By now every level
+         * has returned, so the counts are what they were, except for what sys.setrecursionlimit changed. */
         if (places.c != ABSENT) *field(thread, places.c) = raised->c_at_entry;
         *python = raised->python_at_entry + python[1] - raised->limit_at_entry;
     }
@@ -248,7 +247,8 @@ void recursion_restore(stack *s, const raised_limits *raised, const stack *outer
     }
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    if (places.set_bounds(thread, outer->low, outer->bytes) < 0) PyErr_Clear(); /* was taken before */
+    /* these bounds were accepted before */
+    if (places.set_bounds(thread, outer->low, outer->bytes) < 0) PyErr_Clear();
     PyErr_Restore(type, value, traceback);
 }
 

@@ -7,27 +7,27 @@
 
 #include "stacks/stack.h"
 
-/* What a thread's limits were, to be restored. */
+/* A thread's limits, for restoring them. */
 typedef struct {
     PyThreadState *thread;
     int levels;   /* added to Python's own count */
-    int c_levels; /* added to C's, where that is another one */
+    int c_levels; /* added to C's, if that is another count */
     int c_at_entry, python_at_entry, limit_at_entry;
 } raised_limits;
 
-/* Finds where this interpreter keeps its limits. NULL: ready; else why they can't be raised here. */
+/* Finds where this interpreter keeps its limits. Returns NULL if ready, or why they can't be raised here. */
 const char *recursion_find(void);
 
-/* Raises the calling thread's limits by what the stack can carry. -1 with an exception set. */
+/* Raises the calling thread's limits by what the stack can hold. -1 with an exception set. */
 int recursion_raise(stack *s, raised_limits *out);
 
-/* Takes back exactly what was added; `outer` is the deep stack the thread is on again, or NULL. */
+/* Subtracts exactly what was added; `outer` is the deep stack that the thread is on again, or NULL. */
 void recursion_restore(stack *s, const raised_limits *raised, const stack *outer);
 
-/* (offset of Python's count, offset of C's, whether stack bounds can be told), for tests. */
+/* Returns (offset of Python's count, offset of C's, whether stack bounds can be set, refusal), for tests. */
 PyObject *recursion_describe(void);
 
-/* (Python's levels left to this thread, C's or None). */
+/* Returns (levels of Python that this thread has left, levels of C or None). */
 PyObject *recursion_left(void);
 
 #endif
