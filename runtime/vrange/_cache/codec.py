@@ -251,6 +251,24 @@ def _numpy_table() -> object:
     return numpy_core()._ARRAY_API
 
 
+class _LeafPickler(pickle.Pickler):
+    """Asks a native finder for every object whether it is a leaf."""
+
+    def __init__(
+        self,
+        file: _Collector,
+        finder: hit.Leaves,
+        add: Callable[[pickle.PickleBuffer], None] | None,
+    ) -> None:
+        self._finder = finder  # first: up to 3.12 the base asks for it once, when it is made
+        super().__init__(file, 5, buffer_callback=add)
+
+    @property
+    def persistent_id(self) -> hit.Leaves:
+        """Called with each object. CPython 3.13 refuses to have it set."""
+        return self._finder
+
+
 def _dump(value: Any, collector: _Collector, buffers: list[Any] | None, leaves: list[Any]) -> None:
     def add(buffer: pickle.PickleBuffer) -> None:
         raw = buffer.raw()
@@ -258,9 +276,8 @@ def _dump(value: Any, collector: _Collector, buffers: list[Any] | None, leaves: 
         buffers.append(raw)
         collector.owe(len(raw))
 
-    pickler = pickle.Pickler(collector, 5, buffer_callback=None if buffers is None else add)
-    pickler.persistent_id = hit.Leaves(leaves, collector.watch, collector.tell, LEAF_BYTES)  # type: ignore[method-assign]
-    pickler.dump(value)
+    finder = hit.Leaves(leaves, collector.watch, collector.tell, LEAF_BYTES)
+    _LeafPickler(collector, finder, None if buffers is None else add).dump(value)
 
 
 def _encode_pickle(value: Any, collector: _Collector) -> Small | Large:
