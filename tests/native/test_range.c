@@ -4,6 +4,7 @@
 #include "check.h"
 #include "os/os.h"
 #include "ranges/range_busy.h"
+#include "ranges/range_offer.h"
 
 #define BYTES (16 * vrange_page_bytes())
 

@@ -12,11 +12,13 @@
 #include <stdlib.h>
 
 #include "arrays/array_blocks.h"
+#include "arrays/array_fill.h"
+#include "arrays/array_offer.h"
 #include "arrays/array_places.h"
 #include "base/caretaker.h"
 #include "base/gate.h"
 #include "base/inherit.h"
-#include "process/mend.h"
+#include "base/mend.h"
 #include "os/os.h"
 #include "arrays/sigbus.h"
 #include "base/rung.h"

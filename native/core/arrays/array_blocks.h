@@ -1,11 +1,11 @@
-/* The blocks of an array, and what is known of each: between array.c and the files array_*.c. */
+/* The blocks of an array, and what is known of each. */
 #ifndef VRANGE_ARRAY_BLOCKS_H
 #define VRANGE_ARRAY_BLOCKS_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#include "arrays/array.h"
+#include "arrays/array_state.h"
 
 #define BLOCK_BUSY 0x80000000u
 #define BLOCK_FILLING 0x40000000u
@@ -29,18 +29,5 @@ static inline void give_blocks(vrange_array *array, size_t first, size_t count) 
     for (size_t i = 0; i < count; i++) atomic_fetch_and(&array->pins[first + i], ~BLOCK_BUSY);
 }
 
-/* array_offer.c: these were filled, or lost their last pin, and the kernel is to be told of them. */
-void note_filled(vrange_array *array, size_t first, size_t count);
-/* Tells it now where much has come together. */
-void offer_if_much(void);
-/* Before the array goes. */
-void forget_filled(vrange_array *array);
-
-/* array_fill.c: what filling needs is reserved ahead. */
-int prepare_filling(void);
-/* Content of blocks by the array's regenerator, to where it is missing. 0 or an errno. */
-int regenerate_blocks(vrange_array *array, size_t first, size_t count);
-/* The same of one block, from `content`. */
-int put_block(vrange_array *array, size_t block, const void *content);
 
 #endif

@@ -6,7 +6,8 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#include "arrays/array.h"
+#include "arrays/array_fill.h"
+#include "arrays/array_offer.h"
 #include "arrays/array_blocks.h"
 #include "os/os.h"
 #include "base/rung.h"

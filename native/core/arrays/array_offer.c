@@ -7,7 +7,7 @@
  * OFFER_BYTES, so that filling never depends on the thread being awake. */
 #include <stdatomic.h>
 
-#include "arrays/array.h"
+#include "arrays/array_offer.h"
 #include "arrays/array_blocks.h"
 #include "arrays/array_places.h"
 #include "os/os.h"

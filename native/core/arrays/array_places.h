@@ -1,7 +1,7 @@
 #ifndef VRANGE_ARRAY_PLACES_H
 #define VRANGE_ARRAY_PLACES_H
 
-#include "arrays/array.h"
+#include "arrays/array_state.h"
 
 /* 0, or -EMFILE where there are as many arrays as there can be. */
 int place_add(vrange_array *array);
@@ -13,6 +13,11 @@ uint32_t places_count(void);
 /* NULL, or an array that stays until place_leave(). */
 vrange_array *place_enter(uint32_t number);
 void place_leave(uint32_t number);
+
+/* The array that `address` is in. Safe in a signal handler. */
+vrange_array *array_at(const void *address);
+
+bool arrays_exist(void);
 
 /* In the child of a fork: whoever was in a place does not exist there. */
 void places_forget_readers(void);

@@ -31,13 +31,13 @@
 #include <string.h>
 #include <ucontext.h>
 
-#include "arrays/array.h"
+#include "arrays/array_fill.h"
+#include "arrays/array_places.h"
 #include "base/caretaker.h"
 #include "base/gate.h"
-#include "process/mend.h"
+#include "base/mend.h"
 #include "os/os.h"
 #include "os/os_thread.h"
-#include "ranges/range.h"
 #include "base/rung.h"
 
 #define PREVIOUS_MOST 64

@@ -186,3 +186,11 @@ int inherit_settle(void) {
         result = settle_area(&areas[i], &next, &b);
     return result == 0 ? empty(&b) : result;
 }
+
+static void (*on_settled)(void);
+
+void inherit_register(void (*handler)(void)) { on_settled = handler; }
+
+void inherit_tell_settled(void) {
+    if (on_settled) on_settled();
+}

@@ -38,4 +38,9 @@ int inherit_settle(void);
 /* In the child: the kept spans, in order of address. */
 const inherited_span *inherited_spans(size_t *count);
 
+/* For those above, once at load time: what is called in a child that has settled, so where every range that
+ * was not kept is purged. */
+void inherit_register(void (*handler)(void));
+void inherit_tell_settled(void);
+
 #endif

@@ -16,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "arrays/array.h"
 #include "os/os.h"
 #include "os/os_held.h"
 #include "vrange.h"
@@ -171,18 +170,18 @@ static bool canary_faults(void) {
     return os_populate(ladder.canary, os_page_bytes()) == -EFAULT;
 }
 
-static void tell_fall(int rung, int error) {
+static void tell_fall(int rung, int error, const char *consequence) {
     char text[320];
     const int length =
         snprintf(text, sizeof text,
                  "vrange: the userfaultfd of the refault rung was closed, and opening another one is "
                  "refused now (%s); vrange continues on the rung \"%s\"%s\n",
                  strerror(-error), names[rung],
-                 arrays_exist() ? ", and volatile arrays can't be read any more" : "");
+                 consequence);
     if (length > 0) os_complain(text, (size_t)length);
 }
 
-void rung_fall(int error) {
+void rung_fall(int error, const char *consequence) {
     os_let_go(&ladder.userfault); /* what is registered with it must not fault any more */
     const bool faults = canary_faults();
     atomic_store(&ladder.still_faults, faults);
@@ -194,7 +193,7 @@ void rung_fall(int error) {
     } else if (!try_sentinel()) {
         rung = VRANGE_RUNG_EAGER;
     }
-    tell_fall(rung, error);
+    tell_fall(rung, error, consequence);
     atomic_store(&ladder.rung, rung);
     atomic_fetch_add(&ladder.mends, 1);
 }

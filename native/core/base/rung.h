@@ -23,7 +23,7 @@ int rung_mend_end(void);
 uint64_t rung_mends(void);
 
 /* No descriptor can be opened any more: moves to a lower rung. Call with the gate closed. */
-void rung_fall(int error);
+void rung_fall(int error, const char *consequence);
 
 /* MADV_FREE failed: falls to the eager rung if the kernel refuses it now. */
 void rung_offer_failed(void);

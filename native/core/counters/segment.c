@@ -18,7 +18,7 @@
 
 #include "os/os.h"
 #include "os/os_held.h"
-#include "counters/stats.h"
+#include "counters/tally.h"
 
 #define PATH_BYTES 512
 

@@ -1,68 +1,11 @@
-/* The stats segment: the counts of one process, laid out so that another process can read them.
- *
- * It is a file that this process maps and that any process of the same user may map too, like the JVM's
- * hsperfdata. A reader needs neither this process's cooperation nor its GIL. Everything is a little-endian
- * word of its natural size. Offsets count from the file's beginning and are stored in the header, so that
- * a reader of this version can read tables that have grown.
- *
- *     0        segment_header
- *     4096     accounts: `accounts` slots of a page each, struct vrange_account in stats.h;
- *              the first `kinds` are the "other" slots, one a kind, for what finds no slot of its own
- *     ...      latencies: `shards` shards of `kinds` × `latencies` histograms, each the sum in ns
- *              and `buckets` counts
- *
- * Numbers change while they are read. Each single counter only grows. A count is the sum of its buckets,
- * so that the two agree. */
+/* The segment of this process; segment_layout.h tells what is in it. */
 #ifndef VRANGE_SEGMENT_H
 #define VRANGE_SEGMENT_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
-#include <stdint.h>
+#include <stddef.h>
 
-#include "vrange.h"
-
-#define SEGMENT_MAGIC "VRANGE\r\n" /* a copy with changed line ends is refused, too */
-#define SEGMENT_VERSION 3 /* version 1 had no pressure, 2 no refusals */
-#define SEGMENT_PAGE 4096u
-#define SEGMENT_ACCOUNTS (VRANGE_KINDS + 256)
-#define SEGMENT_SHARDS 9 /* one of them is shared */
-
-#define SEGMENT_READY 1u /* a reader before that would see a half-made segment */
-#define SEGMENT_KEPT 2u  /* a reader sums this service: the file outlives the process until it is folded */
-
-typedef struct {
-    _Atomic uint64_t sum_ns;
-    _Atomic uint64_t buckets[VRANGE_BUCKETS];
-} segment_histogram;
-
-typedef struct {
-    char magic[8];
-    uint32_t version, header_bytes;
-    uint64_t bytes;         /* of the whole file */
-    uint32_t pid, uid;
-    /* from /proc/PID/stat: with the pid, it distinguishes the process from a later one */
-    uint64_t start_ticks;
-    uint64_t stack_start;   /* from the same file; it changes at an exec */
-    uint64_t pid_namespace; /* in which `pid` is valid */
-    uint64_t group;         /* the process group when the segment was made */
-    _Atomic uint32_t flags;
-    _Atomic uint32_t rung;  /* 0: not decided yet */
-    uint32_t accounts_at, account_bytes, accounts, regenerate_at; /* the last one is relative to an account */
-    uint32_t latencies_at, shard_bytes, shards, kinds, latencies, buckets;
-    _Atomic uint32_t shards_used, accounts_used; /* the rest are all zeros */
-    char service[VRANGE_NAME_BYTES]; /* VRANGE_SERVICE; if empty, the process group is the service */
-    char name[VRANGE_NAME_BYTES];    /* the command */
-    _Atomic uint64_t stack_returned_bytes, trims;
-    _Atomic uint64_t stack_high_water_bytes; /* of the deep stack that came nearest to its end … */
-    _Atomic uint64_t stack_limit_bytes;      /* … and the size of that stack */
-    /* Of the pressure watcher: the level (VRANGE_PRESSURE_NONE if no watcher runs), how often each level
-     * was entered, and its actions by action and outcome. */
-    _Atomic uint64_t pressure_level, pressure_changes[VRANGE_PRESSURE_LEVELS];
-    _Atomic uint64_t pressure_actions[VRANGE_PRESSURE_ACTIONS][VRANGE_PRESSURE_OUTCOMES];
-    _Atomic uint64_t pressure_returned_bytes[VRANGE_PRESSURE_ACTIONS];
-    _Atomic uint64_t turn; /* odd while counts move between accounts: read again */
-} segment_header;
+#include "counters/segment_layout.h"
 
 typedef struct vrange_account segment_account;
 

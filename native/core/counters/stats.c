@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/gate.h"
+#include "counters/segment.h"
 
 _Atomic uint64_t stats_idle_bytes, stats_offered_bytes;
 _Atomic uint64_t stats_copying_bytes;

@@ -6,40 +6,9 @@
 #include <stdint.h>
 
 #include "os/os.h"
-#include "counters/segment.h"
+#include "counters/segment_layout.h"
+#include "counters/tally.h"
 #include "vrange.h"
-
-#define ACCOUNT_FREE 0
-#define ACCOUNT_OPEN 1
-#define ACCOUNT_CLOSED 2 /* its counts stay reported until the slot is needed: a counter must not go back */
-
-/* A slot of the segment: readers outside know its layout (runtime/vrange/_counters/segment.py). */
-struct vrange_account {
-    _Atomic uint32_t state;
-    uint32_t kind;
-    char name[VRANGE_NAME_BYTES];
-    /* Gauges: the present values. The child of a fork begins with them. */
-    _Atomic uint64_t ranges, reserved_bytes, range_bytes, idle_bytes, offered_bytes, purged_bytes;
-    _Atomic uint64_t hot_bytes;
-    /* Counters: totals since the slot got its name. */
-    _Atomic uint64_t purged_total, shed_total, refaults, requests[VRANGE_REQUESTS];
-    _Atomic uint64_t refused;
-    segment_histogram regenerate;
-};
-
-static inline void tally(_Atomic uint64_t *counter, uint64_t by) {
-    atomic_fetch_add_explicit(counter, by, memory_order_relaxed);
-}
-
-/* For a counter that only one thread at a time writes: costs a third of tally. */
-static inline void tally_alone(_Atomic uint64_t *counter, uint64_t by) {
-    uint64_t counted = atomic_load_explicit(counter, memory_order_relaxed);
-    atomic_store_explicit(counter, counted + by, memory_order_relaxed);
-}
-
-static inline void untally(_Atomic uint64_t *counter, uint64_t by) {
-    atomic_fetch_sub_explicit(counter, by, memory_order_relaxed);
-}
 
 /* benchmarks/metrics.py measures the cost of recording against a library that is built without it. */
 #ifdef VRANGE_WITHOUT_RECORDING

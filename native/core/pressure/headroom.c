@@ -19,7 +19,7 @@
 #include "base/stat_file.h"
 #include "os/os.h"
 #include "os/os_held.h"
-#include "base/spare.h"
+#include "pressure/spare.h"
 #include "counters/stats.h"
 #include "vrange.h"
 

@@ -12,6 +12,13 @@
 /* Whether other threads could use up what a copy of `bytes` leaves while it is made. */
 bool room_is_tight(uint64_t bytes);
 
+/* What is free below every limit and on the machine. Beyond `enough` it need not be exact. */
+uint64_t room_free(uint64_t enough);
+
+/* For copies that are made now. vrange_room_give returns what was reserved. */
+uint64_t room_reserved(void);
+void room_reserve(uint64_t bytes);
+
 /* In the child of a fork: the threads that stored are not there. */
 void room_after_fork(void);
 

@@ -21,12 +21,12 @@
 #include "os/os.h"
 #include "pressure/pressure.h"
 #include "heap/pymalloc.h"
-#include "ranges/range.h"
-#include "reserve/reserve.h"
+#include "ranges/range_table.h"
+#include "ranges/range_offer.h"
 #include "pressure/room.h"
 #include "base/rung.h"
 #include "base/scratch.h"
-#include "base/spare.h"
+#include "pressure/spare.h"
 #include "stacks/stack.h"
 #include "counters/stats.h"
 
@@ -61,7 +61,7 @@ static int make_memory_own(void) {
     table_after_fork_in_child(inherited == 0);
     if (inherited == 0) {
         arenas_after_fork();
-        reserve_after_fork();
+        inherit_tell_settled();
     }
     const int refused = register_again();
     if (refused == 0) return 0;

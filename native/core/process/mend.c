@@ -9,7 +9,7 @@
  *
  * Touches of arrays can't wait at the gate, as their thread may be inside. What they ask of a
  * registration that is half done fails, and they ask again. */
-#include "process/mend.h"
+#include "base/mend.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -18,14 +18,14 @@
 #include "arrays/array.h"
 #include "base/gate.h"
 #include "os/os.h"
-#include "ranges/range.h"
+#include "ranges/arena.h"
+#include "ranges/range_offer.h"
+#include "arrays/array_places.h"
 #include "base/rung.h"
 #include "counters/stats.h"
 
 #define PASSING_TRIES 200
 #define PASSING_WAIT_NS 1000000u
-#define TOUCH_WAIT_NS 1000000u
-#define TOUCH_WAITS 100u /* for the caretaker; then there is none, or it is kept from running */
 
 static int register_again(void) {
     int result = rung_mend_begin();
@@ -49,7 +49,7 @@ static void mend_closed(void) {
         result = register_again();
     }
     if (result < 0) {
-        rung_fall(result);
+        rung_fall(result, arrays_exist() ? ", and volatile arrays can't be read any more" : "");
         stats_rung_changed();
         arrays_bar();
     } else {
@@ -58,24 +58,4 @@ static void mend_closed(void) {
     ranges_shed_offered();
 }
 
-void mend(void) {
-    gate_leave();
-    gate_close();
-    if (!rung_holds()) mend_closed();
-    gate_open();
-    gate_enter();
-}
-
-int mend_for_touch(unsigned waited, int error) {
-    if (rung_holds()) return error;
-    const bool was_inside = gate_step_out();
-    if (waited < TOUCH_WAITS) {
-        os_sleep_ns(TOUCH_WAIT_NS);
-    } else {
-        gate_enter();
-        mend();
-        gate_leave();
-    }
-    if (was_inside) gate_enter();
-    return 0;
-}
+__attribute__((constructor)) static void offer_to_mend(void) { mend_register(mend_closed); }

@@ -9,6 +9,7 @@
  *
  * Memory is made accessible in steps, from the bottom up, so that under vm.overcommit_memory=2 only
  * what was once used is accounted for, and so that an arena stays two mappings, not thousands. */
+#include "ranges/range_table.h"
 #include "ranges/arena.h"
 
 #include <errno.h>
@@ -306,22 +307,19 @@ int vrange_arena_open(size_t bytes, vrange_account *account, vrange_arena **out)
     return result;
 }
 
-void vrange_arena_close(vrange_arena *arena) {
-    gate_enter();
-    /* No range is added any more. Our own count of one keeps the arena while its ranges go; every
-     * one that is not pinned goes now, the others with their last pin. */
+void arena_begin_closing(vrange_arena *arena) {
+    /* Our own count of one keeps the arena while its ranges go. */
     pthread_mutex_lock(&arena->lock);
     arena->closing = true;
     atomic_fetch_add(&arena->ranges, 1);
     pthread_mutex_unlock(&arena->lock);
-    for (uint32_t index = 1; index < table_count(); index++) {
-        range_abandon(table_at(index), arena);
-    }
+}
+
+void arena_end_closing(vrange_arena *arena) {
     pthread_mutex_lock(&arena->lock);
     bool last = atomic_fetch_sub(&arena->ranges, 1) == 1;
     pthread_mutex_unlock(&arena->lock);
     if (last) destroy(arena);
-    gate_leave();
 }
 
 void arena_count_requests(vrange_arena *arena, uint32_t count) {

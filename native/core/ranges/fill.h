@@ -2,7 +2,9 @@
 #ifndef VRANGE_FILL_H
 #define VRANGE_FILL_H
 
-#include "ranges/range.h"
+#include <stdbool.h>
+
+#include "vrange.h"
 
 int fill_zero(char *address, size_t bytes);
 /* With `offers` the pages are offered to the kernel as they are filled: they have to be secured afterwards. */

@@ -1,7 +1,5 @@
-/* Ranges: made, filled, freed, and asked about. See range.h for their states; range_pin.c pins and
+/* Ranges: made, filled, and asked about. See range_state.h for their states; range_free.c frees, range_pin.c pins and
  * releases, range_offer.c offers to the kernel, range_loss.c tells what it took. */
-#include "ranges/range.h"
-
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -11,25 +9,18 @@
 #include "base/caretaker.h"
 #include "ranges/fill.h"
 #include "base/gate.h"
-#include "process/mend.h"
+#include "base/mend.h"
 #include "os/os.h"
 #include "ranges/range_busy.h"
+#include "ranges/range_free.h"
 #include "ranges/range_loss.h"
+#include "ranges/range_table.h"
 #include "pressure/room.h"
 #include "base/rung.h"
 #include "counters/stats.h"
 #include "ranges/worth.h"
 
 #define UNKNOWN_COST_NS 1000000.0f /* where the user does not say: a millisecond, as good as any */
-
-/* BUSY, out of every account but the totals: the memory goes, and the place with it. */
-void range_finish_free(range *r, bool has_pages) {
-    if (has_pages) range_empty(r);
-    range_forget_lost_pages(r);
-    free(r->sentinel_words);
-    r->sentinel_words = NULL;
-    arena_give(r);
-}
 
 static int take_range(vrange_arena *arena, size_t bytes, float cost_ns, uint32_t uses, range **out) {
     const size_t page = os_page_bytes();
@@ -118,46 +109,6 @@ int vrange_store(vrange_arena *arena, const vrange_part *parts, size_t count, ui
     } while (was_mended(result, &mends));
     gate_leave();
     return result;
-}
-
-/* BUSY and current, in `state`: leaves the books and goes. */
-static void free_busy(range *r, uint64_t state) {
-    vrange_account *account = r->arena->account;
-    const int64_t bytes = (int64_t)range_bytes(r);
-    if (state == RESIDENT) stats_idle(account, -bytes);
-    if (state == OFFERED) range_count_offer_over(r);
-    if (state == PURGED) untally(&account->purged_bytes, (uint64_t)bytes);
-    range_finish_free(r, state != PURGED);
-}
-
-/* Frees at once or dooms. Inside the gate. */
-static int free_or_doom(range *r, uint64_t generation) {
-    for (;;) {
-        uint64_t word;
-        int result = take_busy(r, generation, &word);
-        if (result == VRANGE_OK) {
-            free_busy(r, word_state(word));
-            return VRANGE_OK;
-        }
-        if (result != VRANGE_HELD) return result;
-        if (atomic_compare_exchange_strong(range_word(r), &word, word | WORD_DOOMED)) return VRANGE_OK;
-    }
-}
-
-int vrange_free(uint64_t handle) {
-    range *r = range_of(handle);
-    if (!r) return VRANGE_GONE;
-    gate_enter();
-    int result = free_or_doom(r, handle & WORD_GENERATION);
-    gate_leave();
-    return result;
-}
-
-void range_abandon(range *r, vrange_arena *arena) {
-    /* The word is read before the owner: if the range changes hands between, its generation did. */
-    uint64_t word = atomic_load(range_word(r));
-    if (atomic_load(&r->arena) == arena && word_state(word) != FREE)
-        free_or_doom(r, word & WORD_GENERATION);
 }
 
 /* ---- what the owner asks and says ------------------------------------------------------------- */

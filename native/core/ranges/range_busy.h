@@ -2,7 +2,7 @@
 #ifndef VRANGE_RANGE_BUSY_H
 #define VRANGE_RANGE_BUSY_H
 
-#include "ranges/range.h"
+#include "ranges/range_table.h"
 
 /* NULL where the handle never was one. */
 static inline range *range_of(uint64_t handle) {

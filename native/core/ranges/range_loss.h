@@ -2,7 +2,7 @@
 #ifndef VRANGE_RANGE_LOSS_H
 #define VRANGE_RANGE_LOSS_H
 
-#include "ranges/range.h"
+#include "ranges/range_state.h"
 
 /* Makes an offered range's pages safe from the kernel. VRANGE_PURGED: at least one was lost. */
 int range_secure(range *r);
@@ -21,8 +21,6 @@ void range_be_purged(range *r, uint64_t word);
 void range_empty(range *r);
 
 size_t range_resident_bytes(range *r);
-
-void range_forget_lost_pages(range *r);
 
 /* An offered range, BUSY now, is about to be something else: out of the books of what is offered. */
 void range_count_offer_over(range *r);

@@ -4,8 +4,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "ranges/range_offer.h"
 #include "ranges/arena.h"
-#include "arrays/array.h"
 #include "base/gate.h"
 #include "os/os.h"
 #include "ranges/range_busy.h"
@@ -118,6 +118,14 @@ void range_offer_now(range *r, uint64_t generation) {
         range_offer_end(r, offered);
     }
     gate_leave();
+}
+
+static bool (*offer_outsized)(range *r, uint64_t generation);
+
+void range_register_outsized(bool (*offer)(range *r, uint64_t generation)) { offer_outsized = offer; }
+
+bool range_offer_outsized(range *r, uint64_t generation) {
+    return offer_outsized && offer_outsized(r, generation);
 }
 
 /* ---- told to go now --------------------------------------------------------------------------- */

@@ -10,11 +10,13 @@
 #include "base/caretaker.h"
 #include "ranges/fill.h"
 #include "base/gate.h"
-#include "process/mend.h"
+#include "base/mend.h"
 #include "os/os.h"
 #include "ranges/range_busy.h"
 #include "ranges/range_loss.h"
-#include "reserve/reserve.h"
+#include "ranges/range_free.h"
+#include "ranges/range_offer.h"
+#include "ranges/range_table.h"
 #include "pressure/room.h"
 #include "base/rung.h"
 #include "counters/stats.h"
@@ -190,8 +192,7 @@ int vrange_release(uint64_t handle) {
         if (caretaker_is_absent()) {
             range_offer_now(r, generation);
             vrange_latency_record((int)account->kind, VRANGE_FREE_RELEASED, stats_now_ns() - start);
-        } else if ((uint64_t)bytes >= ROOM_BYTES && reserve_is_outsized((uint64_t)bytes)) {
-            reserve_offer_outsized(r, generation);
+        } else if ((uint64_t)bytes >= ROOM_BYTES && range_offer_outsized(r, generation)) {
             vrange_latency_record((int)account->kind, VRANGE_FREE_RELEASED, stats_now_ns() - start);
         } else {
             const bool timed = stats_times_fast(STATS_FAST_RELEASE);

@@ -6,14 +6,14 @@
  * The child of a fork inherits the table, but of the ranges' memory only what is pinned (inherit.h).
  * All others are purged there. A million words can't be changed in a fork, so the child marks the
  * chunks as unread, and changes the words of a chunk when one of its ranges is first looked at. */
-#include "ranges/range.h"
+#include "ranges/range_table.h"
 
 #include <pthread.h>
+#include <stdlib.h>
 
-#include "ranges/arena.h"
+#include "ranges/arena_state.h"
 #include "base/inherit.h"
 #include "os/os.h"
-#include "ranges/range_loss.h"
 
 #define TABLE_CHUNKS 65536u
 
@@ -29,6 +29,11 @@ static struct {
 static pthread_mutex_t reading = PTHREAD_MUTEX_INITIALIZER;
 
 static table_chunk *chunk_in(uintptr_t place) { return (table_chunk *)(place & ~UNREAD); }
+
+void range_forget_lost_pages(range *r) {
+    free(r->lost_pages);
+    r->lost_pages = NULL;
+}
 
 /* The range was not kept: whatever it was, the child has its place without the content. */
 static void be_lost(range *r, _Atomic uint64_t *place, uint64_t word) {

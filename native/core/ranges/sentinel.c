@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "os/os.h"
+#include "ranges/range_table.h"
 
 #define SENTINEL 0x7672616e67652121ull /* any word but zero serves: what was under it is kept */
 

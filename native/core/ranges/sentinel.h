@@ -7,7 +7,7 @@
 #ifndef VRANGE_SENTINEL_H
 #define VRANGE_SENTINEL_H
 
-#include "ranges/range.h"
+#include "ranges/range_state.h"
 
 /* False without memory for the words: the range can't be offered. */
 bool sentinel_place(range *r);

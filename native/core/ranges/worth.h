@@ -10,7 +10,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#include "ranges/range.h"
+#include "ranges/range_state.h"
 
 #define USE 16u
 #define USES_MOST 0x0fffffffu

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "ranges/range.h"
+#include "ranges/range_table.h"
 
 typedef struct {
     uint32_t index;

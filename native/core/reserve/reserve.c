@@ -14,21 +14,23 @@
  * Where a thread can't be had, a range is offered when it is released. On the eager rung there is
  * nothing to offer: the thread watches usage against the limit and discards by itself. */
 #define _GNU_SOURCE
-#include "reserve/reserve.h"
-
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "ranges/arena.h"
-#include "arrays/array.h"
+#include "ranges/range_offer.h"
+#include "ranges/range_table.h"
+#include "arrays/array_offer.h"
+#include "arrays/array_places.h"
 #include "base/caretaker.h"
 #include "reserve/demand.h"
 #include "base/gate.h"
+#include "base/inherit.h"
 #include "pressure/headroom.h"
 #include "heap/heap.h"
-#include "process/mend.h"
+#include "base/mend.h"
 #include "reserve/offered.h"
 #include "os/os.h"
 #include "reserve/rank.h"
@@ -331,11 +333,9 @@ static bool help(void) {
     return true;
 }
 
-__attribute__((constructor)) static void register_turn(void) {
-    caretaker_register((caretaker_turn){look_after_everything, help});
-}
-
-void reserve_after_fork(void) {
+/* In the child of a fork where all volatile ranges are purged: the queue and the ranking are of the
+ * parent's ranges, and looking them up would read, and so copy, their words. */
+static void forget_ranges_of_parent(void) {
     reserve.offered.count = reserve.victims.count = 0;
     reserve.next_look = reserve.next_victim = 0;
     reserve.ranked_at = reserve.ranking_ns = 0;
@@ -368,7 +368,9 @@ void vrange_reserve_read(vrange_reserve_info *out) {
                                  .busy_ns = thread.busy_ns};
 }
 
-bool reserve_is_outsized(uint64_t bytes) {
+/* Whether a range of so many bytes is too much to be left idle now: where little is free, the thread could
+ * be late with it by all that it frees. */
+static bool is_outsized(uint64_t bytes) {
     const uint64_t reserve_bytes = atomic_load(&reserve.bytes);
     if (bytes < reserve_bytes / OUTSIZED_SHARE || !caretaker_is_running()) return false;
     /* On the eager rung it would not be offered but be gone. */
@@ -379,10 +381,11 @@ bool reserve_is_outsized(uint64_t bytes) {
     return below_limits < enough;
 }
 
-void reserve_offer_outsized(range *r, uint64_t generation) {
+static bool offer_outsized(range *r, uint64_t generation) {
+    if (!is_outsized(range_bytes(r))) return false;
     if (vrange_rung() == VRANGE_RUNG_EAGER) {
         range_offer_now(r, generation);
-        return;
+        return true;
     }
     gate_enter();
     pthread_mutex_lock(&reserve.turn);
@@ -398,7 +401,7 @@ void reserve_offer_outsized(range *r, uint64_t generation) {
         if (offered) offered_add(&reserve.offered, &item);
     }
     pthread_mutex_unlock(&reserve.turn);
-    gate_leave();
+    gate_leave();    return true;
 }
 
 uint64_t vrange_arena_shed(vrange_arena *arena, uint64_t bytes) {
@@ -414,4 +417,10 @@ uint64_t vrange_arena_shed(vrange_arena *arena, uint64_t bytes) {
     free(least.items);
     gate_leave();
     return gone;
+}
+
+__attribute__((constructor)) static void register_turn(void) {
+    range_register_outsized(offer_outsized);
+    inherit_register(forget_ranges_of_parent);
+    caretaker_register((caretaker_turn){look_after_everything, help});
 }

@@ -23,6 +23,8 @@
 #include "stacks/sigsegv.h"
 #include "counters/segment.h"
 #include "stacks/stack.h"
+#include "stacks/stack_pages.h"
+#include "stacks/thread_end.h"
 
 #define THREADS_MOST 4096u
 #define LOOK_AGAIN_NS 50000u
@@ -173,7 +175,7 @@ int vrange_thread_register(void) {
     return result;
 }
 
-void idle_forget_this_thread(void) {
+static void forget_this_thread(void) {
     if (!mine) return;
     pthread_mutex_lock(&idle.lock);
     atomic_store(&mine->thread_id, 0);
@@ -269,3 +271,5 @@ void idle_after_fork(void) {
         atomic_store(&mine->thread_id, os_thread_id());
     }
 }
+
+__attribute__((constructor)) static void watch_thread_ends(void) { thread_end_register(forget_this_thread); }

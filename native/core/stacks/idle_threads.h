@@ -1,7 +1,6 @@
 #ifndef VRANGE_IDLE_H
 #define VRANGE_IDLE_H
 
-void idle_forget_this_thread(void);
 void idle_after_fork(void);
 
 #endif

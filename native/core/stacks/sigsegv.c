@@ -23,11 +23,12 @@
 #include <ucontext.h>
 
 #include "base/gate.h"
-#include "stacks/idle_threads.h"
 #include "os/os.h"
 #include "os/os_thread.h"
 #include "stacks/stack.h"
+#include "stacks/stack_current.h"
 #include "stacks/stack_room.h"
+#include "stacks/thread_end.h"
 
 static struct {
     pthread_mutex_t lock;
@@ -204,8 +205,6 @@ static _Thread_local struct {
     void *signal_stack;
 } thread;
 
-static pthread_key_t at_thread_end;
-
 static void drop_signal_stack(void) {
     stack_t now;
     if (!thread.signal_stack) return;
@@ -217,11 +216,8 @@ static void drop_signal_stack(void) {
     thread.signal_stack = NULL;
 }
 
-/* This is also how a daemon thread ends that was inside a deep call when the interpreter ended. */
-static void end_thread(void *unused) {
-    (void)unused;
+static void end_thread(void) {
     stack_abandon_all(stack_current());
-    idle_forget_this_thread();
     drop_signal_stack();
     thread.armed = false;
 }
@@ -241,16 +237,13 @@ int overflow_arm_thread(void) {
         }
         thread.signal_stack = ours.ss_sp;
     }
-    int error = pthread_setspecific(at_thread_end, &thread);
-    if (error) {
+    const int result = thread_end_watch();
+    if (result < 0) {
         drop_signal_stack();
-        return -error;
+        return result;
     }
     thread.armed = true;
     return 0;
 }
 
-__attribute__((constructor)) static void watch_thread_ends(void) {
-    /* Fails only if the process has used up its keys. Then no thread can be armed. */
-    if (pthread_key_create(&at_thread_end, end_thread) != 0) at_thread_end = (pthread_key_t)-1;
-}
+__attribute__((constructor)) static void watch_thread_ends(void) { thread_end_register(end_thread); }

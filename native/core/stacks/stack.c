@@ -16,6 +16,7 @@
 #include "base/gate.h"
 #include "os/os.h"
 #include "os/os_thread.h"
+#include "stacks/stack_current.h"
 #include "stacks/stack_pages.h"
 #include "stacks/stack_room.h"
 #include "counters/stats.h"
@@ -26,21 +27,17 @@
 #define HUGE_PAGE_BYTES (2u << 20)
 
 size_t stack_warning_most;
-int (*stack_set_bounds)(void *thread, void *low, size_t bytes);
 
 static struct {
     stack all[STACKS_MOST]; /* never moved: a signal handler reads this */
     _Atomic uint32_t count; /* every used descriptor has a smaller index */
     _Atomic int pooled;
-    _Atomic uint64_t taken, returned_bytes, trims;
+    _Atomic uint64_t taken;
 } stacks;
 
-static _Thread_local stack *current, *favourite;
+static _Thread_local stack *favourite;
 static _Thread_local int own_id; /* 0: not asked yet, as asking is a system call */
 
-stack *stack_current(void) { return current; }
-
-void stack_set_current(stack *now) { current = now; }
 
 static uintptr_t self(void) { return (uintptr_t)pthread_self(); }
 
@@ -234,13 +231,6 @@ int stack_take(size_t bytes, bool automatic, stack **out) {
 
 /* ---- returning --------------------------------------------------------------------------------- */
 
-void stack_count_returned(size_t bytes, bool trim) {
-    tally(&stacks.returned_bytes, bytes);
-    stats_stack_returned(bytes);
-    if (!trim) return;
-    tally(&stacks.trims, 1);
-    stats_trimmed();
-}
 
 uint64_t vrange_stacks_trim_pooled(void) {
     uint64_t resident = 0;
@@ -275,7 +265,7 @@ void stack_abandon_all(stack *innermost) {
         stack_give(s, (size_t)(s->top - lowest), VRANGE_RELEASE_NOW);
         s = outer;
     }
-    current = NULL;
+    stack_set_current(NULL);
 }
 
 void stacks_after_fork(void) {
@@ -346,6 +336,6 @@ void vrange_stack_totals_read(vrange_stack_totals *out) {
         if (owner != STACK_POOLED) out->used_stacks++;
     }
     out->taken = atomic_load(&stacks.taken);
-    out->returned_bytes = atomic_load(&stacks.returned_bytes);
-    out->trims = atomic_load(&stacks.trims);
+    out->returned_bytes = stack_returned_bytes();
+    out->trims = stack_trims();
 }

@@ -151,3 +151,16 @@ size_t stack_trim_below(char *low, char *sp, int release) {
                                                     : os_discard(from, (size_t)(end - from));
     return result < 0 ? 0 : resident;
 }
+
+static _Atomic uint64_t returned_bytes, trims;
+
+uint64_t stack_returned_bytes(void) { return atomic_load(&returned_bytes); }
+uint64_t stack_trims(void) { return atomic_load(&trims); }
+
+void stack_count_returned(size_t bytes, bool trim) {
+    tally(&returned_bytes, bytes);
+    stats_stack_returned(bytes);
+    if (!trim) return;
+    tally(&trims, 1);
+    stats_trimmed();
+}

@@ -25,7 +25,8 @@
 #include <stdint.h>
 
 #include "os/os.h"
-#include "base/spare.h"
+#include "pressure/spare.h"
+#include "stacks/stack_current.h"
 #include "stacks/stack_pages.h"
 
 #define KIB ((size_t)1 << 10)
@@ -56,6 +57,8 @@
 /* CPython 3.14 raises RecursionError in the second 16 KiB from the end of what it takes for the stack, and
  * ends the process in the last 16 KiB. */
 #define BOUND_BELOW (30 * KIB)
+
+int (*stack_set_bounds)(void *thread, void *low, size_t bytes);
 
 static _Atomic int64_t needed; /* to end all deep calls that are under way */
 static _Atomic int looking;    /* how many of them need anything: they share the room */

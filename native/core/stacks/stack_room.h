@@ -6,7 +6,11 @@
 #include <stddef.h>
 
 #include "os/exported.h"
-#include "stacks/stack.h"
+#include "stacks/stack_state.h"
+
+/* Sets the bounds of the C stack in the interpreter; NULL before 3.14. Async-signal-safe. */
+extern int (*stack_set_bounds)(void *thread, void *low, size_t bytes)
+    EXPORTED(stack_set_bounds);
 
 /* Called around each deep call. stack_room_end closes again what was opened step by step. */
 void stack_room_begin(stack *s);

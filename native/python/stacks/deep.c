@@ -15,8 +15,10 @@
 #include "stacks/sigsegv.h"
 #include "heap/pymalloc.h"
 #include "python/stacks/recursion.h"
-#include "base/spare.h"
+#include "pressure/spare.h"
 #include "stacks/stack.h"
+#include "stacks/stack_current.h"
+#include "stacks/stack_pages.h"
 #include "stacks/stack_room.h"
 #include "stacks/switch.h"
 

@@ -13,6 +13,7 @@
  * the call ends, greenlets that began in it and are not finished get GreenletExit, as when greenlet drops
  * the last reference to one: their frames are on a stack that is about to be returned. */
 #define PY_SSIZE_T_CLEAN
+#include "stacks/stack_current.h"
 #include "python/stacks/recursion.h"
 
 #include "python/stacks/greenlets.h"

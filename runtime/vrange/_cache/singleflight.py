@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING or sys.platform == "linux":
     from vrange._core import hit as native
 else:
-    from vrange._portable import flight as native
+    from vrange._cache import flight as native
 
 Flight = native.Flight
 

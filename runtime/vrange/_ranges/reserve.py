@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any
 
-from vrange._cgroup.limits import memory_limit, memory_places
-from vrange._cgroup.tree import NO_LIMIT, read_words
-from vrange._core import ffi, lib
+from vrange._cgroup.limits import memory_limit
+from vrange._cgroup.watch import watch_limits
+from vrange._core import lib
 from vrange.errors import VrangeError
 from vrange.sizes import parse_bytes
 
@@ -71,27 +70,6 @@ def set_reserve(bytes: int | str | None = None, tick: float | None = None) -> No
         _started = True
     if result < 0:
         raise VrangeError(f"no thread can be started to keep the reserve (errno {-result})")
-
-
-def watch_limits() -> None:
-    """Pass the cgroups that limit this process now to the native side."""
-    places = memory_places()[: lib.VRANGE_CGROUPS]
-    cgroups = ffi.new("vrange_cgroup[]", len(places))
-    kept = []  # holds the memory that the structs point to
-
-    def path_of(name: str) -> Any:
-        kept.append(ffi.new("char[]", os.fsencode(place.directory / name)))
-        return kept[-1]
-
-    for cgroup, place in zip(cgroups, places, strict=True):
-        cgroup.usage = path_of(place.files.usage)
-        cgroup.stat = path_of("memory.stat")
-        for number, name in enumerate(place.files.limits):
-            cgroup.limits[number] = path_of(name)
-        above = read_words(place.limits_above) if place.limits_above is not None else {}
-        cgroup.limit_above = above.get("hierarchical_memory_limit", NO_LIMIT)
-    if lib.vrange_headroom_watch(cgroups, len(places)) < 0:
-        lib.vrange_headroom_watch(cgroups, 0)  # the cgroups were removed, or can't be read
 
 
 def ensure_reserve() -> None:

@@ -19,8 +19,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
+from vrange._cgroup.watch import watch_limits
 from vrange._core import deep, lib
-from vrange._ranges.reserve import watch_limits
 from vrange.sizes import format_bytes, parse_bytes
 
 Release = Literal["volatile", "now", "keep"]

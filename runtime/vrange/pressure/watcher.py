@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from vrange._cgroup.watch import watch_limits
 from vrange._core import ffi, lib
 from vrange._counters.segment import PRESSURE_LEVELS
-from vrange._ranges.reserve import watch_limits
 from vrange.errors import VrangeError
 from vrange.pressure.actions import ACTIONS, Action, Actions
 from vrange.pressure.callbacks import (

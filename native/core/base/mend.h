@@ -2,6 +2,9 @@
 #ifndef VRANGE_MEND_H
 #define VRANGE_MEND_H
 
+/* Once, at load time: what is called with the gate closed, where the userfaultfd no longer holds. */
+void mend_register(void (*function)(void));
+
 /* Inside the gate, with no range BUSY and no lock held. The gate is left and entered
  * again: others may have changed anything meanwhile. */
 void mend(void);

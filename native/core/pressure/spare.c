@@ -6,7 +6,7 @@
  * reads the files. Another thread that asks meanwhile, or a handler that interrupted the reader, gets the
  * last answer, which is at most one reading old. */
 #define _GNU_SOURCE
-#include "base/spare.h"
+#include "pressure/spare.h"
 
 #include <errno.h>
 #include <stdatomic.h>

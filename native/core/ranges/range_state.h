@@ -16,8 +16,8 @@
  *
  * PINNED is RESIDENT with pins. BUSY is held by the one thread that is in a system call on the range;
  * it comes only from a state without pins. "lost" is sticky until vrange_refilled. */
-#ifndef VRANGE_RANGE_H
-#define VRANGE_RANGE_H
+#ifndef VRANGE_RANGE_STATE_H
+#define VRANGE_RANGE_STATE_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -72,56 +72,8 @@ static inline _Atomic uint64_t *range_word(const range *r) {
     return &chunk->words[r - chunk->ranges];
 }
 
-/* The table of all descriptors. They are recycled and never unmapped, so that looking at a stale
- * handle is always safe. */
-range *table_at(uint32_t index);
-uint32_t table_count(void); /* every index is below it */
-range *table_take(void);    /* NULL: no memory. word is FREE, the generation is kept */
-void table_give(range *r);
-
-/* Before fork, with the gate closed: names what is pinned to inherit.h. In the child, if that settled,
- * all other ranges are purged from then on. */
-void table_before_fork(void);
-void table_after_fork_in_parent(void);
-void table_after_fork_in_child(bool is_settled);
-
-/* In the handler of the child: a range that was kept, without reading its chunk. */
-range *table_kept(uint32_t index);
-
 static inline uint64_t range_handle(const range *r, uint64_t word) {
     return (word & WORD_GENERATION) | r->index;
 }
-
-char *range_address(const range *r);
-size_t range_bytes(const range *r);
-
-/* For the reserve. range_offer_begin takes an idle range (BUSY); range_offer_end makes
- * it offered, or idle again where the kernel refused. */
-bool range_offer_begin(range *r, uint64_t generation);
-void range_offer_end(range *r, bool offered);
-
-/* Offers one idle range on the caller's thread, or discards it on the eager rung. */
-void range_offer_now(range *r, uint64_t generation);
-
-/* Looks whether an offered range lost something, and if so discards the rest and lists it.
- * True: it did. */
-bool range_collect(range *r, uint64_t generation);
-
-/* Takes an offered range as the kernel is about to: BUSY. False: it is not offered any more. After that
- * range_take_end lists it, and empties it where the caller has not. */
-bool range_take_begin(range *r, uint64_t generation);
-void range_take_end(range *r, bool is_empty);
-
-/* Discards a volatile range by the runtime's own decision and lists it. False: not volatile. */
-bool range_shed(range *r, uint64_t generation);
-
-/* Discards all that is offered: what is lost of it can't be told any more. */
-void ranges_shed_offered(void);
-
-/* BUSY, out of every account but the totals: the memory goes, and the place with it. */
-void range_finish_free(range *r, bool has_pages);
-
-/* Frees a range if it is this arena's, or dooms it while it is pinned. */
-void range_abandon(range *r, struct vrange_arena *arena);
 
 #endif

@@ -1,0 +1,40 @@
+#ifndef VRANGE_ARENA_STATE_H
+#define VRANGE_ARENA_STATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/size_class.h"
+#include "counters/stats.h"
+
+struct vrange_arena {
+    char *base;
+    uint32_t pages;
+    uint32_t committed_pages; /* a prefix: the rest is still without access and not accounted for */
+    vrange_account *account;
+    pthread_mutex_t lock;
+    struct vrange_arena *previous, *next; /* all arenas of the process */
+
+    uint32_t free_lists[FIRST_LEVELS][SECOND_LEVELS];
+    uint64_t first_bitmap;
+    uint16_t second_bitmaps[FIRST_LEVELS];
+
+    uint32_t lost_first, lost_last;
+    _Atomic uint32_t lost_count; /* read without the lock, to see that there is nothing to do */
+    /* In the child of a fork, where most was lost at once and is on no list: descriptors from one index
+     * to another are still to be looked through. */
+    uint32_t unlisted_next, unlisted_end;
+    _Atomic uint32_t ranges;
+    bool closing;
+
+    _Atomic uint32_t epoch;
+    _Atomic uint32_t epoch_requests;
+};
+
+static inline bool arena_has_lost(const vrange_arena *arena) {
+    return atomic_load_explicit(&arena->lost_count, memory_order_relaxed) > 0;
+}
+
+#endif

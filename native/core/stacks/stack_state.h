@@ -1,0 +1,65 @@
+/* What the files of this room know of a deep stack. */
+#ifndef VRANGE_STACK_STATE_H
+#define VRANGE_STACK_STATE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vrange.h"
+
+/*   mapping   low            warning_top       huge_top           kept       top
+ *      | guard  | warning zone |  huge pages     |  ordinary pages  | 64 KiB    | guard |
+ *      | never  | opened in    |                 |   grows down <-  | stay      | never |
+ *                 parts when                                        resident
+ *                 reached
+ *
+ * An automatic stack is one that was taken without a size. It is also closed below `open_low`, and opened
+ * step by step as calls reach that address: stack_room.c.
+ */
+typedef struct stack {
+    _Atomic uintptr_t owner; /* STACK_NONE, _POOLED, _CHANGING, or pthread_self() of its user */
+    char *mapping;
+    size_t mapped;
+    char *low, *warning_top, *huge_top, *top; /* huge_top is warning_top if there are no huge pages */
+    size_t bytes;
+    bool automatic;
+    char *first_low; /* lowest address that is open at first; warning_top unless automatic */
+
+    /* The members below belong to the stack's owner, and to no thread while the stack is pooled. */
+    char *offered_low;    /* from here up, offered pages may still be resident */
+    bool offered_lately;  /* the next take checks whether they still are */
+    uint32_t unlooked;    /* releases since the page tables were last checked */
+    struct stack *outer;  /* the deep stack that this one was entered from */
+    char *caller;         /* the stack pointer there */
+    const char *name;     /* for messages; valid during the call */
+    bool crowded;         /* entered only because the outer one was nearly used up */
+    volatile int *counter;/* levels left to this thread, cut at the warning; NULL: none */
+    int cut, cut_levels;  /* levels cut from `counter`, and from `levels` if that is another count */
+    bool is_cut, was_cut; /* now; at any time since the call began */
+    void *thread;         /* the interpreter's thread state, for stack_set_bounds */
+    char *open_low;       /* a touch below here faults */
+    char *warning_low;    /* the warning zone is closed below here */
+    _Atomic bool warned;  /* some of the warning zone is open */
+    int64_t frame_bytes;  /* of Python's frames on the heap, in this call */
+    size_t unlooked_bytes, look_after;
+    uint64_t looked_ns;
+    int64_t room;         /* at the last check */
+    int64_t needed;       /* its part of what all deep calls need to end */
+    int levels_at_entry;  /* for the message: `levels` when the stack was entered */
+    volatile int *levels;
+    void *greenlets;      /* a set of those switched out of during the call; NULL: none */
+    bool reusable;
+
+    _Atomic uint64_t given; /* sequence number of its last return to the pool */
+    _Atomic size_t high_water;
+    _Atomic int thread_id;
+} stack;
+
+enum { STACK_NONE, STACK_POOLED, STACK_CHANGING };
+
+#define STACK_BYTES_LEAST (256u * 1024)
+/* Address space of an automatic stack; less if RLIMIT_AS is small. */
+#define STACK_AUTOMATIC_BYTES ((size_t)4 << 30)
+
+#endif
