@@ -321,7 +321,7 @@ def test_a_fill_that_reads_its_own_array_ends_in_words() -> None:
     """
     stderr = ends_by_sigbus(ARRAY + dedent(code))
     assert "vrange: block 1 of array 'snake' was touched and can't be put back" in stderr
-    assert "its regenerator touches what it is to put back" in stderr
+    assert "its regenerator touches the block that it is filling" in stderr
 
 
 @on_refault

@@ -1,11 +1,12 @@
-/* Volatile arrays: content that is never pinned as a whole, and grows back where it is touched.
+/* Volatile arrays: their content is never pinned as a whole, and is refilled where it is touched.
  *
- * An array is a span of address space cut into blocks. A lost block raises SIGBUS when it is touched
- * (sigbus.c), and is put back by the array's regenerator (array_fill.c). What was put back is
- * volatile again without anybody's doing (array_offer.c).
+ * An array is a span of address space that is cut into blocks. Touching a lost block raises SIGBUS
+ * (sigbus.c), and the array's regenerator refills it (array_fill.c). A refilled block becomes volatile
+ * again by itself (array_offer.c).
  *
- * A block that is pinned is never told of. The word that counts its pins is also what excludes the
- * two: BUSY while the kernel is being told, and only taken where there are no pins. */
+ * A pinned block is never offered. The word that counts a block's pins also excludes pinning and offering
+ * from each other: the block is BUSY while the kernel is being advised, and it becomes BUSY only if it has
+ * no pins. */
 #include "arrays/array.h"
 
 #include <errno.h>
@@ -27,7 +28,7 @@
 
 /* ---- pins ------------------------------------------------------------------------------------- */
 
-/* True: that was the last pin. */
+/* True if that was the last pin. */
 static bool unpin_block(vrange_array *array, size_t block) {
     uint32_t pins = atomic_load(&array->pins[block]), left;
     do left = (pins & ~BLOCK_FILLING) == 1 ? 0 : pins - 1;
@@ -49,8 +50,7 @@ static void pin_block(vrange_array *array, size_t block) {
     }
 }
 
-/* A pin dirties all of a huge page, so that the kernel has to be told again of all of it that nobody
- * has pinned. */
+/* A pin dirties all of a huge page. So the unpinned blocks of that huge page have to be offered again. */
 static void note_huge_pages(vrange_array *array, size_t first, size_t count) {
     const size_t span = OS_HUGE_BYTES / array->block_bytes;
     const size_t begin = first - first % span;
@@ -68,14 +68,14 @@ void vrange_array_unpin(vrange_array *array, size_t first, size_t count) {
     atomic_fetch_sub(&array->pinned, count);
 }
 
-/* Whether a block has only pins of those who have not found all of it there yet. */
+/* Whether every pin of the block belongs to a caller that has not yet found all of it present. */
 static bool is_filling(vrange_array *array, size_t block) {
     return atomic_load(&array->pins[block]) & BLOCK_FILLING;
 }
 
-/* Of a pinned block, what is there is made safe. 0, EFAULT where something is missing, EAGAIN where that
- * can't be told, or an errno. That a page is there counts only if it would have been told otherwise: so the
- * gate keeps mending out until that was asked, too. */
+/* Secures the present pages of a pinned block. Returns 0; EFAULT if a page is missing; EAGAIN if missing
+ * pages can't be detected; or another errno. Finding a page present counts only if a missing page would
+ * have been detected: so the gate keeps mending out until that is checked, too. */
 static int secure_block(vrange_array *array, size_t block) {
     gate_enter();
     int result = -os_populate(array_block(array, block), whole_blocks_bytes(array, block, 1));
@@ -83,7 +83,7 @@ static int secure_block(vrange_array *array, size_t block) {
         mend();
         result = EAGAIN;
     } else if (is_filling(array, block) && vrange_rung() != VRANGE_RUNG_REFAULT) {
-        result = EOPNOTSUPP; /* it was lost at run time, and with it what was not pinned */
+        result = EOPNOTSUPP; /* the rung was lost at run time, and with it all that was not pinned */
     } else if (result == 0) {
         atomic_fetch_and(&array->pins[block], ~BLOCK_FILLING);
     }
@@ -91,7 +91,7 @@ static int secure_block(vrange_array *array, size_t block) {
     return result;
 }
 
-/* As regenerate, which fails while everything is registered with a new userfaultfd. */
+/* Like regenerate, this fails while everything is being registered with a new userfaultfd. */
 static bool may_be_tried_again(uint64_t mends) {
     gate_enter();
     if (!rung_holds()) mend();
@@ -116,7 +116,7 @@ static int pin_blocks(vrange_array *array, size_t first, size_t count, unsigned 
     for (size_t block = first; block < first + count; block++) {
         pin_block(array, block);
         result = secure_block(array, block);
-        /* Two rounds: a page that was there when the others were filled may have gone since. */
+        /* Two rounds: a page that was present when the others were filled may have gone since. */
         while (result == EAGAIN || (result == EFAULT && !missing)) {
             if (result == EFAULT) result = fill_block(array, block);
             else result = 0;
@@ -142,10 +142,10 @@ int vrange_array_pin(vrange_array *array, size_t first, size_t count, unsigned c
                      size_t *failed) {
     if (!caretaker_is_running()) {
         gate_enter();
-        caretaker_ensure(); /* in the child of a fork there may be none yet */
+        caretaker_ensure(); /* in the child of a fork there may be no caretaker yet */
         gate_leave();
     }
-    /* First: a fork that misses this count is seen by each of the pins. */
+    /* Before the pins: a fork that misses this count still sees each pin. */
     atomic_fetch_add(&array->pinned, count);
     return pin_blocks(array, first, count, missing, failed);
 }
@@ -164,7 +164,7 @@ int vrange_array_put(vrange_array *array, size_t block, const void *content) {
     return -result;
 }
 
-/* ---- arrays themselves ------------------------------------------------------------------------ */
+/* ---- creating and closing arrays -------------------------------------------------------------- */
 
 static void *zeroed(size_t bytes, bool *all) {
     void *memory = os_map(bytes);
@@ -203,7 +203,7 @@ static int map_array(vrange_array *array) {
     return result;
 }
 
-/* Inside the gate. */
+/* Called inside the gate. */
 static int register_array(vrange_array *array) {
     for (;;) {
         const int result = os_userfault_register(rung_userfault(), array->base, array->mapped_bytes);
@@ -236,7 +236,7 @@ int vrange_array_open(size_t bytes, size_t block_bytes, vrange_regenerate regene
     int result = map_array(array);
     if (result == 0) result = register_array(array);
     if (result == 0) result = place_add(array);
-    if (!rung_holds()) mend(); /* which did not know of the array until now */
+    if (!rung_holds()) mend(); /* mending did not know of the array until now */
     gate_leave();
     if (result == 0) {
         tally(&account->reserved_bytes, array->mapped_bytes);
@@ -257,7 +257,7 @@ void vrange_array_close(vrange_array *array) {
     place_remove(array);
     untally(&array->account->reserved_bytes, array->mapped_bytes);
     destroy(array);
-    refault_look(); /* the last one takes the handler with it */
+    refault_look(); /* the last array removes the handler with it */
     gate_leave();
 }
 
@@ -284,7 +284,7 @@ static int discard_run(vrange_array *array, size_t first, size_t count) {
     const size_t bytes = whole_blocks_bytes(array, first, count);
     int result = os_lazyfree(address, bytes);
     if (result == 0) result = os_pageout(address, bytes);
-    /* What another processor still has in a batch of its own the kernel passes over. */
+    /* The kernel skips pages that another processor still has in a batch of its own. */
     if (result == 0) result = os_discard(address, bytes);
     give_blocks(array, first, count);
     /* Locked memory (mlockall) can't be discarded: it stays, with the same content. */
@@ -305,7 +305,7 @@ static int discard_unpinned(vrange_array *array) {
             if (result < 0) worst = result;
         }
         if (count) block += count;
-        else if (pins & BLOCK_BUSY) os_yield(); /* the kernel is just being told of it */
+        else if (pins & BLOCK_BUSY) os_yield(); /* the block is just being offered */
         else block++;
     }
     return worst;
@@ -333,7 +333,7 @@ void arrays_forget_content(void) {
     for (uint32_t i = 0; i < places_count(); i++) {
         vrange_array *array = place_enter(i);
         if (!array) continue;
-        /* Zeros may stand where something was lost and then touched. */
+        /* Zeros may be in blocks that were lost and then touched. */
         discard_unpinned(array);
         for (size_t block = 0; block < array->blocks; block++) {
             if (is_filling(array, block))
@@ -358,13 +358,14 @@ void arrays_bar(void) {
 
 /* ---- fork ------------------------------------------------------------------------------------- */
 
-/* Not the pins of threads that have not found all of the block there: the child has no such threads. */
+/* Does not count the pins of threads that have not found all of the block present: the child has no such
+ * threads. */
 static bool is_pinned(vrange_array *array, size_t block) {
     const uint32_t pins = atomic_load(&array->pins[block]) & ~BLOCK_BUSY;
     return pins && !(pins & BLOCK_FILLING);
 }
 
-/* The blocks from `first` on that are all pinned, or all not. */
+/* The number of blocks from `first` on that are all pinned, or all not pinned. */
 static size_t count_alike(vrange_array *array, size_t first) {
     const bool pinned = is_pinned(array, first);
     size_t end = first + 1;
@@ -376,7 +377,7 @@ void arrays_before_fork(void) {
     for (uint32_t i = 0; i < places_count(); i++) {
         vrange_array *array = place_enter(i);
         if (!array) continue;
-        /* What a touch can't put back the child has to inherit while it is there. */
+        /* A touch can't refill an array without a regenerator, so the child inherits what is present. */
         if (array->regenerate) {
             inherit_area(array->base, array->mapped_bytes);
             const size_t end = atomic_load(&array->pinned) ? array->blocks : 0;
@@ -396,8 +397,8 @@ int arrays_register_again(int userfault) {
     for (uint32_t i = 0; result == 0 && i < places_count(); i++) {
         vrange_array *array = place_enter(i);
         if (!array) continue;
-        /* Whoever was just advising the kernel, from a handler, does not exist here. Only looked at as
-         * a rule: of a large array, writing would give the child a copy of all the pins. */
+        /* A thread that was advising the kernel, from a handler, does not exist in the child. Usually this
+         * only reads: for a large array, writing would give the child a copy of all the pins. */
         for (size_t block = 0; block < array->blocks; block++) {
             if (atomic_load(&array->pins[block]) & BLOCK_BUSY) give_blocks(array, block, 1);
         }

@@ -1,18 +1,19 @@
-/* All arrays of the process, for those above that mend and fork. */
+/* All arrays of the process, for the floors above that mend and fork. */
 #ifndef VRANGE_ARRAY_H
 #define VRANGE_ARRAY_H
 
-/* Mending (mend.c), with the gate closed: all are registered with a new descriptor; what is not pinned
- * counts as lost; or, where there is no descriptor any more, what is not pinned can't be touched. */
+/* For mending (mend.c), with the gate closed. arrays_register registers all arrays with a new descriptor.
+ * arrays_forget_content treats what is not pinned as lost. arrays_bar makes every touch of what is not
+ * pinned fault, for when there is no descriptor any more. */
 int arrays_register(int userfault);
 void arrays_forget_content(void);
 void arrays_bar(void);
 
-/* Before fork: names to inherit.h the arrays that grow back where they are touched, and their pins. */
+/* Before fork: names to inherit.h the arrays that are refilled when touched, and their pins. */
 void arrays_before_fork(void);
 
-/* In the child of a fork. Without a descriptor (-1) no array can be told what it lacks, so that a touch
- * of what is not pinned ends the child, instead of reading zeros. */
+/* In the child of a fork. Without a descriptor (-1) missing blocks can't be detected, so a touch of what
+ * is not pinned ends the child instead of reading zeros. */
 int arrays_register_again(int userfault);
 
 #endif

@@ -1,4 +1,4 @@
-/* The blocks of an array, and what is known of each. */
+/* The blocks of an array, and the state of each. */
 #ifndef VRANGE_ARRAY_BLOCKS_H
 #define VRANGE_ARRAY_BLOCKS_H
 
@@ -19,7 +19,7 @@ static inline size_t whole_blocks_bytes(vrange_array *array, size_t first, size_
     return bytes < left ? bytes : left;
 }
 
-/* Where it fails, `pins` is what kept it from being taken. */
+/* On failure, `pins` holds the value that prevented it. */
 static inline bool take_block(vrange_array *array, size_t block, uint32_t *pins) {
     *pins = 0;
     return atomic_compare_exchange_strong(&array->pins[block], pins, BLOCK_BUSY);

@@ -1,7 +1,7 @@
-/* Content for blocks that are lost, put together in scratch and mapped to where it is missing.
+/* Refills lost blocks: their content is made in scratch memory and then mapped where it is missing.
  *
- * Sequences are read ahead, and what fills a whole huge page comes as one where the machine has some.
- * All of it runs in the SIGBUS handler too. */
+ * Sequential access is read ahead. Content that fills a whole huge page is moved in as one, if the machine
+ * has huge pages. All of this runs in the SIGBUS handler too. */
 #include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -32,24 +32,26 @@ int prepare_filling(void) {
     return result == 0 ? prepare_empty_page() : result;
 }
 
-/* Whether blocks are what one huge page holds. They then come as one: it is offered, taken and read
- * at a fraction of what 512 small ones cost. */
+/* Whether the blocks are exactly one huge page. They are then moved in as one: offering, reclaiming and
+ * reading it costs a fraction of what 512 small pages cost. */
 static bool fill_huge_page(vrange_array *array, size_t first, size_t count) {
     return whole_blocks_bytes(array, first, count) == OS_HUGE_BYTES &&
            (uintptr_t)array_block(array, first) % OS_HUGE_BYTES == 0;
 }
 
-/* 0; EBUSY where a block is pinned or just being told of, with the content as it was; or EAGAIN, where
- * the content has to be made again: somebody put a page there, so the kernel moved small ones, up to
- * that one. What it moved may be lost again by now, and its place in the content reads as zeros. */
+/* Returns 0; EBUSY if a block is pinned or just being offered, with the content unchanged; or EAGAIN if
+ * the content has to be made again. EAGAIN means that another thread put a page there, so the kernel moved
+ * small pages, up to that one. What it moved may be lost again by now, and its place in the content reads
+ * as zeros. */
 static int move_huge_page(vrange_array *array, size_t first, size_t count, char *content) {
     size_t taken = 0;
     uint32_t pins;
     while (taken < count && take_block(array, first + taken, &pins)) taken++;
     int result = EBUSY;
     if (taken == count) {
-        /* The touch has left an empty page table, and into one a huge page would go in 512 pieces.
-         * This frees it (Linux 6.13), with what others may have put there: it grows back. */
+        /* The touch has left an empty page table, and there a huge page would be moved in 512 pieces. This
+         * frees the page table (Linux 6.13), with any page that other threads have put there: it is
+         * refilled when touched. */
         char *to = array_block(array, first);
         result = os_discard(to, OS_HUGE_BYTES);
         if (result == 0) result = os_userfault_move_huge(rung_userfault(), to, content);
@@ -60,7 +62,7 @@ static int move_huge_page(vrange_array *array, size_t first, size_t count, char 
     return result;
 }
 
-/* Content of `count` blocks, put together in scratch, to where it is missing. */
+/* Maps the content of `count` blocks, made in scratch, where it is missing. */
 static int map_content(vrange_array *array, size_t first, size_t count, char *content, bool huge) {
     const size_t bytes = whole_blocks_bytes(array, first, count);
     const size_t known = array->bytes - first * array->block_bytes;
@@ -74,7 +76,7 @@ static int map_content(vrange_array *array, size_t first, size_t count, char *co
                                                bytes);
         if (result == 0) os_list_new_pages(atomic_load(&empty_page));
         if (result != -ENOMEM || tries == NO_MEMORY_TRIES) return -result;
-        /* Our own filled blocks may be what there is too much of. */
+        /* Our own filled blocks may be what uses up the memory. */
         arrays_offer();
         os_sleep_ns(1000000);
     }
@@ -86,7 +88,7 @@ static int regenerate_into(vrange_array *array, size_t first, size_t count, char
     if (bytes > array->bytes - offset) bytes = array->bytes - offset;
     char *content = huge ? huge : scratch_take();
     int result = array->regenerate(content, offset, bytes, array->context);
-    if (result < 0) result = EIO; /* a C function's own idea of failing */
+    if (result < 0) result = EIO; /* a C function may report failure by any negative number */
     if (result == 0) result = map_content(array, first, count, content, huge);
     if (!huge) scratch_give(content);
     if (result == 0) atomic_fetch_add(&array->refilled_bytes, bytes);
@@ -113,8 +115,8 @@ int put_block(vrange_array *array, size_t block, const void *content) {
     return result;
 }
 
-/* How many blocks to fill from `block` on: one, or twice as many each time as a sequence goes on, to
- * the end of a huge page at most. */
+/* How many blocks to fill from `block` on: one, or twice as many each time a sequence continues, up to the
+ * end of a huge page. */
 static size_t blocks_ahead(vrange_array *array, size_t block) {
     size_t most = AHEAD_BYTES_MOST / array->block_bytes;
     most -= block % most;
@@ -141,7 +143,7 @@ int array_refill(vrange_array *array, const void *address) {
     size_t count = blocks_ahead(array, block);
     int result = regenerate_blocks(array, block, count);
     if (result != 0 && count > 1) {
-        count = 1; /* what failed may be a block that nobody asked for */
+        count = 1; /* the failing block may be one that no thread touched */
         result = regenerate_blocks(array, block, count);
     }
     if (result != 0) return result;

@@ -3,16 +3,16 @@
 
 #include "arrays/array_state.h"
 
-/* What filling needs is reserved ahead. */
+/* Reserves in advance what filling needs. */
 int prepare_filling(void);
-/* Content of blocks by the array's regenerator, to where it is missing. 0 or an errno. */
+/* Puts content from the array's regenerator where blocks are missing. 0 or an errno. */
 int regenerate_blocks(vrange_array *array, size_t first, size_t count);
-/* The same of one block, from `content`. */
+/* The same for one block, from `content`. */
 int put_block(vrange_array *array, size_t block, const void *content);
 
 
-/* Puts back the block that `address` is in, and those read ahead. 0 or an errno. Safe in a signal
- * handler, as far as its regenerator is. */
+/* Refills the block that contains `address`, and the blocks that are read ahead. 0 or an errno. As safe in
+ * a signal handler as the array's regenerator. */
 int array_refill(vrange_array *array, const void *address);
 
 #endif

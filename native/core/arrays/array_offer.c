@@ -1,10 +1,10 @@
-/* Telling the kernel of the blocks that were filled.
+/* Offers to the kernel the blocks that were filled.
  *
- * What was put back is volatile again without anybody's doing: it is noted in a bitmap, and the thread
- * of the reserve tells the kernel of it in long runs, and once more at its next look: of a page that
- * another processor has just got, and still has in a batch on the way to its lists, the kernel takes
- * no notice. Whoever fills faster than the thread can look tells the kernel himself, every
- * OFFER_BYTES, so that filling never depends on the thread being awake. */
+ * A refilled block becomes volatile again by itself: a bitmap notes it. The reserve's thread offers such
+ * blocks in long runs, and once more at its next turn, because the kernel ignores advice about a page that
+ * another processor has just allocated and still has in a batch on the way to its lists. A thread that
+ * fills faster than the reserve's thread runs offers the blocks itself, every OFFER_BYTES, so that filling
+ * never depends on that thread being awake. */
 #include <stdatomic.h>
 
 #include "arrays/array_offer.h"
@@ -35,7 +35,7 @@ static void offer_word(vrange_array *array, size_t word) {
     if (fresh) {
         atomic_fetch_or(&array->offered[word], fresh);
         note_word(array, word);
-        atomic_fetch_add(&array->filled_bytes, 1); /* something is left to be done */
+        atomic_fetch_add(&array->filled_bytes, 1); /* so that the next turn offers them again */
         atomic_fetch_add(&filled_bytes_in_all, 1);
     }
     while (bits) {
@@ -49,8 +49,8 @@ static void offer_word(vrange_array *array, size_t word) {
             os_lazyfree(array_block(array, first), whole_blocks_bytes(array, first, count));
             give_blocks(array, first, count);
         } else {
-            count = 1; /* pinned: it is noted again when the last pin goes */
-            /* Or just being told of, perhaps before this filling: it has to be told again. */
+            count = 1; /* pinned: noted again when the last pin is released */
+            /* Or just being offered, perhaps from before this filling: it has to be offered again. */
             if (pins & BLOCK_BUSY) note_filled(array, first, 1);
         }
         bits &= bit + count < 64 ? ~0ull << (bit + count) : 0;
@@ -70,7 +70,8 @@ static void offer_filled(vrange_array *array) {
 }
 
 void arrays_offer(void) {
-    if (vrange_rung() != VRANGE_RUNG_REFAULT) return; /* it was lost: what is taken would read as zeros */
+    /* The rung was lost: what the kernel takes would read as zeros. */
+    if (vrange_rung() != VRANGE_RUNG_REFAULT) return;
     for (uint32_t i = 0; i < places_count(); i++) {
         vrange_array *array = place_enter(i);
         if (!array) continue;

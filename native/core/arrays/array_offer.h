@@ -3,14 +3,14 @@
 
 #include "arrays/array_state.h"
 
-/* These were filled, or lost their last pin, and the kernel is to be told of them. */
+/* These blocks were filled, or lost their last pin, and have to be offered. */
 void note_filled(vrange_array *array, size_t first, size_t count);
-/* Tells it now where much has come together. */
+/* Offers at once if much has accumulated. */
 void offer_if_much(void);
-/* Before the array goes. */
+/* Call before the array is closed. */
 void forget_filled(vrange_array *array);
 
-/* Tells the kernel of what was filled and nobody has pinned. */
+/* Offers the blocks that were filled and are not pinned. */
 void arrays_offer(void);
 
 #endif

@@ -1,8 +1,8 @@
-/* Where the arrays of this process lie: for the handler, and for whoever goes through them all.
+/* The addresses of this process's arrays: for the handler, and for code that walks all arrays.
  *
- * The handler can't lock, and arrays come and go while it looks. So what it may read of an array that
- * is just being closed is here, and `readers` keeps the rest: a place is emptied first, and the array
- * goes when nobody looks any more. */
+ * The handler can't lock, and arrays are opened and closed while it searches. So this table holds what it
+ * may read of an array that is just being closed, and `readers` protects the rest. A place is emptied
+ * first; the array is freed when no reader is left. */
 #include "arrays/array_places.h"
 
 #include <errno.h>
@@ -42,13 +42,13 @@ void place_leave(uint32_t number) { atomic_fetch_sub(&places[number].readers, 1)
 
 vrange_array *array_at(const void *address) {
     for (uint32_t i = 0; i < atomic_load(&places_end); i++) {
-        /* A hint: these may be of two arrays, where one is closed and another one opened. */
+        /* A hint: the two may belong to different arrays, if one was closed and another opened meanwhile. */
         if ((uintptr_t)address - atomic_load(&places[i].base) >= atomic_load(&places[i].bytes)) continue;
         vrange_array *array = place_enter(i);
         if (!array) continue;
         bool inside = (size_t)((const char *)address - array->base) < array->mapped_bytes;
         place_leave(i);
-        if (inside) return array; /* it stays: who touches an array has a view of it */
+        if (inside) return array; /* it stays open: code that touches an array has a view of it */
     }
     return NULL;
 }

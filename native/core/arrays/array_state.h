@@ -1,4 +1,4 @@
-/* What the files of this room know of an array. */
+/* An array, as the files of this room see it. */
 #ifndef VRANGE_ARRAY_STATE_H
 #define VRANGE_ARRAY_STATE_H
 
@@ -21,15 +21,17 @@ struct vrange_array {
     void *context;
     vrange_account *account;
 
-    _Atomic uint64_t pinned;      /* blocks, each as often as it is pinned; 0: fork need not look */
-    _Atomic uint32_t *pins;       /* by block; BLOCK_BUSY while somebody advises the kernel of it, BLOCK_FILLING
-                              * until the first of those who pin it has found all of it there */
-    _Atomic uint64_t *filled;     /* a bit a block: filled, and the kernel not told that it may go */
-    _Atomic uint64_t *offered;    /* told of once, and to be told of again */
-    _Atomic uint64_t *filled_map; /* a bit a word of the two */
+    _Atomic uint64_t pinned;      /* sum of all blocks' pins; at 0, fork need not look at the blocks */
+    /* By block. BLOCK_BUSY while a thread advises the kernel of it; BLOCK_FILLING until the first of its
+     * pinning threads has found all of it present. */
+    _Atomic uint32_t *pins;
+    _Atomic uint64_t *filled;     /* a bit a block: filled, and not offered since */
+    _Atomic uint64_t *offered;    /* a bit a block: offered once, to be offered again */
+    _Atomic uint64_t *filled_map; /* a bit for each word of the two bitmaps */
     _Atomic uint64_t filled_bytes;
 
-    /* The blocks expected next by those who touch in sequence, and how far they were read ahead. */
+    /* For sequential access: the block that each stream is expected to touch next, and how far it was read
+     * ahead. */
     struct {
         _Atomic uint64_t next;
         _Atomic uint32_t ahead;

@@ -1,7 +1,7 @@
-/* Blocks kept compressed in memory, each by itself, in zlib's format.
+/* Blocks that are kept compressed in memory, each separately, in zlib's format.
  *
- * zlib allocates its state through functions that the caller gives: here from a scratch buffer
- * of its own, so that nothing is allocated in the signal handler. */
+ * zlib allocates its state through functions that the caller passes. Here they use a scratch buffer of
+ * their own, so that the signal handler allocates nothing. */
 #include <errno.h>
 #include <string.h>
 #include <zlib.h>
@@ -36,7 +36,7 @@ static int inflate_block(void *to, size_t bytes, const void *from, size_t size, 
     if (inflateInit(&stream) != Z_OK) return ENOMEM;
     stream.next_out = to;
     stream.avail_out = (uInt)bytes;
-    /* At once into room for all of it: then zlib needs no window of its own. */
+    /* In one call, with room for all of the output: then zlib needs no window of its own. */
     int result = inflate(&stream, Z_FINISH);
     inflateEnd(&stream);
     return result == Z_STREAM_END && stream.avail_out == 0 ? 0 : EBADMSG;

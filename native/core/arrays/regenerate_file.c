@@ -1,4 +1,4 @@
-/* What a file holds, read again where it was lost. */
+/* The content of a file, read again where it was lost. */
 #include "os/os.h"
 #include "os/os_held.h"
 #include "vrange.h"

@@ -1,4 +1,4 @@
-/* A pattern repeated from the array's beginning on; of one element, a constant. */
+/* A pattern that repeats from the array's beginning; of one element, a constant. */
 #include <string.h>
 
 #include "vrange.h"
@@ -7,7 +7,7 @@ int vrange_regenerate_pattern(void *to, size_t offset, size_t bytes, void *conte
     const vrange_pattern *pattern = context;
     const char *data = pattern->data;
     char *at = to;
-    /* One period, turned to where the offset falls in it; then what is there, doubled. */
+    /* Copy one period, rotated to where the offset falls in it; then double what is there. */
     const size_t start = offset % pattern->bytes;
     size_t done = pattern->bytes - start < bytes ? pattern->bytes - start : bytes;
     memcpy(at, data + start, done);

@@ -1,25 +1,26 @@
-/* The SIGBUS handler: a touch of a lost block, answered by putting it back.
+/* The SIGBUS handler: when a lost block is touched, it refills the block.
  *
- * Only a SIGBUS of the kernel's own making, at an address in an array, is ours. Everything else is
- * somebody else's and ends as it would without us: a kill(SIGBUS), or a touch behind the end of a
- * truncated file. Those who were there before us are called; with nobody there, the default follows.
+ * Only a SIGBUS that the kernel raised, at an address in an array, is ours. Every other one ends as it
+ * would without this handler: a kill(SIGBUS), or a touch behind the end of a truncated file. The handlers
+ * that were installed before are called; if there were none, the default action follows.
  *
- * The traps, each met once:
- *  - faulthandler, enabled after us, puts its handler over ours and calls us back while it handles:
- *    what comes back goes to who was there before (`forwarding`), or it would go round for ever.
- *  - faulthandler.disable() restores what was there before it, which may remove us; signal.signal()
- *    puts a handler there that only sets a flag, so that a touch would be retried for ever. So the
- *    thread of the reserve looks at every tick whether we are still the first, and puts us there.
- *  - whoever was over us may put us back when he goes, and is not to be called any more: disabled,
- *    faulthandler swallows what it is sent. So each of our installations is marked with the number
- *    of handlers below it.
- *  - a handler that returns and has mended nothing would be called for ever.
+ * The traps, each of them met once:
+ *  - faulthandler, enabled after us, installs its handler over ours and calls us back while it handles a
+ *    signal. A signal that comes back goes to the handler before ours (`forwarding`); otherwise it would go
+ *    round for ever.
+ *  - faulthandler.disable() restores the handler that was there before it, which may remove ours.
+ *    signal.signal() installs a handler that only sets a flag, so that a touch would be retried for ever. So
+ *    the reserve's thread checks at every tick whether our handler is still the first, and makes it so.
+ *  - A handler that was over ours may restore ours when it leaves, and must not be called any more: once
+ *    disabled, faulthandler swallows the signals it gets. So each of our installations is marked with the
+ *    number of handlers below it.
+ *  - A handler that returns without mending anything would be called for ever.
  *  - SA_ONSTACK would run nested refaults over each other on the one alternate stack.
- *  - with SIGBUS blocked in the touching thread the kernel ends the process; nothing can be done here.
+ *  - With SIGBUS blocked in the touching thread, the kernel ends the process; nothing can be done here.
  *
- * With the last array goes our handler, unless somebody else came over it.
+ * Our handler is removed with the last array, unless other code has installed one over it.
  *
- * Nothing in here allocates, locks or logs, but for the message before the end. */
+ * Nothing in here allocates, locks or logs, except for the message before the end. */
 #define _GNU_SOURCE
 #include "arrays/sigbus.h"
 
@@ -43,29 +44,29 @@
 #define PREVIOUS_MOST 64
 #define NESTED_MOST 32 /* touches within a regenerator within a touch */
 
-/* Handlers that were first before us, newest last. A handler may be reading one. */
+/* Handlers that were first before ours, newest last. A handler may be reading one of them. */
 static struct {
     pthread_mutex_t lock;
     struct sigaction handlers[PREVIOUS_MOST];
     _Atomic int count;
-    bool away; /* ours was taken away: the oldest is all there is, and may be out of date */
+    bool away; /* ours was removed: only the oldest is known, and it may be out of date */
 } previous = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-/* What this thread last handed on, and to whom. */
+/* The signal that this thread last forwarded, and the handler it went to. */
 typedef struct {
     const siginfo_t *info;
     const char *frame; /* on the stack; a siglongjmp leaves it behind */
     int place;
-    int count; /* of handlers then */
+    int count; /* of handlers at that time */
 } handed_on;
 
 static _Thread_local handed_on forwarding;
 
 static _Thread_local int nested;
 static _Atomic bool ending;
-static _Atomic bool changing; /* `previous` and the handler do not agree just now */
+static _Atomic bool changing; /* `previous` and the installed handler do not agree at the moment */
 
-/* ---- ending the process, in words ------------------------------------------------------------- */
+/* ---- ending the process with a message -------------------------------------------------------- */
 
 typedef struct {
     char text[512];
@@ -99,47 +100,48 @@ static void tell_failure(vrange_array *array, const void *address, int error) {
     } else if (error == ECANCELED) {
         say(&m, "its fill raised the exception shown above");
     } else if (error == ELOOP) {
-        say(&m, "its regenerator touches what it is to put back");
+        say(&m, "its regenerator touches the block that it is filling");
     } else {
         say(&m, why ? why : "its regenerator failed");
         say(&m, " (");
         say_number(&m, (uint64_t)error);
         say(&m, ")");
     }
-    say(&m, ". Going on would compute with what is not there, so the process ends.\n");
+    say(&m, ". Continuing would compute with missing content, so the process ends.\n");
     os_complain(m.text, m.length);
 }
 
 static void end_by_default(int number, const siginfo_t *info) {
     struct sigaction action = {.sa_handler = SIG_DFL};
     const bool by_kernel = info->si_code > 0;
-    if (by_kernel) atomic_store(&ending, true); /* or we might be put first again before it ends */
-    os_signal_action(number, &action, NULL); /* of a signal that is there, nothing can fail */
-    /* A touch is tried again and ends the process there, so that a core shows the place. What was
-     * sent has to be sent again. */
+    /* Otherwise ours might be installed first again before the process ends. */
+    if (by_kernel) atomic_store(&ending, true);
+    os_signal_action(number, &action, NULL); /* can't fail for a valid signal */
+    /* A touch is retried and ends the process there, so that a core dump shows the place. A signal that a
+     * process sent has to be sent again. */
     if (!by_kernel) os_thread_signal(os_thread_id(), number);
 }
 
-/* ---- what is not ours ------------------------------------------------------------------------- */
+/* ---- signals that are not ours ---------------------------------------------------------------- */
 
-/* Whether we are called from within the handler that we called: by itself, as handlers call those
- * before them, or through a signal it raised. Its frame is then above ours; one above us that a
- * siglongjmp has left is of another signal. */
+/* Whether we are called from within the handler that we called. It may call us itself, as handlers call
+ * the ones before them, or through a signal that it raises. Its frame then has a higher address than ours.
+ * A frame that a siglongjmp left behind at a higher address belongs to another signal. */
 static bool is_called_back(const siginfo_t *info, const char *frame) {
     if (!forwarding.frame || frame >= forwarding.frame) return false;
     return info == forwarding.info || (info->si_code == SI_TKILL && (uint32_t)info->si_pid == os_process_id());
 }
 
-/* As the kernel would have called it. */
+/* Calls the handler as the kernel would have. */
 static void call(const struct sigaction *handler, int number, siginfo_t *info, void *context) {
     sigset_t masked = handler->sa_mask;
     if (!(handler->sa_flags & SA_NODEFER)) sigaddset(&masked, number);
-    os_block_signals(&masked); /* undone by the return from our own handler */
+    os_block_signals(&masked); /* the return from our own handler undoes this */
     if (handler->sa_flags & SA_SIGINFO) handler->sa_sigaction(number, info, context);
     else handler->sa_handler(number);
 }
 
-/* Whether the same touch comes again, to be answered in the same way. */
+/* Whether the same touch would recur and be answered in the same way. */
 static bool mended_nothing(const siginfo_t *info, const mcontext_t *before, const ucontext_t *now) {
     return memcmp(before, &now->uc_mcontext, sizeof *before) == 0 && !os_is_readable(info->si_addr);
 }
@@ -150,8 +152,9 @@ static void forward(int number, siginfo_t *info, void *context) {
     while (atomic_load(&changing)) os_yield();
     const int count = atomic_load(&previous.count);
     int place = count - 1;
-    /* What has come since is no one we called: faulthandler puts back the handler before it, the caretaker
-     * ours over that, and the signal that is then sent again is that one's. */
+    /* A handler that was added since is not one that we called. For example, faulthandler restores the
+     * handler before it and sends the signal again, while the caretaker installs ours over the restored
+     * handler: the signal is then meant for that restored handler. */
     if (is_called_back(info, frame) && count <= forwarding.count && place >= forwarding.place)
         place = forwarding.place - 1;
     const struct sigaction *handler = place >= 0 ? &previous.handlers[place] : NULL;
@@ -170,7 +173,7 @@ static void forward(int number, siginfo_t *info, void *context) {
     }
 }
 
-/* While another thread registers everything with a new userfaultfd, what is asked of it fails. */
+/* While another thread registers everything with a new userfaultfd, calls on the descriptor fail. */
 static int refill(vrange_array *array, const void *address) {
     for (unsigned waited = 0;; waited++) {
         const uint64_t mends = rung_mends();
@@ -184,7 +187,7 @@ static int refill(vrange_array *array, const void *address) {
 
 static void on_sigbus(int number, siginfo_t *info, void *context) {
     const int saved_errno = errno;
-    /* Other codes of the kernel's tell of broken memory, which can't be filled. */
+    /* The kernel's other codes report broken memory, which can't be refilled. */
     vrange_array *array = info->si_code == BUS_ADRERR ? array_at(info->si_addr) : NULL;
     if (!array) {
         forward(number, info, context);
@@ -207,10 +210,10 @@ static void on_sigbus(int number, siginfo_t *info, void *context) {
     errno = saved_errno;
 }
 
-/* ---- being the first -------------------------------------------------------------------------- */
+/* ---- staying the first handler ---------------------------------------------------------------- */
 
-/* Flags that mean something for SIGCHLD only, and that the kernel keeps: the number of handlers
- * below, as far as two bits tell it. */
+/* Flags that have a meaning for SIGCHLD only and that the kernel keeps. They store the number of handlers
+ * below ours, as far as two bits can. */
 #define MARK (SA_NOCLDSTOP | SA_NOCLDWAIT)
 
 static int mark_of(int count) {
@@ -225,7 +228,8 @@ static bool is_same(const struct sigaction *one, const struct sigaction *other) 
     return one->sa_flags == other->sa_flags && one->sa_sigaction == other->sa_sigaction;
 }
 
-/* Of ours, put back by somebody who was over it: who was over it then is gone. */
+/* Our own handler is in place again because a handler that was over it restored it: the handlers above it
+ * are gone. */
 static void forget_who_left(const struct sigaction *ours) {
     int count = atomic_load(&previous.count);
     for (int gone = 0; gone < 4 && count > 0; gone++) {
@@ -235,11 +239,11 @@ static void forget_who_left(const struct sigaction *ours) {
     if (mark_of(count) == (ours->sa_flags & MARK)) atomic_store(&previous.count, count);
 }
 
-/* Notes the handler that ours is put over. */
+/* Records the handler that ours is installed over. */
 static void note_below(const struct sigaction *below) {
     int count = previous.away ? 0 : atomic_load(&previous.count);
     if (count == 0 || !is_same(&previous.handlers[count - 1], below)) {
-        /* Full only where somebody changes handlers without end; then the newest is forgotten. */
+        /* Full only if other code changes handlers without end; then the newest is forgotten. */
         if (count == PREVIOUS_MOST) count--;
         previous.handlers[count++] = *below;
     }
@@ -247,15 +251,17 @@ static void note_below(const struct sigaction *below) {
     previous.away = false;
 }
 
-/* Puts ours over `now`, and over whatever came in its place meanwhile: faulthandler, while it handles a
- * signal, puts back the one before it and sends the signal again, and is not to be called a second time. */
+/* Installs ours over `now`, and over any handler that was installed meanwhile. While it handles a signal,
+ * faulthandler restores the handler before it and sends the signal again; that handler must not be called
+ * a second time. */
 static int exchange(const struct sigaction *now) {
     struct sigaction below = *now, expected = *now, was;
     for (;;) {
         const int count = previous.away ? 0 : atomic_load(&previous.count);
         if (is_ours(&below)) forget_who_left(&below);
         else note_below(&below);
-        /* NODEFER: a regenerator may touch another array. RESTART: no EINTR for what we interrupted. */
+        /* NODEFER: a regenerator may touch another array. RESTART: no EINTR for the code that we
+         * interrupt. */
         const struct sigaction ours = {
             .sa_sigaction = on_sigbus,
             .sa_flags = SA_SIGINFO | SA_NODEFER | SA_RESTART | mark_of(atomic_load(&previous.count))};
@@ -267,7 +273,7 @@ static int exchange(const struct sigaction *now) {
     }
 }
 
-/* A signal that comes in the midst waits until it is known who was there before. */
+/* A signal that arrives meanwhile waits until the previous handler is known. */
 static int put_ours_first(const struct sigaction *now) {
     sigset_t before;
     os_block_signal(SIGBUS, &before);
@@ -278,7 +284,7 @@ static int put_ours_first(const struct sigaction *now) {
     return result;
 }
 
-/* Who came over us takes it that we are below him, and calls us there. */
+/* A handler installed after ours will chain to it, so ours must stay installed. */
 static bool may_go_away(void) { return atomic_load(&previous.count) == 1; }
 
 static int take_ours_away(void) {
@@ -303,7 +309,7 @@ int refault_look(void) {
 
 int vrange_refault_arm(void) {
     gate_enter();
-    caretaker_ensure(); /* in the child of a fork there is no thread to look after us */
+    caretaker_ensure(); /* in the child of a fork no thread checks the handler yet */
     if (!rung_holds()) mend();
     int result = refault_look();
     gate_leave();

@@ -1,7 +1,7 @@
 #ifndef VRANGE_REFAULT_H
 #define VRANGE_REFAULT_H
 
-/* Inside the gate: puts our handler first where arrays exist, and takes it away where none do. */
+/* Inside the gate: installs our handler first if arrays exist, and removes it if there are none. */
 int refault_look(void);
 
 #endif

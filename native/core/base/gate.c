@@ -37,7 +37,7 @@ bool gate_step_out(void) {
 }
 
 void gate_close(void) {
-    /* another thread is forking too */
+    /* Another thread is forking too. */
     while (atomic_exchange(&gate_closed, true)) os_sleep_ns(LOOK_AGAIN_NS);
     while (atomic_load(&inside)) os_yield();
 }

@@ -38,8 +38,8 @@ int inherit_settle(void);
 /* In the child: the kept spans, in order of address. */
 const inherited_span *inherited_spans(size_t *count);
 
-/* For those above, once at load time: what is called in a child that has settled, so where every range that
- * was not kept is purged. */
+/* For the floors above, once at load time: sets what is called in a child after it has settled. By then
+ * every range that was not kept is purged. */
 void inherit_register(void (*handler)(void));
 void inherit_tell_settled(void);
 

@@ -6,7 +6,7 @@
 #include "os/os.h"
 
 #define TOUCH_WAIT_NS 1000000u
-#define TOUCH_WAITS 100u /* for the caretaker; then there is none, or it is kept from running */
+#define TOUCH_WAITS 100u /* for the caretaker; after that there is none, or it can't run */
 
 static void (*mend_closed)(void);
 

@@ -1,16 +1,18 @@
-/* Mending: the userfaultfd was closed by somebody, and is opened again, or a lower rung is taken. */
+/* Mending: other code closed the userfaultfd, so vrange opens another one or moves to a lower rung. */
 #ifndef VRANGE_MEND_H
 #define VRANGE_MEND_H
 
-/* Once, at load time: what is called with the gate closed, where the userfaultfd no longer holds. */
+/* Call once, at load time: sets what is called, with the gate closed, if the userfaultfd is no longer
+ * ours. */
 void mend_register(void (*function)(void));
 
-/* Inside the gate, with no range BUSY and no lock held. The gate is left and entered
- * again: others may have changed anything meanwhile. */
+/* Call inside the gate, with no range BUSY and no lock held. This leaves the gate and enters it again:
+ * other threads may have changed anything meanwhile. */
 void mend(void);
 
-/* A touch of an array could not be answered: waits until another thread has mended, or does it. 0, or an
- * errno where nothing was to be mended. `waited`: how often it was called for this touch, from 0 on. */
+/* A touch of an array could not be answered: waits until another thread has mended, or mends itself.
+ * Returns 0, or `error` if there was nothing to mend. `waited` is how often this was called for the same
+ * touch before. */
 int mend_for_touch(unsigned waited, int error);
 
 #endif

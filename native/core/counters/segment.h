@@ -1,4 +1,4 @@
-/* The segment of this process; segment_layout.h tells what is in it. */
+/* The segment of this process; segment_layout.h defines what is in it. */
 #ifndef VRANGE_SEGMENT_H
 #define VRANGE_SEGMENT_H
 

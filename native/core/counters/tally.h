@@ -1,4 +1,4 @@
-/* Counting up and down, without an order among counters. */
+/* Counts up and down. The order between counters is not defined. */
 #ifndef VRANGE_TALLY_H
 #define VRANGE_TALLY_H
 

@@ -1,4 +1,4 @@
-/* Deep stacks: taken from a pool, and returned to it. */
+/* Deep stacks: they are taken from a pool and returned to it. */
 #ifndef VRANGE_STACK_H
 #define VRANGE_STACK_H
 

@@ -18,7 +18,7 @@ size_t stack_used(stack *s) EXPORTED(stack_used);
 
 /* Frees the part below the frames that end at `sp`; returns the bytes freed. Async-signal-safe. */
 size_t stack_trim_below(char *low, char *sp, int release);
-/* `trim`: by a trim, which counts as one; else by a release. */
+/* `trim`: a trim returned them, and is counted; otherwise a release did. */
 void stack_count_returned(size_t bytes, bool trim);
 uint64_t stack_returned_bytes(void);
 uint64_t stack_trims(void);

@@ -1,4 +1,4 @@
-/* What the files of this room know of a deep stack. */
+/* A deep stack, as the files of this room see it. */
 #ifndef VRANGE_STACK_STATE_H
 #define VRANGE_STACK_STATE_H
 

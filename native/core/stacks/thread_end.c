@@ -1,5 +1,5 @@
-/* By a key of pthreads, whose destructor also runs where a daemon thread is ended inside a deep call
- * because the interpreter ends. */
+/* Uses a pthread key. Its destructor also runs for a daemon thread that ends inside a deep call because
+ * the interpreter ends. */
 #include "stacks/thread_end.h"
 
 #include <pthread.h>
@@ -26,6 +26,6 @@ static void end_thread(void *unused) {
 int thread_end_watch(void) { return -pthread_setspecific(at_thread_end, &at_thread_end); }
 
 __attribute__((constructor)) static void make_key(void) {
-    /* Fails only where the process has used up its keys, and then no thread can be watched. */
+    /* Fails only if the process has used up its keys. Then no thread can be watched. */
     if (pthread_key_create(&at_thread_end, end_thread) != 0) at_thread_end = (pthread_key_t)-1;
 }

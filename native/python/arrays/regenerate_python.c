@@ -1,17 +1,17 @@
-/* A regenerator written in Python, run inside a touch. Only where the user asked for it.
+/* A regenerator that is written in Python and runs inside a touch, only if the user asked for it.
  *
- * It works: the thread that touched is the one that runs it, and whether it has the GIL or not,
- * PyGILState_Ensure finds out. What can go wrong is written where the user reads it (array.py): a lock
- * that the touching code holds is held for ever, and an exception has nowhere to go. So the error
- * state of the interrupted code is kept aside, Ctrl-C waits until the block is whole, and a failure is
- * tried again once before it ends the process. */
+ * This works because the thread that touches the block also runs the regenerator, and PyGILState_Ensure
+ * finds out whether it holds the GIL. What can go wrong is documented for users in array.py: if the
+ * touching code holds a lock that the regenerator needs, the thread waits for ever; and an exception can't
+ * be raised to any caller. So the error state of the interrupted code is saved, Ctrl-C waits until the
+ * block is whole, and a failure is retried once before it ends the process. */
 #include <errno.h>
 #include <stdbool.h>
 
 #include "python/hit.h"
 
 #define TRIES 2
-#define INTERRUPTS_MOST 1000 /* of somebody leaning on Ctrl-C */
+#define INTERRUPTS_MOST 1000 /* for a user who keeps pressing Ctrl-C */
 
 /* Shows the current exception with its traceback, and clears it. */
 static void show_error(void) {

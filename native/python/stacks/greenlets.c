@@ -222,6 +222,6 @@ bool greenlets_end(stack *s) {
         PyErr_Restore(type, value, traceback);
         return all;
     }
-    /* greenlet was imported within the call, so greenlets that began in it were not seen. */
+    /* The greenlet module was imported within the call, so greenlets that began in it were not seen. */
     return api || !loaded_greenlet();
 }

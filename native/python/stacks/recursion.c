@@ -248,7 +248,7 @@ void recursion_restore(stack *s, const raised_limits *raised, const stack *outer
     }
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    /* these bounds were accepted before */
+    /* These bounds were accepted before. */
     if (places.set_bounds(thread, outer->low, outer->bytes) < 0) PyErr_Clear();
     PyErr_Restore(type, value, traceback);
 }
