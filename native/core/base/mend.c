@@ -1,4 +1,4 @@
-/* Mending, as the rooms below ask for it; what is mended is known above (process/mend.c). */
+/* Mending, as the rooms below ask for it. The rooms above know what has to be mended (process/mend.c). */
 #include "base/mend.h"
 
 #include "base/gate.h"

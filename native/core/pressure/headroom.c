@@ -1,13 +1,14 @@
-/* Headroom: how much memory is free before somebody has to give some.
+/* Headroom: how many bytes can still be allocated below the tightest limit.
  *
  * What ends a process is a limit of its cgroup, of a cgroup around that, or the machine. The limits may
- * change at any moment and are read again now and then; usage is read at each look, of every cgroup
- * that has a limit, since the outer one may be the fuller. A process that was moved to another cgroup
- * has a limit that is not known, until somebody says which: better none than a wrong one.
+ * change at any moment and are read again now and then. Usage is read at each look, for every cgroup that
+ * has a limit, because an outer one may be fuller. If the process was moved to another cgroup, its limit
+ * is unknown until Python reports the new one: no limit is better than a wrong one.
  *
- * Clean pages of files count as free, if the kernel has them among those it takes first. Who reads files
- * fills his cgroup with them and has no less memory for it; but the kernel takes offered pages and those
- * in turns, and a cache that went on offering would be lost to a log file that is read once. */
+ * Clean file pages count as free if the kernel lists them among the pages it takes first. Reading files
+ * fills the cgroup without reducing the memory that is available. But the kernel takes offered pages and
+ * those file pages in turns, and a cache that went on offering would lose its values to a log file that is
+ * read once. */
 #include "pressure/headroom.h"
 
 #include <errno.h>
@@ -25,15 +26,15 @@
 
 #define LIMIT_NS 100000000ull
 #define MEMBERSHIP_NS 1000000000ull
-#define CLEAN_NS 20000000ull /* the file that tells it is long */
+#define CLEAN_NS 20000000ull /* the file that reports it is long */
 #define FAILING_NS 1000000000ull
 #define TEXT_BYTES 8192
 
 typedef struct {
     os_kept usage, stat, limits[VRANGE_CGROUP_LIMITS];
-    uint64_t limit_above, limit;       /* the latter as it was read last */
-    uint64_t clean, active, clean_ns;  /* likewise */
-    uint64_t used, used_ns;            /* likewise */
+    uint64_t limit_above, limit;       /* `limit` as it was last read */
+    uint64_t clean, active, clean_ns;  /* as it was last read */
+    uint64_t used, used_ns;            /* as it was last read */
 } cgroup;
 
 static struct {
@@ -52,7 +53,7 @@ static void close_files(cgroup *c) {
     for (size_t i = 0; i < VRANGE_CGROUP_LIMITS; i++) os_forget(&c->limits[i]);
 }
 
-/* A file that is not there tells nothing, and goes on to do so. */
+/* A file that does not exist is not opened again: it stays missing. */
 static void keep_optional(const char *path, os_kept *file) {
     if (os_keep(path, file) == -ENOENT) os_forget(file);
 }
@@ -77,7 +78,7 @@ int vrange_headroom_watch(const vrange_cgroup *cgroups, size_t count) {
         return result;
     }
     uint64_t usage, machine_bytes = UINT64_MAX, membership = 0;
-    os_machine_usage(&usage, &machine_bytes); /* unknown: every limit is one */
+    os_machine_usage(&usage, &machine_bytes); /* unknown: every limit counts */
     os_cgroup_membership(&membership);
     gate_enter();
     pthread_mutex_lock(&headroom.lock);
@@ -94,7 +95,7 @@ int vrange_headroom_watch(const vrange_cgroup *cgroups, size_t count) {
     return 0;
 }
 
-/* What can't be read just now is what it was. */
+/* A limit that can't be read now keeps its last value. */
 static void read_limit(cgroup *c) {
     uint64_t least = c->limit_above;
     for (size_t i = 0; i < VRANGE_CGROUP_LIMITS; i++) {
@@ -108,9 +109,9 @@ static void read_limit(cgroup *c) {
     c->limit = least;
 }
 
-/* False where the cgroup was removed. What can't be read for another reason is for a second taken to be
- * what it was, and then to be all: a process without a descriptor to spare, or in a sandbox, is not to
- * be killed for that. */
+/* False if the cgroup was removed. Usage that can't be read for another reason keeps its last value for a
+ * second; after that the whole limit counts as used. A process must not be killed because it has no
+ * descriptor left, or runs in a sandbox. */
 static bool read_usage(cgroup *c, uint64_t now) {
     uint64_t used;
     const int result = os_kept_number(&c->usage, &used);
@@ -124,7 +125,7 @@ static bool read_usage(cgroup *c, uint64_t now) {
     return true;
 }
 
-/* Of this cgroup and those below it, which v1 tells under a name of its own. */
+/* Of this cgroup and those below it; v1 reports that sum under a name of its own. */
 static uint64_t sum_of(const char *text, const char *name) {
     char total[32] = "total_";
     uint64_t bytes = 0;
@@ -133,15 +134,15 @@ static uint64_t sum_of(const char *text, const char *name) {
     return bytes;
 }
 
-/* Pages of files that can be taken at once. What we offered stands among them, and is not free. */
+/* File pages that can be taken at once. Offered pages are listed among them, and are not free. */
 static uint64_t clean_bytes(cgroup *c, uint64_t now) {
     if (now - c->clean_ns < CLEAN_NS) return c->clean;
     char text[TEXT_BYTES];
     c->clean_ns = now;
     c->clean = c->active = 0;
     if (os_kept_text(&c->stat, text, sizeof text) < 0) return 0;
-    /* What was offered and is pinned again stays on the list of inactive files until the kernel looks at it.
-     * So there are no more pages of files than are said to be in use for files. */
+    /* Pages that were offered and are pinned again stay on the list of inactive file pages until the
+     * kernel looks at them. So there can't be more file pages than the kernel counts as used for files. */
     const uint64_t of_files = sum_of(text, "cache") + sum_of(text, "file"), shared = sum_of(text, "shmem");
     const uint64_t most = of_files > shared ? of_files - shared : 0;
     uint64_t inactive = sum_of(text, "inactive_file");
@@ -151,7 +152,8 @@ static uint64_t clean_bytes(cgroup *c, uint64_t now) {
                                atomic_load(&stats_offered_bytes) +
                                atomic_load(&stats_copying_bytes);
     if (inactive > not_clean) c->clean = inactive - not_clean;
-    const uint64_t active = sum_of(text, "active_file") / 2; /* others are in use by programs that run */
+    /* The other half is in use by running programs. */
+    const uint64_t active = sum_of(text, "active_file") / 2;
     c->active = most > c->clean ? most - c->clean : 0;
     if (c->active > active) c->active = active;
     return c->clean;

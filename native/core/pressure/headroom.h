@@ -1,20 +1,20 @@
-/* How much memory is free before somebody has to give some. Looked at inside the gate. */
+/* How many bytes can still be allocated below the tightest limit. Called inside the gate. */
 #ifndef VRANGE_HEADROOM_H
 #define VRANGE_HEADROOM_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Below the tightest limit of the process's cgroups; false where none is known. Beyond `enough` it need
- * not be exact. */
+/* Bytes free below the tightest limit of the process's cgroups; false if no limit is known. Above `enough`
+ * the figure need not be exact. */
 bool headroom_below_limits(uint64_t enough, uint64_t *free_bytes);
 
-/* The same for something large: pages of files that were used more than once also go before a process
- * does, though the kernel takes others first. */
+/* The same for a large value: file pages that were used more than once are also taken before the process
+ * is killed, although the kernel takes other pages first. */
 bool headroom_with_files(uint64_t enough, uint64_t *free_bytes);
 
-/* On the machine, what could be freed at once included, as it was at most `age_ns` ago: the file that
- * tells it is long. 0: not known. */
+/* Bytes free on the machine, including what could be freed at once, as of at most `age_ns` ago: the file
+ * that reports it is long. 0 if unknown. */
 uint64_t headroom_of_machine(uint64_t age_ns);
 
 #endif

@@ -1,16 +1,16 @@
-/* The pressure watcher: how much of what may be used is used, looked at by a thread of its own.
+/* The pressure watcher: a thread of its own measures how much of the usable memory is used.
  *
- * A thread reads usage and limit of the cgroups it was told, each of which may be the one that ends
- * the process, and makes a level of the worst. Files stay open and are read anew: a limit may change
- * at any moment. Where no cgroup has a limit, the machine is looked at.
+ * The thread reads usage and limit of the cgroups that it was given, each of which may be the one that
+ * ends the process, and computes a level from the fullest. Files stay open and are read again, as a limit
+ * may change at any moment. If no cgroup has a limit, the machine counts.
  *
- * Not all that counts as usage is in the way. The kernel takes clean file pages and offered ones
- * without anybody's pain (both are on its inactive file list), and idle bytes are offered as the
- * kernel takes those; so the three are left out, or a cache that fills what is spare would be
- * pressure for ever. Stalls (PSI) confirm: with them, elevated is critical.
+ * Not all usage counts. The kernel takes clean file pages and offered pages at no harm to any program
+ * (both are on its inactive file list), and idle bytes are offered as it takes those. So the three are
+ * left out; otherwise a cache that fills spare memory would be pressure for ever. Stalls (PSI) confirm
+ * pressure: with stalls, elevated becomes critical.
  *
- * Nothing of Python runs here. Whoever wants to know sleeps in vrange_pressure_wait until the level
- * changes; the reserve has a thread of its own, which this one must not delay. */
+ * No Python runs here. A thread that wants to know sleeps in vrange_pressure_wait until the level changes.
+ * The reserve has a thread of its own, which this one must not delay. */
 #define _GNU_SOURCE
 #include "pressure/pressure.h"
 
@@ -31,27 +31,27 @@
 #include "vrange.h"
 
 #define TEXT_BYTES 8192
-#define MEMBERSHIP_NS 1000000000ull /* how often the process is looked for in another cgroup */
+#define MEMBERSHIP_NS 1000000000ull /* how often to check whether the process is in another cgroup */
 #define STALL_WINDOW_NS 1000000000ull
-#define STALL_LEAST_NS 200000000ull /* less time than this tells nothing of a share */
+#define STALL_LEAST_NS 200000000ull /* in less time than this a share means nothing */
 #define FAR_INTERVALS 2
-#define LOOKS_A_LIMIT 10 /* a second, as it is by default */
+#define LOOKS_A_LIMIT 10 /* a second, at the default interval */
 #define LOOKS_AN_INACTIVE 3
-#define LOOKS_A_STALL 3 /* which tells of the last second */
-#define MOVED_SHARE 256 /* of the limit: so much is a move */
+#define LOOKS_A_STALL 3 /* PSI covers the last second */
+#define MOVED_SHARE 256 /* of the limit: a change of this size counts as a move */
 #define MICROSECOND 1000u
 
 typedef struct {
     os_kept usage, stat, stalls, limits[VRANGE_PRESSURE_LIMITS];
     int whole_tree;
-    uint64_t limit; /* as it was read last */
+    uint64_t limit; /* as it was last read */
     unsigned looks; /* since then */
-    uint64_t inactive, usage_then; /* likewise */
+    uint64_t inactive, usage_then; /* as they were last read */
     unsigned inactive_looks;
 } place;
 
 static struct {
-    pthread_mutex_t lock; /* of all below; held for a look, so that no file is closed under it */
+    pthread_mutex_t lock; /* guards all below; held during a look, so that no file is closed under it */
     pthread_cond_t changed, stopped;
     pthread_t thread;
     bool running, stop, anything_read;
@@ -61,7 +61,7 @@ static struct {
     size_t count;
     os_kept machine_stalls, membership;
     uint64_t member_hash, member_ns;
-    uint64_t machine_bytes; /* a limit of as much or more is none */
+    uint64_t machine_bytes; /* a limit of as much or more is no limit */
 
     uint64_t stalled_ns, stalled_us; /* where the window began */
     int stalls_of;
@@ -69,11 +69,11 @@ static struct {
     double alarmed_at; /* the share at the last change or growth; lowered as usage falls */
     uint64_t alarmed_ns;
 
-    uint64_t turn; /* moves on with whatever somebody waits for */
+    uint64_t turn; /* advances whenever there is news for a waiter */
     vrange_pressure_info info;
 } watch = {.lock = PTHREAD_MUTEX_INITIALIZER, .stalls_of = -2};
 
-/* Not by the clock on the wall, which may be set. */
+/* Uses the monotonic clock, as the wall clock may be set. */
 __attribute__((constructor)) static void make_conditions(void) {
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
@@ -83,7 +83,7 @@ __attribute__((constructor)) static void make_conditions(void) {
     pthread_condattr_destroy(&attributes);
 }
 
-/* Under the lock. */
+/* Call under the lock. */
 static void call_waiters(void) {
     watch.turn++;
     pthread_cond_broadcast(&watch.changed);
@@ -91,7 +91,7 @@ static void call_waiters(void) {
 
 /* ---- one look --------------------------------------------------------------------------------- */
 
-/* A cgroup that was removed answers so; somebody has to find out where the process is now. */
+/* Reading a removed cgroup fails so. A waiter has to find out where the process is now. */
 static void note_failure(int error) {
     watch.info.read_errors++;
     if (error != -ENODEV || watch.info.moved) return;
@@ -121,7 +121,8 @@ static bool read_limit(place *p, uint64_t *limit) {
     return true;
 }
 
-/* A limit changes seldom, and in v1 what tells that of the whole tree is the dearest file of all. */
+/* A limit seldom changes, and in v1 the file that reports the limit of the whole tree is the slowest of
+ * all. */
 static bool find_limit(place *p) {
     if (p->looks++ % LOOKS_A_LIMIT != 0) return true;
     p->looks = 0;
@@ -137,8 +138,8 @@ static bool find_limit(place *p) {
     return true;
 }
 
-/* What can be taken at once of a place's usage: clean pages of files, and what is offered. The file
- * that tells costs as much to read as all the others: it is read again when usage has moved. */
+/* The part of a place's usage that can be taken at once: clean file pages, and offered pages. Reading the
+ * file that reports it costs as much as all the others: it is read again when usage has changed. */
 static uint64_t inactive_bytes(place *p, uint64_t usage) {
     const uint64_t moved = usage > p->usage_then ? usage - p->usage_then : p->usage_then - usage;
     if (p->inactive_looks++ % LOOKS_AN_INACTIVE != 0 && moved < p->limit / MOVED_SHARE)
@@ -153,7 +154,7 @@ static uint64_t inactive_bytes(place *p, uint64_t usage) {
     return p->inactive;
 }
 
-/* False where it can't be told, or no limit below the machine's memory holds. */
+/* False if the place can't be read, or has no limit below the machine's memory. */
 static bool look_at_place(place *p, uint64_t machine, figures *out) {
     if (!find_limit(p)) return false;
     out->limit = p->limit;
@@ -165,7 +166,7 @@ static bool look_at_place(place *p, uint64_t machine, figures *out) {
     }
     out->used = out->usage;
     const double floor = watch.settings.elevated - watch.settings.hysteresis;
-    if ((double)out->usage < floor * (double)out->limit) return true; /* low even with all of it */
+    if ((double)out->usage < floor * (double)out->limit) return true; /* low even if all of it counts */
     const uint64_t inactive = inactive_bytes(p, out->usage);
     out->used = less(out->usage, inactive + atomic_load(&stats_idle_bytes));
     return true;
@@ -173,7 +174,7 @@ static bool look_at_place(place *p, uint64_t machine, figures *out) {
 
 static double share_of(const figures *f) { return (double)f->used / (double)f->limit; }
 
-/* The worst of all places; false where none could be read. */
+/* Finds the fullest of all places; false if none could be read. */
 static bool look(figures *worst, int *which) {
     *which = -2;
     for (size_t i = 0; i < watch.count; i++) {
@@ -193,7 +194,7 @@ static bool look(figures *worst, int *which) {
     return true;
 }
 
-/* The part of the last second or so in which some task waited for memory; 0 while it is unknown. */
+/* The share of about the last second in which some task waited for memory; 0 while it is unknown. */
 static double stalled_share(int which) {
     os_kept *own = which >= 0 ? &watch.places[which].stalls : NULL;
     os_kept *file = own && os_is_kept(own) ? own : &watch.machine_stalls;
@@ -228,12 +229,12 @@ static int next_level(int level, double share, double stalled) {
         return VRANGE_PRESSURE_CRITICAL;
     if (share < s->elevated && !(was_elevated && share > s->elevated - s->hysteresis))
         return VRANGE_PRESSURE_NORMAL;
-    /* It goes on to be critical while half as much is stalled as made it so. */
+    /* The level stays critical while at least half of the stalls that made it so remain. */
     const bool confirmed = stalled >= (was_critical ? s->stalled / 2 : s->stalled);
     return confirmed ? VRANGE_PRESSURE_CRITICAL : VRANGE_PRESSURE_ELEVATED;
 }
 
-/* A level that stays, with usage rising on: what was trimmed then may be worth trimming again. */
+/* The level stays, and usage goes on rising: what was trimmed then may be worth trimming again. */
 static bool has_grown(double share) {
     if (share < watch.alarmed_at) watch.alarmed_at = share;
     return watch.info.level >= VRANGE_PRESSURE_ELEVATED &&
@@ -259,7 +260,7 @@ static void tick(void) {
     int which;
     watch.info.polls++;
     look_for_move();
-    if (!look(&worst, &which)) return; /* the level stays what it was */
+    if (!look(&worst, &which)) return; /* the level stays as it was */
     const double share = share_of(&worst);
     const double floor = watch.settings.elevated - watch.settings.hysteresis;
     const double stalled = share >= floor ? stalled_share(which) : 0;
@@ -292,7 +293,7 @@ static void wait_for(pthread_cond_t *condition, uint64_t until_ns) {
     pthread_cond_timedwait(condition, &watch.lock, &until);
 }
 
-/* Less than half of what would be a level: until then a look, which reads a file a cgroup, can wait. */
+/* Usage is less than half of the elevated level: the next look, which reads one file a cgroup, can wait. */
 static bool is_far(void) {
     return 2 * (double)watch.info.used_bytes < watch.settings.elevated * (double)watch.info.limit_bytes;
 }
@@ -310,7 +311,7 @@ static void *run(void *unused) {
     return NULL;
 }
 
-/* A file that is not there tells nothing, and goes on to do so. */
+/* A file that does not exist is not opened again: it stays missing. */
 static void keep_optional(const char *path, os_kept *file) {
     if (os_keep(path, file) == -ENOENT) os_forget(file);
 }
@@ -384,7 +385,7 @@ int vrange_pressure_start(const vrange_pressure_settings *settings, const char *
         watch.info = (vrange_pressure_info){.level = VRANGE_PRESSURE_NORMAL,
                                             .place = VRANGE_PRESSURE_MACHINE,
                                             .changed_ns = os_now_ns()};
-        /* The first look is the caller's, so that he has a level when this returns. */
+        /* The caller makes the first look, so that there is a level when this returns. */
         tick();
         if (!watch.anything_read) error = ENODATA;
     }
@@ -424,7 +425,7 @@ void vrange_pressure_stop(void) {
     gate_leave();
 }
 
-/* ---- for who waits ---------------------------------------------------------------------------- */
+/* ---- for waiters ------------------------------------------------------------------------------ */
 
 uint64_t vrange_pressure_wait(uint64_t seen, uint64_t timeout_ns) {
     const uint64_t now = os_now_ns();
@@ -457,7 +458,7 @@ void vrange_pressure_acted(int action, int outcome, uint64_t bytes) {
 }
 
 void pressure_after_fork(void) {
-    /* Whoever held the lock is not here. The gate kept the table of files whole. */
+    /* The thread that held the lock does not exist here. The gate kept the table of files consistent. */
     watch.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     make_conditions();
     if (!watch.running) return;

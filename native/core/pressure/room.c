@@ -1,7 +1,8 @@
-/* Room: how much of what is free a large copy may use.
+/* Room: how much of the free memory a large copy may use.
  *
- * Each thread by itself would find the same bytes free, so what other threads have reserved for their
- * copies is left out. reserve/make_room.c reserves, and lets volatile ranges go for it. */
+ * Without reservations each thread would find the same bytes free. So bytes that other threads have
+ * reserved for their copies do not count. reserve/make_room.c makes the reservations, and evicts volatile
+ * ranges for them. */
 #include "pressure/room.h"
 
 #include <stdatomic.h>
@@ -11,9 +12,9 @@
 #include "vrange.h"
 
 #define MACHINE_AGE_NS 5000000u
-#define TIGHT_BYTES (128ull << 20) /* what other threads ask for while a copy is made */
+#define TIGHT_BYTES (128ull << 20) /* what other threads may allocate while a copy is made */
 
-static _Atomic uint64_t reserved; /* by the threads that store now */
+static _Atomic uint64_t reserved; /* by threads that are storing now */
 
 uint64_t room_free(uint64_t enough) {
     uint64_t below_limits;
@@ -24,7 +25,7 @@ uint64_t room_free(uint64_t enough) {
 
 void vrange_room_give(uint64_t bytes) {
     uint64_t taken = atomic_load(&reserved);
-    /* In a child it was forgotten. */
+    /* A child has forgotten the reservations of its parent. */
     while (!atomic_compare_exchange_weak(&reserved, &taken, taken > bytes ? taken - bytes : 0)) {}
 }
 

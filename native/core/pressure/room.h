@@ -1,4 +1,4 @@
-/* Whether there is room for a large copy of what a caller has. Looked at inside the gate. */
+/* Whether there is room for a large copy of a caller's value. Called inside the gate. */
 #ifndef VRANGE_ROOM_H
 #define VRANGE_ROOM_H
 
@@ -6,20 +6,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* From here on storing asks for room first; what is smaller, the reserve makes up for. */
+/* From this size on a store checks for room first; the reserve covers smaller values. */
 #define ROOM_BYTES ((size_t)1 << 20)
 
-/* Whether other threads could use up what a copy of `bytes` leaves while it is made. */
+/* Whether other threads could use up what a copy of `bytes` leaves, while it is made. */
 bool room_is_tight(uint64_t bytes);
 
-/* What is free below every limit and on the machine. Beyond `enough` it need not be exact. */
+/* The bytes that are free below every limit and on the machine. Above `enough` the figure need not be
+ * exact. */
 uint64_t room_free(uint64_t enough);
 
-/* For copies that are made now. vrange_room_give returns what was reserved. */
+/* Reservations for copies that are being made. vrange_room_give returns a reservation. */
 uint64_t room_reserved(void);
 void room_reserve(uint64_t bytes);
 
-/* In the child of a fork: the threads that stored are not there. */
+/* In the child of a fork: the threads that were storing do not exist there. */
 void room_after_fork(void);
 
 #endif

@@ -1,9 +1,10 @@
 /* Making room: whether a large value may be copied into an arena now.
  *
- * A store doubles what the caller holds, for as long as the copy takes or for good. Near the limit that
- * copy, and not the program, would be what the process is killed for. So a store of a large value first
- * reserves what it is going to write: bytes that are free, after the least valuable volatile ranges have
- * gone for it, less a margin for everybody else, less what other threads have reserved. */
+ * A store doubles what the caller holds, while the copy is made or for good. Near the limit that copy, and
+ * not the program itself, would get the process killed. So a store of a large value first reserves the
+ * bytes that it is going to write. It takes them from the bytes that are free after the least valuable
+ * volatile ranges were evicted for it, minus a margin for everything else, minus what other threads have
+ * reserved. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -19,9 +20,10 @@
 #define MARGIN_LEAST (8ull << 20)
 #define MARGIN_MOST (64ull << 20)
 #define MARGIN_SHARE 4 /* of the reserve, which is an eighth of the limit by default */
-#define SHED_PASSES 16 /* one ranks 65,536 ranges at most */
+#define SHED_PASSES 16 /* a pass ranks 65,536 ranges at most */
 
-static pthread_mutex_t making_room = PTHREAD_MUTEX_INITIALIZER; /* inside the gate; not with a range BUSY */
+/* Taken inside the gate, with no range BUSY. */
+static pthread_mutex_t making_room = PTHREAD_MUTEX_INITIALIZER;
 
 static uint64_t margin(void) {
     vrange_reserve_info reserve;
@@ -39,7 +41,7 @@ static void shed(uint64_t bytes) {
         for (size_t i = 0; i < least.count && gone < bytes; i++) {
             range *r = table_at(least.items[i].index);
             const uint64_t size = range_bytes(r);
-            /* One that is BUSY may be a large store, which would be waited for. */
+            /* A BUSY range may be a large store, which this would have to wait for. */
             if (word_state(atomic_load(range_word(r))) == BUSY) continue;
             if (range_shed(r, least.items[i].generation)) gone += size;
         }
@@ -54,7 +56,7 @@ int vrange_room_take(uint64_t bytes) {
     const uint64_t wanted = bytes + margin() + room_reserved();
     uint64_t left = room_free(wanted);
     if (left < wanted) {
-        /* Nothing goes for a value that would not fit all the same. */
+        /* Evict nothing for a value that would not fit even then. */
         const uint64_t can_go = atomic_load(&stats_idle_bytes) + atomic_load(&stats_offered_bytes);
         if (left + can_go >= wanted) {
             shed(wanted - left);

@@ -1,18 +1,18 @@
 /* The reserve: the least valuable idle bytes, offered to the kernel ahead of need.
  *
- * Telling the kernel at every release costs more than it saves, and it discards in the order it was
- * told, whatever has been used since. So a released range stays idle, and this thread keeps just so
- * many bytes offered as somebody may need faster than it can look again: under pressure the kernel
- * takes from them at once, with nobody asked; the thread sees what was taken, gives back what is left
- * of those ranges, and offers the next least valuable. While the process itself asks for memory, the
- * oldest of the reserve is given back ahead of the kernel's taking it, which is cheaper.
+ * Advising the kernel at every release costs more than it saves, and the kernel would discard in the order
+ * of the releases, whatever has been used since. So a released range stays idle. This thread keeps just as
+ * many bytes offered as may be needed before it can look again. Under pressure the kernel takes from them
+ * at once, without waiting for any thread. This thread then sees what was taken, discards what is left of
+ * those ranges, and offers the next least valuable ones. While the process itself allocates memory, vrange
+ * discards the oldest ranges of the reserve before the kernel would reclaim them, which is cheaper.
  *
- * How large? The rate at which memory is asked for times the longest time the thread may not run.
- * Measured with one core and two busy loops beside it: 64 MB looked at every 5 ms always survived,
- * 16 MB every 50 ms did not.
+ * How large is the reserve? The rate at which memory is allocated times the longest time for which the
+ * thread may not run. Measured on one core with two busy loops beside the process: 64 MB with a look every
+ * 5 ms always survived, 16 MB with a look every 50 ms did not.
  *
- * Where a thread can't be had, a range is offered when it is released. On the eager rung there is
- * nothing to offer: the thread watches usage against the limit and discards by itself. */
+ * If no thread can be started, a range is offered when it is released. On the eager rung there is nothing
+ * to offer: the thread compares usage with the limit and discards by itself. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -41,34 +41,35 @@
 
 #define DEFAULT_BYTES (64ull << 20)
 #define IDLE_TICK_NS_MOST 20000000u
-#define IDLE_TICK_BYTES (64ull << 20) /* more than one thread asks for meanwhile */
+#define IDLE_TICK_BYTES (64ull << 20) /* more than one thread allocates meanwhile */
 #define BATCH_RANGES 64
-#define BATCH_BYTES (4u << 20) /* a pin that meets the batch waits for it: some hundred microseconds */
+#define BATCH_BYTES (4u << 20) /* a pin of a range in the batch waits for it: some hundred microseconds */
 #define TICK_BYTES (64u << 20) /* a fork waits for the tick */
 #define LOOKS_AT_OTHERS 4   /* a look is a system call */
-#define LOOKS_FROM_OLDEST 8 /* after so many that are all there the kernel has not gone further */
-#define TAKEN_SHARE 32      /* while the kernel takes, it is looked again before it took so much */
-#define HURRIES_MOST 16     /* times a tick */
-#define AHEAD_SHARE 4       /* so much of the reserve is given back ahead of demand at most */
-#define NEAR_RESERVES 2     /* so many times the reserve is near the limit */
+#define LOOKS_FROM_OLDEST 8 /* after this many untouched ranges the kernel has taken no more */
+/* While the kernel takes, the next look comes before it has taken this share of the reserve. */
+#define TAKEN_SHARE 32
+#define HURRIES_MOST 16     /* a tick */
+#define AHEAD_SHARE 4       /* at most this share of the reserve is discarded ahead of demand */
+#define NEAR_RESERVES 2     /* within this many times the reserve, the limit is near */
 #define MACHINE_AGE_NS 50000000u
 #define STALE_VALUE 1.5f
 #define OUTSIZED_SHARE 8 /* of the reserve */
-#define OUTSIZED_TIMES 4 /* several threads may each ask for as much, twice */
-#define TOP_UP_SHARE 16  /* so much of the reserve may be lacking */
-#define RANKING_SHARE 50 /* at most this part of the time goes into ranking */
+#define OUTSIZED_TIMES 4 /* several threads may each allocate as much, twice */
+#define TOP_UP_SHARE 16  /* this share of the reserve may be missing */
+#define RANKING_SHARE 50 /* at most one part in 50 of the time is spent on ranking */
 
 typedef struct {
     size_t stale, lost;
 } looked;
 
 static struct {
-    _Atomic bool always; /* offers also while enough is free */
+    _Atomic bool always; /* offers even while enough is free */
     _Atomic uint64_t bytes;
 
-    /* Everything below belongs to the thread that has the turn. */
+    /* Everything below belongs to the thread that holds `turn`. */
     pthread_mutex_t turn;
-    offered_queue offered; /* and perhaps not any more: see offered.h */
+    offered_queue offered; /* some entries may be stale: see offered.h */
     size_t next_look;
     uint64_t taken; /* bytes found taken since the last tick */
     demand demand;
@@ -79,16 +80,16 @@ static struct {
     _Atomic uint64_t offers, losses, rankings;
 } reserve = {.turn = PTHREAD_MUTEX_INITIALIZER, .bytes = DEFAULT_BYTES};
 
-/* What a turn has to know of the memory that is free. */
+/* What a turn needs to know about free memory. */
 typedef struct {
     uint64_t below_limits; /* UINT64_MAX: no limit is known */
-    bool is_near;          /* that limit */
+    bool is_near;          /* that limit is near */
     bool is_enough;        /* nothing has to be offered */
 } room;
 
-/* What is free is there as soon as what is offered. So as long as there is more of it than can be used
- * up before this thread looks again, nothing is offered. Without a limit of the process's own nobody
- * knows what the others of the machine will want. */
+/* Free memory is available as fast as offered memory. So nothing is offered as long as more is free than
+ * can be used up before this thread looks again. Without a limit of the process's own, what other
+ * processes will need is unknown, so the machine's free memory does not count as enough. */
 static room look_for_room(void) {
     const uint64_t bytes = atomic_load(&reserve.bytes);
     room r;
@@ -108,7 +109,7 @@ static bool collect(const candidate *item) {
     return true;
 }
 
-/* Looks at what is offered, from a place in the queue on, until so many were all there. */
+/* Looks at offered ranges, from a place in the queue on, until `whole_most` of them were found whole. */
 static void look_from(size_t place, size_t whole_most, looked *seen) {
     size_t whole = 0;
     for (size_t i = 0; i < reserve.offered.count && whole < whole_most; i++) {
@@ -119,10 +120,10 @@ static void look_from(size_t place, size_t whole_most, looked *seen) {
     }
 }
 
-/* The kernel takes about in the order it was told, so it is looked from the oldest on, for as long as
- * that finds something. But pages that another processor still has in a batch of its own are passed
- * over, for as long as that processor does nothing: so some of the others are looked at in turn, and
- * all of them where that finds what the oldest did not tell. */
+/* The kernel takes pages roughly in the order in which they were offered, so looking starts at the oldest
+ * and goes on for as long as it finds losses. But the kernel skips pages that another processor still has
+ * in a batch of its own, for as long as that processor is idle. So some of the other ranges are looked at
+ * in turn, and all of them if that finds losses that the oldest ones did not show. */
 static void collect_losses(void) {
     looked oldest = {0}, others = {0};
     look_from(0, LOOKS_FROM_OLDEST, &oldest);
@@ -151,7 +152,7 @@ static void batch_add(batch *b, const candidate *item, range *r) {
     b->bytes += range_bytes(r);
 }
 
-/* ---- ahead of the kernel ---------------------------------------------------------------------- */
+/* ---- discarding ahead of the kernel ----------------------------------------------------------- */
 
 static void take_batch(batch *b) {
     if (b->count == 0) return;
@@ -161,8 +162,8 @@ static void take_batch(batch *b) {
     b->count = b->bytes = 0;
 }
 
-/* Near the limit, gives the oldest of what is offered back while the process asks for memory, so that
- * it finds that free (demand.c). */
+/* Near the limit, discards the oldest offered ranges while the process allocates memory, so that it finds
+ * free memory (demand.c). */
 static void give_ahead(uint64_t free_bytes) {
     const uint64_t most = atomic_load(&reserve.bytes) / AHEAD_SHARE;
     uint64_t held;
@@ -202,7 +203,7 @@ static void offer_batch(batch *b) {
     b->count = b->bytes = 0;
 }
 
-/* The next idle range to go, or NULL when the ranking is used up. */
+/* The next idle range to offer, or NULL if the ranking is used up. */
 static const candidate *next_victim(void) {
     while (reserve.next_victim < reserve.victims.count) {
         const candidate *item = &reserve.victims.items[reserve.next_victim++];
@@ -215,7 +216,7 @@ static const candidate *next_victim(void) {
 }
 
 static void rank_again(uint64_t bytes) {
-    /* Of processor time: a thread that was kept from running ranks again no later for that. */
+    /* Processor time, so that a thread that was kept from running does not rank later because of that. */
     uint64_t start = os_thread_cpu_ns();
     rank_least(&reserve.victims, NULL, false, bytes);
     reserve.next_victim = 0;
@@ -228,12 +229,12 @@ static bool ranking_is_old(void) {
     return os_now_ns() - reserve.ranked_at > RANKING_SHARE * reserve.ranking_ns;
 }
 
-/* Returns whether more is to be done at once. */
+/* Returns whether more has to be done at once. */
 static bool top_up(void) {
     const uint64_t wanted = atomic_load(&reserve.bytes);
     uint64_t offered = atomic_load(&stats_offered_bytes), done = 0;
-    /* Not for every value that a hit takes back out of the reserve: ranking costs the same for one
-     * as for many. */
+    /* Not for every value that a hit takes back from the reserve: ranking costs the same for one range as
+     * for many. */
     if (offered + wanted / TOP_UP_SHARE > wanted || atomic_load(&stats_idle_bytes) == 0) return false;
     if (ranking_is_old()) rank_again(wanted);
     batch b = {.count = 0};
@@ -269,9 +270,9 @@ static bool shed_over_limit(uint64_t free_bytes) {
 
 /* ---- the turn --------------------------------------------------------------------------------- */
 
-/* How long at most until the next look: longer than a tick where nothing is volatile, or for as long as
- * what is free beyond enough may last. An array's blocks and the handler for them are not looked after by
- * halves. */
+/* The longest sleep until the next look: longer than a tick if nothing is volatile, or for as long as the
+ * free memory beyond `enough` may last. If arrays exist, it is one tick: their blocks and the handler for
+ * them need every look. */
 static uint64_t longest_sleep(const room *now) {
     const uint64_t tick = caretaker_tick_ns();
     const uint64_t enough = NEAR_RESERVES * atomic_load(&reserve.bytes);
@@ -286,8 +287,8 @@ static uint64_t longest_sleep(const room *now) {
     return most > tick ? most : tick;
 }
 
-/* How long until the next look: a tick, or longer; and while the kernel is taking, what it needs at this
- * rate for a small part of the reserve. */
+/* How long to sleep until the next look: a tick, or longer. While the kernel is taking, the time in which
+ * it takes a small part of the reserve at its present rate. */
 static uint64_t sleep_after(uint64_t slept_ns, const room *now, bool in_a_hurry) {
     const uint64_t tick = caretaker_tick_ns();
     const uint64_t least = tick / HURRIES_MOST;
@@ -302,7 +303,8 @@ static uint64_t sleep_after(uint64_t slept_ns, const room *now, bool in_a_hurry)
     return 2 * slept_ns < most ? 2 * slept_ns : most;
 }
 
-/* One look after the reserve; whether the next is to come at once. Inside the gate, with the turn. */
+/* One turn of the reserve. Returns whether the next one has to come at once. Inside the gate, holding
+ * `turn`. */
 static bool take_turn(room now) {
     reserve.taken = 0;
     if (vrange_rung() == VRANGE_RUNG_EAGER) return shed_over_limit(now.below_limits);
@@ -313,8 +315,8 @@ static bool take_turn(room now) {
 
 static uint64_t look_after_everything(uint64_t slept_ns) {
     const room now = look_for_room();
-    heap_offer(now.is_near); /* before any value: what is in it is worth nothing */
-    if (!rung_holds()) mend(); /* without the turn, which others wait for inside the gate */
+    heap_offer(now.is_near); /* before any value: free heap memory is worth nothing */
+    if (!rung_holds()) mend(); /* without holding `turn`, which other threads wait for inside the gate */
     pthread_mutex_lock(&reserve.turn);
     const uint64_t sleep_ns = sleep_after(slept_ns, &now, take_turn(now));
     pthread_mutex_unlock(&reserve.turn);
@@ -333,7 +335,7 @@ static bool help(void) {
     return true;
 }
 
-/* In the child of a fork where all volatile ranges are purged: the queue and the ranking are of the
+/* In the child of a fork, where all volatile ranges are purged. The queue and the ranking are of the
  * parent's ranges, and looking them up would read, and so copy, their words. */
 static void forget_ranges_of_parent(void) {
     reserve.offered.count = reserve.victims.count = 0;
@@ -368,12 +370,12 @@ void vrange_reserve_read(vrange_reserve_info *out) {
                                  .busy_ns = thread.busy_ns};
 }
 
-/* Whether a range of so many bytes is too much to be left idle now: where little is free, the thread could
- * be late with it by all that it frees. */
+/* Whether a range of `bytes` is too large to be left idle now: if little memory is free, all that the
+ * thread frees could come too late. */
 static bool is_outsized(uint64_t bytes) {
     const uint64_t reserve_bytes = atomic_load(&reserve.bytes);
     if (bytes < reserve_bytes / OUTSIZED_SHARE || !caretaker_is_running()) return false;
-    /* On the eager rung it would not be offered but be gone. */
+    /* On the eager rung the range would not be offered but purged. */
     const uint64_t times = vrange_rung() == VRANGE_RUNG_EAGER ? 1 : OUTSIZED_TIMES;
     const uint64_t enough = times * (reserve_bytes + bytes);
     uint64_t below_limits;
@@ -394,7 +396,7 @@ static bool offer_outsized(range *r, uint64_t generation) {
                                 .generation = generation,
                                 .released_ns = atomic_load(&r->released_ns)};
         const uint64_t bytes = range_bytes(r);
-        tally(&stats_copying_bytes, bytes); /* until it is counted as offered */
+        tally(&stats_copying_bytes, bytes); /* until it counts as offered */
         const bool offered = os_lazyfree(range_address(r), bytes) == 0;
         range_offer_end(r, offered);
         untally(&stats_copying_bytes, bytes);
