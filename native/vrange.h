@@ -1,17 +1,17 @@
 /* vrange: volatile ranges of memory for one process. This header is the whole C interface.
  *
- * A range is a page-aligned piece of an arena. Pinned, it is ordinary memory. Volatile, nobody holds
- * it and its content may go: the kernel takes its pages when somebody else needs them. Pinning it
- * again tells whether anything went ("purged"), and goes on telling until the owner says "refilled".
- * That is what vrange(2) promised in 2013 (https://lwn.net/Articles/542504/).
+ * A range is a page-aligned part of an arena. While it is pinned, it is ordinary memory. While it is
+ * volatile, nothing holds it and its content may be lost: the kernel takes its pages when other memory is
+ * needed. Pinning it again reports whether anything was lost ("purged"), and keeps reporting that until
+ * the owner calls vrange_refilled. This is the interface that vrange(2) proposed in 2013
+ * (https://lwn.net/Articles/542504/).
  *
- * Every call is safe from any thread, and in the child of a fork, which inherits what is pinned; all
- * other ranges are purged there. A handle carries a generation, so a
- * call on a range that was freed answers VRANGE_GONE; it never reaches somebody else's range.
- * Calls return a VRANGE_ value, or a negative errno.
+ * Every function may be called from any thread, and in the child of a fork. The child inherits pinned
+ * ranges; all other ranges are purged there. A handle contains a generation number: a call on a range that
+ * was freed returns VRANGE_GONE and never reaches another range that has taken its place. Unless stated
+ * otherwise, functions that return an int return one of the VRANGE_ values below, or a negative errno.
  *
- * Between the two `cffi:` marks stand plain declarations only: the Python side is built from them.
- */
+ * Between the two `cffi:` marks there are only plain declarations: the Python side is built from them. */
 #ifndef VRANGE_H
 #define VRANGE_H
 
@@ -24,23 +24,25 @@
 
 #define VRANGE_OK 0
 #define VRANGE_PURGED 1 /* the kernel took at least one page */
-#define VRANGE_GONE 2   /* freed, or never was */
+#define VRANGE_GONE 2   /* freed, or it never existed */
 #define VRANGE_HELD 3   /* pinned: it can't be discarded now */
 
 /* ---- the rungs: which mechanism this machine allows (rung.c) ---------------------------------- */
 
-#define VRANGE_RUNG_EAGER 1    /* the runtime discards by itself, watching usage against the limit */
-#define VRANGE_RUNG_SENTINEL 2 /* MADV_FREE; a lost page is found by a word kept aside */
-#define VRANGE_RUNG_REFAULT 3  /* MADV_FREE and userfaultfd: a lost page answers EFAULT or SIGBUS */
+#define VRANGE_RUNG_EAGER 1    /* vrange discards by itself, comparing usage with the limit */
+#define VRANGE_RUNG_SENTINEL 2 /* MADV_FREE; a word kept elsewhere shows whether a page was lost */
+#define VRANGE_RUNG_REFAULT 3  /* MADV_FREE and userfaultfd: a lost page causes EFAULT or SIGBUS */
 
-/* The rung in use: the highest that works here, or the one VRANGE_RUNG names in the environment.
- * Decided once a process, by trying. 0: the name in VRANGE_RUNG is none, or not to be had. */
+/* Returns the rung in use: the highest one that works on this machine, or the one that the environment
+ * variable VRANGE_RUNG names. It is decided once a process, by trying. Returns 0 if VRANGE_RUNG names no
+ * rung, or one that this machine does not allow. */
 int vrange_rung(void);
 
-/* Why a rung is not in use, in words for a person; NULL for the rung that is and those below it. */
+/* Returns the reason why a rung is not in use, as text for people; NULL for the rung in use and those
+ * below it. */
 const char *vrange_rung_refusal(int rung);
 
-/* ---- accounts: what is counted, under which name (stats.c) ------------------------------------ */
+/* ---- accounts: counters under a name (stats.c) ------------------------------------------------ */
 
 #define VRANGE_KIND_ARENA 0
 #define VRANGE_KIND_CACHE 1
@@ -52,10 +54,10 @@ const char *vrange_rung_refusal(int rung);
 #define VRANGE_NAME_BYTES 64
 
 /* Requests of a cache, by outcome. */
-#define VRANGE_REQUEST_HOT 0      /* answered from values the cache itself holds */
-#define VRANGE_REQUEST_RESIDENT 1 /* pinned, all there */
+#define VRANGE_REQUEST_HOT 0      /* answered from values that the cache itself holds */
+#define VRANGE_REQUEST_RESIDENT 1 /* pinned, with all of its content */
 #define VRANGE_REQUEST_PURGED 2   /* was cached; the kernel took it */
-#define VRANGE_REQUEST_MISS 3     /* never cached, expired, or let go by the cache itself */
+#define VRANGE_REQUEST_MISS 3     /* never cached, expired, or evicted by the cache itself */
 #define VRANGE_REQUESTS 4
 
 typedef struct vrange_account vrange_account;
@@ -66,54 +68,57 @@ typedef struct {
     uint64_t ranges;
     uint64_t reserved_bytes;  /* address space */
     uint64_t pinned_bytes;    /* in use: the kernel may not take them */
-    uint64_t idle_bytes;      /* volatile, the kernel not told yet */
-    uint64_t offered_bytes;   /* volatile, the kernel told */
+    uint64_t idle_bytes;      /* volatile, not offered to the kernel yet */
+    uint64_t offered_bytes;   /* volatile, and offered to the kernel */
     uint64_t purged_bytes;    /* volatile, lost, not yet freed or refilled */
-    uint64_t hot_bytes;       /* told by the cache: held for hits at the speed of a dict */
-    uint64_t purged_total;    /* bytes ever lost to the kernel */
-    uint64_t shed_total;      /* bytes ever let go by the runtime itself */
+    uint64_t hot_bytes;       /* set by the cache: held for hits at the speed of a dict */
+    uint64_t purged_total;    /* total bytes that the kernel took */
+    uint64_t shed_total;      /* total bytes that vrange itself discarded */
     uint64_t requests[VRANGE_REQUESTS];
-    uint64_t regenerated;     /* values computed again or for the first time */
-    uint64_t regenerate_ns;   /* and the time that took */
-    uint64_t refaults;        /* touches of lost blocks that were answered */
-    uint64_t refused;         /* values that were not stored, as there was no room */
+    uint64_t regenerated;     /* values computed, for the first time or again */
+    uint64_t regenerate_ns;   /* the total time that took */
+    uint64_t refaults;        /* touches of lost blocks that were refilled */
+    uint64_t refused;         /* values that were not stored because there was no room */
 } vrange_account_counters;
 
-/* Opens an account; the name is cut at VRANGE_NAME_BYTES - 1 bytes. NULL only without memory. Past 256
- * open ones, the next share one named "other" for each kind. */
+/* Opens an account. The name is cut at VRANGE_NAME_BYTES - 1 bytes. Returns NULL only if there is no
+ * memory. Once 256 accounts are open, further ones share an account named "other", one for each kind. */
 vrange_account *vrange_account_open(const char *name, int kind);
 void vrange_account_close(vrange_account *account);
 void vrange_account_read(vrange_account *account, vrange_account_counters *out);
 void vrange_account_regenerated(vrange_account *account, uint64_t nanoseconds);
-/* A value was not stored, as there was no room. */
+/* Counts a value that was not stored because there was no room. */
 void vrange_account_refused(vrange_account *account);
 
-/* The word behind hot_bytes, for whoever holds it: written without a call. Stays where it is. */
+/* Returns the address of hot_bytes, so that the account's holder can write it without a call. The address
+ * stays valid. */
 uint64_t *vrange_account_hot(vrange_account *account);
 
-/* Copies up to `capacity` open accounts; returns how many there are. */
+/* Copies up to `capacity` open accounts to `out`. Returns how many there are. */
 size_t vrange_accounts_read(vrange_account_counters *out, size_t capacity);
 
-/* ---- the stats segment: the same, laid out for readers outside (segment.c) -------------------- */
+/* ---- the stats segment: the same counters, laid out for other processes (segment.c) ----------- */
 
-/* The file; NULL where it could not be had, and the process counts in memory of its own. */
+/* Returns the path of the segment's file; NULL if the file could not be made, and the process counts in
+ * private memory. */
 const char *vrange_segment_path(void);
-/* Why not, in words for a person; NULL where it could. */
+/* Returns the reason for that, as text for people; NULL if there is a file. */
 const char *vrange_segment_refusal(void);
 void *vrange_segment_address(void);
 size_t vrange_segment_bytes(void);
-/* Whether the file outlives the process, because somebody is to add its counts to a sum. */
+/* Sets whether the file outlives the process, so that a reader can add its counts to a sum. */
 void vrange_segment_keep(int kept);
 
 /* ---- latency histograms (stats.c) ------------------------------------------------------------- */
 
-/* Log-spaced, eight buckets an octave: a bucket's middle is within 6.3 % of what fell into it.
- * Bucket b < 8 counts b ns; bucket 8 + 8 * octave + eighth starts at (8 + eighth) << octave ns. */
+/* Buckets are spaced logarithmically, eight to an octave: the middle of a bucket is within 6.3 % of any
+ * duration in it. Bucket b < 8 counts b ns. Bucket 8 + 8 * octave + eighth starts at (8 + eighth) <<
+ * octave ns. */
 #define VRANGE_BUCKETS 304
 
-#define VRANGE_FREE_RELEASED 0        /* time-to-free: what the releasing caller waited */
+#define VRANGE_FREE_RELEASED 0        /* time-to-free: how long the releasing caller waited */
 #define VRANGE_FREE_OFFERED 1         /* time-to-free: from release until the kernel could take it */
-#define VRANGE_REALLOCATE_RESIDENT 2  /* time-to-reallocate: pinned, all there */
+#define VRANGE_REALLOCATE_RESIDENT 2  /* time-to-reallocate: pinned, nothing was lost */
 #define VRANGE_REALLOCATE_PURGED 3    /* time-to-reallocate: lost, until refilled */
 #define VRANGE_LATENCIES 4
 
@@ -131,22 +136,24 @@ uint64_t vrange_bucket_floor_ns(size_t bucket);
 
 typedef struct vrange_arena vrange_arena;
 
-/* Reserves address space for ranges and commits none of it. -ENOMEM where the address space, an
- * RLIMIT_AS or the machine refuses; -EINVAL for zero bytes. The account must outlive the arena. */
+/* Reserves address space for ranges; commits no memory. Returns -ENOMEM if the address space, RLIMIT_AS or
+ * the machine does not allow it, and -EINVAL for zero bytes. The account must outlive the arena. */
 int vrange_arena_open(size_t bytes, vrange_account *account, vrange_arena **out);
 
-/* Frees what is volatile; what is pinned stays readable until its last pin goes, and the address
- * space goes with it. Every handle of the arena answers VRANGE_GONE from now on. */
+/* Frees the volatile ranges. Pinned ranges stay readable until their last pin is released; the address
+ * space is unmapped with the last of them. From now on every handle of the arena returns VRANGE_GONE. */
 void vrange_arena_close(vrange_arena *arena);
 
-/* Discards volatile ranges, the least valuable first, until `bytes` are gone or none is left.
- * Returns the bytes that went. The ranges are purged, and are listed by vrange_arena_lost. */
+/* Discards volatile ranges, the least valuable first, until `bytes` are discarded or none is left. Returns
+ * the number of bytes discarded. These ranges are purged, and vrange_arena_lost lists them. */
 uint64_t vrange_arena_shed(vrange_arena *arena, uint64_t bytes);
 
-/* How often uses were halved so far: by this, uses kept outside of the arena are aged. */
+/* Returns how often the uses in this arena have been halved so far. Callers age uses that they keep
+ * outside the arena by this number. */
 uint32_t vrange_arena_epoch(vrange_arena *arena);
 
-/* Takes up to `capacity` handles off the list of ranges found purged while nobody held them. */
+/* Removes up to `capacity` handles from the list of ranges that were found purged while nothing held them,
+ * and copies them to `handles`. Returns how many. */
 size_t vrange_arena_lost(vrange_arena *arena, uint64_t *handles, size_t capacity);
 
 /* ---- ranges (range_*.c) ----------------------------------------------------------------------- */
@@ -162,7 +169,7 @@ typedef struct {
     int lost;       /* purged and not yet refilled, whether pinned or not */
     uint32_t pins;
     void *address;
-    size_t bytes;   /* a multiple of the page */
+    size_t bytes;   /* a multiple of the page size */
     size_t resident_bytes;
 } vrange_range_info;
 
@@ -176,58 +183,63 @@ typedef struct {
     size_t bytes;
 } vrange_block;
 
-/* A zeroed range, pinned once. -ENOMEM: the arena is full or the memory is not to be had. */
+/* Allocates a zeroed range, pinned once. Returns -ENOMEM if the arena is full or there is no memory. */
 int vrange_allocate(vrange_arena *arena, size_t bytes, uint64_t *handle);
 
-/* A range filled with the parts one after another, pinned once. `cost_ns` is what producing them
- * again would take and `uses` how often they were asked for before, in sixteenths, as vrange_uses
- * tells it: both steer what goes first. */
+/* Allocates a range that holds the parts one after another, pinned once. `cost_ns` is how long producing
+ * the content again would take. `uses` is how often it was asked for before, in sixteenths, as vrange_uses
+ * returns it. Both decide how early the range is evicted. */
 int vrange_store(vrange_arena *arena, const vrange_part *parts, size_t count, uint64_t cost_ns,
                  uint32_t uses, uint64_t *handle);
 
-/* Adds a pin. VRANGE_OK: all there. VRANGE_PURGED: pinned and accessible all the same, lost blocks
- * read as zeros and vrange_lost_blocks lists them. On an error nothing is pinned. */
+/* Adds a pin. Returns VRANGE_OK if all content is there. Returns VRANGE_PURGED if some was lost: the range
+ * is pinned and accessible all the same, lost blocks read as zeros, and vrange_lost_blocks lists them. On
+ * an error nothing is pinned. */
 int vrange_pin(uint64_t handle);
 
-/* Adds a pin only if all is there; VRANGE_PURGED leaves the range volatile and discards its rest. */
+/* Adds a pin only if all content is there. If some was lost, returns VRANGE_PURGED, leaves the range
+ * volatile and discards the rest of it. */
 int vrange_pin_whole(uint64_t handle);
 
-/* Drops a pin. With the last one the range is volatile: idle at once, no system call. */
+/* Releases a pin. After the last one the range is volatile: idle at first, without a system call. */
 int vrange_release(uint64_t handle);
 
-/* What is lost when the kernel takes a page: the whole range (default), or that page (partial). */
+/* Sets what is lost when the kernel takes a page: the whole range (default), or only that page (partial). */
 int vrange_set_partial(uint64_t handle, int partial);
 
-/* The content is back: pins and state stop saying purged. Only while pinned (-EBUSY otherwise). */
+/* Declares that the content is back: pins and state stop reporting it as purged. Returns -EBUSY unless the
+ * range is pinned. */
 int vrange_refilled(uint64_t handle);
 
-/* Makes the kernel take a volatile range now. VRANGE_HELD while pinned. */
+/* Makes the kernel take a volatile range now. Returns VRANGE_HELD if it is pinned. */
 int vrange_discard(uint64_t handle);
 
-/* Frees the range: at once, or when its last pin goes. The handle is VRANGE_GONE from now on. */
+/* Frees the range: at once, or when its last pin is released. From now on the handle returns VRANGE_GONE. */
 int vrange_free(uint64_t handle);
 
 int vrange_range_read(uint64_t handle, vrange_range_info *out);
 
-/* The state alone, without asking the kernel: a page lost unseen does not show. */
+/* Returns the state alone, without asking the kernel: a loss that was not noticed yet does not show. */
 int vrange_state(uint64_t handle);
 
-/* What producing the content again would take, where it was not known when the range was made. */
+/* Sets how long producing the content again would take, if that was not known when the range was
+ * allocated. */
 int vrange_set_cost(uint64_t handle, uint64_t cost_ns);
 
-/* Where the range lies; NULL where it is gone. Only a caller with a pin may look there. */
+/* Returns the address of the range; NULL if it was freed. Only a caller that holds a pin may access it. */
 void *vrange_address(uint64_t handle);
 
-/* How often the range was asked for, in sixteenths and aged; 0 where it is gone. */
+/* Returns how often the range was asked for, in sixteenths and aged; 0 if it was freed. */
 uint32_t vrange_uses(uint64_t handle);
 
-/* Uses times the cost of computing it again: what an entry is worth, whatever its size. 0: it is gone. */
+/* Returns uses times the cost of computing the content again: an entry's worth, whatever its size. 0 if it
+ * was freed. */
 double vrange_worth(uint64_t handle);
 
-/* Counts requests that were answered without a pin, from what the caller holds. */
+/* Counts requests that were answered without a pin, from a value that the caller holds. */
 void vrange_used(uint64_t handle, uint32_t times);
 
-/* The lost blocks of a purged range, neighbours joined; returns how many there are. */
+/* Lists the lost blocks of a purged range, with neighbours joined. Returns how many there are. */
 int64_t vrange_lost_blocks(uint64_t handle, vrange_block *out, size_t capacity);
 
 /* ---- the reserve (reserve.c) ------------------------------------------------------------------ */
@@ -239,16 +251,16 @@ typedef struct {
     uint64_t offered_bytes;
     uint64_t idle_bytes;
     uint64_t ticks;
-    uint64_t helped;      /* looks taken by threads that stored, as the reserve's own was late */
-    uint64_t offers;      /* ranges ever offered */
-    uint64_t losses;      /* ranges the thread itself found purged */
-    uint64_t rankings;    /* passes over the idle ranges, to order them by value */
-    uint64_t busy_ns;     /* processor time spent outside sleep */
+    uint64_t helped;      /* turns that storing threads took because the reserve's thread was late */
+    uint64_t offers;      /* total ranges offered */
+    uint64_t losses;      /* ranges that the thread itself found purged */
+    uint64_t rankings;    /* passes over the idle ranges that order them by value */
+    uint64_t busy_ns;     /* processor time, without sleep */
 } vrange_reserve_info;
 
-/* Starts the thread if need be and sets how much it keeps offered and how often it looks. `always`:
- * also while so much is free that nothing has to be offered. -errno where no thread can be had: then
- * every range is offered at release. */
+/* Starts the reserve's thread if it is not running, and sets how many bytes it keeps offered and how often
+ * it looks. With `always` it offers even while so much memory is free that it need not. Returns -errno if
+ * no thread can be started: then every range is offered when it is released. */
 int vrange_reserve_start(uint64_t bytes, uint64_t tick_ns, int always);
 void vrange_reserve_stop(void);
 void vrange_reserve_read(vrange_reserve_info *out);
@@ -256,8 +268,8 @@ void vrange_reserve_read(vrange_reserve_info *out);
 #define VRANGE_CGROUPS 16
 #define VRANGE_CGROUP_LIMITS 2
 
-/* A cgroup around this process: the files that tell its usage, what that is made of, and its limits
- * (NULL: none), and a limit above all that is in sight (UINT64_MAX: none). */
+/* A cgroup around this process: the files that report its usage, the composition of that usage, and its
+ * limits (NULL if there is none), and a limit above all visible cgroups (UINT64_MAX if there is none). */
 typedef struct {
     const char *usage;
     const char *stat;
@@ -265,78 +277,83 @@ typedef struct {
     uint64_t limit_above;
 } vrange_cgroup;
 
-/* Replaces what the reserve takes for the limits of this process; with none it is the machine.
- * -E2BIG past VRANGE_CGROUPS, or why a usage can't be opened: then all is as before. */
+/* Replaces the cgroups whose limits the reserve takes for those of this process. With none, the machine is
+ * the limit. Returns -E2BIG for more than VRANGE_CGROUPS, or the reason why a usage file can't be opened;
+ * then nothing changes. */
 int vrange_headroom_watch(const vrange_cgroup *cgroups, size_t count);
 
-/* Reserves `bytes` of what is free for a copy that the caller is about to make; the least valuable volatile
- * ranges go for it. -ENOMEM: there is no room, and nothing went. To be given back once the copy is made. */
+/* Reserves `bytes` of free memory for a copy that the caller is about to make, and evicts the least
+ * valuable volatile ranges for it. Returns -ENOMEM if there is no room; then nothing is reserved, and
+ * nothing was evicted if evicting could not have made enough room. Call vrange_room_give once the copy is
+ * made. */
 int vrange_room_take(uint64_t bytes);
 void vrange_room_give(uint64_t bytes);
 
-/* ---- arrays: blocks that grow back where they are touched (array.c, sigbus.c) ---------------- */
+/* ---- arrays: blocks that are refilled when they are touched (array.c, sigbus.c) --------------- */
 
-/* Puts content back: `bytes` bytes from `offset` of the array on, to `to`. Whole blocks, often several,
- * but for the array's end. 0, or an errno (what is negative counts as EIO; ECANCELED: it has shown
- * itself why). It runs in a signal handler on whatever thread touched the
- * block, so it may not allocate, lock, or call Python; it must put the same bytes there each time. */
+/* Refills an array: writes `bytes` bytes of content, starting at `offset` in the array, to `to`. These are
+ * whole blocks, often several, except at the array's end. Returns 0 or an errno; a negative value counts
+ * as EIO, and ECANCELED means that the function has reported the reason itself. It runs in a signal
+ * handler, on the thread that touched the block. So it must not allocate, lock, or call Python, and it
+ * must write the same bytes each time. */
 typedef int (*vrange_regenerate)(void *to, size_t offset, size_t bytes, void *context);
 
 typedef struct vrange_array vrange_array;
 
-/* Reserves an array all of whose blocks are lost. `block_bytes`: a power of two, from a page to 2 MiB.
- * Without a regenerator blocks are put by vrange_array_put, and an unpinned touch ends the process.
- * -EOPNOTSUPP below the refault rung, -ENOMEM without address space. */
+/* Reserves an array whose blocks are all lost. `block_bytes` is a power of two, from one page to 2 MiB.
+ * Without a regenerator the caller fills blocks by vrange_array_put, and an unpinned touch of a lost block
+ * ends the process. Returns -EOPNOTSUPP below the refault rung, and -ENOMEM without address space. */
 int vrange_array_open(size_t bytes, size_t block_bytes, vrange_regenerate regenerate, void *context,
                       vrange_account *account, vrange_array **out);
 void vrange_array_close(vrange_array *array);
 void *vrange_array_address(vrange_array *array);
 
-/* Pins blocks and fills those that lack something. Where `missing` is given, missing[i] is set for each
- * block that has to be put, and nothing is filled. On an error nothing stays pinned and *failed is the block it was about. */
+/* Pins blocks and fills those whose content is missing. If `missing` is not NULL, nothing is filled, and
+ * missing[i] is set for each block that the caller has to put. On an error nothing stays pinned, and
+ * *failed is the block that caused it. */
 int vrange_array_pin(vrange_array *array, size_t first, size_t count, unsigned char *missing,
                      size_t *failed);
 void vrange_array_unpin(vrange_array *array, size_t first, size_t count);
 
-/* Puts a pinned block's whole content. */
+/* Fills a pinned block with its whole content. */
 int vrange_array_put(vrange_array *array, size_t block, const void *content);
 
 /* Makes the kernel take every block that is not pinned. */
 int vrange_array_discard(vrange_array *array);
 size_t vrange_array_resident_bytes(vrange_array *array);
 
-/* Touches answered, and bytes put back, since the array was opened. */
+/* Return the touches answered, and the bytes refilled, since the array was opened. */
 uint64_t vrange_array_refaults(vrange_array *array);
 uint64_t vrange_array_refilled_bytes(vrange_array *array);
 
-/* Makes our SIGBUS handler the first again if somebody else's was installed over it. With the last
- * array it goes away, unless somebody else came over it. */
+/* Makes vrange's SIGBUS handler the first one again if another handler was installed over it. The handler
+ * is removed with the last array, unless another one was installed over it. */
 int vrange_refault_arm(void);
 
 /* ---- regenerators, one file each (regenerate_*.c) --------------------------------------------- */
 
 int vrange_regenerate_zero(void *to, size_t offset, size_t bytes, void *context);
 
-/* `bytes` bytes again and again, from the array's beginning on. */
+/* Repeats `bytes` bytes of `data` from the array's beginning on. */
 typedef struct {
     const void *data;
     size_t bytes;
 } vrange_pattern;
 int vrange_regenerate_pattern(void *to, size_t offset, size_t bytes, void *context);
 
-/* The file's content from `offset` on. ENODATA where it is too short. A descriptor that somebody closed,
- * so that its number may be another file's, is not read: the file is opened by its path then, and is to
- * be the same (ESTALE). */
+/* The content of a file from `offset` on; ENODATA if the file is too short. If other code closed the
+ * descriptor, its number may be another file's by now and is not read. Then the file is opened again by
+ * its path, and must be the same file (ESTALE otherwise). */
 typedef struct {
     int descriptor;
-    uint64_t device, inode; /* what it is opened for */
+    uint64_t device, inode; /* of the file that the descriptor was opened for */
     const char *path;       /* absolute */
     uint64_t offset;
 } vrange_file;
 int vrange_regenerate_file(void *to, size_t offset, size_t bytes, void *context);
 
-/* Blocks of `block_bytes`, each compressed by itself in zlib's format (RFC 1950). EBADMSG where one
- * does not give just the bytes that are wanted. */
+/* Blocks of `block_bytes`, each compressed separately in zlib's format (RFC 1950). EBADMSG if a block does
+ * not decompress to exactly the bytes that are expected. */
 typedef struct {
     size_t block_bytes;
     size_t count;
@@ -347,8 +364,8 @@ int vrange_regenerate_compressed(void *to, size_t offset, size_t bytes, void *co
 
 /* ---- deep stacks (stack.c, idle_threads.c) ------------------------------------------------------------ */
 
-/* What becomes of the part of a stack that a deep call used, but for VRANGE_STACK_KEPT_BYTES. */
-#define VRANGE_RELEASE_VOLATILE 0 /* offered: the kernel takes it when somebody needs it */
+/* What is done with the part of a stack that a deep call used, except for VRANGE_STACK_KEPT_BYTES. */
+#define VRANGE_RELEASE_VOLATILE 0 /* offered: the kernel takes it when memory is needed */
 #define VRANGE_RELEASE_NOW 1      /* discarded */
 #define VRANGE_RELEASE_KEEP 2     /* stays resident */
 
@@ -358,17 +375,17 @@ typedef struct {
     uint64_t number;
     uint64_t bytes;            /* address space */
     uint64_t resident_bytes;   /* memory behind it, offered or not */
-    uint64_t high_water_bytes; /* the furthest a call went down, by the page tables */
-    int thread_id;             /* of the thread that runs on it; 0: pooled */
+    uint64_t high_water_bytes; /* the deepest that a call went, by the page tables */
+    int thread_id;             /* of the thread that runs on it; 0 if pooled */
 } vrange_stack_info;
 
 typedef struct {
     uint64_t stacks;
-    uint64_t used_stacks;    /* a thread runs on them now */
-    uint64_t reserved_bytes; /* address space of all */
-    uint64_t taken;          /* deep calls that went to a stack */
-    uint64_t returned_bytes; /* ever offered or discarded */
-    uint64_t trims;          /* trims of a thread's stack that gave something back */
+    uint64_t used_stacks;    /* stacks on which a thread runs now */
+    uint64_t reserved_bytes; /* address space of all stacks */
+    uint64_t taken;          /* deep calls that ran on a stack of the pool */
+    uint64_t returned_bytes; /* total bytes offered or discarded */
+    uint64_t trims;          /* trims of a thread's stack that returned something */
 } vrange_stack_totals;
 
 size_t vrange_stacks_read(vrange_stack_info *out, size_t capacity);
@@ -381,38 +398,41 @@ typedef struct {
     uint64_t high_water_bytes;
 } vrange_thread_info;
 
-/* Lets trim_idle reach the calling thread until it ends. -EPERM for the main thread, whose stack
- * can't be trimmed; -ENOSPC where too many are registered, or no signal is free. */
+/* Lets vrange_stacks_trim_idle reach the calling thread until the thread ends. Returns -EPERM for the main
+ * thread, whose stack can't be trimmed, and -ENOSPC if too many threads are registered or no signal is
+ * free. */
 int vrange_thread_register(void);
 size_t vrange_threads_read(vrange_thread_info *out, size_t capacity);
 
-/* Gives back the calling thread's stack below its frames; returns the bytes. -EPERM on the main
- * thread's own stack, -ENOTSUP on one that is neither the thread's own nor a deep one. */
+/* Returns to the kernel the part of the calling thread's stack below its frames. Returns the number of
+ * bytes; -EPERM on the main thread's own stack; -ENOTSUP on a stack that is neither the thread's own nor a
+ * deep one. */
 int64_t vrange_stack_trim(int release);
 
-/* Makes registered threads that are blocked trim themselves, and waits up to `wait_ns` for them.
- * Returns the bytes; *threads is how many answered. */
+/* Makes registered threads that are blocked trim themselves, and waits up to `wait_ns` for them. Returns
+ * the number of bytes; *threads is how many threads answered. */
 int64_t vrange_stacks_trim_idle(int release, uint64_t wait_ns, int *threads);
 
-/* Unmaps the stacks that nobody runs on; returns the bytes that had memory behind them. */
+/* Unmaps the pooled stacks on which no thread runs. Returns how many bytes had memory behind them. */
 uint64_t vrange_stacks_trim_pooled(void);
 
-/* Both, for whoever trims over and over: pages go at once, and threads are waited for a fifth of a second. */
+/* Does both, for callers that trim again and again: discards pages at once, and waits a fifth of a second
+ * for threads. */
 uint64_t vrange_stacks_trim(void);
 
-/* ---- the heap: what the allocators of others hold (runtime/vrange/heap) ------------------------ */
+/* ---- the heap: memory that other allocators hold (runtime/vrange/heap) ------------------------ */
 
-/* Counts a trim of the heap that gave something back, and how long its caller waited. */
+/* Counts a trim of the heap that returned something, and how long its caller waited. */
 void vrange_heap_trimmed(uint64_t nanoseconds);
 
-#define VRANGE_ALLOCATORS 4 /* that are known; those loaded have a name, the others NULL */
+#define VRANGE_ALLOCATORS 4 /* those that vrange knows; the name is NULL if not loaded */
 const char *vrange_allocator_name(int which);
 
-/* Has an allocator give back what it keeps unused; what the process's resident memory went down by
- * meanwhile. -ENOTSUP: it is not loaded. */
+/* Makes an allocator return the memory that it keeps unused. Returns by how much the process's resident
+ * memory fell meanwhile; -ENOTSUP if the allocator is not loaded. */
 int64_t vrange_allocator_release(int which);
 
-/* The process's resident memory, exactly; 0 where the kernel doesn't tell. */
+/* Returns the exact resident memory of the process; 0 if the kernel does not report it. */
 uint64_t vrange_resident_bytes(void);
 
 /* ---- the heap: array data (heap.c) -------------------------------------------------------------- */
@@ -421,20 +441,20 @@ typedef struct {
     uint64_t blocks;         /* in use */
     uint64_t reserved_bytes; /* address space */
     uint64_t used_bytes;
-    uint64_t idle_bytes;     /* freed, the kernel not told yet */
-    uint64_t offered_bytes;  /* freed, the kernel told: it may have taken them since */
+    uint64_t idle_bytes;     /* freed, not offered to the kernel yet */
+    uint64_t offered_bytes;  /* freed and offered: the kernel may have taken them since */
     uint64_t resident_bytes; /* memory behind all of it, by the page tables */
-    uint64_t trimmed_bytes;  /* ever given back by vrange_heap_trim */
+    uint64_t trimmed_bytes;  /* total bytes that vrange_heap_trim returned */
 } vrange_heap_info;
 
-/* All zeros until somebody uses the heap. */
+/* All zeros until the heap is used for the first time. */
 void vrange_heap_read(vrange_heap_info *out);
 
-/* Gives back all that is freed, now; returns the bytes that had memory behind them. */
+/* Returns all freed memory to the kernel now. Returns how many bytes had memory behind them. */
 uint64_t vrange_heap_trim(void);
-/* ---- pressure: how much of what may be used is used (pressure.c) ------------------------------- */
+/* ---- pressure: how much of the usable memory is used (pressure.c) ----------------------------- */
 
-#define VRANGE_PRESSURE_NONE 0 /* nobody watches */
+#define VRANGE_PRESSURE_NONE 0 /* no watcher runs */
 #define VRANGE_PRESSURE_NORMAL 1
 #define VRANGE_PRESSURE_ELEVATED 2
 #define VRANGE_PRESSURE_CRITICAL 3
@@ -444,7 +464,7 @@ uint64_t vrange_heap_trim(void);
 #define VRANGE_PRESSURE_LIMITS 2
 #define VRANGE_PRESSURE_MACHINE -1
 
-/* What is done on the way up, and hot fronts that grow on the way down. */
+/* The actions while pressure rises, and hot fronts that grow again while it falls. */
 #define VRANGE_PRESSURE_OFFER_HOT 0
 #define VRANGE_PRESSURE_GROW_HOT 1
 #define VRANGE_PRESSURE_TRIM_STACKS 2
@@ -454,11 +474,11 @@ uint64_t vrange_heap_trim(void);
 
 #define VRANGE_PRESSURE_DONE 0
 #define VRANGE_PRESSURE_FAILED 1
-#define VRANGE_PRESSURE_SKIPPED 2 /* put off, as it was done a moment ago or still runs */
+#define VRANGE_PRESSURE_SKIPPED 2 /* put off, because it was done a moment ago or still runs */
 #define VRANGE_PRESSURE_OUTCOMES 3
 
-/* The files of one cgroup; NULL where there is none. Only `usage` has to be readable. `whole_tree`:
- * memory.stat tells of limits above all that is in sight (v1). */
+/* The files of one cgroup; NULL for a file that does not exist. Only `usage` must be readable.
+ * `whole_tree`: memory.stat reports limits above all visible cgroups (v1). */
 typedef struct {
     const char *usage;
     const char *stat;
@@ -467,9 +487,10 @@ typedef struct {
     int whole_tree;
 } vrange_pressure_place;
 
-/* Thresholds are shares of the limit; a level is left `hysteresis` below the one that it began at.
- * `stalled`: from this share of time on that tasks wait for memory, elevated is critical. `again_ns`:
- * how soon waiters are called again at most while a level stays and usage goes on to grow. */
+/* Thresholds are shares of the limit. A level ends when the share falls `hysteresis` below its threshold.
+ * Elevated becomes critical if tasks wait for memory for at least the share `stalled` of the time.
+ * `again_ns` is the shortest time after which waiters are called again while a level stays and usage keeps
+ * growing. */
 typedef struct {
     uint64_t interval_ns, again_ns;
     double elevated, critical, hysteresis, stalled;
@@ -478,8 +499,8 @@ typedef struct {
 typedef struct {
     int running;
     int level;
-    int place;            /* index of the place that is nearest to its limit, or the machine */
-    int moved;            /* the process is in another cgroup: the places are to be told anew */
+    int place;            /* index of the place nearest to its limit, or VRANGE_PRESSURE_MACHINE */
+    int moved;            /* the process is in another cgroup: set the places again */
     uint64_t usage_bytes; /* as the kernel counts it */
     uint64_t used_bytes;  /* without what can be taken at once */
     uint64_t limit_bytes;
@@ -490,21 +511,23 @@ typedef struct {
     uint64_t turn;
 } vrange_pressure_info;
 
-/* Replaces what is watched. -E2BIG past VRANGE_PRESSURE_PLACES, or why a usage can't be opened. */
+/* Replaces the places that are watched. Returns -E2BIG for more than VRANGE_PRESSURE_PLACES, or the reason
+ * why a usage file can't be opened. */
 int vrange_pressure_places(const vrange_pressure_place *places, size_t count);
 
-/* Looks once and starts the thread. `membership` tells which cgroups the process is in. -EBUSY where it
- * runs, -ENODATA where nothing can be read, -errno where no thread can be had. */
+/* Looks once and starts the watcher's thread. `membership` is the file that reports the cgroups of the
+ * process. Returns -EBUSY if the watcher is running, -ENODATA if nothing can be read, and -errno if no
+ * thread can be started. */
 int vrange_pressure_start(const vrange_pressure_settings *settings, const char *membership,
                           const char *machine_stalls);
 void vrange_pressure_stop(void);
 void vrange_pressure_read(vrange_pressure_info *out);
 
-/* Sleeps until the turn is another than `seen`, the watcher ends, or the time is over; the turn. */
+/* Sleeps until the turn differs from `seen`, the watcher stops, or the time is over. Returns the turn. */
 uint64_t vrange_pressure_wait(uint64_t seen, uint64_t timeout_ns);
-void vrange_pressure_poke(void); /* wakes all who wait */
+void vrange_pressure_poke(void); /* wakes all waiters */
 
-/* Counts what was done, and the bytes it gave back, in the stats segment. */
+/* Counts an action, and the bytes that it returned, in the stats segment. */
 void vrange_pressure_acted(int action, int outcome, uint64_t bytes);
 
 /* ---- the process ------------------------------------------------------------------------------ */
