@@ -19,7 +19,7 @@ from vrange._counters.account import Account
         (lambda data: data[:100], "torn: 100 bytes"),
         (lambda data: data[: len(data) // 2], "torn"),
         (lambda data: b"", "torn: 0 bytes"),
-        (lambda data: b"JAVA" + data[4:], "no stats segment"),
+        (lambda data: b"JAVA" + data[4:], "not a stats segment"),
         (lambda data: data[:8] + b"\x09" + data[9:], "layout 9"),
         (lambda data: data[:64] + b"\0\0\0\0" + data[68:], "torn"),
         (lambda data: data[:80] + b"\xff\xff\xff\x7f" + data[84:], "tables don't fit"),
@@ -65,7 +65,7 @@ def test_another_users_segment(directory: Path) -> None:
     file = directory / "1-1.stats"
     file.write_bytes(own_path().read_bytes())
     os.chown(file, 12345, 12345)
-    with pytest.raises(segment.SegmentRefusedError, match="of user 12345"):
+    with pytest.raises(segment.SegmentRefusedError, match="belongs to user 12345"):
         segment.read(file)
     os.chown(directory, 12345, 12345)
     assert processes.living([directory]) == []

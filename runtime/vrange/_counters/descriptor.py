@@ -1,4 +1,4 @@
-"""A descriptor of our own, in a process whose other code may close it."""
+"""A file descriptor of vrange, in a process whose other code may close it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 
 
 class Descriptor:
-    """A number, and what it was opened for.
+    """A descriptor's number, and the file that it was opened for.
 
-    Other code may close every descriptor of the process (daemons do) and get the number for a file
-    of its own. So what the number leads to is compared with what was opened before it is used, and
-    it is never closed unless it is ours.
+    Other code may close every descriptor of the process (daemons do) and then get the same number
+    for a file of its own. So before each use the number's file is compared with the one that was
+    opened, and the number is closed only if they are the same.
     """
 
     def __init__(self, number: int) -> None:
@@ -19,7 +19,7 @@ class Descriptor:
         self.device, self.inode = found.st_dev, found.st_ino
 
     def is_ours(self) -> bool:
-        """Whether the number still leads to what was opened."""
+        """Return whether the number still refers to the file that was opened."""
         try:
             found = os.fstat(self.number)
         except OSError:
@@ -27,6 +27,6 @@ class Descriptor:
         return (found.st_dev, found.st_ino) == (self.device, self.inode)
 
     def close(self) -> None:
-        """Close it, unless somebody else did."""
+        """Close the descriptor, unless other code has closed it already."""
         if self.is_ours():
             os.close(self.number)

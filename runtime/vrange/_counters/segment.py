@@ -1,8 +1,8 @@
-"""Stats segments, read from outside: what a process counts, by a file that it maps.
+"""Read stats segments from outside: the counts of a process, in a file that it maps.
 
-The layout is segment.h's. Reading maps the file and copies numbers out of it: it needs
-neither the other process's cooperation nor its GIL, and works on one that is stopped or hangs. What
-is not a whole segment of this user is refused, because anybody may put a file into /dev/shm.
+segment.h defines the layout. Reading maps the file and copies numbers out of it. It needs neither
+the other process's cooperation nor its GIL, and works if that process is stopped or hangs. A file
+that is not a whole segment of this user is refused, because any user may put a file into /dev/shm.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ _EIGHTHS = 8
 
 
 class SegmentRefusedError(VrangeError):
-    """A file that is no stats segment, not a whole one, or not this user's."""
+    """A file is not a stats segment, is torn, or belongs to another user."""
 
 
 @cache
 def bucket_floors_ns(buckets: int) -> tuple[int, ...]:
-    """Where each bucket begins, in ns, and where the last ends."""
+    """Return where each bucket begins, in ns, and where the last one ends."""
     floors = list(range(_EIGHTHS))
     for bucket in range(buckets + 1 - _EIGHTHS):
         octave, eighth = divmod(bucket, _EIGHTHS)
@@ -76,18 +76,18 @@ def bucket_floors_ns(buckets: int) -> tuple[int, ...]:
 
 @dataclass
 class Histogram:
-    """Durations: `buckets[b]` of them in bucket b, and their sum."""
+    """Durations: `buckets[b]` is how many are in bucket b, and `sum_ns` is their sum."""
 
     sum_ns: int = 0
     buckets: list[int] = field(default_factory=list)
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of durations."""
         return sum(self.buckets)
 
     def add(self, other: Histogram) -> None:
-        """Adds another's durations to these."""
+        """Add another histogram's durations to these."""
         self.sum_ns += other.sum_ns
         if not self.buckets:
             self.buckets = other.buckets.copy()
@@ -101,10 +101,10 @@ class Histogram:
             self.buckets[bucket] += count
 
     def percentile(self, percent: float) -> float | None:
-        """The duration in seconds that `percent` of 100 did not exceed; None where none is
-        counted.
+        """Return the duration in seconds that `percent` % of the durations did not exceed.
 
-        Within 6.3 % of the truth, which is half the width of a bucket.
+        None if nothing is counted. The result is within 6.3 % of the true value, which is half the
+        width of a bucket.
         """
         rank, seen, last = percent / 100 * self.count, 0, None
         for bucket, count in enumerate(self.buckets):
@@ -121,7 +121,7 @@ class Histogram:
 
 @dataclass
 class AccountCounts:
-    """What is counted under one name. A closed account only has counts, no bytes."""
+    """The counts under one name. A closed account has only counts and no bytes."""
 
     name: str
     kind: str
@@ -142,7 +142,7 @@ class AccountCounts:
 
 @dataclass
 class PressureCounts:
-    """What a watcher told and did. `level` is that of now, "" where none watches."""
+    """A pressure watcher's levels and actions. `level` is the present one; "" without a watcher."""
 
     level: str = ""
     changes: dict[str, int] = field(default_factory=dict)  # how often a level was entered
@@ -150,7 +150,7 @@ class PressureCounts:
     returned_bytes: dict[str, int] = field(default_factory=dict)  # by action
 
     def add(self, other: PressureCounts, *, ended: bool = False) -> None:
-        """Adds another's counts; the level is the worse one, unless the other has ended."""
+        """Add another's counts, and take the worse level unless the other process has ended."""
         for level, count in other.changes.items():
             self.changes[level] = self.changes.get(level, 0) + count
         for key, count in other.actions.items():
@@ -162,10 +162,10 @@ class PressureCounts:
 
     @classmethod
     def of(cls, raw: bytes) -> PressureCounts:
-        """What the header says."""
+        """Return the counts in a header's bytes."""
         level, _, *words = _PRESSURE.unpack(raw)
         if not any(words):
-            return cls()  # nobody ever watched
+            return cls()  # no watcher ever ran
         entered, rest = words[:3], words[3:]
         pairs = [(action, outcome) for action in PRESSURE_ACTIONS for outcome in PRESSURE_OUTCOMES]
         return cls(
@@ -178,7 +178,7 @@ class PressureCounts:
 
 @dataclass
 class Snapshot:
-    """Everything in one segment at about one moment."""
+    """Everything in one segment, read at about one moment."""
 
     pid: int
     start_ticks: int
@@ -197,17 +197,17 @@ class Snapshot:
 
     @property
     def service_key(self) -> str:
-        """What processes of one service have in common: VRANGE_SERVICE, or the process group."""
+        """The key that the processes of one service share: VRANGE_SERVICE, or the process group."""
         return self.service or f"group-{self.group}"
 
 
 class Header:
-    """The header's fields, checked."""
+    """The fields of the header, after checking them."""
 
     def __init__(self, data: memoryview, where: str) -> None:
         if len(data) < _HEADER.size:
             raise SegmentRefusedError(f"{where} is torn: {len(data)} bytes")
-        # In segment.h's order.
+        # In the order of segment.h.
         (
             magic,
             version,
@@ -243,7 +243,7 @@ class Header:
             self.turn,
         ) = _HEADER.unpack_from(data)
         if magic != _MAGIC:
-            raise SegmentRefusedError(f"{where} is no stats segment")
+            raise SegmentRefusedError(f"{where} is not a stats segment")
         if version != _VERSION:
             raise SegmentRefusedError(
                 f"{where} has layout {version}, and this vrange reads layout {_VERSION}"
@@ -323,7 +323,7 @@ def _accounts(data: memoryview, words: memoryview, head: Header) -> Iterator[Acc
 
 
 def _gauge(word: int) -> int:
-    # Taken down by one thread before another's addition is seen, it is below zero for a moment.
+    # One thread's subtraction may be seen before another's addition: then it is briefly negative.
     return word if word < 1 << 63 else 0
 
 
@@ -347,13 +347,13 @@ def _latencies(words: memoryview, head: Header) -> dict[tuple[str, str, str], Hi
 
 
 def parse(data: memoryview, where: str = "the segment") -> Snapshot:
-    """Copies what a segment's bytes say. Raises SegmentRefusedError where they are none."""
+    """Copy the counts out of a segment's bytes; SegmentRefusedError if they are not a segment."""
     head = Header(data, where)
     with data.cast("Q") as words:
         for _ in range(_TRIES):
             turn = words[_TURN_AT // 8]
             accounts = list(_accounts(data, words, head))
-            # Odd for ever where the process died in the midst of it.
+            # It stays odd for ever if the process died while it moved counts.
             if turn % 2 == 0 and words[_TURN_AT // 8] == turn:
                 break
             time.sleep(0)
@@ -378,17 +378,17 @@ def parse(data: memoryview, where: str = "the segment") -> Snapshot:
 
 
 def read(path: str | os.PathLike[str]) -> Snapshot:
-    """Reads the segment at `path`, whether its process lives or not.
+    """Read the segment at `path`, whether its process is alive or not.
 
-    Raises SegmentRefusedError where it is torn, foreign or of another layout, OSError where it
-    can't be read.
+    Raises SegmentRefusedError if the file is torn, belongs to another user or has another layout,
+    and OSError if it can't be read.
     """
     with mapped(path) as data:
         return parse(data, os.fspath(path))
 
 
 class mapped:
-    """A file of this user, mapped for reading."""
+    """A file of this user that is mapped for reading."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -396,7 +396,7 @@ class mapped:
         try:
             found = os.fstat(held.number)
             if found.st_uid != os.geteuid():
-                raise SegmentRefusedError(f"{path} is of user {found.st_uid}, not this one")
+                raise SegmentRefusedError(f"{path} belongs to user {found.st_uid}, not this one")
             if not stat.S_ISREG(found.st_mode) or found.st_size < _HEADER.size:
                 raise SegmentRefusedError(f"{path} is torn: {found.st_size} bytes")
             self._map = mmap.mmap(held.number, found.st_size, prot=mmap.PROT_READ)

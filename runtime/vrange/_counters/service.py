@@ -1,15 +1,15 @@
 """The processes of one service, and the counts of those that have ended.
 
-A scrape of any worker is to tell of all, and no counter may go backwards when a worker ends. So the
-segment of a worker that takes part outlives it, and whoever scrapes next adds its counts to the
-service's ledger, a file beside the segments, and removes it; a worker that ends in good order does
-that itself. A scrape is the ledger plus what the living say. Both are done under a lock on the
-directory, so that no scrape sees a worker twice or not at all.
+A scrape of any worker must report all workers, and no counter may go backwards when a worker ends.
+So the segment of a participating worker outlives it. The next scrape adds its counts to the
+service's ledger, a file beside the segments, and removes the segment; a worker that ends normally
+does that itself. A scrape returns the ledger plus the counts of the living processes. Both happen
+under a lock on the directory, so that no scrape counts a worker twice or misses it.
 
-A service is named by VRANGE_SERVICE in the environment; without it, it is what shares a process
-group, as the workers of one server do. It is over when none of its processes lives and the leader
-of its process group is gone: then whoever looks removes what it left. Its bytes are those of the
-living only, so nothing stays stale.
+VRANGE_SERVICE in the environment names a service. Without it, the processes of one process group
+are a service, as the workers of one server are. A service is over when none of its processes is
+alive and the leader of its process group is gone. The next scrape then removes its files. A
+service's bytes are those of living processes only, so no byte count becomes stale.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ _VERSION = 1
 
 @dataclass
 class Service:
-    """What is known of one service. `ended` are the counts of those that ended, `living` the
-    snapshots of the others.
+    """What is known of one service.
+
+    `ended` holds the counts of its processes that have ended, `living` the snapshots of the others.
     """
 
     key: str
@@ -54,20 +55,20 @@ class Service:
     folded: list[str] = field(default_factory=list)  # files that are in `ended` and may still exist
 
     def take_totals(self) -> Totals:
-        """Everything counted so far, and the bytes of those that live. To be asked for once."""
+        """Return all counts so far, and the bytes of living processes. Call it only once."""
         totals, self.ended = self.ended, Totals()
         for snapshot in self.living:
             totals.add(snapshot)
         return totals
 
     def fold(self, file: Path, snapshot: Snapshot) -> None:
-        """Adds one that has ended."""
+        """Add the counts of a process that has ended."""
         self.ended.add(snapshot, ended=True)
         self.leaders = [(snapshot.group, snapshot.start_ticks), *self.leaders][:2]
         self.folded.append(file.name)
 
     def is_over(self, ending: int | None = None) -> bool:
-        """Whether nobody is left who could begin another worker; `ending` is who doesn't count."""
+        """Return whether no process is left that could start a worker; `ending` is not counted."""
         leaders = [leader for leader in self.leaders if leader[0] != ending]
         return not self.living and not any(_leads(*leader) for leader in leaders)
 
@@ -86,7 +87,7 @@ def _ledger_path(directory: Path, key: str) -> Path:
 
 
 def _load(path: Path) -> Service | None:
-    """None where there is none, or one that can't be made sense of: counting then begins anew."""
+    """Load a ledger; None if there is none, or it is not readable: counting then starts anew."""
     try:
         if path.lstat().st_uid != os.geteuid():
             return None
@@ -139,7 +140,7 @@ def _locked(directory: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # Not left to close: the child of a fork that another thread made meanwhile has it too.
+            # Closing is not enough: if another thread forked meanwhile, the child has it too.
             if lock.is_ours():
                 fcntl.flock(lock.number, fcntl.LOCK_UN)
     finally:
@@ -150,9 +151,10 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def services(directory: Path, only: str | None = None) -> dict[str, Service]:
-    """The services whose processes take part in sums, by key; those that are over are removed.
+    """Return by key the services whose processes take part in sums, and remove those that are over.
 
-    Adds the counts of those that have ended to the ledgers. With `only`, tells of that one alone.
+    Adds the counts of processes that have ended to the ledgers. With `only`, returns that service
+    alone.
     """
     with _locked(directory):
         found, files = _read_all(directory)
@@ -160,7 +162,7 @@ def services(directory: Path, only: str | None = None) -> dict[str, Service]:
             if service.is_over():
                 _remove(directory, found.pop(key), files.get(key, []))
             elif service.folded:
-                # Written before the segments go: a fold that is cut short is not done twice.
+                # Saved before the segments go, so that an interrupted fold is not repeated.
                 _save(directory, service)
                 for name in service.folded:
                     (directory / name).unlink(missing_ok=True)
@@ -202,13 +204,13 @@ def _remove(directory: Path, service: Service, files: list[Path]) -> None:
 
 
 def own_path() -> Path | None:
-    """The file of this process; None where it counts in memory of its own."""
+    """Return the path of this process's segment; None if it counts in private memory."""
     path = lib.vrange_segment_path()
     return None if path == ffi.NULL else Path(os.fsdecode(ffi.string(path)))
 
 
 def own_snapshot() -> Snapshot:
-    """What this process counts, whether others can see it or not."""
+    """Return the counts of this process, whether other processes can read them or not."""
     address = lib.vrange_segment_address()
     if address == ffi.NULL:
         raise MemoryError("no memory for counters")
@@ -217,22 +219,23 @@ def own_snapshot() -> Snapshot:
 
 
 def join() -> Callable[[], Totals]:
-    """Takes part in this process's service; returns what tells its totals.
+    """Take part in this process's service, and return a function that returns its totals.
 
-    Where others can't see this process's segment, that is this process alone, with one warning.
+    If other processes can't read this process's segment, the totals are those of this process
+    alone, and one warning is given.
     """
     warn_if_unseen()
     lib.vrange_segment_keep(1)
     path = own_path()
     if path is not None:
-        services(path.parent)  # a service whose every process is killed is cleared away by the next
+        services(path.parent)  # removes what services left whose processes were all killed
     global _joined
     if not _joined:
         atexit.register(_leave)
         _joined = True
 
     def totals() -> Totals:
-        path = own_path()  # anew: this may be the child of a fork
+        path = own_path()  # again: this may be the child of a fork
         own = own_snapshot()
         if path is not None:
             service = services(path.parent, only=own.service_key).get(own.service_key)
@@ -249,7 +252,7 @@ _joined = False
 
 
 def _leave() -> None:
-    """At exit: adds what this process counted to its service."""
+    """Add the counts of this process to its service, at exit."""
     path = own_path()
     if path is None:
         return

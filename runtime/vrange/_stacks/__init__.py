@@ -1,1 +1,1 @@
-"""Deep calls, and stacks that are given back."""
+"""Deep calls, and stacks whose memory is returned."""

@@ -1,8 +1,8 @@
-"""Deep recursion on stacks that are given back.
+"""Deep recursion on stacks whose memory is returned afterwards.
 
-A deep call runs a function on a pooled stack of any size, inside the calling thread, with this
-thread's recursion limits raised to what that stack carries. When the call is over the memory it
-used goes back: offered to the kernel, discarded, or kept, as `DeepStack.release` says.
+A deep call runs a function on a pooled stack of any size, inside the calling thread. Meanwhile the
+recursion limits of this thread are raised to what that stack holds. When the call is over, the
+memory that it used is offered to the kernel, discarded or kept, as `DeepStack.release` says.
 
 >>> import functools, vrange
 >>> @functools.cache
@@ -41,7 +41,7 @@ StackUnavailableError = deep.StackUnavailableError
 
 
 def release_number(release: str) -> int:
-    """Tell a release policy's native number; ValueError names the three there are."""
+    """Return the native number of a release policy; ValueError names the three policies."""
     try:
         return _RELEASES[release]
     except (KeyError, TypeError):
@@ -60,32 +60,32 @@ def _stack_bytes(stack: int | str) -> int:
 
 
 class DeepStack:
-    """How a deep call's stack is had and given back, and calls on such stacks.
+    """How deep calls get their stack and return its memory, and a method to call on such stacks.
 
     Parameters
     ----------
     stack : "auto" or int or str
-        ``"auto"`` (default): recursion goes as deep as memory allows, by the limits of the process
-        and what is free below them while it goes on. Else address space in bytes, or a string
-        such as ``"64MiB"``; at least 256 KiB: it goes as deep as that carries, whatever memory
-        there is.
+        With ``"auto"`` (default) recursion goes as deep as memory allows: by the limits of the
+        process, and by what is free below them as the recursion goes on. Otherwise address space
+        in bytes, or a string such as ``"64MiB"``; at least 256 KiB. Recursion then goes as deep as
+        that stack holds, whatever memory there is.
     release : "volatile", "now" or "keep"
-        What becomes of the memory that a call used, but for 64 KiB. ``"volatile"`` (default)
-        offers it to the kernel, which takes it when somebody needs it (MADV_FREE, madvise(2)): the
-        next deep call finds most of it again. It counts as resident until taken. ``"now"``
+        What is done with the memory that a call used, except for 64 KiB. ``"volatile"`` (default)
+        offers it to the kernel, which takes it when memory is needed (MADV_FREE, madvise(2)); the
+        next deep call finds most of it again. It counts as resident until it is taken. ``"now"``
         discards it at once (MADV_DONTNEED). ``"keep"`` leaves it, as a thread's stack does.
     name : str
-        Names the stack where one is used up, on standard error.
+        The stack's name in the message on standard error when it is used up.
 
     Raises
     ------
     TypeError, ValueError
-        ``stack`` is no size or too small; ``release`` is none of the three.
+        ``stack`` is not a size, or is too small; ``release`` is none of the three.
 
     Notes
     -----
-    It holds nothing, so one may serve any number of threads and survives a fork. Stacks of equal
-    size are pooled together, whatever object asked for them.
+    A `DeepStack` holds no memory, so one object can serve any number of threads, and it survives a
+    fork. Stacks of equal size are pooled together, whichever object asked for them.
 
     Examples
     --------
@@ -110,16 +110,16 @@ class DeepStack:
 
     @property
     def bytes(self) -> int | None:
-        """Address space of one stack; None where memory alone decides (``"auto"``)."""
+        """Address space of one stack; None if memory alone decides (``"auto"``)."""
         return self._settings[0] or None
 
     @property
     def name(self) -> str:
-        """What the stack is called in messages."""
+        """The stack's name in messages."""
         return self._settings[2]
 
     def call(self, f: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call ``f(*args, **kwargs)`` as `deep_call` does, with every keyword passed on to it."""
+        """Call ``f(*args, **kwargs)`` as `deep_call` does, and pass every keyword on to ``f``."""
         return deep.run(self._settings, f, *args, **kwargs)
 
     def __repr__(self) -> str:
@@ -150,19 +150,32 @@ def deep_recursion(
     release: Release = "volatile",
     name: str | None = None,
 ) -> Any:
-    """Make a function that runs on a deep stack whenever it is called from an ordinary one.
+    """Make a function run on a deep stack whenever it is called from an ordinary one.
 
-    Called by itself, or by another such function, it goes on on the stack it is on. The parameters
-    are those of `DeepStack`, or one of those; ``name`` is the function's own unless given.
+    If the function calls itself, or another such function calls it, it stays on the same stack.
+
+    Parameters
+    ----------
+    stack : "auto" or int or str or DeepStack
+        As for `DeepStack`; or a `DeepStack`, which then decides everything.
+    release : "volatile", "now" or "keep"
+        As for `DeepStack`.
+    name : str, optional
+        As for `DeepStack`; the function's own name by default.
+
+    Returns
+    -------
+    callable
+        The function that runs on a deep stack, or a decorator that makes it.
 
     Raises
     ------
     TypeError
-        What is decorated is not callable, or is a coroutine function or a generator function,
-        whose body would run outside of the deep call: decorate the ordinary function in it that
-        recurses.
+        The decorated object is not callable, or is a coroutine function or a generator function,
+        whose body would run outside of the deep call. Decorate the ordinary function that recurses
+        instead.
     ValueError
-        As `DeepStack`.
+        As for `DeepStack`.
 
     Examples
     --------
@@ -191,7 +204,7 @@ def deep_recursion(
         ):
             if is_kind(f):
                 raise TypeError(
-                    f"{f!r} is {kind}: its body runs when somebody asks for it, outside of the "
+                    f"{f!r} is {kind}: its body runs after the call returns, outside of the "
                     "deep call. Decorate the ordinary function that recurses"
                 )
         called = name or str(getattr(f, "__qualname__", "deep"))

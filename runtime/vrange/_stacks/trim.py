@@ -1,4 +1,4 @@
-"""Stacks looked at and trimmed: this thread's, and those of threads that wait."""
+"""Inspect and trim stacks: this thread's own, and those of threads that are blocked."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vrange.errors import VrangeError
 
 _EPERM, _ENOTSUP, _ENOSPC = 1, 95, 28
 _MAIN_REFUSED = (
-    "the main thread's own stack can't be trimmed: it grows as it is touched, so what lies below "
-    "its frames may be somebody else's memory (facebook/folly#1488). Deep calls give their own "
-    "stacks back, on this thread too"
+    "the main thread's own stack can't be trimmed: it grows as it is touched, so the memory below "
+    "its frames may belong to other code (facebook/folly#1488). Deep calls return the memory of "
+    "their own stacks, on this thread too"
 )
 
 
@@ -21,9 +21,9 @@ _MAIN_REFUSED = (
 class StackUse:
     """One stack: a pooled one of deep calls, or a registered thread's own.
 
-    `thread_id` is the thread that is on it (threading.get_native_id()), None where it waits in
-    the pool. All sizes are bytes. `resident_bytes` is memory behind it, what the kernel may take
-    included; `high_water_bytes` is how far down calls went, by the page tables.
+    `thread_id` is the thread that runs on it (threading.get_native_id()), None for a stack in the
+    pool. All sizes are in bytes. `resident_bytes` is the memory behind it, including what the
+    kernel may take. `high_water_bytes` is how far down calls went, by the page tables.
     """
 
     kind: str
@@ -35,7 +35,7 @@ class StackUse:
 
 @dataclass(frozen=True)
 class StackInfo:
-    """All stacks that vrange knows, and what was given back since the process began."""
+    """All stacks that vrange knows, and the memory returned since the process began."""
 
     stacks: tuple[StackUse, ...]
     threads: tuple[StackUse, ...]
@@ -45,26 +45,37 @@ class StackInfo:
 
     @property
     def reserved_bytes(self) -> int:
-        """Address space of all stacks listed."""
+        """The address space of all listed stacks."""
         return sum(use.reserved_bytes for use in self.stacks + self.threads)
 
     @property
     def resident_bytes(self) -> int:
-        """Memory behind all stacks listed."""
+        """The memory behind all listed stacks."""
         return sum(use.resident_bytes for use in self.stacks + self.threads)
 
 
 def stack_info() -> StackInfo:
-    """Tell what the stacks hold: those of deep calls, and those of registered threads.
+    """Return what the stacks of deep calls and of registered threads hold.
 
-    Any thread may ask, and a child after fork sees its own. It looks at page tables (mincore(2),
-    pagemap(5)), some 5 µs a MiB that is resident: for a page of metrics, not for a hot path.
+    Returns
+    -------
+    StackInfo
+        The stacks, and totals since the process began.
 
+    Notes
+    -----
+    Any thread may call this; the child of a fork gets its own stacks. It reads page tables
+    (mincore(2), pagemap(5)), which takes some 5 µs for each resident MiB: use it for a page of
+    metrics, not on a hot path.
+
+    Examples
+    --------
     >>> import vrange
     >>> vrange.deep_call(len, [])
     0
     >>> vrange.stack_info().deep_calls >= 1
     True
+
     """
     capacity = 4096
     deep = ffi.new("vrange_stack_info[]", capacity)
@@ -97,16 +108,26 @@ def stack_info() -> StackInfo:
 
 
 def trim_stack(release: Release = "now") -> int:
-    """Give back what the calling thread's stack holds below its frames; returns the bytes.
+    """Return to the kernel what the calling thread's stack holds below its frames.
 
-    The last 32 KiB below the stack pointer stay. Inside a deep call, the deep stack is trimmed and
-    the thread's own below it. ``release`` is as in `DeepStack`, without ``"keep"``.
+    The last 32 KiB below the stack pointer stay. Inside a deep call, both the deep stack and the
+    thread's own stack are trimmed.
+
+    Parameters
+    ----------
+    release : "now" or "volatile"
+        As for `DeepStack`, without ``"keep"``.
+
+    Returns
+    -------
+    int
+        The bytes returned.
 
     Raises
     ------
     VrangeError
-        On the main thread's own stack, and on stacks that are nobody's vrange knows of, with the
-        reason. Nothing was touched.
+        The thread runs on the main thread's own stack, or on one that vrange does not know. The
+        message gives the reason. Nothing was changed.
     ValueError
         ``release`` is neither "now" nor "volatile".
 
@@ -128,7 +149,7 @@ def trim_stack(release: Release = "now") -> int:
     if result < 0:
         raise VrangeError(
             "this thread runs on a stack that is neither its own nor a deep one, and its bounds "
-            f"are not known (error {-result}): it was left alone"
+            f"are unknown (error {-result}): nothing was trimmed"
         )
     return result
 
@@ -136,14 +157,14 @@ def trim_stack(release: Release = "now") -> int:
 def register_thread() -> None:
     """Let `trim_idle_stacks` reach the calling thread, until the thread ends.
 
-    Made for thread pools: ``ThreadPoolExecutor(initializer=vrange.register_thread)``. A second
-    call changes nothing. In the child of a fork only the forking thread stays registered.
+    For thread pools: ``ThreadPoolExecutor(initializer=vrange.register_thread)``. A second call
+    changes nothing. In the child of a fork only the forking thread stays registered.
 
     Raises
     ------
     VrangeError
-        In the main thread, whose stack can't be trimmed (`trim_stack` says why); where 4096
-        threads are registered already, or every real-time signal has a handler.
+        This is the main thread, whose stack can't be trimmed (the message says why); or 4096
+        threads are registered already; or every real-time signal has a handler.
 
     Examples
     --------
@@ -167,28 +188,34 @@ def register_thread() -> None:
 
 
 def trim_idle_stacks(release: Release = "now", wait: float = 0.2) -> int:
-    """Make registered threads that are blocked trim their stacks; returns the bytes given back.
+    """Make registered threads that are blocked trim their stacks.
 
-    A thread that waits for a lock, a queue, a socket or a sleep is sent a signal, trims itself and
-    waits on: the call it was in resumes (PEP 475). Threads that run are left alone. C libraries
-    that give up when a system call is interrupted (EINTR) must not be used in registered threads.
+    A thread that waits for a lock, a queue, a socket or a sleep gets a signal, trims its own stack
+    and goes on waiting: the interrupted call resumes (PEP 475). Running threads are left alone. C
+    libraries that give up when a system call is interrupted (EINTR) must not be used in registered
+    threads.
 
     Parameters
     ----------
     release : "now" or "volatile"
-        As in `DeepStack`.
+        As for `DeepStack`, without ``"keep"``.
     wait : float
-        Seconds to wait for the threads' answers. One that has blocked the signal answers later.
+        Seconds to wait for the threads. A thread that has blocked the signal trims itself later.
+
+    Returns
+    -------
+    int
+        The bytes returned to the kernel.
 
     Raises
     ------
     ValueError
-        ``release`` is neither "now" nor "volatile", or ``wait`` is negative or no number.
+        ``release`` is neither "now" nor "volatile", or ``wait`` is negative or not a number.
 
     Notes
     -----
-    Any thread may call it; callers take turns. The calling thread is not trimmed. The signal is a
-    real-time one that nobody handled when the first thread registered; see signal(7).
+    Any thread may call this; callers take turns. The calling thread is not trimmed. The signal is a
+    real-time signal that had no handler when the first thread registered; see signal(7).
 
     Examples
     --------
@@ -206,7 +233,5 @@ def trim_idle_stacks(release: Release = "now", wait: float = 0.2) -> int:
 
 def _trim_number(release: str) -> int:
     if release == "keep":
-        raise ValueError(
-            "release must be 'now' or 'volatile': keeping all is what not trimming does"
-        )
+        raise ValueError("release must be 'now' or 'volatile': to keep everything, do not trim")
     return release_number(release)
