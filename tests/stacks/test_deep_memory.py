@@ -82,6 +82,35 @@ def test_runaway_recursion_is_a_recursion_error_within_the_limit(limit: int, cal
 
 
 @pytest.mark.memory_cgroup
+def test_recursion_that_ignores_its_count_is_stopped_too() -> None:
+    """CPython 3.13 does not count calls that leave out some defaults."""
+    answer = survives(
+        64 * MIB,
+        """
+        import copy
+        def f(n, x=1):
+            return f(n + 1)
+        nested = []
+        for _ in range(100_000):
+            nested = [nested]
+        print(refused(f, 0), refused(copy.deepcopy, nested), refused(f, 0))
+        def clear():
+            global nested
+            del nested
+        vrange.deep_call(clear)
+        """,
+    )
+    assert answer == "True True True"
+
+
+@pytest.mark.memory_cgroup
+def test_errors_far_above_the_first_frames_leave_the_allocator_sound() -> None:
+    """On 3.14 and later bounds that were refused raised an exception inside an allocation."""
+    answer = survives(192 * MIB, "print([refused(spin_with_objects, 0) for _ in range(6)])")
+    assert answer == str([True] * 6)
+
+
+@pytest.mark.memory_cgroup
 def test_what_fits_is_reached_and_again_after_each_error() -> None:
     answer = survives(
         512 * MIB,

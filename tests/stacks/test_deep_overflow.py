@@ -217,3 +217,30 @@ def test_what_takes_too_much_stack_for_its_levels_gets_a_recursion_error(library
         )
     )
     assert answer == "sound"
+
+
+@pytest.mark.parametrize("stack", ["4MiB", "16MiB"])
+def test_an_overflow_by_larger_levels_after_another_is_a_recursion_error_again(stack: str) -> None:
+    answer = output_of(
+        f"""
+        import json, vrange
+        class Thin:
+            def __getattr__(self, name):
+                return self.missing
+        def thin(): Thin().missing
+        def fat(): sorted([1, 2], key=lambda _: fat() or 1)
+        lists, dicts = [], {{}}
+        for _ in range(200_000): lists, dicts = [lists], {{"k": dicts}}
+        def both():
+            errors = 0
+            for _ in range(5):
+                for f in (thin, fat, lambda: json.dumps(lists), lambda: json.dumps(dicts)):
+                    try:
+                        f()
+                    except RecursionError:
+                        errors += 1
+            return errors
+        print([vrange.DeepStack({stack!r}).call(both) for _ in range(2)])
+        """
+    )
+    assert answer == "[20, 20]"

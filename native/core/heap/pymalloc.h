@@ -17,10 +17,11 @@
 const char *pymalloc_watch(void);
 bool pymalloc_is_watching(void);
 
-/* Also calls one observer with the bytes of each arena and each part of a frame stack: positive where it is
- * allocated, negative where it is freed. The observer runs inside an allocation, with the GIL held, and must
- * not allocate from Python. Returns NULL, or why observing is impossible. */
-const char *pymalloc_observe(void (*observer)(ptrdiff_t bytes));
+/* Also calls one observer with the bytes of each arena and each part of a frame stack: positive before it is
+ * allocated, negative when it was freed or could not be. The observer runs inside an allocation, with the GIL
+ * held, and must not allocate from Python; false refuses the allocation. Returns NULL, or why observing is
+ * impossible. */
+const char *pymalloc_observe(bool (*observer)(ptrdiff_t bytes));
 
 /* Returns why the records can't be relied on now, or NULL if they can. */
 const char *pymalloc_watch_refusal(void);

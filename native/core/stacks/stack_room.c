@@ -44,11 +44,12 @@
 #define STEP_MOST (16 * MIB)
 #define STEP_SHARE 16 /* of the room */
 #define SIGNAL_BYTES (64 * KIB)
-#define ZONE_PARTS 4
-#define ZONE_PART_LEAST (64 * KIB)
+#define CUT_PAGES 7
+#define IGNORED_LEVELS 200 /* after a cut */
+#define END_BYTES (512 * KIB) /* of the stack, for what runs while the error is raised */
+#define ZONE_PARTS 16
 #define HUGE_PAGE_BYTES (2 * MIB)
 
-#define LOOK_LEAST (16 * KIB) /* a part of the frames */
 #define LOOK_MOST MIB
 #define LOOK_SHARE 32 /* of the room, which frames may take before the next check */
 #define FALL_SHARE 4  /* likewise, at the rate at which the room fell since the last check */
@@ -57,6 +58,7 @@
 /* CPython 3.14 raises RecursionError in the second 16 KiB from the end of what it takes for the stack, and
  * ends the process in the last 16 KiB. */
 #define BOUND_BELOW (30 * KIB)
+#define BOUNDS_LEAST (512 * KIB)
 
 int (*stack_set_bounds)(void *thread, void *low, size_t bytes);
 
@@ -109,15 +111,17 @@ static void cut_count(volatile int *left, int *kept) {
     *left = 0;
 }
 
-static void cut_levels(stack *s) {
+static void cut_levels(stack *s, char *sp) {
     s->is_cut = s->was_cut = true;
+    s->cut_at = sp;
     cut_count(s->counter, &s->cut);
 }
 
 static void cut_all(stack *s, char *sp) {
-    cut_levels(s);
+    cut_levels(s, sp);
     if (s->levels != s->counter) cut_count(s->levels, &s->cut_levels);
-    if (stack_set_bounds && s->thread && sp > s->low + BOUND_BELOW)
+    /* Bounds that are too narrow would be refused by an exception, which is made by the allocator that called. */
+    if (stack_set_bounds && s->thread && sp > s->low + BOUND_BELOW && (size_t)(s->top - sp) > BOUNDS_LEAST)
         stack_set_bounds(s->thread, sp - BOUND_BELOW, (size_t)(s->top - sp) + BOUND_BELOW);
 }
 
@@ -149,6 +153,12 @@ static bool open_to(char *address, size_t below, size_t alignment, char *lowest,
     return true;
 }
 
+/* The fault may come between the interpreter's reading of the count and its writing it back, which undoes the
+ * cut. If a whole number of levels fills a step, every fault comes at the same instruction. So little is
+ * opened after a cut, and each time another number of pages: the next fault comes soon, at another
+ * instruction, and cuts again. */
+static size_t little(stack *s) { return (1 + s->cuts++ % CUT_PAGES) * os_page_bytes(); }
+
 static bool open_step(stack *s, char *address, char *sp) {
     const int64_t room = room_for(s, address);
     size_t step = STEP_LEAST;
@@ -157,7 +167,8 @@ static bool open_step(stack *s, char *address, char *sp) {
         if (share > step) step = share < STEP_MOST ? share : STEP_MOST;
     } else if (!s->is_cut || has_levels(s)) {
         cut_all(s, sp);
-    } else if (spare_bytes(0) <= 0) {
+        step = little(s);
+    } else if (address < s->cut_at && (size_t)(s->cut_at - address) > END_BYTES && spare_bytes(0) <= 0) {
         return false; /* the recursion counts no levels, and would go on to take the last of the memory */
     }
     /* A small step must take small pages: no huge page may reach over it. */
@@ -169,9 +180,11 @@ static bool open_step(stack *s, char *address, char *sp) {
 
 static bool open_part_of_zone(stack *s, char *address) {
     if (!s->counter) return false; /* the interpreter checks the stack itself */
-    if (!s->is_cut || has_levels(s)) cut_levels(s);
     size_t part = (size_t)(s->warning_top - s->low) / ZONE_PARTS;
-    if (part < ZONE_PART_LEAST) part = ZONE_PART_LEAST;
+    if (!s->is_cut || has_levels(s)) {
+        cut_levels(s, address);
+        part = little(s);
+    }
     if (s->open_low > s->warning_top) { /* the frame jumped over the closed part of the steps */
         if (os_open(s->warning_top, (size_t)(s->open_low - s->warning_top)) < 0) return false;
         s->open_low = s->warning_top;
@@ -214,7 +227,7 @@ static size_t next_look(const stack *s, int64_t room, int64_t room_before) {
         const double a_byte = (double)(room_before - room) / (double)(s->unlooked_bytes + 1);
         after = less(after, (size_t)((double)share_of(room, FALL_SHARE) / a_byte));
     }
-    return after > LOOK_LEAST ? after : LOOK_LEAST;
+    return after > STACK_LOOK_LEAST ? after : STACK_LOOK_LEAST;
 }
 
 static void look(stack *s, char *sp, bool grows) {
@@ -235,37 +248,36 @@ static void look(stack *s, char *sp, bool grows) {
     }
 }
 
-void stack_room_observe(ptrdiff_t bytes) {
+/* CPython 3.13 does not ask for the count where a function is called without some of its defaults (copy.deepcopy
+ * is recursion of that kind), and there is no end to it but that of the memory for frames. */
+static bool ignores_count(const stack *s) {
+    return s->is_cut && s->levels && *s->levels < -IGNORED_LEVELS;
+}
+
+bool stack_room_observe(ptrdiff_t bytes) {
     stack *s = stack_current();
-    if (!s || (!s->automatic && !s->is_cut)) return;
+    if (!s || (!s->automatic && !s->is_cut)) return true;
     const size_t size = (size_t)(bytes < 0 ? -bytes : bytes);
     const bool is_frames = size < FRAMES_MOST;
     char *sp = __builtin_frame_address(0);
     if (is_frames) s->frame_bytes += bytes;
     s->unlooked_bytes += size;
     if (!s->is_cut) {
-        if (end_of(s, sp) < UNSEEN_BYTES) return;
-        if (s->unlooked_bytes < s->look_after && os_now_coarse_ns() - s->looked_ns < LOOK_NS) return;
+        if (end_of(s, sp) < UNSEEN_BYTES) return true;
+        if (s->unlooked_bytes < s->look_after && os_now_coarse_ns() - s->looked_ns < LOOK_NS) return true;
     }
     /* After a cut, arenas are allocated for the traceback: only frames show that the recursion goes on. */
     look(s, sp, bytes > 0 && (is_frames || !s->is_cut));
+    if (bytes < 0 || !is_frames || s->room > 0 || !ignores_count(s)) return true;
+    s->frame_bytes -= bytes;
+    s->is_refused = true;
+    return false;
 }
 
-/* ---- around the call --------------------------------------------------------------------------- */
+/* ---- after the call ---------------------------------------------------------------------------- */
 
-void stack_room_begin(stack *s) {
-    s->cut = s->cut_levels = 0;
-    s->is_cut = s->was_cut = false;
-    s->thread = NULL;
-    s->frame_bytes = 0;
-    s->unlooked_bytes = 0;
-    s->look_after = LOOK_LEAST;
-    s->room = 0;
-}
-
-void stack_room_end(stack *s) {
+void stack_room_close(stack *s) {
     if (s->needed) publish(s, 0);
-    s->thread = NULL;
     if (s->open_low >= s->first_low) return;
     os_protect(s->open_low, (size_t)(s->first_low - s->open_low));
     s->open_low = s->first_low;

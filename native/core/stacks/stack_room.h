@@ -12,9 +12,24 @@
 extern int (*stack_set_bounds)(void *thread, void *low, size_t bytes)
     EXPORTED(stack_set_bounds);
 
-/* Called around each deep call. stack_room_end closes again what was opened step by step. */
-void stack_room_begin(stack *s);
-void stack_room_end(stack *s);
+#define STACK_LOOK_LEAST ((size_t)16 << 10) /* a part of the frames */
+
+/* Called before each deep call. */
+static inline void stack_room_begin(stack *s) {
+    s->cut = s->cut_levels = 0;
+    s->is_cut = s->was_cut = s->is_refused = false;
+    s->thread = NULL;
+    s->frame_bytes = s->room = 0;
+    s->unlooked_bytes = 0;
+    s->look_after = STACK_LOOK_LEAST;
+}
+
+void stack_room_close(stack *s);
+
+/* Called after it: closes again what was opened step by step. */
+static inline void stack_room_end(stack *s) {
+    if (s->needed || s->open_low < s->first_low) stack_room_close(s);
+}
 
 /* Handles a touch of `address`, which was closed, by frames that end at `sp`. True if it is open now; the
  * recursion may have been cut short. Async-signal-safe. */
@@ -25,6 +40,6 @@ bool stack_room_open(stack *s, char *address, char *sp);
 bool stack_room_for_signal(stack *s, char *sp);
 
 /* Receives what pymalloc_observe reports. */
-void stack_room_observe(ptrdiff_t bytes) EXPORTED(stack_room_observe);
+bool stack_room_observe(ptrdiff_t bytes) EXPORTED(stack_room_observe);
 
 #endif

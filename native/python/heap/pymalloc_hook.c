@@ -20,7 +20,7 @@ typedef struct {
 } arena_provider;
 
 static arena_provider wrapped;
-static void (*observe)(ptrdiff_t bytes); /* NULL: nobody */
+static bool (*observe)(ptrdiff_t bytes); /* NULL: nobody */
 static void (*get_provider)(arena_provider *);
 static _Atomic bool watching;
 static _Atomic uint64_t usual_sized, double_sized; /* arenas that were ever allocated */
@@ -36,9 +36,12 @@ int64_t pymalloc_interpreter(void) {
  * size, pymalloc_trim.c tells it from an arena. */
 static void *alloc_and_note(void *context, size_t bytes) {
     (void)context;
+    if (observe && !observe((ptrdiff_t)bytes)) return NULL;
     void *address = wrapped.alloc(wrapped.context, bytes);
-    if (!address) return NULL;
-    if (observe) observe((ptrdiff_t)bytes);
+    if (!address) {
+        if (observe) observe(-(ptrdiff_t)bytes);
+        return NULL;
+    }
     if (!watching) return address;
     if (bytes == 2 * PYMALLOC_ARENA_BYTES) atomic_fetch_add(&double_sized, 1);
     if (bytes != PYMALLOC_ARENA_BYTES) return address;
@@ -82,7 +85,7 @@ const char *pymalloc_watch(void) {
     return refusal;
 }
 
-const char *pymalloc_observe(void (*observer)(ptrdiff_t bytes)) {
+const char *pymalloc_observe(bool (*observer)(ptrdiff_t bytes)) {
     const char *refusal = wrap();
     if (!refusal) observe = observer;
     return refusal;

@@ -52,9 +52,24 @@ typedef struct {
     PyObject *result;
 } job;
 
+/* The interpreter says MemoryError where a frame was refused (stack_room.c). What it was is a recursion. */
+static void name_refusal(void) {
+    PyObject *type, *value, *traceback;
+    if (!PyErr_ExceptionMatches(PyExc_MemoryError)) return;
+    PyErr_Fetch(&type, &value, &traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    PyErr_SetString(PyExc_RecursionError, "maximum recursion depth exceeded: no memory is left for frames");
+    PyObject *none;
+    PyErr_Fetch(&type, &value, &none);
+    Py_XDECREF(none);
+    PyErr_Restore(type, value, traceback);
+}
+
 static void start(void *argument) {
     job *call = argument;
     call->result = vectorcall(call->function, call->arguments, call->count, call->names);
+    if (!call->result && call->on && call->on->is_refused) name_refusal();
     if (call->on) call->on->reusable = greenlets_end(call->on);
 }
 
