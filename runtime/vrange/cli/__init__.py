@@ -1,4 +1,4 @@
-"""The `vrange` command. Each module in here whose name begins with a letter is a subcommand.
+"""The `vrange` command. Each module in here that has `add_parser` is a subcommand.
 
 A subcommand has `add_parser(subparsers)` and `run(args)`, which returns the exit status. So a new
 subcommand is one new file. A subcommand whose argument is another command line also has
@@ -48,9 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(dest="command", required=True)
     commands = {}
     for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
-        if not module.name.startswith("_"):
-            commands[module.name] = import_module(f"{__name__}.{module.name}")
-            commands[module.name].add_parser(subparsers)
+        if module.name.startswith("_"):
+            continue
+        found = import_module(f"{__name__}.{module.name}")
+        if hasattr(found, "add_parser"):  # else a tool of theirs
+            commands[module.name] = found
+            found.add_parser(subparsers)
     words = list(sys.argv[1:] if argv is None else argv)
     split = getattr(commands.get(words[0]), "split", None) if words else None
     rest: list[str] = []
