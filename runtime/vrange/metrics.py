@@ -30,7 +30,7 @@ from vrange._core import lib
 from vrange._counters.account import warn_if_unseen
 from vrange._counters.exposition import Gauges, families
 from vrange._counters.lazyfree import lazyfree_bytes
-from vrange._counters.segment import RUNGS
+from vrange._counters.names import RUNGS
 from vrange._counters.service import join, own_snapshot
 from vrange._counters.totals import Totals
 
@@ -78,7 +78,7 @@ class Collector(PrometheusCollector):
         """Yield the metrics as they are now."""
         totals = self._totals()
         if not totals.rungs:
-            totals.rungs.add(RUNGS[lib.vrange_rung()] or "none")
+            totals.rungs.add(("none", *RUNGS)[lib.vrange_rung()])
         return families([({}, totals, kernel_gauges(totals.pids))])
 
     def __repr__(self) -> str:

@@ -127,7 +127,9 @@ def test_a_put_that_fails_leaves_nothing_pinned() -> None:
 @on_refault
 @pytest.mark.parametrize("nbytes", [1 << 50, 1 << 62, 1 << 63, 1 << 64, 1 << 100])
 def test_more_than_there_is(nbytes: int) -> None:
-    with pytest.raises(vrange.ArenaFullError, match="of address space for array 'blocks' is not available"):
+    with pytest.raises(
+        vrange.ArenaFullError, match="of address space for array 'blocks' is not available"
+    ):
         blocks_of(nbytes)
 
 

@@ -23,8 +23,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
+from vrange._counters.names import KINDS
 from vrange._counters.segment import (
-    KINDS,
     LATENCIES,
     OUTCOMES,
     PRESSURE_LEVELS,

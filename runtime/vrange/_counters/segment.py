@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from vrange._counters.descriptor import Descriptor
+from vrange._counters.names import KINDS, RUNGS
 from vrange.errors import VrangeError
 
 __all__ = [
-    "KINDS",
     "LATENCIES",
     "AccountCounts",
     "Header",
@@ -35,7 +35,6 @@ __all__ = [
     "read",
 ]
 
-KINDS = ("arena", "cache", "array", "stack", "heap")
 LATENCIES = (
     ("time_to_free", "released"),
     ("time_to_free", "offered"),
@@ -43,7 +42,6 @@ LATENCIES = (
     ("time_to_reallocate", "purged"),
 )
 OUTCOMES = ("hot", "resident", "purged", "miss")
-RUNGS = ("", "eager", "sentinel", "refault")
 
 _MAGIC = b"VRANGE\r\n"
 _VERSION = 3
@@ -365,7 +363,7 @@ def parse(data: memoryview, where: str = "the segment") -> Snapshot:
         service=head.service,
         name=head.name,
         group=head.group,
-        rung=RUNGS[head.rung] if head.rung < len(RUNGS) else "",
+        rung=RUNGS[head.rung - 1] if 0 < head.rung <= len(RUNGS) else "",
         kept=bool(head.flags & _KEPT),
         accounts=accounts,
         latencies=latencies,

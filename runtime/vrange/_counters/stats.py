@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any
 
 from vrange._core import ffi, lib
+from vrange._counters.names import KINDS
 
-KINDS = ("arena", "cache", "array", "stack", "heap")
 NS = 1e-9
 
 

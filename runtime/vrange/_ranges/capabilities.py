@@ -8,12 +8,11 @@ import platform
 import sys
 from dataclasses import dataclass, field
 
+from vrange._counters.names import RUNGS
 from vrange.errors import VrangeError
 
 if sys.platform == "linux":
     from vrange._core import ffi, lib
-
-RUNGS = ("eager", "sentinel", "refault")  # rung n of the native code is RUNGS[n - 1]
 
 
 @dataclass(frozen=True)

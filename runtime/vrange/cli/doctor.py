@@ -18,8 +18,9 @@ from pathlib import Path
 import psutil
 
 from vrange._cgroup.limits import MemoryLimit, memory_limit, memory_usage
+from vrange._counters.names import RUNGS
 from vrange._counters.stats import stats
-from vrange._ranges.capabilities import RUNGS, capabilities
+from vrange._ranges.capabilities import capabilities
 from vrange._ranges.reserve import ensure_reserve
 from vrange.cli.memory_cgroup import MemoryCgroup
 from vrange.sizes import format_bytes
