@@ -260,3 +260,56 @@ print(result, len(ticks) > 1)
 """
     )
     assert answer == "200000 True"
+
+
+def test_greenlets_switched_out_of_are_let_go() -> None:
+    answer = greenlets(
+        """
+        import gc
+        def inside():
+            def body(): getcurrent().parent.switch()
+            for _ in range(500):
+                g = greenlet.greenlet(body)
+                g.switch()
+                g.switch()
+                assert g.dead
+            del g
+            gc.collect()
+            kept = sum(isinstance(o, greenlet.greenlet) for o in gc.get_objects())
+            log = []
+            def left():
+                try: getcurrent().parent.switch()
+                finally: log.append("finally")
+            g = greenlet.greenlet(left)
+            g.switch()
+            del g
+            return kept, log
+        print(inside() == vrange.deep_call(inside) == (1, ["finally"]))
+        """
+    )
+    assert answer == "True"
+
+
+def test_a_greenlet_that_another_thread_collects_ends_on_its_stack() -> None:
+    answer = greenlets(
+        """
+        import gc
+        gc.disable()
+        def inside():
+            log = []
+            def left():
+                cycle = [getcurrent()]
+                cycle.append(cycle)
+                try: getcurrent().parent.switch()
+                finally: log.append(deep.here() is not None)
+            for _ in range(20):
+                greenlet.greenlet(left).switch()
+            other = threading.Thread(target=gc.collect)
+            other.start()
+            other.join()
+            return log
+        log = vrange.deep_call(inside)
+        print(len(log), all(log), vrange.deep_call(cached(), 20_000))
+        """
+    )
+    assert answer == "20 True 20000"

@@ -51,7 +51,7 @@ typedef struct stack {
     int64_t needed;       /* its part of what all deep calls need to end */
     int levels_at_entry;  /* for the message: `levels` when the stack was entered */
     volatile int *levels;
-    void *greenlets;      /* a set of those switched out of during the call; NULL: none */
+    void *greenlets;      /* a weak set of those switched out of during the call; NULL: none */
     bool reusable;
 
     _Atomic uint64_t given; /* sequence number of its last return to the pool */

@@ -54,7 +54,7 @@ static bool is_hub(PyObject *greenlet) {
 }
 
 static bool is_known(const stack *s, PyObject *greenlet) {
-    return s->greenlets && PySet_Contains(s->greenlets, greenlet) == 1;
+    return s->greenlets && PySequence_Contains(s->greenlets, greenlet) == 1;
 }
 
 /* Whether a switch to `target` leads to frames on this stack, both now and when that greenlet has
@@ -77,13 +77,26 @@ static PyObject *refuse(PyObject *target) {
         target);
 }
 
+/* The set must not keep a greenlet alive: a finished one is freed at once, and one that nothing else refers to
+ * gets GreenletExit from greenlet itself, as outside of a deep call. */
+static PyObject *new_weak_set(void) {
+    PyObject *module = PyImport_ImportModule("weakref");
+    PyObject *type = module ? PyObject_GetAttrString(module, "WeakSet") : NULL;
+    PyObject *made = type ? PyObject_CallNoArgs(type) : NULL;
+    Py_XDECREF(type);
+    Py_XDECREF(module);
+    return made;
+}
+
 /* Whether the switch is allowed. The current greenlet is then known, because it can be switched back to. */
 static bool may_switch(stack *s, PyObject *target) {
     PyObject *current = current_greenlet();
     bool may = false;
     if (current && stays_inside(s, target, current)) {
-        if (!s->greenlets) s->greenlets = PySet_New(NULL);
-        may = s->greenlets && PySet_Add(s->greenlets, current) == 0;
+        if (!s->greenlets) s->greenlets = new_weak_set();
+        PyObject *added = s->greenlets ? PyObject_CallMethod(s->greenlets, "add", "O", current) : NULL;
+        may = added != NULL;
+        Py_XDECREF(added);
     } else if (current) {
         refuse(target);
     }
@@ -203,8 +216,10 @@ static bool end_one(PyObject *greenlet, PyObject *current) {
 }
 
 static bool end_all(stack *s) {
-    PyObject *current = current_greenlet();
+    /* In this order: a greenlet that another thread collected is out of the set, waits for its own thread, and
+     * is ended when that asks for the current greenlet. */
     PyObject *known = PySequence_List(s->greenlets);
+    PyObject *current = current_greenlet();
     bool all = current && known;
     for (Py_ssize_t i = 0; known && current && i < PyList_Size(known); i++)
         all &= end_one(PyList_GetItem(known, i), current);
