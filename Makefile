@@ -1,4 +1,4 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Each makes what it needs first.
+# Two commands for a fresh machine: `make demo` and `make test`. Each builds what it needs first.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -36,7 +36,7 @@ lint: $(READY)
 	$(BIN)/python -m dashboards --check
 	$(CC) $(CFLAGS_STRICT) -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') -Inative -Inative/core $$(find native -name "*.c")
 
-# How much of the Python and of the C code the tests run; PYTEST_ARGS chooses tests.
+# Measures how much of the Python and the C code the tests run; PYTEST_ARGS chooses tests.
 coverage:
 	scripts/coverage $(PYTEST_ARGS)
 
@@ -47,7 +47,7 @@ bench: $(READY)
 $(READY): $(SOURCES)
 	@command -v $(PYTHON) >/dev/null || { echo "vrange needs CPython 3.11 or later: $(PYTHON) was not found (set PYTHON=...)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vrange needs CPython 3.11 or later; $(PYTHON) is $$($(PYTHON) --version)"; exit 1; }
-	@[ "$$(uname -s)" = Linux ] || { echo "vrange needs Linux: MADV_FREE and userfaultfd are what it is made of"; exit 1; }
+	@[ "$$(uname -s)" = Linux ] || { echo "vrange needs Linux: it is built on MADV_FREE and userfaultfd"; exit 1; }
 	@command -v $(CC) >/dev/null || { echo "vrange needs a C compiler: $(CC) was not found (Debian: apt-get install gcc)"; exit 1; }
 	@$(PYTHON) -c 'import sysconfig, pathlib, sys; sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' || { echo "vrange needs Python's headers (Debian: apt-get install python3-dev)"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "vrange needs Python's venv module (Debian: apt-get install python3-venv)"; exit 1; }

@@ -403,6 +403,6 @@ def test_cpython_s_own_tests_with_a_trim_every_few_milliseconds() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "trims gave back" in done.stdout
+    assert "trims returned" in done.stdout
     print(" ".join(TESTS), done.stdout.splitlines()[-1], sep=": ")
     assert python("print(1)").stdout == "1\n"

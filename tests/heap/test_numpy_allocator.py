@@ -427,4 +427,4 @@ def test_numpys_own_tests() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
-    assert "blocks came from the heap" in done.stdout
+    assert "blocks were allocated from the heap" in done.stdout

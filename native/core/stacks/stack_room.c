@@ -46,7 +46,7 @@
 #define SIGNAL_BYTES (64 * KIB)
 #define CUT_PAGES 7
 #define IGNORED_LEVELS 200 /* after a cut */
-#define END_BYTES (512 * KIB) /* of the stack, for what runs while the error is raised */
+#define END_BYTES (512 * KIB) /* of the stack, for code that runs while the error is raised */
 #define ZONE_PARTS 16
 #define HUGE_PAGE_BYTES (2 * MIB)
 
@@ -120,7 +120,8 @@ static void cut_levels(stack *s, char *sp) {
 static void cut_all(stack *s, char *sp) {
     cut_levels(s, sp);
     if (s->levels != s->counter) cut_count(s->levels, &s->cut_levels);
-    /* Bounds that are too narrow would be refused by an exception, which is made by the allocator that called. */
+    /* The interpreter would refuse bounds that are too narrow by an exception, and making that exception
+     * would call the allocator that is calling this. */
     if (stack_set_bounds && s->thread && sp > s->low + BOUND_BELOW && (size_t)(s->top - sp) > BOUNDS_LEAST)
         stack_set_bounds(s->thread, sp - BOUND_BELOW, (size_t)(s->top - sp) + BOUND_BELOW);
 }
@@ -153,10 +154,10 @@ static bool open_to(char *address, size_t below, size_t alignment, char *lowest,
     return true;
 }
 
-/* The fault may come between the interpreter's reading of the count and its writing it back, which undoes the
- * cut. If a whole number of levels fills a step, every fault comes at the same instruction. So little is
- * opened after a cut, and each time another number of pages: the next fault comes soon, at another
- * instruction, and cuts again. */
+/* The fault may come between the interpreter's reading of the count and its writing it back, which undoes
+ * the cut. If a whole number of levels fills a step, every fault comes at the same instruction. So only a
+ * few pages are opened after a cut, and a different number each time: the next fault comes soon, at
+ * another instruction, and cuts again. */
 static size_t little(stack *s) { return (1 + s->cuts++ % CUT_PAGES) * os_page_bytes(); }
 
 static bool open_step(stack *s, char *address, char *sp) {
@@ -248,8 +249,8 @@ static void look(stack *s, char *sp, bool grows) {
     }
 }
 
-/* CPython 3.13 does not ask for the count where a function is called without some of its defaults (copy.deepcopy
- * is recursion of that kind), and there is no end to it but that of the memory for frames. */
+/* CPython 3.13 does not count calls that leave out some of a function's defaults (copy.deepcopy recurses
+ * so). Only refusing memory for frames ends such a recursion. */
 static bool ignores_count(const stack *s) {
     return s->is_cut && s->levels && *s->levels < -IGNORED_LEVELS;
 }

@@ -26,7 +26,7 @@ static inline void stack_room_begin(stack *s) {
 
 void stack_room_close(stack *s);
 
-/* Called after it: closes again what was opened step by step. */
+/* Called after each deep call: closes again what was opened step by step. */
 static inline void stack_room_end(stack *s) {
     if (s->needed || s->open_low < s->first_low) stack_room_close(s);
 }
@@ -39,7 +39,7 @@ bool stack_room_open(stack *s, char *address, char *sp);
  * Async-signal-safe. */
 bool stack_room_for_signal(stack *s, char *sp);
 
-/* Receives what pymalloc_observe reports. */
+/* Receives what pymalloc_observe reports. False refuses the allocation. */
 bool stack_room_observe(ptrdiff_t bytes) EXPORTED(stack_room_observe);
 
 #endif

@@ -38,7 +38,7 @@ typedef struct stack {
     int cut, cut_levels;  /* levels cut from `counter`, and from `levels` if that is another count */
     bool is_cut, was_cut; /* now; at any time since the call began */
     bool is_refused;      /* memory for a frame was refused in this call */
-    char *cut_at;         /* where frames ended at the last cut */
+    char *cut_at;         /* where the frames ended at the last cut */
     unsigned cuts;        /* ever */
     void *thread;         /* the interpreter's thread state, for stack_set_bounds */
     char *open_low;       /* a touch below here faults */

@@ -52,7 +52,8 @@ typedef struct {
     PyObject *result;
 } job;
 
-/* The interpreter says MemoryError where a frame was refused (stack_room.c). What it was is a recursion. */
+/* If memory for a frame was refused (stack_room.c), the interpreter raises MemoryError. This replaces it
+ * by RecursionError, because a runaway recursion was the cause. */
 static void name_refusal(void) {
     PyObject *type, *value, *traceback;
     if (!PyErr_ExceptionMatches(PyExc_MemoryError)) return;
