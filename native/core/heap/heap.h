@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "os/exported.h"
+#include "exported.h"
 
 /* Smaller blocks go to the allocator below: they share pages, and glibc is as fast with them. */
 #define HEAP_BLOCK_BYTES_LEAST ((size_t)64 << 10)

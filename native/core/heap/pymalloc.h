@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "os/exported.h"
+#include "exported.h"
 
 #define PYMALLOC_ARENA_BYTES ((size_t)1 << 20)
 

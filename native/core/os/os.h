@@ -12,7 +12,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#include "os/exported.h"
+#include "exported.h"
 
 size_t os_page_bytes(void) EXPORTED(os_page_bytes);
 uint64_t os_now_ns(void) EXPORTED(os_now_ns);

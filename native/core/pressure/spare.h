@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "os/exported.h"
+#include "exported.h"
 #include "vrange.h"
 
 /* Replaces what is known of the cgroups of this process. Not async-signal-safe. */

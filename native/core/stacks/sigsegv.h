@@ -1,7 +1,7 @@
 #ifndef VRANGE_OVERFLOW_H
 #define VRANGE_OVERFLOW_H
 
-#include "os/exported.h"
+#include "exported.h"
 
 /* Makes running off a deep stack detectable in this thread. It installs an alternate signal stack, as the
  * handler has no other stack to run on, and the handler itself. Cheap after the first time. */

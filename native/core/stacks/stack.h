@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "os/exported.h"
+#include "exported.h"
 #include "stacks/stack_state.h"
 
 /* How many bytes at a stack's end warn instead of ending the process; 0: none. Set before the first take. */

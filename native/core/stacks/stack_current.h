@@ -1,7 +1,7 @@
 #ifndef VRANGE_STACK_CURRENT_H
 #define VRANGE_STACK_CURRENT_H
 
-#include "os/exported.h"
+#include "exported.h"
 #include "stacks/stack_state.h"
 
 /* The deep stack that the calling thread runs on; NULL if it runs on its own stack. */

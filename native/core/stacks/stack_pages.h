@@ -1,7 +1,7 @@
 #ifndef VRANGE_STACK_PAGES_H
 #define VRANGE_STACK_PAGES_H
 
-#include "os/exported.h"
+#include "exported.h"
 #include "stacks/stack_state.h"
 
 /* Memory above this address stays with the stack, whatever the policy. */

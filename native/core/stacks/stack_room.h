@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "os/exported.h"
+#include "exported.h"
 #include "stacks/stack_state.h"
 
 /* Sets the bounds of the C stack in the interpreter; NULL before 3.14. Async-signal-safe. */

@@ -5,7 +5,7 @@
 #ifndef VRANGE_SWITCH_H
 #define VRANGE_SWITCH_H
 
-#include "os/exported.h"
+#include "exported.h"
 
 /* Calls function(argument) with the stack pointer at `top` (16-byte aligned), and returns when it returns. */
 void switch_call(void *top, void (*function)(void *), void *argument) EXPORTED(switch_call);
