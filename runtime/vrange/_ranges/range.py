@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from vrange._core import ffi, hit, lib
 from vrange.errors import ArenaFullError
 from vrange.sizes import format_bytes
-
-if TYPE_CHECKING:
-    from vrange._ranges.arena import Arena
 
 State = Literal["pinned", "volatile", "purged", "freed"]
 _BLOCKS_AT_ONCE = 256
@@ -49,10 +46,10 @@ class Range:
 
     """
 
-    def __init__(self, handle: int, nbytes: int, arena: Arena) -> None:
+    def __init__(self, handle: int, nbytes: int, arena: object) -> None:
         self._handle = handle
         self._nbytes = nbytes
-        self._arena = arena
+        self._arena = arena  # keeps it open
         self._lease: hit.Lease | None = hit.adopt(handle, nbytes, True)
 
     @property
