@@ -125,7 +125,8 @@ def _converse(
 
 def task() -> dict[str, Any]:
     """In the child: return its task."""
-    return json.loads(sys.stdin.read())
+    told: dict[str, Any] = json.loads(sys.stdin.read())
+    return told
 
 
 def tell(kind: str, **facts: Any) -> None:

@@ -12,6 +12,7 @@ Check: all find the same result in each round.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -69,10 +70,7 @@ def main() -> int:
         return 77
     quiet_seconds, rounds = (5.0, 1) if options.quick else (12.0, 3)
     found = interleaved(
-        {
-            name: lambda command=command: measure(command, LIMIT, quiet_seconds)
-            for name, command in WAYS.items()
-        },
+        {name: partial(measure, command, LIMIT, quiet_seconds) for name, command in WAYS.items()},
         rounds,
     )
     results = [one["found"] for runs in found.values() for one in runs]

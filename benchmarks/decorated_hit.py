@@ -87,7 +87,7 @@ class VolatileHits:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._cache = vrange.VolatileCache(name="volatile", hot_bytes=0)
+        self._cache = vrange.VolatileCache[int, Any](name="volatile", hot_bytes=0)
         self._cache[0] = np.ones(LARGE_BYTES, np.uint8)
 
     def rate(self) -> float:
@@ -125,7 +125,7 @@ class OfferedHits:
 
     def __init__(self) -> None:
         vrange.set_reserve(bytes="128MiB", tick=QUIET_TICK_SECONDS)
-        self._cache = vrange.VolatileCache(name="offered", hot_bytes=0)
+        self._cache = vrange.VolatileCache[int, Any](name="offered", hot_bytes=0)
         self._sets = [list(range(OFFERED_VALUES)), list(range(OFFERED_VALUES, 2 * OFFERED_VALUES))]
         self._address = {}
         for key in range(2 * OFFERED_VALUES):

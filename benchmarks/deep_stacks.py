@@ -44,10 +44,11 @@ from pathlib import Path
 from typing import Any
 
 import vrange
+from vrange._stacks.deep import Release
 
 RESULTS = Path(__file__).resolve().parent / "results"
 MIB = 1 << 20
-POLICIES = ("volatile", "now", "keep")
+POLICIES: tuple[Release, ...] = ("volatile", "now", "keep")
 
 TOUCHER = """
 /* Goes down `pages` frames of a page and a bit, touching all of them, and comes back. */
@@ -115,7 +116,11 @@ def pooled_worker() -> tuple[Callable[[Callable[[], Any]], Any], Callable[[], No
         jobs.put(f)
         return results.get()
 
-    return call, lambda: (jobs.put(None), thread.join())[0]
+    def stop() -> None:
+        jobs.put(None)
+        thread.join()
+
+    return call, stop
 
 
 def fresh_thread(f: Callable[[], Any]) -> None:
@@ -159,11 +164,11 @@ def measure_overhead(rounds: int) -> dict[str, Any]:
 class Released:
     """The results of all rounds of one policy and depth."""
 
-    def __init__(self, timed_touch: Callable[[int], int], policy: str, megabytes: int) -> None:
+    def __init__(self, timed_touch: Callable[[int], int], policy: Release, megabytes: int) -> None:
         self.timed_touch, self.policy, self.pages = timed_touch, policy, megabytes * MIB // 4096
         # a size of its own, and so a stack of its own
         size = (1 << 30) + (POLICIES.index(policy) + 1) * 65536 + megabytes * MIB
-        self.stack = vrange.DeepStack(size, release=policy)  # type: ignore[arg-type]
+        self.stack = vrange.DeepStack(size, release=policy)
         self.free_ns: list[float] = []
         self.again_ns: list[float] = []
         self.returned: list[float] = []
@@ -222,7 +227,9 @@ def measure_release(timed_touch: Callable[[int], int], rounds: int) -> dict[str,
         above_keep[megabytes] = (now - keep) / (lazy - keep) if lazy > keep else None
         for policy in ("volatile", "now"):
             assert min(variants[policy].returned) >= 0.99, (policy, min(variants[policy].returned))
-        vrange.DeepStack(variants["volatile"].stack.bytes, release="now").call(len, [])
+        stack_bytes = variants["volatile"].stack.bytes
+        assert stack_bytes is not None
+        vrange.DeepStack(stack_bytes, release="now").call(len, [])
     return {
         "table": table,
         "dontneed_over_volatile": ratios,
@@ -264,17 +271,17 @@ def measure_flat() -> dict[str, Any]:
 # ---- before, during, after -----------------------------------------------------------------------
 
 
-def measure_picture() -> list[dict[str, float]]:
+def measure_picture() -> list[dict[str, Any]]:
     """Return resident memory around one deep call: memoised, 200,000 deep, policy "now"."""
     begun = time.perf_counter()
-    samples: list[dict[str, float]] = []
+    samples: list[dict[str, Any]] = []
 
     def sample(phase: str) -> None:
         sizes, uses = smaps(), vrange.stack_info().stacks
         own = sum(use.resident_bytes for use in uses if use.reserved_bytes == 2 << 30)
         samples.append(
             {
-                "phase": phase,  # type: ignore[dict-item]
+                "phase": phase,
                 "ms": (time.perf_counter() - begun) * 1e3,
                 "stack_mib": own / MIB,
                 "rss_mib": (sizes["Rss"] - sizes["LazyFree"]) / MIB,

@@ -19,6 +19,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -159,7 +160,7 @@ def main() -> int:
     objects, turns, rounds = (200_000, 1, 1) if args.quick else (OBJECTS, 25, 5)
     chosen = contenders()
     runs = interleaved(
-        {name: lambda one=one: run(one, objects, turns) for name, one in chosen.items()}, rounds
+        {name: partial(run, one, objects, turns) for name, one in chosen.items()}, rounds
     )
     for name, found in runs.items():
         check(name, found)

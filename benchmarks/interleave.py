@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from typing import TypeVar
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
-def interleaved(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+def interleaved(contenders: Mapping[K, Callable[[], T]], rounds: int) -> dict[K, list[T]]:
     """Return one list of `rounds` results per contender, run as A B C, C B A, A B C …
 
     The order is reversed each time, because a contender that always ran second would always find
     the machine in the state that the first left.
     """
-    results: dict[str, list[T]] = {name: [] for name in contenders}
+    results: dict[K, list[T]] = {name: [] for name in contenders}
     names = list(contenders)
     for turn in range(rounds):
         for name in names if turn % 2 == 0 else reversed(names):

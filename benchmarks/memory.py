@@ -40,7 +40,7 @@ def map_private(bytes_: int) -> int:
     address = _libc.mmap(None, bytes_, protection, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
     if address in (None, ctypes.c_void_p(-1).value):
         raise OSError(ctypes.get_errno(), "mmap")
-    return address
+    return int(address)
 
 
 def unmap(address: int, bytes_: int) -> None:

@@ -104,7 +104,7 @@ def _pointer(address: int) -> Any:
 def scrape_ms(rounds: int) -> dict[str, float]:
     """Return the processor time of a scrape with 20 used caches, and of the collector's part."""
     caches = [
-        vrange.VolatileCache(name=f"cache-{n}", hot_bytes="64KiB", arena_bytes="4MiB")
+        vrange.VolatileCache[int, bytes](name=f"cache-{n}", hot_bytes="64KiB", arena_bytes="4MiB")
         for n in range(CACHES)
     ]
     for cache in caches:

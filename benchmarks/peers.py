@@ -36,21 +36,23 @@ def lru_cache(function: Function, entries: int | None) -> Function:
 def cachetools_lru(function: Function, entries: int | None) -> Function:
     import cachetools
 
-    return cachetools.cached(cachetools.LRUCache(entries or 1 << 30))(function)
+    call: Function = cachetools.cached(cachetools.LRUCache(entries or 1 << 30))(function)
+    return call
 
 
 def cachetools_locked(function: Function, entries: int | None) -> Function:
     import cachetools
 
-    return cachetools.cached(cachetools.LRUCache(entries or 1 << 30), lock=threading.Lock())(
-        function
-    )
+    values: Any = cachetools.LRUCache(entries or 1 << 30)
+    call: Function = cachetools.cached(values, lock=threading.Lock())(function)
+    return call
 
 
 def cachebox_lru(function: Function, entries: int | None) -> Function:
     import cachebox
 
-    return cachebox.cached(cachebox.LRUCache(entries or 0))(function)
+    call: Function = cachebox.cached(cachebox.LRUCache(entries or 0))(function)
+    return call
 
 
 def diskcache_memoize(function: Function, entries: int | None) -> Function:
@@ -59,8 +61,9 @@ def diskcache_memoize(function: Function, entries: int | None) -> Function:
 
     assert entries is None
     directory = tempfile.TemporaryDirectory(prefix="diskcache-")
-    call = diskcache.Cache(directory.name).memoize()(function)
-    call.directory = directory  # removed with the function
+    memoized = diskcache.Cache(directory.name).memoize()(function)
+    memoized.directory = directory  # removed with the function
+    call: Function = memoized
     return call
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
@@ -19,7 +19,8 @@ BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"
 INK, GREY, PALE = "#222222", "#7A7A7A", "#E4E4E4"
 OURS = BLUE
 
-STYLE = {
+# matplotlib's stubs declare each key as a literal.
+STYLE: dict[Any, object] = {
     "font.family": "DejaVu Sans",
     "font.size": 14,
     "figure.facecolor": "white",
@@ -37,8 +38,8 @@ STYLE = {
 }
 
 
-def figure(rows: int = 1, columns: int = 1, **options: object) -> tuple[Figure, object]:
-    """Return a figure of 1600 × 900 and its axes."""
+def figure(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """Return a figure of 1600 × 900 and its axes: one, or an array of them."""
     plt.rcParams.update(STYLE)
     return plt.subplots(rows, columns, figsize=(16, 9), **options)
 

@@ -28,7 +28,7 @@ class PollingLRU:
 
     def __init__(
         self,
-        compute: Callable[[Hashable], Any],
+        compute: Callable[[Any], Any],
         usage_path: str,
         limit_bytes: int,
         every_requests: int = EVERY_REQUESTS,

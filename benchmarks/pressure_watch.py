@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from statistics import median, quantiles
 from typing import Any
 
@@ -136,7 +137,8 @@ def run(what: str, who: str, seconds: float) -> dict[str, Any]:
         told, _ = child.communicate("go\n", timeout=seconds + 60)
         if child.returncode != 0:
             raise RuntimeError(f"{who}, {what}: exit {child.returncode}, {cgroup.oom_kills} kills")
-    return json.loads(told)
+    found: dict[str, Any] = json.loads(told)
+    return found
 
 
 def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
@@ -219,9 +221,7 @@ def main() -> int:
         ("elevated", WHO),
         ("crossing", (*WHO, "vrange, with actions")),
     ):
-        found = interleaved(
-            {who: lambda who=who, what=what: run(what, who, seconds) for who in contenders}, rounds
-        )
+        found = interleaved({who: partial(run, what, who, seconds) for who in contenders}, rounds)
         measured[what] = {who: summary(all_rounds) for who, all_rounds in found.items()}
         if what != "crossing":
             levels = {one["level"] for one in found["vrange"]}

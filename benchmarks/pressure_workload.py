@@ -32,7 +32,8 @@ def requests(seed: int, per_phase: int) -> list[int]:
     weights = 1 / np.arange(1, KEYS + 1)
     cumulated = np.cumsum(weights / weights.sum())
     drawn = np.random.default_rng(seed).random(len(PHASES) * per_phase)
-    return np.minimum(np.searchsorted(cumulated, drawn), KEYS - 1).tolist()
+    keys: list[int] = np.minimum(np.searchsorted(cumulated, drawn), KEYS - 1).tolist()
+    return keys
 
 
 class Application:

@@ -60,7 +60,7 @@ def write_content(path: str, nbytes: int) -> None:
     with open(path, "wb") as file:
         for _ in range(nbytes // MIB):
             part[:, :512] = rng.integers(0, 256, (256, 512), dtype=np.uint8)
-            file.write(part)
+            file.write(part.data)
         file.flush()
         os.fsync(file.fileno())
 

@@ -70,7 +70,7 @@ class Bare:
         order = ffi.from_buffer("uint32_t[]", self._order)
         taken = c.touch_blocks(self._base, order, count, BLOCK)
         assert memory.resident_share(address, self._nbytes) == 1
-        return taken / count
+        return float(taken / count)
 
 
 class Volatile:
@@ -84,7 +84,8 @@ class Volatile:
             "compressed": lambda: vrange.fills.compressed(content, level=1),
         }
         self._array = vrange.VolatileArray(nbytes // 8, "u8", fill=fills[fill](), block_bytes=BLOCK)
-        self._view = np.asarray(self._array)
+        # A buffer, which NumPy's stubs declare from Python 3.12 on.
+        self._view: Any = np.asarray(self._array)
         self._expected = VALUE if fill == "pattern" else None
         self._content = content
         self._order = order_of(nbytes // BLOCK)
@@ -106,7 +107,7 @@ class Volatile:
         taken = c.touch_blocks(ffi.from_buffer(self._view), order, count, BLOCK)
         assert self._array.refaults - before == count, "it has read ahead"
         self._check()
-        return taken / count
+        return float(taken / count)
 
     def sequential(self) -> float:
         """Return nanoseconds for all of it, page by page."""
@@ -152,7 +153,7 @@ class Ordinary:
         if fill == "compressed":
             content = np.memmap(path, "u1", "r")[:nbytes]
             self._packed = [
-                zlib.compress(content[at : at + BLOCK], 1) for at in range(0, nbytes, BLOCK)
+                zlib.compress(content[at : at + BLOCK].data, 1) for at in range(0, nbytes, BLOCK)
             ]
 
     def _read(self, out: Any) -> None:

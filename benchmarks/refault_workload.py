@@ -10,6 +10,7 @@ from __future__ import annotations
 import resource
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -64,10 +65,11 @@ def main() -> None:
     view = opened(task["what"], task["path"], nbytes)
     random = np.random.default_rng(5)
     picks = random.integers(0, blocks, task["picks"])
-    work = {
+    works: dict[str, Callable[[], list[int]]] = {
         "scan": lambda: [int(part.sum()) for part in view.reshape(-1, 16 * WORDS)],
         "random blocks": lambda: [int(view[i * WORDS : (i + 1) * WORDS].sum()) for i in picks],
-    }[task["work"]]
+    }
+    work = works[task["work"]]
     worker = Worker()
     worker.start()
     before = resource.getrusage(resource.RUSAGE_SELF)

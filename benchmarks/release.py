@@ -48,7 +48,7 @@ class Values:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._cache = vrange.VolatileCache(name="released", hot_bytes=0)
+        self._cache = vrange.VolatileCache[int, Any](name="released", hot_bytes=0)
         for key in range(BATCH):
             self._cache[key] = np.ones(size, np.uint8)
         self._cache[SMALL] = np.ones(SIZES[0], np.uint8)
@@ -196,8 +196,9 @@ def measure(size: int, rounds: int) -> dict[str, dict[str, float]]:
         "release": _medians(released, rounds),
         "release and use again": _medians(again, rounds),
     }
-    for opened in (rewritten, *mappings.values()):
-        opened.close()
+    opened: list[Rewritten | Mapping] = [rewritten, *mappings.values()]
+    for one in opened:
+        one.close()
     return found
 
 

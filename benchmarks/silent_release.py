@@ -15,6 +15,7 @@ import signal
 import struct
 import subprocess
 import sys
+from typing import Any
 
 from benchmarks.contender import ROOT
 
@@ -64,7 +65,7 @@ def main() -> None:
     from benchmarks import memory
 
     case = sys.argv[1]
-    with vrange.VolatileCache(name="silent", hot_bytes=0) as cache:
+    with vrange.VolatileCache[int, Any](name="silent", hot_bytes=0) as cache:
         sizes = [64 << 10, 1 << 20, 64 << 20]
         for key, size in enumerate(sizes):
             cache[key] = np.ones(size, np.uint8)

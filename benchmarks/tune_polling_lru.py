@@ -12,6 +12,7 @@ import argparse
 from functools import partial
 from itertools import product
 from statistics import median
+from typing import Any
 
 from benchmarks import contender, pressure_source, report
 from benchmarks.interleave import interleaved
@@ -52,7 +53,7 @@ def main() -> None:
         {setting: partial(one, options, args.per_phase) for setting, options in grid.items()},
         args.rounds,
     )
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (every, margin, extra), runs in outcomes.items():
         pressed = [run.told("phase")[2:] for run in runs if run.survived]
         rows.append(

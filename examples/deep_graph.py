@@ -78,7 +78,7 @@ def components(graph: Graph) -> tuple[list[list[str]], int]:
             elif other in is_open:
                 low[node] = min(low[node], index[other])
         if low[node] == index[node]:
-            component = []
+            component: list[str] = []
             while not component or component[-1] != node:
                 component.append(open_nodes.pop())
                 is_open.discard(component[-1])

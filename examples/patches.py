@@ -48,13 +48,14 @@ def patch_rows(image: np.ndarray[Any, Any], side: int) -> vrange.fills.native:
     width = image.shape[1]
     across, length = width - side + 1, side * side
 
-    @numba.cfunc(
-        types.intc(types.CPointer(types.f4), types.uintp, types.uintp, types.CPointer(types.f4)),
-        error_model="numpy",
-    )
+    pointer: Any = types.CPointer(types.f4)  # type: ignore[no-untyped-call]  # numba's
+
+    @numba.cfunc(types.intc(pointer, types.uintp, types.uintp, pointer), error_model="numpy")
     def rows(to: Any, offset: Any, nbytes: Any, pixels: Any) -> int:
-        out = numba.carray(to, nbytes // 4)
-        done, total = np.int64(0), np.int64(nbytes // 4)
+        out = numba.carray(to, nbytes // 4)  # type: ignore[attr-defined]  # numba lists no exports
+        # Integers of 64 bits to numba; min() of two types is neither to mypy.
+        done: Any = np.int64(0)
+        total: Any = np.int64(nbytes // 4)
         while done < total:
             element = np.int64(offset // 4) + done
             row, first = element // length, element % length

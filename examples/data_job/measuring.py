@@ -75,6 +75,7 @@ def started(command: list[str], limit: int | None) -> Iterator[Running]:
 def measure(command: list[str], limit: int | None, quiet_seconds: float) -> dict[str, Any]:
     """Return its memory until it was idle that long: peak, average, at the end; and its time."""
     with started(command, limit) as job:
+        assert job.process.stdout is not None
         began = time.monotonic()
         samples: list[tuple[float, int]] = []
         told: dict[str, Any] = {}

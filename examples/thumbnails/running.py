@@ -60,7 +60,7 @@ class Process:
                 pass
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.close()
-                raise RuntimeError(f"{self.process.args}: {self.log.read_text(errors='replace')}")
+                raise RuntimeError(f"{self.process.args!r}: {self.log.read_text(errors='replace')}")
             time.sleep(0.05)
 
     def close(self) -> None:
