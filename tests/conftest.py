@@ -39,9 +39,9 @@ def arena() -> Iterator[vrange.Arena]:
 
 
 @pytest.fixture
-def cache() -> Iterator[vrange.VolatileCache]:
+def cache() -> Iterator[vrange.VolatileCache[Any, Any]]:
     """A cache without a hot front, so that every hit is a pin."""
-    with vrange.VolatileCache(name="test", hot_bytes=0, arena_bytes="256MiB") as cache:
+    with vrange.VolatileCache[Any, Any](name="test", hot_bytes=0, arena_bytes="256MiB") as cache:
         yield cache
     gc.collect()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
 from array_child import KIB, PAGE, address_of, lose_pages, resident_pages
-from array_support import Counting, counts, on_refault, same
+from array_support import Counting, as_buffer, counts, on_refault, same
 
 import vrange
 
@@ -101,7 +102,7 @@ def test_counters(counting: Counting) -> None:
 def test_into_a_cache(counting: Counting) -> None:
     """The cache copies what is being lost."""
     small, large = counting(1), counting(64)
-    with vrange.VolatileCache(name="test", hot_bytes=0, arena_bytes="64MiB") as cache:
+    with vrange.VolatileCache[Any, Any](name="test", hot_bytes=0, arena_bytes="64MiB") as cache:
         for a in small, large:
             for _ in range(3):
                 a.discard()
@@ -116,13 +117,13 @@ def test_as_an_ordinary_array(counting: Counting) -> None:
     ordinary = np.arange(a.size, dtype="u8")
     for use in (
         lambda x: np.add(x, 1).sum(),
-        lambda x: hashlib.sha256(np.asarray(x)).hexdigest(),
+        lambda x: hashlib.sha256(as_buffer(np.asarray(x))).hexdigest(),
         lambda x: np.asarray(x).tobytes(),
         lambda x: np.sort(x)[::-1][:5].tolist(),
         lambda x: np.concatenate([x, x]).sum(),
         lambda x: np.asarray(x)[[5, 1, 99999]].tolist(),
         lambda x: np.asarray(x)[np.asarray(x) % 9999 == 3].tolist(),
-        lambda x: bytes(memoryview(np.asarray(x))[7:9]),
+        lambda x: bytes(memoryview(as_buffer(np.asarray(x)))[7:9]),
         lambda x: np.searchsorted(x, [5, 70000]).tolist(),
         lambda x: np.frombuffer(np.asarray(x), "u1").sum(),
     ):

@@ -80,7 +80,7 @@ def test_nothing_is_left_of_what_failed(tmp_path: Path) -> None:
                 vrange.VolatileArray(1 << 30, "u1", fill=fill)
         with pytest.raises(MemoryError):
             vrange.VolatileArray(1 << 60, "u1", fill=fills.zero())
-        a = vrange.VolatileArray(1 << 30, "u1", fill=lambda start, out: 1 / 0)
+        a = vrange.VolatileArray(1 << 30, "u1", fill=lambda start, out: 1 // 0)
         with pytest.raises(vrange.RegenerationError):
             a[0]
         del a

@@ -56,12 +56,13 @@ def test_a_python_fill_runs_where_the_access_is_explicit() -> None:
 @on_refault
 def test_a_python_fill_refuses_what_touches_behind_its_back() -> None:
     a = vrange.VolatileArray((50, 100), "i8", fill=Squares(), name="squares")
-    for refused in (
+    refusals: list[Callable[[], object]] = [
         lambda: np.asarray(a),
         lambda: np.add(a, 1),
         lambda: np.asarray(a, copy=False),
         lambda: np.sum(a),
-    ):
+    ]
+    for refused in refusals:
         with pytest.raises(TypeError, match=r"'squares' is filled by a Python function.*pin\(\)"):
             refused()
     for index in True, False, (True, 0), ([1, 2], 0), np.ones((50, 100), bool), "field", 1.5:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from array_child import KIB, MIB
-from array_support import Counting, counts, ends_well, on_refault
+from array_support import Counting, as_buffer, counts, ends_well, on_refault
 
 
 def together(*tasks: Callable[[], Any]) -> list[Any]:
@@ -42,7 +42,7 @@ def test_threads_while_blocks_are_lost(counting: Counting, block_bytes: int) -> 
     a = counting(4 * MIB / block_bytes, block_bytes)
     whole = np.asarray(a)
     expected = np.arange(a.size, dtype="u8")
-    digest = hashlib.sha256(expected).digest()
+    digest = hashlib.sha256(as_buffer(expected)).digest()
     rounds = 12
     going_on = True
 
@@ -54,7 +54,7 @@ def test_threads_while_blocks_are_lost(counting: Counting, block_bytes: int) -> 
         return lost
 
     def hashed() -> bool:  # without the GIL
-        return all(hashlib.sha256(whole).digest() == digest for _ in range(rounds))
+        return all(hashlib.sha256(as_buffer(whole)).digest() == digest for _ in range(rounds))
 
     def summed() -> bool:  # a ufunc, without the GIL
         return all(np.array_equal(np.add(whole, 1), expected + 1) for _ in range(rounds))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from array_child import KIB, MIB, address_of, lose_pages
-from array_support import Counting, counts, on_refault
+from array_support import Counting, as_buffer, counts, on_refault
 
 import vrange
 from vrange import fills
@@ -22,7 +22,7 @@ def test_views_keep_it_alive(counting: Counting) -> None:
     a = counting(4)
     inner = np.asarray(a)[8192:16384][::2].view("i8")
     pinned = a.pin(slice(0, 10)).__enter__()
-    memory = memoryview(np.asarray(a))[100:200]
+    memory = memoryview(as_buffer(np.asarray(a)))[100:200]
     a.discard()
     a.close()
     del a
@@ -97,18 +97,18 @@ def test_system_calls_want_a_pin(counting: Counting, tmp_path: Path) -> None:
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         with pytest.raises(OSError, match="Bad address"):
-            os.write(file, whole[:100])
+            os.write(file, as_buffer(whole[:100]))
         with pytest.raises(OSError, match="Bad address"):
-            left.send(whole[:100])
+            left.send(as_buffer(whole[:100]))
         for start in 0, 8000:  # within a block, and over an edge
             a.discard()
             with a.pin(slice(start, start + 400)) as view:
-                assert os.pwrite(file, view, 0) == 3200
+                assert os.pwrite(file, as_buffer(view), 0) == 3200
                 assert np.array_equal(np.frombuffer(os.pread(file, 3200, 0), "u8"), view)
-                assert left.sendmsg([view[:200], view[200:]]) == 3200
+                assert left.sendmsg([as_buffer(view[:200]), as_buffer(view[200:])]) == 3200
                 assert np.array_equal(np.frombuffer(right.recv(4000), "u8"), view)
         with a.pin() as view, pytest.raises((TypeError, ValueError, BufferError)):
-            right.recv_into(view)  # read-only, whoever asks
+            right.recv_into(as_buffer(view))  # read-only, whoever asks
     finally:
         os.close(file)
         left.close()
@@ -123,4 +123,4 @@ def test_reading_into_an_array_is_refused(counting: Counting, tmp_path: Path) ->
         open(tmp_path / "in", "rb", buffering=0) as file,
         pytest.raises(TypeError, match=r"read-write|writable"),
     ):
-        file.readinto(view)
+        file.readinto(as_buffer(view))

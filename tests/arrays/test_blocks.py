@@ -51,7 +51,8 @@ def test_fills_the_blocks_of_some_bytes(by: str, low: int, high: int, pages: int
         out[:] = 3
 
     nbytes = 10 * PAGE + 5
-    blocks = blocks_of(nbytes, **{by: threes(nbytes) if by == "regenerator" else note})
+    how: dict[str, Any] = {by: threes(nbytes) if by == "regenerator" else note}
+    blocks = blocks_of(nbytes, **how)
     lease = blocks.pinned(low, high)
     assert len(lease) == high - low
     assert bytes(memoryview(lease)) == b"\3" * (high - low)
@@ -86,7 +87,9 @@ def test_a_buffer_keeps_them_and_they_keep_what_fills_them() -> None:
     del regenerator
     gone = weakref.ref(blocks)
     view = memoryview(blocks.buffer())[10:20]
-    pinned = np.frombuffer(blocks.pinned(0, 10), np.uint8)[3:]
+    lease: Any = blocks.pinned(0, 10)  # a buffer, of which NumPy's stubs know only some types
+    pinned = np.frombuffer(lease, np.uint8)[3:]
+    del lease
     del blocks
     gc.collect()
     assert seen() is not None

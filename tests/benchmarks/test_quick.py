@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,22 +21,23 @@ pytestmark = pytest.mark.timeout(300)  # on a busy machine
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(name: str, results: Path) -> dict:
+def run(name: str, results: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--results", str(results)]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    return json.loads((results / f"{name}.json").read_text())
+    found: dict[str, Any] = json.loads((results / f"{name}.json").read_text())
+    return found
 
 
 @pytest.mark.parametrize(
     "name", ["release", "decorated_hit", "bookkeeping", "heap_trim", "numpy_temporaries"]
 )
-def test_runs_and_meets_what_holds_at_any_size(name, tmp_path):
+def test_runs_and_meets_what_holds_at_any_size(name: str, tmp_path: Path) -> None:
     assert all(target["met"] for target in run(name, tmp_path)["targets"])
 
 
 @pytest.mark.memory_cgroup
-def test_refaults_are_counted_and_content_is_right(tmp_path):
+def test_refaults_are_counted_and_content_is_right(tmp_path: Path) -> None:
     if capabilities().rung != "refault":
         pytest.skip(reason="nothing refaults on this rung")
     found = run("refault", tmp_path)
@@ -44,7 +46,7 @@ def test_refaults_are_counted_and_content_is_right(tmp_path):
 
 
 @pytest.mark.memory_cgroup
-def test_pressure_kills_the_dict_and_nobody_else(tmp_path):
+def test_pressure_kills_the_dict_and_nobody_else(tmp_path: Path) -> None:
     if refusal := MemoryCgroup.unavailable():
         pytest.skip(reason=f"no memory cgroup can be made: {refusal}")
     found = run("cache_under_pressure", tmp_path)
@@ -53,7 +55,7 @@ def test_pressure_kills_the_dict_and_nobody_else(tmp_path):
     assert (tmp_path / "cache_under_pressure.png").stat().st_size > 10_000
 
 
-def test_a_kill_is_told_from_a_fault():
+def test_a_kill_is_told_from_a_fault() -> None:
     from benchmarks import contender
 
     with pytest.raises(RuntimeError, match="KeyError"):
@@ -61,7 +63,7 @@ def test_a_kill_is_told_from_a_fault():
 
 
 @pytest.mark.memory_cgroup
-def test_the_watcher_sees_the_levels_it_is_measured_at(tmp_path):
+def test_the_watcher_sees_the_levels_it_is_measured_at(tmp_path: Path) -> None:
     if refusal := MemoryCgroup.unavailable():
         pytest.skip(reason=f"no memory cgroup can be made: {refusal}")
     found = run("pressure_watch", tmp_path)
@@ -72,7 +74,7 @@ def test_the_watcher_sees_the_levels_it_is_measured_at(tmp_path):
 
 
 @pytest.mark.memory_cgroup
-def test_the_data_job_is_measured_in_all_its_ways(tmp_path):
+def test_the_data_job_is_measured_in_all_its_ways(tmp_path: Path) -> None:
     if refusal := MemoryCgroup.unavailable():
         pytest.skip(reason=f"no memory cgroup can be made: {refusal}")
     ways = run("data_job", tmp_path)["ways"]

@@ -37,8 +37,12 @@ NAMES = {
 }
 
 
+Registry = prometheus_client.CollectorRegistry
+Used = vrange.VolatileCache[str, bytes]
+
+
 @pytest.fixture
-def registry() -> prometheus_client.CollectorRegistry:
+def registry() -> Registry:
     return prometheus_client.CollectorRegistry()
 
 
@@ -46,8 +50,8 @@ numbers = itertools.count()
 
 
 @pytest.fixture
-def used() -> Iterator[vrange.VolatileCache[str, bytes]]:
-    with vrange.VolatileCache(name=f"in metrics {next(numbers)}", hot_bytes=0) as cache:
+def used() -> Iterator[Used]:
+    with Used(name=f"in metrics {next(numbers)}", hot_bytes=0) as cache:
         cache.get_or_compute("a", lambda: b"x" * 50_000)
         cache["a"]
         cache.discard("a")
@@ -61,7 +65,9 @@ def value(registry: prometheus_client.CollectorRegistry, sample: str, /, **label
     return found
 
 
-def test_every_metric_of_the_contract_in_text_and_openmetrics(registry, used) -> None:  # type: ignore[no-untyped-def]
+def test_every_metric_of_the_contract_in_text_and_openmetrics(
+    registry: Registry, used: Used
+) -> None:
     metrics.register(registry)
     text = prometheus_client.generate_latest(registry).decode()
     families = {family.name: family for family in parse_text(text)}
@@ -71,14 +77,16 @@ def test_every_metric_of_the_contract_in_text_and_openmetrics(registry, used) ->
         assert family.documentation.endswith("."), name
         for sample in family.samples:
             assert set(sample.labels) - {"le"} == labels, name
-    strict = openmetrics.generate_latest(registry).decode()
-    by_name = {family.name: family for family in parse_openmetrics(strict)}
+    # prometheus_client does not annotate these two.
+    strict = openmetrics.generate_latest(registry).decode()  # type: ignore[no-untyped-call]
+    families = parse_openmetrics(strict)  # type: ignore[no-untyped-call]
+    by_name = {family.name: family for family in families}
     for name, family in by_name.items():
         if name.endswith(("_seconds", "_bytes")):
             assert family.unit == name.rsplit("_", 1)[1], name
 
 
-def test_values_are_those_of_the_process(registry, used) -> None:  # type: ignore[no-untyped-def]
+def test_values_are_those_of_the_process(registry: Registry, used: Used) -> None:
     metrics.register(registry)
     info = used.info()
     for outcome, told in {
@@ -93,20 +101,21 @@ def test_values_are_those_of_the_process(registry, used) -> None:  # type: ignor
     assert count == info.regenerated == 2
     now = vrange.stats()
     for stage in ("released", "offered"):
-        told = now.time_to_free["cache", stage]
+        times = now.time_to_free["cache", stage]
         labels = {"kind": "cache", "stage": stage}
-        if told.count:
-            assert value(registry, "vrange_time_to_free_seconds_count", **labels) >= told.count
+        if times.count:
+            assert value(registry, "vrange_time_to_free_seconds_count", **labels) >= times.count
             last = registry.get_sample_value(
                 "vrange_time_to_free_seconds_bucket", {**labels, "le": "+Inf"}
             )
-            assert last >= told.count
+            assert last is not None
+            assert last >= times.count
     assert value(
         registry, "vrange_info", rung=vrange.capabilities().rung, kernel=os.uname().release
     )
 
 
-def test_what_is_told_of_a_histogram_is_exact(registry) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_told_of_a_histogram_is_exact(registry: Registry) -> None:
     from vrange._core import lib
 
     metrics.register(registry)
@@ -127,7 +136,7 @@ def test_nothing_is_described() -> None:
     assert list(metrics.Collector().describe()) == []
 
 
-def test_registered_twice(registry) -> None:  # type: ignore[no-untyped-def]
+def test_registered_twice(registry: Registry) -> None:
     first = metrics.register(registry)
     with pytest.raises(ValueError, match=r"has .*Collector.* already"):
         metrics.register(registry)
@@ -140,7 +149,7 @@ def test_registered_twice(registry) -> None:  # type: ignore[no-untyped-def]
         metrics.register(prometheus_client.CollectorRegistry(), processes="all")  # type: ignore[arg-type]
 
 
-def test_serve_and_a_port_that_is_taken(registry, used) -> None:  # type: ignore[no-untyped-def]
+def test_serve_and_a_port_that_is_taken(registry: Registry, used: Used) -> None:
     with metrics.serve(0, registry=registry) as server:
         url = f"http://127.0.0.1:{server.port}/metrics"
         with urllib.request.urlopen(url, timeout=5) as answer:
@@ -157,7 +166,7 @@ def test_serve_and_a_port_that_is_taken(registry, used) -> None:  # type: ignore
         metrics.serve("9000")  # type: ignore[arg-type]
 
 
-def test_in_wsgi_and_asgi_apps(registry, used) -> None:  # type: ignore[no-untyped-def]
+def test_in_wsgi_and_asgi_apps(registry: Registry, used: Used) -> None:
     """Those are prometheus_client's; the collector is one of its own kind."""
     metrics.register(registry)
     wanted = f'vrange_cache_requests_total{{name="{used.name}",outcome="purged"}} 1.0'.encode()
@@ -181,7 +190,7 @@ def test_in_wsgi_and_asgi_apps(registry, used) -> None:  # type: ignore[no-untyp
     assert wanted in sent[1]["body"]
 
 
-def test_listens_on_this_machine_only_unless_told(registry) -> None:  # type: ignore[no-untyped-def]
+def test_listens_on_this_machine_only_unless_told(registry: Registry) -> None:
     with metrics.serve(0, registry=registry) as server, socket.socket() as other:
         # The port is free on another address of the loopback network.
         other.bind(("127.0.0.2", server.port))
@@ -194,9 +203,9 @@ def test_names_that_would_break_a_label() -> None:
 
 
 @pytest.mark.parametrize("name", ['quote"d', "back\\slash", "{brace}", "ümläut", "with space"])
-def test_names_that_need_escaping(registry, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_names_that_need_escaping(registry: Registry, name: str) -> None:
     metrics.register(registry)
-    with vrange.VolatileCache(name=name) as cache:
+    with vrange.VolatileCache[int, int](name=name) as cache:
         cache.get_or_compute(1, lambda: 1)
         text = prometheus_client.generate_latest(registry).decode()
     told = [
@@ -210,7 +219,7 @@ def test_names_that_need_escaping(registry, name: str) -> None:  # type: ignore[
     assert told[0] >= 1
 
 
-def test_no_warning_where_all_is_well(registry) -> None:  # type: ignore[no-untyped-def]
+def test_no_warning_where_all_is_well(registry: Registry) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         metrics.register(registry, processes="group")

@@ -18,7 +18,7 @@ from vrange._counters import processes, segment
 
 
 def test_says_what_the_process_itself_says() -> None:
-    with vrange.VolatileCache(name="told", hot_bytes="1MiB") as cache:
+    with vrange.VolatileCache[str, bytes](name="told", hot_bytes="1MiB") as cache:
         cache["large"] = b"x" * 100_000
         assert cache.get_or_compute("small", lambda: b"y") == b"y"
         for _ in range(3):
@@ -182,7 +182,7 @@ def test_the_child_of_a_fork_counts_for_itself(directory: Path) -> None:
 
 def test_counts_of_a_name_go_on_when_it_is_opened_again() -> None:
     for times in range(1, 4):
-        with vrange.VolatileCache(name="reopened") as cache:
+        with vrange.VolatileCache[str, bytes](name="reopened") as cache:
             cache.get_or_compute("k", lambda: b"v")
             assert cache.info().misses == 1
             assert account(segment.read(own_path()), "reopened").requests["miss"] == times
@@ -226,7 +226,9 @@ def test_names_without_end_stay_bounded_and_no_sum_goes_back(directory: Path) ->
 
 
 def test_reading_takes_no_time_to_speak_of() -> None:
-    caches = [vrange.VolatileCache(name=f"many-{n}", arena_bytes="1MiB") for n in range(20)]
+    caches = [
+        vrange.VolatileCache[int, bytes](name=f"many-{n}", arena_bytes="1MiB") for n in range(20)
+    ]
     for cache in caches:
         cache.get_or_compute(1, lambda: b"v")
 

@@ -37,7 +37,7 @@ def check_counts_in_memory(**environment: str) -> str:
     assert told["misses"] == 1
     assert told["latencies"] >= 1
     (warning,) = told["warned"]  # of two caches, one warns
-    return warning
+    return str(warning)
 
 
 def test_without_a_directory_it_counts_on_with_one_warning(directory: Path) -> None:

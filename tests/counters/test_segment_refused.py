@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,9 @@ from vrange._counters.account import Account
         (lambda data: data[:108] + b"\xff\xff\xff\x7f" + data[112:], "tables don't fit"),
     ],
 )
-def test_torn_and_foreign_files(directory: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_torn_and_foreign_files(
+    directory: Path, change: Callable[[bytes], bytes], message: str
+) -> None:
     Account("any", lib.VRANGE_KIND_CACHE)
     file = directory / "4000000-1.stats"
     file.write_bytes(change(own_path().read_bytes()))

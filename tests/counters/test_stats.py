@@ -13,7 +13,8 @@ from support import EAGER, PAGE, lose, wait_offered
 
 import vrange
 from vrange._core import ffi, lib
-from vrange._counters.stats import KINDS, LatencySummary, stats
+from vrange._counters.names import KINDS
+from vrange._counters.stats import LatencySummary, stats
 
 STACK = lib.VRANGE_KIND_STACK  # nobody else counts there in these tests
 
@@ -153,7 +154,8 @@ def test_latencies_of_an_arena_are_told(arena: vrange.Arena) -> None:
     now = stats()
 
     def more(of: str, which: str) -> int:
-        return getattr(now, of)["arena", which].count - getattr(before, of)["arena", which].count
+        then: int = getattr(before, of)["arena", which].count
+        return int(getattr(now, of)["arena", which].count) - then
 
     assert more("time_to_free", "released") == 2
     assert more("time_to_free", "offered") >= (0 if EAGER else 1)

@@ -20,7 +20,8 @@ def test_patches() -> None:
     import skimage
 
     image = Path(skimage.__file__).parent / "data" / "camera.png"
-    command = [sys.executable, EXAMPLE, "--image", image, "--patch", "16", "--limit", "64MiB"]
+    options = ["--image", str(image), "--patch", "16", "--limit", "64MiB"]
+    command = [sys.executable, str(EXAMPLE), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     if not REFAULT:
         assert done.returncode != 0

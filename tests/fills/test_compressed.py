@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from array_child import KIB
-from array_support import REFAULT, ends_by_sigbus, on_refault
+from array_support import REFAULT, as_buffer, ends_by_sigbus, on_refault
 
 import vrange
 from vrange import fills
@@ -54,7 +55,8 @@ def test_round_trip(nbytes: int, block: Any, array_block: Any, level: int) -> No
 
 def test_kinds_of_content() -> None:
     floats = np.linspace(0, 1, 30_000).reshape(100, 300)
-    for content in floats, floats.tobytes(), bytearray(floats.tobytes()), memoryview(floats):
+    raw, view = floats.tobytes(), memoryview(as_buffer(floats))
+    for content in floats, raw, bytearray(raw), view:
         a = vrange.VolatileArray(
             (100, 300), "f8", fill=fills.compressed(content), eager=not REFAULT
         )
@@ -83,7 +85,7 @@ def test_what_it_refuses() -> None:
         fills.compressed(bytes(100), level="9")  # type: ignore[arg-type]
 
 
-BROKEN = {
+BROKEN: dict[str, Callable[[Any], Any]] = {
     "too short": lambda block: zlib.compress(zlib.decompress(block)[:-1]),
     "too long": lambda block: zlib.compress(zlib.decompress(block) + b"1"),
     "cut off": lambda block: block[:-9],

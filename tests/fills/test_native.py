@@ -66,11 +66,15 @@ def by_address() -> tuple[Any, Any]:
 
 def by_numba() -> tuple[Any, Any]:
     import numba
-    from numba import carray, types
+    from numba import types
 
-    @numba.cfunc(types.intc(types.CPointer(types.uint64), types.uintp, types.uintp, types.voidptr))
+    # numba annotates itself in part, and lists no exports.
+    words_at: Any = numba.carray  # type: ignore[attr-defined]
+    pointer: Any = types.CPointer(types.uint64)  # type: ignore[no-untyped-call]
+
+    @numba.cfunc(types.intc(pointer, types.uintp, types.uintp, types.voidptr))
     def count(to: Any, offset: Any, nbytes: Any, context: Any) -> int:
-        words = carray(to, nbytes // 8)
+        words = words_at(to, nbytes // 8)
         for i in range(nbytes // 8):
             words[i] = 5 + offset // 8 + i
         return 0

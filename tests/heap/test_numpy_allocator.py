@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ import vrange.heap
 from vrange.cli.memory_cgroup import MemoryCgroup
 from vrange.heap import use_for_numpy
 
-multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+multiarray: Any = (np._core if hasattr(np, "_core") else np.core).multiarray
 MIB = 1 << 20
 
 

@@ -6,6 +6,7 @@ import contextvars
 import ctypes
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ MIB = 1 << 20
 
 
 def handler_name() -> str:
-    return str(np._core.multiarray.get_handler_name())
+    core: Any = np._core  # type: ignore[attr-defined]  # private: not in the stubs
+    return str(core.multiarray.get_handler_name())
 
 
 class Foreign:

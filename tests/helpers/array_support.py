@@ -13,12 +13,15 @@ import textwrap
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
 
 import vrange
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 HERE = Path(__file__).parent
 RUNG = vrange.capabilities().rung
@@ -47,10 +50,13 @@ def content_of(shape: Any, dtype: Any, seed: int = 0) -> np.ndarray[Any, Any]:
 
 
 def same(one: Any, other: Any) -> bool:
-    one, other = np.asarray(one), np.asarray(other)
-    return (
-        one.shape == other.shape and one.dtype == other.dtype and one.tobytes() == other.tobytes()
-    )
+    a, b = np.asarray(one), np.asarray(other)
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def as_buffer(array: np.ndarray[Any, Any]) -> Buffer:
+    """The array itself: NumPy's stubs declare it a buffer from Python 3.12 on only (PEP 688)."""
+    return cast("Buffer", array)
 
 
 Counting = Callable[..., vrange.VolatileArray]

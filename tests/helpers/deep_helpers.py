@@ -8,11 +8,13 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from vrange._core import deep
 
 MIB = 1 << 20
 KEPT = 64 * 1024
+R = TypeVar("R")
 
 
 def cached_steps() -> Callable[[int], int]:
@@ -25,7 +27,7 @@ def cached_steps() -> Callable[[int], int]:
     return steps
 
 
-def cached_raiser(f):  # type: ignore[no-untyped-def]
+def cached_raiser(f: Callable[[int], R]) -> functools._lru_cache_wrapper[R]:
     """A memoised function that never comes to return anything."""
     return functools.lru_cache(maxsize=None)(f)
 
@@ -35,14 +37,14 @@ def plain_steps(n: int) -> int:
     return 0 if n == 0 else 1 + plain_steps(n - 1)
 
 
-def nested_list(depth: int) -> list:
-    inner: list = []
+def nested_list(depth: int) -> list[Any]:
+    inner: list[Any] = []
     for _ in range(depth - 1):
         inner = [inner]
     return inner
 
 
-def depth_of(nested: list) -> int:
+def depth_of(nested: list[Any]) -> int:
     depth = 1
     while nested:
         nested = nested[0]

@@ -48,7 +48,9 @@ class Worker:
     """A registered thread that has used much stack and then blocks in what it was given."""
 
     def __init__(self, block: Callable[[Worker], object], stack: int = 64 * MIB) -> None:
-        self.ready, self.result, self.error = threading.Event(), None, None
+        self.ready = threading.Event()
+        self.result: object = None
+        self.error: BaseException | None = None
         self.native_id = 0
         self.signals = 0
         old = threading.stack_size(stack)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 VRANGE = [sys.executable, "-m", "vrange.cli"]
 
@@ -15,30 +16,31 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 def run(
-    *words: object, environment: dict[str, str] | None = None, **options: object
+    *words: object, environment: dict[str, str] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     return start([*VRANGE, "run", *map(str, words)], environment, **options)
 
 
 def plain(
-    *words: object, environment: dict[str, str] | None = None, **options: object
+    *words: object, environment: dict[str, str] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     return start([sys.executable, *map(str, words)], environment, **options)
 
 
 def start(
-    command: list[str], environment: dict[str, str] | None, **options: object
+    command: list[str], environment: dict[str, str] | None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    settings: dict[str, object] = {"capture_output": True, "text": True, "timeout": 60, **options}
-    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+    settings: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 60, **options}
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         command, env=clean_environment(**(environment or {})), check=False, **settings
     )
+    return done
 
 
-def alike(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
+def alike(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Runs it both ways, and fails where anybody could tell the difference."""
-    without = plain(*words, **options)  # type: ignore[arg-type]
-    within = run(*words, **options)  # type: ignore[arg-type]
+    without = plain(*words, **options)
+    within = run(*words, **options)
     assert (within.stdout, within.stderr, within.returncode) == (
         without.stdout,
         without.stderr,

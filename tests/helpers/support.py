@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import vrange
 from vrange._cache.info import CacheInfo
@@ -36,8 +37,11 @@ _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
 
 
-def wait_until(true: Callable[[], object], why: str, seconds: float = 20) -> None:
-    """Fails if it does not come true. The bound is for a broken build, not a measurement."""
+def wait_until(true: Callable[..., object], why: str, seconds: float = 20) -> None:
+    """Fails if it does not come true. The bound is for a broken build, not a measurement.
+
+    `true` is called without arguments; a lambda in a loop binds variables by its defaults.
+    """
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"waited {seconds} s in vain: {why}"
@@ -147,9 +151,9 @@ def python(
     )
 
 
-def succeeds(*arguments: object, **options: object) -> str:
+def succeeds(*arguments: Any, **options: Any) -> str:
     """As `python`; what it printed. Fails unless the child ended well and was silent on stderr."""
-    done = python(*arguments, **options)  # type: ignore[arg-type]
+    done = python(*arguments, **options)
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert not done.stderr, done.stderr
     return done.stdout

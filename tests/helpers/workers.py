@@ -19,7 +19,7 @@ class Worker(threading.Thread):
 
     def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
         super().__init__(daemon=True)
-        self._call = lambda: call(*arguments)
+        self._call: Callable[[], Any] = lambda: call(*arguments)
         self._error: BaseException | None = None
         self.start()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ import vrange.metrics
 from vrange._counters.totals import Totals
 from vrange.pressure import LevelChange, Watcher
 from vrange.pressure import watcher as watcher_module
+from vrange.pressure.levels import read_watcher
 
 
 @pytest.fixture(autouse=True)
 def _none_left() -> Iterator[None]:
     yield
-    if vrange.pressure.current():
-        vrange.pressure.current().close()
+    if watcher := vrange.pressure.current():
+        watcher.close()
 
 
 @pytest.fixture
@@ -58,11 +60,14 @@ def count(metric: str, **labels: str) -> float:
 
 
 def test_hot_values_are_let_go_and_may_come_back(job: FakeCgroup, watch: Any) -> None:
-    with vrange.VolatileCache(hot_bytes="8MiB") as cache, watch(actions=["hot"]) as watcher:
+    with (
+        vrange.VolatileCache[Any, Any](hot_bytes="8MiB") as cache,
+        watch(actions=["hot"]) as watcher,
+    ):
 
         def ask_all() -> int:
             for n in range(8):
-                cache.get_or_compute(n, lambda n=n: np.full(MIB, n, np.uint8))
+                cache.get_or_compute(n, partial(np.full, MIB, n, np.uint8))
                 assert (cache[n] == n).all()
             return cache.info().hot_bytes
 
@@ -85,7 +90,7 @@ def test_hot_values_are_let_go_and_may_come_back(job: FakeCgroup, watch: Any) ->
 
 
 def test_close_lets_hot_fronts_grow(job: FakeCgroup, watch: Any) -> None:
-    with vrange.VolatileCache(hot_bytes="8MiB") as cache:
+    with vrange.VolatileCache[Any, Any](hot_bytes="8MiB") as cache:
         job.use(0.97)
         with watch(actions=["hot"]) as watcher:
             wait_until(lambda: watcher.info().done["hot"] == 1, "nothing is done")
@@ -94,7 +99,7 @@ def test_close_lets_hot_fronts_grow(job: FakeCgroup, watch: Any) -> None:
 
 
 def test_a_cache_that_is_busy_shrinks_by_itself(job: FakeCgroup, watch: Any) -> None:
-    with vrange.VolatileCache(hot_bytes="8MiB") as cache:
+    with vrange.VolatileCache[Any, Any](hot_bytes="8MiB") as cache:
         for n in range(8):
             cache[n] = np.full(MIB, n, np.uint8)
             assert cache[n][0] == n
@@ -131,7 +136,12 @@ def test_the_heap_is_trimmed_deeply_if_critical(
 ) -> None:
     asked: list[object] = []
     trim = vrange.heap.trim
-    monkeypatch.setattr(vrange.heap, "trim", lambda deep: asked.append(deep) or trim(deep))
+
+    def noted(deep: bool) -> object:
+        asked.append(deep)
+        return trim(deep)
+
+    monkeypatch.setattr(vrange.heap, "trim", noted)
     with watch(actions=["heap"]) as watcher:
         job.use(0.9)
         wait_until(lambda: watcher.info().done["heap"] == 1, "nothing is trimmed")
@@ -201,7 +211,7 @@ def test_no_python_runs_while_the_level_stays(
     job: FakeCgroup, watch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[int] = []
-    real = watcher_module.read_watcher
+    real = read_watcher
 
     def read() -> Any:
         if threading.current_thread().name == "vrange-pressure":

@@ -52,15 +52,16 @@ class Child:
             stdout=subprocess.PIPE,
             text=True,
         )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
         cgroup.add(self.process.pid)
         self.source = self.say("go")
 
     def say(self, line: str) -> str:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        return self.process.stdout.readline().strip()
+        self.stdin.write(line + "\n")
+        self.stdin.flush()
+        return self.stdout.readline().strip()
 
 
 @contextmanager
@@ -68,13 +69,13 @@ def child_in(cgroup: MemoryCgroup) -> Iterator[Child]:
     child = Child(cgroup)
     try:
         yield child
-        child.process.stdin.close()
+        child.stdin.close()
         assert child.process.wait(20) == 0
     finally:
         child.process.kill()
         child.process.wait()
-        child.process.stdout.close()
-        child.process.stdin.close()
+        child.stdout.close()
+        child.stdin.close()
 
 
 def test_the_level_follows_memory_that_is_really_filled() -> None:
@@ -121,7 +122,7 @@ def test_a_process_that_is_moved_hears_of_its_new_limit() -> None:
         assert child.say("fill 84") in {
             f"{level} {Path(second.path).name}" for level in ("elevated", "critical")
         }
-        child.process.stdin.close()
+        child.stdin.close()
         child.process.wait(20)
 
 
@@ -157,5 +158,5 @@ def test_file_pages_are_not_pressure(tmp_path: Path) -> None:
             text=True,
         )
         cgroup.add(child.pid)
-        out, _ = child.communicate("go\n", timeout=60)
-        assert out == "True normal 0\n"
+        told, _ = child.communicate("go\n", timeout=60)
+        assert told == "True normal 0\n"

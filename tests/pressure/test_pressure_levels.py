@@ -20,8 +20,8 @@ from vrange.sizes import format_bytes
 @pytest.fixture(autouse=True)
 def _none_left() -> Iterator[None]:
     yield
-    if vrange.pressure.current():
-        vrange.pressure.current().close()
+    if watcher := vrange.pressure.current():
+        watcher.close()
 
 
 @pytest.fixture(params=[1, 2], ids=["v1", "v2"])
@@ -154,7 +154,7 @@ def test_idle_bytes_are_not_in_the_way(process: FakeProcess) -> None:
     before = kept.idle_bytes
     vrange.set_reserve(0, tick=0.001)  # nothing is offered: all that is volatile stays idle
     try:
-        with watch(process) as watcher, vrange.VolatileCache(hot_bytes=0) as cache:
+        with watch(process) as watcher, vrange.VolatileCache[int, bytes](hot_bytes=0) as cache:
             for n in range(8):
                 cache[n] = bytes(8 << 20)
             idle = vrange.stats().reserve.idle_bytes

@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from workers import switching_every
 import vrange
 from vrange._core import ffi, lib
 
-Cache = vrange.VolatileCache
+Cache = vrange.VolatileCache[Any, Any]
 
 SECONDS = 1.5
 AT_MOST = 40.0
@@ -69,7 +70,7 @@ def run_together(
         raise errors[0]
 
 
-def stamped(key: int) -> np.ndarray:  # type: ignore[type-arg]
+def stamped(key: int) -> np.ndarray[Any, Any]:
     return np.arange(key * 1_000_000, key * 1_000_000 + WORDS, dtype=np.uint64)
 
 
@@ -161,7 +162,7 @@ def test_overwriting_deleting_and_reading_small_values(cache: Cache) -> None:
 
 
 def test_a_hot_front_shared_by_threads() -> None:
-    with vrange.VolatileCache(hot_bytes="200KiB", arena_bytes="64MiB") as cache:
+    with Cache(hot_bytes="200KiB", arena_bytes="64MiB") as cache:
 
         def use(turn: int) -> None:
             key = turn * 7 % 40
@@ -187,7 +188,7 @@ def keeping_errors(errors: list[BaseException], call: Callable[[int], None], pla
 
 def test_closing_while_others_store_and_ask() -> None:
     for _ in range(40):
-        cache = vrange.VolatileCache(arena_bytes="4MiB", hot_bytes="100KiB")
+        cache = Cache(arena_bytes="4MiB", hot_bytes="100KiB")
         cache["k"] = 1
         errors: list[BaseException] = []
         begin = threading.Barrier(4)
@@ -220,7 +221,7 @@ def test_a_full_arena_always_finds_room_where_nobody_holds_it() -> None:
     vrange.set_reserve("8GiB", tick=0.0001)
     try:
         for _ in range(30):
-            with vrange.VolatileCache(arena_bytes="4MiB", hot_bytes=0) as cache:
+            with Cache(arena_bytes="4MiB", hot_bytes=0) as cache:
                 held = [cache.get_or_compute(n, lambda: np.zeros(131_072)) for n in range(3)]
                 for n in range(3, 60):
                     cache[n] = np.full(300_000, n, np.uint8)

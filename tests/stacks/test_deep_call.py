@@ -12,6 +12,7 @@ import operator
 import pickle
 import threading
 import weakref
+from typing import Any
 
 import pytest
 from deep_helpers import (
@@ -133,7 +134,7 @@ def test_deep_objects_dropped_inside_are_finalized() -> None:
             Counted.count += 1
 
     def f() -> None:
-        inner: list = []
+        inner: list[Any] = []
         for _ in range(100_000):
             inner = [inner, Counted()]
         del inner
@@ -146,11 +147,11 @@ def test_deep_objects_dropped_inside_are_finalized() -> None:
 def test_decorated_functions_and_methods() -> None:
     class Tree:
         @vrange.deep_recursion(stack="64MiB")
-        def depth(self, tree: list | None) -> int:
+        def depth(self, tree: list[Any] | None) -> int:
             """How deep."""
             return 0 if tree is None else 1 + self.depth(tree[0])
 
-    tree = None
+    tree: list[Any] | None = None
     for _ in range(20_000):
         tree = [tree]
     with limits_unchanged():

@@ -6,6 +6,9 @@ import asyncio
 import contextvars
 import sys
 import threading
+from collections.abc import Callable, Coroutine, Iterator
+from types import FrameType
+from typing import Any
 
 import pytest
 from deep_helpers import MIB, cached_steps, limits_unchanged, output_of, plain_steps, run_apart
@@ -16,11 +19,11 @@ from vrange._core import deep
 
 
 def test_generators_made_inside_go_on_outside_and_the_other_way_round() -> None:
-    def numbers():  # type: ignore[no-untyped-def]
+    def numbers() -> Iterator[tuple[int, bool]]:
         for i in range(5):
             yield i, deep.here() is not None
 
-    def start():  # type: ignore[no-untyped-def]
+    def start() -> tuple[Iterator[tuple[int, bool]], tuple[int, bool], tuple[int, bool]]:
         made = numbers()
         return made, next(made), next(made)
 
@@ -37,7 +40,7 @@ def test_coroutines_made_inside_are_awaited_outside() -> None:
         await asyncio.sleep(0)
         return i + vrange.deep_call(plain_steps, 10_000)
 
-    def make():  # type: ignore[no-untyped-def]
+    def make() -> tuple[Coroutine[Any, Any, int], Coroutine[Any, Any, int]]:
         started = work(1)
         started.send(None)  # now it is suspended in sleep(0)
         return started, work(2)
@@ -53,7 +56,7 @@ def test_coroutines_made_inside_are_awaited_outside() -> None:
 
 
 def test_a_generator_in_the_midst_of_a_deep_call_may_make_others() -> None:
-    def numbers(n: int):  # type: ignore[no-untyped-def]
+    def numbers(n: int) -> Iterator[int]:
         for i in range(n):
             yield vrange.deep_call(cached_steps(), 5_000 + i)
 
@@ -78,17 +81,19 @@ def test_thread_locals_context_and_identity_are_the_callers() -> None:
 
 
 def test_trace_and_profile_functions_see_a_call_like_any_other() -> None:
-    events = []
+    events: list[tuple[str, str]] = []
 
     def f() -> int:
         return plain_steps(3)
 
-    def hook(frame, event, argument):  # type: ignore[no-untyped-def]
+    def hook(frame: FrameType, event: str, argument: object) -> object:
         if frame.f_code in (f.__code__, plain_steps.__code__):
             events.append((frame.f_code.co_name, event))
         return hook
 
-    def recorded(install, call) -> list[tuple[str, str]]:  # type: ignore[no-untyped-def]
+    def recorded(
+        install: Callable[[Any], None], call: Callable[[], object]
+    ) -> list[tuple[str, str]]:
         events.clear()
         install(hook)
         try:
@@ -97,8 +102,12 @@ def test_trace_and_profile_functions_see_a_call_like_any_other() -> None:
             install(None)
         return list(events)
 
-    for install in (sys.settrace, sys.setprofile):
-        previous = sys.gettrace() if install is sys.settrace else sys.getprofile()
+    hooks: list[tuple[Callable[[Any], None], Callable[[], Any]]] = [
+        (sys.settrace, sys.gettrace),
+        (sys.setprofile, sys.getprofile),
+    ]
+    for install, installed in hooks:
+        previous = installed()
         plain = recorded(install, f)
         through = recorded(install, lambda: vrange.deep_call(f))
         install(previous)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+from typing import Any
 
 import pytest
 from deep_helpers import MIB, cached_raiser, cached_steps, limits_unchanged, nested_list
@@ -136,7 +137,7 @@ def test_nested_limits_come_back_one_by_one() -> None:
 
 
 def test_deep_inside_deep_goes_on_on_the_same_stack_while_there_is_room() -> None:
-    def inner() -> object:
+    def inner() -> tuple[Any, Any]:
         return vrange.deep_call(deep.here, stack="8MiB"), vrange.deep_call(deep.here, stack="64MiB")
 
     with limits_unchanged():

@@ -21,6 +21,7 @@ from support import strict_overcommit
 
 import vrange
 from vrange._core import deep, ffi, lib
+from vrange._stacks.deep import Release
 
 PAGE = mmap.PAGESIZE
 HUGE = 2 * MIB  # what is deeper than this may be on huge pages, and counts by them
@@ -133,10 +134,10 @@ def test_keep_keeps() -> None:
 
 
 @pytest.mark.parametrize("release", ["now", "volatile"])
-def test_returned_bytes_are_at_least_99_percent_of_the_mark(release: str) -> None:
+def test_returned_bytes_are_at_least_99_percent_of_the_mark(release: Release) -> None:
     size = (1 << 30) + (4 if release == "now" else 5) * PAGE
     before = vrange.stack_info().returned_bytes
-    used = vrange.DeepStack(size, release=release).call(depth_used, 50_000)  # type: ignore[arg-type]
+    used = vrange.DeepStack(size, release=release).call(depth_used, 50_000)
     returned = vrange.stack_info().returned_bytes - before
     assert 0.99 * (used - KEPT) <= returned <= used + HUGE
 
@@ -165,7 +166,7 @@ def test_a_shallow_use_after_a_deep_one_is_told_from_it() -> None:
 def test_a_shallow_call_leaves_no_more_than_64_kib() -> None:
     size = (1 << 30) + 7 * PAGE
     for release in ("volatile", "now", "keep"):
-        stack = vrange.DeepStack(size, release=release)  # type: ignore[arg-type]
+        stack = vrange.DeepStack(size, release=release)
         for n in (0, 10, 40):
             stack.call(depth_used, n)
         assert use_of(size).resident_bytes <= KEPT

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from deep_helpers import KEPT, MIB, output_of
@@ -85,7 +86,7 @@ def test_an_idle_thread_inside_a_deep_call_trims_the_deep_stack() -> None:
 
 
 def test_a_thread_that_runs_is_left_alone() -> None:
-    stop = []
+    stop: list[int] = []
 
     def spin(_: Worker) -> int:
         turns = 0
@@ -206,7 +207,7 @@ def test_trims_against_work_lose_nothing() -> None:
     def work(i: int) -> None:
         vrange.register_thread()
         lock = threading.Lock()
-        nested: list = []
+        nested: list[Any] = []
         for _ in range(300):
             nested = [nested]
         text = repr(nested)

@@ -16,7 +16,7 @@ from idle_support import Worker
 
 import vrange
 
-Blocking = tuple[Callable[[Worker], object], Callable[[], None], object]
+Blocking = tuple[Callable[[Worker], object], Callable[[], object], object]
 
 
 def blocked_on_lock() -> Iterator[Blocking]:
@@ -49,7 +49,7 @@ def blocked_on_simple_queue() -> Iterator[Blocking]:
 def blocked_in_select() -> Iterator[Blocking]:
     a, b = socket.socketpair()
     with a, b:
-        yield lambda _: len(select.select([a], [], [], 60)[0]), lambda: b.send(b"x") and None, 1
+        yield lambda _: len(select.select([a], [], [], 60)[0]), lambda: b.send(b"x"), 1
 
 
 def blocked_in_poll() -> Iterator[Blocking]:
@@ -57,27 +57,27 @@ def blocked_in_poll() -> Iterator[Blocking]:
     with a, b:
         poll = select.poll()
         poll.register(a, select.POLLIN)
-        yield lambda _: len(poll.poll(60_000)), lambda: b.send(b"x") and None, 1
+        yield lambda _: len(poll.poll(60_000)), lambda: b.send(b"x"), 1
 
 
 def blocked_in_epoll() -> Iterator[Blocking]:
     a, b = socket.socketpair()
     with a, b, select.epoll() as epoll:
         epoll.register(a, select.EPOLLIN)
-        yield lambda _: len(epoll.poll(60)), lambda: b.send(b"x") and None, 1
+        yield lambda _: len(epoll.poll(60)), lambda: b.send(b"x"), 1
 
 
 def blocked_in_recv() -> Iterator[Blocking]:
     a, b = socket.socketpair()
     with a, b:
-        yield lambda _: a.recv(10), lambda: b.send(b"hello") and None, b"hello"
+        yield lambda _: a.recv(10), lambda: b.send(b"hello"), b"hello"
 
 
 def blocked_in_recv_with_timeout() -> Iterator[Blocking]:
     a, b = socket.socketpair()
     a.settimeout(60)
     with a, b:
-        yield lambda _: a.recv(10), lambda: b.send(b"hello") and None, b"hello"
+        yield lambda _: a.recv(10), lambda: b.send(b"hello"), b"hello"
 
 
 def blocked_in_accept() -> Iterator[Blocking]:
@@ -100,7 +100,7 @@ def blocked_in_accept() -> Iterator[Blocking]:
 
 def blocked_in_read() -> Iterator[Blocking]:
     reading, writing = os.pipe()
-    yield lambda _: os.read(reading, 10), lambda: os.write(writing, b"piped") and None, b"piped"
+    yield lambda _: os.read(reading, 10), lambda: os.write(writing, b"piped"), b"piped"
     os.close(reading)
     os.close(writing)
 
@@ -108,7 +108,7 @@ def blocked_in_read() -> Iterator[Blocking]:
 def blocked_in_file_read() -> Iterator[Blocking]:
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as file:
-        yield lambda _: file.read(5), lambda: os.write(writing, b"piped") and None, b"piped"
+        yield lambda _: file.read(5), lambda: os.write(writing, b"piped"), b"piped"
     os.close(writing)
 
 

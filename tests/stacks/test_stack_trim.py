@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from typing import Any, cast
 
 import pytest
 from deep_helpers import KEPT, MIB
@@ -14,7 +15,7 @@ import vrange
 
 def use_stack(levels: int = 900) -> None:
     """Uses hundreds of KiB of C stack: repr of nested lists, below every version's limit."""
-    nested: list = []
+    nested: list[Any] = []
     for _ in range(levels):
         nested = [nested]
     with contextlib.suppress(RecursionError):
@@ -27,7 +28,8 @@ def test_trim_stack_in_a_thread() -> None:
         returned = vrange.trim_stack()
         return before, returned, worker.use().resident_bytes, vrange.trim_stack()
 
-    before, returned, after, again = Worker(block).join()  # type: ignore[misc]
+    figures = cast("tuple[int, int, int, int]", Worker(block).join())
+    before, returned, after, again = figures
     assert before > 8 * MIB
     assert returned > 7 * MIB
     assert after <= 2 * KEPT
