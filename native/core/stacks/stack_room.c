@@ -120,8 +120,8 @@ static void cut_levels(stack *s, char *sp) {
 static void cut_all(stack *s, char *sp) {
     cut_levels(s, sp);
     if (s->levels != s->counter) cut_count(s->levels, &s->cut_levels);
-    /* The interpreter would refuse bounds that are too narrow by an exception, and making that exception
-     * would call the allocator that is calling this. */
+    /* The interpreter refuses bounds that are too narrow by raising an exception. Making the exception would
+     * call the allocator again, inside the call that this runs in. */
     if (stack_set_bounds && s->thread && sp > s->low + BOUND_BELOW && (size_t)(s->top - sp) > BOUNDS_LEAST)
         stack_set_bounds(s->thread, sp - BOUND_BELOW, (size_t)(s->top - sp) + BOUND_BELOW);
 }

@@ -21,9 +21,19 @@ _MAIN_REFUSED = (
 class StackUse:
     """One stack: a pooled one of deep calls, or a registered thread's own.
 
-    `thread_id` is the thread that runs on it (threading.get_native_id()), None for a stack in the
-    pool. All sizes are in bytes. `resident_bytes` is the memory behind it, including what the
-    kernel may take. `high_water_bytes` is how far down calls went, by the page tables.
+    Attributes
+    ----------
+    kind : "deep" or "thread"
+        Whether it is a stack of deep calls or a registered thread's own.
+    thread_id : int or None
+        The thread that runs on it (threading.get_native_id()); None for a stack in the pool.
+    reserved_bytes : int
+        Its address space.
+    resident_bytes : int
+        The memory behind it, including what the kernel may take.
+    high_water_bytes : int
+        How far down calls went, by the page tables.
+
     """
 
     kind: str
@@ -35,7 +45,22 @@ class StackUse:
 
 @dataclass(frozen=True)
 class StackInfo:
-    """All stacks that vrange knows, and the memory returned since the process began."""
+    """All stacks that vrange knows, and totals since the process began.
+
+    Attributes
+    ----------
+    stacks : tuple of StackUse
+        The stacks of deep calls, in use or pooled.
+    threads : tuple of StackUse
+        The own stacks of registered threads.
+    deep_calls : int
+        Deep calls that ran on a stack of the pool.
+    returned_bytes : int
+        Bytes that were offered or discarded.
+    trims : int
+        Trims of a thread's stack that returned something.
+
+    """
 
     stacks: tuple[StackUse, ...]
     threads: tuple[StackUse, ...]
