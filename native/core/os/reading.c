@@ -1,4 +1,4 @@
-/* System calls: reading files that are open. What is kept open is held.c's; what is read by name, files.c's. */
+/* System calls: reading open files. held.c keeps files open; files.c reads files by name. */
 #define _GNU_SOURCE
 #include "os/os.h"
 

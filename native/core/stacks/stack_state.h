@@ -54,7 +54,7 @@ typedef struct stack {
     void *greenlets;      /* a weak set of those switched out of during the call; NULL: none */
     bool reusable;
 
-    _Atomic uint64_t given; /* sequence number of its last return to the pool */
+    _Atomic uint64_t given; /* how many stacks had been taken when it was last returned */
     _Atomic size_t high_water;
     _Atomic int thread_id;
 } stack;

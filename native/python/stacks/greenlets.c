@@ -216,8 +216,9 @@ static bool end_one(PyObject *greenlet, PyObject *current) {
 }
 
 static bool end_all(stack *s) {
-    /* In this order: a greenlet that another thread collected is out of the set, waits for its own thread, and
-     * is ended when that asks for the current greenlet. */
+    /* The order matters: list the set first, then get the current greenlet. A greenlet that another thread
+     * collected is no longer in the set. It waits for its own thread, and getting the current greenlet ends
+     * it. */
     PyObject *known = PySequence_List(s->greenlets);
     PyObject *current = current_greenlet();
     bool all = current && known;
