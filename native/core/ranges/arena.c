@@ -1,14 +1,14 @@
-/* Arenas: address space reserved at once, cut into ranges, and put together again.
+/* Arenas: address space that is reserved in one piece, cut into ranges, and joined again.
  *
- * The places of an arena form a list in address order; free ones are also on one of a few hundred
- * lists by size (two levels: the power of two, and a sixteenth of it), with bitmaps that tell which
- * lists are not empty. Taking and giving back are O(1), neighbours that are both free are joined at
- * once, and a place taken is never larger than asked for. This is the two-level segregated fit of
- * Masmano et al. (2004), with the bookkeeping outside of the memory it describes: a free place here
- * has no pages at all, and a header in it would cost one.
+ * The ranges of an arena, used and free, form a list in address order. Each free range is also in one of a
+ * few hundred lists by size. The lists have two levels, the power of two and a sixteenth of it, and bitmaps
+ * show which lists are not empty. Taking and returning a range are O(1). Free neighbours are joined at once,
+ * and a range that is taken is never larger than requested. This is the two-level segregated fit of Masmano
+ * et al. (2004), except that the bookkeeping lies outside the memory that it describes: a free range here has
+ * no pages at all, and a header in it would cost one.
  *
- * Memory is made accessible in steps, from the bottom up, so that under vm.overcommit_memory=2 only
- * what was once used is accounted for, and so that an arena stays two mappings, not thousands. */
+ * Memory is made accessible in steps, from the bottom up. So under vm.overcommit_memory=2 only memory that
+ * was used at least once counts as committed, and an arena stays two mappings instead of thousands. */
 #include "ranges/range_table.h"
 #include "ranges/arena.h"
 
@@ -29,7 +29,7 @@
 static struct {
     pthread_mutex_t lock;
     vrange_arena *first;
-    vrange_arena *unused; /* kept: somebody may still look at one through a stale handle */
+    vrange_arena *unused; /* never freed: a stale handle may still lead to one */
 } arenas = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- free lists ------------------------------------------------------------------------------- */
@@ -61,8 +61,8 @@ static void free_list_remove(vrange_arena *arena, range *r) {
 static range *find_free(vrange_arena *arena, uint32_t pages) {
     size_class c = class_not_empty(class_that_fits(pages), arena->first_bitmap, arena->second_bitmaps);
     if (c.first < FIRST_LEVELS) return table_at(arena->free_lists[c.first][c.second]);
-    /* The class of the size itself may hold a place that is just large enough: the last chance of a
-     * nearly full arena, and bounded so that a full one answers as fast. */
+    /* The list of the size's own class may hold a range that is just large enough. This is the last chance
+     * of a nearly full arena. The number of tries is bounded, so that a full arena fails as fast. */
     c = class_of(pages);
     uint32_t index = arena->free_lists[c.first][c.second];
     for (int tries = 0; index && tries < SAME_CLASS_TRIES; tries++) {
@@ -73,7 +73,7 @@ static range *find_free(vrange_arena *arena, uint32_t pages) {
     return NULL;
 }
 
-/* ---- taking and giving places ----------------------------------------------------------------- */
+/* ---- taking and returning ranges -------------------------------------------------------------- */
 
 static int commit_up_to(vrange_arena *arena, uint64_t page_after) {
     if (page_after <= arena->committed_pages) return 0;
@@ -92,7 +92,7 @@ static int commit_up_to(vrange_arena *arena, uint64_t page_after) {
             return 0;
         }
         if (end == page_after) return result;
-        end = page_after; /* near the limit of what may be accounted: only what is needed */
+        end = page_after; /* near the limit of committed memory: only what is needed */
     }
 }
 
@@ -135,7 +135,7 @@ static void end_generation(range *r) {
     atomic_store(range_word(r), ((generation + (1ull << 32)) & WORD_GENERATION) | FREE);
 }
 
-/* `gone` ends where `r` begins; its descriptor is no longer needed. */
+/* `gone_above` begins where `r` ends. Its descriptor is recycled. */
 static void join(range *r, range *gone_above) {
     r->pages += gone_above->pages;
     r->above = gone_above->above;
@@ -209,7 +209,7 @@ void arena_give(range *r) {
     if (last) destroy(arena);
 }
 
-/* ---- lists of what was lost ------------------------------------------------------------------- */
+/* ---- lists of lost ranges --------------------------------------------------------------------- */
 
 void arena_list_lost(range *r) {
     vrange_arena *arena = r->arena;
@@ -226,7 +226,7 @@ void arena_list_lost(range *r) {
     pthread_mutex_unlock(&arena->lock);
 }
 
-/* Under the arena's lock. */
+/* The caller holds the arena's lock. */
 void arena_unlist_lost(range *r) {
     vrange_arena *arena = r->arena;
     if (r->list_previous) table_at(r->list_previous)->list_next = r->list_next;
@@ -238,8 +238,8 @@ void arena_unlist_lost(range *r) {
     r->listed = false;
 }
 
-/* What a fork made purged, found by looking through the table: a list would have to be written, and each
- * page of it copied. */
+/* Finds the ranges that a fork made purged by searching the table. A list of them would have to be written
+ * in the child, and every page that holds a part of it would be copied. */
 static size_t find_unlisted(vrange_arena *arena, uint64_t *handles, size_t capacity) {
     size_t count = 0;
     for (; count < capacity && arena->unlisted_next < arena->unlisted_end; arena->unlisted_next++) {
@@ -308,7 +308,7 @@ int vrange_arena_open(size_t bytes, vrange_account *account, vrange_arena **out)
 }
 
 void arena_begin_closing(vrange_arena *arena) {
-    /* Our own count of one keeps the arena while its ranges go. */
+    /* Counting one range more keeps the arena while its ranges are freed. */
     pthread_mutex_lock(&arena->lock);
     arena->closing = true;
     atomic_fetch_add(&arena->ranges, 1);
@@ -329,7 +329,7 @@ void arena_count_requests(vrange_arena *arena, uint32_t count) {
                    atomic_load_explicit(&arena->ranges, memory_order_relaxed);
     if (due < REQUESTS_PER_EPOCH_LEAST) due = REQUESTS_PER_EPOCH_LEAST;
     if (requests < due) return;
-    /* Whoever resets the counter is the one that ends the epoch. */
+    /* The thread that resets the counter ends the epoch. */
     if (atomic_compare_exchange_strong(&arena->epoch_requests, &requests, 0))
         atomic_fetch_add(&arena->epoch, 1);
 }
@@ -345,7 +345,8 @@ void arenas_before_fork(void) {
     }
 }
 
-/* A thread of the parent may have been between a count and what it counted: so all is summed anew. */
+/* A thread of the parent may have changed a range and not yet its count. So the counts are summed again from
+ * the ranges. */
 static void count_kept(void) {
     size_t count;
     const inherited_span *spans = inherited_spans(&count);

@@ -6,29 +6,30 @@
 #include "ranges/arena_state.h"
 #include "ranges/range_state.h"
 
-/* A descriptor in state BUSY over memory that nobody else touches, its pages missing (refault) or
- * zero. 0, or -ENOMEM. */
+/* Sets *out to a BUSY range over memory that no other thread uses. Its pages are missing (refault rung) or
+ * zero. Returns 0; -ENOMEM if the arena is full or closing; or the error of committing memory or of
+ * registering it with the userfaultfd. */
 int arena_take(vrange_arena *arena, uint32_t pages, range **out);
 
-/* The range is BUSY and its pages are discarded: its place can be used again. The last range of a
- * closing arena takes the arena with it. */
+/* Returns a range to its arena. The range is BUSY and its pages are discarded. When the last range of a
+ * closing arena is returned, the arena is unmapped. */
 void arena_give(range *r);
 
-/* Requests were answered: once an epoch, what is known of uses is halved. */
+/* Counts requests. Enough of them end the epoch, and with it all counts of uses are halved. */
 void arena_count_requests(vrange_arena *arena, uint32_t count);
 
-/* Around vrange_arena_close: no range is added any more. With the last range
- * the arena goes. */
+/* The two ends of vrange_arena_close. From the first on, no range can be taken. The arena is unmapped when
+ * its last range has been returned. */
 void arena_begin_closing(vrange_arena *arena);
 void arena_end_closing(vrange_arena *arena);
 
 void arena_list_lost(range *r);
 void arena_unlist_lost(range *r);
 
-/* Before fork: names all arenas to inherit.h. */
+/* Before fork: passes all arenas to inherit.h. */
 void arenas_before_fork(void);
 
-/* In the child of a fork, if that settled: all that was not kept counts as purged. */
+/* In the child of a fork, if inherit.h settled: counts every range that was not kept as purged. */
 void arenas_after_fork(void);
 
 /* In the child of a fork: registers every arena with the new descriptor. */

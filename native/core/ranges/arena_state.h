@@ -12,7 +12,7 @@
 struct vrange_arena {
     char *base;
     uint32_t pages;
-    uint32_t committed_pages; /* a prefix: the rest is still without access and not accounted for */
+    uint32_t committed_pages; /* a prefix: the rest is inaccessible and not committed yet */
     vrange_account *account;
     pthread_mutex_t lock;
     struct vrange_arena *previous, *next; /* all arenas of the process */
@@ -22,9 +22,9 @@ struct vrange_arena {
     uint16_t second_bitmaps[FIRST_LEVELS];
 
     uint32_t lost_first, lost_last;
-    _Atomic uint32_t lost_count; /* read without the lock, to see that there is nothing to do */
-    /* In the child of a fork, where most was lost at once and is on no list: descriptors from one index
-     * to another are still to be looked through. */
+    _Atomic uint32_t lost_count; /* read without the lock, to find quickly that there is nothing to do */
+    /* In the child of a fork, most ranges are lost from the beginning and are on no list. The descriptors
+     * from `unlisted_next` up to `unlisted_end` are still to be searched for them. */
     uint32_t unlisted_next, unlisted_end;
     _Atomic uint32_t ranges;
     bool closing;

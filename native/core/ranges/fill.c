@@ -1,9 +1,9 @@
-/* Putting content into the pages of a range.
+/* Puts content into the pages of a range.
  *
- * On the refault rung a missing page may not simply be written to: the touch would raise SIGBUS.
- * UFFDIO_COPY maps a new page with its content already in place, which is also faster than a fault
- * and a copy (17 against 38 us for 64 KiB). It takes whole pages, so what is left of a part at its
- * end, and small parts, are gathered in one page first. */
+ * On the refault rung a missing page can't simply be written to: the touch would raise SIGBUS. UFFDIO_COPY
+ * maps a new page with its content already in place. That is also faster than a fault and a copy (17 µs
+ * instead of 38 µs for 64 KiB). It copies whole pages only. So small parts, and the rest of a part after its
+ * last whole page, are first gathered in one page. */
 #include "ranges/fill.h"
 
 #include <errno.h>
@@ -16,13 +16,13 @@
 #define OFFER_STEP_BYTES ((size_t)1 << 20)
 
 int fill_zero(char *address, size_t bytes) {
-    /* Elsewhere a page that was never there, or was taken, reads as zeros by itself. */
+    /* On the other rungs a page that was never touched, or was taken, reads as zeros. */
     const int userfault = rung_userfault();
     if (userfault >= 0) return os_userfault_zero(userfault, address, bytes);
     return rung_still_faults() ? os_map_over(address, bytes) : 0;
 }
 
-/* Whole pages. `gathered` is scratch memory that holds nothing now. */
+/* Copies whole pages. `gathered` is scratch memory that holds nothing now. */
 static int copy_pages(char *to, const char *from, size_t bytes, char *gathered) {
     const int userfault = rung_userfault();
     if (userfault < 0) {
@@ -32,8 +32,8 @@ static int copy_pages(char *to, const char *from, size_t bytes, char *gathered) 
     }
     int result = os_userfault_copy(userfault, to, from, bytes);
     if (result != -EFAULT) return result;
-    /* The source has a lost page itself: a volatile array's. The kernel does not make it grow back,
-     * but our own touch does. */
+    /* The source itself has a lost page: it is a volatile array. The kernel's copy does not refill that
+     * page, but our own touch does. */
     for (size_t done = 0; done < bytes;) {
         size_t some = bytes - done < SCRATCH_BYTES ? bytes - done : SCRATCH_BYTES;
         memcpy(gathered, from + done, some);
@@ -44,8 +44,8 @@ static int copy_pages(char *to, const char *from, size_t bytes, char *gathered) 
     return 0;
 }
 
-/* In steps where the copy is offered while it grows: whoever asks for memory meanwhile is given it, and
- * not killed for it. */
+/* If `offers`, copies in steps and offers each one. A process that needs memory meanwhile can then take it
+ * from the copy, and is not killed for lack of it. */
 static int copy_steps(char *to, const char *from, size_t bytes, bool offers, char *gathered) {
     const size_t step = offers ? OFFER_STEP_BYTES : bytes;
     for (size_t done = 0; done < bytes; done += step) {
@@ -60,7 +60,7 @@ static int copy_steps(char *to, const char *from, size_t bytes, bool offers, cha
 static int fill_gathering(char *address, const vrange_part *parts, size_t count, bool offers,
                           char *gathered) {
     const size_t page = os_page_bytes();
-    size_t pending = 0; /* bytes gathered and not yet in place */
+    size_t pending = 0; /* bytes that are gathered and not copied yet */
     for (size_t i = 0; i < count; i++) {
         const char *from = parts[i].data;
         size_t left = parts[i].bytes;

@@ -1,4 +1,4 @@
-/* Putting content into pages that are BUSY and owned. */
+/* Puts content into the pages of a range that the caller has BUSY. */
 #ifndef VRANGE_FILL_H
 #define VRANGE_FILL_H
 
@@ -7,7 +7,8 @@
 #include "vrange.h"
 
 int fill_zero(char *address, size_t bytes);
-/* With `offers` the pages are offered to the kernel as they are filled: they have to be secured afterwards. */
+/* If `offers`, the pages are offered to the kernel while they are filled: the caller must secure them
+ * afterwards. */
 int fill_parts(char *address, const vrange_part *parts, size_t count, bool offers);
 
 #endif

@@ -1,5 +1,5 @@
-/* Ranges: made, filled, and asked about. See range_state.h for their states; range_free.c frees, range_pin.c pins and
- * releases, range_offer.c offers to the kernel, range_loss.c tells what it took. */
+/* Creates, fills and describes ranges. range_state.h defines their states; range_free.c frees, range_pin.c
+ * pins and releases, range_offer.c offers to the kernel, and range_loss.c finds what the kernel took. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -20,7 +20,7 @@
 #include "counters/stats.h"
 #include "ranges/worth.h"
 
-#define UNKNOWN_COST_NS 1000000.0f /* where the user does not say: a millisecond, as good as any */
+#define UNKNOWN_COST_NS 1000000.0f /* 1 ms, if the caller gives no cost: as good as any other value */
 
 static int take_range(vrange_arena *arena, size_t bytes, float cost_ns, uint32_t uses, range **out) {
     const size_t page = os_page_bytes();
@@ -47,8 +47,8 @@ static int hand_out(range *r, int filled, uint64_t *handle) {
     return VRANGE_OK;
 }
 
-/* Whether what failed may be tried again: it failed because somebody closed the userfaultfd. `mends`: as
- * they were before it was tried. */
+/* Returns whether the failed step may be tried again, because it failed only since other code had closed the
+ * userfaultfd. *mends is the number of mends before the attempt, and is updated for the next one. */
 static bool was_mended(int result, uint64_t *mends) {
     if (result >= 0 || result == -ENOMEM) return false;
     const bool holds = rung_holds();
@@ -74,8 +74,8 @@ int vrange_allocate(vrange_arena *arena, size_t bytes, uint64_t *handle) {
     return result;
 }
 
-/* Of a large value there are two copies for a moment. Where that is tight the new one is volatile until it
- * is complete, as the caller still has the other: what was lost of it is no loss. */
+/* While a large value is stored, two copies of it exist. If memory is too tight for both, the new copy is
+ * offered until it is complete. The caller still has the other copy, so no content is lost with the new one. */
 static int fill_tightly(range *r, const vrange_part *parts, size_t count) {
     tally(&stats_copying_bytes, range_bytes(r));
     int result = fill_parts(range_address(r), parts, count, true);
@@ -86,7 +86,7 @@ static int fill_tightly(range *r, const vrange_part *parts, size_t count) {
 }
 
 static int fill_range(range *r, const vrange_part *parts, size_t count, size_t bytes) {
-    /* On the other rungs a lost page reads as zeros. */
+    /* Only on the refault rung: on the others a lost page would read as zeros. */
     if (bytes >= ROOM_BYTES && rung_userfault() >= 0 && room_is_tight(bytes))
         return fill_tightly(r, parts, count);
     return fill_parts(range_address(r), parts, count, false);
@@ -111,7 +111,7 @@ int vrange_store(vrange_arena *arena, const vrange_part *parts, size_t count, ui
     return result;
 }
 
-/* ---- what the owner asks and says ------------------------------------------------------------- */
+/* ---- a range's state, cost and worth ---------------------------------------------------------- */
 
 int vrange_set_partial(uint64_t handle, int partial) {
     range *r = range_of(handle);
@@ -124,7 +124,7 @@ int vrange_set_partial(uint64_t handle, int partial) {
     return VRANGE_OK;
 }
 
-/* The word once it is not BUSY; 0 where the range is gone. */
+/* Waits until the range is not BUSY and returns its word, or 0 if the range is gone. */
 static uint64_t settled_word(range *r, uint64_t generation) {
     unsigned waited = 0;
     for (;;) {
@@ -169,7 +169,7 @@ int vrange_range_read(uint64_t handle, vrange_range_info *out) {
     range *r = range_of(handle);
     if (!r) return VRANGE_GONE;
     for (;;) {
-        /* Nobody may free it meanwhile: it is ours, or has a pin more. */
+        /* No other thread can free the range meanwhile: we have it BUSY, or add a pin. */
         uint64_t word;
         gate_enter();
         int result = take_busy(r, handle & WORD_GENERATION, &word);
@@ -189,7 +189,7 @@ int vrange_range_read(uint64_t handle, vrange_range_info *out) {
 
 void *vrange_address(uint64_t handle) {
     range *r = range_of(handle);
-    /* A doomed range is still there for those who have it pinned. */
+    /* A doomed range stays valid for the callers that have it pinned. */
     bool there = r && (atomic_load(range_word(r)) & WORD_GENERATION) == (handle & WORD_GENERATION) &&
                  word_state(atomic_load(range_word(r))) != FREE;
     return there ? range_address(r) : NULL;

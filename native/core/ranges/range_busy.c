@@ -1,4 +1,4 @@
-/* Taking a range BUSY. Whoever finds it so waits: its holder is in a system call. */
+/* Takes a range BUSY. A thread that finds a range BUSY waits: the holder is in a system call. */
 #include "ranges/range_busy.h"
 
 #include "os/os.h"
@@ -7,7 +7,7 @@
 
 void wait_a_little(unsigned *waited) {
     if (++*waited < YIELDS_BEFORE_SLEEP) os_yield();
-    else os_sleep_ns(50000); /* the holder may have lost its processor to somebody busy */
+    else os_sleep_ns(50000); /* a busy thread may have taken the holder's processor */
 }
 
 int take_busy(range *r, uint64_t generation, uint64_t *word) {

@@ -1,4 +1,4 @@
-/* Ranges go: one at a time, or all of an arena that closes. What is pinned goes with its last pin. */
+/* Frees ranges: one at a time, or all of a closing arena. A pinned range is freed with its last pin. */
 #include "ranges/range_free.h"
 
 #include <errno.h>
@@ -11,7 +11,6 @@
 #include "ranges/range_loss.h"
 #include "ranges/range_table.h"
 
-/* BUSY, out of every account but the totals: the memory goes, and the place with it. */
 void range_finish_free(range *r, bool has_pages) {
     if (has_pages) range_empty(r);
     range_forget_lost_pages(r);
@@ -20,7 +19,7 @@ void range_finish_free(range *r, bool has_pages) {
     arena_give(r);
 }
 
-/* BUSY and current, in `state`: leaves the books and goes. */
+/* The range is BUSY and current, and was in `state`. Removes it from the accounts and frees it. */
 static void free_busy(range *r, uint64_t state) {
     vrange_account *account = r->arena->account;
     const int64_t bytes = (int64_t)range_bytes(r);
@@ -30,7 +29,7 @@ static void free_busy(range *r, uint64_t state) {
     range_finish_free(r, state != PURGED);
 }
 
-/* Frees at once or dooms. Inside the gate. */
+/* Frees the range now, or dooms it if it is pinned. Called inside the gate. */
 static int free_or_doom(range *r, uint64_t generation) {
     for (;;) {
         uint64_t word;
@@ -54,7 +53,8 @@ int vrange_free(uint64_t handle) {
 }
 
 void range_abandon(range *r, vrange_arena *arena) {
-    /* The word is read before the owner: if the range changes hands between, its generation did. */
+    /* Read the word before the arena: if the range is freed and taken by another arena in between, its
+     * generation has changed, and free_or_doom does nothing. */
     uint64_t word = atomic_load(range_word(r));
     if (atomic_load(&r->arena) == arena && word_state(word) != FREE)
         free_or_doom(r, word & WORD_GENERATION);
@@ -63,7 +63,7 @@ void range_abandon(range *r, vrange_arena *arena) {
 void vrange_arena_close(vrange_arena *arena) {
     gate_enter();
     arena_begin_closing(arena);
-    /* What is not pinned goes now, the others with their last pin. */
+    /* Ranges without pins are freed now, the others with their last pin. */
     for (uint32_t index = 1; index < table_count(); index++) range_abandon(table_at(index), arena);
     arena_end_closing(arena);
     gate_leave();

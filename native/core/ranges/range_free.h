@@ -3,10 +3,11 @@
 
 #include "ranges/range_state.h"
 
-/* BUSY, out of every account but the totals: the memory goes, and the place with it. */
+/* Frees the memory and the descriptor of a range that is BUSY and is counted only in the totals. If
+ * `has_pages`, its pages are discarded first. */
 void range_finish_free(range *r, bool has_pages);
 
-/* Frees a range if it is this arena's, or dooms it while it is pinned. */
+/* Frees the range if it belongs to `arena`; if it is pinned, dooms it. */
 void range_abandon(range *r, struct vrange_arena *arena);
 
 #endif

@@ -1,8 +1,8 @@
-/* Loss: finding that the kernel took pages of a range, and saying so until they are refilled.
+/* Loss: finds that the kernel took pages of a range, and reports it until they are refilled.
  *
- * Pages are secured by one system call on the refault rung, which fails where one is missing, and by
- * an exchange of words on the sentinel rung (sentinel.h). What is found lost is remembered for the
- * whole range or, of one marked partial, by page; "lost" is sticky until vrange_refilled. */
+ * On the refault rung one system call secures the pages, and fails if one is missing. On the sentinel rung
+ * an exchange of words secures them (sentinel.h). A loss is recorded for the whole range, or page by page if
+ * the range is partial. "lost" is sticky until vrange_refilled. */
 #include "ranges/range_loss.h"
 
 #include <errno.h>
@@ -19,9 +19,9 @@
 #include "ranges/sentinel.h"
 #include "counters/stats.h"
 
-/* The page may be accessed again, as zeros, and is remembered as lost. False without memory. */
+/* Records that the page is lost. Returns false if there is no memory for the record. */
 static bool mark_lost_page(range *r, uint64_t word, uint32_t page) {
-    if (word & WORD_LOST && !r->lost_pages) return true; /* all of it is lost already */
+    if (word & WORD_LOST && !r->lost_pages) return true; /* the whole range is lost already */
     if (!r->lost_pages) r->lost_pages = calloc((r->pages + 63) / 64, sizeof *r->lost_pages);
     if (!r->lost_pages) return false;
     r->lost_pages[page / 64] |= 1ull << page % 64;
@@ -42,7 +42,7 @@ bool range_secure_page_by_page(range *r, uint64_t word, uint64_t *lost_bytes) {
                (r->sentinel_words || fill_zero(address, page_bytes) == 0);
     }
     if (r->sentinel_words) sentinel_remove(r);
-    else if (!rung_holds()) kept = false; /* what was there may have been zeros */
+    else if (!rung_holds()) kept = false; /* the pages that seemed present may be zeros */
     if (!kept) *lost_bytes = range_bytes(r);
     return kept;
 }
@@ -51,7 +51,8 @@ int range_secure(range *r) {
     if (!r->sentinel_words) {
         int result = os_populate(range_address(r), range_bytes(r));
         if (result == -EFAULT || result == -EHWPOISON) return VRANGE_PURGED;
-        /* Asked afterwards: that all is there only counts if a lost page would have been told. */
+        /* Check the rung afterwards: success means that no page is lost only if the userfaultfd was still
+         * ours, so that a lost page would have failed. */
         return result == 0 && !rung_holds() ? VRANGE_PURGED : result;
     }
     for (uint32_t page = 0; page < r->pages; page++) {
@@ -66,11 +67,13 @@ void range_empty(range *r) {
     const size_t bytes = range_bytes(r);
     const int result = os_discard(address, bytes);
     if (result == 0) return;
-    /* A sandbox that refuses madvise, to this thread at least. On the refault rung the mapping would have
-     * to be registered, too; and that rung is left when the thread next asks for what was offered. */
+    /* A sandbox refuses madvise, at least to this thread. So map fresh memory over the pages, but not on the
+     * refault rung: there the new mapping would have to be registered too. vrange leaves that rung when this
+     * thread next pins an offered range. */
     if (result != -EINVAL && vrange_rung() != VRANGE_RUNG_REFAULT && os_map_over(address, bytes) == 0)
         return;
-    /* Locked memory (mlockall) can't be discarded. What is missing of it may not be touched yet. */
+    /* Locked memory (mlockall) can't be discarded, so it is overwritten. Missing pages must be filled before
+     * they can be touched. */
     fill_zero(address, bytes);
     memset(address, 0, bytes);
 }
@@ -83,7 +86,8 @@ static void forget_content(range *r, uint64_t word) {
 }
 
 void range_discard_rest(range *r, uint64_t word) {
-    tally(&r->arena->account->purged_bytes, range_bytes(r)); /* first: it must not look pinned */
+    /* First: in between the range must not look pinned. */
+    tally(&r->arena->account->purged_bytes, range_bytes(r));
     range_empty(r);
     forget_content(r, word);
 }
@@ -111,5 +115,3 @@ void range_count_offer_over(range *r) {
     if (missing) untally(&r->arena->account->purged_bytes, missing);
     r->missing_pages = 0;
 }
-
-/* ---- what the owner asks and says ------------------------------------------------------------- */

@@ -1,5 +1,5 @@
-/* Volatile ranges on their way to the kernel: offered, found taken, shed, discarded. What the reserve
- * runs (reserve.c), and what its users may ask for at once. */
+/* Gives volatile ranges to the kernel: offers them, finds those that the kernel took, sheds and discards
+ * them. The reserve (reserve.c) calls these functions; a user may also request a discard directly. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -38,16 +38,16 @@ void range_offer_end(range *r, bool offered) {
     vrange_latency_record(account->kind, VRANGE_FREE_OFFERED,
                           os_now_ns() - atomic_load(&r->released_ns));
     stats_offered(account, bytes);
-    stats_idle(account, -bytes); /* second: in between it must not look pinned */
+    stats_idle(account, -bytes); /* second: in between the range must not look pinned */
     put_state(r, word, OFFERED);
 }
 
-/* Of a partial range the kernel may go on and take the rest, too: nothing is touched, it only counts
- * as purged what is gone. False: nothing more than was known. */
+/* For a partial range, which stays offered: the kernel may go on and take the rest too. So no page is
+ * touched, and the missing ones only count as purged. Returns false if no more are missing than before. */
 static bool count_missing(range *r, uint32_t missing) {
     if (missing <= r->missing_pages) return false;
     const uint64_t bytes = (uint64_t)(missing - r->missing_pages) * os_page_bytes();
-    tally(&r->arena->account->purged_bytes, bytes); /* first: it must not look pinned */
+    tally(&r->arena->account->purged_bytes, bytes); /* first: in between the range must not look pinned */
     stats_offered(r->arena->account, -(int64_t)bytes);
     r->missing_pages = missing;
     return true;
@@ -56,11 +56,12 @@ static bool count_missing(range *r, uint32_t missing) {
 bool range_collect(range *r, uint64_t generation) {
     uint64_t word = atomic_load(range_word(r));
     if (!is_current(word, generation) || word_state(word) != OFFERED) return false;
-    /* Not ours yet: it may be freed under our eyes, and its descriptor then is in no arena. */
+    /* The range is not BUSY yet: another thread may free it meanwhile, and then its descriptor belongs to no
+     * arena. */
     vrange_arena *arena = atomic_load(&r->arena);
     if (!arena) return false;
-    /* The kernel takes pages in the order they were offered, so the first goes first. What loses
-     * others only, to MADV_PAGEOUT, is found by its next pin. */
+    /* The kernel takes pages in the order in which they were offered, so the first page is taken first. A
+     * range that loses only other pages, to MADV_PAGEOUT, is found by its next pin. */
     if (os_is_resident(arena->base + (size_t)r->first_page * os_page_bytes())) return false;
     if (!atomic_compare_exchange_strong(range_word(r), &word, (word & ~WORD_STATE) | BUSY)) return false;
     const uint32_t missing = r->pages - (uint32_t)(range_resident_bytes(r) / os_page_bytes());
@@ -107,7 +108,7 @@ bool range_shed(range *r, uint64_t generation) {
     return true;
 }
 
-/* For who releases a range where no caretaker runs. */
+/* For a caller that releases a range while no caretaker runs. */
 void range_offer_now(range *r, uint64_t generation) {
     gate_enter();
     if (vrange_rung() == VRANGE_RUNG_EAGER) {
@@ -128,10 +129,11 @@ bool range_offer_outsized(range *r, uint64_t generation) {
     return offer_outsized && offer_outsized(r, generation);
 }
 
-/* ---- told to go now --------------------------------------------------------------------------- */
+/* ---- discarding immediately ------------------------------------------------------------------- */
 
-/* Offered pages the kernel would not take, because another processor still has them in a batch on
- * their way to its lists: asked again, and at last discarded by ourselves. */
+/* Has the kernel take the pages now. It does not take offered pages that another processor still has in a
+ * batch on their way to the kernel's lists. So this tries three times. The caller discards what is
+ * left then. */
 static void discard_now(range *r) {
     char *address = range_address(r);
     const size_t bytes = range_bytes(r);

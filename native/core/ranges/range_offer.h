@@ -1,35 +1,36 @@
-/* Offering ranges to the kernel, and taking back ahead of it. */
+/* Offers ranges to the kernel, and discards offered ranges before the kernel takes them. */
 #ifndef VRANGE_RANGE_OFFER_H
 #define VRANGE_RANGE_OFFER_H
 
 #include "ranges/range_state.h"
 
-/* For the reserve. range_offer_begin takes an idle range (BUSY); range_offer_end makes
- * it offered, or idle again where the kernel refused. */
+/* For the reserve. range_offer_begin makes an idle range BUSY, or returns false. range_offer_end makes it
+ * offered, or idle again if the kernel refused. */
 bool range_offer_begin(range *r, uint64_t generation);
 void range_offer_end(range *r, bool offered);
 
-/* Offers one idle range on the caller's thread, or discards it on the eager rung. */
+/* Offers one idle range in the caller's thread; on the eager rung, discards it. */
 void range_offer_now(range *r, uint64_t generation);
 
-/* For the reserve, once at load time: what is asked at the release of a large range, neither inside the gate nor
- * with a range BUSY. It may offer the range at once, and then returns true. */
+/* For the reserve, once at load time: sets what is called when a large range is released. It is called
+ * outside the gate and without a BUSY range. It may offer the range at once, and then returns true. */
 void range_register_outsized(bool (*offer)(range *r, uint64_t generation));
 bool range_offer_outsized(range *r, uint64_t generation);
 
-/* Looks whether an offered range lost something, and if so discards the rest and lists it.
- * True: it did. */
+/* Checks whether an offered range lost pages. If so, discards the rest, lists the range as lost, and returns
+ * true. A partial range stays offered; true then means that more of its pages are missing than before. */
 bool range_collect(range *r, uint64_t generation);
 
-/* Takes an offered range as the kernel is about to: BUSY. False: it is not offered any more. After that
- * range_take_end lists it, and empties it where the caller has not. */
+/* Purges an offered range as the kernel is about to. range_take_begin makes it BUSY, or returns false if it
+ * is no longer offered. range_take_end then lists it as lost, after emptying it unless `is_empty`. */
 bool range_take_begin(range *r, uint64_t generation);
 void range_take_end(range *r, bool is_empty);
 
-/* Discards a volatile range by the runtime's own decision and lists it. False: not volatile. */
+/* Discards a volatile range because vrange decided so, not the kernel, and lists it as lost. Returns false
+ * if the range is not volatile, or is purged already. */
 bool range_shed(range *r, uint64_t generation);
 
-/* Discards all that is offered: what is lost of it can't be told any more. */
+/* Discards all offered ranges, because their losses can no longer be detected. */
 void ranges_shed_offered(void);
 
 #endif

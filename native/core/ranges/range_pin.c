@@ -1,8 +1,8 @@
-/* Pinning and releasing.
+/* Pins and releases ranges.
  *
- * Of content that the kernel was never told about, that is one compare-and-swap and no system call: the
- * path of nearly every cache hit. Everything else first takes the range BUSY, talks to the kernel, and
- * puts the new state in place. */
+ * If the content was never offered, either is one compare-and-swap and no system call. Nearly every cache
+ * hit takes this path. All other cases first make the range BUSY, then make the system calls, and then store
+ * the new state. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -25,7 +25,7 @@
 static void count_uses(range *r, vrange_arena *arena, uint32_t times) {
     uint32_t epoch = atomic_load_explicit(&arena->epoch, memory_order_relaxed);
     uint32_t uses = uses_aged(r, epoch) + times * USE;
-    /* Two threads may count one use between them: it is a popularity, not a bill. */
+    /* Two threads may count one use instead of two: an estimate of popularity need not be exact. */
     atomic_store_explicit(&r->uses, uses < USES_MOST ? uses : USES_MOST, memory_order_relaxed);
     atomic_store_explicit(&r->epoch, epoch, memory_order_relaxed);
     arena_count_requests(arena, times);
@@ -34,11 +34,12 @@ static void count_uses(range *r, vrange_arena *arena, uint32_t times) {
 void vrange_used(uint64_t handle, uint32_t times) {
     range *r = range_of(handle);
     if (!r || !is_current(atomic_load(range_word(r)), handle & WORD_GENERATION)) return;
-    vrange_arena *arena = r->arena; /* kept for good: at worst it is somebody else's by now */
+    vrange_arena *arena = r->arena; /* never freed: at worst it is another arena by now */
     if (arena) count_uses(r, arena, times);
 }
 
-/* Pins an offered or purged range. 0x100 is none of the interface's values: look again. */
+/* Pins an offered or purged range. LOOK_AGAIN means that the caller must read the word again; 0x100 is none
+ * of the interface's values. */
 #define LOOK_AGAIN 0x100
 
 static int pin_slowly(range *r, uint64_t generation, bool only_whole) {
@@ -80,7 +81,8 @@ static int pin_slowly(range *r, uint64_t generation, bool only_whole) {
         if (only_whole) return VRANGE_PURGED;
         return LOOK_AGAIN;
     }
-    /* PURGED: accessible again, as zeros, and told so until refilled. */
+    /* PURGED: the pages are made accessible again, as zeros. Every pin reports the loss until
+     * vrange_refilled. */
     if (only_whole) result = VRANGE_PURGED;
     else result = fill_zero(range_address(r), (size_t)bytes);
     if (result != VRANGE_OK) {
@@ -114,7 +116,7 @@ static int pin(uint64_t handle, bool only_whole) {
             if (!atomic_compare_exchange_weak(range_word(r), &word, word + WORD_PIN)) continue;
             if (word_pins(word) == 0) stats_idle(r->arena->account, -(int64_t)range_bytes(r));
             if (gate_is_closed()) {
-                /* The fork may not have seen this pin, and its child would not have the memory. */
+                /* The fork may have missed this pin; then the child would not have the memory. */
                 vrange_release(handle);
                 gate_wait();
                 continue;
@@ -177,7 +179,7 @@ int vrange_release(uint64_t handle) {
         }
         vrange_account *account = r->arena->account;
         const int64_t bytes = (int64_t)range_bytes(r);
-        /* Counted before it is idle: afterwards the reserve may already have taken it on. */
+        /* Count the range before it is idle: afterwards the reserve may already have offered it. */
         stats_idle(account, bytes);
         atomic_store_explicit(&r->released_ns, start, memory_order_relaxed);
         if (!atomic_compare_exchange_weak(range_word(r), &word, word - WORD_PIN)) {
@@ -186,7 +188,7 @@ int vrange_release(uint64_t handle) {
         }
         if (!caretaker_is_running() && !caretaker_is_absent()) {
             gate_enter();
-            caretaker_ensure(); /* in the child of a fork this may be all that is idle there */
+            caretaker_ensure(); /* in the child of a fork this may be the only idle range */
             gate_leave();
         }
         if (caretaker_is_absent()) {

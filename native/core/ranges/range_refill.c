@@ -1,4 +1,5 @@
-/* What was lost of a pinned range, told to who puts it back, until it says that it did. */
+/* Reports which blocks of a pinned range are lost, until the caller that refills them has called
+ * vrange_refilled. */
 #include <errno.h>
 
 #include "base/gate.h"
@@ -35,7 +36,7 @@ int64_t vrange_lost_blocks(uint64_t handle, vrange_block *out, size_t capacity) 
         if (word & WORD_LOST) count = list_lost(r, out, capacity);
         put_state(r, word, word_state(word));
     } else if (result == VRANGE_HELD) {
-        /* Pinned, so only vrange_refilled can change what is lost. */
+        /* The range is pinned, so only vrange_refilled can change which pages are lost. */
         vrange_arena *arena = r->arena;
         pthread_mutex_lock(&arena->lock);
         if (word & WORD_LOST && atomic_load(range_word(r)) & WORD_LOST)
@@ -46,8 +47,8 @@ int64_t vrange_lost_blocks(uint64_t handle, vrange_block *out, size_t capacity) 
     return (int64_t)count;
 }
 
-/* One more pin of a range that has one: its other holders may let go at any moment, and the reserve
- * would then use what the caller is about to change. */
+/* Adds a pin to a pinned range. Its other holders may release it at any moment, and the reserve would then
+ * use what the caller is about to change. */
 static int keep_pinned(range *r, uint64_t generation, uint64_t *word) {
     for (;;) {
         if (!is_current(*word, generation)) return VRANGE_GONE;

@@ -1,21 +1,21 @@
-/* What the files of the core know of a range: its descriptor, and the word that is its state.
+/* A range as the files of the core see it: its descriptor, and the word that holds its state.
  *
- * All of a range's state that may change under another thread's eyes is one 64-bit word, so that a
- * pin or a release of resident content is one compare-and-swap:
+ * All state of a range that may change while another thread reads it is in one 64-bit word. So a pin or a
+ * release of resident content is one compare-and-swap:
  *
  *     bits  0-2   state      3 partial   4 lost   5 doomed   6 kept
  *     bits  8-31  pins
- *     bits 32-59  generation: a handle with another one is of a range that is gone
+ *     bits 32-59  generation: a handle with another one names a range that is gone
  *
  *          release              offer                 the kernel takes a page
  *  PINNED ---------> RESIDENT ---------> OFFERED ------------------------------> PURGED
- *    ^    <---------  (idle)               |  pin: found whole                      |
+ *    ^    <---------  (idle)               |  pin: nothing was lost                 |
  *    |      pin                            |                                        |
- *    +-------------------------------------+        pin: told, accessible, "lost"   |
+ *    +-------------------------------------+     pin: accessible, reports "lost"    |
  *    +------------------------------------------------------------------------------+
  *
- * PINNED is RESIDENT with pins. BUSY is held by the one thread that is in a system call on the range;
- * it comes only from a state without pins. "lost" is sticky until vrange_refilled. */
+ * PINNED is RESIDENT with pins. A BUSY range belongs to the one thread that makes system calls on it; only a
+ * range without pins becomes BUSY. "lost" is sticky until vrange_refilled. */
 #ifndef VRANGE_RANGE_STATE_H
 #define VRANGE_RANGE_STATE_H
 
@@ -30,8 +30,8 @@ enum { FREE, RESIDENT, OFFERED, PURGED, BUSY };
 #define WORD_STATE 0x7ull
 #define WORD_PARTIAL 0x8ull
 #define WORD_LOST 0x10ull
-#define WORD_DOOMED 0x20ull /* to be freed when its last pin goes */
-#define WORD_KEPT 0x40ull   /* of a child that has not looked at it yet: its memory was inherited */
+#define WORD_DOOMED 0x20ull /* to be freed with its last pin */
+#define WORD_KEPT 0x40ull   /* in a child that has not read the word yet: the memory was inherited */
 #define WORD_PIN (1ull << 8)
 #define WORD_PINS (0xffffffull << 8)
 #define WORD_GENERATION (0xfffffffull << 32)
@@ -40,26 +40,26 @@ static inline uint64_t word_state(uint64_t word) { return word & WORD_STATE; }
 static inline uint64_t word_pins(uint64_t word) { return (word & WORD_PINS) >> 8; }
 
 typedef struct range {
-    struct vrange_arena *_Atomic arena; /* NULL: on nobody's hands */
+    struct vrange_arena *_Atomic arena; /* NULL: the descriptor is unused */
     uint32_t index; /* its own place in the table */
     uint32_t first_page;
     uint32_t pages;
     uint32_t below, above;               /* neighbours in address order, 0: none (arena.c) */
     uint32_t list_previous, list_next;   /* an arena's free list or its list of lost ranges */
-    bool listed;                         /* on the latter; under the arena's lock */
+    bool listed;                         /* on the list of lost ranges; under the arena's lock */
     _Atomic uint32_t uses;               /* fixed point, as of `epoch` (worth.h) */
     _Atomic uint32_t epoch;
-    float cost_ns;                       /* what producing the content again would take */
-    _Atomic uint64_t released_ns;        /* when it became volatile, or when its loss was told */
-    uint64_t *lost_pages;                /* partial: a bit a page; NULL: all of it */
-    uint32_t missing_pages;              /* partial, offered: so many are counted as purged */
-    uint64_t *sentinel_words;            /* sentinel rung: each page's first word, kept aside */
+    float cost_ns;                       /* how long recomputing the content would take */
+    _Atomic uint64_t released_ns;        /* when it became volatile, or when a pin reported its loss */
+    uint64_t *lost_pages;                /* partial: a bit for each page; NULL: all are lost */
+    uint32_t missing_pages;              /* partial, offered: how many count as purged */
+    uint64_t *sentinel_words;            /* sentinel rung: the saved first word of each page */
 } range;
 
 #define TABLE_CHUNK 4096u
 #define TABLE_CHUNK_SPAN ((size_t)512 << 10) /* a chunk's size and alignment in memory */
 
-/* The words lie together, apart from the rest: fork has to find the pinned ones among a million. */
+/* The words lie together, apart from the descriptors: fork must find the pinned ones among a million. */
 typedef struct {
     _Atomic uint64_t words[TABLE_CHUNK];
     range ranges[TABLE_CHUNK];

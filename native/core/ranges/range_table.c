@@ -1,11 +1,11 @@
 /* The table of all descriptors, and where the memory of each lies.
  *
- * Descriptors are recycled and their chunks never unmapped, so that whoever has a stale handle may
- * look at what it names; the generation tells him that it is somebody else's now.
+ * Descriptors are recycled and their chunks are never unmapped. So a stale handle can always be looked up;
+ * the generation then shows that its descriptor serves another range now.
  *
- * The child of a fork inherits the table, but of the ranges' memory only what is pinned (inherit.h).
- * All others are purged there. A million words can't be changed in a fork, so the child marks the
- * chunks as unread, and changes the words of a chunk when one of its ranges is first looked at. */
+ * The child of a fork inherits the table, but only the memory of pinned ranges (inherit.h). All other ranges
+ * are purged there. A fork can't take the time to change a million words. So the child marks the chunks as
+ * unread, and changes the words of a chunk when one of its ranges is first looked up. */
 #include "ranges/range_table.h"
 
 #include <pthread.h>
@@ -19,12 +19,12 @@
 
 static struct {
     pthread_mutex_t lock;
-    _Atomic uintptr_t chunks[TABLE_CHUNKS]; /* the address, and perhaps UNREAD */
+    _Atomic uintptr_t chunks[TABLE_CHUNKS]; /* the address, and perhaps the bit UNREAD */
     _Atomic uint32_t count; /* index 0 is never a range */
     uint32_t free_first;
 } table = {.lock = PTHREAD_MUTEX_INITIALIZER, .count = 1};
 
-/* A chunk of a child that has not looked into it yet; the lock is of those who do. */
+/* Marks a chunk that this child has not read yet. A thread that reads one holds the lock. */
 #define UNREAD ((uintptr_t)1)
 static pthread_mutex_t reading = PTHREAD_MUTEX_INITIALIZER;
 
@@ -35,7 +35,7 @@ void range_forget_lost_pages(range *r) {
     r->lost_pages = NULL;
 }
 
-/* The range was not kept: whatever it was, the child has its place without the content. */
+/* The range was not kept: in whatever state it was, the child has its address space without the content. */
 static void be_lost(range *r, _Atomic uint64_t *place, uint64_t word) {
     if (word & (WORD_PARTIAL | WORD_LOST)) {
         range_forget_lost_pages(r);
@@ -70,8 +70,8 @@ range *table_at(uint32_t index) {
 
 uint32_t table_count(void) { return atomic_load(&table.count); }
 
-/* Under the table's lock. A process with more than a few ranges gets its chunks by the huge page where the
- * machine has some: fork copies an entry of the page table for each page. */
+/* The caller holds the table's lock. A process with more than a few ranges gets its chunks on huge pages, if
+ * the machine has them: fork copies one page-table entry for each page. */
 static void map_chunk(uint32_t number) {
     const uint32_t together = OS_HUGE_BYTES / TABLE_CHUNK_SPAN;
     if (number >= together && number % together == 0) {
@@ -118,7 +118,7 @@ size_t range_bytes(const range *r) { return (size_t)r->pages * os_page_bytes(); 
 
 /* ---- fork ------------------------------------------------------------------------------------- */
 
-/* In an unread chunk the words are those of the parent still; but what was kept is marked. */
+/* The words of an unread chunk are still those of the parent, but ranges that were kept are marked. */
 static void keep_pinned_of(const table_chunk *chunk, uint64_t mask, uint32_t count) {
     for (uint32_t i = 0; i < count; i++) {
         if (!(atomic_load_explicit(&chunk->words[i], memory_order_relaxed) & mask)) continue;
@@ -146,7 +146,7 @@ range *table_kept(uint32_t index) {
 
 void table_after_fork_in_child(bool is_settled) {
     pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
-    reading = fresh; /* a thread that waited for it does not exist here */
+    reading = fresh; /* threads that waited for it do not exist here */
     if (!is_settled) return;
     for (uint32_t first = 0; first < table_count(); first += TABLE_CHUNK) {
         if (atomic_load(&table.chunks[first / TABLE_CHUNK]))

@@ -5,7 +5,7 @@
 #include "os/os.h"
 #include "ranges/range_table.h"
 
-#define SENTINEL 0x7672616e67652121ull /* any word but zero serves: what was under it is kept */
+#define SENTINEL 0x7672616e67652121ull /* any word but zero serves: the word it replaces is saved */
 
 static _Atomic uint64_t *first_word(range *r, uint32_t page) {
     return (_Atomic uint64_t *)(void *)(range_address(r) + (size_t)page * os_page_bytes());

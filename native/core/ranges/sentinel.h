@@ -1,19 +1,20 @@
-/* Finding lost pages without userfaultfd.
+/* Finds lost pages without userfaultfd.
  *
- * A page that the kernel took comes back as zeros, and zeros may be content. So before a range is
- * offered, the first word of each page is kept aside and replaced by one that is not zero; to pin,
- * each is exchanged for itself, which at once dirties the page (so that it can't be taken any more)
- * and tells whether it had been taken before. Only then do the real words return. */
+ * A page that the kernel took reads as zeros afterwards, and zeros may be content. So before a range is
+ * offered, the first word of each page is saved and replaced by the sentinel, which is not zero. A pin
+ * exchanges each sentinel for itself. One exchange does two things: it dirties the page, so that the kernel
+ * can't take it any more, and it shows whether the page had been taken before. Only then are the real words
+ * restored. */
 #ifndef VRANGE_SENTINEL_H
 #define VRANGE_SENTINEL_H
 
 #include "ranges/range_state.h"
 
-/* False without memory for the words: the range can't be offered. */
+/* Places the sentinels. Returns false if there is no memory to save the words: don't offer the range then. */
 bool sentinel_place(range *r);
 
-/* True: the page is there and the kernel can't take it now. To be asked of every page before
- * sentinel_remove puts the words of those that are there back. */
+/* Returns true if the page is present; the kernel can't take it from then on. Call this for every page
+ * before sentinel_remove, which restores the words of the pages that are present. */
 bool sentinel_secures(range *r, uint32_t page);
 void sentinel_remove(range *r);
 

@@ -1,9 +1,10 @@
-/* How valuable a range is: aged uses, times what recomputing costs, by byte.
+/* How valuable a range is: its aged uses, times the cost of recomputing it, per page.
  *
- * Uses are counted in sixteenths and halved once an epoch (lazily: a range remembers the epoch its
- * count is of). An epoch is as many requests as twenty times the ranges there are, twice what TinyLFU
- * has (Einziger, Friedman and Manes 2017): simulated on Zipf requests with a capacity that halves and
- * comes back, ten answer as many, five lose two thousandths, and never forgetting wins one. */
+ * Uses are counted in sixteenths and halved once an epoch. The halving is lazy: a range stores the epoch that
+ * its count belongs to. An epoch is twenty requests for each existing range, twice as many as in TinyLFU
+ * (Einziger, Friedman and Manes 2017). In a simulation of Zipf requests, with a capacity that halves and
+ * recovers, ten requests give as many hits as twenty, five lose two thousandths of them, and never halving
+ * gains one thousandth. */
 #ifndef VRANGE_VALUE_H
 #define VRANGE_VALUE_H
 
