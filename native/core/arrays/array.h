@@ -9,7 +9,7 @@ int arrays_register(int userfault);
 void arrays_forget_content(void);
 void arrays_bar(void);
 
-/* Before fork: names to inherit.h the arrays that are refilled when touched, and their pins. */
+/* Before fork: passes to inherit.h the arrays that are refilled when touched, and their pins. */
 void arrays_before_fork(void);
 
 /* In the child of a fork. Without a descriptor (-1) missing blocks can't be detected, so a touch of what

@@ -15,7 +15,7 @@
 #include "os/os.h"
 
 #define SLOTS 64
-#define SLOTS_KEPT 4 /* the other buffers are offered once they are given back */
+#define SLOTS_KEPT 4 /* the other buffers are offered once they are returned */
 
 /* Few suffice: a caller that finds none takes an ordinary buffer and copies. */
 #define HUGE_SLOTS 4

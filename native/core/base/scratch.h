@@ -11,7 +11,7 @@ char *scratch_take(void);
 void scratch_give(char *scratch);
 
 /* Returns a buffer that is one empty huge page, to be moved to its place as it is, or NULL if there is none
- * now. What it holds when it is given back is lost. */
+ * now. Its content is lost when it is returned. */
 char *scratch_take_huge(void);
 void scratch_give_huge(char *scratch);
 

@@ -1,14 +1,14 @@
-/* What a fork does to volatile memory, and how it is mended before any Python runs in the child.
+/* What a fork does to volatile memory, and how that is repaired before any Python code runs in the child.
  *
- * The child has what is pinned, and everything else is purged there (inherit.h). What it has is not
- * registered with userfaultfd: a page that is missing would read as zeros, and an ioctl on the
- * inherited descriptor would fill the parent's memory. So the child handler opens a descriptor of its
- * own and registers every arena with it. If that is refused, as in a sandbox, the child goes on on a
- * lower rung: nothing is offered there yet that could be lost.
+ * The child inherits the pinned ranges; all others are purged there (inherit.h). The inherited memory is not
+ * registered with a userfaultfd of the child: a missing page would read as zeros, and an ioctl on the
+ * inherited descriptor would fill the parent's memory. So the child's handler opens a descriptor of its own
+ * and registers every arena with it. If a sandbox, for example, refuses that, the child continues on a lower
+ * rung: it has offered nothing yet that could be lost.
  *
- * The caretaker's thread does not exist in the child; the first store, slow pin or release there starts
- * one. Deep stacks that other threads ran on are free there, and of the threads that registered only
- * the forking one is left. And what the child counts must not land in its parent's stats segment. */
+ * The caretaker's thread does not exist in the child. The first store, slow pin or release there starts one.
+ * Deep stacks that other threads ran on are free in the child, and of the registered threads only the forking
+ * one is left. The child's counts must not be written to its parent's stats segment. */
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -54,7 +54,7 @@ static int register_again(void) {
     return result;
 }
 
-/* 0, or -errno where the child could hand out what is not there. */
+/* Returns 0, or -errno if the child could return memory whose content is missing. */
 static int make_memory_own(void) {
     const int inherited = inherit_settle();
     if (inherited < 0) return inherited;
@@ -92,6 +92,6 @@ static void after_fork_in_child(void) {
 }
 
 __attribute__((constructor)) static void watch_forks(void) {
-    /* Fails only without memory, at load time, where nothing of ours would work either. */
+    /* Fails only if there is no memory at load time; then nothing else in this library would work either. */
     if (pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0) abort();
 }

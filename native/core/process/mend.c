@@ -1,14 +1,14 @@
-/* Mending, as one transaction.
+/* Mending, as one transaction: replaces a userfaultfd that other code closed.
  *
- * When the last number of a userfaultfd is closed, the kernel forgets what was registered with it, and
- * from then on a missing page reads as zeros. Until a new one has everything registered, nothing tells
- * whether a page was lost. So the gate is closed, as for a fork: nobody is in the middle of pinning,
- * filling or growing, and who comes meanwhile waits. Pins of what was not offered go on: they need no
- * registration. Since nobody knows what the kernel took and who read zeros instead, all that was offered
- * counts as lost.
+ * When the last descriptor of a userfaultfd is closed, the kernel forgets what was registered with it, and
+ * from then on a missing page reads as zeros. Until everything is registered with a new one, a lost page
+ * can't be detected. So the gate is closed, as for a fork: no thread is in the middle of pinning, filling or
+ * growing, and a thread that comes to the gate meanwhile waits. Pins of idle ranges go on, as they need no
+ * registration. Which pages the kernel took meanwhile, and which threads read zeros instead, can't be known.
+ * So everything that was offered counts as lost.
  *
- * Touches of arrays can't wait at the gate, as their thread may be inside. What they ask of a
- * registration that is half done fails, and they ask again. */
+ * Touches of arrays can't wait at the gate, as their thread may be inside it. While the registration is half
+ * done their system calls fail, and they try again. */
 #include "base/mend.h"
 
 #include <errno.h>
@@ -36,8 +36,9 @@ static int register_again(void) {
     return result < 0 && !rung_has_userfault() ? -EBADF : result;
 }
 
-/* EBUSY: the old one is still registered. Its number is closed, but the thread that does it is not back
- * from the kernel yet. EBADF: the new one was closed already. EMFILE: there may be a number again. */
+/* Returns whether the error may go away. EBUSY: the old userfaultfd is still registered, because the thread
+ * that closes it has not returned from the kernel yet. EBADF: other code has closed the new one already.
+ * EMFILE, ENFILE: a descriptor may become free again. */
 static bool may_pass(int result) {
     return result == -EBUSY || result == -EBADF || result == -EMFILE || result == -ENFILE;
 }

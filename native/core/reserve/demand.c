@@ -2,11 +2,11 @@
  *
  * A page that the kernel has to reclaim from the reserve costs 3 µs: it finds the page's mappings, unmaps
  * it, and interrupts every processor. A page that vrange itself discards, a range at a time, costs an eighth
- * of that. So while the process asks for memory, vrange discards as much as was asked for between two looks
- * ahead of the next look, in the order in which the kernel would reclaim. What was discarded lies free for a
- * moment, and that costs hits; so the wanted amount follows what is asked for, and is forgotten soon.
+ * of that. So while the process asks for memory, vrange discards, before the next look, as much as the process
+ * recently asked for between two looks, in the order in which the kernel would reclaim. Discarded memory lies
+ * free for a moment, and that costs hits. So the wanted amount follows the demand, and is forgotten soon.
  *
- * The look is at this process's own memory, not at the usage of its cgroup. That usage also grows when
+ * vrange looks at this process's own memory, not at the usage of its cgroup. That usage also grows when
  * files are read, and a cache that gave way to files would end as page cache. */
 #include "reserve/demand.h"
 

@@ -86,8 +86,8 @@ static size_t share_of(int64_t room, int64_t parts) {
     return room > 0 ? (size_t)(room / (parts * (callers > 0 ? callers : 1))) : 0;
 }
 
-/* What the end of a call takes whose frames end at `sp`. As much again as its stack holds, because
- * recursion in C keeps objects, and generators with their frames. */
+/* Returns the memory that the end of a call takes, if its frames end at `sp`. It includes as much again as
+ * its stack holds, because recursion in C keeps objects, and generators with their frames. */
 static int64_t end_of(const stack *s, const char *sp) {
     int64_t frames = END_OF_FRAMES * s->frame_bytes;
     if (s->levels && s->levels != s->counter) { /* 3.11 counts C's levels in the same place */
@@ -97,7 +97,7 @@ static int64_t end_of(const stack *s, const char *sp) {
     return (frames > 0 ? frames : 0) + (s->top - sp);
 }
 
-/* The memory that is left once every deep call has what its end takes. */
+/* Returns the memory that is left after what the ends of all deep calls take. */
 static int64_t room_for(stack *s, const char *sp) {
     const int64_t all = publish(s, end_of(s, sp) + used_again(s, sp));
     return spare_bytes(all + (int64_t)(STEP_SHARE * STEP_MOST)) - all;
