@@ -226,6 +226,13 @@ int vrange_state(uint64_t handle);
  * allocated. */
 int vrange_set_cost(uint64_t handle, uint64_t cost_ns);
 
+/* A number that the owner of a range finds again when it learns of the loss; 0 until it was set. */
+int vrange_set_owner(uint64_t handle, uint32_t owner);
+uint32_t vrange_owner(uint64_t handle);
+
+/* Returns the bytes of the range's pages; 0 if it was freed. */
+size_t vrange_bytes(uint64_t handle);
+
 /* Returns the address of the range; NULL if it was freed. Only a caller that holds a pin may access it. */
 void *vrange_address(uint64_t handle);
 

@@ -9,16 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import MIB, PAGE, address_of_buffer, is_mapped, lose, resident_pages
+from support import MIB, PAGE, address_of_buffer, handle_of, is_mapped, lose, resident_pages
 
 import vrange
-from vrange._core import hit, lib
+from vrange._core import lib
 
 Cache = vrange.VolatileCache
-
-
-def handle_of(cache: Cache, key: object) -> int:
-    return cache._books.handle_of(cache._books.index[key])
 
 
 def taken(cache: Cache, key: object) -> None:
@@ -376,19 +372,21 @@ def test_what_can_not_be_unpickled_is_computed_again(size: int) -> None:
         assert len(cache) == 0
 
 
-def test_closed_while_it_is_stored_the_range_goes_whoever_keeps_the_exception(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    cache: vrange.VolatileCache[str, bytes] = vrange.VolatileCache(arena_bytes="1MiB")
-    store = hit.store
+class ClosesItsCache:
+    """Closes the cache that it is stored in, while it is pickled."""
 
-    def store_late(*arguments: Any) -> Any:
-        lease = store(*arguments)
-        cache.close()
-        return lease
+    cache: Cache
 
-    monkeypatch.setattr(hit, "store", store_late)
+    def __reduce__(self) -> Any:
+        self.cache.close()
+        return bytes, (6000,)
+
+
+def test_closed_while_it_is_stored_nothing_is_left() -> None:
+    cache: vrange.VolatileCache[str, Any] = vrange.VolatileCache(arena_bytes="1MiB")
+    cache["other"] = 1
+    ClosesItsCache.cache = cache
     with pytest.raises(ValueError, match="is closed") as raised:
-        cache["k"] = bytes(6000)
+        cache["k"] = ClosesItsCache()
     assert cache._account.read().ranges == 0
     assert raised.traceback

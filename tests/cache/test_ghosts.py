@@ -1,80 +1,79 @@
-"""What is remembered of values that are gone."""
+"""What is remembered of values that are gone: how often they were used, and who took them."""
 
 from __future__ import annotations
 
-from vrange._cache.ghosts import Ghosts
+from collections.abc import Iterator
+
+import pytest
+from support import MIB
+
+from vrange import VolatileCache
+
+Cache = VolatileCache[object, object]
 
 
-def test_uses_are_halved_with_every_epoch() -> None:
-    ghosts = Ghosts()
-    ghosts.remember("k", 160, 5, purged=True, entries=0)
-    assert [ghosts.uses("k", epoch) for epoch in (5, 6, 7, 12, 13, 5000)] == [160, 80, 40, 1, 0, 0]
+@pytest.fixture
+def small_cache() -> Iterator[Cache]:
+    with Cache(hot_bytes=0, arena_bytes="16MiB") as cache:
+        yield cache
 
 
-def test_who_took_it() -> None:
-    ghosts = Ghosts()
-    ghosts.remember("taken", 1, 0, purged=True, entries=0)
-    ghosts.remember("let go", 1, 0, purged=False, entries=0)
-    assert ghosts.was_purged("taken")
-    assert not ghosts.was_purged("let go")
-    assert not ghosts.was_purged("never seen")
-    assert ghosts.uses("never seen", 3) == 0
+def test_how_often_it_was_used_and_halved_with_every_epoch(small_cache: Cache) -> None:
+    small_cache["k"] = bytes(5000)
+    for _ in range(40):
+        small_cache["k"]
+    used = small_cache._core.uses("k")
+    assert used >= 40 * 16
+    small_cache.discard()
+    assert len(small_cache) == 0
+    assert small_cache._core.uses("k") == used
+    small_cache["other"] = bytes(5000)
+    for _ in range(3000):  # an epoch is a thousand requests at least
+        small_cache["other"]
+    assert 0 < small_cache._core.uses("k") <= used // 2
+    small_cache["k"] = bytes(5000)
+    assert 16 < small_cache._core.uses("k") <= 16 + used // 2, "it comes back as what it was"
+    assert small_cache._core.uses("never") == 0
 
 
-def test_latest_word_counts_and_forget_takes_it_back() -> None:
-    ghosts = Ghosts()
-    ghosts.remember("k", 16, 0, purged=True, entries=0)
-    ghosts.remember("k", 32, 0, purged=False, entries=0)
-    assert ghosts.uses("k", 0) == 32
-    assert not ghosts.was_purged("k")
-    ghosts.forget("k")
-    ghosts.forget("k")
-    assert ghosts.uses("k", 0) == 0
+def test_who_took_it(small_cache: Cache) -> None:
+    for key in ("taken", "let go", "both"):
+        small_cache[key] = bytes(5000)
+    small_cache.discard("taken", "both")
+    assert len(small_cache) == 1
+    del small_cache["let go"]
+    for key in ("taken", "let go", "never"):
+        small_cache.get(key)
+    info = small_cache.info()
+    assert (info.purged, info.misses) == (1, 2)
+    small_cache["both"] = 1
+    del small_cache["both"]
+    small_cache.get("both")
+    assert small_cache.info().purged == 1, "the latest word counts"
 
 
-def test_oldest_are_forgotten_beyond_the_number_of_entries() -> None:
-    ghosts = Ghosts()
-    for number in range(10_000):
-        ghosts.remember(number, 16, 0, purged=True, entries=5000)
-    kept = [number for number in range(10_000) if ghosts.was_purged(number)]
-    assert 4600 <= len(kept) <= 5000
-    assert kept == list(range(10_000 - len(kept), 10_000))
-    ghosts.remember("one more", 16, 0, purged=True, entries=0)
-    kept = [number for number in range(10_000) if ghosts.was_purged(number)]
-    assert 3800 <= len(kept) <= 4095
-    assert kept[-1] == 9999
-    assert ghosts.was_purged("one more")
+def test_the_oldest_are_forgotten_beyond_the_number_of_entries(small_cache: Cache) -> None:
+    rounds, each = 30, 1000
+    for turn in range(rounds):
+        for n in range(each):
+            small_cache[turn, n] = bytes(100)
+        small_cache.discard()
+        assert len(small_cache) == 0
+    purged = []
+    for turn in range(rounds):
+        before = small_cache.info().purged
+        for n in range(each):
+            small_cache.get((turn, n))
+        purged.append(small_cache.info().purged - before)
+    assert purged[-4:] == [each] * 4, "as many as 4096 are remembered"
+    assert purged[:20] == [0] * 20
+    assert sum(purged) <= 3 * 4096
 
 
-def test_remembering_again_makes_it_the_youngest() -> None:
-    ghosts = Ghosts()
-    for number in range(4096):
-        ghosts.remember(number, 16, 0, purged=True, entries=0)
-    ghosts.remember(0, 16, 0, purged=True, entries=0)
-    ghosts.remember("one more", 16, 0, purged=True, entries=0)
-    assert ghosts.was_purged(0)
-    assert not ghosts.was_purged(1)
-
-
-def test_forgetting_the_oldest_costs_the_same_however_many_there_are() -> None:
-    """Counted in items looked at: a dict's first item is behind all that were deleted there."""
-
-    class Counting(dict):  # type: ignore[type-arg]
-        looks = 0
-
-        def __iter__(self):  # type: ignore[no-untyped-def]
-            Counting.looks += 1
-            return super().__iter__()
-
-    ghosts = Ghosts()
-    ghosts.by_hash = Counting()
-    for number in range(100_000):
-        ghosts.remember(number, 16, 0, purged=True, entries=50_000)
-    assert Counting.looks < 100
-
-
-def test_clear() -> None:
-    ghosts = Ghosts()
-    ghosts.remember("k", 16, 0, purged=True, entries=0)
-    ghosts.clear()
-    assert not ghosts.was_purged("k")
+def test_clear(small_cache: Cache) -> None:
+    small_cache["k"] = bytes(MIB)
+    small_cache.discard()
+    assert len(small_cache) == 0
+    small_cache.clear()
+    assert small_cache.get("k") is None
+    assert small_cache.info().purged == 0

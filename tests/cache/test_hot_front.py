@@ -3,110 +3,108 @@
 from __future__ import annotations
 
 import gc
-import threading
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 import vrange
-from vrange._cache import hot_front as hot
-from vrange._cache.hot_front import HotFront
+from vrange._cgroup.limits import memory_limit
 from vrange._core import hit
 
-
-def front(limit: int | None) -> tuple[HotFront, list[object]]:
-    made = HotFront(limit, hit.Lock())
-    gone: list[object] = []
-    made.let_go = gone.append
-    return made, gone
+Cache = vrange.VolatileCache[Any, Any]
+VALUE = 16_000  # in ranges of 16 KiB, and weighed as that and what an array is
+WEIGHT = 16_384 + 128
 
 
-def test_longest_held_goes_first() -> None:
-    made, gone = front(100)
-    assert made.admit("a", 1, 40)
-    assert made.admit("b", 2, 40)
-    assert made.admit("c", 3, 30)
-    assert (made.values, made.bytes, gone) == ({"b": 2, "c": 3}, 70, ["a"])
-    assert made.admit("d", 4, 100)
-    assert (made.values, made.bytes, gone) == ({"d": 4}, 100, ["a", "b", "c"])
+def asked(cache: Cache, *keys: Any) -> None:
+    for key in keys:
+        cache[key] = np.full(VALUE, 1, np.uint8)
+        assert cache[key][0] == 1
+
+
+@pytest.fixture
+def _small_share() -> Iterator[None]:
+    gc.collect()
+    hit.set_hot_bytes(10 * WEIGHT)
+    yield
+    hit.set_hot_bytes(memory_limit().limit_bytes // 10)
+
+
+def test_what_is_used_more_takes_the_place_of_what_is_held_longest() -> None:
+    with Cache(hot_bytes=2 * WEIGHT) as cache:
+        asked(cache, "a", "b", "c")
+        assert cache._core.hot_keys() == ["a", "b"]
+        assert cache.info().hot_bytes == 2 * WEIGHT
+        while "c" not in cache._core.hot_keys():
+            cache["c"]
+        assert cache._core.hot_keys() in (["b", "c"], ["a", "c"])
+        cache._core.check()
 
 
 def test_too_large_is_not_held_and_throws_nobody_out() -> None:
-    made, gone = front(100)
-    made.admit("a", 1, 60)
-    assert not made.admit("b", 2, 101)
-    assert (made.values, made.bytes, gone) == ({"a": 1}, 60, [])
-
-
-def test_admitted_again_is_weighed_anew_and_young_again() -> None:
-    made, gone = front(100)
-    made.admit("a", 1, 30)
-    made.admit("b", 2, 30)
-    made.admit("a", 3, 60)
-    assert (made.values, made.bytes) == ({"b": 2, "a": 3}, 90)
-    made.admit("c", 4, 40)
-    assert gone == ["b"]
+    with Cache(hot_bytes=2 * WEIGHT) as cache:
+        asked(cache, "a")
+        cache["large"] = np.zeros(4 * VALUE, np.uint8)
+        for _ in range(100):
+            assert not cache["large"].any()
+        assert cache._core.hot_keys() == ["a"]
 
 
 def test_discard_and_clear() -> None:
-    made, gone = front(100)
-    made.admit("a", 1, 30)
-    made.admit("b", 2, 30)
-    made.discard("a")
-    made.discard("a")
-    assert (made.values, made.bytes, gone) == ({"b": 2}, 30, [])
-    made.clear()
-    assert (made.values, made.bytes, gone) == ({}, 0, ["b"])
+    with Cache(hot_bytes=4 * WEIGHT) as cache:
+        asked(cache, "a", "b", "c")
+        cache.discard("b")
+        assert cache._core.hot_keys() == ["a", "c"]
+        del cache["a"]
+        assert cache.info().hot_bytes == WEIGHT
+        cache["c"] = 5
+        assert cache.info().hot_bytes == 0
+        assert cache["c"] == 5
+        cache.clear()
+        assert (cache._core.hot_keys(), cache.info().hot_bytes) == ([], 0)
 
 
-def test_what_dies_in_clear_may_come_back_to_the_front() -> None:
-    made, _ = front(100)
+class Reborn:
+    """Asks its cache for another value when it dies."""
 
-    class Reborn:
-        def __del__(self) -> None:
-            made.admit("again", 1, 10)
+    cache: Cache
 
-    made.admit("k", Reborn(), 50)
-    made.clear()
-    assert (made.values, made.bytes) == ({"again": 1}, 10)
-    made.discard("again")
-    assert made.bytes == 0
+    def __del__(self) -> None:
+        if not self.cache._core.closed:
+            self.cache.get_or_compute("again", lambda: "x" * 100)
+            self.cache.get("again")
 
 
-def test_automatic_fronts_are_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hot, "_auto_bytes_together", lambda: 1000)
-    gc.collect()
-    before = sum(other.bytes for other in HotFront._automatic)
-    fronts = [front(None)[0] for _ in range(5)]
+def test_what_dies_may_come_back_to_the_cache() -> None:
+    with Cache(hot_bytes=100_000) as cache:
+        Reborn.cache = cache
+        cache["k"] = Reborn()
+        cache["k"]
+        assert "k" in cache._core.hot_keys()
+        for end in (lambda: cache._core.cool(None), cache.clear, lambda: cache.pop("k", None)):
+            end()
+            cache._core.check()
+            assert cache["again"] == "x" * 100
+            cache["k"] = Reborn()
+            cache["k"]
+
+
+@pytest.mark.usefixtures("_small_share")
+def test_automatic_fronts_are_bound_together() -> None:
+    caches = [Cache() for _ in range(5)]
     for turn in range(50):
-        fronts[turn % 5].admit(turn, turn, 100)
-        assert sum(made.bytes for made in fronts) + before <= max(1000, before + 100)
-    assert sum(made.bytes for made in fronts) > 0 or before >= 1000
-    own, _ = front(10_000)
-    assert own.admit("k", 1, 9000), "a limit of its own is its own"
+        asked(caches[turn % 5], turn)
+        assert sum(cache.info().hot_bytes for cache in caches) <= 10 * WEIGHT
+    assert sum(cache.info().hot_bytes for cache in caches) > 5 * WEIGHT
+    with Cache(hot_bytes=20 * WEIGHT) as own:
+        asked(own, *range(15))
+        assert own.info().hot_bytes == 15 * WEIGHT, "a limit of its own is its own"
 
 
-def test_another_front_that_is_locked_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    gc.collect()
-    limit = sum(other.bytes for other in HotFront._automatic) + 1000
-    monkeypatch.setattr(hot, "_auto_bytes_together", lambda: limit)
-    full, _ = front(None)
-    full.admit("k", 1, 900)
-    mine, _ = front(None)
-    with full._lock:
-        refused: list[bool] = []
-        thread = threading.Thread(target=lambda: refused.append(not mine.admit("k", 1, 200)))
-        thread.start()
-        thread.join(20)
-        assert refused == [True]
-    assert full.values == {"k": 1}
-
-
-def test_limit_follows_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hot, "_auto_bytes_together", lambda: 5000)
-    assert front(None)[0].limit == 5000
-    monkeypatch.setattr(hot, "_auto_bytes_together", lambda: 1 << 40)
-    assert front(None)[0].limit == 32 << 20
+def test_limit_follows_the_machines() -> None:
+    assert Cache()._core.hot_limit == min(32 << 20, memory_limit().limit_bytes // 10)
 
 
 def test_a_cache_holds_what_it_was_asked_for_up_to_its_bytes() -> None:
@@ -141,7 +139,7 @@ def test_what_was_hot_is_valued_by_how_often_it_was_asked_for() -> None:
         assert cache.info().hot_hits > 590
         for n in range(45):
             if n == 20:
-                cache._hot.clear()  # as pressure does
+                cache._core.cool(None)  # as pressure does
             cache[n] = np.full(32 << 10, n, np.uint8)
             for _ in range(5):
                 cache[n]

@@ -21,7 +21,6 @@ from support import wait_until
 from workers import PATIENCE, Worker, run_async, waiters
 
 from vrange import VolatileCache, cached
-from vrange._core import hit
 
 Cache = VolatileCache[Any, Any]
 BYTES_OF_ARRAY = 12_000
@@ -51,33 +50,17 @@ def equal(one: Any, other: Any) -> bool:
 
 def books_agree(cache: Cache) -> None:
     """What the cache says of itself fits together."""
-    books, hot = cache._books, cache._hot
-    entries = len(cache)
-    assert set(cache) == set(books.index)
-    assert entries == len(books.index)
-    with_range = {e.handle: k for k, e in books.index.items() if isinstance(e, hit.Entry)}
-    lost = set(with_range) - set(books.keys_by_handle)
-    assert all(with_range[handle] in hot.values for handle in lost), "hot values may outlive it"
-    assert set(books.keys_by_handle) <= set(with_range)
-    assert hot.values.keys() == hot.weights.keys()
-    assert hot.bytes == sum(hot.weights.values())
-    slabs = books.packed.slabs()
-    assert {slab.handle for slab in slabs} == set(books.slabs_by_handle)
-    places = [e for e in books.index.values() if isinstance(e, int) and books.handle_of(e)]
-    for slab in slabs:
-        assert slab.used == len(slab.keys) - len(slab.free) > 0
-    assert sum(slab.used for slab in slabs) == len(places) == len(set(places))
-    if books.arena.address:
-        now = cache._account.read()
-        assert now.ranges == len(books.keys_by_handle) + len(slabs), "a range nobody knows"
-        info = cache.info()
-        held = info.pinned_bytes + info.idle_bytes + info.offered_bytes + info.purged_bytes
-        assert books.keeper.bytes == held
+    cache._core.check()
+    assert len(cache) == len(set(cache))
+    info = cache.info()
+    held = info.pinned_bytes + info.idle_bytes + info.offered_bytes + info.purged_bytes
+    assert cache._core.bytes == held
+    assert cache._account.read().ranges == len(cache._core.handles(None)), "a range nobody knows"
 
 
 def nothing_is_left(cache: Cache, value: Callable[[int], Any]) -> None:
     """Another thread gets right answers at once, and nothing is pinned but what is hot."""
-    assert not cache._flights.under_way
+    assert cache._core.under_way == 0
 
     def ask() -> None:
         books_agree(cache)
@@ -87,7 +70,7 @@ def nothing_is_left(cache: Cache, value: Callable[[int], Any]) -> None:
         books_agree(cache)
 
     Worker(ask).result()
-    cache._hot.forget_all()
+    cache._core.cool(None)
     if cache.info().pinned_bytes:
         gc.collect()
     assert cache.info().pinned_bytes == 0
@@ -132,7 +115,7 @@ def computes(cache: Cache, value: Callable[[int], Any]) -> None:
 
 
 def computes_what_was_lost(cache: Cache, value: Callable[[int], Any]) -> None:
-    cache._books.discard((1,))
+    cache.discard(1)
     cache.get_or_compute(1, lambda: value(1))
 
 
@@ -266,7 +249,7 @@ def test_one_who_waits_is_interrupted_and_the_others_are_not() -> None:
             return "computed"
 
         leader = Worker(cache.get_or_compute, "k", compute)
-        wait_until(lambda: "k" in cache._flights.under_way, "nobody leads")
+        wait_until(lambda: cache._core.flight("k"), "nobody leads")
 
         def handler(*_: object) -> None:
             raise TimeIsUp
@@ -280,9 +263,9 @@ def test_one_who_waits_is_interrupted_and_the_others_are_not() -> None:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
-        assert waiters(cache._flights, "k") == 0, "nobody waits any more"
+        assert waiters(cache, "k") == 0, "nobody waits any more"
         other = Worker(cache.get_or_compute, "k", compute)
-        wait_until(lambda: waiters(cache._flights, "k") == 1, "it does not wait")
+        wait_until(lambda: waiters(cache, "k") == 1, "it does not wait")
         go.set()
         assert other.result() == leader.result() == "computed"
 
@@ -292,7 +275,7 @@ def test_waiting_is_interrupted_anywhere() -> None:
         cache = Cache(hot_bytes=0)
         go = threading.Event()
         leader = Worker(cache.get_or_compute, "k", lambda: go.wait(PATIENCE) and "computed")
-        wait_until(lambda: "k" in cache._flights.under_way, "nobody leads")
+        wait_until(lambda: cache._core.flight("k"), "nobody leads")
         threading.Timer(0.002, go.set).start()
         made.append((cache, leader))
         return lambda: cache.get_or_compute("k", lambda: "own")
@@ -301,7 +284,7 @@ def test_waiting_is_interrupted_anywhere() -> None:
     for _ in everywhere(prepare):
         cache, leader = made.pop()
         assert leader.result() == "computed"
-        assert not cache._flights.under_way
+        assert cache._core.under_way == 0
         assert Worker(cache.get_or_compute, "j", lambda: "free").result() == "free"
         cache.close()
 
@@ -325,7 +308,7 @@ def test_tasks_are_cancelled_anywhere() -> None:
                 tasks[0].cancel()
                 others = await asyncio.gather(*tasks[1:])
                 assert others == ["computed"] * 2
-                assert not cache._flights.under_way
+                assert cache._core.under_way == 0
                 assert await ask() == "computed"
 
     run_async(main())
@@ -352,12 +335,12 @@ def test_a_task_that_nobody_goes_on_with_lands() -> None:
         with Cache(hot_bytes=0) as cache:
             coroutine = cache.get_or_compute_async("k", compute)
             coroutine.send(None)
-            assert "k" in cache._flights.under_way
+            assert cache._core.flight("k")
             holder = [coroutine]
             del coroutine
             ends(holder.pop())
             gc.collect()
-            assert not cache._flights.under_way
+            assert cache._core.under_way == 0
             assert run_async(cache.get_or_compute_async("k", compute)) == "computed"
 
 
@@ -376,7 +359,7 @@ def test_a_loop_that_was_closed_leaves_its_keys() -> None:
         loop = asyncio.new_event_loop()
         loop.run_until_complete(leave())
         waiting = Worker(cache.get_or_compute, "k", lambda: "of a thread")
-        wait_until(lambda: waiters(cache._flights, "k") == 1, "it does not wait")
+        wait_until(lambda: waiters(cache, "k") == 1, "it does not wait")
         loop.close()
         assert waiting.result() == "of a thread"
         cache.clear()

@@ -83,7 +83,7 @@ def test_who_asks_afterwards_gets_the_new(cache: Cache, act: str, kind: str, nat
     early = Worker(cache.get_or_compute, "k", compute)
     wait_until(lambda: compute.reads == 1, "nobody computes")
     joined = Worker(cache.get_or_compute, "k", compute)
-    wait_until(lambda: waiters(cache._flights, "k") == 1, "it does not wait")
+    wait_until(lambda: waiters(cache, "k") == 1, "it does not wait")
     compute.true = NEW
     ACTS[act](cache, value(NEW))
     assert number(Worker(cache.get_or_compute, "k", compute).result()) == NEW
@@ -93,7 +93,7 @@ def test_who_asks_afterwards_gets_the_new(cache: Cache, act: str, kind: str, nat
     assert number(cache["k"]) == NEW
     assert number(cache.get_or_compute("k", compute)) == NEW
     assert compute.reads == (1 if act in ("sets", "updates") else 2)
-    assert not cache._flights.under_way
+    assert cache._core.under_way == 0
 
 
 @pytest.mark.parametrize("kind", MADE)
@@ -124,7 +124,7 @@ def test_tasks(cache: Cache, act: str, kind: str) -> None:
         early = asyncio.ensure_future(cache.get_or_compute_async("k", compute.in_a_task))
         await asyncio.sleep(0)
         joined = asyncio.ensure_future(cache.get_or_compute_async("k", compute.in_a_task))
-        while waiters(cache._flights, "k") != 1:
+        while waiters(cache, "k") != 1:
             await asyncio.sleep(0)
         compute.true = NEW
         ACTS[act](cache, value(NEW))
@@ -135,7 +135,7 @@ def test_tasks(cache: Cache, act: str, kind: str) -> None:
         assert number(cache["k"]) == NEW
 
     run_async(main())
-    assert not cache._flights.under_way
+    assert cache._core.under_way == 0
 
 
 def test_a_decorated_function() -> None:
@@ -190,7 +190,7 @@ def test_one_that_could_not_wait_is_joined_when_the_other_ends(cache: Cache) -> 
     inner.go.set()
     assert number(worker.result()) == 7
     assert number(Worker(in_another_thread).result()) == 7
-    assert not cache._flights.under_way
+    assert cache._core.under_way == 0
 
 
 def test_other_keys_are_stored_all_the_same(cache: Cache) -> None:

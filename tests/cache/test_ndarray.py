@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import handle_of
 
 import vrange
 from vrange._core import hit, lib
@@ -17,12 +18,11 @@ TABLE = numpy_core()._ARRAY_API
 
 def lease_of(cache: vrange.VolatileCache[str, bytes], content: bytes) -> tuple[int, hit.Lease]:
     """A range with this content, and the pin of it."""
-    cache["k"] = content
-    entry = cache._books.index["k"]
-    assert isinstance(entry, hit.Entry)
-    lease = hit.pin(entry.handle, entry.nbytes)
+    cache["k"] = np.frombuffer(content, np.uint8)
+    handle = handle_of(cache, "k")
+    lease = hit.pin(handle, len(content))
     assert lease is not None
-    return entry.handle, lease
+    return handle, lease
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8", "c16", "?", "g"])

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from support import wait_until
-from workers import PATIENCE, Worker, waiters
+from workers import PATIENCE, SingleFlight, Worker, waiters
 
 import vrange
-from vrange._cache.singleflight import SingleFlight
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def test_one_computes_and_all_get_it(cache: vrange.VolatileCache) -> None:
         return np.arange(50_000)
 
     workers = [Worker(cache.get_or_compute, "k", compute) for _ in range(12)]
-    wait_until(lambda: waiters(cache._flights, "k") == 11, "they do not wait")
+    wait_until(lambda: waiters(cache, "k") == 11, "they do not wait")
     go.set()
     results = [worker.result() for worker in workers]
     assert len(calls) == 1
@@ -66,7 +65,7 @@ def test_those_who_wait_share_the_leaders_exception(flights: SingleFlight) -> No
         raise ZeroDivisionError("first")
 
     first = Worker(flights.run, "k", compute)
-    wait_until(lambda: "k" in flights.under_way, "nobody leads")
+    wait_until(lambda: flights._core.flight("k"), "nobody leads")
     others = [Worker(flights.run, "k", compute) for _ in range(3)]
     wait_until(lambda: waiters(flights, "k") == 3, "they do not wait")
     go.set()
@@ -92,7 +91,7 @@ def test_what_ends_a_thread_is_its_own_and_the_next_leads(
         raise error
 
     first = Worker(flights.run, "k", end)
-    wait_until(lambda: "k" in flights.under_way, "nobody leads")
+    wait_until(lambda: flights._core.flight("k"), "nobody leads")
     others = [Worker(flights.run, "k", lambda: "computed") for _ in range(3)]
     wait_until(lambda: waiters(flights, "k") == 3, "they do not wait")
     go.set()
@@ -156,5 +155,5 @@ def test_a_ring_of_threads_and_two_caches() -> None:
     workers = [Worker(ask, n, 0) for n in range(5)]
     assert all(0 <= worker.result() <= 6 for worker in workers)
     for cache in caches:
-        assert not cache._flights.under_way
+        assert cache._core.under_way == 0
         cache.close()

@@ -15,10 +15,9 @@ from typing import Any
 
 import pytest
 from support import wait_until
-from workers import PATIENCE, Worker, run_async, waiters
+from workers import PATIENCE, SingleFlight, Worker, run_async, waiters
 
 import vrange
-from vrange._cache.singleflight import SingleFlight
 
 
 @pytest.fixture
@@ -56,14 +55,14 @@ def test_threads_and_tasks_share_one_computation(cache: vrange.VolatileCache) ->
         return "from the thread"
 
     leader = Worker(cache.get_or_compute, "k", compute)
-    wait_until(lambda: "k" in cache._flights.under_way, "nobody leads")
+    wait_until(lambda: cache._core.flight("k"), "nobody leads")
 
     async def never() -> str:
         raise AssertionError("the thread computes")
 
     async def main() -> list[str]:
         waiting = [asyncio.ensure_future(cache.get_or_compute_async("k", never)) for _ in range(3)]
-        while waiters(cache._flights, "k") < 3:
+        while waiters(cache, "k") < 3:
             await asyncio.sleep(0)
         go.set()
         return await asyncio.gather(*waiting)
@@ -73,13 +72,13 @@ def test_threads_and_tasks_share_one_computation(cache: vrange.VolatileCache) ->
 
     async def compute_async() -> str:
         await asyncio.get_running_loop().run_in_executor(None, waiting_thread.wait, PATIENCE)
-        wait_until(lambda: waiters(cache._flights, "j") == 1, "the thread does not wait")
+        wait_until(lambda: waiters(cache, "j") == 1, "the thread does not wait")
         return "from the task"
 
     waiting_thread = threading.Event()
 
     def ask() -> Any:
-        wait_until(lambda: "j" in cache._flights.under_way, "no task leads")
+        wait_until(lambda: cache._core.flight("j"), "no task leads")
         waiting_thread.set()
         return cache.get_or_compute("j", lambda: "from another thread")
 
@@ -199,7 +198,7 @@ def test_nor_does_anybody_wait_for_the_tasks_of_a_loop_that_waits_for_him(
         return flights.run("f", lambda: "own f") + await task
 
     thread = Worker(flights.run, "f", computes_f)
-    wait_until(lambda: "f" in flights.under_way, "nobody leads")
+    wait_until(lambda: flights._core.flight("f"), "nobody leads")
     assert Worker(run_async, main()).result() == "fown gg"
     assert thread.result() == "fown g"
 
@@ -219,7 +218,7 @@ def test_a_loop_that_ended_is_not_woken(
 ) -> None:
     go = threading.Event()
     leader = Worker(flights.run, "k", lambda: go.wait(PATIENCE))
-    wait_until(lambda: "k" in flights.under_way, "nobody leads")
+    wait_until(lambda: flights._core.flight("k"), "nobody leads")
 
     async def never() -> None:
         raise AssertionError
@@ -236,10 +235,11 @@ def test_a_loop_that_ended_is_not_woken(
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING], caplog.text
 
 
-def test_a_task_that_outlives_its_computation_does_not_hold_the_value() -> None:
-    class Value:
-        pass
+class Value:
+    pass
 
+
+def test_a_task_that_outlives_its_computation_does_not_hold_the_value() -> None:
     flights = SingleFlight()
 
     async def main() -> None:
@@ -289,7 +289,7 @@ def test_a_task_of_trio_waits_for_a_thread(cache: vrange.VolatileCache) -> None:
     trio = pytest.importorskip("trio")
     go = threading.Event()
     leader = Worker(cache.get_or_compute, "k", lambda: go.wait(PATIENCE) and "of the thread")
-    wait_until(lambda: "k" in cache._flights.under_way, "nobody leads")
+    wait_until(lambda: cache._core.flight("k"), "nobody leads")
 
     async def never() -> str:
         raise AssertionError("the thread computes")
@@ -317,4 +317,4 @@ def test_a_task_of_something_else_computes_itself(cache: vrange.VolatileCache) -
         with pytest.raises(StopIteration) as stopped:
             coroutine.send(None)
         assert stopped.value.value == expected
-    assert not cache._flights.under_way
+    assert cache._core.under_way == 0

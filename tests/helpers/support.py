@@ -66,6 +66,11 @@ def resident_pages(address: int, nbytes: int) -> list[bool]:
     return [bool(page & 1) for page in seen]
 
 
+def handle_of(cache: vrange.VolatileCache[Any, Any], key: object) -> int:
+    """The range that a key's value lies in; 0: there is none."""
+    return max(cache._core.handles((key,)), default=0)
+
+
 def wait_offered(handle: int) -> None:
     """Until the reserve has told the kernel of a volatile range. Never on the eager rung."""
     assert not EAGER

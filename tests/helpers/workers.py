@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from vrange._cache.singleflight import SingleFlight
+from vrange import VolatileCache
+from vrange._cache.waiting import answer_async
 
 PATIENCE = 20  # seconds until a test gives up: a bound for a broken build, not a measurement
 
@@ -48,12 +49,25 @@ def switching_every(seconds: float) -> Iterator[None]:
         sys.setswitchinterval(interval)
 
 
-def waiters(flights: SingleFlight, key: object) -> int:
+class SingleFlight:
+    """The computations of a cache that keeps none of the values: it has no room for any."""
+
+    def __init__(self) -> None:
+        self._core = VolatileCache[Any, Any](max_bytes=0, hot_bytes=0)._core
+        self.run = self._core.get_or_compute
+
+    async def run_async(self, key: Any, compute: Callable[[], Any]) -> Any:
+        return await answer_async(self._core, key, compute)
+
+    @property
+    def under_way(self) -> int:
+        return self._core.under_way
+
+
+def waiters(cache: Any, key: object) -> int:
     """How many threads and tasks wait for a key."""
-    flight = flights.under_way.get(key)
-    if flight is None:
-        return 0
-    return flight.waiting
+    flight = cache._core.flight(key)
+    return 0 if flight is None else flight.waiting
 
 
 def run_async(coroutine: Any) -> Any:

@@ -195,8 +195,8 @@ def test_setup_builds_nothing_native_elsewhere(tmp_path: Path) -> None:
 
 def test_what_is_forgotten_meanwhile_is_not_stored() -> None:
     code = """
-    from vrange._cache import flight
-    from vrange._cache.singleflight import Flight
+    from vrange._portable import flight
+    from vrange._portable.singleflight import Flight
     assert Flight is flight.Flight
     for act in ("c['k'] = 'new'", "c.pop('k', None)", "c.clear()"):
         c = vrange.VolatileCache()

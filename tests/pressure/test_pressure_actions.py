@@ -76,7 +76,7 @@ def test_hot_values_are_let_go_and_may_come_back(job: FakeCgroup, watch: Any) ->
         job.use(0.9)
         wait_until(lambda: cache.info().hot_bytes <= 4 * MIB, "no hot value is let go")
         assert 0 < ask_all() <= 4 * MIB
-        assert vrange.VolatileCache(hot_bytes="2MiB")._hot.limit == MIB, "new ones as well"
+        assert vrange.VolatileCache(hot_bytes="2MiB")._core.hot_limit == MIB, "new ones as well"
         job.use(0.97)
         wait_until(lambda: cache.info().hot_bytes == 0, "hot values are held")
         assert ask_all() == 0
@@ -94,22 +94,8 @@ def test_close_lets_hot_fronts_grow(job: FakeCgroup, watch: Any) -> None:
         job.use(0.97)
         with watch(actions=["hot"]) as watcher:
             wait_until(lambda: watcher.info().done["hot"] == 1, "nothing is done")
-            assert cache._hot.limit == 0
-        assert cache._hot.limit == 8 * MIB
-
-
-def test_a_cache_that_is_busy_shrinks_by_itself(job: FakeCgroup, watch: Any) -> None:
-    with vrange.VolatileCache[Any, Any](hot_bytes="8MiB") as cache:
-        for n in range(8):
-            cache[n] = np.full(MIB, n, np.uint8)
-            assert cache[n][0] == n
-        with cache._lock, watch(actions=["hot"]) as watcher:
-            job.use(0.9)
-            wait_until(lambda: watcher.info().done["hot"] == 1, "it waits for the lock")
-            assert cache._hot.bytes > 6 * MIB
-            cache["new"] = np.ones(MIB, np.uint8)
-            assert cache["new"][0] == 1
-            wait_until(lambda: cache["new"] is not None and cache._hot.bytes <= 4 * MIB, "too much")
+            assert cache._core.hot_limit == 0
+        assert cache._core.hot_limit == 8 * MIB
 
 
 def test_idle_stacks_are_given_back(job: FakeCgroup, watch: Any) -> None:

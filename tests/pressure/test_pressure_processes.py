@@ -32,13 +32,13 @@ def test_the_child_of_a_fork_has_none_and_may_start_one(tmp_path: Path) -> None:
     told = []
     watcher = watch(on_level=lambda change: told.append(change.level), min_interval=0)
     job.use(0.97)
-    wait_until(lambda: told == ["critical"] and cache._hot.limit == 0, "not told")
+    wait_until(lambda: told == ["critical"] and cache._core.hot_limit == 0, "not told")
     for _ in range(20):
         pid = os.fork()
         if pid == 0:
             assert watcher.level is None and not watcher.info().running
             assert vrange.pressure.current() is None
-            assert cache._hot.limit == 8 << 20, "nobody would let it grow again"
+            assert cache._core.hot_limit == 8 << 20, "nobody would let it grow again"
             watcher.close()
             heard = []
             with watch(on_level=lambda change: heard.append(change.level)) as own:
@@ -100,7 +100,7 @@ def test_with_threads_that_are_greenlets(tmp_path: Path) -> None:
             turns += 1
             assert turns < 20000
         with vrange.VolatileCache(hot_bytes="1MiB") as cache:
-            assert cache._hot.limit == 0
+            assert cache._core.hot_limit == 0
         job.use(0.5)
         while told != ["critical", "normal"]:
             gevent.sleep(0.001)

@@ -37,7 +37,7 @@ fresh = lambda n: np.full(20_000, n, np.uint16)
 cache = vrange.VolatileCache(arena_bytes="512MiB", hot_bytes=0)
 for n in range(N):
     cache[n] = fresh(n)
-handle = lambda n: cache._books.index[n].handle
+handle = lambda n: handle_of(cache, n)
 """
 
 

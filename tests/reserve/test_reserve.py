@@ -100,14 +100,14 @@ def test_the_least_valuable_is_offered_first() -> None:
     vrange.set_reserve(0, tick=0.001)
     cache = vrange.VolatileCache(hot_bytes=0, arena_bytes="64MiB")
     cheap, dear = range(10), range(10, 20)
-    books = cache._books
     for n in (*dear, *cheap):
-        cache._keep.store(n, bytes([n]) * MIB, 10**6 if n in cheap else 10**9)
+        cache[n] = bytes([n]) * MIB
+        lib.vrange_set_cost(handle_of(cache, n), 10**6 if n in cheap else 10**9)
     for _ in range(5):
         for n in (3, 4):
             assert cache[n][0] == n   # cheap, but asked for
     vrange.set_reserve("8MiB", tick=0.001)
-    state = lambda n: lib.vrange_state(books.index[n].handle)
+    state = lambda n: lib.vrange_state(handle_of(cache, n))
     offered = lambda: {n for n in range(20) if state(n) == lib.VRANGE_STATE_OFFERED}
     wait_until(lambda: len(offered()) == 8, "not eight are offered")
     assert offered() == set(cheap) - {3, 4}, offered()
@@ -123,13 +123,12 @@ def test_what_was_taken_is_noticed_cleaned_up_and_replaced() -> None:
     cache = vrange.VolatileCache(hot_bytes=0, arena_bytes="64MiB")
     for n in range(12):
         cache[n] = bytes([n]) * MIB
-    books = cache._books
-    state = lambda n: lib.vrange_state(books.index[n].handle)
+    state = lambda n: lib.vrange_state(handle_of(cache, n))
     offered = lambda: [n for n in range(12) if state(n) == lib.VRANGE_STATE_OFFERED]
     wait_until(lambda: len(offered()) == 4, "not four are offered")
     before = vrange.stats().reserve
     victim = offered()[0]
-    address = address_of(books.index[victim].handle)
+    address = address_of(handle_of(cache, victim))
     take(address, 8 * PAGE)   # its beginning; the rest is dead weight now
     wait_until(lambda: state(victim) == lib.VRANGE_STATE_PURGED, "the loss is not noticed")
     assert not any(resident_pages(address, MIB)), "what was left of it is not given back"
@@ -180,7 +179,7 @@ def test_without_a_thread_everything_is_offered_at_release() -> None:
     else:
         assert info.offered_bytes == 10 * 25 * PAGE, info
         assert cache[3] == bytes([3]) * 100_000
-        lose(cache._books.index[3].handle)
+        lose(handle_of(cache, 3))
         assert cache.get(3) is None
         assert cache[4] == bytes([4]) * 100_000
         held = vrange.Arena("1MiB").allocate(PAGE)

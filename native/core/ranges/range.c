@@ -30,6 +30,7 @@ static int take_range(vrange_arena *arena, size_t bytes, float cost_ns, uint32_t
     if (result < 0) return result;
     range *r = *out;
     r->cost_ns = cost_ns > 0 ? cost_ns : UNKNOWN_COST_NS;
+    atomic_store(&r->owner, 0);
     atomic_store(&r->uses, uses < USES_MOST - USE ? uses + USE : USES_MOST);
     atomic_store(&r->epoch, atomic_load(&arena->epoch));
     arena_count_requests(arena, 1);

@@ -53,6 +53,7 @@ typedef struct range {
     _Atomic uint64_t released_ns;        /* when it became volatile, or when a pin reported its loss */
     uint64_t *lost_pages;                /* partial: a bit for each page; NULL: all are lost */
     uint32_t missing_pages;              /* partial, offered: how many count as purged */
+    _Atomic uint32_t owner;              /* the user's note: vrange_set_owner */
     uint64_t *sentinel_words;            /* sentinel rung: the saved first word of each page */
 } range;
 

@@ -1,157 +1,269 @@
-/* The hot front: a callable that answers from values the cache itself holds.
+/* The decorated function: a callable that answers from a cache.
  *
- * A decorated function is called for its hits, so a hit must cost what functools.lru_cache costs.
- * A Python wrapper with *args costs twice that before it has looked anything up; hence this type,
- * which makes the key, looks into one dict and then into the ranges (lookup.c), and computes what is
- * nowhere (compute.c). Python is called only for what these leave. Which values are in the dict, and for
- * how many bytes, is the cache's business (hot.py). */
-#include "python/hit.h"
+ * A decorated function is called for its hits, so a hit has to cost what functools.lru_cache costs. The key
+ * is made of the arguments where the interpreter has put them; a tuple and a dict of them are made only for
+ * a call that computes. */
+#include "python/cache/flight.h"
 
 #include <stddef.h>
+#include <structmember.h>
+
+/* Both are part of the stable ABI from 3.12 on, and the same in 3.11. */
+#define HAVE_VECTORCALL (1ul << 11)
+#define METHOD_DESCRIPTOR (1ul << 17)
+#define ARGUMENTS_OFFSET ((size_t)1 << (8 * sizeof(size_t) - 1))
+typedef PyObject *(*vector_function)(PyObject *, PyObject *const *, size_t, PyObject *);
 
 typedef struct {
     PyObject_HEAD
-    PyObject *values;       /* dict, key to value */
-    PyObject *recaller;     /* asked next (lookup.c); NULL: nobody */
-    PyObject *leader;       /* then (compute.c), with the function; NULL: nobody */
+    vector_function vector;
+    cache_core *core;
     PyObject *function;
-    PyObject *slowly;       /* last, with key, args, kwargs */
     PyObject *key_function; /* called with the arguments; NULL: the arguments are the key */
-    int typed;
-} hot_function;
+    PyObject *attributes;   /* __dict__ */
+    PyObject *weak_references;
+    char typed;
+} cached_function;
 
 static PyObject *keyword_mark; /* separates positional from keyword arguments in a key */
 static PyObject *method_type;
 
-static PyObject *make_key(hot_function *self, PyObject *args, PyObject *kwargs) {
-    if (self->key_function) return PyObject_Call(self->key_function, args, kwargs);
-    const Py_ssize_t positional = PyTuple_Size(args);
-    const Py_ssize_t named = kwargs ? PyDict_Size(kwargs) : 0;
-    if (!self->typed && !named) {
-        if (positional == 1) {
-            /* A string or an int equals nothing but its like, so it can stand for its tuple. */
-            PyObject *only = PyTuple_GetItem(args, 0);
-            if (PyUnicode_CheckExact(only) || PyLong_CheckExact(only)) return Py_NewRef(only);
-        }
-        return Py_NewRef(args);
+/* ---- arguments, as they came ------------------------------------------------------------------ */
+
+typedef struct {
+    PyObject *const *values; /* positional ones, then those of the names */
+    Py_ssize_t positional, named;
+    PyObject *names; /* tuple or NULL */
+} arguments;
+
+static PyObject *positional_tuple(const arguments *given) {
+    PyObject *tuple = PyTuple_New(given->positional);
+    for (Py_ssize_t i = 0; tuple && i < given->positional; i++)
+        PyTuple_SetItem(tuple, i, Py_NewRef(given->values[i]));
+    return tuple;
+}
+
+static PyObject *named_dict(const arguments *given) {
+    PyObject *dict = PyDict_New();
+    for (Py_ssize_t i = 0; dict && i < given->named; i++) {
+        if (PyDict_SetItem(dict, PyTuple_GetItem(given->names, i), given->values[given->positional + i]) < 0)
+            Py_CLEAR(dict);
     }
-    Py_ssize_t size = positional + (named ? 1 + 2 * named : 0);
-    if (self->typed) size += positional + named;
-    PyObject *key = PyTuple_New(size);
+    return dict;
+}
+
+/* ---- keys ------------------------------------------------------------------------------------- */
+
+static bool stands_for_itself(PyObject *only) {
+    /* A string or an int equals nothing but its like, so it can stand for its tuple. */
+    return PyUnicode_CheckExact(only) || PyLong_CheckExact(only);
+}
+
+static PyObject *full_key(const cached_function *self, const arguments *given) {
+    const Py_ssize_t all = given->positional + given->named;
+    PyObject *key = PyTuple_New(given->positional + (given->named ? 1 + 2 * given->named : 0) +
+                                (self->typed ? all : 0));
     if (!key) return NULL;
-    Py_ssize_t at = 0, place = 0;
-    PyObject *name, *value;
-    for (Py_ssize_t i = 0; i < positional; i++)
-        PyTuple_SetItem(key, at++, Py_NewRef(PyTuple_GetItem(args, i)));
-    if (named) {
-        PyTuple_SetItem(key, at++, Py_NewRef(keyword_mark));
-        while (PyDict_Next(kwargs, &place, &name, &value)) {
-            PyTuple_SetItem(key, at++, Py_NewRef(name));
-            PyTuple_SetItem(key, at++, Py_NewRef(value));
-        }
+    Py_ssize_t at = 0;
+    for (Py_ssize_t i = 0; i < given->positional; i++)
+        PyTuple_SetItem(key, at++, Py_NewRef(given->values[i]));
+    if (given->named) PyTuple_SetItem(key, at++, Py_NewRef(keyword_mark));
+    for (Py_ssize_t i = 0; i < given->named; i++) {
+        PyTuple_SetItem(key, at++, Py_NewRef(PyTuple_GetItem(given->names, i)));
+        PyTuple_SetItem(key, at++, Py_NewRef(given->values[given->positional + i]));
     }
-    if (self->typed) {
-        for (Py_ssize_t i = 0; i < positional; i++)
-            PyTuple_SetItem(key, at++, Py_NewRef((PyObject *)Py_TYPE(PyTuple_GetItem(args, i))));
-        for (place = 0; named && PyDict_Next(kwargs, &place, &name, &value);)
-            PyTuple_SetItem(key, at++, Py_NewRef((PyObject *)Py_TYPE(value)));
-    }
+    for (Py_ssize_t i = 0; self->typed && i < all; i++)
+        PyTuple_SetItem(key, at++, Py_NewRef((PyObject *)Py_TYPE(given->values[i])));
     return key;
 }
 
-static PyObject *hot_call(PyObject *object, PyObject *args, PyObject *kwargs) {
-    hot_function *self = (hot_function *)object;
-    PyObject *key = make_key(self, args, kwargs);
+static PyObject *key_by_function(const cached_function *self, const arguments *given) {
+    PyObject *args = positional_tuple(given), *kwargs = given->named ? named_dict(given) : NULL;
+    PyObject *key = NULL;
+    if (args && (kwargs || !given->named)) key = PyObject_Call(self->key_function, args, kwargs);
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+    return key;
+}
+
+static PyObject *make_key(const cached_function *self, const arguments *given) {
+    if (self->key_function) return key_by_function(self, given);
+    if (self->typed || given->named) return full_key(self, given);
+    if (given->positional == 1 && stands_for_itself(given->values[0])) return Py_NewRef(given->values[0]);
+    return positional_tuple(given);
+}
+
+/* ---- calls ------------------------------------------------------------------------------------ */
+
+static PyObject *answer_slowly(cached_function *self, PyObject *key, key_hash hash, const arguments *given) {
+    const bool is_plain = !self->key_function && !self->typed && !given->named && PyTuple_CheckExact(key);
+    call_parts call = {.function = self->function,
+                       .args = is_plain ? Py_NewRef(key) : positional_tuple(given),
+                       .kwargs = given->named ? named_dict(given) : NULL};
+    PyObject *value = NULL;
+    if (call.args && (call.kwargs || !given->named)) value = core_answer(self->core, key, hash, &call);
+    Py_XDECREF(call.args);
+    Py_XDECREF(call.kwargs);
+    return value;
+}
+
+static PyObject *answer(cached_function *self, const arguments *given) {
+    PyObject *key = make_key(self, given);
     if (!key) return NULL;
-    PyObject *value = PyDict_GetItemWithError(self->values, key);
-    if (value) {
-        Py_INCREF(value);
-        if (self->recaller && recall_count_hot(self->recaller, key) < 0) Py_CLEAR(value);
-    } else if (!PyErr_Occurred()) {
-        if (self->recaller) value = recall(self->recaller, key);
-        if (!value && !PyErr_Occurred() && self->leader)
-            value = lead(self->leader, key, (call_of){self->function, args, kwargs});
-        if (!value && !PyErr_Occurred())
-            value = PyObject_CallFunctionObjArgs(self->slowly, key, args, kwargs ? kwargs : Py_None, NULL);
+    PyObject *value = NULL;
+    key_hash hash;
+    if (hash_key(key, &hash)) {
+        looked_up found;
+        const int result = core_look_up(self->core, key, hash, &found);
+        if (result == LOOKUP_FOUND) value = found.value;
+        else if (result != LOOKUP_FAILED) value = answer_slowly(self, key, hash, given);
     }
     Py_DECREF(key);
     return value;
 }
 
-static PyObject *hot_make_key(PyObject *object, PyObject *arguments) {
-    PyObject *args, *kwargs;
-    if (!PyArg_ParseTuple(arguments, "O!O!", &PyTuple_Type, &args, &PyDict_Type, &kwargs))
-        return NULL;
-    return make_key((hot_function *)object, args, kwargs);
+static PyObject *call_vector(PyObject *object, PyObject *const *values, size_t count, PyObject *names) {
+    const arguments given = {.values = values,
+                             .positional = (Py_ssize_t)(count & ~ARGUMENTS_OFFSET),
+                             .named = names ? PyTuple_Size(names) : 0,
+                             .names = names};
+    return answer((cached_function *)object, &given);
 }
 
-static PyObject *hot_descr_get(PyObject *object, PyObject *instance, PyObject *owner) {
+/* Lays a tuple and a dict out as a vector, and hands it to `use`. */
+static PyObject *with_vector(cached_function *self, PyObject *args, PyObject *kwargs,
+                             PyObject *(*use)(cached_function *, const arguments *)) {
+    arguments given = {.positional = PyTuple_Size(args), .named = kwargs ? PyDict_Size(kwargs) : 0};
+    const Py_ssize_t all = given.positional + given.named;
+    PyObject *few[8], **values = all <= 8 ? few : PyMem_Malloc((size_t)all * sizeof *values);
+    given.names = given.named ? PyTuple_New(given.named) : NULL;
+    PyObject *result = NULL, *name, *value;
+    if (!values) {
+        PyErr_NoMemory();
+    } else if (given.names || !given.named) {
+        Py_ssize_t place = 0, at = given.positional;
+        for (Py_ssize_t i = 0; i < given.positional; i++) values[i] = PyTuple_GetItem(args, i);
+        while (given.named && PyDict_Next(kwargs, &place, &name, &value)) {
+            PyTuple_SetItem(given.names, at - given.positional, Py_NewRef(name));
+            values[at++] = value;
+        }
+        given.values = values;
+        for (Py_ssize_t i = 0; i < all; i++) Py_INCREF(values[i]);
+        result = use(self, &given);
+        for (Py_ssize_t i = 0; i < all; i++) Py_DECREF(values[i]);
+    }
+    if (values != few) PyMem_Free(values);
+    Py_XDECREF(given.names);
+    return result;
+}
+
+static PyObject *call(PyObject *object, PyObject *args, PyObject *kwargs) {
+    return with_vector((cached_function *)object, args, kwargs, answer);
+}
+
+static PyObject *key_of_call(cached_function *self, const arguments *given) { return make_key(self, given); }
+
+static PyObject *call_make_key(PyObject *object, PyObject *both) {
+    PyObject *args, *kwargs;
+    if (!PyArg_ParseTuple(both, "O!O!", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) return NULL;
+    return with_vector((cached_function *)object, args, kwargs, key_of_call);
+}
+
+/* ---- the type --------------------------------------------------------------------------------- */
+
+static PyObject *call_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"core", "function", "key", "typed", NULL};
+    PyObject *core, *function, *key = Py_None;
+    int typed = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|Op", names, &core, &function, &key, &typed)) return NULL;
+    if (!is_core(core)) return PyErr_Format(PyExc_TypeError, "core must be a CacheCore, not %R", core);
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    cached_function *self = (cached_function *)allocate(type, 0);
+    if (!self) return NULL;
+    self->vector = call_vector;
+    self->core = (cache_core *)Py_NewRef(core);
+    self->function = Py_NewRef(function);
+    self->key_function = key == Py_None ? NULL : Py_NewRef(key);
+    self->typed = (char)typed;
+    return (PyObject *)self;
+}
+
+static const size_t references[] = {offsetof(cached_function, core), offsetof(cached_function, function),
+                                    offsetof(cached_function, key_function),
+                                    offsetof(cached_function, attributes), 0};
+
+static int call_traverse(PyObject *object, visitproc visit, void *arg) {
+    return visit_references(object, references, visit, arg);
+}
+
+/* A finalizer in the same cycle may still call it: the core stays, and of the function None. */
+static int call_clear(PyObject *object) {
+    cached_function *self = (cached_function *)object;
+    PyObject *function = self->function;
+    self->function = Py_NewRef(Py_None);
+    Py_XDECREF(function);
+    Py_CLEAR(self->attributes);
+    return 0;
+}
+
+static void call_dealloc(PyObject *object) {
+    PyObject_GC_UnTrack(object);
+    if (((cached_function *)object)->weak_references) PyObject_ClearWeakRefs(object);
+    free_collected(object, references);
+}
+
+static PyObject *call_get(PyObject *object, PyObject *instance, PyObject *owner) {
     (void)owner;
     if (!instance || instance == Py_None) return Py_NewRef(object);
     return PyObject_CallFunctionObjArgs(method_type, object, instance, NULL);
 }
 
-static PyObject *hot_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"values", "recaller", "leader", "function", "slowly", "key", "typed", NULL};
-    PyObject *values, *recaller, *leader, *function, *slowly, *key = Py_None;
-    int typed = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOOO|Op", names, &PyDict_Type, &values,
-                                     &recaller, &leader, &function, &slowly, &key, &typed))
-        return NULL;
-    if (recaller != Py_None && !is_recaller(recaller))
-        return PyErr_Format(PyExc_TypeError, "recaller must be a Recaller or None");
-    if (leader != Py_None && !is_leader(leader))
-        return PyErr_Format(PyExc_TypeError, "leader must be a Leader or None");
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    hot_function *self = (hot_function *)allocate(type, 0);
-    if (!self) return NULL;
-    self->values = Py_NewRef(values);
-    self->recaller = recaller == Py_None ? NULL : Py_NewRef(recaller);
-    self->leader = leader == Py_None ? NULL : Py_NewRef(leader);
-    self->function = Py_NewRef(function);
-    self->slowly = Py_NewRef(slowly);
-    self->key_function = key == Py_None ? NULL : Py_NewRef(key);
-    self->typed = typed;
-    return (PyObject *)self;
+/* As of any function: copies are itself, and pickles its name. */
+static PyObject *call_reduce(PyObject *object, PyObject *unused) {
+    (void)unused;
+    return PyObject_GetAttrString(((cached_function *)object)->function, "__qualname__");
 }
 
-static const size_t references[] = {
-    offsetof(hot_function, values), offsetof(hot_function, recaller),
-    offsetof(hot_function, leader), offsetof(hot_function, function),
-    offsetof(hot_function, slowly), offsetof(hot_function, key_function), 0};
-
-static int hot_traverse(PyObject *object, visitproc visit, void *arg) {
-    return visit_references(object, references, visit, arg);
+static PyObject *call_repr(PyObject *object) {
+    PyObject *cache = PyObject_GetAttrString(object, "cache");
+    if (!cache) return NULL;
+    PyObject *text = PyUnicode_FromFormat("<cached %R in %R>", ((cached_function *)object)->function, cache);
+    Py_DECREF(cache);
+    return text;
 }
 
-static int hot_clear(PyObject *object) {
-    return clear_references(object, references);
-}
-
-static void hot_dealloc(PyObject *object) { free_collected(object, references); }
-
-int hot_add_type(PyObject *module) {
+int call_add_type(PyObject *module) {
     static PyMethodDef methods[] = {
-        {"make_key", hot_make_key, METH_VARARGS,
+        {"make_key", call_make_key, METH_VARARGS,
          "make_key(args, kwargs): the key under which a call is cached."},
+        {"__reduce__", call_reduce, METH_NOARGS, NULL},
         {0}};
+    static PyMemberDef members[] = {
+        {"__vectorcalloffset__", T_PYSSIZET, offsetof(cached_function, vector), READONLY, NULL},
+        {"__dictoffset__", T_PYSSIZET, offsetof(cached_function, attributes), READONLY, NULL},
+        {"__weaklistoffset__", T_PYSSIZET, offsetof(cached_function, weak_references), READONLY, NULL},
+        {0}};
+    static PyGetSetDef dict[] = {{"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+                                 {0}};
     static PyType_Slot slots[] = {
-        {Py_tp_doc, "HotFunction(values, recaller, leader, function, slowly, key=None, typed=False)\n\n"
-                    "Calls answer from the dict `values`, from the recaller, by what the leader has "
-                    "the function compute, or by slowly(key, args, kwargs)."},
-        {Py_tp_new, hot_new},
-        {Py_tp_dealloc, hot_dealloc},
-        {Py_tp_traverse, hot_traverse},
-        {Py_tp_clear, hot_clear},
-        {Py_tp_call, hot_call},
-        {Py_tp_descr_get, hot_descr_get},
+        {Py_tp_doc, "CachedFunction(core, function, key=None, typed=False)\n\n"
+                    "A function whose results are cached; see vrange.cached."},
+        {Py_tp_new, call_new},
+        {Py_tp_dealloc, call_dealloc},
+        {Py_tp_traverse, call_traverse},
+        {Py_tp_clear, call_clear},
+        {Py_tp_call, call},
+        {Py_tp_repr, call_repr},
+        {Py_tp_descr_get, call_get},
         {Py_tp_methods, methods},
+        {Py_tp_members, members},
+        {Py_tp_getset, dict},
         {0, NULL}};
-    static PyType_Spec spec = {
-        .name = "vrange._hit.HotFunction",
-        .basicsize = sizeof(hot_function),
-        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
-        .slots = slots};
+    static PyType_Spec spec = {.name = "vrange._hit.CachedFunction",
+                               .basicsize = sizeof(cached_function),
+                               .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | HAVE_VECTORCALL |
+                                        METHOD_DESCRIPTOR,
+                               .slots = slots};
     PyObject *types = PyImport_ImportModule("types");
     method_type = types ? PyObject_GetAttrString(types, "MethodType") : NULL;
     Py_XDECREF(types);

@@ -1,129 +1,70 @@
-/* Leading: a value that is nowhere is computed and kept without a Python frame of ours.
+/* Compute: a value that is nowhere is computed and stored, with no Python frame of ours.
  *
- * Most computations are begun with nobody at the same key, and nobody comes to wait: that is all this does,
- * and what it does not do it leaves undone, for Python to begin again. Why natively, store.c says. */
-#include "python/hit.h"
-
-#include <stddef.h>
+ * Usually nobody else computes the key, and nobody comes to wait: that is this path. The exit is a key that
+ * another one computes just now: waiting for it is Python's. Computing pushes everything else out of the
+ * processor's caches, so what runs after it has to be little. */
+#include "python/cache/flight.h"
 
 #include "os/os.h"
 #include "counters/stats.h"
 
-typedef struct {
-    PyObject_HEAD
-    PyObject *keeper;
-    PyObject *keep_slowly; /* called with key, value, cost and flight where the keeper doesn't; what is returned */
-    PyObject *flights;     /* flight.c */
-    PyObject *absent;
-    vrange_account *account;
-} leader;
+void flight_regenerated(const flight *f, uint64_t took_ns) {
+    if (!f->core) return;
+    vrange_account_regenerated(f->core->account, took_ns);
+    if (f->outcome == VRANGE_REQUEST_PURGED)
+        vrange_latency_record(VRANGE_KIND_CACHE, VRANGE_REALLOCATE_PURGED, os_now_ns() - f->asked_ns);
+}
 
-typedef struct {
-    leader *by;
-    PyObject *key;
-    call_of call;
-    uint64_t asked_ns;
-} lead_of;
-
-static PyTypeObject *leader_type;
-
-static PyObject *compute(void *context, flight *mine) {
-    const lead_of *this = context;
-    leader *self = this->by;
-    PyObject *key = this->key;
-    const call_of call = this->call;
-    const int outcome = keep_why_absent(self->keeper, key); /* others may have run meanwhile */
-    if (outcome < 0) return NULL;
-    stats_request_with_gil(self->account, outcome);
+static PyObject *compute(flight *f, const call_parts *call) {
+    stats_request_with_gil(f->core->account, f->outcome);
     stopwatch watch = stopwatch_start();
-    PyObject *computed = PyObject_Call(call.function, call.args, call.kwargs);
+    PyObject *computed = PyObject_Call(call->function, call->args, call->kwargs);
     if (!computed) return NULL;
     const time_taken took = stopwatch_read(&watch);
-    PyObject *kept = keep(self->keeper, key, computed, took.cost_ns, (PyObject *)mine);
-    if (!kept && !PyErr_Occurred())
-        kept = PyObject_CallFunction(self->keep_slowly, "OOKO", key, computed,
-                                     (unsigned long long)took.cost_ns, (PyObject *)mine);
+    PyObject *kept = store_computed(f, computed, took.cost_ns);
     Py_DECREF(computed);
-    if (!kept) return NULL;
-    vrange_account_regenerated(self->account, took.passed_ns);
-    if (outcome == VRANGE_REQUEST_PURGED)
-        vrange_latency_record(VRANGE_KIND_CACHE, VRANGE_REALLOCATE_PURGED, os_now_ns() - this->asked_ns);
+    if (kept) flight_regenerated(f, took.passed_ns);
     return kept;
 }
 
-PyObject *lead(PyObject *object, PyObject *key, call_of call) {
-    leader *self = (leader *)object;
-    /* First, as most that is asked for here has a value: a small one, which lookup.c does not read. */
-    if (keep_why_absent(self->keeper, key) < 0) return NULL;
-    lead_of this = {self, key, call, os_now_ns()};
-    flight *other;
-    PyObject *value = fly(self->flights, key, false, compute, &this, &other);
-    Py_XDECREF((PyObject *)other);
+static PyObject *lead_flight(flight *f, const call_parts *call) {
+    PyObject *value = NULL;
+    if (flight_enter(f) == 0) {
+        value = compute(f, call);
+        flight_leave(f);
+    }
+    if (flight_land(f, value) < 0) Py_CLEAR(value);
     return value;
 }
 
-bool is_leader(PyObject *object) { return Py_TYPE(object) == leader_type; }
-
-static PyObject *leader_call(PyObject *object, PyObject *args, PyObject *kwargs) {
-    PyObject *key, *function;
-    if (kwargs && PyDict_Size(kwargs)) return PyErr_Format(PyExc_TypeError, "lead(key, function)");
-    if (!PyArg_ParseTuple(args, "OO", &key, &function)) return NULL;
-    PyObject *nothing = PyTuple_New(0);
-    if (!nothing) return NULL;
-    PyObject *value = lead(object, key, (call_of){function, nothing, NULL});
-    Py_DECREF(nothing);
-    return value || PyErr_Occurred() ? value : Py_NewRef(((leader *)object)->absent);
+/* What came of another's flight, or of computing instead of waiting; NotImplemented: ask again. */
+static PyObject *wait_for(cache_core *self, const looked_up *found, const call_parts *call) {
+    PyObject *other = Py_NewRef(entry_at(&self->index, found->number)->form);
+    stats_request_with_gil(self->account, found->outcome);
+    PyObject *value = PyObject_CallFunctionObjArgs(self->wait, other, call->function, call->args,
+                                                   call->kwargs ? call->kwargs : Py_None, NULL);
+    Py_DECREF(other);
+    return value;
 }
 
-static PyObject *leader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"keeper", "keep_slowly", "flights", "absent", "account", NULL};
-    PyObject *keeper, *keep_slowly, *flights, *absent;
-    unsigned long long account;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOK", names, &keeper, &keep_slowly, &flights, &absent,
-                                     &account))
-        return NULL;
-    if (!is_keeper(keeper)) return PyErr_Format(PyExc_TypeError, "keeper must be a Keeper");
-    if (!is_flights(flights)) return PyErr_Format(PyExc_TypeError, "flights must be Flights");
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    leader *self = (leader *)allocate(type, 0);
-    if (!self) return NULL;
-    self->keeper = Py_NewRef(keeper);
-    self->keep_slowly = Py_NewRef(keep_slowly);
-    self->flights = Py_NewRef(flights);
-    self->absent = Py_NewRef(absent);
-    self->account = (vrange_account *)(uintptr_t)account;
-    return (PyObject *)self;
-}
-
-static const size_t references[] = {offsetof(leader, keeper), offsetof(leader, keep_slowly),
-                                    offsetof(leader, flights), offsetof(leader, absent), 0};
-
-static int leader_traverse(PyObject *object, visitproc visit, void *arg) {
-    return visit_references(object, references, visit, arg);
-}
-
-static int leader_clear(PyObject *object) {
-    return clear_references(object, references);
-}
-
-static void leader_dealloc(PyObject *object) { free_collected(object, references); }
-
-int lead_add_type(PyObject *module) {
-    static PyType_Slot slots[] = {
-        {Py_tp_doc, "Leader(keeper, keep_slowly, flights, absent, account)\n\n"
-                    "leader(key, function): what function() returns, computed by nobody else meanwhile and "
-                    "kept, for a key without a value; or `absent`, and nothing was done or counted."},
-        {Py_tp_new, leader_new},
-        {Py_tp_dealloc, leader_dealloc},
-        {Py_tp_traverse, leader_traverse},
-        {Py_tp_clear, leader_clear},
-        {Py_tp_call, leader_call},
-        {0, NULL}};
-    static PyType_Spec spec = {
-        .name = "vrange._hit.Leader",
-        .basicsize = sizeof(leader),
-        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
-        .slots = slots};
-    leader_type = add_type(module, &spec);
-    return leader_type ? 0 : -1;
+PyObject *core_answer(cache_core *self, PyObject *key, key_hash hash, const call_parts *call) {
+    for (;;) {
+        looked_up found;
+        switch (core_look_up(self, key, hash, &found)) {
+        case LOOKUP_FAILED: return NULL;
+        case LOOKUP_FOUND: return found.value;
+        case LOOKUP_UNDER_WAY: {
+            PyObject *value = wait_for(self, &found, call);
+            if (value != Py_NotImplemented) return value;
+            Py_DECREF(value); /* it landed without a value */
+            continue;
+        }
+        }
+        flight *f = flight_begin(self, key, hash, &found, NULL);
+        if (!f) return NULL;
+        const bool began = f->number != 0;
+        PyObject *value = began ? lead_flight(f, call) : NULL;
+        Py_DECREF((PyObject *)f);
+        if (began) return value;
+    }
 }

@@ -18,7 +18,6 @@ typedef struct {
     Py_ssize_t bytes;
     Py_ssize_t exports;
     int writable;
-    bool owns; /* the range is freed with it */
 } lease;
 
 static PyTypeObject *lease_type;
@@ -35,16 +34,7 @@ PyObject *lease_over(lease_pin pin, void *address, Py_ssize_t bytes, int writabl
     self->bytes = bytes;
     self->exports = 0;
     self->writable = writable;
-    self->owns = false;
     return (PyObject *)self;
-}
-
-void lease_own(PyObject *object, bool owns) { ((lease *)object)->owns = owns; }
-
-uint64_t lease_handle(PyObject *object) {
-    lease *self = (lease *)object;
-    bool is_lease = PyObject_TypeCheck(object, lease_type);
-    return is_lease && self->pin.release ? self->pin.handle : 0;
 }
 
 void *lease_memory(PyObject *object, Py_ssize_t *bytes) {
@@ -62,7 +52,6 @@ static void drop(lease *self) {
     self->pin.release = NULL;
     if (!pin.release) return;
     pin.release(&pin);
-    if (self->owns) vrange_free(pin.handle);
     Py_XDECREF(pin.owner);
 }
 

@@ -78,17 +78,23 @@ vrange_part array_content(PyObject *array, PyObject *its_viewer) {
 
 bool is_viewer(PyObject *object) { return Py_TYPE(object) == viewer_type; }
 
-PyObject *view_lease(PyObject *object, PyObject *lease) {
-    viewer *self = (viewer *)object;
-    Py_ssize_t bytes;
-    void *address = lease_memory(lease, &bytes);
-    if (!address) return NULL;
+static PyObject *view(const viewer *self, void *address, Py_ssize_t bytes, PyObject *base) {
     if (bytes < self->bytes)
         return PyErr_Format(PyExc_TypeError, "%zd bytes are not enough: %zd are viewed", bytes, self->bytes);
     PyObject *array = numpy.create(numpy.array, Py_NewRef(self->dtype), self->dimensions, self->shape,
                                    NULL, address, self->order | ALIGNED, NULL);
-    if (array && numpy.set_base(array, Py_NewRef(lease)) < 0) Py_CLEAR(array);
+    if (array && numpy.set_base(array, Py_NewRef(base)) < 0) Py_CLEAR(array);
     return array;
+}
+
+PyObject *view_lease(PyObject *self, PyObject *lease) {
+    Py_ssize_t bytes;
+    void *address = lease_memory(lease, &bytes);
+    return address ? view((viewer *)self, address, bytes, lease) : NULL;
+}
+
+PyObject *view_bytes(PyObject *self, PyObject *bytes) {
+    return view((viewer *)self, PyBytes_AsString(bytes), PyBytes_Size(bytes), bytes);
 }
 
 static PyObject *viewer_call(PyObject *self, PyObject *args, PyObject *kwargs) {

@@ -1,295 +1,324 @@
-/* Keeping: an array that was computed is stored without a Python frame. What lookup.c is to a hit.
+/* Store: a value gets a place, and its key's entry refers to it.
  *
- * Computing a value pushes everything else out of the processor's caches, so what runs after it costs
- * several times what it costs in a loop, and Python code most of all. The most frequent value is one like
- * those before it: an array of a known shape and type, under a key that has none. Whatever is not that
- * simple is left to runtime/vrange/_cache/store.py, as is making room. */
-#include "python/hit.h"
+ * First the value is coded and written, which may take long and run Python code; then, in one stretch, the
+ * entry is found or made and refers to the new place, and the old one is given back. A value for which there
+ * is no room is refused: the key is then as if it had been purged at once. */
+#include "python/cache/flight.h"
 
+#include <errno.h>
 #include <stddef.h>
-#include <structmember.h>
 
-#include "ranges/arena.h"
 #include "os/os.h"
 
+#define OTHERS_BYTES (32u << 20) /* what other threads may ask for while a large value is copied */
+#define UNKNOWN_COST_NS 1000000u /* as of a range (range.c) */
+
+enum { FAILED = -1, DONE, REFUSED };
+
+/* What is to be stored, and where: under a flight's entry, or under a key. */
 typedef struct {
-    PyObject_HEAD
-    PyObject *index;  /* dict, key to entry */
-    PyObject *keys;   /* dict, handle to key */
-    PyObject *held;   /* dict of the hot front's values, by key */
-    PyObject *ghosts; /* dict of what is known of keys without a value, by hash */
-    PyObject *sweep;  /* called where ranges were lost, or there are too many */
-    PyObject *lock;   /* the cache's */
-    PyObject *flights; /* the cache's, under way (flight.c) */
-    unsigned long long arena; /* 0: everything is stored slowly */
-    Py_ssize_t bytes, max_bytes, bytes_least, bytes_most;
-    Py_ssize_t key_bytes, entries_most, books_most;
-} keeper;
+    flight *of; /* NULL: under the key */
+    PyObject *key;
+    key_hash hash;
+    uint64_t expires_ns, cost_ns;
+    entry_no stored_in; /* set by install */
+    uint32_t stamp;
+    bool called_off;
+} request;
 
-static PyTypeObject *keeper_type;
+static int raise_closed(cache_core *self) { return core_is_open(self) ? DONE : FAILED; }
 
-static vrange_arena *arena_of(const keeper *self) { return (vrange_arena *)(uintptr_t)self->arena; }
+/* ---- the last stretch ------------------------------------------------------------------------- */
 
-/* What the books themselves cost, by entry: measured, with dicts as they are just after growing. */
-#define ENTRY_BYTES 150 /* in the index and a slab */
-#define RANGE_BYTES 400 /* more where the value has a range of its own */
-#define GHOST_BYTES 200
-
-static Py_ssize_t books_bytes(const keeper *self) {
-    return self->key_bytes + ENTRY_BYTES * PyDict_Size(self->index) + RANGE_BYTES * PyDict_Size(self->keys) +
-           GHOST_BYTES * PyDict_Size(self->ghosts);
+static entry_no with_deadline(cache_core *self, const request *r, entry_no number) {
+    const bool lacks = number && r->expires_ns && !index_takes_deadline(&self->index, number);
+    return lacks ? 0 : number;
 }
 
-static bool has_too_many(const keeper *self) {
-    return PyDict_Size(self->index) > self->entries_most || books_bytes(self) > self->books_most;
-}
-
-/* 1 or 0, or -1 with an error set. */
-static int has_value(const keeper *self, PyObject *key) {
-    const int found = PyDict_Contains(self->index, key);
-    return found ? found : PyDict_Contains(self->held, key);
-}
-
-/* What is remembered of a key without a value, as ghosts.py has it. */
-typedef struct {
-    Py_hash_t hash;
-    unsigned uses, epoch;
-    int purged;
-} ghost;
-
-/* 1, or 0 where nothing is remembered, or -1 with an error set. */
-static int find_ghost(const keeper *self, PyObject *key, ghost *found) {
-    if (PyDict_Size(self->ghosts) == 0) return 0;
-    found->hash = PyObject_Hash(key);
-    PyObject *hash = found->hash == -1 ? NULL : PyLong_FromSsize_t(found->hash);
-    if (!hash) return -1;
-    PyObject *content = PyDict_GetItemWithError(self->ghosts, hash);
-    Py_DECREF(hash);
-    if (!content) return PyErr_Occurred() ? -1 : 0;
-    return PyArg_ParseTuple(content, "IIp", &found->uses, &found->epoch, &found->purged) ? 1 : -1;
-}
-
-static uint32_t uses_before(const keeper *self, const ghost *of) {
-    const uint32_t epochs = vrange_arena_epoch(arena_of(self)) - of->epoch;
-    return epochs < 32 ? of->uses >> epochs : 0;
-}
-
-static void forget_ghost(keeper *self, const ghost *of) {
-    PyObject *hash = PyLong_FromSsize_t(of->hash);
-    if (!hash || PyDict_DelItem(self->ghosts, hash) < 0) PyErr_Clear(); /* it went meanwhile */
-    Py_XDECREF(hash);
-}
-
-/* Whether what the flight computed may be stored; or, of what was set, that whatever is being computed may
- * not any more. Under the lock. */
-static int may_enter(keeper *self, PyObject *key, PyObject *by_flight) {
-    if (!self->arena || lock_is_torn(self->lock)) return 0;
-    if (by_flight) return !flight_is_stale(by_flight);
-    return flights_drop(self->flights, key) < 0 ? -1 : 1;
-}
-
-static int enter_locked(keeper *self, PyObject *key, const ghost *before, PyObject *entry, PyObject *number,
-                        Py_ssize_t bytes) {
-    const int found = has_value(self, key);
-    if (found) return found < 0 ? -1 : 0;
-    if (PyDict_SetItem(self->keys, number, key) < 0) return -1;
-    if (PyDict_SetItem(self->index, key, entry) < 0) {
-        PyObject *type, *error, *traceback;
-        PyErr_Fetch(&type, &error, &traceback);
-        if (PyDict_DelItem(self->keys, number) < 0) PyErr_Clear();
-        PyErr_Restore(type, error, traceback);
-        return -1;
+/* The entry, or 0: without memory, or the flight was called off. FIND_FAILED with an error set. May run
+ * Python when it begins, and not any more when it ends. */
+static entry_no target(cache_core *self, request *r) {
+    if (r->of) {
+        r->called_off = r->of->number == 0;
+        return with_deadline(self, r, r->of->number);
     }
-    self->bytes += bytes;
-    if (before) forget_ghost(self, before);
-    return 1;
+    entry_no number = index_find(self, r->key, r->hash);
+    if (number == FIND_FAILED) return number;
+    if (!number && !self->closed) number = index_add(self, r->key, r->hash);
+    return with_deadline(self, r, number);
 }
 
-/* Into the books. 1, or 0 where there is a value under the key by now, or it was set or forgotten since it
- * began to be computed, or the cache was closed; or -1 with an error set. */
-static int enter(keeper *self, PyObject *key, const ghost *before, PyObject *entry, uint64_t handle,
-                 Py_ssize_t bytes, PyObject *by_flight) {
-    const Py_ssize_t its_key_bytes = key_bytes(key);
-    PyObject *number = PyLong_FromUnsignedLongLong(handle);
-    if (!number) return -1;
-    int entered = -1;
-    if (lock_waiting(self->lock) >= 0) {
-        entered = may_enter(self, key, by_flight);
-        if (entered > 0) entered = enter_locked(self, key, before, entry, number, bytes);
-        if (entered > 0) self->key_bytes += its_key_bytes;
-        unlock(self->lock);
-    }
-    Py_DECREF(number);
-    return entered;
+/* Its value found no place yet. */
+static void forget_if_new(cache_core *self, const request *r, entry_no number) {
+    const entry *e = entry_at(&self->index, number);
+    if (!r->of && !e->place && !e->value) index_bury(self, number);
 }
 
-static PyObject *store(keeper *self, PyObject *key, PyObject *value, PyObject *its_viewer,
-                       const ghost *before, uint64_t cost_ns, PyObject *by_flight) {
-    const uint32_t uses = before ? uses_before(self, before) : 0;
-    const vrange_part content = array_content(value, its_viewer);
-    const Py_ssize_t page = (Py_ssize_t)os_page_bytes();
-    const Py_ssize_t bytes = (Py_ssize_t)content.bytes, in_pages = (bytes + page - 1) / page * page;
-    uint64_t handle;
-    if (vrange_store(arena_of(self), &content, 1, cost_ns, uses, &handle) != VRANGE_OK)
-        return NULL; /* keep.py makes room, or knows what to say */
-    const cache_entry description = {.handle = handle,
-                                     .nbytes = bytes,
-                                     .decode = its_viewer,
-                                     .expires = Py_HUGE_VAL,
-                                     .views = 1,
-                                     .array = 1};
-    PyObject *entry = entry_make(description);
-    PyObject *lease = lease_of_pinned(handle, bytes, 0);
-    PyObject *view = entry && lease ? view_lease(its_viewer, lease) : NULL;
-    if (!view || enter(self, key, before, entry, handle, in_pages, by_flight) <= 0) {
-        Py_CLEAR(view);
-        vrange_free(handle);
-    }
-    Py_XDECREF(entry);
-    Py_XDECREF(lease);
-    return view;
+static uint8_t first_credit(const cache_core *self, const request *r) {
+    const uint32_t uses = ghosts_uses(self, r->hash) / 16;
+    return (uint8_t)(uses < CREDIT_MOST ? uses : CREDIT_MOST);
 }
 
-static int sweep(keeper *self) {
-    if (!self->arena) return 0;
-    if (!arena_has_lost(arena_of(self)) && self->bytes <= self->max_bytes && !has_too_many(self)) return 0;
-    PyObject *done = PyObject_CallFunctionObjArgs(self->sweep, NULL);
+static uint8_t cost_step(uint64_t cost_ns) {
+    const uint64_t ns = cost_ns ? cost_ns : UNKNOWN_COST_NS;
+    const int octave = 63 - __builtin_clzll(ns);
+    return (uint8_t)(octave < 2 ? octave : octave * 4 + (int)(ns >> (octave - 2) & 3));
+}
+
+/* The entry refers to the place from now on. Its references to what was there before are the caller's to
+ * drop. */
+static void install(cache_core *self, request *r, entry_no number, uint64_t place, const coded *c,
+                    PyObject *before[2]) {
+    entry *e = entry_at(&self->index, number);
+    const uint64_t place_before = e->place;
+    if (place_before == PLACE_FLIGHT) flight_detach((flight *)e->form);
+    before[0] = hot_release(self, number);
+    before[1] = e->form;
+    e->credit = first_credit(self, r);
+    e->cost = cost_step(r->cost_ns);
+    e->form = Py_XNewRef(c->form);
+    e->refers = c->refers;
+    e->is_text = c->is_text;
+    e->tail = c->is_small ? 0 : (uint16_t)(vrange_bytes(place) - c->bytes);
+    e->place = place;
+    e->weight = 0;
+    e->stamp = ++self->stamps;
+    e->expires = r->expires_ns != 0;
+    if (e->expires) *deadline_at(&self->index, number) = r->expires_ns;
+    expiry_note(self, number);
+    ghosts_forget(self, r->hash);
+    evict_place(self, place_before);
+    r->stored_in = number;
+    r->stamp = e->stamp;
+}
+
+static void replace(PyObject **answer, PyObject *by) {
+    PyObject *before = *answer;
+    *answer = by;
+    Py_DECREF(before);
+}
+
+static void drop(PyObject *before[2]) {
+    Py_XDECREF(before[0]);
+    Py_XDECREF(before[1]);
+}
+
+/* ---- room ------------------------------------------------------------------------------------- */
+
+/* Reserves the address space with the first value. */
+static int open_arena(cache_core *self) {
+    if (self->arena) return DONE;
+    PyObject *done = PyObject_CallFunctionObjArgs(self->open_arena, (PyObject *)self, NULL); /* use_arena */
     Py_XDECREF(done);
-    return done ? 0 : -1;
+    if (!done) return FAILED;
+    return self->arena ? DONE : raise_closed(self) == FAILED ? FAILED : REFUSED;
 }
 
-int keep_why_absent(PyObject *object, PyObject *key) {
-    const keeper *self = (keeper *)object;
-    if (!self->arena) return -1;
-    const int found = PyDict_Contains(self->index, key);
-    if (found) return -1;
-    ghost before;
-    const int remembered = find_ghost(self, key, &before);
-    if (remembered < 0) return -1;
-    return remembered && before.purged ? VRANGE_REQUEST_PURGED : VRANGE_REQUEST_MISS;
+/* A fresh slab for values as large as this one. */
+static int add_slab(cache_core *self, const coded *c) {
+    if (self->bytes_most < (Py_ssize_t)SLAB_BYTES) return REFUSED;
+    uint64_t handle;
+    while (vrange_allocate(self->arena, SLAB_BYTES, &handle) < 0) {
+        if (!evict_make_room(self, SLAB_BYTES)) return REFUSED;
+        if (!self->arena) return raise_closed(self);
+    }
+    if (self->last_cost_ns) vrange_set_cost(handle, self->last_cost_ns);
+    slab *added = slabs_add(self, handle, c->bytes);
+    vrange_release(handle);
+    if (!added) {
+        vrange_free(handle);
+        return REFUSED;
+    }
+    self->bytes += SLAB_BYTES;
+    return DONE;
 }
 
-PyObject *keep(PyObject *object, PyObject *key, PyObject *value, uint64_t cost_ns, PyObject *by_flight) {
-    keeper *self = (keeper *)object;
-    PyObject *its_viewer = viewer_of_array(value);
-    if (!self->arena || !its_viewer) return NULL;
-    const Py_ssize_t bytes = (Py_ssize_t)array_content(value, its_viewer).bytes;
-    if (bytes < self->bytes_least || bytes > self->bytes_most || bytes >= LET_OTHERS_RUN_BYTES)
-        return NULL;
-    if (has_value(self, key) != 0) return NULL;
-    Py_INCREF(its_viewer); /* of its place another may be put, while Python code runs */
-    ghost before;
-    const int remembered = find_ghost(self, key, &before);
+/* ---- a small value ---------------------------------------------------------------------------- */
+
+static int store_small(cache_core *self, request *r, const coded *c) {
+    for (;;) {
+        if (!self->arena) return raise_closed(self);
+        if (!slabs_with_room(self, c->bytes)) {
+            const int added = add_slab(self, c);
+            if (added != DONE) return added;
+            continue;
+        }
+        const entry_no number = target(self, r);
+        if (number == FIND_FAILED) return FAILED;
+        if (!number) return self->closed ? raise_closed(self) : REFUSED;
+        slab *to = slabs_with_room(self, c->bytes); /* finding ran Python, perhaps */
+        uint64_t place;
+        if (!to || !slabs_write(self, to, c->small, c->bytes, number, &place)) {
+            forget_if_new(self, r, number);
+            if (to) evict_lost_slab(self, to);
+            continue;
+        }
+        PyObject *before[2];
+        install(self, r, number, place, c, before);
+        drop(before);
+        return DONE;
+    }
+}
+
+/* ---- a value with a range of its own ---------------------------------------------------------- */
+
+/* A range with the parts in it, or for `write` to fill. */
+static int take_range(vrange_arena *arena, const request *r, const coded *c, uint32_t uses, uint64_t *handle) {
+    if (!c->write) return vrange_store(arena, c->parts, c->part_count, r->cost_ns, uses, handle);
+    const int result = vrange_allocate(arena, c->bytes, handle);
+    if (result != VRANGE_OK) return result;
+    if (r->cost_ns) vrange_set_cost(*handle, r->cost_ns);
+    vrange_used(*handle, uses / 16);
+    return result;
+}
+
+static int take_range_without_gil(vrange_arena *arena, const request *r, const coded *c, uint32_t uses,
+                                  uint64_t *handle) {
+    int result;
+    if (c->bytes < LET_OTHERS_RUN_BYTES) return take_range(arena, r, c, uses, handle);
+    Py_BEGIN_ALLOW_THREADS
+    result = take_range(arena, r, c, uses, handle);
+    if (result == -ENOBUFS && vrange_room_take(OTHERS_BYTES) == VRANGE_OK) {
+        /* What seemed free was not, or is in use by now. Once more, with more room. */
+        result = take_range(arena, r, c, uses, handle);
+        vrange_room_give(OTHERS_BYTES);
+    }
+    Py_END_ALLOW_THREADS
+    return result;
+}
+
+/* Has Python write into the range, which stays pinned. May run Python. */
+static int write_by_python(const coded *c, uint64_t handle) {
+    if (vrange_pin_whole(handle) != VRANGE_OK) return REFUSED; /* the cache was closed meanwhile */
+    PyObject *lease = lease_of_pinned(handle, (Py_ssize_t)c->bytes, 1);
+    PyObject *written = lease ? PyObject_CallFunctionObjArgs(c->write, lease, NULL) : NULL;
+    Py_XDECREF(lease);
+    Py_XDECREF(written);
+    return written ? DONE : FAILED;
+}
+
+static int write_range(cache_core *self, const request *r, const coded *c, uint64_t *handle) {
+    const uint32_t uses = ghosts_uses(self, r->hash);
+    if (pages_bytes(c->bytes) > self->bytes_most) return REFUSED; /* others must not go first for it */
+    for (;;) {
+        vrange_arena *arena = self->arena;
+        if (!arena) return raise_closed(self);
+        const int result = take_range_without_gil(arena, r, c, uses, handle);
+        if (result == VRANGE_OK) break;
+        if (!self->arena) return raise_closed(self);
+        if (result == -ENOBUFS || !evict_make_room(self, c->bytes)) return REFUSED;
+    }
+    const int written = c->write ? write_by_python(c, *handle) : DONE;
+    if (written == DONE) return DONE;
+    vrange_free(*handle);
+    vrange_release(*handle);
+    return written;
+}
+
+static int store_range(cache_core *self, request *r, const coded *c, PyObject **answer) {
+    uint64_t handle;
+    const int written = write_range(self, r, c, &handle);
+    if (written != DONE) return written;
+    const Py_ssize_t bytes = (Py_ssize_t)vrange_bytes(handle);
+    PyObject *lease = lease_of_pinned(handle, (Py_ssize_t)c->bytes, 0);
     PyObject *view = NULL;
-    if (remembered >= 0)
-        view = store(self, key, value, its_viewer, remembered ? &before : NULL, cost_ns, by_flight);
-    Py_DECREF(its_viewer);
-    if (view && sweep(self) < 0) Py_CLEAR(view);
-    /* Without memory for an entry keep.py says what becomes of the value. */
-    if (!view && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError)) PyErr_Clear();
-    return view;
+    if (lease && c->is_view) view = decode_range(c->form, c->is_text, lease);
+    const bool has_answer = lease && (view || !PyErr_Occurred());
+    const entry_no number = has_answer ? target(self, r) : FIND_FAILED;
+    if (number == FIND_FAILED || !number || !self->arena) {
+        vrange_free(handle);
+        Py_XDECREF(lease);
+        Py_XDECREF(view);
+        if (number == FIND_FAILED) return FAILED;
+        return self->arena ? REFUSED : raise_closed(self);
+    }
+    vrange_set_owner(handle, number);
+    self->bytes += bytes;
+    PyObject *before[2];
+    install(self, r, number, handle, c, before);
+    drop(before);
+    Py_DECREF(lease);
+    if (view) replace(answer, view);
+    return DONE;
 }
 
-bool is_keeper(PyObject *object) { return Py_TYPE(object) == keeper_type; }
+/* ---- both ------------------------------------------------------------------------------------- */
 
-static PyObject *keeper_call(PyObject *object, PyObject *args, PyObject *kwargs) {
-    PyObject *key, *value, *by_flight;
-    unsigned long long cost_ns;
-    if (kwargs && PyDict_Size(kwargs))
-        return PyErr_Format(PyExc_TypeError, "keep(key, value, cost_ns, flight)");
-    if (!PyArg_ParseTuple(args, "OOKO", &key, &value, &cost_ns, &by_flight)) return NULL;
-    PyObject *view = keep(object, key, value, cost_ns, by_flight == Py_None ? NULL : by_flight);
-    return view || PyErr_Occurred() ? view : Py_NewRef(Py_None);
+/* The answer becomes what the caller is to have: of an ndarray the view that is stored, so that the memory is
+ * not held twice, or of a small one a copy; else the value itself. */
+static int store(cache_core *self, request *r, PyObject **answer) {
+    coded c;
+    int done = open_arena(self); /* first, as it finds the limits that there has to be room below */
+    memset(&c, 0, offsetof(coded, small));
+    if (done == DONE && code_value(self, *answer, &c) < 0) done = FAILED;
+    if (done == DONE && r->cost_ns) self->last_cost_ns = r->cost_ns;
+    if (done == DONE && !c.is_small) {
+        done = store_range(self, r, &c, answer);
+    } else if (done == DONE) {
+        done = store_small(self, r, &c);
+        if (c.is_view && done != FAILED) {
+            PyObject *copy = decode_small(c.form, c.small, c.bytes);
+            if (copy) replace(answer, copy);
+            else done = FAILED;
+        }
+    }
+    coded_release(&c);
+    if (done == FAILED && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        PyErr_Clear(); /* no memory to store it in: it can be had all the same */
+        done = REFUSED;
+    }
+    if (done == REFUSED && !r->called_off) vrange_account_refused(self->account);
+    if (done == DONE) evict_to_bounds(self, r->stored_in, r->stamp);
+    core_drain(self);
+    if (self->graves) evict_bury_some(self, 8);
+    return done;
 }
 
-static PyObject *keeper_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"index", "keys", "held", "ghosts", "sweep", "lock", "flights", "bytes_least",
-                            NULL};
-    PyObject *index, *keys, *held, *ghosts, *sweep, *lock, *flights;
-    Py_ssize_t bytes_least;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!O!OOOn", names, &PyDict_Type, &index,
-                                     &PyDict_Type, &keys, &PyDict_Type, &held, &PyDict_Type, &ghosts,
-                                     &sweep, &lock, &flights, &bytes_least))
-        return NULL;
-    if (!is_lock(lock) || !is_flights(flights))
-        return PyErr_Format(PyExc_TypeError, "lock must be a Lock, and flights Flights");
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    keeper *self = (keeper *)allocate(type, 0);
-    if (!self) return NULL;
-    self->index = Py_NewRef(index);
-    self->keys = Py_NewRef(keys);
-    self->held = Py_NewRef(held);
-    self->ghosts = Py_NewRef(ghosts);
-    self->sweep = Py_NewRef(sweep);
-    self->lock = Py_NewRef(lock);
-    self->flights = Py_NewRef(flights);
-    self->bytes_least = bytes_least;
-    self->bytes_most = self->max_bytes = self->entries_most = self->books_most = PY_SSIZE_T_MAX;
-    return (PyObject *)self;
+static uint64_t expiry_of(const cache_core *self) {
+    return self->ttl_ns ? os_now_ns() + self->ttl_ns : 0;
 }
 
-static const size_t references[] = {
-    offsetof(keeper, index), offsetof(keeper, keys), offsetof(keeper, held),
-    offsetof(keeper, ghosts), offsetof(keeper, sweep), offsetof(keeper, lock),
-    offsetof(keeper, flights), 0};
-
-static int keeper_traverse(PyObject *object, visitproc visit, void *arg) {
-    return visit_references(object, references, visit, arg);
+/* As if it had been purged at once. May run Python. */
+static int be_purged(cache_core *self, PyObject *key, key_hash hash) {
+    const entry_no number = index_find(self, key, hash);
+    if (number == FIND_FAILED) return FAILED;
+    if (number) evict_entry(self, number);
+    ghosts_remember(self, hash, 0, true);
+    core_drain(self);
+    return DONE;
 }
 
-static int keeper_clear(PyObject *object) {
-    ((keeper *)object)->arena = 0;
-    return clear_references(object, references);
+/* What the key had is not what it was to have. Keeps the error. May run Python. */
+static void forget(cache_core *self, PyObject *key, key_hash hash) {
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    const entry_no number = index_find(self, key, hash);
+    if (number == FIND_FAILED) PyErr_Clear();
+    else if (number) evict_entry(self, number);
+    core_drain(self);
+    PyErr_Restore(type, error, traceback);
 }
 
-static void keeper_dealloc(PyObject *object) { free_collected(object, references); }
-
-static PyObject *keeper_books_bytes(PyObject *object, void *unused) {
-    (void)unused;
-    return PyLong_FromSsize_t(books_bytes((keeper *)object));
+int store_set(cache_core *self, PyObject *key, key_hash hash, PyObject *value, uint64_t expires_ns,
+              uint64_t cost_ns) {
+    if (!core_is_open(self)) return FAILED;
+    request r = {.key = key,
+                 .hash = hash,
+                 .expires_ns = expires_ns ? expires_ns : expiry_of(self),
+                 .cost_ns = cost_ns};
+    PyObject *answer = Py_NewRef(value);
+    int done = store(self, &r, &answer);
+    Py_DECREF(answer);
+    if (done == REFUSED) return be_purged(self, key, hash);
+    if (done == FAILED) forget(self, key, hash);
+    return done;
 }
 
-static PyObject *keeper_has_too_many(PyObject *object, void *unused) {
-    (void)unused;
-    return PyBool_FromLong(has_too_many((keeper *)object));
-}
-
-int keep_add_type(PyObject *module) {
-    static PyMemberDef members[] = {
-        {"arena", T_ULONGLONG, offsetof(keeper, arena), 0,
-         "Where to store; 0: nowhere, everything is stored slowly."},
-        {"bytes", T_PYSSIZET, offsetof(keeper, bytes), 0,
-         "Of all ranges of the cache, in pages. Who lets ranges go takes theirs off."},
-        {"max_bytes", T_PYSSIZET, offsetof(keeper, max_bytes), 0, "From where on `sweep` is called."},
-        {"key_bytes", T_PYSSIZET, offsetof(keeper, key_bytes), 0,
-         "Of all keys. Who lets keys go takes theirs off."},
-        {"entries_most", T_PYSSIZET, offsetof(keeper, entries_most), 0, "From where on `sweep` is called."},
-        {"books_most", T_PYSSIZET, offsetof(keeper, books_most), 0, "Likewise, by `books_bytes`."},
-        {"bytes_most", T_PYSSIZET, offsetof(keeper, bytes_most), 0,
-         "Of the largest range that could ever fit. What is larger is stored slowly, which refuses it."},
-        {0}};
-    static PyGetSetDef counted[] = {
-        {"books_bytes", keeper_books_bytes, NULL, "What keys, entries and ghosts cost, roughly.", NULL},
-        {"has_too_many", keeper_has_too_many, NULL, "Whether there are more than may be.", NULL},
-        {0}};
-    static PyType_Slot slots[] = {
-        {Py_tp_doc, "Keeper(index, keys, held, ghosts, sweep, lock, flights, bytes_least)\n\n"
-                    "keeper(key, value, cost_ns, flight): stores an array like one that was stored before, under "
-                    "a key that has no value, and returns the view that stands for it; or None, and "
-                    "nothing was done."},
-        {Py_tp_new, keeper_new},
-        {Py_tp_dealloc, keeper_dealloc},
-        {Py_tp_traverse, keeper_traverse},
-        {Py_tp_clear, keeper_clear},
-        {Py_tp_call, keeper_call},
-        {Py_tp_members, members},
-        {Py_tp_getset, counted},
-        {0, NULL}};
-    static PyType_Spec spec = {
-        .name = "vrange._hit.Keeper",
-        .basicsize = sizeof(keeper),
-        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
-        .slots = slots};
-    keeper_type = add_type(module, &spec);
-    return keeper_type ? 0 : -1;
+PyObject *store_computed(flight *of, PyObject *value, uint64_t cost_ns) {
+    cache_core *self = of->core;
+    if (!core_is_open(self)) return NULL;
+    request r = {.of = of, .hash = of->hash, .expires_ns = expiry_of(self), .cost_ns = cost_ns};
+    PyObject *answer = Py_NewRef(value);
+    if (store(self, &r, &answer) == FAILED) Py_CLEAR(answer);
+    return answer;
 }

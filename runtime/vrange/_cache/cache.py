@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import os
+import sys
 import threading
 import time
-import weakref
+import warnings
 from collections.abc import (
     Awaitable,
     Callable,
@@ -16,27 +16,29 @@ from collections.abc import (
     MutableMapping,
     ValuesView,
 )
-from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar
 
-from vrange._cache.hot_front import HotFront
-from vrange._cache.index import Books
+from vrange._cache.address_space import CacheArena
+from vrange._cache.codec import encode, weigh_decoded
 from vrange._cache.info import CacheInfo
-from vrange._cache.lookup import MISS, PURGED, Absent, Recall
 from vrange._cache.options import check_max_entries, check_ttl
-from vrange._cache.singleflight import Flight, SingleFlight
-from vrange._cache.store import Keep
+from vrange._cache.waiting import answer_after, answer_async, led_here
+from vrange._cgroup.limits import memory_limit
 from vrange._core import hit, lib
 from vrange._counters.account import Account
-from vrange.errors import ArenaFullError
 from vrange.sizes import format_bytes, parse_bytes
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-_RESIDENT = lib.VRANGE_REQUEST_RESIDENT
-_KIND = lib.VRANGE_KIND_CACHE
+_AUTO_SHARE = 10  # hot values, and keys and entries, of all caches: this part of the memory limit
+_BURIED_AT_ONCE = 500  # entries, about a millisecond
+_PACKAGE = str(Path(__file__).parent)
+_GIVEN_SHARE = 4  # keys and entries of one cache with max_entries, however many those are
+_ABSENT = object()
 _numbers = itertools.count(1)
 
 
@@ -86,8 +88,6 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
     """
 
-    _all: ClassVar[weakref.WeakSet[VolatileCache[Any, Any]]] = weakref.WeakSet()
-
     def __init__(
         self,
         *,
@@ -100,8 +100,8 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     ) -> None:
         check_ttl(ttl)
         check_max_entries(max_entries)
-        self._ttl = ttl
         self._max_entries = max_entries
+        self._ttl = ttl
         self._max_bytes = None if max_bytes is None else parse_bytes(max_bytes, "max_bytes")
         arena_size = None if arena_bytes is None else parse_bytes(arena_bytes, "arena_bytes")
         if arena_size == 0:
@@ -111,155 +111,74 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             # What is held strongly can't be let go to stay below max_bytes.
             half = self._max_bytes // 2
             hot_limit = half if hot_limit is None else min(hot_limit, half)
-        self._account = Account(name if name is not None else f"cache-{next(_numbers)}", _KIND)
-        self._lock = hit.Lock(ArenaFullError)  # which is raised before anything is changed
-        self._flights = SingleFlight()
-        self._hot = HotFront(hot_limit, self._lock, self._account.hot_word())
-        self._books = Books(
-            self._account,
-            self._lock,
-            self._flights.flights,
-            self._hot,
-            ttl=ttl,
-            max_bytes=self._max_bytes,
-            max_entries=max_entries,
-            arena_bytes=arena_size,
+        self._account = Account(
+            name if name is not None else f"cache-{next(_numbers)}", lib.VRANGE_KIND_CACHE
         )
-        self._recall = Recall(self._books, self._account)
-        self._keep = Keep(self._books, self._account)
-        # Computes most of what is nowhere, natively; `_compute` the rest.
-        self._leader = hit.Leader(
-            self._books.keeper,
-            self._keep.declined,
-            self._flights.flights,
-            MISS,
-            self._account.address,
+        self._arena = CacheArena(self._account, arena_size)
+        _set_automatic_bounds()
+        self._core = hit.CacheCore(
+            owner=self._account,
+            account=self._account.address,
+            name=self._account.name,
+            open_arena=self._arena.open,
+            encode=encode,
+            weigh=weigh_decoded,
+            wait=answer_after,
+            give_up=_give_up,
+            led=led_here,
+            ttl_ns=0 if ttl is None else max(1, int(ttl * 1e9)),
+            max_bytes=sys.maxsize if self._max_bytes is None else self._max_bytes,
+            hot_bytes=hot_limit,
+            max_entries=max_entries,
         )
         self._baseline = self._account.read()
-        self._all.add(self)
 
     # ---- asking ------------------------------------------------------------------------------
 
     def __getitem__(self, key: K) -> V:
-        found: V | Absent = self._look_up(key)
-        if isinstance(found, Absent):
+        found: Any = self._core.get(key, _ABSENT)
+        if found is _ABSENT:
             raise KeyError(key)
-        return found
+        return found  # type: ignore[no-any-return]
+
+    def get(self, key: K, default: Any = None) -> Any:
+        """The value under `key`, or `default`."""
+        return self._core.get(key, default)
 
     def get_or_compute(self, key: K, compute: Callable[[], V]) -> V:
         """The value under `key`, or what compute() returns, which is then cached.
 
         One computation per key at a time, across threads and tasks; the others wait for it, and
-        get its value or the exception that it raised, which is not cached. A value for which there
-        is no room is returned all the same. A computation that waits for a thread which asks for
-        the same key waits for ever.
+        share what it raises, which is not cached. A value for which there is no room is returned
+        all the same. What is computed while the key is set or forgotten goes to those who asked
+        before, and is not cached. A computation that waits for a thread which asks for the same key
+        waits for ever.
         """
-        value: V | Absent = self._look_up_quickly(key)
-        if value is MISS:
-            value = self._leader(key, compute)
-        if isinstance(value, Absent):
-            value = self._recall_slowly(key)
-        return self._compute(key, value, compute) if isinstance(value, Absent) else value
+        return self._core.get_or_compute(key, compute)  # type: ignore[no-any-return]
 
     async def get_or_compute_async(self, key: K, compute: Callable[[], Awaitable[V]]) -> V:
         """As get_or_compute, for a coroutine function: other tasks run while it computes."""
-        found: V | Absent = self._look_up(key)
-        if not isinstance(found, Absent):
-            return found
-        return await self._compute_async(key, found, compute)
-
-    def _look_up(self, key: Hashable) -> Any:
-        """The value or an Absent; counts the request."""
-        value = self._look_up_quickly(key)
-        return self._recall_slowly(key) if value is MISS else value
-
-    def _look_up_quickly(self, key: Hashable) -> Any:
-        """The same without a close look: MISS, uncounted, also where there may be a value."""
-        if self._ttl is not None:
-            self._books.drop_expired(key)
-        value = self._hot.values.get(key, MISS)
-        if value is MISS:
-            return self._recall.natively(key)
-        self._recall.natively.count_hot(key)
-        return value
-
-    def _recall_slowly(self, key: Hashable) -> Any:
-        value = self._recall.slowly(key)
-        outcome = value.outcome if type(value) is Absent else _RESIDENT
-        hit.count(self._account.address, outcome)
-        return value
-
-    def _compute(self, key: Hashable, absent: Absent, compute: Callable[[], V]) -> V:
-        asked = time.perf_counter_ns()
-
-        def lead(flight: Flight) -> V:
-            if key in self._books.index:  # perhaps computed between our look and our turn
-                found: V | Absent = self._recall.slowly(key)
-                if not isinstance(found, Absent):
-                    return found
-            stopwatch = hit.Stopwatch()
-            value = compute()
-            return self._keep_computed(key, absent, value, asked, *stopwatch.stop(), flight)
-
-        value: V = self._flights.fly(key, lead)
-        return value
-
-    async def _compute_async(
-        self, key: Hashable, absent: Absent, compute: Callable[[], Awaitable[V]]
-    ) -> V:
-        asked = time.perf_counter_ns()
-
-        async def lead(flight: Flight) -> V:
-            found: V | Absent = self._recall.slowly(key)
-            if not isinstance(found, Absent):
-                return found
-            started = time.perf_counter_ns()
-            value = await compute()
-            passed = time.perf_counter_ns() - started
-            return self._keep_computed(key, absent, value, asked, passed, passed, flight)
-
-        value: V = await self._flights.fly_async(key, lead)
-        return value
-
-    def _keep_computed(
-        self,
-        key: Hashable,
-        absent: Absent,
-        value: V,
-        asked: int,
-        took: int,
-        cost: int,
-        flight: Flight,
-    ) -> V:
-        kept: V = self._keep.computed(key, value, cost, flight)
-        waited = time.perf_counter_ns() - asked if absent is PURGED else 0
-        hit.regenerated(self._account.address, _KIND, took, waited)
-        return kept
+        return await answer_async(self._core, key, compute)  # type: ignore[no-any-return]
 
     # ---- as a mapping ------------------------------------------------------------------------
 
     def __setitem__(self, key: K, value: V) -> None:
-        try:
-            self._keep.store(key, value, 0)
-        except BaseException:
-            with suppress(TypeError):  # unhashable
-                self._books.forget(key)  # what it had is not what it was to have
-            raise
+        self._core.store(key, value, 0, 0)
 
     def __delitem__(self, key: K) -> None:
-        if not self._books.forget(key):
+        if not self._core.remove(key):
             raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
         """Whether the value seems to be there; it may be gone by the time it is asked for."""
-        return key in self._books
+        return self._core.contains(key)
 
     def __len__(self) -> int:
         """How many entries there are; some may have been taken without anybody noticing yet."""
-        return self._books.count()
+        return self._core.count()
 
     def __iter__(self) -> Iterator[K]:
-        return iter(cast(list[K], self._books.keys()))
+        return iter(self._core.keys())
 
     def items(self) -> ItemsView[K, V]:
         """The entries that are still there when the iteration comes to them."""
@@ -269,20 +188,12 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         """The values that are still there when the iteration comes to them."""
         return _Values(self)
 
-    def pop(self, key: K, default: Any = MISS) -> Any:
+    def pop(self, key: K, default: Any = _ABSENT) -> Any:
         """Removes and returns the value under `key`; where there is none, `default` or KeyError."""
-        while True:
-            entry = self._books.index.get(key)
-            found = self._look_up(key)
-            if not isinstance(found, Absent) and entry is None:
-                continue  # set meanwhile
-            if self._books.forget_if(key, None if isinstance(found, Absent) else entry):
-                break
-        if not isinstance(found, Absent):
-            return found
-        if default is MISS:
+        found = self._core.pop(key, default)
+        if found is _ABSENT:
             raise KeyError(key)
-        return default
+        return found
 
     def popitem(self) -> tuple[K, V]:
         """Removes and returns some entry that is still there. KeyError where there is none."""
@@ -295,7 +206,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
     def clear(self) -> None:
         """Forgets every entry and counts anew. What somebody holds stays until he lets go."""
-        self._books.clear()
+        self._bury(self._core.clear())
         self._baseline = self._account.read()
 
     # A cache is equal to itself only: comparing values would read, and so pin, all of them.
@@ -311,7 +222,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
     def info(self) -> CacheInfo:
         """What was asked and answered since it was made or cleared, and its bytes by state."""
-        entries = self._books.count()  # sweeps, so that the bytes below are right
+        entries = self._core.count()  # sweeps, so that the bytes below are right
         before = self._baseline  # first: clear() may set a later one meanwhile
         now = self._account.read()
         hot_hits = now.hot_hits - before.hot_hits
@@ -328,7 +239,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             idle_bytes=now.idle_bytes,
             offered_bytes=now.offered_bytes,
             purged_bytes=now.purged_bytes,
-            hot_bytes=self._hot.bytes,
+            hot_bytes=self._core.hot_bytes,
             max_bytes=self._max_bytes,
             evicted_bytes=now.evicted_total_bytes - before.evicted_total_bytes,
             purged_total_bytes=now.purged_total_bytes - before.purged_total_bytes,
@@ -336,7 +247,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             regenerate_seconds=now.regenerate_seconds - before.regenerate_seconds,
             refused=now.refused - before.refused,
             max_entries=self._max_entries,
-            index_bytes=self._books.keeper.books_bytes,
+            index_bytes=self._core.book_bytes,
         )
 
     def discard(self, *keys: K) -> int:
@@ -344,7 +255,10 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
         A small value's range is shared: others go with it. Returns how many ranges went.
         """
-        return self._books.discard(keys)
+        which = keys or None
+        self._core.cool(which)
+        handles = self._core.handles(which)
+        return sum(lib.vrange_discard(handle) == lib.VRANGE_OK for handle in handles)
 
     def close(self) -> None:
         """Forgets every entry and gives the address space back. Using the cache then is a
@@ -352,7 +266,13 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
         Arrays that somebody holds stay valid until they die.
         """
-        self._books.close()
+        self._core.close()
+        self._arena.close()
+
+    def _bury(self, some_are_left: bool) -> None:
+        """Gives back what was cleared, without anybody waiting for it."""
+        if some_are_left:
+            threading.Thread(target=_bury, args=(self._core,), name="vrange-clear").start()
 
     def __enter__(self) -> Self:
         return self
@@ -366,7 +286,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         self.close()
 
     def __repr__(self) -> str:
-        if self._books.arena.closed:
+        if self._core.closed:
             return f"<VolatileCache {self.name!r}, closed>"
         now = self.info()
         return (
@@ -383,8 +303,8 @@ class _Items(ItemsView[Any, Any]):
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         for key in self._mapping:
-            found = self._mapping._look_up(key)
-            if not isinstance(found, Absent):
+            found = self._mapping._core.get(key, _ABSENT)
+            if found is not _ABSENT:
                 yield key, found
 
 
@@ -398,23 +318,32 @@ class _Values(ValuesView[Any]):
             yield value
 
 
-# A lock that another thread holds while this one forks would stay locked in the child for ever,
-# over books half written. So fork waits for every cache.
-_held_for_fork: list[VolatileCache[Any, Any]] = []
-_fork_lock = threading.Lock()  # of the list, and of who may collect locks
+def _bury(core: hit.CacheCore) -> None:
+    while core.bury(_BURIED_AT_ONCE):
+        time.sleep(0)  # others want the GIL, too
 
 
-def _before_fork() -> None:
-    _fork_lock.acquire()
-    for cache in list(VolatileCache._all):
-        cache._lock.acquire()
-        _held_for_fork.append(cache)
+@cache
+def _set_automatic_bounds() -> None:
+    limit = memory_limit().limit_bytes
+    share = limit // _AUTO_SHARE
+    hit.set_hot_bytes(share)
+    hit.set_book_bytes(share, limit // _GIVEN_SHARE)
 
 
-def _after_fork() -> None:
-    while _held_for_fork:
-        _held_for_fork.pop()._lock.release()
-    _fork_lock.release()
+def _give_up(key: Hashable, error: Exception) -> None:
+    """Warns of a value that was pickled and can't be unpickled, and has been forgotten."""
+    warnings.warn(
+        f"the value under {key!r} was pickled and can't be unpickled ({error!r}), so it is "
+        "computed at each request",
+        RuntimeWarning,
+        stacklevel=_frames_of_ours(),
+    )
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+def _frames_of_ours() -> int:
+    """The stacklevel, for its caller, of the code that called vrange."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -8,49 +8,13 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, TypeVar, overload
 
 from vrange._cache.cache import VolatileCache
-from vrange._cache.info import CacheInfo
-from vrange._cache.lookup import Absent
 from vrange._cache.options import check_decorated, name_of
 from vrange._core import hit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class CachedFunction(hit.HotFunction):
-    """A decorated function; see `cached`. A hit on a hot value does not leave its native base."""
-
-    __wrapped__: Callable[..., Any]
-    cache: VolatileCache[Hashable, Any]
-    cache_info: Callable[[], CacheInfo]
-    cache_clear: Callable[[], None]
-    cache_parameters: Callable[[], dict[str, Any]]
-
-    def __reduce__(self) -> str:
-        # As of any function: copies are itself, and pickles its name.
-        return self.__wrapped__.__qualname__
-
-    def __repr__(self) -> str:
-        return f"<cached {self.__wrapped__!r} in {self.cache!r}>"
-
-
-def _make_sync(
-    function: Callable[..., Any],
-    cache: VolatileCache[Hashable, Any],
-    key: Callable[..., Hashable] | None,
-    typed: bool,
-) -> CachedFunction:
-    def answer(key: Hashable, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
-        found = cache._look_up(key) if has_ttl else cache._recall_slowly(key)
-        if type(found) is not Absent:
-            return found
-        return cache._compute(key, found, functools.partial(function, *args, **(kwargs or {})))
-
-    # With a TTL nothing may be answered before somebody looked at the clock.
-    has_ttl = cache._ttl is not None
-    if has_ttl:
-        return CachedFunction({}, None, None, function, answer, key, typed)
-    values, recaller = cache._hot.values, cache._recall.natively
-    return CachedFunction(values, recaller, cache._leader, function, answer, key, typed)
+CachedFunction = hit.CachedFunction
 
 
 def _make_async(
@@ -59,14 +23,11 @@ def _make_async(
     key: Callable[..., Hashable] | None,
     typed: bool,
 ) -> Callable[..., Awaitable[Any]]:
-    make_key = hit.HotFunction({}, None, None, function, function, key, typed).make_key
+    make_key = CachedFunction(cache._core, function, key, typed).make_key
 
     async def answer(*args: Any, **kwargs: Any) -> Any:
         key = make_key(args, kwargs)
-        found = cache._look_up(key)
-        if type(found) is not Absent:
-            return found
-        return await cache._compute_async(key, found, lambda: function(*args, **kwargs))
+        return await cache.get_or_compute_async(key, lambda: function(*args, **kwargs))
 
     return answer
 
@@ -152,8 +113,11 @@ def _decorate(
         max_entries=max_entries,
         hot_bytes=hot_bytes,
     )
-    make = _make_async if inspect.iscoroutinefunction(function) else _make_sync
-    decorated: Any = make(function, cache, key, typed)
+    decorated: Any
+    if inspect.iscoroutinefunction(function):
+        decorated = _make_async(function, cache, key, typed)
+    else:
+        decorated = CachedFunction(cache._core, function, key, typed)
     functools.update_wrapper(decorated, function)
     parameters = {
         "name": name,

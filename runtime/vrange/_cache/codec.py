@@ -1,9 +1,10 @@
-"""Values to bytes in a range, and back.
+"""Values that the native core does not code itself, to bytes in a range and back.
 
-ndarrays lie in a range as they are and come back without a copy, read-only, as views that keep the
-range pinned. bytes and str come back as themselves, which is a copy. Everything else goes through
-pickle protocol 5, with its large buffers out of band, so that a DataFrame's columns come back
-without a copy too.
+str, bytes, numbers and tuples of these are coded natively, and arrays of a type and shape that was
+seen before, up to a size (native/python/cache/codec.c). Other ndarrays lie in a range as they are
+and come back without a copy, read-only, as views that keep the range pinned. Everything else goes
+through pickle protocol 5, with its large buffers out of band, so that a DataFrame's columns come
+back without a copy too.
 
 Encoding must not be what memory runs short of: a value is written into its range from where it is,
 if need be in pieces. The pickle of many small objects is collected in frames of 64 KiB, which go as
@@ -16,18 +17,17 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from vrange._core import hit
+from vrange._cache.weigh import OBJECTS_MOST, WEIGHING_BYTES, weigh
+from vrange._core import hit, lib
 from vrange._numpy_table import numpy_core
+from vrange.errors import VrangeError
 
 if TYPE_CHECKING:
     import numpy as np
 
-PACKED_BYTES_MOST = 2048  # half of the smallest page: what is larger has a range of its own
-PARTS_MOST = 4096  # as in hit.c
 ALIGNMENT = 64  # of buffers within a range: a cache line, and what NumPy's kernels like
 STEP_BYTES = 1 << 20  # so much is copied before it is looked again whether there is room
 SLACK_BYTES = 4 << 20  # what is collected next is there before it is asked for
@@ -37,42 +37,7 @@ TEXT_STEP = 1 << 20  # characters that are encoded at once
 MEMO_BYTES = 48  # an object, in a pickler's table that has just grown
 OBJECT_BYTES = 64  # an object, roughly, without what is large of it
 
-BYTES, STR, PICKLE, ARRAY = range(4)
 _EXPORTED = "biufc"  # dtypes whose arrays export their buffer; datetimes, for one, do not
-_PLAIN = (bool, int, float, complex, type(None))
-
-Decoder = Callable[[hit.Lease], Any]
-
-
-@dataclass(slots=True)  # frozen costs a microsecond at each store
-class Small:
-    """A value to be packed with others: its kind and its bytes."""
-
-    kind: int
-    data: bytes
-
-
-@dataclass(slots=True)  # frozen costs a microsecond at each store
-class Large:
-    """A value with a range of its own: what to store there, and how to read it back.
-
-    `parts` are buffers, strings that are all ASCII, and a Strided. `temporary` bytes of them are
-    nobody else's, and go with the list. `copies` are the bytes that decoding allocates.
-    """
-
-    parts: list[Any]
-    nbytes: int
-    decode: Decoder
-    views: bool  # whether what decode returns refers to the range's memory
-    is_array: bool = False
-    temporary: int = 0
-    copies: int = 0
-
-    @property
-    def needs_pieces(self) -> bool:
-        """Whether the parts can't be handed over all at once."""
-        too_much = self.temporary > hit.ROOM_BYTES or len(self.parts) > PARTS_MOST
-        return too_much or type(self.parts[0]) is Strided
 
 
 class Strided:
@@ -92,56 +57,25 @@ class Strided:
             to[row : row + step] = array[row : row + step]
 
 
-def encode(
-    value: Any, room: hit.Room | None = None, bytes_most: int = sys.maxsize
-) -> Small | Large:
-    """How `value` is stored; `room` holds what storing it will take from now on.
+def encode(value: Any, bytes_most: int) -> hit.Form:
+    """How `value` is stored. The Form holds the room that storing it takes.
 
     Raises TypeError where it can't be pickled, MemoryError where there is no room or it takes more
     than `bytes_most`.
     """
-    kind = type(value)
-    if kind in _PLAIN:
-        data = pickle.dumps(value, protocol=5)
-        if len(data) <= PACKED_BYTES_MOST:
-            return Small(PICKLE, data)
-    collector = _Collector(room or hit.Room(), bytes_most)
+    kind, collector = type(value), _Collector(hit.Room(), bytes_most)
     if kind is bytes:
-        if len(value) <= PACKED_BYTES_MOST:
-            return Small(BYTES, value)
         collector.owe(len(value))
-        return Large([value], len(value), _decode_bytes, views=False, copies=len(value))
+        collector.parts.append(value)
+        return collector.form(_Copying(bytes, len(value)))
     if kind is str:
-        if len(value) <= PACKED_BYTES_MOST:
-            data = value.encode("utf-8", "surrogatepass")
-            if len(data) <= PACKED_BYTES_MOST:
-                return Small(STR, data)
         collector.owe(len(value))
         collector.add_leaf(value)
-        return Large(
-            collector.parts,
-            collector.nbytes,
-            _decode_str,
-            views=False,
-            temporary=collector.temporary,
-            copies=sys.getsizeof(value),
-        )
+        return collector.form(_Copying(_decode_str, sys.getsizeof(value)))
     numpy = sys.modules.get("numpy")  # not imported: no ndarrays
     if numpy is not None and kind is numpy.ndarray and not value.dtype.hasobject:
         return _encode_array(value, numpy, collector)
     return _encode_pickle(value, collector)
-
-
-def decode_small(kind: int, data: bytes) -> Any:
-    """The value that `encode` made a Small of."""
-    if kind == BYTES:
-        return data
-    if kind == STR:
-        return data.decode("utf-8", "surrogatepass")
-    value = pickle.loads(data)
-    if kind == ARRAY:
-        value.flags.writeable = False
-    return value
 
 
 class _Collector:
@@ -159,6 +93,49 @@ class _Collector:
     def anew(self) -> _Collector:
         """An empty one, with the same room."""
         return _Collector(self._room, self._most)
+
+    def form(
+        self,
+        decode: Callable[..., Any],
+        *,
+        refers: bool = False,
+        is_view: bool = False,
+        nbytes: int | None = None,
+    ) -> hit.Form:
+        """What was collected, and what makes the value of it again; `nbytes` with padding."""
+        if nbytes is not None:
+            self.nbytes = nbytes
+        is_large = self.nbytes >= hit.ROOM_BYTES
+        in_pieces = self.temporary > hit.ROOM_BYTES or (
+            is_large and lib.vrange_rung() != lib.VRANGE_RUNG_REFAULT
+        )
+        if in_pieces:
+            return hit.Form(
+                (), decode, refers, is_view, nbytes=self.nbytes, write=self._write_pieces
+            )
+        return hit.Form(tuple(self.parts), decode, refers, is_view, room=self._room)
+
+    def before_step(self, left: int) -> None:
+        """So many bytes are still to be written."""
+        self._room.hold(left + OTHERS_BYTES)
+
+    def _write_pieces(self, lease: hit.Lease) -> None:
+        """Writes the parts one after the other; what is nobody else's goes as it is written."""
+        owed = self.nbytes - self.temporary
+        parts, at, asked_at = self.parts, 0, 0
+        parts.reverse()
+        while parts:
+            part = parts.pop()
+            done, nbytes = 0, len(part) if type(part) is str else memoryview(part).nbytes
+            while done < nbytes:
+                if at + done >= asked_at:
+                    # What was written is there, and what goes for it may not be gone yet.
+                    self.before_step(max(0, owed - at - done))
+                    asked_at = at + done + STEP_BYTES
+                done += hit.write(lease, at + done, part, done, STEP_BYTES)
+            at += nbytes
+        if at != self.nbytes:  # what is not written would be read as zeros
+            raise VrangeError(f"{at} bytes were written of {self.nbytes}")
 
     def owe(self, nbytes: int) -> None:
         """So many bytes of the caller's are to be copied."""
@@ -216,34 +193,56 @@ class _Collector:
             self._room.hold(self.nbytes - self.temporary + SLACK_BYTES + memo)
 
 
-def _decode_bytes(lease: hit.Lease) -> bytes:
-    return bytes(lease)
+class _Copying:
+    """Makes a value that is a copy of what is stored, if there is room for it."""
+
+    __slots__ = ("_decode", "copies")
+
+    def __init__(self, decode: Callable[[Any], Any], copies: int) -> None:
+        self._decode = decode
+        self.copies = copies  # the bytes that it allocates, roughly
+
+    def __call__(self, stored: Any) -> Any:
+        room = hit.Room()
+        room.hold(self.copies)
+        return self._decode(stored)
 
 
 def _decode_str(lease: hit.Lease) -> str:
     return str(lease, "utf-8", "surrogatepass")
 
 
-def _encode_array(array: np.ndarray[Any, Any], numpy: Any, collector: _Collector) -> Small | Large:
-    if array.nbytes <= PACKED_BYTES_MOST:
-        return Small(ARRAY, pickle.dumps(array, protocol=5))
+def _encode_array(array: np.ndarray[Any, Any], numpy: Any, collector: _Collector) -> hit.Form:
     collector.owe(array.nbytes)
     flags, dtype, order = array.flags, array.dtype, "C"
-    flat: Any
-    if flags.c_contiguous:
-        flat = array
-    elif flags.f_contiguous:
+    flat: Any = array
+    if flags.f_contiguous and not flags.c_contiguous:
         flat, order = array.T, "F"
-    else:
-        flat = Strided(array)
-    if dtype.kind not in _EXPORTED and flat.__class__ is not Strided:
-        flat = flat.reshape(-1).view(numpy.uint8)
-    decode: Decoder
+    is_strided = not flat.flags.c_contiguous
+    decode: Callable[..., Any]
     if dtype.isbuiltin == 1:
         decode = hit.Viewer(_numpy_table(), array.shape, dtype, order == "F")
     else:  # of its own: others may be equal, and yet tell of more, as of metadata
         decode = partial(numpy.ndarray, array.shape, dtype, order=order)
-    return Large([flat], array.nbytes, decode, views=True, is_array=True)
+    if is_strided:
+        if array.nbytes < hit.ROOM_BYTES:
+            flat = numpy.ascontiguousarray(array)
+            if dtype.kind not in _EXPORTED:
+                flat = flat.reshape(-1).view(numpy.uint8)
+            return hit.Form((flat,), decode, True, True)
+        write = Strided(array).write
+        return hit.Form(
+            (),
+            decode,
+            True,
+            True,
+            nbytes=array.nbytes,
+            write=lambda lease: write(lease, collector.before_step),
+        )
+    if dtype.kind not in _EXPORTED or array.nbytes >= hit.ROOM_BYTES:
+        flat = flat.reshape(-1).view(numpy.uint8)
+    collector.parts.append(flat)
+    return collector.form(decode, refers=True, is_view=True)
 
 
 @cache
@@ -280,12 +279,12 @@ def _dump(value: Any, collector: _Collector, buffers: list[Any] | None, leaves: 
     _LeafPickler(collector, finder, None if buffers is None else add).dump(value)
 
 
-def _encode_pickle(value: Any, collector: _Collector) -> Small | Large:
+def _encode_pickle(value: Any, collector: _Collector) -> hit.Form:
     raw: list[Any] = []
     leaves: list[Any] = []
     try:
         _dump(value, collector, raw, leaves)
-        if raw and not leaves and collector.nbytes <= PACKED_BYTES_MOST:
+        if raw and not leaves and collector.nbytes <= hit.SMALL_BYTES_MOST:
             collector, raw = collector.anew(), []
             _dump(value, collector, None, leaves)
     except BufferError:  # a buffer that is not contiguous: it can't be taken out of band
@@ -298,8 +297,8 @@ def _encode_pickle(value: Any, collector: _Collector) -> Small | Large:
         ) from error
     parts = collector.parts
     head_bytes = at = sum(map(len, parts))
-    if not raw and not leaves and head_bytes <= PACKED_BYTES_MOST:
-        return Small(PICKLE, b"".join(parts))
+    if not raw and not leaves and head_bytes + collector.objects * OBJECT_BYTES < hit.ROOM_BYTES:
+        return collector.form(pickle.loads)
 
     places: list[tuple[int, int]] = []
     for buffer in raw:
@@ -325,14 +324,27 @@ def _encode_pickle(value: Any, collector: _Collector) -> Small | Large:
             return pickle.loads(view[:head_bytes], buffers=buffers)
         return _LeafUnpickler(view, head_bytes, buffers, leaf_places).load()
 
-    return Large(
-        parts,
-        at,
-        decode,
-        views=bool(places),
-        temporary=collector.temporary,
-        copies=copies,
-    )
+    return collector.form(_Copying(decode, copies), refers=bool(places), nbytes=at)
+
+
+def weigh_decoded(value: Any, decode: Any, most: int) -> int:
+    """Return the bytes of a value that `decode` made, as an object.
+
+    0: not known, or certainly too much for a hot front that may have `most` bytes.
+    """
+    copies = getattr(decode, "copies", 0)
+    if copies > most:
+        return 0  # it is heavier than it was as bytes
+    if copies >= hit.ROOM_BYTES:
+        room = hit.Room()
+        try:  # to weigh takes memory itself
+            room.hold(min(copies // 4, OBJECTS_MOST) * WEIGHING_BYTES)
+        except MemoryError:
+            return 0
+    weight = weigh(value)
+    if copies:
+        decode.copies = max(copies, weight)
+    return weight
 
 
 class _Reader:

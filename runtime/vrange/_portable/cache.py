@@ -15,8 +15,8 @@ import psutil
 
 from vrange._cache.info import CacheInfo
 from vrange._cache.options import check_max_entries, check_ttl
-from vrange._cache.singleflight import Flight, SingleFlight
 from vrange._cache.weigh import weigh
+from vrange._portable.singleflight import Flight, SingleFlight
 from vrange.sizes import format_bytes, parse_bytes
 
 K = TypeVar("K", bound=Hashable)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from typing import Literal
 
-from vrange._cache.hot_front import HotFront
-from vrange._core import lib
+from vrange._core import hit, lib
 from vrange._stacks.trim import trim_idle_stacks
 
 __all__ = ["ACTIONS", "Action", "Actions"]
@@ -102,4 +101,4 @@ class Actions:
 
     def _use_share(self, share: float) -> int:
         self._share = share
-        return HotFront.use_share(share)
+        return hit.use_hot_share(share)

@@ -6,25 +6,20 @@ own, and the next of those who waited leads. Waiting never deadlocks on itself: 
 be for ever, because the leader can't go on before the caller does or will not go on any more, the
 caller computes instead of waiting, as functools.cache does.
 
-What must not be interrupted is native (flight.c, or vrange.elsewhere.flight): a flight lands
-whatever a signal's handler raises, and wherever.
+Where the native part runs, it leads by itself, and vrange._cache.waiting waits.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Hashable
-from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-if TYPE_CHECKING or sys.platform == "linux":
-    from vrange._core import hit as native
-else:
-    from vrange._cache import flight as native
+from vrange._cache.task_events import event_here, running_loop
+from vrange._portable import flight as native
 
 Flight = native.Flight
 
@@ -35,9 +30,10 @@ _LOOK_SECONDS = 1.0  # how often who waits looks whether the leader's event loop
 
 
 class SingleFlight:
-    """The computations under way for one cache, by key in `under_way`. Safe from any thread; in the
-    child of a fork, those of other threads of the parent are forgotten. A cache leads most of them
-    natively (compute.c), by `flights`; `fly` and `fly_async` do the others, and all waiting.
+    """The computations under way for one cache, by key in `under_way`.
+
+    Safe from any thread; in the child of a fork, those of other threads of the parent are
+    forgotten.
     """
 
     _all: ClassVar[weakref.WeakSet[SingleFlight]] = weakref.WeakSet()
@@ -52,7 +48,7 @@ class SingleFlight:
         return self.fly(key, lambda flight: compute())
 
     async def run_async(self, key: Hashable, compute: Callable[[], Awaitable[Any]]) -> Any:
-        """The same for a coroutine function; waiting lets the event loop run."""
+        """Do the same for a coroutine function; waiting lets the event loop run."""
 
         async def awaits(flight: Flight) -> Any:
             return await compute()
@@ -75,10 +71,10 @@ class SingleFlight:
                 _raise(waiter.result())
 
     async def fly_async(self, key: Hashable, compute: Callable[[Flight], Awaitable[Any]]) -> Any:
-        """The same for a coroutine function; waiting lets the event loop run."""
+        """Do the same for a coroutine function; waiting lets the event loop run."""
         anyway = False
         while True:
-            loop = _running_loop()
+            loop = running_loop()
             led, answer = await self.flights.lead_async(key, compute, anyway, loop)
             if led:
                 return answer
@@ -91,9 +87,7 @@ class SingleFlight:
                 _raise(waiter.result())
 
     def drop(self, key: Hashable) -> None:
-        """The key was set or forgotten: nobody joins what is being computed for it any more, and
-        its flight is stale. Under the cache's lock.
-        """
+        """Call off the key's computation: nobody joins it any more, and its flight is stale."""
         self.flights.drop(key)
 
     def _wait(self, key: Hashable, flight: Flight) -> native.Waiter | None:
@@ -115,8 +109,8 @@ class SingleFlight:
         return None if begun == native.NEVER_ENDS else waiter
 
     async def _wait_async(self, key: Hashable, flight: Flight) -> native.Waiter | None:
-        """The same for a task: its event loop runs meanwhile."""
-        landed, led = _event_here(), led_here.get()
+        """Do the same for a task: its event loop runs meanwhile."""
+        landed, led = event_here(), led_here.get()
         if landed is None:
             return None
         waiter = native.Waiter(landed.tell)
@@ -146,76 +140,11 @@ class SingleFlight:
 
 
 def _raise(error: BaseException) -> None:
-    """Raises what the leader's computation raised."""
+    """Raise what the leader's computation raised."""
     try:
         raise error
     finally:
         del error  # its traceback has this frame from now on
-
-
-def _running_loop() -> Any:
-    """The event loop of asyncio that runs here; None where none does."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None:
-        return None
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-class _AsyncioEvent:
-    """What a task of asyncio waits for."""
-
-    def __init__(self, loop: Any) -> None:
-        self.loop = loop
-        self._told = loop.create_future()
-
-    def tell(self) -> None:
-        """Wakes the task, from any thread."""
-        self.loop.call_soon_threadsafe(self._tell_here)
-
-    def _tell_here(self) -> None:
-        if not self._told.done():  # the task may have been cancelled
-            self._told.set_result(None)
-
-    async def wait(self, seconds: float | None) -> None:
-        """Until told, or for so long."""
-        if seconds is None:
-            await self._told
-        else:
-            await sys.modules["asyncio"].wait([self._told], timeout=seconds)
-
-
-class _TrioEvent:
-    """What a task of trio waits for, also below anyio."""
-
-    loop = None
-
-    def __init__(self, trio: Any) -> None:
-        self._trio = trio
-        self._told = trio.Event()
-        self._token = trio.lowlevel.current_trio_token()
-
-    def tell(self) -> None:
-        """Wakes the task, from any thread."""
-        self._token.run_sync_soon(self._told.set)
-
-    async def wait(self, seconds: float | None) -> None:
-        """Until told, or for so long."""
-        with self._trio.move_on_after(float("inf") if seconds is None else seconds):
-            await self._told.wait()
-
-
-def _event_here() -> _AsyncioEvent | _TrioEvent | None:
-    """For the task that runs; None where it is of something else than asyncio or trio."""
-    trio = sys.modules.get("trio")
-    if trio is not None:
-        with suppress(RuntimeError):
-            trio.lowlevel.current_task()
-            return _TrioEvent(trio)
-    loop = _running_loop()
-    return None if loop is None else _AsyncioEvent(loop)
 
 
 def _forget_others_flights() -> None:

@@ -1,8 +1,8 @@
-/* Waiting for flights, and not where the wait would be for ever.
+/* Waiting for flights, but not where the wait would never end.
  *
- * Each function here is one step for Python code: the GIL is held, and nothing that could raise runs in the
- * midst of it. What somebody who was interrupted leaves behind says at worst that he still waits; others
- * then compute where they could have waited, until the flight has landed. */
+ * Each function here is one step for Python code (singleflight.py): the GIL is held, and nothing that could
+ * raise runs in the midst of it. A waiter that was interrupted leaves behind, at worst, that it still waits;
+ * others then compute where they could have waited, until the flight has landed. */
 #include "python/cache/flight.h"
 
 #include <stddef.h>
@@ -10,6 +10,13 @@
 #define TRIES 16 /* an interrupt each time is none */
 
 enum { WAITS, HAS_LANDED, NEVER_ENDS };
+
+/* A thread or a task that waits for a flight. `state` and `value` are set, then `wake` is called. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *wake, *value;
+    int state;
+} waiter;
 
 static PyTypeObject *waiter_type;
 static PyObject *blocked; /* dict, thread to the flight it waits for without running its event loop */
@@ -84,7 +91,7 @@ static int push(pile *to, flight *one, unsigned long walk) {
     return 0;
 }
 
-/* What the flight can't land before. */
+/* The flights that have to land before this one can. */
 static int push_needed(pile *to, const flight *one, unsigned long walk) {
     for (Py_ssize_t i = 0; one->waits_for && i < PyList_Size(one->waits_for); i++)
         if (push(to, (flight *)PyList_GetItem(one->waits_for, i), walk) < 0) return -1;
@@ -95,8 +102,8 @@ static int push_needed(pile *to, const flight *one, unsigned long walk) {
     return push(to, (flight *)its, walk);
 }
 
-/* Whether who leads `led`, in a thread that blocks unless that is 0, and waits for `wanted`, would wait for
- * himself. -1 with an error set. */
+/* Whether the leader of `led`, in a thread that blocks unless that is 0, would wait for itself if it waited for
+ * `wanted`. -1 with an error set. */
 static int never_ends(flight *wanted, flight *led, unsigned long thread) {
     const unsigned long walk = ++walks;
     for (flight *at = led; at; at = at->outer) at->led = walk;
@@ -239,7 +246,7 @@ static int add_waiter_type(PyObject *module) {
     static PyGetSetDef members[] = {
         {"state", waiter_get_state, NULL, "WAITS, HAS_VALUE, HAS_ERROR or HAS_NOTHING.", NULL}, {0}};
     static PyType_Slot slots[] = {
-        {Py_tp_doc, "Waiter(wake)\n\nWho waits for a flight. wake() is called when that has landed; more "
+        {Py_tp_doc, "Waiter(wake)\n\nA thread or task that waits for a flight. wake() is called when that has landed; more "
                     "than once, where it raises."},
         {Py_tp_new, waiter_new},
         {Py_tp_dealloc, waiter_dealloc},
@@ -257,7 +264,7 @@ static int add_waiter_type(PyObject *module) {
     return waiter_type ? 0 : -1;
 }
 
-int flight_wait_add_types(PyObject *module) {
+int wait_add_types(PyObject *module) {
     static PyMethodDef functions[] = {
         {"begin_to_wait", waiting_begin, METH_VARARGS,
          "begin_to_wait(flight, led, waiter, thread): WAITS, HAS_LANDED, or NEVER_ENDS where it would be "

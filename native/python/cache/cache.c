@@ -1,0 +1,312 @@
+/* The type CacheCore: what Python's classes see of a cache's core. core.h says what guards it. */
+#include "python/cache/flight.h"
+
+#include <stddef.h>
+#include <structmember.h>
+
+#include "counters/stats.h"
+
+static PyTypeObject *core_type;
+
+bool is_core(PyObject *object) { return PyObject_TypeCheck(object, core_type); }
+
+bool core_is_open(const cache_core *self) {
+    if (!self->closed) return true;
+    PyErr_Format(PyExc_ValueError, "cache %R is closed", self->name);
+    return false;
+}
+
+#define CORE(object) ((cache_core *)(object))
+#define FAST(function) ((PyCFunction)(void (*)(void))(function))
+
+static bool takes(Py_ssize_t count, Py_ssize_t wanted, const char *usage) {
+    if (count == wanted) return true;
+    PyErr_SetString(PyExc_TypeError, usage);
+    return false;
+}
+
+/* ---- asking ----------------------------------------------------------------------------------- */
+
+static PyObject *core_get(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    cache_core *self = CORE(object);
+    looked_up found;
+    if (!takes(count, 2, "get(key, default)")) return NULL;
+    key_hash hash;
+    if (!hash_key(args[0], &hash)) return NULL;
+    const int result = core_look_up(self, args[0], hash, &found);
+    if (result == LOOKUP_FOUND) return found.value;
+    if (result == LOOKUP_FAILED) return NULL;
+    stats_request_with_gil(self->account, found.outcome);
+    return Py_NewRef(args[1]);
+}
+
+static PyObject *core_get_or_compute(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    if (!takes(count, 2, "get_or_compute(key, function)")) return NULL;
+    key_hash hash;
+    if (!hash_key(args[0], &hash)) return NULL;
+    looked_up found;
+    const int result = core_look_up(CORE(object), args[0], hash, &found);
+    if (result == LOOKUP_FOUND) return found.value;
+    PyObject *nothing = result == LOOKUP_FAILED ? NULL : PyTuple_New(0);
+    if (!nothing) return NULL;
+    const call_parts call = {args[1], nothing, NULL};
+    PyObject *value = core_answer(CORE(object), args[0], hash, &call);
+    Py_DECREF(nothing);
+    return value;
+}
+
+static PyObject *core_answer_async_call(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    if (!takes(count, 3, "answer_async(key, function, loop)")) return NULL;
+    return core_answer_async(CORE(object), args[0], args[1], args[2]);
+}
+
+static PyObject *core_contains(PyObject *object, PyObject *key) {
+    cache_core *self = CORE(object);
+    const entry_no number = core_find(self, key);
+    if (number == FIND_FAILED) return NULL;
+    if (!number) Py_RETURN_FALSE;
+    const entry *e = entry_at(&self->index, number);
+    if (e->value) Py_RETURN_TRUE;
+    const int state = vrange_state(core_range_of(self, e));
+    return PyBool_FromLong(state != VRANGE_STATE_PURGED && state != VRANGE_STATE_FREED);
+}
+
+/* ---- storing and letting go ------------------------------------------------------------------- */
+
+static PyObject *core_set(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    if (!takes(count, 4, "store(key, value, expires_ns, cost_ns)")) return NULL;
+    const unsigned long long expires_ns = PyLong_AsUnsignedLongLong(args[2]);
+    const unsigned long long cost_ns = PyErr_Occurred() ? 0 : PyLong_AsUnsignedLongLong(args[3]);
+    key_hash hash;
+    if (PyErr_Occurred() || !hash_key(args[0], &hash)) return NULL;
+    if (store_set(CORE(object), args[0], hash, args[1], expires_ns, cost_ns) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_remove(PyObject *object, PyObject *key) {
+    cache_core *self = CORE(object);
+    key_hash hash;
+    if (!hash_key(key, &hash)) return NULL;
+    const entry_no number = index_find(self, key, hash);
+    if (number == FIND_FAILED) return NULL;
+    ghosts_forget(self, hash);
+    bool had_value = false;
+    if (number) {
+        const entry *e = entry_at(&self->index, number);
+        had_value = e->place != PLACE_FLIGHT && (e->place || e->value) && !entry_is_expired(self, number);
+        evict_entry(self, number);
+        core_drain(self);
+    }
+    return PyBool_FromLong(had_value);
+}
+
+/* In one: between the look and the removal nothing else runs. */
+static PyObject *core_pop(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    cache_core *self = CORE(object);
+    if (!takes(count, 2, "pop(key, default)")) return NULL;
+    key_hash hash;
+    if (!hash_key(args[0], &hash)) return NULL;
+    for (;;) {
+        looked_up found;
+        const uint32_t version = self->version;
+        const int result = core_look_up(self, args[0], hash, &found);
+        if (result == LOOKUP_FAILED) return NULL;
+        const entry_no number = index_find(self, args[0], hash);
+        if (number != FIND_FAILED && result == LOOKUP_FOUND && self->version != version && !number) {
+            Py_DECREF(found.value); /* decoding it ran what took it away */
+            continue;
+        }
+        if (number && number != FIND_FAILED) evict_entry(self, number);
+        if (number != FIND_FAILED) ghosts_forget(self, hash);
+        core_drain(self);
+        if (number == FIND_FAILED) {
+            if (result == LOOKUP_FOUND) Py_DECREF(found.value);
+            return NULL;
+        }
+        if (result == LOOKUP_FOUND) return found.value;
+        stats_request_with_gil(self->account, found.outcome);
+        return Py_NewRef(args[1]);
+    }
+}
+
+static PyObject *core_clear(PyObject *object, PyObject *unused) {
+    (void)unused;
+    evict_all(CORE(object));
+    return PyBool_FromLong(evict_bury_some(CORE(object), BURIED_AT_ONCE));
+}
+
+static PyObject *core_bury(PyObject *object, PyObject *most) {
+    const unsigned long wanted = PyLong_AsUnsignedLong(most);
+    if (PyErr_Occurred()) return NULL;
+    return PyBool_FromLong(evict_bury_some(CORE(object), (uint32_t)wanted));
+}
+
+static PyObject *core_close(PyObject *object, PyObject *unused) {
+    (void)unused;
+    cache_core *self = CORE(object);
+    self->closed = true;
+    self->arena = NULL; /* its ranges go with it */
+    evict_all(self);
+    return PyBool_FromLong(evict_bury_some(self, BURIED_AT_ONCE));
+}
+
+static PyObject *core_use_arena(PyObject *object, PyObject *args) {
+    cache_core *self = CORE(object);
+    unsigned long long address;
+    Py_ssize_t bytes;
+    if (!PyArg_ParseTuple(args, "Kn", &address, &bytes)) return NULL;
+    if (!core_is_open(self)) return NULL;
+    self->arena = (vrange_arena *)(uintptr_t)address;
+    if (self->bytes_most > bytes) self->bytes_most = bytes;
+    Py_RETURN_NONE;
+}
+
+/* ---- the type --------------------------------------------------------------------------------- */
+
+static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"owner",     "account",   "name",        "open_arena", "encode",
+                            "weigh",     "wait",      "give_up",     "led",        "ttl_ns",
+                            "max_bytes", "hot_bytes", "max_entries", NULL};
+    PyObject *owner, *name, *open_arena, *encode, *weigh, *wait, *give_up, *led, *hot, *entries;
+    unsigned long long account, ttl_ns;
+    Py_ssize_t max_bytes;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OKUOOOOOOKnOO", names, &owner, &account, &name,
+                                     &open_arena, &encode, &weigh, &wait, &give_up, &led, &ttl_ns,
+                                     &max_bytes, &hot, &entries))
+        return NULL;
+    PyObject *get_led = PyObject_GetAttrString(led, "get"), *set_led = PyObject_GetAttrString(led, "set");
+    const Py_ssize_t hot_bytes = hot == Py_None ? 0 : PyLong_AsSsize_t(hot);
+    const Py_ssize_t max_entries = entries == Py_None ? PY_SSIZE_T_MAX : PyLong_AsSsize_t(entries);
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    cache_core *self = get_led && set_led && !PyErr_Occurred() ? (cache_core *)allocate(type, 0) : NULL;
+    if (!self) {
+        Py_XDECREF(get_led);
+        Py_XDECREF(set_led);
+        return NULL;
+    }
+    self->owner = Py_NewRef(owner);
+    self->account = (vrange_account *)(uintptr_t)account;
+    self->name = Py_NewRef(name);
+    self->open_arena = Py_NewRef(open_arena);
+    self->encode = Py_NewRef(encode);
+    self->weigh = Py_NewRef(weigh);
+    self->wait = Py_NewRef(wait);
+    self->give_up = Py_NewRef(give_up);
+    self->get_led = get_led;
+    self->set_led = set_led;
+    self->ttl_ns = ttl_ns;
+    self->bytes_most = self->max_bytes = max_bytes;
+    self->max_entries = max_entries;
+    self->books_are_automatic = entries == Py_None;
+    self->hot_is_automatic = hot == Py_None;
+    hot_set_bound(self, hot_bytes);
+    hot_join(self);
+    return (PyObject *)self;
+}
+
+static const size_t references[] = {
+    offsetof(cache_core, owner), offsetof(cache_core, name), offsetof(cache_core, open_arena),
+    offsetof(cache_core, encode), offsetof(cache_core, weigh), offsetof(cache_core, wait),
+    offsetof(cache_core, give_up), offsetof(cache_core, get_led), offsetof(cache_core, set_led), 0};
+
+static int core_traverse(PyObject *object, visitproc visit, void *arg) {
+    int result = visit_entries(&CORE(object)->index, visit, arg);
+    if (result == 0) result = visit_graves(CORE(object), visit, arg);
+    return result ? result : visit_references(object, references, visit, arg);
+}
+
+/* The callables stay: a finalizer in the same cycle may still use the cache. */
+static int core_tp_clear(PyObject *object) {
+    evict_all(CORE(object));
+    while (evict_bury_some(CORE(object), BURIED_AT_ONCE)) {
+    }
+    return 0;
+}
+
+static void core_dealloc(PyObject *object) {
+    cache_core *self = CORE(object);
+    PyObject_GC_UnTrack(object);
+    hot_leave(self);
+    self->closed = true;
+    self->arena = NULL; /* whoever opened it closes it */
+    core_tp_clear(object);
+    free_collected(object, references);
+}
+
+int core_add_type(PyObject *module) {
+    static PyMethodDef methods[] = {
+        {"get", FAST(core_get), METH_FASTCALL, "get(key, default): the value; counts the request."},
+        {"get_or_compute", FAST(core_get_or_compute), METH_FASTCALL,
+         "get_or_compute(key, function): the value, or what function() returns, stored."},
+        {"answer_async", FAST(core_answer_async_call), METH_FASTCALL,
+         "answer_async(key, function, loop): an awaitable of the value, or of another's Flight."},
+        {"contains", core_contains, METH_O, "contains(key): whether the value seems to be there."},
+        {"store", FAST(core_set), METH_FASTCALL,
+         "store(key, value, expires_ns, cost_ns): expires_ns, of the monotonic clock; 0: by the ttl. "
+         "cost_ns 0: not known."},
+        {"remove", core_remove, METH_O, "remove(key): False where there is no value."},
+        {"pop", FAST(core_pop), METH_FASTCALL, "pop(key, default): the value, which is removed."},
+        {"clear", core_clear, METH_NOARGS, "clear(): all is gone; True: bury() has still work to do."},
+        {"bury", core_bury, METH_O, "bury(most): gives so many cleared entries back; True: some are left."},
+        {"close", core_close, METH_NOARGS, "close(): clears, for good. As clear()."},
+        {"use_arena", core_use_arena, METH_VARARGS, "use_arena(address, bytes): where to store."},
+        {"count", core_count, METH_NOARGS, "count(): how many values there are."},
+        {"keys", core_keys, METH_NOARGS, "keys(): a list, the oldest first."},
+        {"handles", core_handles, METH_O, "handles(keys): a set of ranges; of all, with None."},
+        {"cool", core_cool, METH_O, "cool(keys): lets go of hot values; of all, with None."},
+        {"flight", core_flight, METH_O, "flight(key): the flight that computes it, or None."},
+        {"hot_keys", core_hot_keys, METH_NOARGS, "hot_keys(): the longest held first."},
+        {"check", core_check, METH_NOARGS, "check(): AssertionError where it does not agree with itself."},
+        {"uses", core_uses, METH_O, "uses(key): how often it was asked for, in sixteenths and aged."},
+        {0}};
+    static PyMemberDef members[] = {
+        {"closed", T_BOOL, offsetof(cache_core, closed), READONLY, "Whether close() was called."},
+        {"arena", T_ULONGLONG, offsetof(cache_core, arena), READONLY, "Its address; 0: none."},
+        {"bytes", T_PYSSIZET, offsetof(cache_core, bytes), READONLY, "Of all ranges, in pages."},
+        {"book_bytes", T_PYSSIZET, offsetof(cache_core, book_bytes), READONLY, "Of keys and entries."},
+        {"hot_bytes", T_PYSSIZET, offsetof(cache_core, hot_bytes), READONLY, "Held strongly."},
+        {"hot_limit", T_PYSSIZET, offsetof(cache_core, hot_limit), READONLY, "How many may be."},
+        {"hand_steps", T_ULONGLONG, offsetof(cache_core, hand_steps), READONLY,
+         "Entries looked at, to choose those that go."},
+        {"under_way", T_UINT, offsetof(cache_core, flight_count), READONLY, "Computations."},
+        {0}};
+    static PyGetSetDef computed[] = {
+        {"entries", core_entries, NULL, "Values, with those lost that nobody noticed yet.", NULL}, {0}};
+    static PyType_Slot slots[] = {{Py_tp_doc, "The native core of a cache."},
+                                  {Py_tp_getset, computed},
+                                  {Py_tp_new, core_new},
+                                  {Py_tp_dealloc, core_dealloc},
+                                  {Py_tp_traverse, core_traverse},
+                                  {Py_tp_clear, core_tp_clear},
+                                  {Py_tp_methods, methods},
+                                  {Py_tp_members, members},
+                                  {0, NULL}};
+    static PyType_Spec spec = {.name = "vrange._hit.CacheCore",
+                               .basicsize = sizeof(cache_core),
+                               .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+                               .slots = slots};
+    core_type = add_type(module, &spec);
+    return core_type ? 0 : -1;
+}
+
+int cache_add_types(PyObject *module) {
+    static PyMethodDef functions[] = {
+        {"write", codec_write, METH_VARARGS,
+         "write(lease, at, part, from, most): copies up to `most` bytes of the part, which has a buffer or is "
+         "a string that is all ASCII; how many they were."},
+        {"use_hot_share", hot_use_share, METH_O,
+         "use_hot_share(share): hot fronts may use this share of their bounds; the bytes let go."},
+        {"set_hot_bytes", hot_set_automatic, METH_O,
+         "set_hot_bytes(bytes): of all hot fronts with the default bound together."},
+        {"set_book_bytes", index_set_bounds, METH_VARARGS,
+         "set_book_bytes(together, each): of keys and entries of all caches without max_entries, and of one "
+         "with it."},
+        {"forget_flights", flight_forget_others, METH_O,
+         "forget_flights(led): in the child of a fork, all but those led here are over."},
+        {0}};
+    const bool failed = PyModule_AddFunctions(module, functions) < 0 || form_add_type(module) < 0 ||
+                        flight_add_type(module) < 0 || wait_add_types(module) < 0 ||
+                        compute_async_add_type(module) < 0 || core_add_type(module) < 0 ||
+                        call_add_type(module) < 0;
+    return failed ? -1 : 0;
+}

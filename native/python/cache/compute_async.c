@@ -1,0 +1,259 @@
+/* Computing by a coroutine: an awaitable that leads a flight, and lands it however the coroutine ends.
+ *
+ * The awaitable passes on what its coroutine yields. A value, an exception, a cancellation, being closed, and
+ * being dropped all land the flight here, in C, where no signal handler can come between. It returns the
+ * value, or another's Flight for Python to wait for. */
+#include "python/cache/flight.h"
+
+#include <stddef.h>
+
+#include "os/os.h"
+#include "counters/stats.h"
+
+typedef struct {
+    PyObject_HEAD
+    cache_core *core;
+    PyObject *key, *function, *loop;
+    PyObject *coroutine; /* that the function returned */
+    flight *mine;
+    char began, ended;
+} computation;
+
+static PyTypeObject *computation_type;
+static PyObject *throw_name, *close_name, *value_name;
+
+/* ---- beginning and ending --------------------------------------------------------------------- */
+
+/* The value is stored and told, or the error that is set, or nothing where it is over before its end.
+ * Returns what the caller is to have; NULL with an error set, or where there is no value. */
+static PyObject *end(computation *self, PyObject *value) {
+    self->ended = 1;
+    Py_CLEAR(self->coroutine);
+    flight *f = self->mine;
+    self->mine = NULL;
+    if (!f) return NULL;
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    /* A coroutine that nobody awaits any more is closed in another context. */
+    PyObject *led = PyObject_CallNoArgs(self->core->get_led);
+    if (!led) PyErr_Clear();
+    if (led == (PyObject *)f && f->core) flight_leave(f);
+    Py_XDECREF(led);
+    PyErr_Restore(type, error, traceback);
+    PyObject *kept = NULL;
+    if (value && f->core) {
+        const uint64_t took = os_now_ns() - f->asked_ns;
+        kept = store_computed(f, value, took);
+        if (kept) flight_regenerated(f, took);
+    } else if (value) { /* it was abandoned meanwhile */
+        kept = Py_NewRef(value);
+    }
+    if (flight_land(f, kept) < 0) Py_CLEAR(kept);
+    Py_DECREF((PyObject *)f);
+    return kept;
+}
+
+/* 1: the coroutine runs. 0: *answer is a value or another's flight. -1 with an error set. */
+static int begin(computation *self, PyObject **answer) {
+    cache_core *core = self->core;
+    key_hash hash;
+    self->began = 1;
+    if (!hash_key(self->key, &hash)) return -1;
+    for (;;) {
+        looked_up found;
+        switch (core_look_up(core, self->key, hash, &found)) {
+        case LOOKUP_FAILED: return -1;
+        case LOOKUP_FOUND: *answer = found.value; return 0;
+        case LOOKUP_UNDER_WAY:
+            stats_request_with_gil(core->account, found.outcome);
+            *answer = Py_NewRef(entry_at(&core->index, found.number)->form);
+            return 0;
+        }
+        flight *f = flight_begin(core, self->key, hash, &found, self->loop);
+        if (!f) return -1;
+        if (!f->number) { /* the key came meanwhile */
+            Py_DECREF((PyObject *)f);
+            continue;
+        }
+        self->mine = f;
+        stats_request_with_gil(core->account, found.outcome);
+        if (flight_enter(f) < 0) return -1;
+        self->coroutine = PyObject_CallNoArgs(self->function);
+        return self->coroutine ? 1 : -1;
+    }
+    return -1;
+}
+
+/* Nobody will await it to its end. */
+static void abandon(computation *self) {
+    if (!self->mine) return;
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyObject *nothing = end(self, NULL);
+    Py_XDECREF(nothing);
+    if (PyErr_Occurred()) PyErr_WriteUnraisable(self->function); /* not self, which may be dying */
+    PyErr_Restore(type, error, traceback);
+}
+
+/* ---- as a coroutine --------------------------------------------------------------------------- */
+
+static PySendResult came_to(computation *self, PyObject *value, PyObject **result) {
+    *result = end(self, value);
+    Py_XDECREF(value);
+    return *result ? PYGEN_RETURN : PYGEN_ERROR;
+}
+
+static PySendResult computation_send(PyObject *object, PyObject *sent, PyObject **result) {
+    computation *self = (computation *)object;
+    *result = NULL;
+    if (self->ended) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse an awaited computation");
+        return PYGEN_ERROR;
+    }
+    if (!self->began) {
+        const int began = begin(self, result);
+        if (began == 0) self->ended = 1;
+        if (began == 0) return PYGEN_RETURN;
+        if (began < 0) return came_to(self, NULL, result);
+    }
+    PyObject *coroutine = Py_NewRef(self->coroutine), *value = NULL;
+    const PySendResult sending = PyIter_Send(coroutine, sent, &value);
+    Py_DECREF(coroutine);
+    if (sending != PYGEN_NEXT) return came_to(self, value, result);
+    *result = value;
+    return PYGEN_NEXT;
+}
+
+/* For those that know iterators only. */
+static PyObject *stop_with(PySendResult sending, PyObject *result) {
+    if (sending != PYGEN_RETURN) return result;
+    PyObject *stop = PyObject_CallFunctionObjArgs(PyExc_StopIteration, result, NULL);
+    Py_DECREF(result);
+    if (stop) PyErr_SetObject(PyExc_StopIteration, stop);
+    Py_XDECREF(stop);
+    return NULL;
+}
+
+static PyObject *computation_send_method(PyObject *object, PyObject *sent) {
+    PyObject *result;
+    const PySendResult sending = computation_send(object, sent, &result);
+    return stop_with(sending, result);
+}
+
+static PyObject *computation_next(PyObject *object) { return computation_send_method(object, Py_None); }
+
+/* Of the StopIteration that is set. NULL with an error set. */
+static PyObject *returned_value(void) {
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    PyObject *value = error ? PyObject_GetAttr(error, value_name) : NULL;
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(traceback);
+    return value;
+}
+
+static PyObject *computation_throw(PyObject *object, PyObject *args) {
+    computation *self = (computation *)object;
+    PyObject *type, *error = NULL, *traceback = NULL;
+    if (!PyArg_ParseTuple(args, "O|OO", &type, &error, &traceback)) return NULL;
+    if (!self->coroutine) {
+        self->began = self->ended = 1;
+        if (PyExceptionInstance_Check(type)) PyErr_SetObject((PyObject *)Py_TYPE(type), type);
+        else PyErr_SetObject(type, error == Py_None ? NULL : error);
+        return NULL;
+    }
+    PyObject *coroutine = Py_NewRef(self->coroutine);
+    PyObject *throw = PyObject_GetAttr(coroutine, throw_name);
+    PyObject *value = throw ? PyObject_CallObject(throw, args) : NULL;
+    Py_XDECREF(throw);
+    Py_DECREF(coroutine);
+    if (value) return value;
+    if (PyErr_ExceptionMatches(PyExc_StopIteration)) value = returned_value();
+    PyObject *result;
+    const PySendResult sending = came_to(self, value, &result);
+    return stop_with(sending, result);
+}
+
+static PyObject *computation_close(PyObject *object, PyObject *unused) {
+    (void)unused;
+    computation *self = (computation *)object;
+    PyObject *closed = Py_NewRef(Py_None);
+    if (self->coroutine) {
+        Py_DECREF(closed);
+        PyObject *coroutine = Py_NewRef(self->coroutine);
+        closed = PyObject_CallMethodObjArgs(coroutine, close_name, NULL);
+        Py_DECREF(coroutine);
+    }
+    self->began = 1;
+    PyObject *nothing = end(self, NULL);
+    Py_XDECREF(nothing);
+    if (PyErr_Occurred()) Py_CLEAR(closed);
+    return closed;
+}
+
+/* ---- the type --------------------------------------------------------------------------------- */
+
+PyObject *core_answer_async(cache_core *core, PyObject *key, PyObject *function, PyObject *loop) {
+    allocfunc allocate = (allocfunc)PyType_GetSlot(computation_type, Py_tp_alloc);
+    computation *self = (computation *)allocate(computation_type, 0);
+    if (!self) return NULL;
+    self->core = (cache_core *)Py_NewRef((PyObject *)core);
+    self->key = Py_NewRef(key);
+    self->function = Py_NewRef(function);
+    self->loop = loop == Py_None ? NULL : Py_NewRef(loop);
+    return (PyObject *)self;
+}
+
+static const size_t references[] = {
+    offsetof(computation, core), offsetof(computation, key), offsetof(computation, function),
+    offsetof(computation, loop), offsetof(computation, coroutine), offsetof(computation, mine), 0};
+
+static int computation_traverse(PyObject *object, visitproc visit, void *arg) {
+    return visit_references(object, references, visit, arg);
+}
+
+static int computation_clear(PyObject *object) {
+    static const size_t some[] = {offsetof(computation, loop), offsetof(computation, coroutine), 0};
+    abandon((computation *)object);
+    return clear_references(object, some);
+}
+
+static void computation_finalize(PyObject *object) { abandon((computation *)object); }
+
+static void computation_dealloc(PyObject *object) {
+    PyObject_GC_UnTrack(object);
+    abandon((computation *)object);
+    free_collected(object, references);
+}
+
+int compute_async_add_type(PyObject *module) {
+    static PyMethodDef methods[] = {
+        {"send", computation_send_method, METH_O, "As of a coroutine."},
+        {"throw", computation_throw, METH_VARARGS, "As of a coroutine."},
+        {"close", computation_close, METH_NOARGS, "As of a coroutine."},
+        {0}};
+    static PyType_Slot slots[] = {{Py_tp_doc, "A value that a coroutine computes, to be awaited."},
+                                  {Py_tp_dealloc, computation_dealloc},
+                                  {Py_tp_finalize, computation_finalize},
+                                  {Py_tp_traverse, computation_traverse},
+                                  {Py_tp_clear, computation_clear},
+                                  {Py_am_await, PyObject_SelfIter},
+                                  {Py_am_send, computation_send},
+                                  {Py_tp_iter, PyObject_SelfIter},
+                                  {Py_tp_iternext, computation_next},
+                                  {Py_tp_methods, methods},
+                                  {0, NULL}};
+    static PyType_Spec spec = {.name = "vrange._hit.Computation",
+                               .basicsize = sizeof(computation),
+                               .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+                                        Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+                               .slots = slots};
+    throw_name = PyUnicode_InternFromString("throw");
+    close_name = PyUnicode_InternFromString("close");
+    value_name = PyUnicode_InternFromString("value");
+    if (!throw_name || !close_name || !value_name) return -1;
+    computation_type = add_type(module, &spec);
+    return computation_type ? 0 : -1;
+}

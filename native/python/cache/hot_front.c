@@ -1,0 +1,253 @@
+/* The hot front: values that a cache holds strongly, so that a hit on them costs what a dict costs.
+ *
+ * The kernel can't take what is held strongly, and a process dies of it. So each front is bounded in
+ * bytes, and all fronts with the default bound together. The value held longest goes first. Where the front
+ * is full, each value that it takes costs another one its place, so a value has to be used more than the one
+ * held longest, and not every hit looks. Each step leaves the front whole before a reference is dropped. */
+#include "python/cache/core.h"
+
+#include <stddef.h>
+
+#include "counters/stats.h"
+
+#define HITS_PER_CONTEST 4
+#define HOT_HITS_PER_USE 16
+#define WORTHWHILE 1.25f      /* times the uses: an exchange costs what twenty hits gain */
+#define HEAVIER_DECODED 16    /* a pickled int of 2 bytes is an object of 28 and a pointer */
+#define OBJECT_BYTES 64
+#define AUTOMATIC_BYTES (32 << 20) /* of one front with the default bound */
+
+static struct {
+    cache_core *first;
+    double share;            /* how much of its bound each front may use now */
+    Py_ssize_t automatic;    /* bytes of all fronts with the default bound together */
+    Py_ssize_t automatic_count;
+} fronts = {.share = 1.0, .automatic = PY_SSIZE_T_MAX};
+
+static void tell_bytes(cache_core *self) {
+    *vrange_account_hot(self->account) = (uint64_t)self->hot_bytes;
+}
+
+/* ---- the order: the longest held first -------------------------------------------------------- */
+
+static void append(cache_core *self, entry_no number) {
+    entry *e = entry_at(&self->index, number);
+    e->older = self->newest;
+    e->newer = 0;
+    if (self->newest) entry_at(&self->index, self->newest)->newer = number;
+    else self->oldest = number;
+    self->newest = number;
+}
+
+static void take_out(cache_core *self, entry_no number) {
+    entry *e = entry_at(&self->index, number);
+    if (e->older) entry_at(&self->index, e->older)->newer = e->newer;
+    else self->oldest = e->newer;
+    if (e->newer) entry_at(&self->index, e->newer)->older = e->older;
+    else self->newest = e->older;
+    e->older = e->newer = 0;
+}
+
+PyObject *hot_release(cache_core *self, entry_no number) {
+    entry *e = entry_at(&self->index, number);
+    PyObject *value = e->value;
+    if (!value) return NULL;
+    e->value = NULL;
+    take_out(self, number);
+    self->hot_bytes -= e->weight;
+    tell_bytes(self);
+    return value;
+}
+
+/* A key whose range was lost goes with its hot value. */
+void hot_let_go(cache_core *self, entry_no number) {
+    PyObject *value = hot_release(self, number);
+    if (value && entry_at(&self->index, number)->place == PLACE_NOWHERE)
+        evict_lost(self, number, 0, true);
+    Py_XDECREF(value);
+    core_drain(self);
+}
+
+static void let_oldest_go(cache_core *self) { hot_let_go(self, self->oldest); }
+
+void hot_clear(cache_core *self) {
+    /* So often at most: what dies here may run code that comes back to the front. */
+    for (uint32_t turns = self->index.entries; turns > 0 && self->oldest; turns--) let_oldest_go(self);
+}
+
+/* ---- counting --------------------------------------------------------------------------------- */
+
+/* What is hot is answered without a look at its range, and would seem unused for as long as it is, and
+ * the first to go afterwards. So a sample of hot hits counts for all of them; drawn, as keys that are
+ * asked for in turn would otherwise meet the same place of it for ever. */
+void hot_count(cache_core *self, entry *e) {
+    stats_request_with_gil(self->account, VRANGE_REQUEST_HOT);
+    self->draw = self->draw * 1664525u + 1013904223u; /* Numerical Recipes' */
+    if (self->draw >> 16 & (HOT_HITS_PER_USE - 1)) return;
+    if (e->credit < CREDIT_MOST) e->credit++;
+    if (e->place & PLACE_SLOT) vrange_used(slab_of(self, e->place)->handle, HOT_HITS_PER_USE);
+    else if (e->place) vrange_used(e->place, HOT_HITS_PER_USE);
+}
+
+/* ---- admitting -------------------------------------------------------------------------------- */
+
+static Py_ssize_t weight_of_slot(const entry *e, PyObject *value) {
+    if (PyBytes_CheckExact(value)) return OBJECT_BYTES + PyBytes_Size(value);
+    if (PyUnicode_CheckExact(value)) return OBJECT_BYTES + PyUnicode_GetLength(value);
+    if (!e->form) return OBJECT_BYTES * (1 + (PyTuple_CheckExact(value) ? PyTuple_Size(value) : 0));
+    if (is_viewer(e->form)) return 2 * OBJECT_BYTES + SMALL_BYTES_MOST;
+    return OBJECT_BYTES * HEAVIER_DECODED;
+}
+
+/* What was decoded by Python is looked at, once. May run Python. -1 with an error set. */
+static Py_ssize_t weight_of_range(cache_core *self, const entry *e, PyObject *value) {
+    const Py_ssize_t bytes = (Py_ssize_t)vrange_bytes(e->place);
+    if (!e->form || is_viewer(e->form)) return bytes + 2 * OBJECT_BYTES;
+    const Py_ssize_t range_bytes = e->refers ? bytes : 0;
+    PyObject *weight = PyObject_CallFunction(self->weigh, "OOn", value, e->form, self->hot_limit);
+    const Py_ssize_t itself = weight ? PyLong_AsSsize_t(weight) : -1;
+    Py_XDECREF(weight);
+    return itself > 0 ? itself + range_bytes : itself;
+}
+
+/* Whether it is used so much more than the value held longest that it is worth the exchange. If not, that
+ * one becomes the youngest. */
+static bool wins(cache_core *self, const entry *e) {
+    const entry_no number = self->oldest;
+    if (!number) return true;
+    const entry *oldest = entry_at(&self->index, number);
+    /* How often a value in a slab is used is not known. */
+    if (!oldest->place || (oldest->place | e->place) & PLACE_SLOT) return true;
+    if (vrange_uses(e->place) >= WORTHWHILE * (float)vrange_uses(oldest->place)) return true;
+    take_out(self, number);
+    append(self, number);
+    return false;
+}
+
+/* All fronts with the default bound have so many bytes at most: the largest one lets go. False: the others
+ * have nothing that could go. May run Python. */
+static bool make_room_among_all(Py_ssize_t weight) {
+    for (;;) {
+        Py_ssize_t sum = weight;
+        cache_core *largest = NULL;
+        for (cache_core *core = fronts.first; core; core = core->following) {
+            if (!core->hot_is_automatic) continue;
+            sum += core->hot_bytes;
+            if (core->oldest && (!largest || core->hot_bytes > largest->hot_bytes)) largest = core;
+        }
+        if (sum <= fronts.automatic) return true;
+        if (!largest) return false;
+        Py_INCREF((PyObject *)largest);
+        let_oldest_go(largest);
+        Py_DECREF((PyObject *)largest);
+    }
+}
+
+static bool may_be_too_many(const cache_core *self, Py_ssize_t weight) {
+    return fronts.automatic_count * self->hot_limit > fronts.automatic || weight > fronts.automatic;
+}
+
+static bool is_still(const cache_core *self, entry_no number, uint32_t stamp) {
+    return number < self->index.records && entry_at(&self->index, number)->stamp == stamp;
+}
+
+int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value) {
+    if (self->hot_bound == 0) return 0;
+    entry *e = entry_at(&self->index, number);
+    const bool was_full = self->front_is_full;
+    if (was_full && ++self->contests % HITS_PER_CONTEST) return 0;
+    if (was_full && !wins(self, e)) return 0;
+    if (self->hot_limit == 0) {
+        self->front_is_full = true;
+        return 0;
+    }
+    Py_ssize_t weight = e->weight;
+    if (weight == 0) {
+        weight = e->place & PLACE_SLOT ? weight_of_slot(e, value) : weight_of_range(self, e, value);
+        if (weight <= 0) return weight < 0 ? -1 : 0;
+        if (weight > UINT32_MAX) weight = UINT32_MAX;
+        if (!is_still(self, number, stamp)) return 0;
+        e = entry_at(&self->index, number);
+        if (!e->value) e->weight = (uint32_t)weight;
+    }
+    const bool has_room = self->hot_bytes + weight <= self->hot_limit;
+    self->front_is_full = !has_room;
+    if (!has_room && !was_full) return 0; /* from now on there are contests */
+    if (weight > self->hot_limit) return 0;
+    while (self->oldest && self->hot_bytes + weight > self->hot_limit) let_oldest_go(self);
+    if (self->hot_is_automatic && may_be_too_many(self, weight) && !make_room_among_all(weight)) return 0;
+    if (!is_still(self, number, stamp)) return 0;
+    e = entry_at(&self->index, number);
+    if (e->value || e->place == PLACE_NOWHERE || self->hot_bytes + weight > self->hot_limit) return 0;
+    e->value = Py_NewRef(value);
+    e->weight = (uint32_t)weight;
+    append(self, number);
+    self->hot_bytes += weight;
+    tell_bytes(self);
+    return 0;
+}
+
+/* ---- all fronts of the process ---------------------------------------------------------------- */
+
+void hot_set_bound(cache_core *self, Py_ssize_t bound) {
+    if (self->hot_is_automatic) bound = fronts.automatic < AUTOMATIC_BYTES ? fronts.automatic : AUTOMATIC_BYTES;
+    self->hot_bound = bound;
+    self->hot_limit = (Py_ssize_t)((double)bound * fronts.share);
+}
+
+void hot_join(cache_core *self) {
+    self->following = fronts.first;
+    if (fronts.first) fronts.first->previous = self;
+    fronts.first = self;
+    fronts.automatic_count += self->hot_is_automatic;
+    self->is_joined = true;
+}
+
+void hot_leave(cache_core *self) {
+    if (!self->is_joined) return;
+    if (self->following) self->following->previous = self->previous;
+    if (self->previous) self->previous->following = self->following;
+    else fronts.first = self->following;
+    fronts.automatic_count -= self->hot_is_automatic;
+    self->previous = self->following = NULL;
+    self->is_joined = false;
+}
+
+cache_core *cores_first(void) { return fronts.first; }
+
+static Py_ssize_t shrink(cache_core *self) {
+    Py_ssize_t gone = 0;
+    while (self->oldest && self->hot_bytes > self->hot_limit) {
+        const Py_ssize_t before = self->hot_bytes;
+        let_oldest_go(self);
+        if (before > self->hot_bytes) gone += before - self->hot_bytes;
+    }
+    return gone;
+}
+
+PyObject *hot_use_share(PyObject *module, PyObject *share) {
+    (void)module;
+    const double wanted = PyFloat_AsDouble(share);
+    if (wanted == -1.0 && PyErr_Occurred()) return NULL;
+    fronts.share = wanted;
+    for (cache_core *core = fronts.first; core; core = core->following) hot_set_bound(core, core->hot_bound);
+    Py_ssize_t gone = 0;
+    cache_core *core = fronts.first;
+    Py_XINCREF((PyObject *)core);
+    while (core) {
+        gone += shrink(core);
+        cache_core *next = core->following; /* it left, if it was closed meanwhile: the rest next time */
+        Py_XINCREF((PyObject *)next);
+        Py_DECREF((PyObject *)core);
+        core = next;
+    }
+    return PyLong_FromSsize_t(gone);
+}
+
+PyObject *hot_set_automatic(PyObject *module, PyObject *bytes) {
+    (void)module;
+    const Py_ssize_t wanted = PyLong_AsSsize_t(bytes);
+    if (wanted == -1 && PyErr_Occurred()) return NULL;
+    fronts.automatic = wanted;
+    Py_RETURN_NONE;
+}

@@ -1,0 +1,245 @@
+/* The index: from keys to entries.
+ *
+ * Entries are records of 64 bytes, a cache line, in chunks that never move. Buckets hold the number of their first entry,
+ * entries that of the next one. The table grows by linear hashing (Litwin 1980): each key that comes splits
+ * one bucket, so that no key pays for a rehash of all, and there is never a second table beside the first.
+ *
+ * Comparing keys may run Python code that changes the index. As in CPython's dict, a search then starts
+ * again, but only if the entry it stands at went, or moved to another bucket: entries are added at the end
+ * of their bucket, so whatever came meanwhile is found further on. */
+#include "python/cache/core.h"
+
+bool hash_key(PyObject *key, key_hash *hash) {
+    const Py_hash_t whole = PyObject_Hash(key);
+    uint64_t h = (uint64_t)whole;
+    h = (h ^ h >> 32) * 0x9e3779b97f4a7c15u; /* ints hash to themselves, multiples collide */
+    *hash = (key_hash)(h >> 32);
+    return whole != -1;
+}
+
+static uint32_t bucket_of(const cache_index *index, key_hash hash) {
+    const uint32_t wide = hash & (index->low_mask * 2 + 1);
+    return wide < index->bucket_count ? wide : hash & index->low_mask;
+}
+
+static entry_no *bucket_at(const cache_index *index, uint32_t bucket) {
+    return (entry_no *)index->buckets[bucket / CHUNK] + bucket % CHUNK;
+}
+
+/* Makes `place` of the directory hold a chunk of `bytes`. */
+static bool chunk_ready(void ***directory, uint32_t *room, uint32_t place, size_t bytes) {
+    if (place >= *room) {
+        const uint32_t larger = *room ? *room * 2 : 8;
+        void **grown = realloc(*directory, larger * sizeof *grown);
+        if (!grown) return false;
+        memset(grown + *room, 0, (larger - *room) * sizeof *grown);
+        *directory = grown;
+        *room = larger;
+    }
+    if (!(*directory)[place]) (*directory)[place] = calloc(1, bytes);
+    return (*directory)[place] != NULL;
+}
+
+/* ---- finding ---------------------------------------------------------------------------------- */
+
+entry_no index_find(cache_core *self, PyObject *key, key_hash hash) {
+again:;
+    cache_index *index = &self->index;
+    if (!index->entries) return 0;
+    const uint32_t bucket = bucket_of(index, hash);
+    entry_no number = *bucket_at(index, bucket);
+    while (number) {
+        entry *e = entry_at(index, number);
+        if (e->key == key) return number;
+        if (e->hash == hash) {
+            PyObject *other = Py_NewRef(e->key);
+            const uint32_t serial = e->serial, version = self->version;
+            const int same = PyObject_RichCompareBool(other, key, Py_EQ);
+            Py_DECREF(other);
+            if (same < 0) return FIND_FAILED;
+            if (self->version != version) {
+                /* Also where the index was cleared: chunks may be gone, and numbers handed out anew. */
+                if (number >= index->records || !index->chunks) goto again;
+                e = entry_at(index, number);
+                if (e->state != RECORD_LISTED || e->serial != serial ||
+                    bucket_of(index, hash) != bucket)
+                    goto again;
+            }
+            if (same) return number;
+        }
+        number = e->next;
+    }
+    return 0;
+}
+
+/* ---- what it takes ---------------------------------------------------------------------------- */
+
+/* An entry, its bucket, its slot's owner, and a ghost when it is gone. */
+#define RECORD_BYTES ((Py_ssize_t)(sizeof(entry) + 2 * sizeof(entry_no) + sizeof(ghost)))
+
+static struct {
+    Py_ssize_t bytes, bytes_most, caches; /* of all caches without max_entries */
+    Py_ssize_t given_most;                /* of one with it */
+} books = {.bytes_most = PY_SSIZE_T_MAX, .given_most = PY_SSIZE_T_MAX};
+
+static void count_bytes(cache_core *self, Py_ssize_t bytes) {
+    const bool had_some = self->book_bytes > 0;
+    self->book_bytes += bytes;
+    if (!self->books_are_automatic) return;
+    books.caches += (self->book_bytes > 0) - had_some;
+    books.bytes += bytes;
+}
+
+bool index_is_too_large(const cache_core *self) {
+    if (!self->books_are_automatic) return self->book_bytes > books.given_most;
+    return books.bytes > books.bytes_most &&
+           self->book_bytes > books.bytes_most / (books.caches ? books.caches : 1);
+}
+
+void index_forget(cache_core *self) {
+    self->index = (cache_index){0};
+    self->version++;
+    if (self->book_bytes) count_bytes(self, -self->book_bytes);
+}
+
+PyObject *index_set_bounds(PyObject *module, PyObject *args) {
+    (void)module;
+    if (!PyArg_ParseTuple(args, "nn", &books.bytes_most, &books.given_most)) return NULL;
+    Py_RETURN_NONE;
+}
+
+Py_ssize_t key_weight(PyObject *key) {
+    enum { OBJECT = 64, TUPLE = 56, SHORT = 32 };
+    if (PyUnicode_CheckExact(key)) return OBJECT + PyUnicode_GetLength(key);
+    if (PyBytes_CheckExact(key)) return SHORT + PyBytes_Size(key);
+    if (PyLong_CheckExact(key) || PyFloat_CheckExact(key)) return SHORT;
+    if (!PyTuple_CheckExact(key)) return OBJECT;
+    const Py_ssize_t size = PyTuple_Size(key);
+    Py_ssize_t weight = TUPLE + size * (Py_ssize_t)sizeof key;
+    for (Py_ssize_t i = 0; i < size; i++) {
+        PyObject *item = PyTuple_GetItem(key, i);
+        weight += PyTuple_CheckExact(item) ? TUPLE : key_weight(item);
+    }
+    return weight;
+}
+
+/* ---- adding ----------------------------------------------------------------------------------- */
+
+/* Moves those entries of a bucket to the new last one that belong there now, in their order. */
+static void split_one(cache_index *index) {
+    const uint32_t from = index->bucket_count - index->low_mask - 1, to = index->bucket_count;
+    index->bucket_count++;
+    entry_no *kept = bucket_at(index, from), *moved = bucket_at(index, to), number = *kept;
+    while (number) {
+        entry *e = entry_at(index, number);
+        const entry_no next = e->next;
+        entry_no **end = bucket_of(index, e->hash) == to ? &moved : &kept;
+        **end = number;
+        *end = &e->next;
+        number = next;
+    }
+    *kept = *moved = 0;
+    if (index->bucket_count == index->low_mask * 2 + 2) index->low_mask = index->low_mask * 2 + 1;
+}
+
+/* A key more may come: there is a record for it, and two buckets for three keys. */
+static bool has_room(cache_index *index) {
+    if (!index->bucket_count) {
+        if (!chunk_ready(&index->buckets, &index->bucket_room, 0, CHUNK * sizeof(entry_no)))
+            return false;
+        index->bucket_count = 1;
+        index->low_mask = 0;
+    }
+    if (!index->records) index->records = 1; /* 0 is none */
+    if (index->entries >= index->bucket_count / 2 * 3 && index->bucket_count < 1u << 30 &&
+        chunk_ready(&index->buckets, &index->bucket_room, index->bucket_count / CHUNK,
+                    CHUNK * sizeof(entry_no)))
+        split_one(index);
+    if (index->free_first) return true;
+    if (index->records >= 1u << 30) return false;
+    return chunk_ready(&index->chunks, &index->chunk_room, index->records / CHUNK,
+                       CHUNK * sizeof(entry));
+}
+
+entry_no index_add(cache_core *self, PyObject *key, key_hash hash) {
+    cache_index *index = &self->index;
+    if (!has_room(index)) return 0;
+    entry_no number = index->free_first;
+    if (number) index->free_first = entry_at(index, number)->next;
+    else number = index->records++;
+    *entry_at(index, number) = (entry){.key = Py_NewRef(key),
+                                       .hash = hash,
+                                       .serial = ++self->serials,
+                                       .stamp = ++self->stamps,
+                                       .state = RECORD_LISTED,
+                                       .collected = !!(PyType_GetFlags(Py_TYPE(key)) & Py_TPFLAGS_HAVE_GC)};
+    entry_no *end = bucket_at(index, bucket_of(index, hash));
+    while (*end) end = &entry_at(index, *end)->next;
+    *end = number;
+    index->entries++;
+    self->version++;
+    count_bytes(self, RECORD_BYTES + key_weight(key));
+    return number;
+}
+
+/* ---- letting go ------------------------------------------------------------------------------- */
+
+void index_bury(cache_core *self, entry_no number) {
+    cache_index *index = &self->index;
+    entry *e = entry_at(index, number);
+    entry_no *link = bucket_at(index, bucket_of(index, e->hash));
+    while (*link != number) link = &entry_at(index, *link)->next;
+    *link = e->next;
+    index->entries--;
+    self->version++;
+    count_bytes(self, -(RECORD_BYTES + key_weight(e->key)));
+    e->state = RECORD_LIMBO;
+    e->stamp = ++self->stamps;
+    e->next = self->limbo;
+    self->limbo = number;
+}
+
+static void drop_references(entry *e, PyObject **key, PyObject **value, PyObject **form) {
+    *key = e->key;
+    *value = e->value;
+    *form = e->form;
+    *e = (entry){.state = RECORD_FREE};
+}
+
+static void drain(cache_core *self) {
+    while (self->limbo) {
+        PyObject *key, *value, *form;
+        const entry_no number = self->limbo;
+        entry *e = entry_at(&self->index, number);
+        self->limbo = e->next;
+        drop_references(e, &key, &value, &form);
+        e->next = self->index.free_first;
+        self->index.free_first = number;
+        Py_XDECREF(key);
+        Py_XDECREF(value);
+        Py_XDECREF(form);
+    }
+}
+
+void core_drain(cache_core *self) {
+    if (!self->limbo && !self->leaving_count) return;
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    evict_free_leaving(self);
+    drain(self);
+    PyErr_Restore(type, error, traceback);
+}
+
+bool index_takes_deadline(cache_index *index, entry_no number) {
+    return chunk_ready(&index->deadlines, &index->deadline_room, number / CHUNK, CHUNK * sizeof(uint64_t));
+}
+
+void index_free(cache_index *index) {
+    for (uint32_t i = 0; i < index->deadline_room; i++) free(index->deadlines[i]);
+    free(index->deadlines);
+    for (uint32_t i = 0; i < index->chunk_room; i++) free(index->chunks[i]);
+    for (uint32_t i = 0; i < index->bucket_room; i++) free(index->buckets[i]);
+    free(index->chunks);
+    free(index->buckets);
+    *index = (cache_index){0};
+}

@@ -1,0 +1,156 @@
+/* Looking at a core as a whole: how much there is, under which keys, and in which ranges. */
+#include "python/cache/flight.h"
+
+#define CORE(object) ((cache_core *)(object))
+
+/* What a value is found under just now; no request is counted. */
+entry_no core_find(cache_core *self, PyObject *key) {
+    key_hash hash;
+    if (!hash_key(key, &hash)) return FIND_FAILED;
+    const entry_no number = index_find(self, key, hash);
+    if (!number || number == FIND_FAILED) return number;
+    const entry *e = entry_at(&self->index, number);
+    if (e->place == PLACE_FLIGHT || entry_is_expired(self, number)) return 0;
+    return e->place || e->value ? number : 0;
+}
+
+uint64_t core_range_of(const cache_core *self, const entry *e) {
+    if (e->place & PLACE_SLOT) return slab_of(self, e->place)->handle;
+    return e->place == PLACE_FLIGHT ? 0 : e->place;
+}
+
+/* ---- as a whole ------------------------------------------------------------------------------- */
+
+PyObject *core_count(PyObject *object, PyObject *unused) {
+    (void)unused;
+    cache_core *self = CORE(object);
+    evict_sweep_all(self, true);
+    core_drain(self);
+    return PyLong_FromSsize_t((Py_ssize_t)self->index.entries - self->flight_count);
+}
+
+typedef struct {
+    uint32_t serial;
+    entry_no number;
+} in_order;
+
+static int by_serial(const void *left, const void *right) {
+    const int32_t difference =
+        (int32_t)(((const in_order *)left)->serial - ((const in_order *)right)->serial);
+    return (difference > 0) - (difference < 0);
+}
+
+static in_order *numbers_in_order(const cache_core *self, Py_ssize_t *count) {
+    in_order *order = PyMem_Malloc((self->index.entries + 1) * sizeof *order);
+    *count = 0;
+    if (!order) return NULL;
+    for (entry_no number = 1; number < self->index.records; number++) {
+        const entry *e = entry_at(&self->index, number);
+        if (e->state != RECORD_LISTED || e->place == PLACE_FLIGHT || (!e->place && !e->value)) continue;
+        order[(*count)++] = (in_order){e->serial, number};
+    }
+    qsort(order, (size_t)*count, sizeof *order, by_serial);
+    return order;
+}
+
+PyObject *core_keys(PyObject *object, PyObject *unused) {
+    (void)unused;
+    cache_core *self = CORE(object);
+    evict_sweep_all(self, true);
+    core_drain(self);
+    for (;;) {
+        const uint32_t version = self->version;
+        Py_ssize_t count;
+        in_order *order = numbers_in_order(self, &count);
+        PyObject *keys = order ? PyList_New(count) : PyErr_NoMemory();
+        const bool is_same = version == self->version; /* a list is the collector's, which may run Python */
+        for (Py_ssize_t i = 0; keys && is_same && i < count; i++)
+            PyList_SetItem(keys, i, Py_NewRef(entry_at(&self->index, order[i].number)->key));
+        PyMem_Free(order);
+        if (!keys || is_same) return keys;
+        Py_DECREF(keys);
+    }
+}
+
+/* The handles of all ranges, or of those of some keys, as a list of ints. */
+static int add_handle(PyObject *set, uint64_t handle) {
+    PyObject *number = handle ? PyLong_FromUnsignedLongLong(handle) : NULL;
+    const int result = number ? PySet_Add(set, number) : handle ? -1 : 0;
+    Py_XDECREF(number);
+    return result;
+}
+
+static PyObject *all_handles(const cache_core *self) {
+    PyObject *set = PySet_New(NULL);
+    for (entry_no number = 1; set && number < self->index.records; number++) {
+        const entry *e = entry_at(&self->index, number);
+        if (e->state != RECORD_LISTED || e->place & (PLACE_SLOT | PLACE_FLIGHT)) continue;
+        if (add_handle(set, e->place) < 0) Py_CLEAR(set);
+    }
+    for (uint32_t i = 0; set && i < self->slab_room; i++) {
+        const slab *s = slab_numbered(self, i);
+        if (s && add_handle(set, s->handle) < 0) Py_CLEAR(set);
+    }
+    return set;
+}
+
+PyObject *core_handles(PyObject *object, PyObject *keys) {
+    cache_core *self = CORE(object);
+    if (keys == Py_None) return all_handles(self);
+    PyObject *set = PySet_New(NULL);
+    const Py_ssize_t count = PyTuple_Size(keys);
+    if (count < 0) Py_CLEAR(set);
+    for (Py_ssize_t i = 0; set && i < count; i++) {
+        const entry_no number = core_find(self, PyTuple_GetItem(keys, i));
+        if (number == FIND_FAILED) Py_CLEAR(set);
+        else if (number && add_handle(set, core_range_of(self, entry_at(&self->index, number))) < 0)
+            Py_CLEAR(set);
+    }
+    return set;
+}
+
+PyObject *core_cool(PyObject *object, PyObject *keys) {
+    cache_core *self = CORE(object);
+    const Py_ssize_t count = keys == Py_None ? 0 : PyTuple_Size(keys);
+    if (count < 0) return NULL;
+    if (keys == Py_None) hot_clear(self);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        const entry_no number = core_find(self, PyTuple_GetItem(keys, i));
+        if (number == FIND_FAILED) return NULL;
+        if (number) hot_let_go(self, number);
+    }
+    Py_RETURN_NONE;
+}
+
+PyObject *core_hot_keys(PyObject *object, PyObject *unused) {
+    (void)unused;
+    const cache_core *self = CORE(object);
+    PyObject *keys = PyList_New(0);
+    for (entry_no number = self->oldest; keys && number; number = entry_at(&self->index, number)->newer) {
+        if (PyList_Append(keys, entry_at(&self->index, number)->key) < 0) Py_CLEAR(keys);
+    }
+    return keys;
+}
+
+PyObject *core_entries(PyObject *object, void *unused) {
+    (void)unused;
+    return PyLong_FromSsize_t((Py_ssize_t)CORE(object)->index.entries - CORE(object)->flight_count);
+}
+
+PyObject *core_flight(PyObject *object, PyObject *key) {
+    cache_core *self = CORE(object);
+    key_hash hash;
+    const entry_no number = hash_key(key, &hash) ? index_find(self, key, hash) : FIND_FAILED;
+    if (number == FIND_FAILED) return NULL;
+    const entry *e = number ? entry_at(&self->index, number) : NULL;
+    return Py_NewRef(e && e->place == PLACE_FLIGHT ? e->form : Py_None);
+}
+
+PyObject *core_uses(PyObject *object, PyObject *key) {
+    cache_core *self = CORE(object);
+    const entry_no number = core_find(self, key);
+    if (number == FIND_FAILED) return NULL;
+    if (number) return PyLong_FromUnsignedLong(vrange_uses(core_range_of(self, entry_at(&self->index, number))));
+    key_hash hash;
+    return hash_key(key, &hash) ? PyLong_FromUnsignedLong(ghosts_uses(self, hash)) : NULL;
+}

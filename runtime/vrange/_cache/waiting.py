@@ -1,0 +1,131 @@
+"""Waiting for a computation that another thread or task leads.
+
+A cache leads a computation natively, and finds another one's natively (native/python/cache). What
+is left for Python is to wait: a thread blocks, a task lets its event loop run. Those who wait share
+the value, or the exception that the computation raised. What ends a thread or a task
+(KeyboardInterrupt, a cancellation) is the leader's own, and the next of those who waited leads. A
+caller whose wait would never end, because the leader can't go on before the caller does, computes
+instead, as functools.cache does.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Awaitable, Callable, Hashable
+from contextvars import ContextVar
+from typing import Any
+
+from vrange._cache.task_events import event_here, running_loop
+from vrange._core import hit
+
+# By context, not by thread: a task started inside a computation belongs to it. The innermost.
+led_here: ContextVar[hit.Flight | None] = ContextVar("vrange_led", default=None)
+
+_LOOK_SECONDS = 1.0  # how often a waiter looks whether the leader's event loop still runs
+
+
+def answer_after(
+    flight: hit.Flight,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None,
+) -> Any:
+    """Return what a flight computed, or compute here if waiting would never end.
+
+    NotImplemented: the flight landed without a value, and the cache has to be asked again.
+    """
+    waiter = _wait(flight)
+    if waiter is None:
+        return function(*args, **(kwargs or {}))
+    return _outcome(waiter)
+
+
+async def answer_async(
+    core: hit.CacheCore, key: Hashable, function: Callable[[], Awaitable[Any]]
+) -> Any:
+    """Return the value under `key`, or compute it by the coroutine function and store it."""
+    while True:
+        answer = await core.answer_async(key, function, running_loop())
+        if type(answer) is not hit.Flight:
+            return answer
+        waiter = await _wait_async(answer)
+        if waiter is None:
+            return await function()
+        outcome = _outcome(waiter)
+        if outcome is not NotImplemented:
+            return outcome
+
+
+def _outcome(waiter: hit.Waiter) -> Any:
+    if waiter.state == hit.HAS_VALUE:
+        return waiter.result()
+    if waiter.state == hit.HAS_ERROR:
+        _raise(waiter.result())
+    return NotImplemented
+
+
+def _raise(error: BaseException) -> None:
+    try:
+        raise error
+    finally:
+        del error  # its traceback has this frame from now on
+
+
+def _wait(flight: hit.Flight) -> hit.Waiter | None:
+    """Block this thread until the flight has landed. None: that would never be."""
+    # Of threading, as what replaces threads (gevent) replaces it there.
+    landed, thread, led = threading.Lock(), threading.get_ident(), led_here.get()
+    waiter = hit.Waiter(landed.release)
+    landed.acquire()
+    begun = None
+    try:
+        begun = hit.begin_to_wait(flight, led, waiter, thread)
+        if begun == hit.WAITS:
+            while not landed.acquire(timeout=-1 if flight.loop is None else _LOOK_SECONDS):
+                if not _goes_on(flight):
+                    break
+    finally:
+        if begun == hit.WAITS:
+            hit.end_waiting(flight, led, waiter, thread)
+    return None if begun == hit.NEVER_ENDS else waiter
+
+
+async def _wait_async(flight: hit.Flight) -> hit.Waiter | None:
+    """Do the same for a task: its event loop runs meanwhile."""
+    landed, led = event_here(), led_here.get()
+    if landed is None:
+        return None
+    waiter = hit.Waiter(landed.tell)
+    begun = None
+    try:
+        begun = hit.begin_to_wait(flight, led, waiter, 0)
+        while begun == hit.WAITS and not waiter.state:
+            runs_here = flight.loop is None or flight.loop is landed.loop
+            await landed.wait(None if runs_here else _LOOK_SECONDS)
+            if not waiter.state and not _goes_on(flight):
+                break
+    finally:
+        if begun == hit.WAITS:
+            hit.end_waiting(flight, led, waiter, 0)
+    return None if begun == hit.NEVER_ENDS else waiter
+
+
+def _goes_on(flight: hit.Flight) -> bool:
+    """Whether the leader's event loop still runs. If not, nobody joins the flight any more."""
+    loop = flight.loop
+    if loop is None or loop.is_running():
+        return True
+    if loop.is_closed():
+        flight.abandon()  # which tells all that wait
+    else:
+        flight.call_off()  # it may go on, some day
+    return False
+
+
+def _forget_others() -> None:
+    hit.forget_waiting()
+    hit.forget_flights(led_here.get())
+
+
+os.register_at_fork(after_in_child=_forget_others)
