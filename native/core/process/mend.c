@@ -18,7 +18,6 @@
 #include "arrays/array.h"
 #include "base/gate.h"
 #include "os/os.h"
-#include "ranges/arena.h"
 #include "ranges/range_offer.h"
 #include "arrays/array_places.h"
 #include "base/rung.h"

@@ -5,8 +5,8 @@
  * (Einziger, Friedman and Manes 2017). In a simulation of Zipf requests, with a capacity that halves and
  * recovers, ten requests give as many hits as twenty, five lose two thousandths of them, and never halving
  * gains one thousandth. */
-#ifndef VRANGE_VALUE_H
-#define VRANGE_VALUE_H
+#ifndef VRANGE_WORTH_H
+#define VRANGE_WORTH_H
 
 #include <stdatomic.h>
 #include <stdint.h>
