@@ -17,8 +17,9 @@ _BYTES_LEAST = 16 << 20
 
 
 class CacheArena:
-    """An arena of `wanted` bytes, or by default of twice the machine's memory, or what a limit on
-    address space leaves of that.
+    """The arena of one cache, of `wanted` bytes.
+
+    By default it has twice the machine's memory, or what a limit on address space leaves of that.
     """
 
     def __init__(self, account: Account, wanted: int | None) -> None:
@@ -28,7 +29,7 @@ class CacheArena:
         self._close_native: Callable[[], object] = lambda: None
 
     def open(self, core: hit.CacheCore) -> None:
-        """Reserves it and hands it to the core, if need be. ArenaFullError without room."""
+        """Reserve it and hand it to the core, unless it has one. ArenaFullError without room."""
         with self._lock:
             if core.arena or core.closed:
                 return
@@ -50,6 +51,6 @@ class CacheArena:
             core.use_arena(int(ffi.cast("uintptr_t", native)), size)
 
     def close(self) -> None:
-        """Gives it back; what somebody has pinned stays until he lets go."""
+        """Give it back. What is pinned stays until its last pin goes."""
         with self._lock:
             self._close_native()

@@ -142,11 +142,11 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         return found  # type: ignore[no-any-return]
 
     def get(self, key: K, default: Any = None) -> Any:
-        """The value under `key`, or `default`."""
+        """Return the value under `key`, or `default`."""
         return self._core.get(key, default)
 
     def get_or_compute(self, key: K, compute: Callable[[], V]) -> V:
-        """The value under `key`, or what compute() returns, which is then cached.
+        """Return the value under `key`, or call compute() and cache what it returns.
 
         One computation per key at a time, across threads and tasks; the others wait for it, and
         share what it raises, which is not cached. A value for which there is no room is returned
@@ -157,7 +157,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         return self._core.get_or_compute(key, compute)  # type: ignore[no-any-return]
 
     async def get_or_compute_async(self, key: K, compute: Callable[[], Awaitable[V]]) -> V:
-        """As get_or_compute, for a coroutine function: other tasks run while it computes."""
+        """Do the same with a coroutine function: other tasks run while it computes."""
         return await answer_async(self._core, key, compute)  # type: ignore[no-any-return]
 
     # ---- as a mapping ------------------------------------------------------------------------
@@ -181,22 +181,22 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         return iter(self._core.keys())
 
     def items(self) -> ItemsView[K, V]:
-        """The entries that are still there when the iteration comes to them."""
+        """Return a view of the entries; iterating passes over those that were purged meanwhile."""
         return _Items(self)
 
     def values(self) -> ValuesView[V]:
-        """The values that are still there when the iteration comes to them."""
+        """Return a view of the values; iterating passes over those that were purged meanwhile."""
         return _Values(self)
 
     def pop(self, key: K, default: Any = _ABSENT) -> Any:
-        """Removes and returns the value under `key`; where there is none, `default` or KeyError."""
+        """Remove and return the value under `key`; without one, `default`, or raise KeyError."""
         found = self._core.pop(key, default)
         if found is _ABSENT:
             raise KeyError(key)
         return found
 
     def popitem(self) -> tuple[K, V]:
-        """Removes and returns some entry that is still there. KeyError where there is none."""
+        """Remove and return some entry that is still there. KeyError if there is none."""
         for key in self:
             try:
                 return key, self.pop(key)
@@ -205,7 +205,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         raise KeyError(f"cache {self.name!r} is empty")
 
     def clear(self) -> None:
-        """Forgets every entry and counts anew. What somebody holds stays until he lets go."""
+        """Forget every entry and count anew. Values that are held stay valid."""
         self._bury(self._core.clear())
         self._baseline = self._account.read()
 
@@ -221,7 +221,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         return self._account.name
 
     def info(self) -> CacheInfo:
-        """What was asked and answered since it was made or cleared, and its bytes by state."""
+        """Return the requests by outcome since it was made or cleared, and its bytes by state."""
         entries = self._core.count()  # sweeps, so that the bytes below are right
         before = self._baseline  # first: clear() may set a later one meanwhile
         now = self._account.read()
@@ -251,7 +251,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         )
 
     def discard(self, *keys: K) -> int:
-        """Makes the kernel take these entries' ranges now, or all that nobody holds; for tests.
+        """Make the kernel take these entries' ranges now, or all that are not held; for tests.
 
         A small value's range is shared: others go with it. Returns how many ranges went.
         """
@@ -261,16 +261,15 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         return sum(lib.vrange_discard(handle) == lib.VRANGE_OK for handle in handles)
 
     def close(self) -> None:
-        """Forgets every entry and gives the address space back. Using the cache then is a
-        ValueError.
+        """Forget every entry and give the address space back.
 
-        Arrays that somebody holds stay valid until they die.
+        Using the cache then raises ValueError. Arrays that are held stay valid until they die.
         """
         self._core.close()
         self._arena.close()
 
     def _bury(self, some_are_left: bool) -> None:
-        """Gives back what was cleared, without anybody waiting for it."""
+        """Give back what was cleared, in a thread of its own."""
         if some_are_left:
             threading.Thread(target=_bury, args=(self._core,), name="vrange-clear").start()
 
@@ -342,7 +341,7 @@ def _give_up(key: Hashable, error: Exception) -> None:
 
 
 def _frames_of_ours() -> int:
-    """The stacklevel, for its caller, of the code that called vrange."""
+    """Return the stacklevel, for the caller, of the code that called vrange."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back

@@ -57,7 +57,7 @@ def cached(
     max_entries: int | None = None,
     hot_bytes: int | str = "auto",
 ) -> Any:
-    """Caches a function's results in memory that the kernel may take back.
+    """Cache a function's results in memory that the kernel may take back.
 
     Use it as functools.cache, on functions, coroutine functions and methods (whose `self` is part
     of the key, and is kept alive by it). Calls with equal arguments are computed once at a time,

@@ -47,7 +47,7 @@ class Strided:
         self._array = array
 
     def write(self, lease: hit.Lease, before_step: Callable[[int], None]) -> None:
-        """Writes it into a lease, row by row where it is large; asks with the bytes still left."""
+        """Write it into a lease, row by row if it is large; ask with the bytes still left."""
         numpy, array = sys.modules["numpy"], self._array
         to = numpy.ndarray(array.shape, array.dtype, memoryview(lease))
         rows = len(array)
@@ -91,7 +91,7 @@ class _Collector:
         self.objects = 0
 
     def anew(self) -> _Collector:
-        """An empty one, with the same room."""
+        """Return an empty one, with the same room."""
         return _Collector(self._room, self._most)
 
     def form(
@@ -102,7 +102,7 @@ class _Collector:
         is_view: bool = False,
         nbytes: int | None = None,
     ) -> hit.Form:
-        """What was collected, and what makes the value of it again; `nbytes` with padding."""
+        """Return what was collected, with `decode`; `nbytes` includes padding."""
         if nbytes is not None:
             self.nbytes = nbytes
         is_large = self.nbytes >= hit.ROOM_BYTES
@@ -116,11 +116,11 @@ class _Collector:
         return hit.Form(tuple(self.parts), decode, refers, is_view, room=self._room)
 
     def before_step(self, left: int) -> None:
-        """So many bytes are still to be written."""
+        """Hold room for the bytes still to be written."""
         self._room.hold(left + OTHERS_BYTES)
 
     def _write_pieces(self, lease: hit.Lease) -> None:
-        """Writes the parts one after the other; what is nobody else's goes as it is written."""
+        """Write the parts one after the other; drop temporary ones as they are written."""
         owed = self.nbytes - self.temporary
         parts, at, asked_at = self.parts, 0, 0
         parts.reverse()
@@ -143,14 +143,14 @@ class _Collector:
         self._ask()
 
     def write(self, data: Any) -> None:
-        """What a pickler calls. A frame is its own, a bytearray the caller's."""
+        """Add what a pickler writes: a frame of its own, or a bytearray of the caller's."""
         self.parts.append(data)
         if type(data) is bytes:
             self.temporary += len(data)
         self.owe(len(data))
 
     def add_leaf(self, leaf: Any) -> int:
-        """Adds a string or bytes of which the length is owed; returns how many bytes they are."""
+        """Add a string or bytes of which the length is owed; return how many bytes they are."""
         if type(leaf) is bytes or leaf.isascii():
             self.parts.append(leaf)
             return len(leaf)
@@ -165,7 +165,7 @@ class _Collector:
         return nbytes
 
     def watch(self, value: Any) -> None:
-        """A leaf was found, or a pickler is about to pickle, and may copy, what has a buffer."""
+        """Ask for room for a leaf, or for a copy of what has a buffer, before it is pickled."""
         if type(value) is str or type(value) is bytes:
             self.owe(len(value))
             return
@@ -379,7 +379,7 @@ class _LeafUnpickler(pickle.Unpickler):
         self._leaves: dict[int, Any] = {}
 
     def persistent_load(self, number: Any) -> Any:
-        """The leaf of this number."""
+        """Return the leaf of this number."""
         if number not in self._leaves:
             is_text, start, end = self._leaf_places[number]
             part = self._leaf_view[start:end]
