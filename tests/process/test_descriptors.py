@@ -18,7 +18,7 @@ from support import succeeds
 from vrange._counters.descriptor import Descriptor
 
 PRELUDE = """
-import os, sys, tempfile, threading, time
+import errno, os, sys, tempfile, threading, time
 import numpy as np, vrange
 
 N = 100
@@ -34,13 +34,22 @@ def put_their_own(directory):
     numbers = [int(name) for name in os.listdir("/proc/self/fd") if int(name) > 2]
     was = {}
     for n in numbers:
-        if os.path.exists(f"/proc/self/fd/{n}"):
+        try:
             was[n] = os.readlink(f"/proc/self/fd/{n}")
+        except FileNotFoundError:
+            pass  # the listing's own, or another thread closed it
     os.closerange(3, 4096)
     file = os.open(os.path.join(directory, "theirs"), os.O_RDWR | os.O_CREAT)
     os.write(file, b"7" * 4096)
     for n in sorted(set(was) - {file}):
-        os.dup2(file, n)
+        while True:
+            try:
+                os.dup2(file, n)
+                break
+            except OSError as error:
+                # Another thread is just opening a file under that number (dup2(2)).
+                if error.errno != errno.EBUSY:
+                    raise
     for n in {*was, file}:
         theirs[n] = (os.fstat(n).st_ino, was.get(n))
     os.lseek(file, 17, os.SEEK_SET)

@@ -13,9 +13,9 @@ RUNGS = ["eager", "sentinel", "refault"]
 
 # Forbids a system call, or one kind of advice, to this process and its children: errno instead.
 FORBID = """
-import ctypes, struct
+import ctypes, platform, struct
 def forbid(syscalls, advice=None, errno=1):
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    libc = ctypes.CDLL(None, use_errno=True)
     def instruction(code, jump_true, jump_false, k):
         return struct.pack("HBBI", code, jump_true, jump_false, k)
     LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
@@ -32,8 +32,10 @@ def forbid(syscalls, advice=None, errno=1):
     code = b"".join(program)
     buffer = ctypes.create_string_buffer(code)
     filter = struct.pack("HxxxxxxQ", len(program), ctypes.addressof(buffer))
-    assert prctl(38, 1, 0, 0, 0) == 0
-    assert prctl(22, 2, ctypes.c_char_p(filter), 0, 0) == 0
+    assert libc.prctl(38, 1, 0, 0, 0) == 0
+    # Every thread, vrange's too, as a sandbox does: prctl(PR_SET_SECCOMP) would bind this one only.
+    seccomp = {"x86_64": 317, "aarch64": 277}[platform.machine()]
+    assert libc.syscall(seccomp, 1, 1, ctypes.c_char_p(filter)) == 0
 """
 MACHINE = platform.machine()
 USERFAULTFD = {"x86_64": 323, "aarch64": 282}.get(MACHINE)
