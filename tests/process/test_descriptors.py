@@ -42,14 +42,13 @@ def put_their_own(directory):
     file = os.open(os.path.join(directory, "theirs"), os.O_RDWR | os.O_CREAT)
     os.write(file, b"7" * 4096)
     for n in sorted(set(was) - {file}):
-        while True:
-            try:
-                os.dup2(file, n)
-                break
-            except OSError as error:
-                # Another thread is just opening a file under that number (dup2(2)).
-                if error.errno != errno.EBUSY:
-                    raise
+        try:
+            os.dup2(file, n)
+        except OSError as error:
+            # Another thread is just opening a file under that number, which is its own then.
+            if error.errno != errno.EBUSY:
+                raise
+            del was[n]
     for n in {*was, file}:
         theirs[n] = (os.fstat(n).st_ino, was.get(n))
     os.lseek(file, 17, os.SEEK_SET)
