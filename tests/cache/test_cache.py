@@ -14,7 +14,7 @@ from support import MIB, PAGE, address_of_buffer, handle_of, is_mapped, lose, re
 import vrange
 from vrange._core import lib
 
-Cache = vrange.VolatileCache
+Cache = vrange.VolatileCache[Any, Any]
 
 
 def taken(cache: Cache, key: object) -> None:
@@ -235,13 +235,18 @@ def test_what_compute_raises_is_not_cached(cache: Cache) -> None:
 
 def test_a_value_that_can_not_be_pickled_reaches_nobody_and_leaves_nothing(cache: Cache) -> None:
     with pytest.raises(TypeError, match="can't be pickled"):
-        cache.get_or_compute("k", lambda: (n for n in ()))
+        cache.get_or_compute("k", lambda: (n for n in range(0)))
     assert cache.get_or_compute("k", lambda: 1) == 1
 
 
 def test_computing_is_counted_and_its_time_told(cache: Cache) -> None:
     before = vrange.stats().time_to_reallocate["cache", "purged"].count
-    value = cache.get_or_compute("k", lambda: time.sleep(0.002) or np.zeros(PAGE))
+
+    def compute() -> Any:
+        time.sleep(0.002)
+        return np.zeros(PAGE)
+
+    value = cache.get_or_compute("k", compute)
     assert not value.flags.writeable
     del value
     taken(cache, "k")
@@ -358,7 +363,7 @@ def test_what_can_not_be_unpickled_is_computed_again(size: int) -> None:
         computed += 1
         return Unpicklable(size)
 
-    with vrange.VolatileCache(name="unpicklable", hot_bytes=0) as cache:
+    with Cache(name="unpicklable", hot_bytes=0) as cache:
         assert cache.get_or_compute("k", compute).padding == b"x" * size
         with pytest.warns(RuntimeWarning, match=r"'k'.*inside of __setstate__") as warned:
             assert cache.get_or_compute("k", compute).padding == b"x" * size

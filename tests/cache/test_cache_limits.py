@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
+from typing import Any
 
 import numpy as np
 from support import MIB
 
 import vrange
 
-Cache = vrange.VolatileCache
+Cache = vrange.VolatileCache[Any, Any]
 
 
 def test_expired_values_are_gone(cache: Cache) -> None:
     with Cache(ttl=0.05, arena_bytes="16MiB") as brief:
         brief["small"], brief["large"] = 1, np.zeros(9000)
         computed: list[int] = []
+
+        def compute() -> int:
+            computed.append(1)
+            return 1 + len(computed)
+
         assert brief["small"] == 1
         held = brief["large"]
         time.sleep(0.06)
@@ -24,8 +31,8 @@ def test_expired_values_are_gone(cache: Cache) -> None:
         assert len(brief) == 0
         assert list(brief.items()) == []
         assert brief.get("large") is None
-        assert brief.get_or_compute("small", lambda: computed.append(1) or 2) == 2
-        assert brief.get_or_compute("small", lambda: computed.append(1) or 3) == 2
+        assert brief.get_or_compute("small", compute) == 2
+        assert brief.get_or_compute("small", compute) == 2
         assert computed == [1]
         assert held.sum() == 0
         info = brief.info()
@@ -85,7 +92,7 @@ def test_a_value_too_large_for_the_arena_costs_the_others_nothing() -> None:
 
 def test_a_full_arena_lets_old_ones_go_but_nothing_that_is_held() -> None:
     with Cache(arena_bytes="4MiB", hot_bytes=0) as cache:
-        held = [cache.get_or_compute(n, lambda n=n: np.full(MIB, n, np.uint8)) for n in range(3)]
+        held = [cache.get_or_compute(n, partial(np.full, MIB, n, np.uint8)) for n in range(3)]
         for n in range(3, 40):
             cache[n] = np.full(300_000, n, np.uint8)
             assert cache[n][0] == n

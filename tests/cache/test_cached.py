@@ -106,7 +106,8 @@ def test_typed(decorate: Decorator) -> None:
 @both
 def test_unhashable_arguments(decorate: Decorator) -> None:
     function, calls = counting(decorate)
-    for bad in ([], {}, {1}, ([],)):
+    unhashable: list[Any] = [[], {}, {1}, ([],)]
+    for bad in unhashable:
         with pytest.raises(TypeError, match="unhashable"):
             function(bad)
         with pytest.raises(TypeError, match="unhashable"):
@@ -228,7 +229,7 @@ def test_it_looks_like_the_function(decorate: Decorator) -> None:
         """Says what it does."""
         return ""
 
-    plain.mark = "kept"  # type: ignore[attr-defined]
+    plain.mark = "kept"
     function = decorate(plain)
     assert function.__wrapped__ is plain
     assert (function.__name__, function.__doc__) == ("plain", "Says what it does.")
@@ -296,12 +297,14 @@ def test_what_is_not_callable(bad: Any) -> None:
 
 
 def test_bad_parameters() -> None:
+    no_function: Any = 5
+    wrong_name: Any = cached
     with pytest.raises(TypeError, match="key must be callable or None, not 5"):
-        cached(key=5)(len)
+        cached(key=no_function)(len)
     with pytest.raises(ValueError, match="ttl must"):
         cached(ttl=-1)(len)
     with pytest.raises(TypeError, match="unexpected keyword"):
-        cached(maxsize=5)
+        wrong_name(maxsize=5)
 
 
 def test_a_key_function() -> None:
@@ -315,7 +318,10 @@ def test_a_key_function() -> None:
     assert load("A", deep=1) == load("a", deep=2) == "A"
     assert calls == ["A"]
 
-    @cached(key=lambda n: [n])
+    def unhashable(n: int) -> Any:
+        return [n]
+
+    @cached(key=unhashable)
     def bad(n: int) -> int:
         return n
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import threading
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from support import MIB
-from test_room import in_cgroup
+from cgroup_support import in_cgroup
+from support import MIB, giving
 
 from vrange import VolatileCache, cached
 
@@ -83,7 +84,7 @@ def test_max_entries(make: Any, most: int, hot_bytes: Any) -> None:
     with VolatileCache[int, Any](max_entries=most, hot_bytes=hot_bytes) as cache:
         for n in range(4 * most + 20):
             made = make(n)
-            assert np.array_equal(cache.get_or_compute(n, lambda made=made: made), made)
+            assert np.array_equal(cache.get_or_compute(n, giving(made)), made)
             assert len(cache) == min(n + 1, most), "neither more nor fewer"
             assert n in cache, "the newest stays"
             assert np.array_equal(cache[n], made)
@@ -101,9 +102,9 @@ def test_max_entries(make: Any, most: int, hot_bytes: Any) -> None:
 def test_what_is_asked_for_stays(make: Any, hot_bytes: Any) -> None:
     with VolatileCache[int, Any](max_entries=100, hot_bytes=hot_bytes) as cache:
         for n in range(3000):
-            cache.get_or_compute(n, lambda n=n: make(n))
+            cache.get_or_compute(n, partial(make, n))
             for popular in range(20):
-                cache.get_or_compute(popular, lambda popular=popular: make(popular))
+                cache.get_or_compute(popular, partial(make, popular))
         assert all(popular in cache for popular in range(20))
         assert cache.info().hits > 20 * 2900
 
@@ -138,7 +139,7 @@ def test_threads_at_the_bound() -> None:
         def work(seed: int) -> None:
             for turn in range(600):
                 n = (turn * 13 + seed * 7) % 500
-                value = cache.get_or_compute(n, lambda n=n: mixed(n))
+                value = cache.get_or_compute(n, partial(mixed, n))
                 if not np.array_equal(value, mixed(n)):
                     failures.append(n)
 

@@ -108,7 +108,7 @@ def test_limit_follows_the_machines() -> None:
 
 
 def test_a_cache_holds_what_it_was_asked_for_up_to_its_bytes() -> None:
-    with vrange.VolatileCache(hot_bytes="100KiB", arena_bytes="64MiB") as cache:
+    with Cache(hot_bytes="100KiB", arena_bytes="64MiB") as cache:
         for n in range(20):
             cache[n] = np.full(20_000, n, np.uint8)
             assert cache[n][0] == n
@@ -123,7 +123,7 @@ def test_a_cache_holds_what_it_was_asked_for_up_to_its_bytes() -> None:
 
 
 def test_max_bytes_bounds_what_is_held() -> None:
-    with vrange.VolatileCache(max_bytes="100KiB", hot_bytes="1MiB", arena_bytes="1MiB") as cache:
+    with Cache(max_bytes="100KiB", hot_bytes="1MiB", arena_bytes="1MiB") as cache:
         for n in range(20):
             cache[n] = np.full(20_000, n, np.uint8)
             assert cache[n][0] == n
@@ -132,7 +132,7 @@ def test_max_bytes_bounds_what_is_held() -> None:
 
 def test_what_was_hot_is_valued_by_how_often_it_was_asked_for() -> None:
     """A hit in the front touches no range: uncounted, what was hot would be the first to go."""
-    with vrange.VolatileCache(max_bytes="1MiB", hot_bytes="40KiB", arena_bytes="8MiB") as cache:
+    with Cache(max_bytes="1MiB", hot_bytes="40KiB", arena_bytes="8MiB") as cache:
         cache["hot"] = np.full(32 << 10, 7, np.uint8)
         for _ in range(600):
             cache["hot"]

@@ -69,7 +69,7 @@ def nothing_is_left(cache: Cache, value: Callable[[int], Any]) -> None:
     def ask() -> None:
         books_agree(cache)
         for n in range(4):
-            assert equal(cache.get_or_compute(n, lambda n=n: value(n)), value(n))
+            assert equal(cache.get_or_compute(n, partial(value, n)), value(n))
             assert equal(cache[n], value(n))
         books_agree(cache)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -232,6 +233,9 @@ def test_threads_that_set_and_forget_while_others_compute(cache: Cache, kind: st
     true = [0] * 8
     failures: list[object] = []
 
+    def compute(key: int) -> Any:
+        return value(true[key])
+
     def changes(seed: int) -> None:
         for turn in range(120):
             key = (turn + seed) % 4 + 4 * seed  # each has its own
@@ -242,7 +246,7 @@ def test_threads_that_set_and_forget_while_others_compute(cache: Cache, kind: st
                 cache.pop(key, None)
             else:
                 cache.clear()
-            got = number(cache.get_or_compute(key, lambda key=key: value(true[key])))
+            got = number(cache.get_or_compute(key, partial(compute, key)))
             if got != true[key]:
                 failures.append((key, got, true[key]))
 
@@ -250,7 +254,7 @@ def test_threads_that_set_and_forget_while_others_compute(cache: Cache, kind: st
         for turn in range(400):
             key = turn % 8
             before = true[key]
-            got = number(cache.get_or_compute(key, lambda key=key: value(true[key])))
+            got = number(cache.get_or_compute(key, partial(compute, key)))
             if got < before - 1:  # it may be just about to be said
                 failures.append((key, got, before))
 

@@ -16,7 +16,7 @@ from vrange._numpy_table import numpy_core
 TABLE = numpy_core()._ARRAY_API
 
 
-def lease_of(cache: vrange.VolatileCache[str, bytes], content: bytes) -> tuple[int, hit.Lease]:
+def lease_of(cache: vrange.VolatileCache[str, Any], content: bytes) -> tuple[int, hit.Lease]:
     """A range with this content, and the pin of it."""
     cache["k"] = np.frombuffer(content, np.uint8)
     handle = handle_of(cache, "k")
@@ -28,13 +28,13 @@ def lease_of(cache: vrange.VolatileCache[str, bytes], content: bytes) -> tuple[i
 @pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8", "c16", "?", "g"])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_it_is_what_the_constructor_makes(
-    cache: vrange.VolatileCache[str, bytes], dtype: str, order: Any
+    cache: vrange.VolatileCache[str, Any], dtype: str, order: Any
 ) -> None:
     shape = (5, 40, 20)
     given = np.arange(4000).astype(dtype).reshape(shape)
     _, lease = lease_of(cache, given.tobytes(order))
     viewed = hit.Viewer(TABLE, shape, given.dtype, order == "F")(lease)
-    made = np.ndarray(shape, given.dtype, lease, order=order)
+    made = np.ndarray(shape, given.dtype, memoryview(lease), order=order)
     assert type(viewed) is np.ndarray
     assert (viewed.shape, viewed.strides, viewed.dtype) == (made.shape, made.strides, made.dtype)
     assert viewed.flags == made.flags
@@ -44,7 +44,7 @@ def test_it_is_what_the_constructor_makes(
         viewed.flags.writeable = True
 
 
-def test_it_is_the_pin(cache: vrange.VolatileCache[str, bytes]) -> None:
+def test_it_is_the_pin(cache: vrange.VolatileCache[str, Any]) -> None:
     handle, lease = lease_of(cache, bytes(8000))
     view = hit.Viewer(TABLE, (1000,), np.dtype("f8"), False)
     part = view(lease)[::2].reshape(50, 10)
@@ -70,7 +70,7 @@ def test_arrays_alike_share_one_and_others_never_do() -> None:
     assert hit.Viewer(TABLE, (7, 7), u1, False) is last
 
 
-def test_what_it_refuses(cache: vrange.VolatileCache[str, bytes]) -> None:
+def test_what_it_refuses(cache: vrange.VolatileCache[str, Any]) -> None:
     _, lease = lease_of(cache, bytes(8000))
     bytes_8000 = hit.Viewer(TABLE, (8000,), np.dtype("u1"), False)
     assert bytes_8000(lease).sum() == 0

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import array
 import os
-import subprocess
-import sys
-import textwrap
 from typing import Any
 
 import numpy as np
 import pytest
+from cgroup_support import in_cgroup
 from support import EAGER, FORK_WITH_THREADS, MIB, succeeds
 
 import vrange
 from vrange._core import hit, lib
-from vrange.cli.memory_cgroup import MemoryCgroup
-
-LIMIT = 256 * MIB
 
 # `make(mib, k)` is a value of about so many MiB.
 MAKERS = """
@@ -68,21 +63,6 @@ def small(value):
         return value
     return (type(value), len(value), value[:5], value[-5:])
 """
-
-
-def in_cgroup(code: str, *arguments: object, limit: int = LIMIT) -> str:
-    with MemoryCgroup(limit, name="vrange-room") as cgroup:
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            preexec_fn=lambda: cgroup.add(os.getpid()),
-            check=False,
-        )
-        assert cgroup.oom_kills == 0, f"killed for memory: {done.stdout}"
-    assert done.returncode == 0, f"{done.returncode} {done.stdout} {done.stderr}"
-    return done.stdout.strip()
 
 
 @pytest.mark.memory_cgroup
@@ -321,7 +301,7 @@ class Spy:
 
 def test_a_value_larger_than_the_cache_may_have_is_not_pickled_to_the_end() -> None:
     Spy.asked = 0
-    with vrange.VolatileCache(max_bytes="4MiB") as cache:
+    with vrange.VolatileCache[Any, Any](max_bytes="4MiB") as cache:
         assert cache.get_or_compute("k", lambda: 1) == 1
         cache["k"] = [Spy(n) for n in range(1000)]
         assert "k" not in cache

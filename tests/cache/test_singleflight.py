@@ -19,7 +19,7 @@ def flights() -> SingleFlight:
     return SingleFlight()
 
 
-def test_one_computes_and_all_get_it(cache: vrange.VolatileCache) -> None:
+def test_one_computes_and_all_get_it(cache: vrange.VolatileCache[Any, Any]) -> None:
     calls: list[int] = []
     go = threading.Event()
 
@@ -128,7 +128,7 @@ def test_two_threads_that_need_each_others_keys(flights: SingleFlight) -> None:
     def compute(mine: str, other: str) -> Callable[[], str]:
         def first() -> str:
             both.wait()
-            return mine + flights.run(other, lambda: other)
+            return f"{mine}{flights.run(other, lambda: other)}"
 
         return first
 
@@ -142,7 +142,7 @@ def test_two_threads_that_need_each_others_keys(flights: SingleFlight) -> None:
 def test_a_ring_of_threads_and_two_caches() -> None:
     names = ["a", "b", "c", "d", "e"]
     both = threading.Barrier(5, timeout=PATIENCE)
-    caches = [vrange.VolatileCache(arena_bytes="1MiB") for _ in range(2)]
+    caches = [vrange.VolatileCache[Any, Any](arena_bytes="1MiB") for _ in range(2)]
 
     def ask(n: int, depth: int) -> int:
         def compute() -> int:

@@ -30,7 +30,7 @@ def suspend() -> Iterator[None]:
     yield
 
 
-def test_tasks_share_one_computation(cache: vrange.VolatileCache) -> None:
+def test_tasks_share_one_computation(cache: vrange.VolatileCache[Any, Any]) -> None:
     calls: list[int] = []
 
     async def compute() -> bytes:
@@ -39,7 +39,8 @@ def test_tasks_share_one_computation(cache: vrange.VolatileCache) -> None:
         return b"x" * 5000
 
     async def main() -> list[bytes]:
-        return await asyncio.gather(*(cache.get_or_compute_async("k", compute) for _ in range(20)))
+        asking = [cache.get_or_compute_async("k", compute) for _ in range(20)]
+        return list(await asyncio.gather(*asking))
 
     assert run_async(main()) == [b"x" * 5000] * 20
     assert calls == [1]
@@ -47,7 +48,7 @@ def test_tasks_share_one_computation(cache: vrange.VolatileCache) -> None:
     assert calls == [1]
 
 
-def test_threads_and_tasks_share_one_computation(cache: vrange.VolatileCache) -> None:
+def test_threads_and_tasks_share_one_computation(cache: vrange.VolatileCache[Any, Any]) -> None:
     go = threading.Event()
 
     def compute() -> str:
@@ -65,7 +66,7 @@ def test_threads_and_tasks_share_one_computation(cache: vrange.VolatileCache) ->
         while waiters(cache, "k") < 3:
             await asyncio.sleep(0)
         go.set()
-        return await asyncio.gather(*waiting)
+        return list(await asyncio.gather(*waiting))
 
     assert run_async(main()) == ["from the thread"] * 3
     assert leader.result() == "from the thread"
@@ -151,9 +152,9 @@ def test_two_tasks_that_need_each_others_keys(flights: SingleFlight) -> None:
         async def plain() -> str:
             return other
 
-        return mine + await flights.run_async(other, plain)
+        return f"{mine}{await flights.run_async(other, plain)}"
 
-    async def main() -> list[str]:
+    async def main() -> Any:
         return await asyncio.gather(
             flights.run_async("a", lambda: compute("a", "b")),
             flights.run_async("b", lambda: compute("b", "a")),
@@ -189,13 +190,13 @@ def test_nor_does_anybody_wait_for_the_tasks_of_a_loop_that_waits_for_him(
     def computes_f() -> str:
         assert blocked.wait(PATIENCE)
         wait_until(lambda: waiters(flights, "f") == 1, "the loop does not wait")
-        return "f" + flights.run("g", lambda: "own g")
+        return f"f{flights.run('g', lambda: 'own g')}"
 
     async def main() -> str:
         task = asyncio.ensure_future(flights.run_async("g", leads_g))
         await asyncio.sleep(0.01)
         blocked.set()
-        return flights.run("f", lambda: "own f") + await task
+        return f"{flights.run('f', lambda: 'own f')}{await task}"
 
     thread = Worker(flights.run, "f", computes_f)
     wait_until(lambda: flights._core.flight("f"), "nobody leads")
@@ -285,7 +286,7 @@ def test_tasks_of_trio_share_one_computation() -> None:
     assert calls == [2]
 
 
-def test_a_task_of_trio_waits_for_a_thread(cache: vrange.VolatileCache) -> None:
+def test_a_task_of_trio_waits_for_a_thread(cache: vrange.VolatileCache[Any, Any]) -> None:
     trio = pytest.importorskip("trio")
     go = threading.Event()
     leader = Worker(cache.get_or_compute, "k", lambda: go.wait(PATIENCE) and "of the thread")
@@ -302,7 +303,7 @@ def test_a_task_of_trio_waits_for_a_thread(cache: vrange.VolatileCache) -> None:
     assert trio.run(main) == leader.result() == "of the thread"
 
 
-def test_a_task_of_something_else_computes_itself(cache: vrange.VolatileCache) -> None:
+def test_a_task_of_something_else_computes_itself(cache: vrange.VolatileCache[Any, Any]) -> None:
     """Nobody could wake it."""
 
     async def compute(what: str) -> str:

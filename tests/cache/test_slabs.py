@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,13 +14,13 @@ from support import EAGER, PAGE, handle_of, lose, volatile_bytes
 import vrange
 from vrange._core import lib
 
-Cache = vrange.VolatileCache
+Cache = vrange.VolatileCache[Any, Any]
 SLAB_BYTES = 64 << 10
 
 
 @pytest.mark.parametrize("nbytes", [0, 1, 10, 57, 200, 255, 500, 1000, 1500, 2000, 2048])
 def test_slots_fit_and_waste_an_eighth_at_most(nbytes: int) -> None:
-    with vrange.VolatileCache(hot_bytes=0, arena_bytes="64MiB") as cache:
+    with Cache(hot_bytes=0, arena_bytes="64MiB") as cache:
         count = 10 * SLAB_BYTES // max(16, nbytes + 7)
         for n in range(count):
             cache[n] = bytes(nbytes)
@@ -33,7 +34,7 @@ def test_slots_fit_and_waste_an_eighth_at_most(nbytes: int) -> None:
     st.lists(st.tuples(st.integers(0, 30), st.binary(max_size=2048) | st.none()), max_size=150),
 )
 def test_against_a_dict(steps: list[tuple[int, bytes | None]]) -> None:
-    with vrange.VolatileCache(hot_bytes=0, arena_bytes="64MiB") as cache:
+    with Cache(hot_bytes=0, arena_bytes="64MiB") as cache:
         model: dict[int, bytes] = {}
         for key, value in steps:
             if value is None:
@@ -135,7 +136,7 @@ def test_lost_slabs_are_swept_by_whoever_stores(cache: Cache) -> None:
 
 
 def test_overwriting_forever_in_a_small_arena() -> None:
-    with vrange.VolatileCache(hot_bytes=0, arena_bytes="1MiB") as cache:
+    with Cache(hot_bytes=0, arena_bytes="1MiB") as cache:
         for n in range(30_000):
             cache[n % 100] = b"%d" % n + bytes(n % 1500)
         assert cache.info().evicted_bytes == 0
@@ -145,7 +146,7 @@ def test_overwriting_forever_in_a_small_arena() -> None:
 
 
 def test_a_full_arena_lets_the_least_used_slabs_go() -> None:
-    with vrange.VolatileCache(hot_bytes=0, arena_bytes="1MiB") as cache:
+    with Cache(hot_bytes=0, arena_bytes="1MiB") as cache:
         for n in range(2000):
             cache[n] = b"%d" % n + bytes(1000)
             assert cache[0][:2] == b"0\0", "asked for all the time"

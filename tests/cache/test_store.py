@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from moody import Moody
 from profiled import functions_called
-from support import whenever
+from support import giving, whenever
 
 from vrange import VolatileCache
 
@@ -39,7 +40,7 @@ def test_what_is_returned_is_what_is_stored() -> None:
     with VolatileCache[int, Any](hot_bytes=0) as cache:
         for n in range(3):
             made = like_before(n)
-            kept = cache.get_or_compute(n, lambda made=made: made)
+            kept = cache.get_or_compute(n, giving(made))
             assert kept is not made
             assert not np.shares_memory(kept, made)
             assert np.shares_memory(kept, cache[n])
@@ -132,12 +133,12 @@ def test_keys_of_what_was_lost_go_as_others_come() -> None:
 def test_max_bytes_hold() -> None:
     with VolatileCache[int, Any](max_bytes=10 * RANGE_BYTES, hot_bytes=0) as cache:
         for n in range(40):
-            kept = cache.get_or_compute(n, lambda n=n: like_before(n))
+            kept = cache.get_or_compute(n, partial(like_before, n))
             assert (kept == n).all()
             assert cache._core.bytes <= 10 * RANGE_BYTES
             assert n in cache, "what somebody holds is not let go for it"
         assert len(cache) == 10
-        held = [cache.get_or_compute(n, lambda n=n: like_before(n)) for n in range(100, 112)]
+        held = [cache.get_or_compute(n, partial(like_before, n)) for n in range(100, 112)]
         assert [array[0, 0] for array in held] == list(range(100, 112))
 
 
@@ -198,7 +199,7 @@ def test_threads_that_store_under_the_same_keys() -> None:
             for turn in range(150):
                 n = (turn * 7 + seed) % 40
                 cache[n] = like_before(n)
-                value = cache.get_or_compute((n + 1) % 40, lambda n=n: like_before((n + 1) % 40))
+                value = cache.get_or_compute((n + 1) % 40, partial(like_before, (n + 1) % 40))
                 if not (value == (n + 1) % 40).all():
                     failures.append(n)
                 if turn % 10 == 0:

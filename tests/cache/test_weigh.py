@@ -44,6 +44,6 @@ def test_arrays_weigh_what_they_own() -> None:
 
 @pytest.mark.parametrize("count", [900_000, 1_500_000])
 def test_large_graphs_are_estimated(count: int) -> None:
-    value = [[] for _ in range(count)]
+    value: list[list[object]] = [[] for _ in range(count)]
     exact = sys.getsizeof(value) + count * sys.getsizeof([])
     assert exact / 2 < weigh(value) < exact * 2.5

@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import vrange
 from vrange._cache.info import CacheInfo
 from vrange._core import ffi, lib
 from vrange._counters.stats import AccountStats
+
+T = TypeVar("T")
 
 RUNG = vrange.capabilities().rung
 EAGER = RUNG == "eager"  # nothing is ever left to the kernel: what is volatile can't be lost by it
@@ -35,6 +37,11 @@ _stubborn: list[tuple[int, int]] = []
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+
+
+def giving(value: T) -> Callable[[], T]:
+    """A function that returns it."""
+    return lambda: value
 
 
 def wait_until(true: Callable[..., object], why: str, seconds: float = 20) -> None:
