@@ -409,6 +409,9 @@ typedef struct {
  * thread, whose stack can't be trimmed, and -ENOSPC if too many threads are registered or no signal is
  * free. */
 int vrange_thread_register(void);
+
+/* Names the calling thread for top, gdb and perf; only the first 15 characters count. */
+void vrange_thread_name(const char *name);
 size_t vrange_threads_read(vrange_thread_info *out, size_t capacity);
 
 /* Returns to the kernel the part of the calling thread's stack below its frames. Returns the number of

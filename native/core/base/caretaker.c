@@ -60,7 +60,7 @@ void caretaker_help(void) {
 /* Call under the lock, and inside the gate or before another thread can fork. */
 static int start_thread(void) {
     atomic_store(&caretaker.stop, false);
-    const int error = os_thread_start(&caretaker.thread, run);
+    const int error = os_thread_start(&caretaker.thread, run, "vrange-reserve");
     atomic_store(&caretaker.running, error == 0);
     atomic_store(&caretaker.absent, error != 0);
     return -error;

@@ -8,9 +8,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Starts a thread that receives no signals: the application's signals are for its own threads. Returns 0
- * or an errno. */
-int os_thread_start(pthread_t *thread, void *(*function)(void *));
+/* Starts a thread that receives no signals: the application's signals are for its own threads. top, gdb and
+ * perf show its name, of at most 15 characters. Returns 0 or an errno. */
+int os_thread_start(pthread_t *thread, void *(*function)(void *), const char *name);
+/* Names the calling thread; a longer name is cut. */
+void os_thread_name(const char *name);
 int os_thread_id(void);
 bool os_is_main_thread(void);
 /* The calling thread's own stack, without its guard. Not async-signal-safe. */

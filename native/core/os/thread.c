@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -44,14 +45,17 @@ void os_sleep_ns(uint64_t nanoseconds) {
 
 void os_yield(void) { sched_yield(); }
 
-int os_thread_start(pthread_t *thread, void *(*function)(void *)) {
+int os_thread_start(pthread_t *thread, void *(*function)(void *), const char *name) {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = pthread_create(thread, NULL, function, NULL);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (!error) pthread_setname_np(*thread, name); /* it has none if /proc is not mounted: no harm */
     return error;
 }
+
+void os_thread_name(const char *name) { prctl(PR_SET_NAME, name); /* fails only for a bad address */ }
 
 int os_thread_id(void) { return (int)syscall(SYS_gettid); }
 

@@ -389,7 +389,7 @@ int vrange_pressure_start(const vrange_pressure_settings *settings, const char *
         tick();
         if (!watch.anything_read) error = ENODATA;
     }
-    if (!error) error = os_thread_start(&watch.thread, run);
+    if (!error) error = os_thread_start(&watch.thread, run, "vrange-pressure");
     if (!error) {
         watch.running = true;
         if (watch.info.changes == 0) stats_pressure_level(watch.info.level);

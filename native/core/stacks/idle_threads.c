@@ -175,6 +175,8 @@ int vrange_thread_register(void) {
     return result;
 }
 
+void vrange_thread_name(const char *name) { os_thread_name(name); }
+
 static void forget_this_thread(void) {
     if (!mine) return;
     pthread_mutex_lock(&idle.lock);

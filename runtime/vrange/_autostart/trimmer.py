@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from vrange._autostart.record import Record
 from vrange._autostart.settings import Settings
+from vrange._core import lib
 from vrange.heap.repeated_trim import Sweep
 from vrange.heap.trim import Deep
 
@@ -60,6 +61,7 @@ class Trimmer:
             _thread.start_new_thread(self._run, ())
 
     def _run(self) -> None:
+        lib.vrange_thread_name(b"vrange-trim")
         if self._every is None:
             self._trim_as_it_pays()
         while self._every is not None:

@@ -318,6 +318,7 @@ class _Values(ValuesView[Any]):
 
 
 def _bury(core: hit.CacheCore) -> None:
+    lib.vrange_thread_name(b"vrange-clear")
     while core.bury(_BURIED_AT_ONCE):
         time.sleep(0)  # others want the GIL, too
 

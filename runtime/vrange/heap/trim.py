@@ -116,7 +116,7 @@ def trim(deep: Deep = False, *, collect: bool = True) -> Trimmed:
     try:
         return Trimmed(*_ask_unless_busy(quick), later=tuple(slow))
     finally:
-        threading.Thread(target=_ask, args=(slow,), name="vrange-trim", daemon=True).start()
+        threading.Thread(target=_ask_later, args=(slow,), name="vrange-trim", daemon=True).start()
 
 
 # ---- the sources: each is a call that returns its bytes and what it refused ----------------------
@@ -172,6 +172,11 @@ def _measured(release: Callable[[], Any]) -> _Source:
 def _ask(sources: Mapping[str, _Source]) -> tuple[dict[str, int], dict[str, str]]:
     with trim_lock.lock:
         return _ask_each(sources)
+
+
+def _ask_later(sources: Mapping[str, _Source]) -> None:
+    lib.vrange_thread_name(b"vrange-trim")
+    _ask(sources)
 
 
 def _ask_unless_busy(sources: Mapping[str, _Source]) -> tuple[dict[str, int], dict[str, str]]:

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from vrange._core import lib
+
 __all__ = ["Thread", "make_lock"]
 
 
@@ -31,6 +33,7 @@ class Thread:
     """A daemon thread that runs `function` once. Raises RuntimeError if none can be started."""
 
     def __init__(self, name: str, function: Callable[[], object]) -> None:
+        self._name = name
         self._function = function
         self._running = make_lock()
         self._running.acquire()
@@ -44,6 +47,7 @@ class Thread:
 
     def _run(self) -> None:
         self._ident = _original("get_ident")()
+        lib.vrange_thread_name(self._name.encode(errors="replace"))
         try:
             self._function()
         finally:
