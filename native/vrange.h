@@ -106,6 +106,9 @@ const char *vrange_segment_path(void);
 const char *vrange_segment_refusal(void);
 void *vrange_segment_address(void);
 size_t vrange_segment_bytes(void);
+/* Whether a process, in whatever PID namespace, counts into the segment at this path: 1 or 0; a negative
+ * errno if that can't be told, for example because the file is on a network. */
+int vrange_segment_is_in_use(const char *path);
 /* Sets whether the file outlives the process, so that a reader can add its counts to a sum. */
 void vrange_segment_keep(int kept);
 

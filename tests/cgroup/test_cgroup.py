@@ -43,8 +43,11 @@ class Tree:
         proc = self.tmp / "proc"
         proc.mkdir(exist_ok=True)
         root = ["22 27 0:21 / /proc rw,relatime - proc proc rw"]
-        (proc / "mountinfo").write_text("\n".join(root + self.mounts) + "\n")
-        (proc / "cgroup").write_text("\n".join(["9:name=systemd:/", *self.cgroup]) + "\n")
+        for name, lines in (
+            ("mountinfo", [*root, *self.mounts]),
+            ("cgroup", ["9:name=systemd:/", *self.cgroup]),
+        ):
+            (proc / name).write_bytes(os.fsencode("\n".join(lines) + "\n"))
         return proc
 
 
@@ -191,6 +194,14 @@ def test_of_two_mounts_the_one_that_shows_more_counts(tree: Tree) -> None:
 
 def test_mount_point_with_a_blank(tree: Tree) -> None:
     v1(tree.mount("cgroup", "/job", at="a b") / "job", 100 * MIB)
+    assert memory_limit(proc_self=tree.proc_self).limit_bytes == 100 * MIB
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"Icon\r", "line\u2028end".encode(), b"\xc2\x85"])
+def test_mount_point_and_cgroup_of_any_bytes(tree: Tree, name: bytes) -> None:
+    odd = os.fsdecode(name)
+    tree.mounts.append(f"36 31 0:33 / /media/{odd} rw,relatime - tmpfs none rw")
+    v1(tree.mount("cgroup", f"/{odd}", at=f"at {odd}") / odd, 100 * MIB)
     assert memory_limit(proc_self=tree.proc_self).limit_bytes == 100 * MIB
 
 

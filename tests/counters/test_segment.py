@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import mmap
+import os
 import signal
 import struct
 import threading
@@ -132,15 +134,36 @@ def test_a_later_process_with_the_same_id_is_not_taken_for_it(directory: Path) -
     end(child)
 
 
-def test_of_another_pid_namespace_nothing_is_said(directory: Path) -> None:
+def test_of_a_living_process_of_another_pid_namespace_nothing_is_said(directory: Path) -> None:
     child = start(directory)
     (file,) = directory.iterdir()
     data = bytearray(file.read_bytes())
     struct.pack_into("<Q", data, 48, 1)
     other = directory / "1-1.stats"
     other.write_bytes(data)
+    with other.open("r+b") as opened, mmap.mmap(opened.fileno(), 0):
+        assert len(processes.living([directory])) == 1
+        assert other.exists()
+        end(start(directory))
+        assert other.exists()
+    end(child)
+
+
+def test_what_a_killed_process_of_another_pid_namespace_left_is_removed(directory: Path) -> None:
+    child = start(directory)
+    (file,) = directory.iterdir()
+    is_told = lib.vrange_segment_is_in_use(os.fsencode(file)) >= 0  # not on every file system
+    data = bytearray(file.read_bytes())
+    struct.pack_into("<Q", data, 48, 1)
+    left = [directory / f"{number}-1.stats" for number in (1, 2)]  # process 1 exists here, too
+    for other in left:
+        other.write_bytes(data)
     assert len(processes.living([directory])) == 1
-    assert other.exists()
+    assert [other.exists() for other in left] == [not is_told] * 2
+    for other in left:
+        other.write_bytes(data)
+    end(start(directory))  # a process that begins removes them as well
+    assert [other.exists() for other in left] == [not is_told] * 2
     end(child)
 
 

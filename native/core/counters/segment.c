@@ -88,7 +88,9 @@ static int find_directory(char *directory, size_t bytes) {
 static void remove_if_dead(const char *path, const char *name) {
     unsigned pid = 0;
     unsigned long long ticks = 0;
-    if (sscanf(name, "%u-%llu.stats", &pid, &ticks) != 2 || pid == 0 || os_process_exists(pid)) return;
+    if (sscanf(name, "%u-%llu.stats", &pid, &ticks) != 2 || pid == 0) return;
+    const int in_use = os_is_in_use(path);
+    if (in_use > 0 || (in_use < 0 && os_process_exists(pid))) return;
     int file = -1;
     segment_header head;
     if (os_open_to_read(path, &file) < 0) return;
@@ -96,11 +98,12 @@ static void remove_if_dead(const char *path, const char *name) {
     os_note(file, &held);
     int result = os_read_at(file, &head, sizeof head, 0);
     os_let_go(&held);
-    /* The processes of another PID namespace can't be checked for being alive. */
-    if (result == 0 && head.pid_namespace == os_process_namespace() &&
-        !(atomic_load(&head.flags) & SEGMENT_KEPT))
-        os_remove(path);
+    /* Where only the id shows whether the process lives, it shows that in one PID namespace. */
+    const bool is_dead = in_use == 0 || head.pid_namespace == os_process_namespace();
+    if (result == 0 && is_dead && !(atomic_load(&head.flags) & SEGMENT_KEPT)) os_remove(path);
 }
+
+int vrange_segment_is_in_use(const char *path) { return os_is_in_use(path); }
 
 static segment_header *refuse(const char *where, int error) {
     snprintf(place.refusal, sizeof place.refusal, "%s: %s", where, strerror(-error));

@@ -60,6 +60,9 @@ int os_replace(void *fresh, void *place, size_t bytes);
  * or can write to it. */
 int os_private_directory(const char *path);
 int os_remove(const char *path);
+/* Whether any process, in whatever PID namespace, has the file open for writing or mapped from such an
+ * opening: 1 or 0; -ENOTSUP if this can't be told on its file system, or another error. */
+int os_is_in_use(const char *path);
 void os_each_file(const char *directory, void (*visit)(const char *path, const char *name));
 bool os_process_exists(uint32_t pid);
 

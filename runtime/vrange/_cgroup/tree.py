@@ -9,6 +9,7 @@ well.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,13 +90,13 @@ class Hierarchy:
 def find_hierarchies(proc_self: Path) -> list[Hierarchy]:
     """Find this process in each mounted hierarchy that may have a memory controller."""
     try:
-        mounts = (proc_self / "mountinfo").read_text().splitlines()
-        cgroups = (proc_self / "cgroup").read_text().splitlines()
+        mounts = _read_lines(proc_self / "mountinfo")
+        cgroups = _read_lines(proc_self / "cgroup")
     except OSError:
         return []  # not Linux, or /proc isn't mounted
     paths: dict[Version, str] = {}
     for line in cgroups:
-        number, controllers, path = line.split(":", 2)
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
         if number == "0" and not controllers:
             paths["cgroup v2"] = path
         elif "memory" in controllers.split(","):
@@ -104,7 +105,7 @@ def find_hierarchies(proc_self: Path) -> list[Hierarchy]:
     found: dict[Version, Hierarchy] = {}
     for line in mounts:
         before, _, after = line.partition(" - ")
-        kind, _, options = after.split(" ", 2)
+        kind, _, options = [*after.split(" ", 2), "", ""][:3]
         if kind == "cgroup2":
             files = V2
         elif kind == "cgroup" and "memory" in options.split(","):
@@ -121,6 +122,16 @@ def find_hierarchies(proc_self: Path) -> list[Hierarchy]:
         if before_it is None or here.depth > before_it.depth:
             found[files.version] = here
     return list(found.values())
+
+
+def _read_lines(file: Path) -> list[str]:
+    """Return the lines of a file that has paths in it, which may be any bytes but a line feed.
+
+    A path that is not in the encoding of file names is decoded as os.fsdecode does it, so that
+    os.fsencode gives the same bytes back. str.splitlines() would also split at a carriage return
+    and at some characters beyond ASCII; the kernel writes those as they are.
+    """
+    return os.fsdecode(file.read_bytes()).rstrip("\n").split("\n")
 
 
 def _below(mount_point: Path, root: str, path: str) -> Path | None:

@@ -13,6 +13,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from vrange._core import lib
 from vrange._counters.segment import Header, SegmentRefusedError, Snapshot, mapped, parse
 
 __all__ = ["directories", "is_alive", "living", "process_fields", "segment_files"]
@@ -62,13 +63,15 @@ def _lives(head: Header) -> bool:
 def is_alive(path: Path) -> bool | None:
     """Return whether the segment's process is still the one that made it.
 
-    Return None if that is unknown, because the segment's ids belong to another PID namespace.
+    Return None if the segment's ids belong to another PID namespace, and its process lives or may
+    live. Such a process can't be looked up, but the kernel knows whether any process still maps
+    the file, on file systems that are this machine's own.
     """
     with mapped(path) as data:
         head = Header(data, str(path))
-        if head.pid_namespace != os.stat("/proc/self/ns/pid").st_ino:
-            return None
-        return _lives(head)
+        if head.pid_namespace == os.stat("/proc/self/ns/pid").st_ino:
+            return _lives(head)
+    return False if lib.vrange_segment_is_in_use(os.fsencode(path)) == 0 else None
 
 
 def segment_files(directory: Path) -> list[Path]:

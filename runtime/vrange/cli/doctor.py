@@ -170,7 +170,7 @@ def _python() -> Finding:
 
 
 def _memory(limit: MemoryLimit) -> Iterator[Finding]:
-    where = limit.source if limit.path is None else f"{limit.source}, {limit.path}"
+    where = limit.source if limit.path is None else f"{limit.source}, {_shown(limit.path)}"
     yield Finding("limit", limit.limit_bytes, f"{format_bytes(limit.limit_bytes)} ({where})")
     usage = memory_usage()
     share = usage / limit.limit_bytes
@@ -200,7 +200,7 @@ def _swap(limit: MemoryLimit) -> Finding:
     total = psutil.swap_memory().total
     if total == 0:
         return Finding("swap", 0, "none")
-    own = limit.path or "this process's cgroup"
+    own = _shown(limit.path or "this process's cgroup")
     return Finding(
         "swap",
         total,
@@ -267,6 +267,11 @@ def _cgroups() -> Finding:
     if reason is None:
         return Finding("cgroups", True, "memory cgroups can be made: the demo has a real limit")
     return Finding("cgroups", False, f"the demo runs without a real limit: {reason}")
+
+
+def _shown(path: str) -> str:
+    """Return the path as text that can be printed, whatever bytes it has."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _read(file: Path) -> str | None:

@@ -83,7 +83,7 @@ class Places:
         kept: list[Any] = []  # holds the memory that the structs point to
 
         def path_of(directory: Path, name: str) -> Any:
-            kept.append(ffi.new("char[]", str(directory / name).encode()))
+            kept.append(ffi.new("char[]", os.fsencode(directory / name)))
             return kept[-1]
 
         for native, place in zip(places, found, strict=True):

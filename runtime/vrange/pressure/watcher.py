@@ -386,7 +386,7 @@ def watch(
                     else LoopCallback(function, min_interval, loop)
                 )
             result = lib.vrange_pressure_start(
-                settings, str(Path(proc_self) / "cgroup").encode(), b"/proc/pressure/memory"
+                settings, os.fsencode(Path(proc_self) / "cgroup"), b"/proc/pressure/memory"
             )
             if result == -errno.ENODATA:
                 raise VrangeError("neither a cgroup's memory nor the machine's can be read here")
