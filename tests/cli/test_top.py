@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
 import urllib.request
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -206,3 +211,106 @@ def test_export_serves_what_others_count(busy: subprocess.Popen[str]) -> None:
         export.send_signal(signal.SIGINT)
         export.communicate(timeout=30)
     assert export.returncode == 130
+
+
+NAMED = """
+import ctypes, sys, vrange
+if sys.argv[2]:
+    ctypes.CDLL(None).prctl(15, sys.argv[2].encode(), 0, 0, 0)
+cache = vrange.VolatileCache(name=sys.argv[1])
+cache["a"] = b"x" * 9999
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def top_of(place: Path, cache: str, service: str, process: str = "", **env: str) -> str:
+    place.chmod(0o700)
+    environment = os.environ | {"VRANGE_RUNTIME_DIR": str(place), "VRANGE_SERVICE": service}
+    with subprocess.Popen(
+        [sys.executable, "-c", NAMED, cache, process],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as named:
+        assert named.stdout is not None
+        assert named.stdout.readline() == "ready\n"
+        shown = subprocess.run(
+            [sys.executable, "-m", "vrange.cli", "top", "--once", "--interval", "0.02"],
+            env=environment | {"COLUMNS": "160"} | env,
+            capture_output=True,
+            timeout=60,
+            check=True,
+        )
+    assert shown.stderr == b""
+    return shown.stdout.decode(env.get("PYTHONIOENCODING", "utf-8"))
+
+
+@pytest.mark.parametrize("name", ["tiles[/red]", "[bold]tiles", "[link=http://x/]y[/link]", "a\\"])
+def test_a_name_is_text_and_not_markup(tmp_path: Path, name: str) -> None:
+    shown = top_of(tmp_path, name, f"web {name}", name[:12])
+    assert shown.count(name[:12]) == 3
+    assert f"of web {name}, process" in shown
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\x1b]0;title\x07b", "a\nb", "a\u202eb"])
+def test_a_name_does_not_act_on_the_terminal(tmp_path: Path, name: str) -> None:
+    escaped = name.encode("unicode_escape").decode()
+    shown = top_of(tmp_path, "tiles", name, name[:12], FORCE_COLOR="1", TERM="xterm-256color")
+    plain = re.sub("\x1b\\[[0-9;]*m", "", shown)  # colours
+    assert f" of {escaped}, process" in plain
+    assert "\x1b" not in plain
+    assert "\x07" not in plain
+    assert "\u202e" not in plain
+
+
+@pytest.mark.parametrize("columns", [40, 60, 79, 100, 160])
+def test_names_can_be_read_in_a_narrow_terminal(tmp_path: Path, columns: int) -> None:
+    shown = top_of(tmp_path, "thumbnails", "shop", COLUMNS=str(columns))
+    assert "thumbnails" in shown
+    assert max(map(len, shown.splitlines())) <= columns
+    headings = next(line for line in shown.splitlines() if "pinned" in line)
+    assert "…" not in headings
+    assert ("compute" in headings) == (columns >= 80)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_output_that_is_not_utf_8(tmp_path: Path, encoding: str) -> None:
+    assert "tiles" in top_of(tmp_path, "tiles", "shop", PYTHONIOENCODING=encoding)
+
+
+@pytest.mark.parametrize("key", [b"q", b"Q"])
+def test_q_ends_it_and_the_terminal_is_as_before(busy: subprocess.Popen[str], key: bytes) -> None:
+    master, terminal = pty.openpty()
+    before = termios.tcgetattr(terminal)
+    top = subprocess.Popen(
+        [sys.executable, "-m", "vrange.cli", "top", "--interval", "0.1"],
+        stdin=terminal,
+        stdout=terminal,
+        # A session of its own with this terminal: only the foreground may read keys.
+        preexec_fn=lambda: (os.setsid(), fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)),
+        env=os.environ | {"TERM": "xterm"},
+    )
+    try:
+        shown = b""
+        while b"asked/s" not in shown:
+            shown += os.read(master, 65536)
+        os.write(master, b"x")  # means nothing
+        os.write(master, key)
+        reader = threading.Thread(target=drain, args=(master,), daemon=True)
+        reader.start()  # what is not read keeps it from writing
+        assert top.wait(30) == 0
+        assert termios.tcgetattr(terminal) == before
+    finally:
+        top.kill()
+        top.wait()
+        os.close(terminal)
+        reader.join(10)
+        os.close(master)
+
+
+def drain(descriptor: int) -> None:
+    with suppress(OSError):
+        while os.read(descriptor, 65536):
+            pass

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from vrange.cli.printable import allow_any_encoding, printable
 from vrange.errors import VrangeError
 
 __all__ = ["main"]
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if split is not None:
         words, rest = split(words)
     args = parser.parse_args(words, argparse.Namespace(rest=rest))
+    allow_any_encoding()
     try:
         status: int = commands[args.command].run(args)
         sys.stdout.flush()
@@ -70,6 +72,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except (VrangeError, OSError, ValueError) as error:
-        print(f"vrange {args.command}: {error}", file=sys.stderr)
+        print(f"vrange {args.command}: {printable(str(error))}", file=sys.stderr)
         return 2
     return status

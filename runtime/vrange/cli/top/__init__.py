@@ -2,7 +2,7 @@
 
 It reads the stats segments of this user's processes. It neither asks nor slows a process, so it
 shows a hanging process as well as a running one. Rates cover the last interval, latencies a
-process's whole life.
+process's whole life. The key q ends the live view.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -40,39 +40,49 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show until interrupted, or once. Return 1 if no process, or not the one named, is found."""
+    """Show until q is pressed, or once. Return 1 if no process, or not the one named, is found."""
     if not 0.01 <= args.interval <= 3600:
         raise ValueError(f"--interval must be 0.01 to 3600 seconds, not {args.interval:g}")
-    looks = _looks(args.pid, args.interval)
     if args.json:
-        for found in looks:
+        for found in _looks(args.pid, args.interval):
             print(json.dumps([asdict(process) for process in found]), flush=True)
             if args.once:
                 return 0 if found else 1
         return 1
     view = _view()
     if args.once:
-        found = next(looks, [])
+        found = next(_looks(args.pid, args.interval))
         view.print(found)
         return 0 if found else 1
-    with view:
-        for found in looks:
+    from vrange.cli.top.keys import Keys
+
+    with Keys() as keys, view:
+        for found in _looks(args.pid, args.interval, lambda seconds: keys.wait(seconds, "qQ")):
             view.show(found)
             if args.pid is not None and not found:
                 break
+        else:
+            return 0
     print(f"process {args.pid} has ended")
     return 0
 
 
-def _looks(pid: int | None, interval: float) -> Iterator[list[ProcessFigures]]:
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
+def _looks(
+    pid: int | None, interval: float, wait: Callable[[float], bool] = _sleep
+) -> Iterator[list[ProcessFigures]]:
+    """Yield the figures of each interval, until `wait` returns True."""
     before = _snapshots(pid)
     if pid is not None and not before:
         raise VrangeError(
             f"process {pid} is none of this user's that uses vrange and lets itself be seen"
         )
     looked = time.monotonic()
-    while True:
-        time.sleep(interval)
+    while not wait(interval):
         now, at = _snapshots(pid), time.monotonic()
         seconds, looked = at - looked, at
         yield [figures(before.get(key, one), one, seconds) for key, one in now.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import compress
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -11,21 +12,38 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from vrange.cli.printable import printable
 from vrange.cli.top.figures import AccountFigures, ProcessFigures
 from vrange.sizes import format_bytes
 
 __all__ = ["View", "sparkline"]
 
 _BARS = "▁▂▃▄▅▆▇█"
+_ASCII_BARS = "_.:-=+*#"  # where the output isn't UTF-8
 _REMEMBERED = 8
+_NAME_COLUMNS = 12  # of a name, at least
+# The columns of the table of caches, and the least width of a terminal that shows each: a name that
+# can be read is worth more than a figure.
+_FIGURES = (
+    ("pinned", 0),
+    ("hot", 72),
+    ("idle", 0),
+    ("offered", 44),
+    ("asked/s", 48),
+    ("", 104),
+    ("hits", 56),
+    ("", 104),
+    ("lost/s", 80),
+    ("compute", 80),
+)
 
 
-def sparkline(values: deque[float]) -> str:
+def sparkline(values: deque[float], bars: str = _BARS) -> str:
     """Return the values as bars; the tallest has the height of a line."""
     most = max(values, default=0)
     if most <= 0:
-        return _BARS[0] * len(values)
-    return "".join(_BARS[min(7, int(value / most * 7.999))] for value in values)
+        return bars[0] * len(values)
+    return "".join(bars[min(7, int(value / most * 7.999))] for value in values)
 
 
 class View:
@@ -34,6 +52,7 @@ class View:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
         self._live = Live(console=self._console, auto_refresh=False, screen=False)
+        self._bars = _BARS if self._console.encoding.startswith("utf") else _ASCII_BARS
         self._past: dict[tuple[int, str, str], deque[float]] = {}
 
     def __enter__(self) -> View:
@@ -73,7 +92,8 @@ class View:
             parts.append(_latencies(process))
         return Panel(
             Group(*parts),
-            title=f"{process.name}{service}, process {process.pid}",
+            # Text, not str: rich would take brackets in a name for markup.
+            title=Text(printable(f"{process.name}{service}, process {process.pid}")),
             title_align="left",
         )
 
@@ -107,12 +127,13 @@ class View:
 
     def _accounts(self, process: ProcessFigures) -> Table:
         table = Table(box=None, padding=(0, 1), header_style="bold")
-        table.add_column("name", overflow="ellipsis", min_width=6)
-        for title in ("pinned", "hot", "idle", "offered", "asked/s", "", "hits", "", "lost/s"):
+        table.add_column("name", overflow="ellipsis", no_wrap=True, min_width=_NAME_COLUMNS)
+        shown = [self._console.width >= least for _, least in _FIGURES]
+        for title, _ in compress(_FIGURES, shown):
             table.add_column(title, justify="right" if title else "left", no_wrap=True)
-        table.add_column("compute", justify="right", no_wrap=True)
         for account in process.accounts:
-            table.add_row(*self._account(process.pid, account))
+            figures = compress(self._account(process.pid, account), shown)
+            table.add_row(Text(printable(account.name)), *figures)
         return table
 
     def _account(self, pid: int, account: AccountFigures) -> list[str]:
@@ -121,7 +142,6 @@ class View:
         asked = self._remember(pid, account.name, "asked", account.requests_per_second)
         hits = self._remember(pid, account.name, "hits", account.hit_ratio or 0)
         return [
-            account.name,
             *sizes,
             f"{account.requests_per_second:.0f}",
             asked,
@@ -134,7 +154,7 @@ class View:
     def _remember(self, pid: int, name: str, what: str, value: float) -> str:
         past = self._past.setdefault((pid, name, what), deque(maxlen=_REMEMBERED))
         past.append(value)
-        return sparkline(past)
+        return sparkline(past, self._bars)
 
 
 def _latencies(process: ProcessFigures) -> Table:
