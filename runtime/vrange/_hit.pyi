@@ -167,7 +167,6 @@ HAS_VALUE: int
 HAS_ERROR: int
 HAS_NOTHING: int
 
-def pin(handle: int, nbytes: int, /) -> Lease | None: ...
 def adopt(handle: int, nbytes: int, writable: bool, /) -> Lease: ...
 def adopt_blocks(
     array: int, first: int, count: int, offset: int, nbytes: int, owner: object, /

@@ -20,9 +20,8 @@ def lease_of(cache: vrange.VolatileCache[str, Any], content: bytes) -> tuple[int
     """A range with this content, and the pin of it."""
     cache["k"] = np.frombuffer(content, np.uint8)
     handle = handle_of(cache, "k")
-    lease = hit.pin(handle, len(content))
-    assert lease is not None
-    return handle, lease
+    assert lib.vrange_pin_whole(handle) == lib.VRANGE_OK
+    return handle, hit.adopt(handle, len(content), False)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8", "c16", "?", "g"])

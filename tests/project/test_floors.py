@@ -95,6 +95,44 @@ def test_native_files_that_share_a_name_form_no_circle() -> None:
     assert circle(graph) is None
 
 
+COMMENTS_AND_STRINGS = re.compile(r"""/\*.*?\*/|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'""", re.DOTALL)
+FUNCTION = re.compile(r"^([A-Za-z_][\w \t*()]*?)\b(\w+)\([^;{}]*\)\s*\{", re.MULTILINE)
+
+
+def code_of(file: Path) -> str:
+    return COMMENTS_AND_STRINGS.sub(" ", file.read_text())
+
+
+def uses(code: str, name: str) -> bool:
+    """Whether the code calls a function of another file, or takes its address."""
+    if re.search(rf"(?<!return)\b(?!return)\w+[ *]+{name}\s*[,;=)\[]", code):
+        return False  # a variable, a parameter or a member has the same name
+    return bool(re.search(rf"(?<![.>\w]){name}\b", code))
+
+
+def test_native_files_that_call_each_other_form_no_circle() -> None:
+    """Includes hide some: a function may be declared in a header that is not its own file's."""
+    codes = {file: code_of(file) for file in c_files()}
+    defined: dict[str, set[Path]] = defaultdict(set)
+    own: dict[Path, set[str]] = defaultdict(set)
+    for file, code in codes.items():
+        for before, name in FUNCTION.findall(code):
+            own[file].add(name)
+            if file.suffix == ".c" and not re.search(r"\bstatic\b", before):
+                defined[name].add(file)
+    assert {"vrange_store", "index_find"} <= defined.keys()
+    graph: dict[str, set[str]] = defaultdict(set)
+    for file, code in codes.items():
+        me = file.relative_to(NATIVE).with_suffix("").as_posix()
+        found = {h for h in included(file) if h != NATIVE / "vrange.h"}
+        for name in set(re.findall(r"\w+", code)) & defined.keys() - own[file]:
+            if file.suffix == ".c" and uses(code, name):
+                found |= defined[name]
+        others = {f.relative_to(NATIVE).with_suffix("").as_posix() for f in found}
+        graph[me] |= others - {me}
+    assert circle(graph) is None
+
+
 def test_the_rooms_of_the_package_keep_their_floors() -> None:
     done = subprocess.run(
         [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],

@@ -7,6 +7,7 @@
  * block is whole, and a failure is retried once before it ends the process. */
 #include <errno.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "python/hit.h"
 
@@ -25,7 +26,8 @@ static void show_error(void) {
     Py_XDECREF(traceback);
 }
 
-int regenerate_by_python(void *to, size_t offset, size_t bytes, void *context) {
+/* A vrange_regenerate whose context is a callable: (address, offset, bytes). */
+static int regenerate_by_python(void *to, size_t offset, size_t bytes, void *context) {
     PyGILState_STATE state = PyGILState_Ensure();
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -53,7 +55,17 @@ int regenerate_by_python(void *to, size_t offset, size_t bytes, void *context) {
     return result;
 }
 
-PyObject *hit_python_regenerator(PyObject *module, PyObject *unused) {
+static PyObject *python_regenerator(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
     return PyLong_FromUnsignedLongLong((unsigned long long)(uintptr_t)&regenerate_by_python);
 }
+
+static int add_to(PyObject *module) {
+    static PyMethodDef functions[] = {
+        {"python_regenerator", python_regenerator, METH_NOARGS,
+         "python_regenerator(): the address of a regenerator whose context is a Python callable."},
+        {0}};
+    return PyModule_AddFunctions(module, functions);
+}
+
+__attribute__((constructor)) static void register_function(void) { hit_register(add_to); }

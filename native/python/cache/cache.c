@@ -1,20 +1,24 @@
 /* The type CacheCore: what Python's classes see of a cache's core. core.h says what guards it. */
-#include "python/cache/flight.h"
+#include "python/cache/cache.h"
 
 #include <stddef.h>
 #include <structmember.h>
 
 #include "counters/stats.h"
+#include "python/cache/check.h"
+#include "python/cache/clear.h"
+#include "python/cache/compute.h"
+#include "python/cache/compute_async.h"
+#include "python/cache/evict.h"
+#include "python/cache/hot_front.h"
+#include "python/cache/inspect.h"
+#include "python/cache/limbo.h"
+#include "python/cache/lookup.h"
+#include "python/cache/store.h"
 
 static PyTypeObject *core_type;
 
 bool is_core(PyObject *object) { return PyObject_TypeCheck(object, core_type); }
-
-bool core_is_open(const cache_core *self) {
-    if (!self->closed) return true;
-    PyErr_Format(PyExc_ValueError, "cache %R is closed", self->name);
-    return false;
-}
 
 #define CORE(object) ((cache_core *)(object))
 #define FAST(function) ((PyCFunction)(void (*)(void))(function))
@@ -87,15 +91,15 @@ static PyObject *core_remove(PyObject *object, PyObject *key) {
     cache_core *self = CORE(object);
     key_hash hash;
     if (!hash_key(key, &hash)) return NULL;
-    const entry_no number = index_find(self, key, hash);
+    const entry_no number = index_find(&self->index, key, hash);
     if (number == FIND_FAILED) return NULL;
-    ghosts_forget(self, hash);
+    ghosts_forget(&self->ghosts, hash);
     bool had_value = false;
     if (number) {
         const entry *e = entry_at(&self->index, number);
         had_value = e->place != PLACE_FLIGHT && (e->place || e->value) && !entry_is_expired(self, number);
         evict_entry(self, number);
-        core_drain(self);
+        limbo_drain(self);
     }
     return PyBool_FromLong(had_value);
 }
@@ -108,17 +112,17 @@ static PyObject *core_pop(PyObject *object, PyObject *const *args, Py_ssize_t co
     if (!hash_key(args[0], &hash)) return NULL;
     for (;;) {
         looked_up found;
-        const uint32_t version = self->version;
+        const uint32_t version = self->index.version;
         const int result = core_look_up(self, args[0], hash, &found);
         if (result == LOOKUP_FAILED) return NULL;
-        const entry_no number = index_find(self, args[0], hash);
-        if (number != FIND_FAILED && result == LOOKUP_FOUND && self->version != version && !number) {
+        const entry_no number = index_find(&self->index, args[0], hash);
+        if (number != FIND_FAILED && result == LOOKUP_FOUND && self->index.version != version && !number) {
             Py_DECREF(found.value); /* decoding it ran what took it away */
             continue;
         }
         if (number && number != FIND_FAILED) evict_entry(self, number);
-        if (number != FIND_FAILED) ghosts_forget(self, hash);
-        core_drain(self);
+        if (number != FIND_FAILED) ghosts_forget(&self->ghosts, hash);
+        limbo_drain(self);
         if (number == FIND_FAILED) {
             if (result == LOOKUP_FOUND) Py_DECREF(found.value);
             return NULL;
@@ -131,14 +135,14 @@ static PyObject *core_pop(PyObject *object, PyObject *const *args, Py_ssize_t co
 
 static PyObject *core_clear(PyObject *object, PyObject *unused) {
     (void)unused;
-    evict_all(CORE(object));
-    return PyBool_FromLong(evict_bury_some(CORE(object), BURIED_AT_ONCE));
+    clear_all(CORE(object));
+    return PyBool_FromLong(clear_some(CORE(object), CLEARED_AT_ONCE));
 }
 
 static PyObject *core_bury(PyObject *object, PyObject *most) {
     const unsigned long wanted = PyLong_AsUnsignedLong(most);
     if (PyErr_Occurred()) return NULL;
-    return PyBool_FromLong(evict_bury_some(CORE(object), (uint32_t)wanted));
+    return PyBool_FromLong(clear_some(CORE(object), (uint32_t)wanted));
 }
 
 static PyObject *core_close(PyObject *object, PyObject *unused) {
@@ -146,8 +150,8 @@ static PyObject *core_close(PyObject *object, PyObject *unused) {
     cache_core *self = CORE(object);
     self->closed = true;
     self->arena = NULL; /* its ranges go with it */
-    evict_all(self);
-    return PyBool_FromLong(evict_bury_some(self, BURIED_AT_ONCE));
+    clear_all(self);
+    return PyBool_FromLong(clear_some(self, CLEARED_AT_ONCE));
 }
 
 static PyObject *core_use_arena(PyObject *object, PyObject *args) {
@@ -197,10 +201,10 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     self->ttl_ns = ttl_ns;
     self->bytes_most = self->max_bytes = max_bytes;
     self->max_entries = max_entries;
-    self->books_are_automatic = entries == Py_None;
+    self->index.books_are_automatic = entries == Py_None;
     self->hot_is_automatic = hot == Py_None;
-    hot_set_bound(self, hot_bytes);
-    hot_join(self);
+    hot_join(self, hot_bytes);
+    core_join(self);
     return (PyObject *)self;
 }
 
@@ -210,15 +214,15 @@ static const size_t references[] = {
     offsetof(cache_core, give_up), offsetof(cache_core, get_led), offsetof(cache_core, set_led), 0};
 
 static int core_traverse(PyObject *object, visitproc visit, void *arg) {
-    int result = visit_entries(&CORE(object)->index, visit, arg);
-    if (result == 0) result = visit_graves(CORE(object), visit, arg);
+    int result = index_visit(&CORE(object)->index, visit, arg);
+    if (result == 0) result = clear_visit(CORE(object), visit, arg);
     return result ? result : visit_references(object, references, visit, arg);
 }
 
 /* The callables stay: a finalizer in the same cycle may still use the cache. */
 static int core_tp_clear(PyObject *object) {
-    evict_all(CORE(object));
-    while (evict_bury_some(CORE(object), BURIED_AT_ONCE)) {
+    clear_all(CORE(object));
+    while (clear_some(CORE(object), CLEARED_AT_ONCE)) {
     }
     return 0;
 }
@@ -226,6 +230,7 @@ static int core_tp_clear(PyObject *object) {
 static void core_dealloc(PyObject *object) {
     cache_core *self = CORE(object);
     PyObject_GC_UnTrack(object);
+    core_leave(self);
     hot_leave(self);
     self->closed = true;
     self->arena = NULL; /* whoever opened it closes it */
@@ -263,7 +268,7 @@ int core_add_type(PyObject *module) {
         {"closed", T_BOOL, offsetof(cache_core, closed), READONLY, "Whether close() was called."},
         {"arena", T_ULONGLONG, offsetof(cache_core, arena), READONLY, "Its address; 0: none."},
         {"bytes", T_PYSSIZET, offsetof(cache_core, bytes), READONLY, "Of all ranges, in pages."},
-        {"book_bytes", T_PYSSIZET, offsetof(cache_core, book_bytes), READONLY, "Of keys and entries."},
+        {"book_bytes", T_PYSSIZET, offsetof(cache_core, index.book_bytes), READONLY, "Of keys and entries."},
         {"hot_bytes", T_PYSSIZET, offsetof(cache_core, hot_bytes), READONLY, "Held strongly."},
         {"hot_limit", T_PYSSIZET, offsetof(cache_core, hot_limit), READONLY, "How many may be."},
         {"hand_steps", T_ULONGLONG, offsetof(cache_core, hand_steps), READONLY,
@@ -287,26 +292,4 @@ int core_add_type(PyObject *module) {
                                .slots = slots};
     core_type = add_type(module, &spec);
     return core_type ? 0 : -1;
-}
-
-int cache_add_types(PyObject *module) {
-    static PyMethodDef functions[] = {
-        {"write", codec_write, METH_VARARGS,
-         "write(lease, at, part, from, most): copies up to `most` bytes of the part, which has a buffer or is "
-         "a string that is all ASCII; how many they were."},
-        {"use_hot_share", hot_use_share, METH_O,
-         "use_hot_share(share): hot fronts may use this share of their bounds; the bytes let go."},
-        {"set_hot_bytes", hot_set_automatic, METH_O,
-         "set_hot_bytes(bytes): of all hot fronts with the default bound together."},
-        {"set_book_bytes", index_set_bounds, METH_VARARGS,
-         "set_book_bytes(together, each): of keys and entries of all caches without max_entries, and of one "
-         "with it."},
-        {"forget_flights", flight_forget_others, METH_O,
-         "forget_flights(led): in the child of a fork, all but those led here are over."},
-        {0}};
-    const bool failed = PyModule_AddFunctions(module, functions) < 0 || form_add_type(module) < 0 ||
-                        flight_add_type(module) < 0 || wait_add_types(module) < 0 ||
-                        compute_async_add_type(module) < 0 || core_add_type(module) < 0 ||
-                        call_add_type(module) < 0;
-    return failed ? -1 : 0;
 }

@@ -3,10 +3,14 @@
  * A decorated function is called for its hits, so a hit has to cost what functools.lru_cache costs. The key
  * is made of the arguments where the interpreter has put them; a tuple and a dict of them are made only for
  * a call that computes. */
-#include "python/cache/flight.h"
+#include "python/cache/call.h"
 
 #include <stddef.h>
 #include <structmember.h>
+
+#include "python/cache/cache.h"
+#include "python/cache/compute.h"
+#include "python/cache/lookup.h"
 
 /* Both are part of the stable ABI from 3.12 on, and the same in 3.11. */
 #define HAVE_VECTORCALL (1ul << 11)

@@ -1,4 +1,6 @@
 /* Whether a core agrees with itself: for tests, which ask after every step. */
+#include "python/cache/check.h"
+
 #include "python/cache/core.h"
 
 static PyObject *disagrees(const char *about, Py_ssize_t found, Py_ssize_t told) {
@@ -7,8 +9,8 @@ static PyObject *disagrees(const char *about, Py_ssize_t found, Py_ssize_t told)
 
 static Py_ssize_t bytes_of_slabs(const cache_core *self, Py_ssize_t *slots) {
     Py_ssize_t bytes = 0;
-    for (uint32_t i = 0; i < self->slab_room; i++) {
-        const slab *s = slab_numbered(self, i);
+    for (uint32_t i = 0; i < self->slabs.room; i++) {
+        const slab *s = slab_numbered(&self->slabs, i);
         if (!s) continue;
         bytes += SLAB_BYTES;
         *slots += s->used;
@@ -18,7 +20,7 @@ static Py_ssize_t bytes_of_slabs(const cache_core *self, Py_ssize_t *slots) {
 
 static bool is_owned(const cache_core *self, const entry *e, entry_no number) {
     if (!(e->place & PLACE_SLOT)) return vrange_owner(e->place) == number;
-    return slab_owner(slab_of(self, e->place), (uint32_t)e->place & ((1u << SLOT_BITS) - 1)) == number;
+    return slab_owner(slab_of(&self->slabs, e->place), slab_slot(e->place)) == number;
 }
 
 static PyObject *check_hot(const cache_core *self, Py_ssize_t told) {
@@ -50,7 +52,7 @@ PyObject *core_check(PyObject *object, PyObject *unused) {
         if (e->place == PLACE_FLIGHT || !e->place) continue;
         if (!is_owned(self, e, number)) return disagrees("owner of a place", number, 0);
         if (!(e->place & PLACE_SLOT)) bytes += (Py_ssize_t)vrange_bytes(e->place);
-        if (index_find((cache_core *)self, e->key, e->hash) != number)
+        if (index_find((cache_index *)&self->index, e->key, e->hash) != number)
             return disagrees("not found by its key", number, 0);
     }
     if (entries != (Py_ssize_t)self->index.entries) return disagrees("entries", entries, self->index.entries);

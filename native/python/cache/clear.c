@@ -3,51 +3,53 @@
  * A cache of a million entries has a million references to drop and ranges to free. Whoever clears it does
  * not wait for that: the index and the slabs are put into a grave as they are, and the cache is empty. Graves
  * are emptied a few entries at a time, by whoever stores and by a thread that clear() starts (cache.py). */
+#include "python/cache/clear.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "python/cache/evict.h"
 #include "python/cache/flight.h"
+#include "python/cache/limbo.h"
 
 typedef struct grave {
     struct grave *next;
     cache_index index;
-    slab **slabs;
-    uint32_t slab_room, record, slab;
+    slab_table slabs;
+    uint32_t record, slab;
     bool arena_is_gone;
 } grave;
 
 static void forget_places(cache_core *self) {
-    memset(self->open, 0, sizeof self->open);
-    self->slabs = NULL;
-    self->slab_room = self->slab_free = 0;
+    self->slabs = (slab_table){0};
     self->oldest = self->newest = 0;
     self->hot_bytes = 0;
     *vrange_account_hot(self->account) = 0;
     self->bytes = 0;
     self->hand = 0;
-    free(self->deadlines);
-    self->deadlines = NULL;
-    self->deadline_count = self->deadline_room = 0;
-    ghosts_clear(self);
+    expiry_clear(&self->deadlines);
+    ghosts_clear(&self->ghosts);
 }
 
-void evict_all(cache_core *self) {
+void clear_all(cache_core *self) {
     grave *g = calloc(1, sizeof *g);
     if (!g) { /* an entry at a time, then */
         for (entry_no number = 1; number < self->index.records; number++) {
             if (entry_at(&self->index, number)->state == RECORD_LISTED) evict_entry(self, number);
         }
-        ghosts_clear(self);
-        core_drain(self);
+        ghosts_clear(&self->ghosts);
+        limbo_drain(self);
         return;
     }
-    while (self->limbo) core_drain(self);
+    while (self->index.limbo) limbo_drain(self);
     while (self->flights) flight_detach(self->flights);
     g->index = self->index;
     g->slabs = self->slabs;
-    g->slab_room = self->slab_room;
     g->arena_is_gone = !self->arena;
     g->record = 1;
     g->next = self->graves;
     self->graves = g;
-    index_forget(self);
+    index_forget(&self->index);
     forget_places(self);
 }
 
@@ -65,42 +67,30 @@ static void bury_entry(grave *g) {
 }
 
 static void bury_slab(grave *g) {
-    slab *s = g->slabs[g->slab++];
-    if ((uintptr_t)s & 1) return; /* none: the next free number */
-    if (!g->arena_is_gone) vrange_free(s->handle);
-    free(s);
+    const uint64_t handle = slabs_dismantle(&g->slabs, g->slab++);
+    if (handle && !g->arena_is_gone) vrange_free(handle);
 }
 
-bool evict_bury_some(cache_core *self, uint32_t most) {
+bool clear_some(cache_core *self, uint32_t most) {
     for (; most > 0 && self->graves; most--) {
         grave *g = self->graves; /* each time anew: what is dropped may come back here */
         if (g->record < g->index.records) {
             bury_entry(g);
-        } else if (g->slab < g->slab_room) {
+        } else if (g->slab < g->slabs.room) {
             bury_slab(g);
         } else {
             self->graves = g->next;
             index_free(&g->index);
-            free(g->slabs);
+            free(g->slabs.all);
             free(g);
         }
     }
     return self->graves != NULL;
 }
 
-int visit_entries(const cache_index *index, visitproc visit, void *arg) {
-    for (entry_no number = 1; number < index->records; number++) {
-        const entry *e = entry_at(index, number);
-        if (e->collected) Py_VISIT(e->key);
-        Py_VISIT(e->value);
-        Py_VISIT(e->form);
-    }
-    return 0;
-}
-
-int visit_graves(const cache_core *self, visitproc visit, void *arg) {
+int clear_visit(const cache_core *self, visitproc visit, void *arg) {
     for (const grave *g = self->graves; g; g = g->next) {
-        const int result = visit_entries(&g->index, visit, arg);
+        const int result = index_visit(&g->index, visit, arg);
         if (result) return result;
     }
     return 0;

@@ -3,12 +3,15 @@
  * Usually nobody else computes the key, and nobody comes to wait: that is this path. The exit is a key that
  * another one computes just now: waiting for it is Python's. Computing pushes everything else out of the
  * processor's caches, so what runs after it has to be little. */
-#include "python/cache/flight.h"
+#include "python/cache/compute.h"
 
 #include "os/os.h"
 #include "counters/stats.h"
+#include "python/cache/lookup.h"
+#include "python/cache/stopwatch.h"
+#include "python/cache/store.h"
 
-void flight_regenerated(const flight *f, uint64_t took_ns) {
+void count_regenerated(const flight *f, uint64_t took_ns) {
     if (!f->core) return;
     vrange_account_regenerated(f->core->account, took_ns);
     if (f->outcome == VRANGE_REQUEST_PURGED)
@@ -23,7 +26,7 @@ static PyObject *compute(flight *f, const call_parts *call) {
     const time_taken took = stopwatch_read(&watch);
     PyObject *kept = store_computed(f, computed, took.cost_ns);
     Py_DECREF(computed);
-    if (kept) flight_regenerated(f, took.passed_ns);
+    if (kept) count_regenerated(f, took.passed_ns);
     return kept;
 }
 
@@ -60,7 +63,7 @@ PyObject *core_answer(cache_core *self, PyObject *key, key_hash hash, const call
             continue;
         }
         }
-        flight *f = flight_begin(self, key, hash, &found, NULL);
+        flight *f = flight_begin(self, key, hash, found.version, found.outcome, NULL);
         if (!f) return NULL;
         const bool began = f->number != 0;
         PyObject *value = began ? lead_flight(f, call) : NULL;

@@ -3,12 +3,15 @@
  * The awaitable passes on what its coroutine yields. A value, an exception, a cancellation, being closed, and
  * being dropped all land the flight here, in C, where no signal handler can come between. It returns the
  * value, or another's Flight for Python to wait for. */
-#include "python/cache/flight.h"
+#include "python/cache/compute_async.h"
 
 #include <stddef.h>
 
 #include "os/os.h"
 #include "counters/stats.h"
+#include "python/cache/compute.h"
+#include "python/cache/lookup.h"
+#include "python/cache/store.h"
 
 typedef struct {
     PyObject_HEAD
@@ -44,7 +47,7 @@ static PyObject *end(computation *self, PyObject *value) {
     if (value && f->core) {
         const uint64_t took = os_now_ns() - f->asked_ns;
         kept = store_computed(f, value, took);
-        if (kept) flight_regenerated(f, took);
+        if (kept) count_regenerated(f, took);
     } else if (value) { /* it was abandoned meanwhile */
         kept = Py_NewRef(value);
     }
@@ -69,7 +72,7 @@ static int begin(computation *self, PyObject **answer) {
             *answer = Py_NewRef(entry_at(&core->index, found.number)->form);
             return 0;
         }
-        flight *f = flight_begin(core, self->key, hash, &found, self->loop);
+        flight *f = flight_begin(core, self->key, hash, found.version, found.outcome, self->loop);
         if (!f) return -1;
         if (!f->number) { /* the key came meanwhile */
             Py_DECREF((PyObject *)f);

@@ -5,47 +5,16 @@
  * back here as lost. Entries are bounded by a hand that goes round over the records (GCLOCK, Smith 1978):
  * an entry that was used has credit and survives so many turns, and of a few without credit the cheapest
  * goes; so evicting is O(1) amortised and nothing is sorted. A key that went leaves a ghost. */
+#include "python/cache/evict.h"
+
 #include "python/cache/flight.h"
+#include "python/cache/hot_front.h"
+#include "python/cache/limbo.h"
 
 #include "os/os.h"
 
 #define COMPARED 8 /* entries, for each that goes */
 #define LOST_AT_ONCE 64
-
-Py_ssize_t pages_bytes(size_t bytes) {
-    const size_t page = os_page_bytes();
-    return (Py_ssize_t)((bytes + page - 1) / page * page);
-}
-
-/* ---- places ----------------------------------------------------------------------------------- */
-
-/* Freeing much takes long: the GIL is given up for it, once the state is whole. */
-static void free_range(cache_core *self, uint64_t handle, Py_ssize_t bytes) {
-    self->bytes -= bytes;
-    if (bytes < LET_OTHERS_RUN_BYTES || self->leaving_count == LEAVING_MOST) vrange_free(handle);
-    else self->leaving[self->leaving_count++] = handle;
-}
-
-void evict_free_leaving(cache_core *self) {
-    while (self->leaving_count) {
-        const uint64_t handle = self->leaving[--self->leaving_count];
-        Py_BEGIN_ALLOW_THREADS
-        vrange_free(handle);
-        Py_END_ALLOW_THREADS
-    }
-}
-
-uint32_t evict_place(cache_core *self, uint64_t place) {
-    if (place == PLACE_NOWHERE || place == PLACE_FLIGHT) return 0;
-    if (place & PLACE_SLOT) {
-        const uint64_t emptied = slabs_free_slot(self, place);
-        if (emptied) free_range(self, emptied, SLAB_BYTES);
-        return 0;
-    }
-    const uint32_t uses = vrange_uses(place);
-    free_range(self, place, (Py_ssize_t)vrange_bytes(place));
-    return uses;
-}
 
 /* ---- one entry -------------------------------------------------------------------------------- */
 
@@ -58,16 +27,8 @@ void evict_entry(cache_core *self, entry_no number) {
     e->value = hot_release(self, number); /* limbo drops it */
     const uint64_t place = e->place;
     e->place = PLACE_NOWHERE;
-    index_bury(self, number);
-    evict_place(self, place);
-}
-
-void evict_lost(cache_core *self, entry_no number, uint32_t uses, bool purged) {
-    entry *e = entry_at(&self->index, number);
-    e->place = PLACE_NOWHERE;
-    if (e->value) return; /* goes with its hot value */
-    ghosts_remember(self, e->hash, uses, purged);
-    index_bury(self, number);
+    index_bury(&self->index, number);
+    limbo_free_place(self, place);
 }
 
 static void lose_slab(cache_core *self, slab *gone, bool purged) {
@@ -75,18 +36,18 @@ static void lose_slab(cache_core *self, slab *gone, bool purged) {
     const uint32_t uses = vrange_uses(handle) / (gone->used ? gone->used : 1);
     for (uint32_t slot = 0; slot < gone->fresh; slot++) {
         const entry_no number = slab_owner(gone, slot);
-        if (number) evict_lost(self, number, uses, purged);
+        if (number) limbo_lose(self, number, uses, purged);
     }
-    slabs_remove(self, gone);
-    free_range(self, handle, SLAB_BYTES);
+    slabs_remove(&self->slabs, gone);
+    limbo_free_range(self, handle, SLAB_BYTES);
 }
 
 void evict_lost_slab(cache_core *self, slab *gone) { lose_slab(self, gone, true); }
 
-void evict_lost_place(cache_core *self, entry_no number, bool purged) {
+void evict_lost_place(cache_core *self, entry_no number) {
     const uint64_t place = entry_at(&self->index, number)->place;
-    if (place & PLACE_SLOT) lose_slab(self, slab_of(self, place), purged);
-    else evict_lost(self, number, evict_place(self, place), purged);
+    if (place & PLACE_SLOT) evict_lost_slab(self, slab_of(&self->slabs, place));
+    else limbo_lose(self, number, limbo_free_place(self, place), true);
 }
 
 /* ---- what was lost, and what expired ---------------------------------------------------------- */
@@ -94,20 +55,20 @@ void evict_lost_place(cache_core *self, entry_no number, bool purged) {
 static void lose_range(cache_core *self, uint64_t handle, bool purged) {
     const uint32_t owner = vrange_owner(handle);
     if (owner & SLAB_OWNER) {
-        slab *lost = slab_numbered(self, owner & ~SLAB_OWNER);
+        slab *lost = slab_numbered(&self->slabs, owner & ~SLAB_OWNER);
         if (lost && lost->handle == handle) lose_slab(self, lost, purged);
     } else if (owner && owner < self->index.records) {
         const entry *e = entry_at(&self->index, owner);
         if (e->state == RECORD_LISTED && e->place == handle)
-            evict_lost(self, owner, evict_place(self, handle), purged);
+            limbo_lose(self, owner, limbo_free_place(self, handle), purged);
     }
 }
 
-bool evict_sweep(cache_core *self, bool purged) {
+static bool sweep(cache_core *self, bool purged) {
     bool found = false;
-    if (self->deadline_count) {
+    if (self->deadlines.count) {
         const uint64_t now = os_now_ns();
-        for (entry_no number; (number = expiry_next(self, now)); found = true) evict_entry(self, number);
+        for (entry_no number; (number = expiry_next(&self->deadlines, &self->index, now)); found = true) evict_entry(self, number);
     }
     if (self->arena) {
         uint64_t handles[LOST_AT_ONCE];
@@ -119,7 +80,7 @@ bool evict_sweep(cache_core *self, bool purged) {
 }
 
 void evict_sweep_all(cache_core *self, bool purged) {
-    while (evict_sweep(self, purged)) {
+    while (sweep(self, purged)) {
     }
 }
 
@@ -135,7 +96,7 @@ static uint64_t shed(cache_core *self, size_t bytes) {
     gone = vrange_arena_shed(arena, bytes);
     Py_END_ALLOW_THREADS
     evict_sweep_all(self, false);
-    core_drain(self);
+    limbo_drain(self);
     return gone;
 }
 
@@ -158,7 +119,7 @@ static void keep_below_max_bytes(cache_core *self) {
 
 static bool has_too_many(const cache_core *self) {
     const Py_ssize_t with_values = (Py_ssize_t)self->index.entries - self->flight_count;
-    return with_values > self->max_entries || (with_values > 1 && index_is_too_large(self));
+    return with_values > self->max_entries || (with_values > 1 && index_is_too_large(&self->index));
 }
 
 /* Among the next few entries that have no credit left, the one that is cheapest to compute again. 0: there
@@ -188,18 +149,18 @@ static bool evict_by_hand(cache_core *self, entry_no kept) {
     if (!number) return false;
     const entry *e = entry_at(&self->index, number);
     const uint32_t uses = e->place & PLACE_SLOT || !e->place ? 0 : vrange_uses(e->place);
-    ghosts_remember(self, e->hash, uses, false);
+    core_remember(self, e->hash, uses, false);
     evict_entry(self, number);
     return true;
 }
 
 void evict_to_bounds(cache_core *self, entry_no kept, uint32_t stamp) {
-    evict_sweep(self, true);
+    sweep(self, true);
     keep_below_max_bytes(self);
     while (has_too_many(self)) {
-        const bool is_there = kept < self->index.records && entry_at(&self->index, kept)->stamp == stamp;
+        const bool is_there = entry_is_still(&self->index, kept, stamp);
         if (!evict_by_hand(self, is_there ? kept : 0)) break;
-        if (self->limbo) core_drain(self);
+        if (self->index.limbo) limbo_drain(self);
     }
-    core_drain(self);
+    limbo_drain(self);
 }

@@ -3,13 +3,15 @@
  * A binary heap of deadlines, for caches whose values expire. An entry that goes or gets another value
  * leaves its deadline behind, which its stamp tells; when most are left behind, the heap is made anew. Each
  * entry may have a deadline of its own. Nothing here runs Python. */
-#include "python/cache/core.h"
+#include "python/cache/expiry.h"
+
+#include <stdlib.h>
 
 #define LEAST 1024u
 
-static bool is_current(const cache_core *self, const deadline *d) {
-    if (d->number >= self->index.records) return false;
-    const entry *e = entry_at(&self->index, d->number);
+static bool is_current(const cache_index *index, const deadline *d) {
+    if (d->number >= index->records) return false;
+    const entry *e = entry_at(index, d->number);
     return e->state == RECORD_LISTED && e->stamp == d->stamp;
 }
 
@@ -23,47 +25,52 @@ static void sink(deadline *heap, uint32_t count, uint32_t place) {
     heap[place] = moved;
 }
 
-static void leave_out_stale(cache_core *self) {
+static void leave_out_stale(deadlines *all, const cache_index *index) {
     uint32_t kept = 0;
-    for (uint32_t i = 0; i < self->deadline_count; i++) {
-        if (is_current(self, &self->deadlines[i])) self->deadlines[kept++] = self->deadlines[i];
+    for (uint32_t i = 0; i < all->count; i++) {
+        if (is_current(index, &all->heap[i])) all->heap[kept++] = all->heap[i];
     }
-    self->deadline_count = kept;
-    for (uint32_t i = kept / 2; i-- > 0;) sink(self->deadlines, kept, i);
+    all->count = kept;
+    for (uint32_t i = kept / 2; i-- > 0;) sink(all->heap, kept, i);
 }
 
-static bool has_room(cache_core *self) {
-    if (self->deadline_count < self->deadline_room) return true;
-    if (self->deadline_count > LEAST && self->deadline_count > 2 * self->index.entries) {
-        leave_out_stale(self);
+static bool has_room(deadlines *all, const cache_index *index) {
+    if (all->count < all->room) return true;
+    if (all->count > LEAST && all->count > 2 * index->entries) {
+        leave_out_stale(all, index);
         return true;
     }
-    const uint32_t room = self->deadline_room ? self->deadline_room * 2 : LEAST;
-    deadline *grown = realloc(self->deadlines, room * sizeof *grown);
+    const uint32_t room = all->room ? all->room * 2 : LEAST;
+    deadline *grown = realloc(all->heap, room * sizeof *grown);
     if (!grown) return false;
-    self->deadlines = grown;
-    self->deadline_room = room;
+    all->heap = grown;
+    all->room = room;
     return true;
 }
 
-void expiry_note(cache_core *self, entry_no number) {
-    const entry *e = entry_at(&self->index, number);
-    if (!e->expires || !has_room(self)) return;
-    const deadline added = {*deadline_at(&self->index, number), number, e->stamp};
-    uint32_t place = self->deadline_count++;
-    while (place && added.at_ns < self->deadlines[(place - 1) / 2].at_ns) {
-        self->deadlines[place] = self->deadlines[(place - 1) / 2];
+void expiry_note(deadlines *all, const cache_index *index, entry_no number) {
+    const entry *e = entry_at(index, number);
+    if (!e->expires || !has_room(all, index)) return;
+    const deadline added = {*deadline_at(index, number), number, e->stamp};
+    uint32_t place = all->count++;
+    while (place && added.at_ns < all->heap[(place - 1) / 2].at_ns) {
+        all->heap[place] = all->heap[(place - 1) / 2];
         place = (place - 1) / 2;
     }
-    self->deadlines[place] = added;
+    all->heap[place] = added;
 }
 
-entry_no expiry_next(cache_core *self, uint64_t now_ns) {
-    while (self->deadline_count && self->deadlines[0].at_ns <= now_ns) {
-        const deadline first = self->deadlines[0];
-        self->deadlines[0] = self->deadlines[--self->deadline_count];
-        if (self->deadline_count) sink(self->deadlines, self->deadline_count, 0);
-        if (is_current(self, &first)) return first.number;
+entry_no expiry_next(deadlines *all, const cache_index *index, uint64_t now_ns) {
+    while (all->count && all->heap[0].at_ns <= now_ns) {
+        const deadline first = all->heap[0];
+        all->heap[0] = all->heap[--all->count];
+        if (all->count) sink(all->heap, all->count, 0);
+        if (is_current(index, &first)) return first.number;
     }
     return 0;
+}
+
+void expiry_clear(deadlines *all) {
+    free(all->heap);
+    *all = (deadlines){0};
 }

@@ -11,6 +11,8 @@
 #include <structmember.h>
 
 #include "os/os.h"
+#include "python/cache/limbo.h"
+#include "python/cache/waiter.h"
 
 static PyTypeObject *flight_type;
 static PyObject *threading_module, *get_ident_name;
@@ -45,10 +47,11 @@ static flight *make(cache_core *self, key_hash hash, int outcome, PyObject *loop
     return f;
 }
 
-flight *flight_begin(cache_core *self, PyObject *key, key_hash hash, const looked_up *absent, PyObject *loop) {
-    flight *f = make(self, hash, absent->outcome, loop);
-    if (!f || self->version != absent->version || self->closed) return f; /* look again */
-    const entry_no number = index_add(self, key, hash);
+flight *flight_begin(cache_core *self, PyObject *key, key_hash hash, uint32_t version, int outcome,
+                     PyObject *loop) {
+    flight *f = make(self, hash, outcome, loop);
+    if (!f || self->index.version != version || self->closed) return f; /* look again */
+    const entry_no number = index_add(&self->index, key, hash);
     if (!number) {
         Py_DECREF((PyObject *)f);
         return (flight *)PyErr_NoMemory();
@@ -77,7 +80,7 @@ void flight_detach(flight *f) {
 
 void flight_call_off(cache_core *self, entry_no number) {
     flight_detach((flight *)entry_at(&self->index, number)->form);
-    index_bury(self, number); /* with its reference to the flight */
+    index_bury(&self->index, number); /* with its reference to the flight */
 }
 
 /* ---- being led -------------------------------------------------------------------------------- */
@@ -105,6 +108,13 @@ static PyObject *shared_error(PyObject *type, PyObject *error) {
     return type && error && PyErr_GivenExceptionMatches(type, PyExc_Exception) ? error : NULL;
 }
 
+static int tell(flight *f, int state, PyObject *value) {
+    PyObject *waiters = f->waiters;
+    f->waiters = NULL;
+    Py_CLEAR(f->waits_for);
+    return waiters_tell(waiters, state, value);
+}
+
 int flight_land(flight *f, PyObject *value) {
     if (f->landed) return 0;
     PyObject *type, *error, *traceback;
@@ -120,8 +130,8 @@ int flight_land(flight *f, PyObject *value) {
     Py_CLEAR(f->loop);
     PyObject *shared = value ? value : shared_error(type, error);
     const int state = value ? WAITER_HAS_VALUE : shared ? WAITER_HAS_ERROR : WAITER_HAS_NOTHING;
-    const int told = flight_tell(f, state, shared);
-    if (self) core_drain(self);
+    const int told = tell(f, state, shared);
+    if (self) limbo_drain(self);
     Py_XDECREF((PyObject *)self);
     if (type && told < 0) PyErr_Clear();
     if (type) PyErr_Restore(type, error, traceback);
@@ -140,7 +150,7 @@ static void forget_others(cache_core *self, const PyObject *led) {
         flight_call_off(self, f->number);
         f->landed = 1;
     }
-    core_drain(self);
+    limbo_drain(self);
 }
 
 PyObject *flight_forget_others(PyObject *module, PyObject *led) {
@@ -194,7 +204,7 @@ static PyObject *call_off(PyObject *object, PyObject *unused) {
     flight *f = (flight *)object;
     if (f->number) {
         flight_call_off(f->core, f->number);
-        core_drain(f->core);
+        limbo_drain(f->core);
     }
     Py_RETURN_NONE;
 }

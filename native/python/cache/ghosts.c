@@ -5,7 +5,9 @@
  * wrong guess. Two tables: a new ghost goes into the young one, and when that has as many as there are
  * entries (4096 at least), it becomes the old one, and what was old is forgotten. So they are bounded, the
  * oldest go first, and none is ever moved. */
-#include "python/cache/core.h"
+#include "python/cache/ghosts.h"
+
+#include <stdlib.h>
 
 #define GHOSTS_LEAST 4096u
 #define GHOSTS_MOST (1u << 24)
@@ -13,7 +15,7 @@
 enum { EMPTY, DEAD, EVICTED, PURGED };
 
 /* Where the ghost is or would be; NULL: the table has no room. */
-static ghost *look(const ghost_table *table, key_hash hash) {
+static ghost *look(const ghost_table *table, uint32_t hash) {
     if (!table->room) return NULL;
     uint32_t place = hash & (table->room - 1);
     for (uint32_t tries = 0; tries < table->room; tries++, place = (place + 1) & (table->room - 1)) {
@@ -23,30 +25,30 @@ static ghost *look(const ghost_table *table, key_hash hash) {
     return NULL;
 }
 
-static void turn_over(cache_core *self) {
+static void turn_over(ghosts *all, uint32_t entries) {
     uint32_t room = 2 * GHOSTS_LEAST;
-    while (room < 2 * self->index.entries && room < GHOSTS_MOST) room *= 2;
+    while (room < 2 * entries && room < GHOSTS_MOST) room *= 2;
     ghost *places = calloc(room, sizeof *places);
     if (!places) return; /* the young table takes no more: ghosts are a help, not a duty */
-    free(self->old.places);
-    self->old = self->young;
-    self->young = (ghost_table){.places = places, .room = room};
+    free(all->old.places);
+    all->old = all->young;
+    all->young = (ghost_table){.places = places, .room = room};
 }
 
-void ghosts_remember(cache_core *self, key_hash hash, uint32_t uses, bool purged) {
-    ghosts_forget(self, hash);
-    if (self->young.used >= self->young.room / 2) turn_over(self);
-    ghost *g = look(&self->young, hash);
-    if (!g || (g->state == EMPTY && self->young.used >= self->young.room / 2)) return;
-    if (g->state == EMPTY) self->young.used++;
+void ghosts_remember(ghosts *all, uint32_t hash, uint32_t uses, bool purged, uint32_t epoch, uint32_t entries) {
+    ghosts_forget(all, hash);
+    if (all->young.used >= all->young.room / 2) turn_over(all, entries);
+    ghost *g = look(&all->young, hash);
+    if (!g || (g->state == EMPTY && all->young.used >= all->young.room / 2)) return;
+    if (g->state == EMPTY) all->young.used++;
     *g = (ghost){.tag = hash,
                  .uses = uses,
-                 .epoch = self->arena ? vrange_arena_epoch(self->arena) : 0,
+                 .epoch = epoch,
                  .state = purged ? PURGED : EVICTED};
 }
 
-static ghost *find(const cache_core *self, key_hash hash) {
-    const ghost_table *tables[] = {&self->young, &self->old};
+static ghost *find(const ghosts *all, uint32_t hash) {
+    const ghost_table *tables[] = {&all->young, &all->old};
     for (int i = 0; i < 2; i++) {
         ghost *g = look(tables[i], hash);
         if (g && g->state > DEAD) return g;
@@ -54,25 +56,25 @@ static ghost *find(const cache_core *self, key_hash hash) {
     return NULL;
 }
 
-uint32_t ghosts_uses(const cache_core *self, key_hash hash) {
-    const ghost *g = find(self, hash);
-    if (!g || !self->arena) return 0;
-    const uint32_t epochs = vrange_arena_epoch(self->arena) - g->epoch;
+uint32_t ghosts_uses(const ghosts *all, uint32_t hash, uint32_t epoch) {
+    const ghost *g = find(all, hash);
+    if (!g) return 0;
+    const uint32_t epochs = epoch - g->epoch;
     return epochs < 32 ? g->uses >> epochs : 0;
 }
 
-bool ghosts_was_purged(const cache_core *self, key_hash hash) {
-    const ghost *g = find(self, hash);
+bool ghosts_was_purged(const ghosts *all, uint32_t hash) {
+    const ghost *g = find(all, hash);
     return g && g->state == PURGED;
 }
 
-void ghosts_forget(cache_core *self, key_hash hash) {
+void ghosts_forget(ghosts *all, uint32_t hash) {
     ghost *g;
-    while ((g = find(self, hash))) g->state = DEAD;
+    while ((g = find(all, hash))) g->state = DEAD;
 }
 
-void ghosts_clear(cache_core *self) {
-    free(self->young.places);
-    free(self->old.places);
-    self->young = self->old = (ghost_table){0};
+void ghosts_clear(ghosts *all) {
+    free(all->young.places);
+    free(all->old.places);
+    all->young = all->old = (ghost_table){0};
 }

@@ -4,11 +4,13 @@
  * bytes, and all fronts with the default bound together. The value held longest goes first. Where the front
  * is full, each value that it takes costs another one its place, so a value has to be used more than the one
  * held longest, and not every hit looks. Each step leaves the front whole before a reference is dropped. */
-#include "python/cache/core.h"
+#include "python/cache/hot_front.h"
 
 #include <stddef.h>
 
 #include "counters/stats.h"
+#include "python/cache/limbo.h"
+#include "python/cache/ndarray.h"
 
 #define HITS_PER_CONTEST 4
 #define HOT_HITS_PER_USE 16
@@ -18,7 +20,6 @@
 #define AUTOMATIC_BYTES (32 << 20) /* of one front with the default bound */
 
 static struct {
-    cache_core *first;
     double share;            /* how much of its bound each front may use now */
     Py_ssize_t automatic;    /* bytes of all fronts with the default bound together */
     Py_ssize_t automatic_count;
@@ -63,9 +64,9 @@ PyObject *hot_release(cache_core *self, entry_no number) {
 void hot_let_go(cache_core *self, entry_no number) {
     PyObject *value = hot_release(self, number);
     if (value && entry_at(&self->index, number)->place == PLACE_NOWHERE)
-        evict_lost(self, number, 0, true);
+        limbo_lose(self, number, 0, true);
     Py_XDECREF(value);
-    core_drain(self);
+    limbo_drain(self);
 }
 
 static void let_oldest_go(cache_core *self) { hot_let_go(self, self->oldest); }
@@ -85,7 +86,7 @@ void hot_count(cache_core *self, entry *e) {
     self->draw = self->draw * 1664525u + 1013904223u; /* Numerical Recipes' */
     if (self->draw >> 16 & (HOT_HITS_PER_USE - 1)) return;
     if (e->credit < CREDIT_MOST) e->credit++;
-    if (e->place & PLACE_SLOT) vrange_used(slab_of(self, e->place)->handle, HOT_HITS_PER_USE);
+    if (e->place & PLACE_SLOT) vrange_used(slab_of(&self->slabs, e->place)->handle, HOT_HITS_PER_USE);
     else if (e->place) vrange_used(e->place, HOT_HITS_PER_USE);
 }
 
@@ -130,7 +131,7 @@ static bool make_room_among_all(Py_ssize_t weight) {
     for (;;) {
         Py_ssize_t sum = weight;
         cache_core *largest = NULL;
-        for (cache_core *core = fronts.first; core; core = core->following) {
+        for (cache_core *core = cores_first(); core; core = core->following) {
             if (!core->hot_is_automatic) continue;
             sum += core->hot_bytes;
             if (core->oldest && (!largest || core->hot_bytes > largest->hot_bytes)) largest = core;
@@ -145,10 +146,6 @@ static bool make_room_among_all(Py_ssize_t weight) {
 
 static bool may_be_too_many(const cache_core *self, Py_ssize_t weight) {
     return fronts.automatic_count * self->hot_limit > fronts.automatic || weight > fronts.automatic;
-}
-
-static bool is_still(const cache_core *self, entry_no number, uint32_t stamp) {
-    return number < self->index.records && entry_at(&self->index, number)->stamp == stamp;
 }
 
 int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value) {
@@ -166,7 +163,7 @@ int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value
         weight = e->place & PLACE_SLOT ? weight_of_slot(e, value) : weight_of_range(self, e, value);
         if (weight <= 0) return weight < 0 ? -1 : 0;
         if (weight > UINT32_MAX) weight = UINT32_MAX;
-        if (!is_still(self, number, stamp)) return 0;
+        if (!entry_is_still(&self->index, number, stamp)) return 0;
         e = entry_at(&self->index, number);
         if (!e->value) e->weight = (uint32_t)weight;
     }
@@ -176,7 +173,7 @@ int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value
     if (weight > self->hot_limit) return 0;
     while (self->oldest && self->hot_bytes + weight > self->hot_limit) let_oldest_go(self);
     if (self->hot_is_automatic && may_be_too_many(self, weight) && !make_room_among_all(weight)) return 0;
-    if (!is_still(self, number, stamp)) return 0;
+    if (!entry_is_still(&self->index, number, stamp)) return 0;
     e = entry_at(&self->index, number);
     if (e->value || e->place == PLACE_NOWHERE || self->hot_bytes + weight > self->hot_limit) return 0;
     e->value = Py_NewRef(value);
@@ -189,31 +186,18 @@ int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value
 
 /* ---- all fronts of the process ---------------------------------------------------------------- */
 
-void hot_set_bound(cache_core *self, Py_ssize_t bound) {
+static void set_bound(cache_core *self, Py_ssize_t bound) {
     if (self->hot_is_automatic) bound = fronts.automatic < AUTOMATIC_BYTES ? fronts.automatic : AUTOMATIC_BYTES;
     self->hot_bound = bound;
     self->hot_limit = (Py_ssize_t)((double)bound * fronts.share);
 }
 
-void hot_join(cache_core *self) {
-    self->following = fronts.first;
-    if (fronts.first) fronts.first->previous = self;
-    fronts.first = self;
+void hot_join(cache_core *self, Py_ssize_t bound) {
     fronts.automatic_count += self->hot_is_automatic;
-    self->is_joined = true;
+    set_bound(self, bound);
 }
 
-void hot_leave(cache_core *self) {
-    if (!self->is_joined) return;
-    if (self->following) self->following->previous = self->previous;
-    if (self->previous) self->previous->following = self->following;
-    else fronts.first = self->following;
-    fronts.automatic_count -= self->hot_is_automatic;
-    self->previous = self->following = NULL;
-    self->is_joined = false;
-}
-
-cache_core *cores_first(void) { return fronts.first; }
+void hot_leave(cache_core *self) { fronts.automatic_count -= self->hot_is_automatic; }
 
 static Py_ssize_t shrink(cache_core *self) {
     Py_ssize_t gone = 0;
@@ -230,9 +214,9 @@ PyObject *hot_use_share(PyObject *module, PyObject *share) {
     const double wanted = PyFloat_AsDouble(share);
     if (wanted == -1.0 && PyErr_Occurred()) return NULL;
     fronts.share = wanted;
-    for (cache_core *core = fronts.first; core; core = core->following) hot_set_bound(core, core->hot_bound);
+    for (cache_core *core = cores_first(); core; core = core->following) set_bound(core, core->hot_bound);
     Py_ssize_t gone = 0;
-    cache_core *core = fronts.first;
+    cache_core *core = cores_first();
     Py_XINCREF((PyObject *)core);
     while (core) {
         gone += shrink(core);

@@ -7,7 +7,12 @@
  * Comparing keys may run Python code that changes the index. As in CPython's dict, a search then starts
  * again, but only if the entry it stands at went, or moved to another bucket: entries are added at the end
  * of their bucket, so whatever came meanwhile is found further on. */
-#include "python/cache/core.h"
+#include "python/cache/index.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "python/cache/ghosts.h"
 
 bool hash_key(PyObject *key, key_hash *hash) {
     const Py_hash_t whole = PyObject_Hash(key);
@@ -42,9 +47,8 @@ static bool chunk_ready(void ***directory, uint32_t *room, uint32_t place, size_
 
 /* ---- finding ---------------------------------------------------------------------------------- */
 
-entry_no index_find(cache_core *self, PyObject *key, key_hash hash) {
-again:;
-    cache_index *index = &self->index;
+entry_no index_find(cache_index *index, PyObject *key, key_hash hash) {
+again:
     if (!index->entries) return 0;
     const uint32_t bucket = bucket_of(index, hash);
     entry_no number = *bucket_at(index, bucket);
@@ -53,11 +57,11 @@ again:;
         if (e->key == key) return number;
         if (e->hash == hash) {
             PyObject *other = Py_NewRef(e->key);
-            const uint32_t serial = e->serial, version = self->version;
+            const uint32_t serial = e->serial, version = index->version;
             const int same = PyObject_RichCompareBool(other, key, Py_EQ);
             Py_DECREF(other);
             if (same < 0) return FIND_FAILED;
-            if (self->version != version) {
+            if (index->version != version) {
                 /* Also where the index was cleared: chunks may be gone, and numbers handed out anew. */
                 if (number >= index->records || !index->chunks) goto again;
                 e = entry_at(index, number);
@@ -82,24 +86,26 @@ static struct {
     Py_ssize_t given_most;                /* of one with it */
 } books = {.bytes_most = PY_SSIZE_T_MAX, .given_most = PY_SSIZE_T_MAX};
 
-static void count_bytes(cache_core *self, Py_ssize_t bytes) {
-    const bool had_some = self->book_bytes > 0;
-    self->book_bytes += bytes;
-    if (!self->books_are_automatic) return;
-    books.caches += (self->book_bytes > 0) - had_some;
+static void count_bytes(cache_index *index, Py_ssize_t bytes) {
+    const bool had_some = index->book_bytes > 0;
+    index->book_bytes += bytes;
+    if (!index->books_are_automatic) return;
+    books.caches += (index->book_bytes > 0) - had_some;
     books.bytes += bytes;
 }
 
-bool index_is_too_large(const cache_core *self) {
-    if (!self->books_are_automatic) return self->book_bytes > books.given_most;
+bool index_is_too_large(const cache_index *index) {
+    if (!index->books_are_automatic) return index->book_bytes > books.given_most;
     return books.bytes > books.bytes_most &&
-           self->book_bytes > books.bytes_most / (books.caches ? books.caches : 1);
+           index->book_bytes > books.bytes_most / (books.caches ? books.caches : 1);
 }
 
-void index_forget(cache_core *self) {
-    self->index = (cache_index){0};
-    self->version++;
-    if (self->book_bytes) count_bytes(self, -self->book_bytes);
+void index_forget(cache_index *index) {
+    if (index->book_bytes) count_bytes(index, -index->book_bytes);
+    *index = (cache_index){.version = index->version + 1,
+                           .serials = index->serials,
+                           .stamps = index->stamps,
+                           .books_are_automatic = index->books_are_automatic};
 }
 
 PyObject *index_set_bounds(PyObject *module, PyObject *args) {
@@ -108,7 +114,8 @@ PyObject *index_set_bounds(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-Py_ssize_t key_weight(PyObject *key) {
+/* What a key takes beside its entry, roughly: the same each time. */
+static Py_ssize_t key_weight(PyObject *key) {
     enum { OBJECT = 64, TUPLE = 56, SHORT = 32 };
     if (PyUnicode_CheckExact(key)) return OBJECT + PyUnicode_GetLength(key);
     if (PyBytes_CheckExact(key)) return SHORT + PyBytes_Size(key);
@@ -161,42 +168,40 @@ static bool has_room(cache_index *index) {
                        CHUNK * sizeof(entry));
 }
 
-entry_no index_add(cache_core *self, PyObject *key, key_hash hash) {
-    cache_index *index = &self->index;
+entry_no index_add(cache_index *index, PyObject *key, key_hash hash) {
     if (!has_room(index)) return 0;
     entry_no number = index->free_first;
     if (number) index->free_first = entry_at(index, number)->next;
     else number = index->records++;
     *entry_at(index, number) = (entry){.key = Py_NewRef(key),
                                        .hash = hash,
-                                       .serial = ++self->serials,
-                                       .stamp = ++self->stamps,
+                                       .serial = ++index->serials,
+                                       .stamp = ++index->stamps,
                                        .state = RECORD_LISTED,
                                        .collected = !!(PyType_GetFlags(Py_TYPE(key)) & Py_TPFLAGS_HAVE_GC)};
     entry_no *end = bucket_at(index, bucket_of(index, hash));
     while (*end) end = &entry_at(index, *end)->next;
     *end = number;
     index->entries++;
-    self->version++;
-    count_bytes(self, RECORD_BYTES + key_weight(key));
+    index->version++;
+    count_bytes(index, RECORD_BYTES + key_weight(key));
     return number;
 }
 
 /* ---- letting go ------------------------------------------------------------------------------- */
 
-void index_bury(cache_core *self, entry_no number) {
-    cache_index *index = &self->index;
+void index_bury(cache_index *index, entry_no number) {
     entry *e = entry_at(index, number);
     entry_no *link = bucket_at(index, bucket_of(index, e->hash));
     while (*link != number) link = &entry_at(index, *link)->next;
     *link = e->next;
     index->entries--;
-    self->version++;
-    count_bytes(self, -(RECORD_BYTES + key_weight(e->key)));
+    index->version++;
+    count_bytes(index, -(RECORD_BYTES + key_weight(e->key)));
     e->state = RECORD_LIMBO;
-    e->stamp = ++self->stamps;
-    e->next = self->limbo;
-    self->limbo = number;
+    e->stamp = ++index->stamps;
+    e->next = index->limbo;
+    index->limbo = number;
 }
 
 static void drop_references(entry *e, PyObject **key, PyObject **value, PyObject **form) {
@@ -206,28 +211,19 @@ static void drop_references(entry *e, PyObject **key, PyObject **value, PyObject
     *e = (entry){.state = RECORD_FREE};
 }
 
-static void drain(cache_core *self) {
-    while (self->limbo) {
+void index_drain(cache_index *index) {
+    while (index->limbo) {
         PyObject *key, *value, *form;
-        const entry_no number = self->limbo;
-        entry *e = entry_at(&self->index, number);
-        self->limbo = e->next;
+        const entry_no number = index->limbo;
+        entry *e = entry_at(index, number);
+        index->limbo = e->next;
         drop_references(e, &key, &value, &form);
-        e->next = self->index.free_first;
-        self->index.free_first = number;
+        e->next = index->free_first;
+        index->free_first = number;
         Py_XDECREF(key);
         Py_XDECREF(value);
         Py_XDECREF(form);
     }
-}
-
-void core_drain(cache_core *self) {
-    if (!self->limbo && !self->leaving_count) return;
-    PyObject *type, *error, *traceback;
-    PyErr_Fetch(&type, &error, &traceback);
-    evict_free_leaving(self);
-    drain(self);
-    PyErr_Restore(type, error, traceback);
 }
 
 bool index_takes_deadline(cache_index *index, entry_no number) {
@@ -242,4 +238,14 @@ void index_free(cache_index *index) {
     free(index->chunks);
     free(index->buckets);
     *index = (cache_index){0};
+}
+
+int index_visit(const cache_index *index, visitproc visit, void *arg) {
+    for (entry_no number = 1; number < index->records; number++) {
+        const entry *e = entry_at(index, number);
+        if (e->collected) Py_VISIT(e->key);
+        Py_VISIT(e->value);
+        Py_VISIT(e->form);
+    }
+    return 0;
 }

@@ -1,5 +1,12 @@
 /* Looking at a core as a whole: how much there is, under which keys, and in which ranges. */
-#include "python/cache/flight.h"
+#include "python/cache/inspect.h"
+
+#include <stdlib.h>
+
+#include "python/cache/evict.h"
+#include "python/cache/hot_front.h"
+#include "python/cache/limbo.h"
+#include "python/cache/lookup.h"
 
 #define CORE(object) ((cache_core *)(object))
 
@@ -7,7 +14,7 @@
 entry_no core_find(cache_core *self, PyObject *key) {
     key_hash hash;
     if (!hash_key(key, &hash)) return FIND_FAILED;
-    const entry_no number = index_find(self, key, hash);
+    const entry_no number = index_find(&self->index, key, hash);
     if (!number || number == FIND_FAILED) return number;
     const entry *e = entry_at(&self->index, number);
     if (e->place == PLACE_FLIGHT || entry_is_expired(self, number)) return 0;
@@ -15,7 +22,7 @@ entry_no core_find(cache_core *self, PyObject *key) {
 }
 
 uint64_t core_range_of(const cache_core *self, const entry *e) {
-    if (e->place & PLACE_SLOT) return slab_of(self, e->place)->handle;
+    if (e->place & PLACE_SLOT) return slab_of(&self->slabs, e->place)->handle;
     return e->place == PLACE_FLIGHT ? 0 : e->place;
 }
 
@@ -25,7 +32,7 @@ PyObject *core_count(PyObject *object, PyObject *unused) {
     (void)unused;
     cache_core *self = CORE(object);
     evict_sweep_all(self, true);
-    core_drain(self);
+    limbo_drain(self);
     return PyLong_FromSsize_t((Py_ssize_t)self->index.entries - self->flight_count);
 }
 
@@ -57,13 +64,13 @@ PyObject *core_keys(PyObject *object, PyObject *unused) {
     (void)unused;
     cache_core *self = CORE(object);
     evict_sweep_all(self, true);
-    core_drain(self);
+    limbo_drain(self);
     for (;;) {
-        const uint32_t version = self->version;
+        const uint32_t version = self->index.version;
         Py_ssize_t count;
         in_order *order = numbers_in_order(self, &count);
         PyObject *keys = order ? PyList_New(count) : PyErr_NoMemory();
-        const bool is_same = version == self->version; /* a list is the collector's, which may run Python */
+        const bool is_same = version == self->index.version; /* a list is the collector's, which may run Python */
         for (Py_ssize_t i = 0; keys && is_same && i < count; i++)
             PyList_SetItem(keys, i, Py_NewRef(entry_at(&self->index, order[i].number)->key));
         PyMem_Free(order);
@@ -87,8 +94,8 @@ static PyObject *all_handles(const cache_core *self) {
         if (e->state != RECORD_LISTED || e->place & (PLACE_SLOT | PLACE_FLIGHT)) continue;
         if (add_handle(set, e->place) < 0) Py_CLEAR(set);
     }
-    for (uint32_t i = 0; set && i < self->slab_room; i++) {
-        const slab *s = slab_numbered(self, i);
+    for (uint32_t i = 0; set && i < self->slabs.room; i++) {
+        const slab *s = slab_numbered(&self->slabs, i);
         if (s && add_handle(set, s->handle) < 0) Py_CLEAR(set);
     }
     return set;
@@ -140,7 +147,7 @@ PyObject *core_entries(PyObject *object, void *unused) {
 PyObject *core_flight(PyObject *object, PyObject *key) {
     cache_core *self = CORE(object);
     key_hash hash;
-    const entry_no number = hash_key(key, &hash) ? index_find(self, key, hash) : FIND_FAILED;
+    const entry_no number = hash_key(key, &hash) ? index_find(&self->index, key, hash) : FIND_FAILED;
     if (number == FIND_FAILED) return NULL;
     const entry *e = number ? entry_at(&self->index, number) : NULL;
     return Py_NewRef(e && e->place == PLACE_FLIGHT ? e->form : Py_None);
@@ -152,5 +159,5 @@ PyObject *core_uses(PyObject *object, PyObject *key) {
     if (number == FIND_FAILED) return NULL;
     if (number) return PyLong_FromUnsignedLong(vrange_uses(core_range_of(self, entry_at(&self->index, number))));
     key_hash hash;
-    return hash_key(key, &hash) ? PyLong_FromUnsignedLong(ghosts_uses(self, hash)) : NULL;
+    return hash_key(key, &hash) ? PyLong_FromUnsignedLong(core_remembered_uses(self, hash)) : NULL;
 }

@@ -3,7 +3,7 @@
  * The pickler asks for every object whether it has an identity of its own. Strings and bytes from a size on
  * do: their number among the leaves. They are stored beside the pickle, from where they are. Most objects
  * are answered here, because a call of Python for each would double the time that pickling takes. */
-#include "python/hit.h"
+#include "python/cache/leaves.h"
 
 #include <stddef.h>
 

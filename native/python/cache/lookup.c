@@ -4,10 +4,15 @@
  * its own is pinned and decoded over the range. What is found lost is forgotten here, and the key is then
  * absent. The whole path runs no Python code for natively coded values and arrays; the exits are a form of
  * Python's codec and a value that can't be decoded any more. */
-#include "python/cache/core.h"
+#include "python/cache/lookup.h"
 
 #include "os/os.h"
 #include "counters/stats.h"
+#include "python/cache/codec.h"
+#include "python/cache/evict.h"
+#include "python/cache/hot_front.h"
+#include "python/cache/limbo.h"
+#include "python/lease.h"
 
 bool entry_is_expired(const cache_core *self, entry_no number) {
     return entry_at(&self->index, number)->expires && *deadline_at(&self->index, number) <= os_now_ns();
@@ -17,7 +22,7 @@ bool entry_is_expired(const cache_core *self, entry_no number) {
 __attribute__((noinline)) static PyObject *read_small(cache_core *self, uint64_t place, PyObject *form,
                                                       bool *is_lost) {
     char buffer[SMALL_BYTES_MOST];
-    const Py_ssize_t bytes = slabs_read(self, place, buffer);
+    const Py_ssize_t bytes = slabs_read(&self->slabs, place, buffer);
     *is_lost = bytes < 0;
     return bytes < 0 ? NULL : decode_small(form, buffer, (size_t)bytes);
 }
@@ -29,10 +34,6 @@ static PyObject *read_range(const entry *e, PyObject *form, bool *is_lost) {
     PyObject *value = lease ? decode_range(form, is_text, lease) : NULL;
     Py_XDECREF(lease);
     return value;
-}
-
-static bool is_still(const cache_core *self, entry_no number, uint32_t stamp) {
-    return number < self->index.records && entry_at(&self->index, number)->stamp == stamp;
 }
 
 static PyObject *read_value(cache_core *self, entry_no number, bool *is_lost) {
@@ -48,7 +49,7 @@ static PyObject *read_value(cache_core *self, entry_no number, bool *is_lost) {
 /* A signal's handler raised it, and not the value. */
 static bool can_be_read(cache_core *self, entry_no number, uint32_t stamp) {
     bool is_lost;
-    if (!is_still(self, number, stamp)) return true;
+    if (!entry_is_still(&self->index, number, stamp)) return true;
     PyObject *value = read_value(self, number, &is_lost);
     const bool is_read = value || (!PyErr_Occurred() || !PyErr_ExceptionMatches(PyExc_Exception));
     Py_XDECREF(value);
@@ -58,7 +59,7 @@ static bool can_be_read(cache_core *self, entry_no number, uint32_t stamp) {
 
 static int forget_and_warn(cache_core *self, PyObject *key, entry_no number, PyObject *error) {
     evict_entry(self, number);
-    core_drain(self);
+    limbo_drain(self);
     PyObject *done = PyObject_CallFunctionObjArgs(self->give_up, key, error, NULL);
     Py_XDECREF(done);
     return done ? 0 : -1;
@@ -70,11 +71,11 @@ static int give_up(cache_core *self, PyObject *key, entry_no number, uint32_t st
     if (!PyErr_ExceptionMatches(PyExc_Exception)) return -1;
     if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
         PyErr_Clear();
-        if (is_still(self, number, stamp)) {
-            ghosts_remember(self, entry_at(&self->index, number)->hash, 0, false);
+        if (entry_is_still(&self->index, number, stamp)) {
+            core_remember(self, entry_at(&self->index, number)->hash, 0, false);
             evict_entry(self, number);
         }
-        core_drain(self);
+        limbo_drain(self);
         return 0;
     }
     PyObject *type, *error, *traceback;
@@ -84,7 +85,7 @@ static int give_up(cache_core *self, PyObject *key, entry_no number, uint32_t st
         PyErr_Restore(type, error, traceback);
         return -1;
     }
-    const int result = is_still(self, number, stamp) ? forget_and_warn(self, key, number, error) : 0;
+    const int result = entry_is_still(&self->index, number, stamp) ? forget_and_warn(self, key, number, error) : 0;
     Py_XDECREF(type);
     Py_XDECREF(error);
     Py_XDECREF(traceback);
@@ -96,11 +97,11 @@ static int read_entry(cache_core *self, PyObject *key, entry_no number, looked_u
     const uint32_t stamp = entry_at(&self->index, number)->stamp;
     bool is_lost;
     PyObject *value = read_value(self, number, &is_lost);
-    const bool is_same = is_still(self, number, stamp);
+    const bool is_same = entry_is_still(&self->index, number, stamp);
     if (!value) {
         if (PyErr_Occurred()) return give_up(self, key, number, stamp) < 0 ? LOOKUP_FAILED : LOOKUP_ABSENT;
-        if (is_lost && is_same) evict_lost_place(self, number, true);
-        core_drain(self);
+        if (is_lost && is_same) evict_lost_place(self, number);
+        limbo_drain(self);
         return LOOKUP_ABSENT;
     }
     if (!is_same) { /* replaced by what decoding ran */
@@ -121,25 +122,25 @@ static int read_entry(cache_core *self, PyObject *key, entry_no number, looked_u
 int core_look_up(cache_core *self, PyObject *key, key_hash hash, looked_up *out) {
     for (;;) {
         if (!core_is_open(self)) return LOOKUP_FAILED;
-        const entry_no number = index_find(self, key, hash);
+        const entry_no number = index_find(&self->index, key, hash);
         if (number == FIND_FAILED) return LOOKUP_FAILED;
         if (!number) {
             if (self->closed) continue; /* by what comparing ran */
             out->outcome =
-                ghosts_was_purged(self, hash) ? VRANGE_REQUEST_PURGED : VRANGE_REQUEST_MISS;
-            out->version = self->version;
+                ghosts_was_purged(&self->ghosts, hash) ? VRANGE_REQUEST_PURGED : VRANGE_REQUEST_MISS;
+            out->version = self->index.version;
             return LOOKUP_ABSENT;
         }
         entry *e = entry_at(&self->index, number);
         if (e->place == PLACE_FLIGHT) {
             out->number = number;
             out->outcome =
-                ghosts_was_purged(self, hash) ? VRANGE_REQUEST_PURGED : VRANGE_REQUEST_MISS;
+                ghosts_was_purged(&self->ghosts, hash) ? VRANGE_REQUEST_PURGED : VRANGE_REQUEST_MISS;
             return LOOKUP_UNDER_WAY;
         }
         if (entry_is_expired(self, number)) {
             evict_entry(self, number);
-            core_drain(self);
+            limbo_drain(self);
             continue;
         }
         if (e->value) {

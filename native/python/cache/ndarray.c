@@ -5,10 +5,12 @@
  * type, and a hit calls what NumPy exports for extension modules. NumPy's headers are not needed for
  * that: the functions stand in a table whose places never change
  * (numpy/_core/code_generators/numpy_api.py), and an array begins as its macros expect. */
-#include "python/hit.h"
+#include "python/cache/ndarray.h"
 
 #include <stdint.h>
 #include <string.h>
+
+#include "python/lease.h"
 
 /* Places in NumPy's table. */
 enum { ARRAY_TYPE = 2, NEW_FROM_DESCR = 94, SET_BASE_OBJECT = 282 };

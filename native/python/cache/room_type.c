@@ -1,8 +1,9 @@
 /* Room objects: what one store or one decoding has reserved, given back when the object dies, so also
  * where a signal's handler raises between two lines of Python. */
-#include "python/hit.h"
+#include "python/cache/room_type.h"
 
 #include "pressure/room.h"
+#include "vrange.h"
 
 typedef struct {
     PyObject_HEAD

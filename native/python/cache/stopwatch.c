@@ -3,7 +3,7 @@
  * A computation that never waited costs its processor time: how long others kept it from running would
  * mark it as dear for no fault of its own, and keep it while dearer ones go. One that waited, for a disk
  * or a server, costs all the time it took. */
-#include "python/hit.h"
+#include "python/cache/stopwatch.h"
 
 #include "os/os.h"
 

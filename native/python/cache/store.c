@@ -3,12 +3,19 @@
  * First the value is coded and written, which may take long and run Python code; then, in one stretch, the
  * entry is found or made and refers to the new place, and the old one is given back. A value for which there
  * is no room is refused: the key is then as if it had been purged at once. */
-#include "python/cache/flight.h"
+#include "python/cache/store.h"
 
 #include <errno.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "os/os.h"
+#include "python/cache/clear.h"
+#include "python/cache/codec.h"
+#include "python/cache/evict.h"
+#include "python/cache/hot_front.h"
+#include "python/cache/limbo.h"
+#include "python/lease.h"
 
 #define OTHERS_BYTES (32u << 20) /* what other threads may ask for while a large value is copied */
 #define UNKNOWN_COST_NS 1000000u /* as of a range (range.c) */
@@ -42,20 +49,20 @@ static entry_no target(cache_core *self, request *r) {
         r->called_off = r->of->number == 0;
         return with_deadline(self, r, r->of->number);
     }
-    entry_no number = index_find(self, r->key, r->hash);
+    entry_no number = index_find(&self->index, r->key, r->hash);
     if (number == FIND_FAILED) return number;
-    if (!number && !self->closed) number = index_add(self, r->key, r->hash);
+    if (!number && !self->closed) number = index_add(&self->index, r->key, r->hash);
     return with_deadline(self, r, number);
 }
 
 /* Its value found no place yet. */
 static void forget_if_new(cache_core *self, const request *r, entry_no number) {
     const entry *e = entry_at(&self->index, number);
-    if (!r->of && !e->place && !e->value) index_bury(self, number);
+    if (!r->of && !e->place && !e->value) index_bury(&self->index, number);
 }
 
 static uint8_t first_credit(const cache_core *self, const request *r) {
-    const uint32_t uses = ghosts_uses(self, r->hash) / 16;
+    const uint32_t uses = core_remembered_uses(self, r->hash) / 16;
     return (uint8_t)(uses < CREDIT_MOST ? uses : CREDIT_MOST);
 }
 
@@ -82,12 +89,12 @@ static void install(cache_core *self, request *r, entry_no number, uint64_t plac
     e->tail = c->is_small ? 0 : (uint16_t)(vrange_bytes(place) - c->bytes);
     e->place = place;
     e->weight = 0;
-    e->stamp = ++self->stamps;
+    e->stamp = ++self->index.stamps;
     e->expires = r->expires_ns != 0;
     if (e->expires) *deadline_at(&self->index, number) = r->expires_ns;
-    expiry_note(self, number);
-    ghosts_forget(self, r->hash);
-    evict_place(self, place_before);
+    expiry_note(&self->deadlines, &self->index, number);
+    ghosts_forget(&self->ghosts, r->hash);
+    limbo_free_place(self, place_before);
     r->stored_in = number;
     r->stamp = e->stamp;
 }
@@ -101,6 +108,11 @@ static void replace(PyObject **answer, PyObject *by) {
 static void drop(PyObject *before[2]) {
     Py_XDECREF(before[0]);
     Py_XDECREF(before[1]);
+}
+
+static Py_ssize_t pages_bytes(size_t bytes) {
+    const size_t page = os_page_bytes();
+    return (Py_ssize_t)((bytes + page - 1) / page * page);
 }
 
 /* ---- room ------------------------------------------------------------------------------------- */
@@ -123,7 +135,7 @@ static int add_slab(cache_core *self, const coded *c) {
         if (!self->arena) return raise_closed(self);
     }
     if (self->last_cost_ns) vrange_set_cost(handle, self->last_cost_ns);
-    slab *added = slabs_add(self, handle, c->bytes);
+    slab *added = slabs_add(&self->slabs, handle, c->bytes);
     vrange_release(handle);
     if (!added) {
         vrange_free(handle);
@@ -138,7 +150,7 @@ static int add_slab(cache_core *self, const coded *c) {
 static int store_small(cache_core *self, request *r, const coded *c) {
     for (;;) {
         if (!self->arena) return raise_closed(self);
-        if (!slabs_with_room(self, c->bytes)) {
+        if (!slabs_with_room(&self->slabs, c->bytes)) {
             const int added = add_slab(self, c);
             if (added != DONE) return added;
             continue;
@@ -146,9 +158,9 @@ static int store_small(cache_core *self, request *r, const coded *c) {
         const entry_no number = target(self, r);
         if (number == FIND_FAILED) return FAILED;
         if (!number) return self->closed ? raise_closed(self) : REFUSED;
-        slab *to = slabs_with_room(self, c->bytes); /* finding ran Python, perhaps */
+        slab *to = slabs_with_room(&self->slabs, c->bytes); /* finding ran Python, perhaps */
         uint64_t place;
-        if (!to || !slabs_write(self, to, c->small, c->bytes, number, &place)) {
+        if (!to || !slabs_write(&self->slabs, to, c->small, c->bytes, number, &place)) {
             forget_if_new(self, r, number);
             if (to) evict_lost_slab(self, to);
             continue;
@@ -198,7 +210,7 @@ static int write_by_python(const coded *c, uint64_t handle) {
 }
 
 static int write_range(cache_core *self, const request *r, const coded *c, uint64_t *handle) {
-    const uint32_t uses = ghosts_uses(self, r->hash);
+    const uint32_t uses = core_remembered_uses(self, r->hash);
     if (pages_bytes(c->bytes) > self->bytes_most) return REFUSED; /* others must not go first for it */
     for (;;) {
         vrange_arena *arena = self->arena;
@@ -269,8 +281,8 @@ static int store(cache_core *self, request *r, PyObject **answer) {
     }
     if (done == REFUSED && !r->called_off) vrange_account_refused(self->account);
     if (done == DONE) evict_to_bounds(self, r->stored_in, r->stamp);
-    core_drain(self);
-    if (self->graves) evict_bury_some(self, 8);
+    limbo_drain(self);
+    if (self->graves) clear_some(self, 8);
     return done;
 }
 
@@ -280,11 +292,11 @@ static uint64_t expiry_of(const cache_core *self) {
 
 /* As if it had been purged at once. May run Python. */
 static int be_purged(cache_core *self, PyObject *key, key_hash hash) {
-    const entry_no number = index_find(self, key, hash);
+    const entry_no number = index_find(&self->index, key, hash);
     if (number == FIND_FAILED) return FAILED;
     if (number) evict_entry(self, number);
-    ghosts_remember(self, hash, 0, true);
-    core_drain(self);
+    core_remember(self, hash, 0, true);
+    limbo_drain(self);
     return DONE;
 }
 
@@ -292,10 +304,10 @@ static int be_purged(cache_core *self, PyObject *key, key_hash hash) {
 static void forget(cache_core *self, PyObject *key, key_hash hash) {
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
-    const entry_no number = index_find(self, key, hash);
+    const entry_no number = index_find(&self->index, key, hash);
     if (number == FIND_FAILED) PyErr_Clear();
     else if (number) evict_entry(self, number);
-    core_drain(self);
+    limbo_drain(self);
     PyErr_Restore(type, error, traceback);
 }
 

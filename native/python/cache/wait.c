@@ -3,69 +3,15 @@
  * Each function here is one step for Python code (singleflight.py): the GIL is held, and nothing that could
  * raise runs in the midst of it. A waiter that was interrupted leaves behind, at worst, that it still waits;
  * others then compute where they could have waited, until the flight has landed. */
+#include "python/cache/wait.h"
+
 #include "python/cache/flight.h"
-
-#include <stddef.h>
-
-#define TRIES 16 /* an interrupt each time is none */
+#include "python/cache/waiter.h"
 
 enum { WAITS, HAS_LANDED, NEVER_ENDS };
 
-/* A thread or a task that waits for a flight. `state` and `value` are set, then `wake` is called. */
-typedef struct {
-    PyObject_HEAD
-    PyObject *wake, *value;
-    int state;
-} waiter;
-
-static PyTypeObject *waiter_type;
 static PyObject *blocked; /* dict, thread to the flight it waits for without running its event loop */
 static unsigned long walks;
-
-/* ---- telling --------------------------------------------------------------------------------- */
-
-/* A loop that is closed has nobody waiting any more: that raises each time. -1 with an error set. */
-static int wake(waiter *one) {
-    PyObject *type = NULL, *error = NULL, *traceback = NULL;
-    PyObject *done = NULL;
-    for (int tries = 0; !done && tries < TRIES; tries++) {
-        done = PyObject_CallNoArgs(one->wake);
-        if (done) break;
-        if (type) PyErr_Clear();
-        else PyErr_Fetch(&type, &error, &traceback);
-    }
-    const bool is_gone = !done && PyErr_GivenExceptionMatches(type, PyExc_RuntimeError);
-    if (type && !is_gone) {
-        PyErr_Restore(type, error, traceback);
-    } else {
-        Py_XDECREF(type);
-        Py_XDECREF(error);
-        Py_XDECREF(traceback);
-        type = NULL;
-    }
-    Py_XDECREF(done);
-    return type ? -1 : 0;
-}
-
-int flight_tell(flight *landed, int state, PyObject *value) {
-    PyObject *waiters = landed->waiters;
-    landed->waiters = NULL;
-    Py_CLEAR(landed->waits_for);
-    if (!waiters) return 0;
-    PyObject *type = NULL, *error = NULL, *traceback = NULL;
-    for (Py_ssize_t i = 0; i < PyList_Size(waiters); i++) {
-        waiter *one = (waiter *)PyList_GetItem(waiters, i);
-        one->value = value ? Py_NewRef(value) : NULL;
-        one->state = state;
-        if (wake(one) == 0) continue;
-        if (type) PyErr_Clear();
-        else PyErr_Fetch(&type, &error, &traceback);
-    }
-    Py_DECREF(waiters);
-    if (!type) return 0;
-    PyErr_Restore(type, error, traceback);
-    return -1;
-}
 
 /* ---- whether it would be for ever ------------------------------------------------------------ */
 
@@ -143,7 +89,7 @@ static int block(unsigned long thread, flight *wanted) {
     return result;
 }
 
-static void end(flight *wanted, flight *led, waiter *by, unsigned long thread) {
+static void end(flight *wanted, flight *led, PyObject *by, unsigned long thread) {
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
     remove_one(wanted->waiters, by);
@@ -153,11 +99,11 @@ static void end(flight *wanted, flight *led, waiter *by, unsigned long thread) {
     PyErr_Restore(type, error, traceback);
 }
 
-static int begin(flight *wanted, flight *led, waiter *by, unsigned long thread) {
+static int begin(flight *wanted, flight *led, PyObject *by, unsigned long thread) {
     if (wanted->landed) return HAS_LANDED;
     const int never = never_ends(wanted, led, thread);
     if (never) return never < 0 ? -1 : NEVER_ENDS;
-    int result = append(&wanted->waiters, (PyObject *)by);
+    int result = append(&wanted->waiters, by);
     for (flight *at = led; at && result == 0; at = at->outer)
         if (!at->landed) result = append(&at->waits_for, (PyObject *)wanted);
     if (result == 0 && thread) result = block(thread, wanted);
@@ -167,20 +113,20 @@ static int begin(flight *wanted, flight *led, waiter *by, unsigned long thread) 
 
 typedef struct {
     flight *wanted, *led;
-    waiter *by;
+    PyObject *by;
     unsigned long thread;
 } wait_of;
 
 static int parse(PyObject *args, wait_of *to) {
     PyObject *wanted, *led, *by;
     if (!PyArg_ParseTuple(args, "OOOk", &wanted, &led, &by, &to->thread)) return -1;
-    if (!is_flight(wanted) || (led != Py_None && !is_flight(led)) || Py_TYPE(by) != waiter_type) {
+    if (!is_flight(wanted) || (led != Py_None && !is_flight(led)) || !is_waiter(by)) {
         PyErr_SetString(PyExc_TypeError, "(flight, flight led or None, waiter, thread that blocks or 0)");
         return -1;
     }
     to->wanted = (flight *)wanted;
     to->led = led == Py_None ? NULL : (flight *)led;
-    to->by = (waiter *)by;
+    to->by = by;
     return 0;
 }
 
@@ -207,64 +153,7 @@ static PyObject *waiting_after_fork(PyObject *module, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-/* ---- waiters --------------------------------------------------------------------------------- */
-
-static PyObject *waiter_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    PyObject *wakes;
-    if (kwargs && PyDict_Size(kwargs)) return PyErr_Format(PyExc_TypeError, "Waiter(wake)");
-    if (!PyArg_ParseTuple(args, "O", &wakes)) return NULL;
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    waiter *self = (waiter *)allocate(type, 0);
-    if (self) self->wake = Py_NewRef(wakes);
-    return (PyObject *)self;
-}
-
-static PyObject *waiter_result(PyObject *object, PyObject *unused) {
-    (void)unused;
-    waiter *self = (waiter *)object;
-    PyObject *value = self->value;
-    self->value = NULL;
-    return value ? value : Py_NewRef(Py_None);
-}
-
-static PyObject *waiter_get_state(PyObject *object, void *unused) {
-    (void)unused;
-    return PyLong_FromLong(((waiter *)object)->state);
-}
-
-static const size_t waiter_references[] = {offsetof(waiter, wake), offsetof(waiter, value), 0};
-
-static int waiter_traverse(PyObject *object, visitproc visit, void *arg) {
-    return visit_references(object, waiter_references, visit, arg);
-}
-static int waiter_clear(PyObject *object) { return clear_references(object, waiter_references); }
-static void waiter_dealloc(PyObject *object) { free_collected(object, waiter_references); }
-
-static int add_waiter_type(PyObject *module) {
-    static PyMethodDef methods[] = {
-        {"result", waiter_result, METH_NOARGS, "The value or the error, once."}, {0}};
-    static PyGetSetDef members[] = {
-        {"state", waiter_get_state, NULL, "WAITS, HAS_VALUE, HAS_ERROR or HAS_NOTHING.", NULL}, {0}};
-    static PyType_Slot slots[] = {
-        {Py_tp_doc, "Waiter(wake)\n\nA thread or task that waits for a flight. wake() is called when that has landed; more "
-                    "than once, where it raises."},
-        {Py_tp_new, waiter_new},
-        {Py_tp_dealloc, waiter_dealloc},
-        {Py_tp_traverse, waiter_traverse},
-        {Py_tp_clear, waiter_clear},
-        {Py_tp_methods, methods},
-        {Py_tp_getset, members},
-        {0, NULL}};
-    static PyType_Spec spec = {
-        .name = "vrange._hit.Waiter",
-        .basicsize = sizeof(waiter),
-        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
-        .slots = slots};
-    waiter_type = add_type(module, &spec);
-    return waiter_type ? 0 : -1;
-}
-
-int wait_add_types(PyObject *module) {
+int wait_add_functions(PyObject *module) {
     static PyMethodDef functions[] = {
         {"begin_to_wait", waiting_begin, METH_VARARGS,
          "begin_to_wait(flight, led, waiter, thread): WAITS, HAS_LANDED, or NEVER_ENDS where it would be "
@@ -273,7 +162,7 @@ int wait_add_types(PyObject *module) {
         {"forget_waiting", waiting_after_fork, METH_NOARGS, "No other thread waits any more."},
         {0}};
     blocked = PyDict_New();
-    if (!blocked || add_waiter_type(module) < 0 || PyModule_AddFunctions(module, functions) < 0) return -1;
+    if (!blocked || PyModule_AddFunctions(module, functions) < 0) return -1;
     const struct {
         const char *name;
         int value;

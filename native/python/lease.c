@@ -7,13 +7,22 @@
  *
  * The type is written here because none of the ready-made ways will do: ffi.gc and weakref.finalize
  * cost 3 to 8 times as much, and only a buffer of our own is read-only for good. */
-#include "python/hit.h"
+#include "python/lease.h"
 
 #include <stdbool.h>
 
+/* What a lease holds: a range, or blocks of an array. */
+typedef struct lease_pin {
+    void (*release)(const struct lease_pin *pin); /* NULL: the pin was dropped */
+    uint64_t handle;
+    vrange_array *array;
+    size_t first_block, blocks;
+    PyObject *owner; /* what keeps the memory mapped; NULL: the pin itself does */
+} lease_pin;
+
 typedef struct {
     PyObject_HEAD
-    lease_pin pin; /* without a release: released */
+    lease_pin pin;
     void *address;
     Py_ssize_t bytes;
     Py_ssize_t exports;
@@ -22,7 +31,7 @@ typedef struct {
 
 static PyTypeObject *lease_type;
 
-PyObject *lease_over(lease_pin pin, void *address, Py_ssize_t bytes, int writable) {
+static PyObject *lease_over(lease_pin pin, void *address, Py_ssize_t bytes, int writable) {
     lease *self = PyObject_New(lease, lease_type);
     if (!self) {
         pin.release(&pin);
@@ -108,7 +117,66 @@ static PyObject *lease_get_exports(PyObject *object, void *unused) {
     return PyLong_FromSsize_t(((lease *)object)->exports);
 }
 
-int lease_add_type(PyObject *module) {
+/* ---- over ranges and blocks ------------------------------------------------------------------- */
+
+static void release_range(const lease_pin *pin) { vrange_release(pin->handle); }
+
+static void release_blocks(const lease_pin *pin) {
+    vrange_array_unpin(pin->array, pin->first_block, pin->blocks);
+}
+
+PyObject *lease_of_pinned(uint64_t handle, Py_ssize_t bytes, int writable) {
+    lease_pin pin = {.release = release_range, .handle = handle};
+    return lease_over(pin, vrange_address(handle), bytes, writable);
+}
+
+PyObject *lease_of_whole(uint64_t handle, Py_ssize_t bytes) {
+    return vrange_pin_whole(handle) == VRANGE_OK ? lease_of_pinned(handle, bytes, 0) : NULL;
+}
+
+static PyObject *adopt(PyObject *module, PyObject *args) {
+    (void)module;
+    unsigned long long handle;
+    Py_ssize_t bytes;
+    int writable;
+    if (!PyArg_ParseTuple(args, "Knp", &handle, &bytes, &writable)) return NULL;
+    return lease_of_pinned(handle, bytes, writable);
+}
+
+static PyObject *state(PyObject *module, PyObject *handle) {
+    (void)module;
+    uint64_t number = PyLong_AsUnsignedLongLong(handle);
+    if (PyErr_Occurred()) return NULL;
+    return PyLong_FromLong(vrange_state(number));
+}
+
+static PyObject *adopt_blocks(PyObject *module, PyObject *args) {
+    (void)module;
+    unsigned long long array;
+    Py_ssize_t first, count, offset, bytes;
+    PyObject *owner;
+    if (!PyArg_ParseTuple(args, "KnnnnO", &array, &first, &count, &offset, &bytes, &owner))
+        return NULL;
+    lease_pin pin = {.release = release_blocks,
+                     .array = (vrange_array *)(uintptr_t)array,
+                     .first_block = (size_t)first,
+                     .blocks = (size_t)count,
+                     .owner = owner};
+    char *address = vrange_array_address(pin.array);
+    return lease_over(pin, address + offset, bytes, 0);
+}
+
+/* ---- the type and its functions --------------------------------------------------------------- */
+
+int lease_add_types(PyObject *module) {
+    static PyMethodDef functions[] = {
+        {"adopt", adopt, METH_VARARGS,
+         "adopt(handle, bytes, writable): a lease that takes over a pin of the caller's."},
+        {"adopt_blocks", adopt_blocks, METH_VARARGS,
+         "adopt_blocks(array, first, count, offset, bytes, owner): the same for pinned blocks of an array, "
+         "which `owner` keeps; with no blocks, a buffer that pins nothing."},
+        {"state", state, METH_O, "state(handle): one of VRANGE_STATE_."},
+        {0}};
     static PyMethodDef methods[] = {
         {"release", lease_release, METH_NOARGS,
          "Drops the pin now. BufferError while a view is alive; nothing the second time."},
@@ -131,5 +199,5 @@ int lease_add_type(PyObject *module) {
         .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
         .slots = slots};
     lease_type = add_type(module, &spec);
-    return lease_type ? 0 : -1;
+    return lease_type ? PyModule_AddFunctions(module, functions) : -1;
 }

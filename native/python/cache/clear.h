@@ -1,0 +1,18 @@
+/* Clearing: everything leaves at once, and is given back in steps. */
+#ifndef VRANGE_CACHE_CLEAR_H
+#define VRANGE_CACHE_CLEAR_H
+
+#include "python/cache/core.h"
+
+#define CLEARED_AT_ONCE 2000 /* entries that the clearing caller gives back itself */
+
+/* Removes all entries. May run Python. */
+void clear_all(cache_core *self);
+
+/* Gives back up to `most` cleared entries: true while some are left. May run Python. */
+bool clear_some(cache_core *self, uint32_t most);
+
+/* The collector's visit to what is cleared and not given back yet. */
+int clear_visit(const cache_core *self, visitproc visit, void *arg);
+
+#endif

@@ -1,0 +1,15 @@
+/* The codec: values to bytes, and back. */
+#ifndef VRANGE_CACHE_CODEC_H
+#define VRANGE_CACHE_CODEC_H
+
+#include "python/cache/core.h"
+#include "python/cache/form.h"
+
+/* 0, or -1 with an error set. May run Python. Call coded_release in either case. */
+int code_value(cache_core *self, PyObject *value, coded *out);
+
+/* NULL with an error set. Both may run Python. */
+PyObject *decode_small(PyObject *form, const char *data, size_t bytes);
+PyObject *decode_range(PyObject *form, bool is_text, PyObject *lease);
+
+#endif

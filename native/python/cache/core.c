@@ -1,0 +1,34 @@
+/* What a core knows of itself as a whole, and the list of all cores of the process. */
+#include "python/cache/core.h"
+
+static cache_core *first;
+
+bool core_is_open(const cache_core *self) {
+    if (!self->closed) return true;
+    PyErr_Format(PyExc_ValueError, "cache %R is closed", self->name);
+    return false;
+}
+
+void core_remember(cache_core *self, key_hash hash, uint32_t uses, bool purged) {
+    const uint32_t epoch = self->arena ? vrange_arena_epoch(self->arena) : 0;
+    ghosts_remember(&self->ghosts, hash, uses, purged, epoch, self->index.entries);
+}
+
+uint32_t core_remembered_uses(const cache_core *self, key_hash hash) {
+    return self->arena ? ghosts_uses(&self->ghosts, hash, vrange_arena_epoch(self->arena)) : 0;
+}
+
+void core_join(cache_core *self) {
+    self->following = first;
+    if (first) first->previous = self;
+    first = self;
+}
+
+void core_leave(cache_core *self) {
+    if (self->following) self->following->previous = self->previous;
+    if (self->previous) self->previous->following = self->following;
+    else first = self->following;
+    self->previous = self->following = NULL;
+}
+
+cache_core *cores_first(void) { return first; }

@@ -1,0 +1,9 @@
+/* The type Leaves: the large strings and bytes that a pickle leaves out. */
+#ifndef VRANGE_CACHE_LEAVES_H
+#define VRANGE_CACHE_LEAVES_H
+
+#include "python/support.h"
+
+int leaves_add_type(PyObject *module);
+
+#endif

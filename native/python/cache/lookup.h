@@ -1,0 +1,21 @@
+/* Lookup: from a key to its value. */
+#ifndef VRANGE_CACHE_LOOKUP_H
+#define VRANGE_CACHE_LOOKUP_H
+
+#include "python/cache/core.h"
+
+enum { LOOKUP_FAILED = -1, LOOKUP_FOUND, LOOKUP_ABSENT, LOOKUP_UNDER_WAY };
+
+typedef struct {
+    PyObject *value;  /* found: a new reference */
+    entry_no number;  /* under way */
+    int outcome;      /* absent or under way: what the request counts as */
+    uint32_t version; /* absent: of the index that did not have the key */
+} looked_up;
+
+/* Counts a hit; the caller counts the other outcomes. May run Python. */
+int core_look_up(cache_core *self, PyObject *key, key_hash hash, looked_up *out);
+
+bool entry_is_expired(const cache_core *self, entry_no number);
+
+#endif

@@ -1,0 +1,42 @@
+/* The roof of this room: what it adds to the extension module vrange._hit. */
+#include "python/cache/cache.h"
+#include "python/cache/call.h"
+#include "python/cache/compute_async.h"
+#include "python/cache/flight.h"
+#include "python/cache/form.h"
+#include "python/cache/hot_front.h"
+#include "python/cache/index.h"
+#include "python/cache/leaves.h"
+#include "python/cache/ndarray.h"
+#include "python/cache/room_type.h"
+#include "python/cache/stopwatch.h"
+#include "python/cache/wait.h"
+#include "python/cache/waiter.h"
+#include "python/hit.h"
+
+static int add_to(PyObject *module) {
+    static PyMethodDef functions[] = {
+        {"write", form_write, METH_VARARGS,
+         "write(lease, at, part, from, most): copies up to `most` bytes of the part, which has a buffer or is "
+         "a string that is all ASCII; how many they were."},
+        {"use_hot_share", hot_use_share, METH_O,
+         "use_hot_share(share): hot fronts may use this share of their bounds; the bytes let go."},
+        {"set_hot_bytes", hot_set_automatic, METH_O,
+         "set_hot_bytes(bytes): of all hot fronts with the default bound together."},
+        {"set_book_bytes", index_set_bounds, METH_VARARGS,
+         "set_book_bytes(together, each): of keys and entries of all caches without max_entries, and of one "
+         "with it."},
+        {"forget_flights", flight_forget_others, METH_O,
+         "forget_flights(led): in the child of a fork, all but those led here are over."},
+        {0}};
+    int (*const parts[])(PyObject *) = {stopwatch_add_type, ndarray_add_type, room_add_type,
+                                        leaves_add_type,    form_add_type,    waiter_add_type,
+                                        flight_add_type,    wait_add_functions, compute_async_add_type,
+                                        core_add_type,      call_add_type};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        if (parts[i](module) < 0) return -1;
+    }
+    return PyModule_AddFunctions(module, functions);
+}
+
+__attribute__((constructor)) static void register_types(void) { hit_register(add_to); }
