@@ -288,8 +288,8 @@ def test_q_ends_it_and_the_terminal_is_as_before(busy: subprocess.Popen[str], ke
         [sys.executable, "-m", "vrange.cli", "top", "--interval", "0.1"],
         stdin=terminal,
         stdout=terminal,
-        # A session of its own with this terminal: only the foreground may read keys.
-        preexec_fn=lambda: (os.setsid(), fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)),
+        start_new_session=True,  # with this terminal: only its foreground may read keys
+        preexec_fn=lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY, 0),
         env=os.environ | {"TERM": "xterm"},
     )
     try:
