@@ -21,7 +21,7 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any, Literal
 
-from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector as PrometheusCollector
 
@@ -29,6 +29,7 @@ from vrange._cgroup.limits import MemoryLimit, memory_limit, usage_of
 from vrange._core import lib
 from vrange._counters.account import warn_if_unseen
 from vrange._counters.exposition import Gauges, families
+from vrange._counters.http import start_http_server
 from vrange._counters.lazyfree import lazyfree_bytes
 from vrange._counters.names import RUNGS
 from vrange._counters.service import join, own_snapshot
@@ -214,7 +215,8 @@ def serve(
     Returns
     -------
     Server
-        A context manager; it serves until it is closed.
+        A context manager; it serves until it is closed. A client that sends nothing for 10 s is
+        dropped, and when more than 32 are connected, a new one takes the place of the oldest.
 
     Raises
     ------
@@ -243,7 +245,7 @@ def serve(
 def start_server(port: int, addr: str, registry: CollectorRegistry) -> Server:
     """Serve a registry as it is. Raise OSError as `serve` does."""
     try:
-        return Server(*start_http_server(port, addr, registry=registry))
+        return Server(*start_http_server(port, addr, registry))
     except OSError as error:
         why = "the port is already in use" if error.errno == errno.EADDRINUSE else str(error)
         raise OSError(error.errno, f"can't serve metrics on {addr}, port {port}: {why}") from error
