@@ -7,20 +7,16 @@
  * reserved. */
 #include <errno.h>
 #include <pthread.h>
-#include <stdatomic.h>
-#include <stdlib.h>
 
 #include "base/gate.h"
 #include "counters/stats.h"
 #include "pressure/room.h"
-#include "ranges/range_offer.h"
-#include "reserve/rank.h"
+#include "reserve/shed.h"
 #include "vrange.h"
 
 #define MARGIN_LEAST (8ull << 20)
 #define MARGIN_MOST (64ull << 20)
 #define MARGIN_SHARE 4 /* of the reserve, which is an eighth of the limit by default */
-#define SHED_PASSES 16 /* a pass ranks 65,536 ranges at most */
 
 /* Taken inside the gate, with no range BUSY. */
 static pthread_mutex_t making_room = PTHREAD_MUTEX_INITIALIZER;
@@ -32,24 +28,6 @@ static uint64_t margin(void) {
     return share < MARGIN_LEAST ? MARGIN_LEAST : share > MARGIN_MOST ? MARGIN_MOST : share;
 }
 
-static void shed(uint64_t bytes) {
-    ranking least = {.items = NULL};
-    uint64_t gone = 0;
-    for (int pass = 0; pass < SHED_PASSES && gone < bytes; pass++) {
-        const uint64_t before = gone;
-        rank_least(&least, NULL, true, bytes - gone);
-        for (size_t i = 0; i < least.count && gone < bytes; i++) {
-            range *r = table_at(least.items[i].index);
-            const uint64_t size = range_bytes(r);
-            /* A BUSY range may be a large store, which this would have to wait for. */
-            if (word_state(atomic_load(range_word(r))) == BUSY) continue;
-            if (range_shed(r, least.items[i].generation)) gone += size;
-        }
-        if (gone == before) break;
-    }
-    free(least.items);
-}
-
 int vrange_room_take(uint64_t bytes) {
     gate_enter();
     pthread_mutex_lock(&making_room);
@@ -59,7 +37,7 @@ int vrange_room_take(uint64_t bytes) {
         /* Evict nothing for a value that would not fit even then. */
         const uint64_t can_go = atomic_load(&stats_idle_bytes) + atomic_load(&stats_offered_bytes);
         if (left + can_go >= wanted) {
-            shed(wanted - left);
+            shed_least(NULL, wanted - left, false);
             left = room_free(wanted);
         }
     }

@@ -14,7 +14,6 @@
 
 #define BUCKET_BITS 20 /* the low bits that are dropped; 8 buckets an octave remain */
 #define BUCKETS 4096u
-#define RANKED_MOST 65536u
 
 static uint32_t bucket_of(float value) {
     uint32_t bits;

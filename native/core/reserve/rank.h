@@ -7,6 +7,8 @@
 
 #include "ranges/range_table.h"
 
+#define RANKED_MOST 65536u /* ranges in a ranking */
+
 typedef struct {
     uint32_t index;
     float value;

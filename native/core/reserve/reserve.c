@@ -16,7 +16,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "ranges/arena.h"
@@ -404,21 +403,6 @@ static bool offer_outsized(range *r, uint64_t generation) {
     }
     pthread_mutex_unlock(&reserve.turn);
     gate_leave();    return true;
-}
-
-uint64_t vrange_arena_shed(vrange_arena *arena, uint64_t bytes) {
-    uint64_t gone = 0;
-    gate_enter();
-    ranking least = {.items = NULL};
-    rank_least(&least, arena, true, bytes);
-    for (size_t i = 0; i < least.count && gone < bytes; i++) {
-        range *r = table_at(least.items[i].index);
-        uint64_t size = range_bytes(r);
-        if (range_shed(r, least.items[i].generation)) gone += size;
-    }
-    free(least.items);
-    gate_leave();
-    return gone;
 }
 
 __attribute__((constructor)) static void register_turn(void) {
