@@ -54,7 +54,7 @@ def main() -> None:
         assert computed == HOT_VALUES, "a hit was none"
         assert cache.info().purged == 0, "taken without pressure"
         # cached() declares the type of the function that it was given.
-        counted = value.cache_info().hot_hits  # type: ignore[attr-defined]
+        counted = value.cache_info().hot_hits
         recorded = vrange.stats().time_to_reallocate["cache", "resident"].count
         contender.tell(what, ns=ns, counted=counted, recorded=recorded)
 

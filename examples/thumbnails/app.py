@@ -66,15 +66,18 @@ def get_thumbnail(request: Request) -> Response:
 
 def get_info(request: Request) -> Response:
     """Serve this worker's own cache figures, to compare with what Prometheus stored."""
-    caches = {"photographs": photograph, "thumbnails": thumbnail}
-    told: dict[str, Any] = {name: cache.cache_info().__dict__ for name, cache in caches.items()}  # type: ignore[attr-defined]
+    caches: dict[str, vrange.CachedFunction[..., Any]] = {
+        "photographs": photograph,
+        "thumbnails": thumbnail,
+    }
+    told: dict[str, Any] = {name: cache.cache_info().__dict__ for name, cache in caches.items()}
     return JSONResponse({"caches": told, "refaults": GRAIN.refaults})
 
 
 def post_discard(request: Request) -> Response:
     """Make the kernel reclaim everything now, as it does by itself when memory runs short."""
-    photograph.cache.discard()  # type: ignore[attr-defined]
-    thumbnail.cache.discard()  # type: ignore[attr-defined]
+    photograph.cache.discard()
+    thumbnail.cache.discard()
     GRAIN.discard()
     return PlainTextResponse("discarded\n")
 

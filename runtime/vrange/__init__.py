@@ -9,6 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from vrange._cache.function import CachedFunction
 from vrange._cache.info import CacheInfo
 from vrange._ranges.capabilities import Capabilities, capabilities
 from vrange.errors import ArenaFullError, PurgedError, RegenerationError, VrangeError
@@ -59,6 +60,7 @@ __all__ = [
     "Arena",
     "ArenaFullError",
     "CacheInfo",
+    "CachedFunction",
     "Capabilities",
     "DeepStack",
     "Purged",

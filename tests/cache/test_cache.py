@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import time
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -90,7 +92,11 @@ def test_hashable_keys(cache: Cache, key: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"ttl": 0}, ValueError, "ttl must be a positive number of seconds or None, not 0"),
+        (
+            {"ttl": 0},
+            ValueError,
+            "ttl must be a positive number of seconds, a timedelta or None",
+        ),
         ({"ttl": -1}, ValueError, "ttl must"),
         ({"ttl": float("nan")}, ValueError, "ttl must"),
         ({"ttl": "1s"}, ValueError, "ttl must"),
@@ -395,3 +401,32 @@ def test_closed_while_it_is_stored_nothing_is_left() -> None:
         cache["k"] = ClosesItsCache()
     assert cache._account.read().ranges == 0
     assert raised.traceback
+
+
+def test_a_ttl_of_one_entry(cache: Cache) -> None:
+    cache.set("short", 1, ttl=0.02)
+    cache.set("long", 2, ttl=timedelta(hours=1))
+    cache.set("ever", 3, ttl=math.inf)
+    cache.set("plain", 4)
+    time.sleep(0.03)
+    assert "short" not in cache
+    with pytest.raises(KeyError):
+        cache["short"]
+    assert (cache["long"], cache["ever"], cache["plain"]) == (2, 3, 4)
+    cache.set("long", 5, ttl=0.02)
+    time.sleep(0.03)
+    assert cache.get("long") is None
+    wrong: list[Any] = [0, -1, math.nan, True, "1s", timedelta(0)]
+    for bad in wrong:
+        with pytest.raises(ValueError, match="ttl must be a positive number of seconds"):
+            cache.set("k", 1, ttl=bad)
+    assert "k" not in cache
+
+
+def test_a_ttl_of_one_entry_goes_before_that_of_the_cache() -> None:
+    with Cache(name="both", ttl=timedelta(milliseconds=20)) as cache:
+        cache["a"] = 1
+        cache.set("b", 2)
+        cache.set("c", 3, ttl=1000)
+        time.sleep(0.03)
+        assert list(cache) == ["c"]

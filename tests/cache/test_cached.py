@@ -266,6 +266,7 @@ def test_parameters_and_what_it_says_of_itself() -> None:
         "ttl": 5,
         "max_bytes": "1MiB",
         "max_entries": 9,
+        "maxsize": 9,
         "hot_bytes": 0,
     }
     assert function.cache_parameters() == parameters
@@ -287,7 +288,7 @@ def test_long_names_keep_their_end() -> None:
     assert len(name.encode()) <= 63
 
 
-@pytest.mark.parametrize("bad", [1, "name", None, [], classmethod(lambda cls: 1)])
+@pytest.mark.parametrize("bad", [1.5, True, "name", None, []])
 def test_what_is_not_callable(bad: Any) -> None:
     if bad is not None:
         with pytest.raises(TypeError, match="cached decorates a callable, not"):
@@ -302,9 +303,50 @@ def test_bad_parameters() -> None:
     with pytest.raises(TypeError, match="key must be callable or None, not 5"):
         cached(key=no_function)(len)
     with pytest.raises(ValueError, match="ttl must"):
-        cached(ttl=-1)(len)
+        cached(ttl=-1)
     with pytest.raises(TypeError, match="unexpected keyword"):
-        wrong_name(maxsize=5)
+        wrong_name(size=5)
+    with pytest.raises(TypeError, match="another name of max_entries, but they are 5 and 6"):
+        wrong_name(maxsize=5, max_entries=6)
+    with pytest.raises(TypeError, match="another name of max_entries, but they are 5 and 6"):
+        wrong_name(5, max_entries=6)
+    with pytest.raises(ValueError, match="max_entries must be at least 1"):
+        cached(0)
+
+
+@pytest.mark.parametrize("decorate", [cached(2), cached(maxsize=2), cached(max_entries=2)])
+def test_a_number_of_entries_as_for_lru_cache(decorate: Decorator) -> None:
+    function, _ = counting(decorate)
+    for n in range(50):
+        function(n)
+    assert function.cache_info().entries <= 2
+    parameters = function.cache_parameters()
+    assert parameters["maxsize"] == parameters["max_entries"] == 2
+    assert cached(None)(len).cache_parameters()["maxsize"] is None
+
+
+def test_generator_functions_are_refused_when_they_are_decorated() -> None:
+    def numbers() -> Any:
+        yield 1
+
+    async def later() -> Any:
+        yield 1
+
+    class Rows:
+        def rows(self) -> Any:
+            yield 1
+
+    for bad, kind in (
+        (numbers, "is a generator function"),
+        (functools.partial(numbers), "is a generator function"),
+        (later, "is an asynchronous generator function"),
+        (Rows().rows, "is a generator function"),
+        (staticmethod(numbers), "is a generator function"),
+    ):
+        with pytest.raises(TypeError, match=kind):
+            cached(bad)
+        with pytest.raises(TypeError, match=kind):
+            cached(ttl=60)(bad)
 
 
 def test_a_key_function() -> None:

@@ -100,7 +100,7 @@ def test_a_cached_function() -> None:
         with pytest.raises(KeyError, match="mine"):
             failing()
     with pytest.raises(TypeError, match="callable"):
-        vrange.cached(3)
+        vrange.cached("name")
     with pytest.raises(TypeError, match="unhashable"):
         table([])
     """

@@ -30,7 +30,8 @@ typedef struct {
 } cached_function;
 
 static PyObject *keyword_mark; /* separates positional from keyword arguments in a key */
-static PyObject *method_type;
+static PyObject *bind_method; /* Python's: called with a function and an instance or a class */
+static PyObject *reduce_call; /* Python's: called with a function */
 
 /* ---- arguments, as they came ------------------------------------------------------------------ */
 
@@ -218,14 +219,20 @@ static void call_dealloc(PyObject *object) {
 
 static PyObject *call_get(PyObject *object, PyObject *instance, PyObject *owner) {
     (void)owner;
-    if (!instance || instance == Py_None) return Py_NewRef(object);
-    return PyObject_CallFunctionObjArgs(method_type, object, instance, NULL);
+    if (!instance || instance == Py_None || !bind_method) return Py_NewRef(object);
+    return PyObject_CallFunctionObjArgs(bind_method, object, instance, NULL);
 }
 
-/* As of any function: copies are itself, and pickles its name. */
 static PyObject *call_reduce(PyObject *object, PyObject *unused) {
     (void)unused;
-    return PyObject_GetAttrString(((cached_function *)object)->function, "__qualname__");
+    if (!reduce_call) return PyErr_Format(PyExc_TypeError, "vrange._cache.cached was not imported");
+    return PyObject_CallFunctionObjArgs(reduce_call, object, NULL);
+}
+
+/* As of any function, a copy is the function itself. */
+static PyObject *call_copy(PyObject *object, PyObject *unused) {
+    (void)unused;
+    return Py_NewRef(object);
 }
 
 static PyObject *call_repr(PyObject *object) {
@@ -236,11 +243,28 @@ static PyObject *call_repr(PyObject *object) {
     return text;
 }
 
+static PyObject *use_in_calls(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *bind, *reduce;
+    if (!PyArg_ParseTuple(args, "OO", &bind, &reduce)) return NULL;
+    Py_XDECREF(bind_method);
+    Py_XDECREF(reduce_call);
+    bind_method = Py_NewRef(bind);
+    reduce_call = Py_NewRef(reduce);
+    Py_RETURN_NONE;
+}
+
 int call_add_type(PyObject *module) {
+    static PyMethodDef functions[] = {
+        {"use_in_calls", use_in_calls, METH_VARARGS,
+         "use_in_calls(bind, reduce): bind(function, instance) makes a method, reduce(function) pickles."},
+        {0}};
     static PyMethodDef methods[] = {
         {"make_key", call_make_key, METH_VARARGS,
          "make_key(args, kwargs): the key under which a call is cached."},
         {"__reduce__", call_reduce, METH_NOARGS, NULL},
+        {"__copy__", call_copy, METH_NOARGS, NULL},
+        {"__deepcopy__", call_copy, METH_O, NULL},
         {0}};
     static PyMemberDef members[] = {
         {"__vectorcalloffset__", T_PYSSIZET, offsetof(cached_function, vector), READONLY, NULL},
@@ -268,9 +292,6 @@ int call_add_type(PyObject *module) {
                                .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | HAVE_VECTORCALL |
                                         METHOD_DESCRIPTOR,
                                .slots = slots};
-    PyObject *types = PyImport_ImportModule("types");
-    method_type = types ? PyObject_GetAttrString(types, "MethodType") : NULL;
-    Py_XDECREF(types);
     keyword_mark = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
-    return method_type && keyword_mark && add_type(module, &spec) ? 0 : -1;
+    return keyword_mark && add_type(module, &spec) && PyModule_AddFunctions(module, functions) == 0 ? 0 : -1;
 }

@@ -16,6 +16,7 @@ from collections.abc import (
     MutableMapping,
     ValuesView,
 )
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ from typing import Any, Generic, Self, TypeVar
 from vrange._cache.address_space import CacheArena
 from vrange._cache.codec import encode, weigh_decoded
 from vrange._cache.info import CacheInfo
-from vrange._cache.options import check_max_entries, check_ttl
+from vrange._cache.options import check_max_entries, nanoseconds_of_ttl
 from vrange._cache.waiting import answer_after, answer_async, led_here
 from vrange._cgroup.limits import memory_limit
 from vrange._core import hit, lib
@@ -62,7 +63,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     Parameters
     ----------
     name : what labels the metrics; by default "cache-1", "cache-2", …
-    ttl : seconds until a value expires; None: never.
+    ttl : seconds, or a timedelta, until a value expires; None: never.
     max_bytes : bytes or "64MiB" that the cache may have in ranges; None: all that is spare. What
         somebody holds is not let go for it.
     max_entries : how many entries the cache may have; the least valuable go first. None: as many as
@@ -92,16 +93,15 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         self,
         *,
         name: str | None = None,
-        ttl: float | None = None,
+        ttl: float | timedelta | None = None,
         max_bytes: int | str | None = None,
         max_entries: int | None = None,
         hot_bytes: int | str = "auto",
         arena_bytes: int | str | None = None,
     ) -> None:
-        check_ttl(ttl)
+        ttl_ns = nanoseconds_of_ttl(ttl)
         check_max_entries(max_entries)
         self._max_entries = max_entries
-        self._ttl = ttl
         self._max_bytes = None if max_bytes is None else parse_bytes(max_bytes, "max_bytes")
         arena_size = None if arena_bytes is None else parse_bytes(arena_bytes, "arena_bytes")
         if arena_size == 0:
@@ -126,7 +126,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             wait=answer_after,
             give_up=_give_up,
             led=led_here,
-            ttl_ns=0 if ttl is None else max(1, int(ttl * 1e9)),
+            ttl_ns=ttl_ns,
             max_bytes=sys.maxsize if self._max_bytes is None else self._max_bytes,
             hot_bytes=hot_limit,
             max_entries=max_entries,
@@ -159,6 +159,29 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     async def get_or_compute_async(self, key: K, compute: Callable[[], Awaitable[V]]) -> V:
         """Do the same with a coroutine function: other tasks run while it computes."""
         return await answer_async(self._core, key, compute)  # type: ignore[no-any-return]
+
+    def set(self, key: K, value: V, *, ttl: float | timedelta | None = None) -> None:
+        """Store `value` under `key`, as `cache[key] = value` does, with a ttl of its own.
+
+        Parameters
+        ----------
+        key, value : object
+            As for `cache[key] = value`.
+        ttl : float or timedelta, optional
+            The seconds until this value expires; `math.inf` is never. The default is the ttl of
+            the cache.
+
+        Examples
+        --------
+        >>> cache = VolatileCache(name="sessions")
+        >>> cache.set("a", 1, ttl=60)
+        >>> cache["a"]
+        1
+        >>> cache.close()
+
+        """
+        ttl_ns = nanoseconds_of_ttl(ttl)
+        self._core.store(key, value, time.monotonic_ns() + ttl_ns if ttl_ns else 0, 0)
 
     # ---- as a mapping ------------------------------------------------------------------------
 

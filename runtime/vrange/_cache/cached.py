@@ -3,80 +3,161 @@
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Any, TypeVar, overload
+from collections.abc import Callable, Hashable
+from datetime import timedelta
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from vrange._cache.cache import VolatileCache
-from vrange._cache.options import check_decorated, name_of
+from vrange._cache.calls import Calls, MakeKey
+from vrange._cache.decorate import Backend, decorate_or_wait
+from vrange._cache.function import (
+    CachedClassMethod,
+    CachedFunction,
+    CachedMethod,
+    CachedStaticMethod,
+    reduce_function,
+)
+from vrange._cache.options import CachedOptions
 from vrange._core import hit
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+CachedFunction.register(hit.CachedFunction)
+hit.use_in_calls(CachedMethod, reduce_function)
 
 
-CachedFunction = hit.CachedFunction
+def _new_make_key(
+    cache: VolatileCache[Any, Any], function: Callable[..., Any], options: CachedOptions
+) -> MakeKey:
+    return _native(cache, function, options).make_key
 
 
-def _make_async(
-    function: Callable[..., Awaitable[Any]],
-    cache: VolatileCache[Hashable, Any],
-    key: Callable[..., Hashable] | None,
-    typed: bool,
-) -> Callable[..., Awaitable[Any]]:
-    make_key = CachedFunction(cache._core, function, key, typed).make_key
+def _wrap(calls: Calls, options: CachedOptions) -> Any:
+    decorated: Any = _native(calls.cache, calls.function, options)
+    functools.update_wrapper(decorated, calls.function)
+    decorated.cache = calls.cache
+    for attribute in (
+        calls.cache_info,
+        calls.cache_clear,
+        calls.cache_discard,
+        calls.cache_contains,
+        calls.cache_parameters,
+    ):
+        setattr(decorated, attribute.__name__, attribute)
+    return decorated
 
-    async def answer(*args: Any, **kwargs: Any) -> Any:
-        key = make_key(args, kwargs)
-        return await cache.get_or_compute_async(key, lambda: function(*args, **kwargs))
 
-    return answer
+def _native(
+    cache: VolatileCache[Any, Any], function: Callable[..., Any], options: CachedOptions
+) -> hit.CachedFunction:
+    return hit.CachedFunction(cache._core, function, options.key, options.typed)
+
+
+_BACKEND = Backend(VolatileCache, _new_make_key, _wrap)
+
+
+class CachedDecorator(Protocol):
+    """What `cached` with parameters returns."""
+
+    @overload
+    def __call__(self, function: classmethod[S, P, R], /) -> CachedClassMethod[S, P, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: staticmethod[P, R], /
+    ) -> CachedStaticMethod[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> CachedFunction[P, R]: ...
 
 
 @overload
-def cached(function: F, /) -> F: ...
+def cached(function: classmethod[S, P, R], /) -> CachedClassMethod[S, P, R]: ...
+@overload
+def cached(  # type: ignore[overload-overlap]
+    function: staticmethod[P, R], /
+) -> CachedStaticMethod[P, R]: ...
+@overload
+def cached(function: Callable[P, R], /) -> CachedFunction[P, R]: ...
 @overload
 def cached(
-    *,
-    name: str | None = None,
-    key: Callable[..., Hashable] | None = None,
-    typed: bool = False,
-    ttl: float | None = None,
-    max_bytes: int | str | None = None,
     max_entries: int | None = None,
-    hot_bytes: int | str = "auto",
-) -> Callable[[F], F]: ...
-def cached(
-    function: Callable[..., Any] | None = None,
     /,
     *,
     name: str | None = None,
     key: Callable[..., Hashable] | None = None,
     typed: bool = False,
-    ttl: float | None = None,
+    ttl: float | timedelta | None = None,
+    max_bytes: int | str | None = None,
+    maxsize: int | None = None,
+    hot_bytes: int | str = "auto",
+) -> CachedDecorator: ...
+@overload
+def cached(
+    *,
+    name: str | None = None,
+    key: Callable[..., Hashable] | None = None,
+    typed: bool = False,
+    ttl: float | timedelta | None = None,
     max_bytes: int | str | None = None,
     max_entries: int | None = None,
+    hot_bytes: int | str = "auto",
+) -> CachedDecorator: ...
+def cached(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    key: Callable[..., Hashable] | None = None,
+    typed: bool = False,
+    ttl: float | timedelta | None = None,
+    max_bytes: int | str | None = None,
+    max_entries: int | None = None,
+    maxsize: int | None = None,
     hot_bytes: int | str = "auto",
 ) -> Any:
     """Cache a function's results in memory that the kernel may take back.
 
-    Use it as functools.cache, on functions, coroutine functions and methods (whose `self` is part
-    of the key, and is kept alive by it). Calls with equal arguments are computed once at a time,
-    whatever the number of threads or tasks; those who wait get the exception, too, and it is not
-    cached. A call after `cache_clear()` is computed anew. The function has to be one that may be
-    computed again: that is what happens to results the kernel took.
+    Use it as functools.cache or functools.lru_cache, on functions, coroutine functions and methods
+    (whose `self` is part of the key, and is kept alive by it). Calls with equal arguments are
+    computed once at a time, whatever the number of threads or tasks; those who wait get the
+    exception, too, and it is not cached. A call after `cache_clear()` is computed anew. The
+    function has to be one that may be computed again: that is what happens to results the kernel
+    took.
 
     Parameters
     ----------
-    name : what labels the metrics; by default the function's module and name, cut to 63 bytes.
-    key : called with the arguments; returns what the result is cached under. By default the
+    function : callable
+        The function. Without it, `cached` returns a decorator. An int in its place is
+        `max_entries`, as in `lru_cache(128)`.
+    name : str, optional
+        The label of the cache's metrics. The default is the function's module and name, cut to
+        63 bytes.
+    key : callable, optional
+        Called with the arguments; returns what the result is cached under. The default is the
         arguments.
-    typed : whether 3 and 3.0 are cached apart.
-    ttl, max_bytes, max_entries, hot_bytes : as for VolatileCache.
+    typed : bool
+        Whether 3 and 3.0 are cached apart.
+    ttl, max_bytes, max_entries, hot_bytes
+        As for VolatileCache.
+    maxsize : int, optional
+        Another name of `max_entries`.
 
-    The function gets `cache_info()`, `cache_clear()`, `cache_parameters()`, `cache` (the
-    VolatileCache itself) and `__wrapped__`. Raises TypeError for what is not callable, and when
-    called with unhashable arguments or a result that can't be pickled.
+    Returns
+    -------
+    CachedFunction
+        The function, with `cache_info()`, `cache_clear()`, `cache_discard(*args)`,
+        `cache_contains(*args)`, `cache_parameters()`, `cache` (the VolatileCache itself) and
+        `__wrapped__`.
 
+    Raises
+    ------
+    TypeError
+        For what is not callable, and for generator functions. When it is called: for unhashable
+        arguments, and for a result that can't be pickled.
+
+    Examples
+    --------
     >>> @cached
     ... def square(n):
     ...     return n * n
@@ -86,50 +167,14 @@ def cached(
     1
 
     """
-    if function is None:
-        return lambda function: _decorate(
-            function, name, key, typed, ttl, max_bytes, max_entries, hot_bytes
-        )
-    return _decorate(function, name, key, typed, ttl, max_bytes, max_entries, hot_bytes)
-
-
-def _decorate(
-    function: Any,
-    name: str | None,
-    key: Callable[..., Hashable] | None,
-    typed: bool,
-    ttl: float | None,
-    max_bytes: int | str | None,
-    max_entries: int | None,
-    hot_bytes: int | str,
-) -> Any:
-    check_decorated(function, key)
-    if name is None:
-        name = name_of(function)
-    cache: VolatileCache[Hashable, Any] = VolatileCache(
+    options = CachedOptions(
         name=name,
+        key=key,
+        typed=typed,
         ttl=ttl,
         max_bytes=max_bytes,
         max_entries=max_entries,
+        maxsize=maxsize,
         hot_bytes=hot_bytes,
     )
-    decorated: Any
-    if inspect.iscoroutinefunction(function):
-        decorated = _make_async(function, cache, key, typed)
-    else:
-        decorated = CachedFunction(cache._core, function, key, typed)
-    functools.update_wrapper(decorated, function)
-    parameters = {
-        "name": name,
-        "key": key,
-        "typed": typed,
-        "ttl": ttl,
-        "max_bytes": max_bytes,
-        "max_entries": max_entries,
-        "hot_bytes": hot_bytes,
-    }
-    decorated.cache = cache
-    decorated.cache_info = cache.info
-    decorated.cache_clear = cache.clear
-    decorated.cache_parameters = parameters.copy
-    return decorated
+    return decorate_or_wait(function, options, _BACKEND)

@@ -8,13 +8,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterator, MutableMapping
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 import psutil
 
 from vrange._cache.info import CacheInfo
-from vrange._cache.options import check_max_entries, check_ttl
+from vrange._cache.options import check_max_entries, seconds_of_ttl
 from vrange._cache.weigh import weigh
 from vrange._portable.singleflight import Flight, SingleFlight
 from vrange.sizes import format_bytes, parse_bytes
@@ -37,7 +38,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     ----------
     name : str, optional
         The cache's name.
-    ttl : float, optional
+    ttl : float or timedelta, optional
         The seconds after which a value expires.
     max_bytes : int or str, optional
         The size of the cache. The default is a tenth of the machine's memory.
@@ -60,13 +61,13 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         self,
         *,
         name: str | None = None,
-        ttl: float | None = None,
+        ttl: float | timedelta | None = None,
         max_bytes: int | str | None = None,
         max_entries: int | None = None,
         hot_bytes: int | str = "auto",
         arena_bytes: int | str | None = None,
     ) -> None:
-        check_ttl(ttl)
+        seconds = seconds_of_ttl(ttl)
         check_max_entries(max_entries)
         self._max_entries = max_entries
         if hot_bytes != "auto":
@@ -78,7 +79,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
         if self._bound is None:
             self._bound = psutil.virtual_memory().total // _SHARE_OF_MEMORY
         self._name = name if name is not None else f"cache-{next(_numbers)}"
-        self._ttl = ttl
+        self._ttl = float("inf") if seconds is None else seconds
         self._lock = threading.RLock()
         self._values: OrderedDict[K, tuple[V, int, float]] = OrderedDict()
         self._flights = SingleFlight()
@@ -161,7 +162,9 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             self._regenerate_seconds += time.perf_counter() - started
         return self._store(key, value, flight)
 
-    def _store(self, key: Any, value: Any, flight: Flight | None = None) -> Any:
+    def _store(
+        self, key: Any, value: Any, flight: Flight | None = None, seconds: float | None = None
+    ) -> Any:
         hash(key)
         numpy = sys.modules.get("numpy")
         size = weigh(value)
@@ -169,7 +172,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             size = sys.getsizeof(value, 64) + (0 if value.base is None else value.nbytes)
             value = value.view()
             value.flags.writeable = False
-        expires = float("inf") if self._ttl is None else time.monotonic() + self._ttl
+        expires = time.monotonic() + (self._ttl if seconds is None else seconds)
         with self._lock:
             self._check_open()
             if flight is None:
@@ -200,6 +203,10 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     def _check_open(self) -> None:
         if self._closed:
             raise ValueError(f"cache {self._name!r} is closed")
+
+    def set(self, key: K, value: V, *, ttl: float | timedelta | None = None) -> None:
+        """Store `value` under `key` with a ttl of its own."""
+        self._store(key, value, seconds=seconds_of_ttl(ttl))
 
     # ---- as a mapping ------------------------------------------------------------------------
 

@@ -1,0 +1,76 @@
+"""The calls of a decorated function: under which key each is cached, and what is known of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vrange._cache.info import CacheInfo
+
+
+MakeKey = Callable[[tuple[Any, ...], dict[str, Any]], Hashable]
+
+
+class Calls:
+    """The calls of `function`, cached in `cache`, each under what `make_key(args, kwargs)` returns.
+
+    It has no reference to what the function was decorated to, which would be a cycle: dropping
+    the decorated function drops its cache at once.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        cache: Any,
+        make_key: MakeKey,
+        parameters: dict[str, Any],
+    ) -> None:
+        self.function = function
+        self.cache = cache
+        self.make_key = make_key
+        self._parameters = parameters
+
+    def cache_info(self) -> CacheInfo:
+        """Return the figures of the cache."""
+        return self.cache.info()  # type: ignore[no-any-return]
+
+    def cache_clear(self) -> None:
+        """Forget all results and count anew."""
+        self.cache.clear()
+
+    def cache_discard(self, *args: Any, **kwargs: Any) -> bool:
+        """Forget the result of one call; return whether there was one."""
+        try:
+            del self.cache[self.make_key(args, kwargs)]
+        except KeyError:
+            return self._refuse_arguments_of_others(args, kwargs)
+        return True
+
+    def cache_contains(self, *args: Any, **kwargs: Any) -> bool:
+        """Return whether the result of this call seems to be cached."""
+        found: bool = self.make_key(args, kwargs) in self.cache
+        return found or self._refuse_arguments_of_others(args, kwargs)
+
+    def cache_parameters(self) -> dict[str, Any]:
+        """Return the parameters that the function was decorated with."""
+        return self._parameters.copy()
+
+    def _refuse_arguments_of_others(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Raise TypeError for arguments that no call can have; otherwise return False.
+
+        Without it, a forgotten `self` would leave the result of a method in the cache, silently.
+        """
+        try:
+            signature = inspect.signature(self.function)
+        except (TypeError, ValueError):  # some builtins have none
+            return False
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            name = getattr(self.function, "__qualname__", repr(self.function))
+            raise TypeError(
+                f"{name}{signature} can't be called with these arguments: {error}"
+            ) from None
+        return False

@@ -1,0 +1,243 @@
+"""What `@cached` returns: a decorated function, bound to an object or a class if it is a method.
+
+On Linux the decorated function is of a native type with the same interface, unless it is a
+coroutine function (native/python/cache/call.c).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from abc import ABCMeta
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from vrange._cache.calls import Calls
+from vrange._cache.info import CacheInfo
+
+if TYPE_CHECKING:
+    from vrange._cache.cache import VolatileCache
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R_co = TypeVar("R_co", covariant=True)
+S = TypeVar("S")
+
+
+def reduce_function(function: Any) -> str | tuple[Any, ...]:
+    """Return what pickles a decorated function: its name, as for any function."""
+    return function.__qualname__  # type: ignore[no-any-return]
+
+
+async def _coroutine() -> None:
+    """Lend its code to coroutine functions that have none, such as partial ones."""
+
+
+class CachedFunction(Generic[P, R_co], metaclass=ABCMeta):
+    """A function whose results are cached: what `vrange.cached` returns.
+
+    It is called as the function is. Type checkers know its parameters and its result.
+
+    Attributes
+    ----------
+    cache : VolatileCache
+        The cache of its results.
+
+    Examples
+    --------
+    >>> import vrange
+    >>> @vrange.cached
+    ... def square(n: int) -> int:
+    ...     return n * n
+    >>> square(12), square.cache_contains(12)
+    (144, True)
+    >>> same: vrange.CachedFunction[[int], int] = square
+
+    """
+
+    cache: VolatileCache[Any, Any]
+    __wrapped__: Callable[P, R_co]
+    __name__: str
+    __qualname__: str
+
+    def __init__(self, calls: Calls, answer: Callable[P, R_co]) -> None:
+        function = calls.function
+        functools.update_wrapper(self, function)
+        self.cache = calls.cache
+        self._calls = calls
+        self._answer = answer
+        if inspect.iscoroutinefunction(function):
+            # inspect and asyncio take what has these attributes for a coroutine function.
+            self.__code__ = getattr(function, "__code__", _coroutine.__code__)
+            self.__defaults__ = self.__kwdefaults__ = None
+            self.__name__ = getattr(function, "__name__", type(function).__name__)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Return what the function returned for these arguments, or call it."""
+        return self._answer(*args, **kwargs)
+
+    def cache_info(self) -> CacheInfo:
+        """Return the figures of the cache."""
+        return self._calls.cache_info()
+
+    def cache_clear(self) -> None:
+        """Forget all results and count anew."""
+        self._calls.cache_clear()
+
+    def cache_discard(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget the result of one call, and return whether there was one.
+
+        A call with these arguments that begins afterwards is computed anew. TypeError if the
+        function can't be called with them.
+        """
+        return self._calls.cache_discard(*args, **kwargs)
+
+    def cache_contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Return whether the result of one call seems to be cached.
+
+        The kernel may have taken it by the time it is asked for.
+        """
+        return self._calls.cache_contains(*args, **kwargs)
+
+    def cache_parameters(self) -> dict[str, Any]:
+        """Return the parameters that the function was decorated with, as a new dict."""
+        return self._calls.cache_parameters()
+
+    # A type checker can't tell methods from static methods here. So it gets a type that accepts
+    # the arguments with and without the first.
+    @overload
+    def __get__(
+        self: CachedFunction[Concatenate[S, Q], R_co],
+        instance: object,
+        owner: type[Any] | None = None,
+        /,
+    ) -> CachedMethod[P, Q, R_co]: ...
+    @overload
+    def __get__(
+        self, instance: object, owner: type[Any] | None = None, /
+    ) -> CachedFunction[P, R_co]: ...
+    def __get__(self, instance: object, owner: type[Any] | None = None, /) -> Any:
+        return self if instance is None else CachedMethod(self, instance)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return reduce_function(self)
+
+    def __copy__(self) -> CachedFunction[P, R_co]:
+        return self
+
+    def __deepcopy__(self, memo: object) -> CachedFunction[P, R_co]:
+        return self
+
+    def __repr__(self) -> str:
+        return f"<cached {self.__wrapped__!r} in {self.cache!r}>"
+
+
+if TYPE_CHECKING:
+
+    class CachedMethod(Generic[P, Q, R_co]):
+        """With the first argument, P, and without it, Q."""
+
+        cache: VolatileCache[Any, Any]
+        __name__: str
+        __qualname__: str
+
+        def __init__(self, function: Callable[P, R_co], instance: object) -> None: ...
+        @property
+        def __func__(self) -> CachedFunction[P, R_co]: ...
+        @property
+        def __self__(self) -> Any: ...
+        @property
+        def __wrapped__(self) -> Callable[P, R_co]: ...
+        @overload
+        def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> R_co: ...
+        @overload
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+        @overload
+        def cache_discard(self, *args: Q.args, **kwargs: Q.kwargs) -> bool: ...
+        @overload
+        def cache_discard(self, *args: P.args, **kwargs: P.kwargs) -> bool: ...
+        def cache_discard(self, *args: Any, **kwargs: Any) -> bool: ...
+        @overload
+        def cache_contains(self, *args: Q.args, **kwargs: Q.kwargs) -> bool: ...
+        @overload
+        def cache_contains(self, *args: P.args, **kwargs: P.kwargs) -> bool: ...
+        def cache_contains(self, *args: Any, **kwargs: Any) -> bool: ...
+        def cache_info(self) -> CacheInfo: ...
+        def cache_clear(self) -> None: ...
+        def cache_parameters(self) -> dict[str, Any]: ...
+
+else:
+
+    class CachedMethod(functools.partial):
+        """A cached function with its first argument: a method of an object, or of a class.
+
+        It has the attributes of the function. `cache_discard` and `cache_contains` take the
+        arguments that the method is called with.
+        """
+
+        # A partial is called as fast as a bound method, and inspect and asyncio look through it.
+
+        __doc__ = property(lambda self: self.func.__doc__)
+        __func__ = property(lambda self: self.func)
+        __self__ = property(lambda self: self.args[0])
+        __signature__ = property(
+            lambda self: inspect.signature(functools.partial(self.func, *self.args))
+        )
+
+        def __getattr__(self, name):
+            return getattr(self.func, name)
+
+        def cache_discard(self, *args, **kwargs):
+            return self.func.cache_discard(*self.args, *args, **kwargs)
+
+        def cache_contains(self, *args, **kwargs):
+            return self.func.cache_contains(*self.args, *args, **kwargs)
+
+        def __get__(self, instance, owner=None):
+            return self
+
+        def __eq__(self, other):
+            if type(other) is not CachedMethod:
+                return NotImplemented
+            return self.func is other.func and self.__self__ is other.__self__
+
+        def __hash__(self):
+            return hash((id(self.func), id(self.__self__)))
+
+        def __reduce__(self):
+            return getattr, (self.__self__, self.func.__name__)
+
+        def __repr__(self):
+            return f"<bound {self.func!r} of {self.__self__!r}>"
+
+
+class CachedClassMethod(Generic[S, P, R_co]):
+    """A class method that was decorated as one: `@cached` above `@classmethod`."""
+
+    def __init__(self, function: Any) -> None:
+        self.__func__ = function
+        self.__wrapped__ = function.__wrapped__
+
+    def __get__(self, instance: object, owner: type[S] | None = None, /) -> CachedFunction[P, R_co]:
+        """Return the method of the class."""
+        method: Any = CachedMethod(self.__func__, type(instance) if owner is None else owner)
+        return method  # type: ignore[no-any-return]
+
+
+class CachedStaticMethod(Generic[P, R_co]):
+    """A static method that was decorated as one: `@cached` above `@staticmethod`."""
+
+    def __init__(self, function: Any) -> None:
+        self.__func__: CachedFunction[P, R_co] = function
+        self.__wrapped__ = function.__wrapped__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Call the function, as within the class's body."""
+        return self.__func__(*args, **kwargs)
+
+    def __get__(
+        self, instance: object, owner: type[Any] | None = None, /
+    ) -> CachedFunction[P, R_co]:
+        """Return the function."""
+        return self.__func__
