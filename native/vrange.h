@@ -275,29 +275,68 @@ int vrange_reserve_start(uint64_t bytes, uint64_t tick_ns, int always);
 void vrange_reserve_stop(void);
 void vrange_reserve_read(vrange_reserve_info *out);
 
-#define VRANGE_CGROUPS 16
-#define VRANGE_CGROUP_LIMITS 2
-
-/* A cgroup around this process: the files that report its usage, the composition of that usage, and its
- * limits (NULL if there is none), and a limit above all visible cgroups (UINT64_MAX if there is none). */
-typedef struct {
-    const char *usage;
-    const char *stat;
-    const char *limits[VRANGE_CGROUP_LIMITS];
-    uint64_t limit_above;
-} vrange_cgroup;
-
-/* Replaces the cgroups whose limits the reserve takes for those of this process. With none, the machine is
- * the limit. Returns -E2BIG for more than VRANGE_CGROUPS, or the reason why a usage file can't be opened;
- * then nothing changes. */
-int vrange_headroom_watch(const vrange_cgroup *cgroups, size_t count);
-
 /* Reserves `bytes` of free memory for a copy that the caller is about to make, and evicts the least
  * valuable volatile ranges for it. Returns -ENOMEM if there is no room; then nothing is reserved, and
  * nothing was evicted if evicting could not have made enough room. Call vrange_room_give once the copy is
  * made. */
 int vrange_room_take(uint64_t bytes);
 void vrange_room_give(uint64_t bytes);
+
+/* ---- limits: every enclosing cgroup, the process's own limits, and the machine (limits.c) ------ */
+
+#define VRANGE_CGROUPS 32
+#define VRANGE_CGROUP_LIMITS 2
+#define VRANGE_PATH_BYTES 4096
+
+/* The process's place in one mounted hierarchy: `directory`, at or below `mount_point`. */
+typedef struct {
+    int version; /* 1 or 2 */
+    char mount_point[VRANGE_PATH_BYTES];
+    char directory[VRANGE_PATH_BYTES];
+} vrange_hierarchy;
+
+/* A cgroup whose memory is counted. Its directory is the beginning of its hierarchy's. */
+typedef struct {
+    int hierarchy;
+    uint32_t directory_bytes;
+    int whole_tree;     /* v1: memory.stat reports the limits above all visible cgroups */
+    int error;          /* 0, or why its figures can't be read … */
+    const char *failed; /* … and the name of the file */
+    uint64_t limit;     /* UINT64_MAX if it has none */
+    uint64_t usage;
+} vrange_cgroup;
+
+typedef struct {
+    size_t hierarchy_count, count;
+    vrange_hierarchy hierarchies[2];
+    vrange_cgroup cgroups[VRANGE_CGROUPS]; /* of each hierarchy, from the process's own outwards */
+} vrange_cgroups;
+
+/* Finds the cgroups around the process, as `proc_self` ("/proc/self") reports them, and reads their limits.
+ * Returns -errno if nothing is known about cgroups here. */
+int vrange_cgroups_read(const char *proc_self, vrange_cgroups *out);
+
+#define VRANGE_LIMIT_MACHINE 0
+#define VRANGE_LIMIT_CGROUP_V1 1
+#define VRANGE_LIMIT_CGROUP_V2 2
+#define VRANGE_LIMIT_ADDRESS_SPACE 3 /* RLIMIT_AS */
+#define VRANGE_LIMIT_DATA 4          /* RLIMIT_DATA */
+
+typedef struct {
+    int source;
+    int cgroup; /* its index; -1 if the limit is not a cgroup's */
+    uint64_t bytes;
+    uint64_t usage; /* of what is limited */
+} vrange_limit;
+
+/* Finds the tightest of the limits of these cgroups, of the process and of the machine. */
+void vrange_limit_of(const vrange_cgroups *cgroups, vrange_limit *out);
+
+/* Returns the name of a cgroup's file: the one that reports its usage, or VRANGE_CGROUP_LIMIT + i, one of
+ * those that report limits. NULL if there is none. */
+#define VRANGE_CGROUP_USAGE 0
+#define VRANGE_CGROUP_LIMIT 1
+const char *vrange_cgroup_file(int version, int which);
 
 /* ---- arrays: blocks that are refilled when they are touched (array.c, sigbus.c) --------------- */
 
@@ -473,8 +512,6 @@ uint64_t vrange_heap_trim(void);
 #define VRANGE_PRESSURE_CRITICAL 3
 #define VRANGE_PRESSURE_LEVELS 4
 
-#define VRANGE_PRESSURE_PLACES 32
-#define VRANGE_PRESSURE_LIMITS 2
 #define VRANGE_PRESSURE_MACHINE -1
 
 /* The actions while pressure rises, and hot fronts that grow again while it falls. */
@@ -490,16 +527,6 @@ uint64_t vrange_heap_trim(void);
 #define VRANGE_PRESSURE_SKIPPED 2 /* put off, because it was done a moment ago or still runs */
 #define VRANGE_PRESSURE_OUTCOMES 3
 
-/* The files of one cgroup; NULL for a file that does not exist. Only `usage` must be readable.
- * `whole_tree`: memory.stat reports limits above all visible cgroups (v1). */
-typedef struct {
-    const char *usage;
-    const char *stat;
-    const char *stalls;
-    const char *limits[VRANGE_PRESSURE_LIMITS];
-    int whole_tree;
-} vrange_pressure_place;
-
 /* Thresholds are shares of the limit. A level ends when the share falls `hysteresis` below its threshold.
  * Elevated becomes critical if tasks wait for memory for at least the share `stalled` of the time.
  * `again_ns` is the shortest time after which waiters are called again while a level stays and usage keeps
@@ -512,7 +539,7 @@ typedef struct {
 typedef struct {
     int running;
     int level;
-    int place;            /* index of the place nearest to its limit, or VRANGE_PRESSURE_MACHINE */
+    int place;            /* index among the watched cgroups of the one nearest to its limit, or VRANGE_PRESSURE_MACHINE */
     int moved;            /* the process is in another cgroup: set the places again */
     uint64_t usage_bytes; /* as the kernel counts it */
     uint64_t used_bytes;  /* without what can be taken at once */
@@ -524,15 +551,13 @@ typedef struct {
     uint64_t turn;
 } vrange_pressure_info;
 
-/* Replaces the places that are watched. Returns -E2BIG for more than VRANGE_PRESSURE_PLACES, or the reason
- * why a usage file can't be opened. */
-int vrange_pressure_places(const vrange_pressure_place *places, size_t count);
+/* Finds the cgroups to watch, as `proc_self` reports them, and stores them in *found. Those with an error
+ * are not watched; the others are, in this order. Returns -ENOMEM if nothing changed. */
+int vrange_pressure_find(const char *proc_self, vrange_cgroups *found);
 
-/* Looks once and starts the watcher's thread. `membership` is the file that reports the cgroups of the
- * process. Returns -EBUSY if the watcher is running, -ENODATA if nothing can be read, and -errno if no
- * thread can be started. */
-int vrange_pressure_start(const vrange_pressure_settings *settings, const char *membership,
-                          const char *machine_stalls);
+/* Looks once and starts the watcher's thread. Returns -EBUSY if the watcher is running, -ENODATA if nothing
+ * can be read, and -errno if no thread can be started. */
+int vrange_pressure_start(const vrange_pressure_settings *settings);
 void vrange_pressure_stop(void);
 void vrange_pressure_read(vrange_pressure_info *out);
 

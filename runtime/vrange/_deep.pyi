@@ -16,7 +16,6 @@ def run(settings: Settings, f: Callable[..., T], /, *args: Any, **kwargs: Any) -
 def configure(
     make: Callable[[int | str | DeepStack], Settings],
     default: Settings,
-    watch_limits: Callable[[], None],
     /,
 ) -> None: ...
 def here() -> tuple[int, int] | None: ...

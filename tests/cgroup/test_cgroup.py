@@ -11,8 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support import succeeds
 
-from vrange._cgroup.limits import memory_limit, memory_places, memory_usage
+from vrange._cgroup.limits import memory_limit, memory_usage
 from vrange.cli.memory_cgroup import MemoryCgroup
 
 MIB = 1 << 20
@@ -33,7 +34,9 @@ class Tree:
         point = self.tmp / at
         point.mkdir(exist_ok=True)
         options = "rw" if kind == "cgroup2" else "rw,memory"
-        escaped = str(point).replace(" ", "\\040")
+        escaped = str(point)
+        for character in "\\ \n\t":
+            escaped = escaped.replace(character, f"\\{ord(character):03o}")
         self.mounts.append(f"35 31 0:32 {root} {escaped} rw,relatime - {kind} cgroup {options}")
         self.cgroup.append(f"0::{path}" if kind == "cgroup2" else f"4:memory:{path}")
         return point
@@ -86,12 +89,10 @@ def test_v1_limit_of_the_own_cgroup(tree: Tree) -> None:
 
 def test_nothing_is_above_the_root_of_all(tree: Tree) -> None:
     point = tree.mount("cgroup", "/job")
-    v1(point, V1_NONE, above=100 * MIB)
+    v1(point, V1_NONE, above=200 * MIB)
     v1(point / "job", 300 * MIB, above=200 * MIB)
-    assert memory_places(proc_self=tree.proc_self)[-1].limits_above is not None
     assert memory_limit(proc_self=tree.proc_self).limit_bytes == 200 * MIB
     (point / "cgroup.sane_behavior").write_text("0\n")
-    assert memory_places(proc_self=tree.proc_self)[-1].limits_above is None
     assert memory_limit(proc_self=tree.proc_self).limit_bytes == 300 * MIB
 
 
@@ -203,6 +204,50 @@ def test_mount_point_and_cgroup_of_any_bytes(tree: Tree, name: bytes) -> None:
     tree.mounts.append(f"36 31 0:33 / /media/{odd} rw,relatime - tmpfs none rw")
     v1(tree.mount("cgroup", f"/{odd}", at=f"at {odd}") / odd, 100 * MIB)
     assert memory_limit(proc_self=tree.proc_self).limit_bytes == 100 * MIB
+
+
+def test_an_inner_limit_does_not_limit_the_cgroup_around_it(tree: Tree) -> None:
+    """v1 reports the tightest of all limits in each cgroup: the inner one's is not the outer's."""
+    point = tree.mount("cgroup", "/pod/container", root="/pod")
+    v1(point, V1_NONE, above=V1_NONE)
+    own = v1(point / "container", 100 * MIB, above=100 * MIB)
+    assert memory_limit(proc_self=tree.proc_self).path == str(own)
+
+
+@pytest.mark.parametrize("kind", ["cgroup", "cgroup2"])
+def test_paths_that_are_not_text(tree: Tree, kind: str) -> None:
+    name = os.fsdecode(b"caf\xe9 \\ \n")
+    (v1 if kind == "cgroup" else v2)(tree.mount(kind, "/job", at=name) / "job", 100 * MIB)
+    limit = memory_limit(proc_self=tree.proc_self)
+    assert limit.limit_bytes == 100 * MIB
+    assert limit.path == str(tree.tmp / name / "job")
+
+
+def test_a_cgroup_path_that_is_not_text(tree: Tree) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    v2(tree.mount("cgroup2", f"/{name}") / name, 100 * MIB)
+    limit = memory_limit(proc_self=tree.proc_self)
+    assert limit.path is not None
+    assert limit.path.endswith(name)
+
+
+def test_a_long_mount_table(tree: Tree) -> None:
+    other = "36 31 0:33 / /var/lib/containers/{:05}/rootfs rw - overlay overlay rw,lowerdir=/x"
+    tree.mounts += [other.format(n) for n in range(3000)]
+    v2(tree.mount("cgroup2", "/job") / "job", 100 * MIB)
+    assert memory_limit(proc_self=tree.proc_self).limit_bytes == 100 * MIB
+
+
+@pytest.mark.parametrize("name", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_a_limit_of_the_process(name: str) -> None:
+    code = f"""
+    import resource
+    from vrange._cgroup.limits import memory_limit, memory_usage
+    resource.setrlimit(resource.{name}, (4 << 30, 4 << 30))
+    limit = memory_limit()
+    print(limit.source, limit.limit_bytes >> 20, 0 < memory_usage() < 4 << 30)
+    """
+    assert succeeds(code) == f"{name} 4096 True\n"
 
 
 def test_no_proc_is_the_machine(tmp_path: Path) -> None:

@@ -155,15 +155,19 @@ def test_the_fuller_of_two_cgroups_counts() -> None:
         inner.rmdir()
 
 
-def test_a_process_put_elsewhere_offers_as_without_a_limit() -> None:
+def test_a_process_put_elsewhere_finds_its_limit_there() -> None:
     with (
         MemoryCgroup(512 << 20) as roomy,
         MemoryCgroup(480 << 20) as other,
+        MemoryCgroup(168 << 20) as narrow,
         Child(roomy.path) as child,
     ):
         assert child.offered_after("pass") == 0
         child.move_to(other.path)
-        assert child.offered_after("time.sleep(1.2)") >= 60
+        assert child.offered_after("time.sleep(1.2)") == 0
+        child.offered_after("take(100)")  # what moves with the process stays counted where it was
+        child.move_to(narrow.path)
+        assert child.offered_after("time.sleep(1.2); take(60)") >= 56
 
 
 def test_files_that_are_read_do_not_take_the_cache_along(tmp_path: Path) -> None:

@@ -23,6 +23,36 @@ int os_read_small(const char *path, char *text, size_t bytes) {
     return result;
 }
 
+int os_read_whole(const char *path, char *text, size_t bytes) {
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return -errno;
+    os_held held;
+    os_note(file, &held);
+    size_t length = 0;
+    int error = 0;
+    while (length < bytes - 1) {
+        const ssize_t some = pread(file, text + length, bytes - 1 - length, (off_t)length);
+        if (some < 0 && errno == EINTR) continue;
+        if (some < 0) error = errno;
+        if (some <= 0) break;
+        length += (size_t)some;
+    }
+    if (!os_is_held(&held)) error = EBADF;
+    os_let_go(&held);
+    text[length] = 0;
+    return error ? -error : (int)length;
+}
+
+bool os_exists(const char *path) {
+    struct stat found;
+    return stat(path, &found) == 0;
+}
+
+bool os_is_directory(const char *path) {
+    struct stat found;
+    return stat(path, &found) == 0 && S_ISDIR(found.st_mode);
+}
+
 static bool meminfo_field(const char *text, const char *field, uint64_t *bytes) {
     const char *at = strstr(text, field);
     if (!at) return false;

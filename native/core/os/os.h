@@ -138,6 +138,10 @@ int os_number_in(const char *text, uint64_t *value);
  * bytes read. */
 int os_read_text(int descriptor, char *text, size_t bytes);
 int os_read_small(const char *path, char *text, size_t bytes); /* the same, by path */
+/* The same with as many reads as it takes: the kernel returns a long table in pieces. */
+int os_read_whole(const char *path, char *text, size_t bytes);
+bool os_exists(const char *path);
+bool os_is_directory(const char *path);
 /* The machine's used and total memory. Memory that could be freed at once counts as unused. */
 int os_machine_usage(uint64_t *usage, uint64_t *total);
 /* Whether the machine promises no more memory than it has (vm.overcommit_memory=2), and how much it has

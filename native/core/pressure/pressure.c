@@ -1,8 +1,8 @@
 /* The pressure watcher: a thread of its own measures how much of the usable memory is used.
  *
- * The thread reads usage and limit of the cgroups that it was given, each of which may be the one that
- * ends the process, and computes a level from the fullest. Files stay open and are read again, as a limit
- * may change at any moment. If no cgroup has a limit, the machine counts.
+ * The thread reads usage and limit of every cgroup around the process (limits.c), each of which may be the
+ * one that ends the process, and computes a level from the fullest. If no cgroup has a limit, the machine
+ * counts.
  *
  * Not all usage counts. The kernel takes clean file pages and offered pages at no harm to any program
  * (both are on its inactive file list), and idle bytes are offered as it takes those. So the three are
@@ -22,32 +22,26 @@
 #include <time.h>
 
 #include "base/gate.h"
-#include "os/hash.h"
-#include "base/stat_file.h"
 #include "os/os.h"
 #include "os/os_held.h"
 #include "os/os_thread.h"
 #include "counters/stats.h"
+#include "pressure/limits.h"
 #include "vrange.h"
 
-#define TEXT_BYTES 8192
-#define MEMBERSHIP_NS 1000000000ull /* how often to check whether the process is in another cgroup */
+#define MACHINE_STALLS "/proc/pressure/memory"
 #define STALL_WINDOW_NS 1000000000ull
 #define STALL_LEAST_NS 200000000ull /* in less time than this a share means nothing */
 #define FAR_INTERVALS 2
-#define LOOKS_A_LIMIT 10 /* a second, at the default interval */
+#define INTERVALS_A_LIMIT 10 /* a second, at the default interval; a limit seldom changes */
 #define LOOKS_AN_INACTIVE 3
 #define LOOKS_A_STALL 3 /* PSI covers the last second */
 #define MOVED_SHARE 256 /* of the limit: a change of this size counts as a move */
 #define MICROSECOND 1000u
 
 typedef struct {
-    os_kept usage, stat, stalls, limits[VRANGE_PRESSURE_LIMITS];
-    int whole_tree;
-    uint64_t limit; /* as it was last read */
-    unsigned looks; /* since then */
-    uint64_t inactive, usage_then; /* as they were last read */
-    unsigned inactive_looks;
+    uint64_t usage_then; /* when `inactive_file` was last read */
+    unsigned looks;      /* since then */
 } place;
 
 static struct {
@@ -57,11 +51,9 @@ static struct {
     bool running, stop, anything_read;
     vrange_pressure_settings settings;
 
-    place places[VRANGE_PRESSURE_PLACES];
-    size_t count;
-    os_kept machine_stalls, membership;
-    uint64_t member_hash, member_ns;
-    uint64_t machine_bytes; /* a limit of as much or more is no limit */
+    limits limits;
+    place places[VRANGE_CGROUPS];
+    os_kept machine_stalls;
 
     uint64_t stalled_ns, stalled_us; /* where the window began */
     int stalls_of;
@@ -105,70 +97,32 @@ typedef struct {
 
 static uint64_t less(uint64_t from, uint64_t by) { return from > by ? from - by : 0; }
 
-static bool read_limit(place *p, uint64_t *limit) {
-    *limit = UINT64_MAX;
-    for (size_t i = 0; i < VRANGE_PRESSURE_LIMITS; i++) {
-        uint64_t one;
-        if (!os_is_kept(&p->limits[i])) continue;
-        const int result = os_kept_number(&p->limits[i], &one);
-        if (result == -EINVAL) continue; /* "max" */
-        if (result < 0) {
-            note_failure(result);
-            return false;
-        }
-        if (one < *limit) *limit = one;
-    }
-    return true;
-}
-
-/* A limit seldom changes, and in v1 the file that reports the limit of the whole tree is the slowest of
- * all. */
-static bool find_limit(place *p) {
-    if (p->looks++ % LOOKS_A_LIMIT != 0) return true;
-    p->looks = 0;
-    uint64_t limit;
-    if (!read_limit(p, &limit)) return false;
-    p->limit = limit;
-    p->looks = 1;
-    char text[TEXT_BYTES];
-    uint64_t above;
-    if (p->whole_tree && os_kept_text(&p->stat, text, sizeof text) >= 0 &&
-        line_number(text, "hierarchical_memory_limit", &above) && above < p->limit)
-        p->limit = above;
-    return true;
-}
-
-/* The part of a place's usage that can be taken at once: clean file pages, and offered pages. Reading the
+/* The part of a cgroup's usage that can be taken at once: clean file pages, and offered pages. Reading the
  * file that reports it costs as much as all the others: it is read again when usage has changed. */
-static uint64_t inactive_bytes(place *p, uint64_t usage) {
-    const uint64_t moved = usage > p->usage_then ? usage - p->usage_then : p->usage_then - usage;
-    if (p->inactive_looks++ % LOOKS_AN_INACTIVE != 0 && moved < p->limit / MOVED_SHARE)
-        return p->inactive;
-    p->inactive_looks = 1;
-    p->usage_then = usage;
-    char text[TEXT_BYTES];
-    const bool has_text = os_kept_text(&p->stat, text, sizeof text) >= 0;
-    if (!has_text || (!line_number(text, "total_inactive_file", &p->inactive) &&
-                      !line_number(text, "inactive_file", &p->inactive)))
-        p->inactive = atomic_load(&stats_offered_bytes);
-    return p->inactive;
+static uint64_t inactive_bytes(limits_cgroup *c, place *p, uint64_t now) {
+    const uint64_t moved = c->used > p->usage_then ? c->used - p->usage_then : p->usage_then - c->used;
+    if (p->looks++ % LOOKS_AN_INACTIVE == 0 || moved >= c->limit / MOVED_SHARE) {
+        p->looks = 1;
+        p->usage_then = c->used;
+        limits_read_content(&watch.limits, c, now, 0);
+    }
+    return c->content_ns ? c->content.inactive_file : atomic_load(&stats_offered_bytes);
 }
 
-/* False if the place can't be read, or has no limit below the machine's memory. */
-static bool look_at_place(place *p, uint64_t machine, figures *out) {
-    if (!find_limit(p)) return false;
-    out->limit = p->limit;
-    if (out->limit == 0 || out->limit >= machine) return false;
-    int result = os_kept_number(&p->usage, &out->usage);
+/* False if the cgroup can't be read, or has no limit below the machine's memory. */
+static bool look_at(limits_cgroup *c, place *p, figures *out) {
+    const uint64_t now = os_now_ns();
+    int result = limits_read_limit(&watch.limits, c, now, INTERVALS_A_LIMIT * watch.settings.interval_ns);
+    if (result == 0 && (c->limit == 0 || c->limit >= watch.limits.machine_bytes)) return false;
+    if (result == 0) result = limits_read_usage(&watch.limits, c, now);
     if (result < 0) {
         note_failure(result);
         return false;
     }
-    out->used = out->usage;
+    *out = (figures){.usage = c->used, .limit = c->limit, .used = c->used};
     const double floor = watch.settings.elevated - watch.settings.hysteresis;
     if ((double)out->usage < floor * (double)out->limit) return true; /* low even if all of it counts */
-    const uint64_t inactive = inactive_bytes(p, out->usage);
-    out->used = less(out->usage, inactive + atomic_load(&stats_idle_bytes));
+    out->used = less(out->usage, inactive_bytes(c, p, now) + atomic_load(&stats_idle_bytes));
     return true;
 }
 
@@ -177,26 +131,26 @@ static double share_of(const figures *f) { return (double)f->used / (double)f->l
 /* Finds the fullest of all places; false if none could be read. */
 static bool look(figures *worst, int *which) {
     *which = -2;
-    for (size_t i = 0; i < watch.count; i++) {
+    for (size_t i = 0; i < watch.limits.count; i++) {
         figures here;
-        if (!look_at_place(&watch.places[i], watch.machine_bytes, &here)) continue;
+        if (!look_at(&watch.limits.cgroups[i], &watch.places[i], &here)) continue;
         if (*which == -2 || share_of(&here) > share_of(worst)) {
             *worst = here;
             *which = (int)i;
         }
     }
     if (*which >= 0) return true;
-    figures machine;
-    if (os_machine_usage(&machine.usage, &machine.limit) < 0 || !machine.limit) return false;
-    machine.used = less(machine.usage, atomic_load(&stats_idle_bytes));
-    *worst = machine;
+    if (limits_read_machine(&watch.limits, os_now_ns(), 0) < 0) return false;
+    *worst = (figures){.usage = watch.limits.machine_used,
+                       .limit = watch.limits.machine_bytes,
+                       .used = less(watch.limits.machine_used, atomic_load(&stats_idle_bytes))};
     *which = VRANGE_PRESSURE_MACHINE;
     return true;
 }
 
 /* The share of about the last second in which some task waited for memory; 0 while it is unknown. */
 static double stalled_share(int which) {
-    os_kept *own = which >= 0 ? &watch.places[which].stalls : NULL;
+    os_kept *own = which >= 0 ? &watch.limits.cgroups[which].stalls : NULL;
     os_kept *file = own && os_is_kept(own) ? own : &watch.machine_stalls;
     char text[256];
     if (watch.stalls_of == which && watch.stall_looks++ % LOOKS_A_STALL != 0) return watch.info.stalled;
@@ -243,14 +197,7 @@ static bool has_grown(double share) {
 }
 
 static void look_for_move(void) {
-    const uint64_t now = os_now_ns();
-    if (!os_is_kept(&watch.membership) || now - watch.member_ns < MEMBERSHIP_NS) return;
-    char text[TEXT_BYTES];
-    watch.member_ns = now;
-    if (os_kept_text(&watch.membership, text, sizeof text) < 0) return;
-    const uint64_t hash = hash_of(text);
-    if (hash == watch.member_hash) return;
-    watch.member_hash = hash;
+    if (watch.info.moved || !limits_have_moved(&watch.limits, os_now_ns())) return;
     watch.info.moved = 1;
     call_waiters();
 }
@@ -311,76 +258,34 @@ static void *run(void *unused) {
     return NULL;
 }
 
-/* A file that does not exist is not opened again: it stays missing. */
-static void keep_optional(const char *path, os_kept *file) {
-    if (os_keep(path, file) == -ENOENT) os_forget(file);
-}
-
-static void forget_places(place *places, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        os_forget(&places[i].usage);
-        os_forget(&places[i].stat);
-        os_forget(&places[i].stalls);
-        for (size_t l = 0; l < VRANGE_PRESSURE_LIMITS; l++) os_forget(&places[i].limits[l]);
-    }
-}
-
-static void forget_own_files(void) {
-    os_forget(&watch.membership);
-    os_forget(&watch.machine_stalls);
-}
-
-int vrange_pressure_places(const vrange_pressure_place *told, size_t count) {
-    place fresh[VRANGE_PRESSURE_PLACES];
-    if (count > VRANGE_PRESSURE_PLACES) return -E2BIG;
+int vrange_pressure_find(const char *proc_self, vrange_cgroups *found) {
+    limits *fresh = calloc(1, sizeof *fresh);
+    if (!fresh) return -ENOMEM;
     gate_enter();
-    int result = 0;
-    size_t opened = 0;
-    for (; opened < count && result == 0; opened++) {
-        place *p = &fresh[opened];
-        *p = (place){.whole_tree = told[opened].whole_tree};
-        for (size_t l = 0; l < VRANGE_PRESSURE_LIMITS; l++)
-            keep_optional(told[opened].limits[l], &p->limits[l]);
-        keep_optional(told[opened].stat, &p->stat);
-        keep_optional(told[opened].stalls, &p->stalls);
-        result = os_keep(told[opened].usage, &p->usage);
-    }
-    if (result < 0) {
-        forget_places(fresh, opened);
-        gate_leave();
-        return result;
-    }
+    limits_find(fresh, proc_self, found);
     pthread_mutex_lock(&watch.lock);
-    place before[VRANGE_PRESSURE_PLACES];
-    const size_t count_before = watch.count;
-    memcpy(before, watch.places, sizeof before);
-    memcpy(watch.places, fresh, count * sizeof *fresh);
-    watch.count = count;
+    const limits before = watch.limits;
+    watch.limits = *fresh;
+    memset(watch.places, 0, sizeof watch.places);
     watch.stalls_of = -2;
     watch.info.moved = 0;
     watch.info.place = VRANGE_PRESSURE_MACHINE;
     pthread_mutex_unlock(&watch.lock);
-    forget_places(before, count_before);
+    *fresh = before;
+    limits_forget(fresh);
     gate_leave();
+    free(fresh);
     return 0;
 }
 
-int vrange_pressure_start(const vrange_pressure_settings *settings, const char *membership,
-                          const char *machine_stalls) {
+int vrange_pressure_start(const vrange_pressure_settings *settings) {
     gate_enter();
     pthread_mutex_lock(&watch.lock);
     int error = watch.running ? EBUSY : 0;
     if (!error) {
         watch.settings = *settings;
-        keep_optional(membership, &watch.membership);
-        keep_optional(machine_stalls, &watch.machine_stalls);
-        char text[TEXT_BYTES];
-        if (os_kept_text(&watch.membership, text, sizeof text) >= 0)
-            watch.member_hash = hash_of(text);
-        watch.member_ns = os_now_ns();
+        if (os_keep(MACHINE_STALLS, &watch.machine_stalls) == -ENOENT) os_forget(&watch.machine_stalls);
         watch.stop = watch.anything_read = false;
-        uint64_t unused;
-        if (os_machine_usage(&unused, &watch.machine_bytes) < 0) watch.machine_bytes = UINT64_MAX;
         watch.alarmed_at = 0;
         watch.info = (vrange_pressure_info){.level = VRANGE_PRESSURE_NORMAL,
                                             .place = VRANGE_PRESSURE_MACHINE,
@@ -394,7 +299,7 @@ int vrange_pressure_start(const vrange_pressure_settings *settings, const char *
         watch.running = true;
         if (watch.info.changes == 0) stats_pressure_level(watch.info.level);
     } else if (error != EBUSY) {
-        forget_own_files();
+        os_forget(&watch.machine_stalls);
         watch.info.level = VRANGE_PRESSURE_NONE;
     }
     pthread_mutex_unlock(&watch.lock);
@@ -415,9 +320,8 @@ void vrange_pressure_stop(void) {
     if (running) pthread_join(thread, NULL);
     gate_enter();
     pthread_mutex_lock(&watch.lock);
-    forget_places(watch.places, watch.count);
-    forget_own_files();
-    watch.count = 0;
+    limits_forget(&watch.limits);
+    os_forget(&watch.machine_stalls);
     watch.info.level = VRANGE_PRESSURE_NONE;
     if (running) stats_pressure_level(VRANGE_PRESSURE_NONE);
     call_waiters();
@@ -462,9 +366,8 @@ void pressure_after_fork(void) {
     watch.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     make_conditions();
     if (!watch.running) return;
-    forget_places(watch.places, watch.count);
-    forget_own_files();
-    watch.count = 0;
+    limits_forget(&watch.limits);
+    os_forget(&watch.machine_stalls);
     watch.running = false;
     watch.stop = true;
     watch.info.level = VRANGE_PRESSURE_NONE;

@@ -19,6 +19,7 @@
 #include "stacks/idle_threads.h"
 #include "base/inherit.h"
 #include "os/os.h"
+#include "pressure/limits.h"
 #include "pressure/pressure.h"
 #include "heap/pymalloc.h"
 #include "ranges/range_table.h"
@@ -26,7 +27,6 @@
 #include "pressure/room.h"
 #include "base/rung.h"
 #include "base/scratch.h"
-#include "pressure/spare.h"
 #include "stacks/stack.h"
 #include "counters/stats.h"
 
@@ -77,7 +77,7 @@ static void after_fork_in_child(void) {
     room_after_fork();
     pressure_after_fork();
     scratch_forget_owners();
-    spare_after_fork();
+    limits_after_fork();
     stacks_after_fork();
     idle_after_fork();
     stats_after_fork();

@@ -15,7 +15,7 @@
 #include "stacks/sigsegv.h"
 #include "heap/pymalloc.h"
 #include "python/stacks/recursion.h"
-#include "pressure/spare.h"
+#include "pressure/limits.h"
 #include "stacks/stack.h"
 #include "stacks/stack_current.h"
 #include "stacks/stack_pages.h"
@@ -32,7 +32,6 @@
 
 /* (bytes, release, name), made and checked by `make_settings` in Python; 0 bytes: automatic. */
 static PyObject *make_settings, *default_settings, *settings_cache, *stack_keyword;
-static PyObject *watch_limits; /* reports to spare.c which cgroups limit this process now */
 static PyObject *vrange_error, *stack_unavailable_error;
 
 /* In every CPython since 3.8, but declared in the limited API only since 3.12. */
@@ -95,21 +94,13 @@ static size_t bytes_by_limit(void) {
 static size_t automatic_bytes(void) {
     static size_t bytes;
     static uint64_t looked_ns;
-    static bool is_watched;
     const uint64_t now = os_now_coarse_ns();
-    if (is_watched && now - looked_ns < LIMITS_NS) return bytes;
+    if (looked_ns && now - looked_ns < LIMITS_NS) return bytes;
     looked_ns = now;
     const size_t before = bytes;
     bytes = bytes_by_limit();
     if (bytes < before) vrange_stacks_trim_pooled(); /* RLIMIT_AS was set later, and pooled stacks count */
-    if (!is_watched || spare_is_stale(now)) {
-        PyObject *done = PyObject_CallFunctionObjArgs(watch_limits, NULL);
-        if (!done) PyErr_WriteUnraisable(watch_limits); /* the limits known before stay in force */
-        Py_XDECREF(done);
-        /* Only now, because the call lets other threads run: a thread must not see `is_watched` before
-         * there are limits. */
-        is_watched = true;
-    }
+    limits_follow_outside();
     return bytes;
 }
 
@@ -314,10 +305,8 @@ static PyObject *deep_run(PyObject *module, PyObject *const *args, Py_ssize_t co
 
 static PyObject *deep_configure(PyObject *module, PyObject *args) {
     (void)module;
-    PyObject *make, *usual, *watch;
-    if (!PyArg_ParseTuple(args, "OO!O", &make, &PyTuple_Type, &usual, &watch)) return NULL;
-    Py_INCREF(watch);
-    watch_limits = watch;
+    PyObject *make, *usual;
+    if (!PyArg_ParseTuple(args, "OO!", &make, &PyTuple_Type, &usual)) return NULL;
     Py_INCREF(make);
     Py_INCREF(usual);
     make_settings = make;
@@ -418,7 +407,7 @@ static PyMethodDef functions[] = {
     {"run", FAST(deep_run), METH_FASTCALL | METH_KEYWORDS,
      "run(settings, function, *args, **kwargs): a deep call with settings made beforehand."},
     {"configure", deep_configure, METH_VARARGS,
-     "configure(make_settings, default, watch_limits): set how `stack=` becomes (bytes, release, name)."},
+     "configure(make_settings, default): set how `stack=` becomes (bytes, release, name)."},
     {"here", deep_here, METH_NOARGS,
      "here(): return (bytes, depth) of the deep stack that the caller runs on, or None."},
     {"limits", deep_limits, METH_NOARGS,

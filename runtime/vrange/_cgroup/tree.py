@@ -1,10 +1,7 @@
 """The place of this process among the cgroups, and the names of their files.
 
-The kernel reports the cgroup of a process as a path. The mount table says which part of which
-hierarchy is visible where: a container sees its own cgroup as the root, a hybrid machine has v1's
-memory controller beside a v2 without one, and a process may have been moved to where its mounts
-don't reach. If a path can't be located, the mount's root is used: its limits, if any, apply as
-well.
+The native side finds both (cgroups.c). The names here are only of files that nothing but Python
+reads.
 """
 
 from __future__ import annotations
@@ -13,31 +10,43 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from vrange._core import ffi, lib
 
 __all__ = [
-    "NO_LIMIT",
     "V1",
     "V2",
+    "Cgroup",
+    "Cgroups",
     "Files",
     "Hierarchy",
     "Version",
+    "cgroups_of",
+    "find_cgroups",
     "find_hierarchies",
     "read_limit",
     "read_words",
+    "usage_file",
 ]
 
 Version = Literal["cgroup v1", "cgroup v2"]
+_VERSIONS: dict[int, Version] = {1: "cgroup v1", 2: "cgroup v2"}
 
-NO_LIMIT = 1 << 62  # v1 writes "none" as the largest signed long, rounded down to a page
+NO_LIMIT = (1 << 64) - 1
+
+
+def _file(version: int, which: int) -> str:
+    name: bytes = ffi.string(lib.vrange_cgroup_file(version, which))
+    return name.decode()
 
 
 @dataclass(frozen=True)
 class Files:
-    """The file names of one version. A limit is the least of `limits`."""
+    """The file names of one version; `limit` is the file of the limit that ends processes."""
 
     version: Version
-    limits: tuple[str, ...]
+    limit: str
     usage: str
     peak: str
     swap_limit: str
@@ -46,22 +55,26 @@ class Files:
 
 V1 = Files(
     "cgroup v1",
-    ("memory.limit_in_bytes",),
-    "memory.usage_in_bytes",
-    "memory.max_usage_in_bytes",
-    "memory.memsw.limit_in_bytes",
-    "memory.oom_control",
+    limit=_file(1, lib.VRANGE_CGROUP_LIMIT),
+    usage=_file(1, lib.VRANGE_CGROUP_USAGE),
+    peak="memory.max_usage_in_bytes",
+    swap_limit="memory.memsw.limit_in_bytes",
+    events="memory.oom_control",
 )
-# At memory.high no process is killed, but a process above it is slowed until it is below again, and
-# the kernel reclaims what was offered. So that is where a cache must give way.
 V2 = Files(
     "cgroup v2",
-    ("memory.max", "memory.high"),
-    "memory.current",
-    "memory.peak",
-    "memory.swap.max",
-    "memory.events",
+    limit=_file(2, lib.VRANGE_CGROUP_LIMIT),
+    usage=_file(2, lib.VRANGE_CGROUP_USAGE),
+    peak="memory.peak",
+    swap_limit="memory.swap.max",
+    events="memory.events",
 )
+_FILES: dict[Version, Files] = {"cgroup v1": V1, "cgroup v2": V2}
+
+
+def usage_file(version: Version) -> str:
+    """Return the name of the file that reports a cgroup's usage."""
+    return _FILES[version].usage
 
 
 @dataclass(frozen=True)
@@ -71,11 +84,6 @@ class Hierarchy:
     files: Files
     mount_point: Path
     directory: Path
-
-    @property
-    def depth(self) -> int:
-        """How many cgroups above this process's own are visible."""
-        return len(self.directory.relative_to(self.mount_point).parts)
 
     def ancestors(self) -> Iterator[Path]:
         """Yield the directories from this process's cgroup up to the mount point."""
@@ -87,73 +95,63 @@ class Hierarchy:
             directory = directory.parent
 
 
-def find_hierarchies(proc_self: Path) -> list[Hierarchy]:
+@dataclass(frozen=True)
+class Cgroup:
+    """A cgroup around this process whose memory is counted.
+
+    `refused` says why its figures can't be read; None if they can.
+    """
+
+    version: Version
+    directory: Path
+    limit_bytes: int
+    usage_bytes: int
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
+class Cgroups:
+    """The hierarchies that this process is in, and the cgroups around it, as the core found them.
+
+    The cgroups of a hierarchy go from the process's own outwards.
+    """
+
+    native: Any
+    hierarchies: list[Hierarchy]
+    cgroups: list[Cgroup]
+
+
+def _path(raw: Any) -> Path:
+    return Path(os.fsdecode(ffi.string(raw)))
+
+
+def cgroups_of(native: Any) -> Cgroups:
+    """Return what a native `vrange_cgroups` holds."""
+    hierarchies = [
+        Hierarchy(_FILES[_VERSIONS[h.version]], _path(h.mount_point), _path(h.directory))
+        for h in native.hierarchies[0 : native.hierarchy_count]
+    ]
+    cgroups = []
+    for c in native.cgroups[0 : native.count]:
+        hierarchy = native.hierarchies[c.hierarchy]
+        directory = os.fsdecode(ffi.string(hierarchy.directory, c.directory_bytes)) or "/"
+        why = f"{ffi.string(c.failed).decode()}: {os.strerror(c.error)}" if c.error else None
+        cgroups.append(
+            Cgroup(_VERSIONS[hierarchy.version], Path(directory), c.limit, c.usage, refused=why)
+        )
+    return Cgroups(native, hierarchies, cgroups)
+
+
+def find_cgroups(proc_self: str | os.PathLike[str]) -> Cgroups:
+    """Return the cgroups whose limits apply to this process; none if nothing is known of them."""
+    native = ffi.new("vrange_cgroups *")
+    lib.vrange_cgroups_read(os.fsencode(proc_self), native)
+    return cgroups_of(native)
+
+
+def find_hierarchies(proc_self: str | os.PathLike[str]) -> list[Hierarchy]:
     """Find this process in each mounted hierarchy that may have a memory controller."""
-    try:
-        mounts = _read_lines(proc_self / "mountinfo")
-        cgroups = _read_lines(proc_self / "cgroup")
-    except OSError:
-        return []  # not Linux, or /proc isn't mounted
-    paths: dict[Version, str] = {}
-    for line in cgroups:
-        number, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if number == "0" and not controllers:
-            paths["cgroup v2"] = path
-        elif "memory" in controllers.split(","):
-            paths["cgroup v1"] = path
-
-    found: dict[Version, Hierarchy] = {}
-    for line in mounts:
-        before, _, after = line.partition(" - ")
-        kind, _, options = [*after.split(" ", 2), "", ""][:3]
-        if kind == "cgroup2":
-            files = V2
-        elif kind == "cgroup" and "memory" in options.split(","):
-            files = V1
-        else:
-            continue
-        if files.version not in paths:
-            continue
-        root, mount_point = map(_unescape, before.split(" ")[3:5])
-        directory = _below(Path(mount_point), root, paths[files.version])
-        here = Hierarchy(files, Path(mount_point), directory or Path(mount_point))
-        before_it = found.get(files.version)
-        # The same hierarchy may be mounted a second time with a smaller part visible.
-        if before_it is None or here.depth > before_it.depth:
-            found[files.version] = here
-    return list(found.values())
-
-
-def _read_lines(file: Path) -> list[str]:
-    """Return the lines of a file that has paths in it, which may be any bytes but a line feed.
-
-    A path that is not in the encoding of file names is decoded as os.fsdecode does it, so that
-    os.fsencode gives the same bytes back. str.splitlines() would also split at a carriage return
-    and at some characters beyond ASCII; the kernel writes those as they are.
-    """
-    return os.fsdecode(file.read_bytes()).rstrip("\n").split("\n")
-
-
-def _below(mount_point: Path, root: str, path: str) -> Path | None:
-    """Return the directory of the cgroup `path`, if the cgroup `root` is mounted at `mount_point`.
-
-    Return None if the mount doesn't show it: the process was moved, or its namespace begins
-    elsewhere.
-    """
-    if ".." in Path(path).parts or ".." in Path(root).parts:
-        return None
-    try:
-        directory = mount_point / Path(path).relative_to(root)
-    except ValueError:
-        return None
-    return directory if directory.is_dir() else None
-
-
-def _unescape(field: str) -> str:
-    """Decode a path of the mount table, in which blanks are written in octal."""
-    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        field = field.replace(code, character)
-    return field
+    return find_cgroups(proc_self).hierarchies
 
 
 def read_limit(file: Path) -> int:
@@ -162,7 +160,7 @@ def read_limit(file: Path) -> int:
         text = file.read_text().strip()
     except OSError:
         return NO_LIMIT
-    return NO_LIMIT if text == "max" else min(int(text), NO_LIMIT)
+    return NO_LIMIT if text == "max" else int(text)
 
 
 def read_words(file: Path) -> dict[str, int]:

@@ -6,7 +6,6 @@ import os
 import threading
 
 from vrange._cgroup.limits import memory_limit
-from vrange._cgroup.watch import watch_limits
 from vrange._core import lib
 from vrange.errors import VrangeError
 from vrange.sizes import parse_bytes
@@ -46,9 +45,9 @@ def set_reserve(bytes: int | str | None = None, tick: float | None = None) -> No
     Notes
     -----
     The setting applies to all caches and arenas of the process, and to the child of a fork. Any
-    thread may call it at any time. If a running process is moved to another cgroup, call it again,
-    unless `vrange.pressure.watch` does so; until then, only the machine is taken to limit the
-    process.
+    thread may call it at any time. If a running process is moved to another cgroup, its limits are
+    found there within a second or two; the default size stays that of the first limit until this is
+    called again.
 
     Examples
     --------
@@ -65,7 +64,6 @@ def set_reserve(bytes: int | str | None = None, tick: float | None = None) -> No
     if not 0.0001 <= tick <= 10:
         raise ValueError(f"tick must be 0.0001 to 10 seconds, not {tick!r}")
     with _lock:
-        watch_limits()
         result = lib.vrange_reserve_start(wanted, int(tick * 1e9), bytes is not None)
         _started = True
     if result < 0:

@@ -19,7 +19,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
-from vrange._cgroup.watch import watch_limits
 from vrange._core import deep, lib
 from vrange.sizes import format_bytes, parse_bytes
 
@@ -131,7 +130,7 @@ def _settings(stack: int | str | DeepStack) -> tuple[int, int, str]:
     return (stack if isinstance(stack, DeepStack) else DeepStack(stack))._settings
 
 
-deep.configure(_settings, DeepStack()._settings, watch_limits)
+deep.configure(_settings, DeepStack()._settings)
 
 
 @overload

@@ -110,11 +110,11 @@ class MemoryCgroup:
     @property
     def limit_bytes(self) -> int:
         """The limit in bytes. Lowering it below what can be reclaimed raises OSError (v1)."""
-        return read_limit(self._directory / self._files.limits[0])
+        return read_limit(self._directory / self._files.limit)
 
     @limit_bytes.setter
     def limit_bytes(self, limit_bytes: int) -> None:
-        limit = self._directory / self._files.limits[0]
+        limit = self._directory / self._files.limit
         swap = self._directory / self._files.swap_limit
         if self._files is V2:
             _write(limit, str(limit_bytes))

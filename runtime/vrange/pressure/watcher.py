@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vrange._cgroup.watch import watch_limits
 from vrange._core import ffi, lib
 from vrange._counters.segment import PRESSURE_LEVELS
 from vrange.errors import VrangeError
@@ -234,7 +233,6 @@ class Watcher:
             lib.vrange_pressure_wait(turn, timeout)
 
     def _follow(self) -> None:
-        watch_limits()
         try:
             self._places.tell()
         except (OSError, RuntimeWarning) as error:
@@ -385,9 +383,7 @@ def watch(
                     if loop is None
                     else LoopCallback(function, min_interval, loop)
                 )
-            result = lib.vrange_pressure_start(
-                settings, os.fsencode(Path(proc_self) / "cgroup"), b"/proc/pressure/memory"
-            )
+            result = lib.vrange_pressure_start(settings)
             if result == -errno.ENODATA:
                 raise VrangeError("neither a cgroup's memory nor the machine's can be read here")
             if result < 0:
