@@ -6,10 +6,8 @@
  * zero, so that the next level raises RecursionError with enough stack left for it. Code that recurses
  * further without counting levels runs into the guard; then the handler can only print a message.
  *
- * Every signal that is not about a deep stack goes to the handler that was there before. So does a stack
- * overflow after the message, so that faulthandler prints its traceback and the process ends as usual. The
- * handler touches no thread-local of this library: the first touch in a thread may allocate, and the
- * signal may have interrupted the allocator. */
+ * Every signal that is not about a deep stack goes to the other handlers (fault_chain.c). So does a stack
+ * overflow after the message, so that faulthandler prints its traceback and the process ends as usual. */
 #define _GNU_SOURCE
 #include "stacks/sigsegv.h"
 
@@ -22,6 +20,7 @@
 #include <string.h>
 #include <ucontext.h>
 
+#include "base/fault_chain.h"
 #include "base/gate.h"
 #include "os/os.h"
 #include "os/os_thread.h"
@@ -29,13 +28,6 @@
 #include "stacks/stack_current.h"
 #include "stacks/stack_room.h"
 #include "stacks/thread_end.h"
-
-static struct {
-    pthread_mutex_t lock;
-    struct sigaction previous;
-    _Atomic bool armed;
-    _Atomic uintptr_t forwarding; /* the thread that is in the previous handler now */
-} overflow = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- text, without stdio's locks and allocations ----------------------------------------------- */
 
@@ -100,35 +92,6 @@ static void tell(const stack *s, const char *address) {
 
 /* ---- the handler ------------------------------------------------------------------------------- */
 
-static void die_by(int number) {
-    struct sigaction plain = {.sa_handler = SIG_DFL};
-    os_signal_action(number, &plain, NULL);
-    /* A fault recurs when its instruction runs again; a signal that a process sent does not. */
-    os_thread_signal(os_thread_id(), number);
-}
-
-static void forward(int number, siginfo_t *info, void *context) {
-    const uintptr_t self = (uintptr_t)pthread_self();
-    const struct sigaction previous = overflow.previous;
-    if (atomic_load(&overflow.forwarding) == self) {
-        /* The previous handler passed the signal to its own previous handler, which is this one again. */
-        die_by(number);
-        return;
-    }
-    if (!(previous.sa_flags & SA_SIGINFO) && previous.sa_handler == SIG_DFL) {
-        die_by(number);
-        return;
-    }
-    if (!(previous.sa_flags & SA_SIGINFO) && previous.sa_handler == SIG_IGN) {
-        if (info->si_code > 0) die_by(number); /* a fault can't be ignored */
-        return;
-    }
-    atomic_store(&overflow.forwarding, self);
-    if (previous.sa_flags & SA_SIGINFO) previous.sa_sigaction(number, info, context);
-    else previous.sa_handler(number);
-    atomic_store(&overflow.forwarding, 0);
-}
-
 static char *stack_pointer(const void *context, char *otherwise) {
     const ucontext_t *c = context;
 #if defined(__x86_64__)
@@ -156,47 +119,25 @@ static bool is_frame_of_signal(const siginfo_t *info, char *sp) {
     return s && stack_room_for_signal(s, sp);
 }
 
-static void on_fault(int number, siginfo_t *info, void *context) {
-    const int error = errno;
+static fault_answer mend_overflow(siginfo_t *info, void *context) {
     char *const sp = stack_pointer(context, info->si_addr);
     stack *s = info->si_code > 0 ? own_stack_around(info->si_addr) : NULL;
-    if ((s && stack_room_open(s, info->si_addr, sp)) || is_frame_of_signal(info, sp)) {
-        errno = error;
-        return;
-    }
-    if (s) tell(s, info->si_addr);
-    forward(number, info, context);
-    errno = error;
+    if ((s && stack_room_open(s, info->si_addr, sp)) || is_frame_of_signal(info, sp)) return FAULT_MENDED;
+    if (!s) return FAULT_FOREIGN;
+    tell(s, info->si_addr);
+    return FAULT_FAILED;
 }
 
 /* ---- arming and disarming ---------------------------------------------------------------------- */
 
-static bool is_ours(const struct sigaction *action) {
-    return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == on_fault;
-}
-
 void overflow_arm_process(void) {
-    struct sigaction now;
-    if (os_signal_action(SIGSEGV, NULL, &now) < 0 || is_ours(&now)) return;
+    if (fault_chain_is_first(SIGSEGV)) return;
     gate_enter();
-    pthread_mutex_lock(&overflow.lock);
-    if (os_signal_action(SIGSEGV, NULL, &now) == 0 && !is_ours(&now)) {
-        overflow.previous = now;
-        struct sigaction ours = {.sa_sigaction = on_fault,
-                                 .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
-        os_signal_action(SIGSEGV, &ours, NULL);
-        atomic_store(&overflow.armed, true);
-    }
-    pthread_mutex_unlock(&overflow.lock);
+    fault_chain_be_first(SIGSEGV);
     gate_leave();
 }
 
-void overflow_disarm(void) {
-    struct sigaction now;
-    if (!atomic_load(&overflow.armed)) return;
-    if (os_signal_action(SIGSEGV, NULL, &now) == 0 && is_ours(&now))
-        os_signal_action(SIGSEGV, &overflow.previous, NULL);
-}
+void overflow_disarm(void) { fault_chain_leave(SIGSEGV); }
 
 /* ---- what a thread needs until it ends --------------------------------------------------------- */
 
@@ -246,4 +187,9 @@ int overflow_arm_thread(void) {
     return 0;
 }
 
-__attribute__((constructor)) static void watch_thread_ends(void) { thread_end_register(end_thread); }
+/* ONSTACK: the stack that overflowed has no room for a handler. A foreign touch may be retried until another
+ * thread has mended it, as runtimes with safe points do. */
+__attribute__((constructor)) static void register_handlers(void) {
+    fault_chain_register(SIGSEGV, mend_overflow, SA_ONSTACK, false);
+    thread_end_register(end_thread);
+}

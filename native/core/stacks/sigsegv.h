@@ -11,7 +11,8 @@ int overflow_arm_thread(void) EXPORTED(overflow_arm_thread);
  * ours on top again. */
 void overflow_arm_process(void) EXPORTED(overflow_arm_process);
 
-/* Restores the previous handler, if ours is the one in place. For the end of the interpreter. */
+/* Restores the previous handler, unless another handler was installed over ours. For the end of the
+ * interpreter. */
 void overflow_disarm(void) EXPORTED(overflow_disarm);
 
 #endif

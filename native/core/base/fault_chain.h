@@ -1,0 +1,34 @@
+/* Our handlers of SIGBUS and SIGSEGV among those of the program.
+ *
+ * A room registers what mends the faults of its own memory. Every other signal ends as it would without us:
+ * the handlers that were installed before are called; if there were none, the default action follows. */
+#ifndef VRANGE_FAULT_CHAIN_H
+#define VRANGE_FAULT_CHAIN_H
+
+#include <signal.h>
+#include <stdbool.h>
+
+typedef enum {
+    FAULT_MENDED,  /* the instruction runs again */
+    FAULT_FOREIGN, /* not about memory of ours */
+    FAULT_FAILED,  /* ours, and it can't be mended: the process has to end */
+} fault_answer;
+
+/* Runs in the signal handler: no allocation, no lock, no Python. */
+typedef fault_answer (*fault_mend)(siginfo_t *info, void *context);
+
+/* At load time. `flags` are those of sigaction(2), besides SA_SIGINFO and SA_NODEFER. With `ends_unmended`
+ * the process also ends if a foreign touch would recur because no handler mended it. */
+void fault_chain_register(int number, fault_mend mend, int flags, bool ends_unmended);
+
+/* Makes our handler the first one for this signal, unless the process is ending. Inside the gate. Returns
+ * -errno if the kernel refuses it. */
+int fault_chain_be_first(int number);
+/* Removes our handler, unless another handler was installed over it: that one will call ours. Inside the
+ * gate, or at the end of the process. */
+int fault_chain_leave(int number);
+
+/* Whether our handler is the first one now. */
+bool fault_chain_is_first(int number);
+
+#endif
