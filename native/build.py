@@ -5,8 +5,8 @@ The extension module vrange._native holds the CPython types below python/ and wh
 vrange.h. The two lie side by side in the package, and the extension finds the library beside
 itself. A process that preloaded the library therefore has one core, not two.
 
-The declarations that cffi needs are the part of vrange.h between its two marks, so that nothing is
-said twice. setup.py builds both.
+The declarations that cffi needs are what vrange.h and the layout of the stats segment have between
+two marks, so that nothing is said twice. setup.py builds both.
 """
 
 from pathlib import Path
@@ -47,13 +47,28 @@ CORE_OPTIONS = [
 CORE_LINK_OPTIONS = ["-Wl,-soname,libvrange.so.0", "-Wl,-Bsymbolic-functions", "-Wl,-z,defs"]
 CORE_LIBRARIES = ["pthread", "z", "dl"]
 
-header = (HERE / "vrange.h").read_text()
+LAYOUT = "core/counters/segment_layout.h"
+
+
+def _declarations(header: str) -> str:
+    text = (HERE / header).read_text()
+    return text[text.index(BEGIN) + len(BEGIN) : text.index(END)]
+
 
 ffi = FFI()
-ffi.cdef(header[header.index(BEGIN) + len(BEGIN) : header.index(END)])
+ffi.cdef(_declarations("vrange.h"))
+# cffi knows no atomic types. The segment is read from copies, and an atomic word is laid out like
+# an ordinary one.
+ffi.cdef(_declarations(LAYOUT).replace("_Atomic ", "") + "static char *const SEGMENT_MAGIC;")
 ffi.set_source(
     "vrange._native",
-    '#include "vrange.h"',
+    f"""
+    #include <stdatomic.h>
+    #include "vrange.h"
+    #define _Atomic
+    #include "{LAYOUT.removeprefix("core/")}"
+    #undef _Atomic
+    """,
     sources=_below("python", ".c"),
     include_dirs=INCLUDES,
     depends=HEADERS,

@@ -42,6 +42,21 @@ int vrange_rung(void);
  * below it. */
 const char *vrange_rung_refusal(int rung);
 
+/* ---- the names of what is numbered here, as users read and write them (names.c) --------------- */
+
+#define VRANGE_NAMES_RUNGS 0 /* VRANGE_RUNG_; "" for 0 */
+#define VRANGE_NAMES_KINDS 1
+#define VRANGE_NAMES_REQUESTS 2
+#define VRANGE_NAMES_LATENCIES 3 /* a metric, a blank, and one of its label's values */
+#define VRANGE_NAMES_PRESSURE_LEVELS 4 /* "" for VRANGE_PRESSURE_NONE */
+#define VRANGE_NAMES_PRESSURE_ACTIONS 5
+#define VRANGE_NAMES_PRESSURE_OUTCOMES 6
+#define VRANGE_NAMES_RELEASES 7 /* VRANGE_RELEASE_ */
+#define VRANGE_NAMES_LIMITS 8   /* VRANGE_LIMIT_ */
+
+/* Returns the name of a number in one of these lists; NULL if the list has no such number. */
+const char *vrange_name(int list, int number);
+
 /* ---- accounts: counters under a name (stats.c) ------------------------------------------------ */
 
 #define VRANGE_KIND_ARENA 0
@@ -349,7 +364,10 @@ typedef int (*vrange_regenerate)(void *to, size_t offset, size_t bytes, void *co
 
 typedef struct vrange_array vrange_array;
 
-/* Reserves an array whose blocks are all lost. `block_bytes` is a power of two, from one page to 2 MiB.
+#define VRANGE_BLOCK_BYTES_MOST 2097152
+
+/* Reserves an array whose blocks are all lost. `block_bytes` is a power of two, from one page to
+ * VRANGE_BLOCK_BYTES_MOST.
  * Without a regenerator the caller fills blocks by vrange_array_put, and an unpinned touch of a lost block
  * ends the process. Returns -EOPNOTSUPP below the refault rung, and -ENOMEM without address space. */
 int vrange_array_open(size_t bytes, size_t block_bytes, vrange_regenerate regenerate, void *context,

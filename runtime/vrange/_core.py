@@ -36,4 +36,12 @@ else:
     numpy_handler = _load("vrange._numpy_handler")
     pymalloc = _load("vrange._pymalloc")
 
-__all__ = ["deep", "ffi", "hit", "lib", "numpy_handler", "pymalloc"]
+__all__ = ["deep", "ffi", "hit", "lib", "names", "numpy_handler", "pymalloc"]
+
+
+def names(which: int) -> tuple[str, ...]:
+    """Return a list of names of the native side; a name's place in it is its native number."""
+    found: list[str] = []
+    while (name := lib.vrange_name(which, len(found))) != ffi.NULL:
+        found.append(ffi.string(name).decode())
+    return tuple(found)

@@ -24,7 +24,7 @@
 #include "arrays/sigbus.h"
 #include "base/rung.h"
 
-#define BLOCK_BYTES_MOST (2u << 20)
+_Static_assert(VRANGE_BLOCK_BYTES_MOST == OS_HUGE_BYTES, "a block is filled as one huge page at most");
 
 /* ---- pins ------------------------------------------------------------------------------------- */
 
@@ -216,7 +216,7 @@ static int register_array(vrange_array *array) {
 int vrange_array_open(size_t bytes, size_t block_bytes, vrange_regenerate regenerate, void *context,
                       vrange_account *account, vrange_array **out) {
     const size_t page = os_page_bytes();
-    if (bytes == 0 || block_bytes < page || block_bytes > BLOCK_BYTES_MOST ||
+    if (bytes == 0 || block_bytes < page || block_bytes > VRANGE_BLOCK_BYTES_MOST ||
         block_bytes & (block_bytes - 1))
         return -EINVAL;
     if (bytes > SIZE_MAX / 2) return -ENOMEM;

@@ -23,9 +23,10 @@
 #define REFUSAL_BYTES 160
 #define NO_DESCRIPTOR INT_MAX /* an invalid number: every call on it fails with EBADF */
 
-static const char *const names[] = {[VRANGE_RUNG_EAGER] = "eager",
-                                    [VRANGE_RUNG_SENTINEL] = "sentinel",
-                                    [VRANGE_RUNG_REFAULT] = "refault"};
+const char *const rung_names[] = {[0] = "",
+                                  [VRANGE_RUNG_EAGER] = "eager",
+                                  [VRANGE_RUNG_SENTINEL] = "sentinel",
+                                  [VRANGE_RUNG_REFAULT] = "refault"};
 
 static struct {
     pthread_once_t decided;
@@ -131,7 +132,7 @@ static void decide(void) {
     if (is_forced) {
         highest = 0;
         for (int rung = VRANGE_RUNG_EAGER; rung <= VRANGE_RUNG_REFAULT; rung++) {
-            if (strcmp(forced, names[rung]) == 0) highest = rung;
+            if (strcmp(forced, rung_names[rung]) == 0) highest = rung;
         }
     }
     for (int rung = VRANGE_RUNG_REFAULT; highest && rung > highest; rung--)
@@ -176,7 +177,7 @@ static void tell_fall(int rung, int error, const char *consequence) {
         snprintf(text, sizeof text,
                  "vrange: the userfaultfd of the refault rung was closed, and opening another one is "
                  "refused now (%s); vrange continues on the rung \"%s\"%s\n",
-                 strerror(-error), names[rung],
+                 strerror(-error), rung_names[rung],
                  consequence);
     if (length > 0) os_complain(text, (size_t)length);
 }

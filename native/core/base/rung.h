@@ -40,4 +40,6 @@ int rung_reopen(void);
  * in another way (array.h), so the child goes on. */
 void rung_fall_after_fork(int error);
 
+extern const char *const rung_names[]; /* by number, "" for 0; for counters/names.c */
+
 #endif

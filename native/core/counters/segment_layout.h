@@ -23,10 +23,14 @@
 #include "vrange.h"
 
 #define SEGMENT_MAGIC "VRANGE\r\n" /* a copy with changed line ends is refused, too */
-#define SEGMENT_VERSION 3 /* version 1 had no pressure, 2 no refusals */
 #define SEGMENT_PAGE 4096u
 #define SEGMENT_ACCOUNTS (VRANGE_KINDS + 256)
 #define SEGMENT_SHARDS 9 /* one of them is shared */
+
+/* Python's reader gets all that is between these marks, without _Atomic: build.py. */
+/* cffi: begin */
+
+#define SEGMENT_VERSION 3 /* version 1 had no pressure, 2 no refusals */
 
 #define SEGMENT_READY 1u /* a reader before that would see a half-made segment */
 #define SEGMENT_KEPT 2u  /* a reader sums this service: the file outlives the process until it is folded */
@@ -68,7 +72,7 @@ typedef struct {
 #define ACCOUNT_OPEN 1
 #define ACCOUNT_CLOSED 2 /* its counts stay reported until the slot is needed: a counter must not go back */
 
-/* A slot of the segment: readers outside know its layout (runtime/vrange/_counters/segment.py). */
+/* A slot of the segment. */
 struct vrange_account {
     _Atomic uint32_t state;
     uint32_t kind;
@@ -81,5 +85,7 @@ struct vrange_account {
     _Atomic uint64_t refused;
     segment_histogram regenerate;
 };
+
+/* cffi: end */
 
 #endif

@@ -24,7 +24,6 @@
 #define STACKS_MOST 4096u
 #define POOLED_MOST 64
 #define GUARD_BYTES (64u * 1024)
-#define HUGE_PAGE_BYTES (2u << 20)
 
 size_t stack_warning_most;
 
@@ -68,23 +67,23 @@ static stack *empty_descriptor(void) {
 /* The top is aligned to the end of a huge page, because the part that may be huge begins one huge page
  * below it. */
 static void lay_out(stack *s, size_t bytes) {
-    const uintptr_t end = (uintptr_t)s->mapping + GUARD_BYTES + bytes + HUGE_PAGE_BYTES - 1;
-    s->top = (char *)(end / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES);
+    const uintptr_t end = (uintptr_t)s->mapping + GUARD_BYTES + bytes + OS_HUGE_BYTES - 1;
+    s->top = (char *)(end / OS_HUGE_BYTES * OS_HUGE_BYTES);
     s->low = s->top - bytes;
     s->warning_top = s->low + warning_bytes(bytes);
     s->huge_top = s->warning_top;
     /* An automatic stack is open down to where huge pages begin, so that no step splits a huge page. */
     s->first_low = s->warning_top;
-    if (s->automatic && bytes > HUGE_PAGE_BYTES + (size_t)(s->warning_top - s->low))
-        s->first_low = s->top - HUGE_PAGE_BYTES;
+    if (s->automatic && bytes > OS_HUGE_BYTES + (size_t)(s->warning_top - s->low))
+        s->first_low = s->top - OS_HUGE_BYTES;
     s->open_low = s->first_low;
     s->warning_low = s->warning_top;
 }
 
 static void make_huge(stack *s) {
-    char *const huge_top = s->top - HUGE_PAGE_BYTES;
-    const uintptr_t low = (uintptr_t)s->warning_top + HUGE_PAGE_BYTES - 1;
-    char *const huge_low = (char *)(low / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES);
+    char *const huge_top = s->top - OS_HUGE_BYTES;
+    const uintptr_t low = (uintptr_t)s->warning_top + OS_HUGE_BYTES - 1;
+    char *const huge_low = (char *)(low / OS_HUGE_BYTES * OS_HUGE_BYTES);
     if (huge_low >= huge_top || !os_has_huge_pages()) return;
     os_prefer_huge_pages(huge_low, (size_t)(huge_top - huge_low));
     s->huge_top = huge_top;
@@ -92,7 +91,7 @@ static void make_huge(stack *s) {
 
 static int map(stack *s, size_t bytes, bool automatic) {
     if (bytes > SIZE_MAX / 4) return -ENOMEM;
-    s->mapped = bytes + 2 * GUARD_BYTES + HUGE_PAGE_BYTES;
+    s->mapped = bytes + 2 * GUARD_BYTES + OS_HUGE_BYTES;
     s->mapping = os_reserve(s->mapped);
     if (!s->mapping) return -ENOMEM;
     s->automatic = automatic;

@@ -48,7 +48,6 @@
 #define IGNORED_LEVELS 200 /* after a cut */
 #define END_BYTES (512 * KIB) /* of the stack, for code that runs while the error is raised */
 #define ZONE_PARTS 16
-#define HUGE_PAGE_BYTES (2 * MIB)
 
 #define LOOK_MOST MIB
 #define LOOK_SHARE 32 /* of the room, which frames may take before the next check */
@@ -173,8 +172,8 @@ static bool open_step(stack *s, char *address, char *sp) {
         return false; /* the recursion counts no levels, and would go on to take the last of the memory */
     }
     /* A small step must take small pages: no huge page may reach over it. */
-    const bool is_huge = s->huge_top > s->warning_top && step >= HUGE_PAGE_BYTES;
-    const size_t alignment = is_huge ? HUGE_PAGE_BYTES : os_page_bytes();
+    const bool is_huge = s->huge_top > s->warning_top && step >= OS_HUGE_BYTES;
+    const size_t alignment = is_huge ? OS_HUGE_BYTES : os_page_bytes();
     return open_to(address, step, alignment, s->warning_top, &s->open_low) ||
            open_to(address, SIGNAL_BYTES, os_page_bytes(), s->warning_top, &s->open_low);
 }

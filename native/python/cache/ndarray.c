@@ -2,18 +2,15 @@
  *
  * Most of what a hit on a volatile array costs was numpy.ndarray(shape, dtype, lease) finding out what
  * its arguments are, the same at every hit. So they are looked at once, for all arrays of a shape and
- * type, and a hit calls what NumPy exports for extension modules. NumPy's headers are not needed for
- * that: the functions stand in a table whose places never change
- * (numpy/_core/code_generators/numpy_api.py), and an array begins as its macros expect. */
+ * type, and a hit calls what NumPy exports for extension modules (numpy_table.h). An array begins as
+ * NumPy's macros expect. */
 #include "python/cache/ndarray.h"
 
 #include <stdint.h>
 #include <string.h>
 
 #include "python/lease.h"
-
-/* Places in NumPy's table. */
-enum { ARRAY_TYPE = 2, NEW_FROM_DESCR = 94, SET_BASE_OBJECT = 282 };
+#include "python/numpy_table.h"
 
 /* As numpy/ndarraytypes.h has them: not writeable. */
 enum { C_CONTIGUOUS = 0x1, F_CONTIGUOUS = 0x2, ALIGNED = 0x100 };
@@ -108,9 +105,9 @@ static PyObject *viewer_call(PyObject *self, PyObject *args, PyObject *kwargs) {
 static int connect_to_numpy(PyObject *capsule) {
     void **table = PyCapsule_GetPointer(capsule, NULL);
     if (!table) return -1;
-    numpy.array = table[ARRAY_TYPE];
-    *(void **)&numpy.set_base = table[SET_BASE_OBJECT];
-    *(void **)&numpy.create = table[NEW_FROM_DESCR];
+    numpy.array = table[NUMPY_ARRAY_TYPE];
+    *(void **)&numpy.set_base = table[NUMPY_SET_BASE_OBJECT];
+    *(void **)&numpy.create = table[NUMPY_NEW_FROM_DESCR];
     return 0;
 }
 

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "heap/heap.h"
+#include "python/numpy_table.h"
 
 /* As in numpy/ndarraytypes.h since 1.22. */
 typedef struct {
@@ -35,8 +36,6 @@ typedef struct {
 #define HANDLER_VERSION 1
 #define ADOPTED_BYTES_MOST ((size_t)1 << 20)
 
-/* Indices into NumPy's table. */
-enum { FEATURE_VERSION = 211, SET_HANDLER = 304, GET_HANDLER = 305, DEFAULT_HANDLER = 306 };
 #define FEATURE_VERSION_1_22 0x0000000f
 
 static struct {
@@ -113,18 +112,18 @@ static const data_handler *handler_of(PyObject *capsule) {
 /* Implements connect(table): returns NULL, or why this NumPy can't be used. */
 static const char *connect_to(void **table) {
     unsigned (*feature_version)(void);
-    *(void **)&feature_version = table[FEATURE_VERSION];
+    *(void **)&feature_version = table[NUMPY_FEATURE_VERSION];
     if (feature_version() < FEATURE_VERSION_1_22)
         return "NumPy before 1.22 accepts no other allocator (NEP 49)";
-    PyObject **default_capsule = table[DEFAULT_HANDLER];
+    PyObject **default_capsule = table[NUMPY_DEFAULT_HANDLER];
     const data_handler *below = handler_of(*default_capsule);
     if (!below) {
         PyErr_Clear();
         return "NumPy's own handler is not where it should be";
     }
     if (below->version != HANDLER_VERSION) return "NumPy's handlers have another version than 1";
-    *(void **)&numpy.set = table[SET_HANDLER];
-    *(void **)&numpy.get = table[GET_HANDLER];
+    *(void **)&numpy.set = table[NUMPY_SET_HANDLER];
+    *(void **)&numpy.get = table[NUMPY_GET_HANDLER];
     numpy.below = below->allocator;
     return NULL;
 }

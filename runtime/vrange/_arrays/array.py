@@ -22,7 +22,7 @@ from vrange.sizes import format_bytes, parse_bytes
 
 Array = np.ndarray[Any, Any]
 
-_BLOCK_BYTES_MOST = 2 << 20
+_BLOCK_BYTES_MOST = lib.VRANGE_BLOCK_BYTES_MOST
 _COPY_BYTES = 16 << 20
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vrange._cgroup.tree import Cgroups, find_cgroups, usage_file
-from vrange._core import ffi, lib
+from vrange._cgroup.tree import Cgroups, find_cgroups
+from vrange._core import ffi, lib, names
 
 __all__ = [
     "MemoryLimit",
@@ -30,13 +30,7 @@ __all__ = [
 _PROC_SELF = Path("/proc/self")
 
 Source = Literal["cgroup v2", "cgroup v1", "machine", "RLIMIT_AS", "RLIMIT_DATA"]
-_SOURCES: dict[int, Source] = {
-    lib.VRANGE_LIMIT_MACHINE: "machine",
-    lib.VRANGE_LIMIT_CGROUP_V1: "cgroup v1",
-    lib.VRANGE_LIMIT_CGROUP_V2: "cgroup v2",
-    lib.VRANGE_LIMIT_ADDRESS_SPACE: "RLIMIT_AS",
-    lib.VRANGE_LIMIT_DATA: "RLIMIT_DATA",
-}
+_SOURCES = names(lib.VRANGE_NAMES_LIMITS)
 
 
 @dataclass(frozen=True)
@@ -87,11 +81,11 @@ def memory_limit(*, proc_self: str | os.PathLike[str] = _PROC_SELF) -> MemoryLim
 
     """
     found, tightest = _tightest(proc_self)
-    source = _SOURCES[tightest.source]
+    source: Source = _SOURCES[tightest.source]
     if tightest.cgroup < 0:
         return MemoryLimit(tightest.bytes, None, source)
     cgroup = found.cgroups[tightest.cgroup]
-    usage = cgroup.directory / usage_file(cgroup.version)
+    usage = cgroup.directory / cgroup.files.usage
     return MemoryLimit(tightest.bytes, str(usage), source, str(cgroup.directory))
 
 

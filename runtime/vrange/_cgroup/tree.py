@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vrange._core import ffi, lib
+from vrange._core import ffi, lib, names
 
 __all__ = [
     "V1",
@@ -27,11 +27,10 @@ __all__ = [
     "find_hierarchies",
     "read_limit",
     "read_words",
-    "usage_file",
 ]
 
 Version = Literal["cgroup v1", "cgroup v2"]
-_VERSIONS: dict[int, Version] = {1: "cgroup v1", 2: "cgroup v2"}
+_NAMES: Any = names(lib.VRANGE_NAMES_LIMITS)
 
 NO_LIMIT = (1 << 64) - 1
 
@@ -54,7 +53,7 @@ class Files:
 
 
 V1 = Files(
-    "cgroup v1",
+    _NAMES[lib.VRANGE_LIMIT_CGROUP_V1],
     limit=_file(1, lib.VRANGE_CGROUP_LIMIT),
     usage=_file(1, lib.VRANGE_CGROUP_USAGE),
     peak="memory.max_usage_in_bytes",
@@ -62,19 +61,14 @@ V1 = Files(
     events="memory.oom_control",
 )
 V2 = Files(
-    "cgroup v2",
+    _NAMES[lib.VRANGE_LIMIT_CGROUP_V2],
     limit=_file(2, lib.VRANGE_CGROUP_LIMIT),
     usage=_file(2, lib.VRANGE_CGROUP_USAGE),
     peak="memory.peak",
     swap_limit="memory.swap.max",
     events="memory.events",
 )
-_FILES: dict[Version, Files] = {"cgroup v1": V1, "cgroup v2": V2}
-
-
-def usage_file(version: Version) -> str:
-    """Return the name of the file that reports a cgroup's usage."""
-    return _FILES[version].usage
+_FILES = {1: V1, 2: V2}
 
 
 @dataclass(frozen=True)
@@ -102,7 +96,7 @@ class Cgroup:
     `refused` says why its figures can't be read; None if they can.
     """
 
-    version: Version
+    files: Files
     directory: Path
     limit_bytes: int
     usage_bytes: int
@@ -128,7 +122,7 @@ def _path(raw: Any) -> Path:
 def cgroups_of(native: Any) -> Cgroups:
     """Return what a native `vrange_cgroups` holds."""
     hierarchies = [
-        Hierarchy(_FILES[_VERSIONS[h.version]], _path(h.mount_point), _path(h.directory))
+        Hierarchy(_FILES[h.version], _path(h.mount_point), _path(h.directory))
         for h in native.hierarchies[0 : native.hierarchy_count]
     ]
     cgroups = []
@@ -137,7 +131,7 @@ def cgroups_of(native: Any) -> Cgroups:
         directory = os.fsdecode(ffi.string(hierarchy.directory, c.directory_bytes)) or "/"
         why = f"{ffi.string(c.failed).decode()}: {os.strerror(c.error)}" if c.error else None
         cgroups.append(
-            Cgroup(_VERSIONS[hierarchy.version], Path(directory), c.limit, c.usage, refused=why)
+            Cgroup(_FILES[hierarchy.version], Path(directory), c.limit, c.usage, refused=why)
         )
     return Cgroups(native, hierarchies, cgroups)
 

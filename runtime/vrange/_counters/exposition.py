@@ -23,14 +23,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
-from vrange._counters.names import KINDS
-from vrange._counters.segment import (
-    LATENCIES,
-    OUTCOMES,
-    PRESSURE_LEVELS,
-    Histogram,
-    bucket_floors_ns,
-)
+from vrange._counters.names import KINDS, LATENCIES, OUTCOMES, PRESSURE_LEVELS
+from vrange._counters.segment import Histogram, bucket_floors_ns
 from vrange._counters.totals import Totals
 
 __all__ = ["Gauges", "families"]

@@ -12,6 +12,7 @@ import re
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from vrange._core import lib
 from vrange._counters.segment import Header, SegmentRefusedError, Snapshot, mapped, parse
@@ -52,7 +53,7 @@ def process_fields(pid: int) -> list[str] | None:
     return text.rpartition(")")[2].split()
 
 
-def _lives(head: Header) -> bool:
+def _lives(head: Any) -> bool:
     fields = process_fields(head.pid)
     if fields is None or fields[0] in "ZX" or int(fields[19]) != head.start_ticks:
         return False
@@ -68,7 +69,7 @@ def is_alive(path: Path) -> bool | None:
     the file, on file systems that are this machine's own.
     """
     with mapped(path) as data:
-        head = Header(data, str(path))
+        head = Header(data, str(path)).fields
         if head.pid_namespace == os.stat("/proc/self/ns/pid").st_ino:
             return _lives(head)
     return False if lib.vrange_segment_is_in_use(os.fsencode(path)) == 0 else None

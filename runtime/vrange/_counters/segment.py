@@ -1,8 +1,9 @@
 """Read stats segments from outside: the counts of a process, in a file that it maps.
 
-segment.h defines the layout. Reading maps the file and copies numbers out of it. It needs neither
-the other process's cooperation nor its GIL, and works if that process is stopped or hangs. A file
-that is not a whole segment of this user is refused, because any user may put a file into /dev/shm.
+segment_layout.h defines the layout, and cffi reads it there. Reading maps the file and copies out
+of it. It needs neither the other process's cooperation nor its GIL, and works if that process is
+stopped or hangs. A file that is not a whole segment of this user is refused, because any user may
+put a file into /dev/shm.
 """
 
 from __future__ import annotations
@@ -11,18 +12,26 @@ import mmap
 import operator
 import os
 import stat
-import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
+from vrange._core import ffi, lib
 from vrange._counters.descriptor import Descriptor
-from vrange._counters.names import KINDS, RUNGS
+from vrange._counters.names import (
+    KINDS,
+    LATENCIES,
+    OUTCOMES,
+    PRESSURE_ACTIONS,
+    PRESSURE_LEVELS,
+    PRESSURE_OUTCOMES,
+    RUNGS,
+)
 from vrange.errors import VrangeError
 
 __all__ = [
-    "LATENCIES",
     "AccountCounts",
     "Header",
     "Histogram",
@@ -35,25 +44,10 @@ __all__ = [
     "read",
 ]
 
-LATENCIES = (
-    ("time_to_free", "released"),
-    ("time_to_free", "offered"),
-    ("time_to_reallocate", "resident"),
-    ("time_to_reallocate", "purged"),
-)
-OUTCOMES = ("hot", "resident", "purged", "miss")
-
-_MAGIC = b"VRANGE\r\n"
-_VERSION = 3
-PRESSURE_LEVELS = ("", "normal", "elevated", "critical")
-PRESSURE_ACTIONS = ("offer_hot", "grow_hot", "trim_stacks", "trim_heap", "callback")
-PRESSURE_OUTCOMES = ("done", "failed", "skipped")
-_PRESSURE = struct.Struct("<25Q")
-_HEADER = struct.Struct("<8s2IQ2I4Q2I4I6I2I64s64s4Q200sQ")
-_ACCOUNT = struct.Struct("<2I64s15Q")
-_TURN_AT = _HEADER.size - 8
-_READY, _KEPT = 1, 2
-_CLOSED = 2
+_MAGIC = ffi.string(lib.SEGMENT_MAGIC)
+_HEADER_BYTES = ffi.sizeof("segment_header")
+_ACCOUNT_BYTES = ffi.sizeof("struct vrange_account")
+_TURN_AT = ffi.offsetof("segment_header", "turn")
 _TRIES = 200
 _EIGHTHS = 8
 
@@ -159,18 +153,23 @@ class PressureCounts:
             self.level = max(self.level, other.level, key=PRESSURE_LEVELS.index)
 
     @classmethod
-    def of(cls, raw: bytes) -> PressureCounts:
-        """Return the counts in a header's bytes."""
-        level, _, *words = _PRESSURE.unpack(raw)
-        if not any(words):
+    def of(cls, header: Any) -> PressureCounts:
+        """Return the counts in a native header."""
+        level = header.pressure_level
+        changes = dict(zip(PRESSURE_LEVELS, header.pressure_changes, strict=True))
+        actions = {
+            (action, outcome): count
+            for action, counts in zip(PRESSURE_ACTIONS, header.pressure_actions, strict=True)
+            for outcome, count in zip(PRESSURE_OUTCOMES, counts, strict=True)
+        }
+        del changes[""]
+        if not any(changes.values()) and not any(actions.values()):
             return cls()  # no watcher ever ran
-        entered, rest = words[:3], words[3:]
-        pairs = [(action, outcome) for action in PRESSURE_ACTIONS for outcome in PRESSURE_OUTCOMES]
         return cls(
             PRESSURE_LEVELS[level] if level < len(PRESSURE_LEVELS) else "",
-            dict(zip(PRESSURE_LEVELS[1:], entered, strict=True)),
-            dict(zip(pairs, rest[: len(pairs)], strict=True)),
-            dict(zip(PRESSURE_ACTIONS, rest[len(pairs) :], strict=True)),
+            changes,
+            actions,
+            dict(zip(PRESSURE_ACTIONS, header.pressure_returned_bytes, strict=True)),
         )
 
 
@@ -200,75 +199,52 @@ class Snapshot:
 
 
 class Header:
-    """The fields of the header, after checking them."""
+    """A copy of a segment's header, checked. `fields` has the native names."""
 
     def __init__(self, data: memoryview, where: str) -> None:
-        if len(data) < _HEADER.size:
+        if len(data) < _HEADER_BYTES:
             raise SegmentRefusedError(f"{where} is torn: {len(data)} bytes")
-        # In the order of segment.h.
-        (
-            magic,
-            version,
-            header_bytes,
-            self.bytes,
-            self.pid,
-            self.uid,
-            self.start_ticks,
-            self.stack_start,
-            self.pid_namespace,
-            self.group,
-            self.flags,
-            self.rung,
-            self.accounts_at,
-            self.account_bytes,
-            self.accounts,
-            self.regenerate_at,
-            self.latencies_at,
-            self.shard_bytes,
-            self.shards,
-            self.kinds,
-            self.latencies,
-            self.buckets,
-            self.shards_used,
-            self.accounts_used,
-            service,
-            name,
-            self.stack_returned_bytes,
-            self.trims,
-            self.stack_high_water_bytes,
-            self.stack_limit_bytes,
-            self.pressure,
-            self.turn,
-        ) = _HEADER.unpack_from(data)
-        if magic != _MAGIC:
+        # A copy: the other process may change what was checked.
+        self.fields = head = _copy("segment_header", data[:_HEADER_BYTES])
+        if ffi.buffer(head.magic)[:] != _MAGIC:
             raise SegmentRefusedError(f"{where} is not a stats segment")
-        if version != _VERSION:
+        if head.version != lib.SEGMENT_VERSION:
             raise SegmentRefusedError(
-                f"{where} has layout {version}, and this vrange reads layout {_VERSION}"
+                f"{where} has layout {head.version}, and this vrange reads layout "
+                f"{lib.SEGMENT_VERSION}"
             )
-        if not self.flags & _READY or header_bytes < _HEADER.size or self.bytes != len(data):
-            raise SegmentRefusedError(f"{where} is torn: {len(data)} bytes of {self.bytes}")
-        histogram = 8 * (1 + self.buckets)
+        ready = head.flags & lib.SEGMENT_READY
+        if not ready or head.header_bytes < _HEADER_BYTES or head.bytes != len(data):
+            raise SegmentRefusedError(f"{where} is torn: {len(data)} bytes of {head.bytes}")
+        histogram = 8 * (1 + head.buckets)
         sound = (
-            self.kinds <= self.accounts_used <= self.accounts
-            and self.shards_used <= self.shards
-            and self.regenerate_at + histogram <= self.account_bytes
-            and self.kinds * self.latencies * histogram <= self.shard_bytes
-            and self.accounts_at + self.accounts * self.account_bytes <= len(data)
-            and self.latencies_at + self.shards * self.shard_bytes <= len(data)
-            and self.kinds >= len(KINDS)
-            and self.latencies >= len(LATENCIES)
-            and not any(at % 8 for at in (self.accounts_at, self.latencies_at, self.shard_bytes))
-            and not any(at % 8 for at in (self.account_bytes, self.regenerate_at))
+            head.kinds <= head.accounts_used <= head.accounts
+            and head.shards_used <= head.shards
+            and head.account_bytes >= _ACCOUNT_BYTES
+            and head.regenerate_at + histogram <= head.account_bytes
+            and head.kinds * head.latencies * histogram <= head.shard_bytes
+            and head.accounts_at + head.accounts * head.account_bytes <= len(data)
+            and head.latencies_at + head.shards * head.shard_bytes <= len(data)
+            and head.kinds >= len(KINDS)
+            and head.latencies >= len(LATENCIES)
+            and not any(at % 8 for at in (head.accounts_at, head.latencies_at, head.shard_bytes))
+            and not any(at % 8 for at in (head.account_bytes, head.regenerate_at))
         )
         if not sound:
             raise SegmentRefusedError(f"{where} is torn: its tables don't fit into it")
-        self.service = _text(service)
-        self.name = _text(name)
+        self.service = _text(head.service)
+        self.name = _text(head.name)
 
 
-def _text(raw: bytes) -> str:
-    return raw.split(b"\0", 1)[0].decode(errors="replace")
+def _copy(kind: str, data: memoryview) -> Any:
+    copied = ffi.new(f"{kind} *")
+    ffi.buffer(copied)[:] = data
+    return copied
+
+
+def _text(raw: Any) -> str:
+    text: bytes = ffi.string(raw)
+    return text.decode(errors="replace")
 
 
 def _histogram(words: memoryview, at: int, buckets: int) -> Histogram | None:
@@ -278,44 +254,28 @@ def _histogram(words: memoryview, at: int, buckets: int) -> Histogram | None:
     return Histogram(sum_ns, words[at // 8 + 1 : at // 8 + 1 + buckets].tolist())
 
 
-def _accounts(data: memoryview, words: memoryview, head: Header) -> Iterator[AccountCounts]:
+def _accounts(data: memoryview, words: memoryview, head: Any) -> Iterator[AccountCounts]:
     for slot in range(head.accounts_used):
         at = head.accounts_at + slot * head.account_bytes
-        (
-            state,
-            kind,
-            name,
-            ranges,
-            reserved,
-            all_bytes,
-            idle,
-            offered,
-            purged,
-            hot,
-            purged_total,
-            shed_total,
-            refaults,
-            *requests,
-            refused,
-        ) = _ACCOUNT.unpack_from(data, at)
-        if state == 0 or kind >= len(KINDS):
+        one = _copy("struct vrange_account", data[at : at + _ACCOUNT_BYTES])
+        if one.state == lib.ACCOUNT_FREE or one.kind >= len(KINDS):
             continue
-        del ranges
+        gone = one.idle_bytes + one.offered_bytes + one.purged_bytes
         yield AccountCounts(
-            name=_text(name),
-            kind=KINDS[kind],
-            closed=state == _CLOSED,
-            reserved_bytes=reserved,
-            pinned_bytes=max(0, all_bytes - idle - offered - purged),
-            idle_bytes=_gauge(idle),
-            offered_bytes=_gauge(offered),
-            purged_bytes=_gauge(purged),
-            hot_bytes=hot,
-            purged_total_bytes=purged_total,
-            shed_total_bytes=shed_total,
-            refaults=refaults,
-            refused=refused,
-            requests=dict(zip(OUTCOMES, requests, strict=True)),
+            name=_text(one.name),
+            kind=KINDS[one.kind],
+            closed=one.state == lib.ACCOUNT_CLOSED,
+            reserved_bytes=one.reserved_bytes,
+            pinned_bytes=max(0, one.range_bytes - gone),
+            idle_bytes=_gauge(one.idle_bytes),
+            offered_bytes=_gauge(one.offered_bytes),
+            purged_bytes=_gauge(one.purged_bytes),
+            hot_bytes=one.hot_bytes,
+            purged_total_bytes=one.purged_total,
+            shed_total_bytes=one.shed_total,
+            refaults=one.refaults,
+            refused=one.refused,
+            requests=dict(zip(OUTCOMES, one.requests, strict=True)),
             regenerate=_histogram(words, at + head.regenerate_at, head.buckets) or Histogram(),
         )
 
@@ -325,7 +285,7 @@ def _gauge(word: int) -> int:
     return word if word < 1 << 63 else 0
 
 
-def _latencies(words: memoryview, head: Header) -> dict[tuple[str, str, str], Histogram]:
+def _latencies(words: memoryview, head: Any) -> dict[tuple[str, str, str], Histogram]:
     found: dict[tuple[str, str, str], Histogram] = {}
     each = 8 * (1 + head.buckets)
     for shard in range(max(1, head.shards_used)):
@@ -346,7 +306,8 @@ def _latencies(words: memoryview, head: Header) -> dict[tuple[str, str, str], Hi
 
 def parse(data: memoryview, where: str = "the segment") -> Snapshot:
     """Copy the counts out of a segment's bytes; SegmentRefusedError if they are not a segment."""
-    head = Header(data, where)
+    checked = Header(data, where)
+    head = checked.fields
     with data.cast("Q") as words:
         for _ in range(_TRIES):
             turn = words[_TURN_AT // 8]
@@ -355,23 +316,24 @@ def parse(data: memoryview, where: str = "the segment") -> Snapshot:
             if turn % 2 == 0 and words[_TURN_AT // 8] == turn:
                 break
             time.sleep(0)
-            head = Header(data, where)
+            checked = Header(data, where)
+            head = checked.fields
         latencies = _latencies(words, head)
     return Snapshot(
         pid=head.pid,
         start_ticks=head.start_ticks,
-        service=head.service,
-        name=head.name,
+        service=checked.service,
+        name=checked.name,
         group=head.group,
         rung=RUNGS[head.rung - 1] if 0 < head.rung <= len(RUNGS) else "",
-        kept=bool(head.flags & _KEPT),
+        kept=bool(head.flags & lib.SEGMENT_KEPT),
         accounts=accounts,
         latencies=latencies,
         stack_returned_bytes=head.stack_returned_bytes,
         trims=head.trims,
         stack_high_water_bytes=head.stack_high_water_bytes,
         stack_limit_bytes=head.stack_limit_bytes,
-        pressure=PressureCounts.of(head.pressure),
+        pressure=PressureCounts.of(head),
     )
 
 
@@ -395,7 +357,7 @@ class mapped:
             found = os.fstat(held.number)
             if found.st_uid != os.geteuid():
                 raise SegmentRefusedError(f"{path} belongs to user {found.st_uid}, not this one")
-            if not stat.S_ISREG(found.st_mode) or found.st_size < _HEADER.size:
+            if not stat.S_ISREG(found.st_mode) or found.st_size < _HEADER_BYTES:
                 raise SegmentRefusedError(f"{path} is torn: {found.st_size} bytes")
             self._map = mmap.mmap(held.number, found.st_size, prot=mmap.PROT_READ)
         finally:

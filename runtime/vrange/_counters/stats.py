@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from vrange._core import ffi, lib
-from vrange._counters.names import KINDS
+from vrange._counters.names import KINDS, LATENCIES
 
 NS = 1e-9
 
@@ -245,10 +245,10 @@ def stats() -> Stats:
     """
     info = ffi.new("vrange_reserve_info *")
     lib.vrange_reserve_read(info)
-    free = {"released": lib.VRANGE_FREE_RELEASED, "offered": lib.VRANGE_FREE_OFFERED}
+    numbers = list(enumerate(LATENCIES))
+    free = {which: number for number, (metric, which) in numbers if metric == "time_to_free"}
     reallocate = {
-        "resident": lib.VRANGE_REALLOCATE_RESIDENT,
-        "purged": lib.VRANGE_REALLOCATE_PURGED,
+        which: number for number, (metric, which) in numbers if metric == "time_to_reallocate"
     }
     return Stats(
         accounts=_accounts(),

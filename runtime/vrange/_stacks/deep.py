@@ -19,7 +19,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
-from vrange._core import deep, lib
+from vrange._core import deep, lib, names
 from vrange.sizes import format_bytes, parse_bytes
 
 Release = Literal["volatile", "now", "keep"]
@@ -27,11 +27,7 @@ Release = Literal["volatile", "now", "keep"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_RELEASES: dict[str, int] = {
-    "volatile": lib.VRANGE_RELEASE_VOLATILE,
-    "now": lib.VRANGE_RELEASE_NOW,
-    "keep": lib.VRANGE_RELEASE_KEEP,
-}
+_RELEASES = {name: number for number, name in enumerate(names(lib.VRANGE_NAMES_RELEASES))}
 _LEAST_BYTES = 256 * 1024
 _MOST_BYTES = 1 << 62
 

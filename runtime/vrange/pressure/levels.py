@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from vrange._core import ffi, lib
-from vrange._counters.segment import PRESSURE_LEVELS
+from vrange._counters.names import PRESSURE_LEVELS
 
 __all__ = ["Level", "level_of", "read_watcher"]
 
@@ -21,4 +21,4 @@ def read_watcher() -> Any:
 
 def level_of(info: Any) -> Level | None:
     """Return its level, or None if nothing watches."""
-    return PRESSURE_LEVELS[info.level] or None  # type: ignore[return-value]
+    return PRESSURE_LEVELS[info.level] or None

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from vrange._core import ffi, lib
-from vrange._counters.segment import PRESSURE_LEVELS
+from vrange._counters.names import PRESSURE_LEVELS
 from vrange.errors import VrangeError
 from vrange.pressure.actions import ACTIONS, Action, Actions
 from vrange.pressure.callbacks import (

@@ -7,7 +7,8 @@ from typing import Any
 
 from vrange._cgroup.limits import memory_limit, usage_of
 from vrange._counters.exposition import STATES
-from vrange._counters.segment import LATENCIES, AccountCounts, Snapshot
+from vrange._counters.names import LATENCIES
+from vrange._counters.segment import AccountCounts, Snapshot
 from vrange._counters.totals import Totals
 
 __all__ = ["AccountFigures", "ProcessFigures", "figures"]
