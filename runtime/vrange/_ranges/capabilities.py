@@ -8,11 +8,11 @@ import platform
 import sys
 from dataclasses import dataclass, field
 
-from vrange._counters.names import RUNGS
 from vrange.errors import VrangeError
 
 if sys.platform == "linux":
     from vrange._core import ffi, lib
+    from vrange._counters.names import RUNGS
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def capabilities() -> Capabilities:
         why = f"only Linux's MADV_FREE lets losses be detected, and this is {platform.system()}"
         return Capabilities(
             rung="none",
-            refusals=dict.fromkeys(reversed(RUNGS), why),
+            # Here is no native part that could be asked for the names.
+            refusals={"refault": why, "sentinel": why, "eager": why},
             kernel=platform.release(),
             python=platform.python_version(),
             page_bytes=mmap.PAGESIZE,
