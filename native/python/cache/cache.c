@@ -53,10 +53,7 @@ static PyObject *core_get_or_compute(PyObject *object, PyObject *const *args, Py
     if (result == LOOKUP_FOUND) return found.value;
     PyObject *nothing = result == LOOKUP_FAILED ? NULL : PyTuple_New(0);
     if (!nothing) return NULL;
-    const call_parts call = {args[1], nothing, NULL};
-    PyObject *value = core_answer(CORE(object), args[0], hash, &call);
-    Py_DECREF(nothing);
-    return value;
+    return core_answer(CORE(object), Py_NewRef(args[0]), hash, args[1], nothing, NULL);
 }
 
 static PyObject *core_answer_async_call(PyObject *object, PyObject *const *args, Py_ssize_t count) {

@@ -41,6 +41,13 @@ typedef struct {
     PyObject *names; /* tuple or NULL */
 } arguments;
 
+static arguments arguments_of(PyObject *const *values, size_t count, PyObject *names) {
+    return (arguments){.values = values,
+                       .positional = (Py_ssize_t)(count & ~ARGUMENTS_OFFSET),
+                       .named = names ? PyTuple_Size(names) : 0,
+                       .names = names};
+}
+
 static PyObject *positional_tuple(const arguments *given) {
     PyObject *tuple = PyTuple_New(given->positional);
     for (Py_ssize_t i = 0; tuple && i < given->positional; i++)
@@ -98,41 +105,60 @@ static PyObject *make_key(const cached_function *self, const arguments *given) {
     return positional_tuple(given);
 }
 
-/* ---- calls ------------------------------------------------------------------------------------ */
-
-static PyObject *answer_slowly(cached_function *self, PyObject *key, key_hash hash, const arguments *given) {
-    const bool is_plain = !self->key_function && !self->typed && !given->named && PyTuple_CheckExact(key);
-    call_parts call = {.function = self->function,
-                       .args = is_plain ? Py_NewRef(key) : positional_tuple(given),
-                       .kwargs = given->named ? named_dict(given) : NULL};
-    PyObject *value = NULL;
-    if (call.args && (call.kwargs || !given->named)) value = core_answer(self->core, key, hash, &call);
-    Py_XDECREF(call.args);
-    Py_XDECREF(call.kwargs);
-    return value;
+__attribute__((noinline)) static PyObject *key_of_all(const cached_function *self, PyObject *const *values,
+                                                      size_t count, PyObject *names) {
+    const arguments given = arguments_of(values, count, names);
+    return make_key(self, &given);
 }
 
-static PyObject *answer(cached_function *self, const arguments *given) {
-    PyObject *key = make_key(self, given);
-    if (!key) return NULL;
-    PyObject *value = NULL;
+static PyObject *key_of_vector(const cached_function *self, PyObject *const *values, size_t count,
+                               PyObject *names) {
+    const bool is_one = (count & ~ARGUMENTS_OFFSET) == 1 && !names && !self->key_function && !self->typed;
+    if (is_one && stands_for_itself(values[0])) return Py_NewRef(values[0]);
+    return key_of_all(self, values, count, names);
+}
+
+/* ---- calls ------------------------------------------------------------------------------------ */
+
+/* A memoised recursion has these frames on the stack once a level. So the hit and the computation are
+ * functions of their own that leave nothing behind: the call to compute() is the last of call_vector. */
+
+typedef struct {
+    PyObject *value; /* LOOKUP_FOUND */
+    int result;
     key_hash hash;
-    if (hash_key(key, &hash)) {
-        looked_up found;
-        const int result = core_look_up(self->core, key, hash, &found);
-        if (result == LOOKUP_FOUND) value = found.value;
-        else if (result != LOOKUP_FAILED) value = answer_slowly(self, key, hash, given);
-    }
+} hit;
+
+__attribute__((noinline)) static hit look_up(cache_core *core, PyObject *key) {
+    looked_up found = {0};
+    hit h = {.result = LOOKUP_FAILED};
+    if (hash_key(key, &h.hash)) h.result = core_look_up(core, key, h.hash, &found);
+    h.value = h.result == LOOKUP_FOUND ? found.value : NULL;
+    return h;
+}
+
+/* Steals the key. */
+__attribute__((noinline)) static PyObject *compute(const cached_function *self, PyObject *key, key_hash hash,
+                                                   PyObject *const *values, size_t count, PyObject *names) {
+    const arguments given = arguments_of(values, count, names);
+    const bool is_plain = !self->key_function && !self->typed && !given.named && PyTuple_CheckExact(key);
+    PyObject *args = is_plain ? Py_NewRef(key) : positional_tuple(&given);
+    PyObject *kwargs = args && given.named ? named_dict(&given) : NULL;
+    if (args && (kwargs || !given.named)) return core_answer(self->core, key, hash, self->function, args, kwargs);
+    Py_XDECREF(args);
     Py_DECREF(key);
-    return value;
+    return NULL;
 }
 
 static PyObject *call_vector(PyObject *object, PyObject *const *values, size_t count, PyObject *names) {
-    const arguments given = {.values = values,
-                             .positional = (Py_ssize_t)(count & ~ARGUMENTS_OFFSET),
-                             .named = names ? PyTuple_Size(names) : 0,
-                             .names = names};
-    return answer((cached_function *)object, &given);
+    const cached_function *self = (cached_function *)object;
+    PyObject *key = key_of_vector(self, values, count, names);
+    if (!key) return NULL;
+    const hit h = look_up(self->core, key);
+    if (h.result == LOOKUP_ABSENT || h.result == LOOKUP_UNDER_WAY)
+        return compute(self, key, h.hash, values, count, names);
+    Py_DECREF(key);
+    return h.value;
 }
 
 /* Lays a tuple and a dict out as a vector, and hands it to `use`. */
@@ -160,6 +186,10 @@ static PyObject *with_vector(cached_function *self, PyObject *args, PyObject *kw
     if (values != few) PyMem_Free(values);
     Py_XDECREF(given.names);
     return result;
+}
+
+static PyObject *answer(cached_function *self, const arguments *given) {
+    return call_vector((PyObject *)self, given->values, (size_t)given->positional, given->names);
 }
 
 static PyObject *call(PyObject *object, PyObject *args, PyObject *kwargs) {

@@ -2,7 +2,11 @@
  *
  * Usually nobody else computes the key, and nobody comes to wait: that is this path. The exit is a key that
  * another one computes just now: waiting for it is Python's. Computing pushes everything else out of the
- * processor's caches, so what runs after it has to be little. */
+ * processor's caches, so what runs after it has to be little.
+ *
+ * A memoised recursion has these frames on the stack once a level, and must get as deep as with
+ * functools.cache. So what outlives the computation is in the flight, the call has a frame with one pointer,
+ * and what runs before and after it is not inlined there. */
 #include "python/cache/compute.h"
 
 #include "os/os.h"
@@ -18,56 +22,86 @@ void count_regenerated(const flight *f, uint64_t took_ns) {
         vrange_latency_record(VRANGE_KIND_CACHE, VRANGE_REALLOCATE_PURGED, os_now_ns() - f->asked_ns);
 }
 
-static PyObject *compute(flight *f, const call_parts *call) {
-    stats_request_with_gil(f->core->account, f->outcome);
-    stopwatch watch = stopwatch_start();
-    PyObject *computed = PyObject_Call(call->function, call->args, call->kwargs);
-    if (!computed) return NULL;
-    const time_taken took = stopwatch_read(&watch);
-    PyObject *kept = store_computed(f, computed, took.cost_ns);
-    Py_DECREF(computed);
-    if (kept) count_regenerated(f, took.passed_ns);
-    return kept;
-}
-
-static PyObject *lead_flight(flight *f, const call_parts *call) {
-    PyObject *value = NULL;
-    if (flight_enter(f) == 0) {
-        value = compute(f, call);
-        flight_leave(f);
-    }
-    if (flight_land(f, value) < 0) Py_CLEAR(value);
-    return value;
-}
-
 /* What came of another's flight, or of computing instead of waiting; NotImplemented: ask again. */
-static PyObject *wait_for(cache_core *self, const looked_up *found, const call_parts *call) {
+static PyObject *wait_for(cache_core *self, const looked_up *found, PyObject *function, PyObject *args,
+                          PyObject *kwargs) {
     PyObject *other = Py_NewRef(entry_at(&self->index, found->number)->form);
     stats_request_with_gil(self->account, found->outcome);
-    PyObject *value = PyObject_CallFunctionObjArgs(self->wait, other, call->function, call->args,
-                                                   call->kwargs ? call->kwargs : Py_None, NULL);
+    PyObject *value = PyObject_CallFunctionObjArgs(self->wait, other, function, args,
+                                                   kwargs ? kwargs : Py_None, NULL);
     Py_DECREF(other);
     return value;
 }
 
-PyObject *core_answer(cache_core *self, PyObject *key, key_hash hash, const call_parts *call) {
+typedef struct {
+    flight *leads;   /* a reference; NULL: the answer is there */
+    PyObject *value; /* the answer; NULL with an error set */
+} beginning;
+
+static beginning begin(cache_core *self, PyObject *key, key_hash hash, PyObject *function, PyObject *args,
+                       PyObject *kwargs) {
     for (;;) {
         looked_up found;
         switch (core_look_up(self, key, hash, &found)) {
-        case LOOKUP_FAILED: return NULL;
-        case LOOKUP_FOUND: return found.value;
+        case LOOKUP_FAILED: return (beginning){NULL, NULL};
+        case LOOKUP_FOUND: return (beginning){NULL, found.value};
         case LOOKUP_UNDER_WAY: {
-            PyObject *value = wait_for(self, &found, call);
-            if (value != Py_NotImplemented) return value;
+            PyObject *value = wait_for(self, &found, function, args, kwargs);
+            if (value != Py_NotImplemented) return (beginning){NULL, value};
             Py_DECREF(value); /* it landed without a value */
             continue;
         }
         }
         flight *f = flight_begin(self, key, hash, found.version, found.outcome, NULL);
-        if (!f) return NULL;
-        const bool began = f->number != 0;
-        PyObject *value = began ? lead_flight(f, call) : NULL;
+        if (!f) return (beginning){NULL, NULL};
+        if (f->number && flight_enter(f) == 0) return (beginning){f, NULL};
+        const bool failed = f->number != 0;
+        if (failed) flight_land(f, NULL);
         Py_DECREF((PyObject *)f);
-        if (began) return value;
+        if (failed) return (beginning){NULL, NULL};
     }
+}
+
+/* Steals all references but those to the core and the function. */
+__attribute__((noinline)) static beginning begin_with(cache_core *self, PyObject *key, key_hash hash,
+                                                      PyObject *function, PyObject *args, PyObject *kwargs) {
+    beginning b = begin(self, key, hash, function, args, kwargs);
+    Py_DECREF(key);
+    if (!b.leads) {
+        Py_DECREF(args);
+        Py_XDECREF(kwargs);
+        return b;
+    }
+    b.leads->function = Py_NewRef(function);
+    b.leads->args = args;
+    b.leads->kwargs = kwargs;
+    stats_request_with_gil(self->account, b.leads->outcome);
+    b.leads->watch = stopwatch_start();
+    return b;
+}
+
+/* Stores what was computed, or NULL with an error set; lands, and returns what the caller is to have. */
+__attribute__((noinline)) static PyObject *finish(flight *f, PyObject *computed) {
+    PyObject *value = NULL;
+    if (computed) {
+        const time_taken took = stopwatch_read(&f->watch);
+        value = store_computed(f, computed, took.cost_ns);
+        Py_DECREF(computed);
+        if (value) count_regenerated(f, took.passed_ns);
+    }
+    flight_leave(f);
+    if (flight_land(f, value) < 0) Py_CLEAR(value);
+    /* Contexts made meanwhile, of tasks and threads, refer to the flight for as long as they live. */
+    Py_CLEAR(f->function);
+    Py_CLEAR(f->args);
+    Py_CLEAR(f->kwargs);
+    Py_DECREF((PyObject *)f);
+    return value;
+}
+
+PyObject *core_answer(cache_core *self, PyObject *key, key_hash hash, PyObject *function, PyObject *args,
+                      PyObject *kwargs) {
+    const beginning b = begin_with(self, key, hash, function, args, kwargs);
+    if (!b.leads) return b.value;
+    return finish(b.leads, PyObject_Call(b.leads->function, b.leads->args, b.leads->kwargs));
 }

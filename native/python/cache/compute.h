@@ -4,14 +4,10 @@
 
 #include "python/cache/flight.h"
 
-typedef struct {
-    PyObject *function;
-    PyObject *args;   /* tuple */
-    PyObject *kwargs; /* dict or NULL */
-} call_parts;
-
-/* The cached value, or another caller's, or the computed one. May run Python. */
-PyObject *core_answer(cache_core *self, PyObject *key, key_hash hash, const call_parts *call);
+/* The cached value, or another caller's, or what the function returns, stored. `kwargs` may be NULL. Steals
+ * the references to key, args and kwargs. May run Python. */
+PyObject *core_answer(cache_core *self, PyObject *key, key_hash hash, PyObject *function, PyObject *args,
+                      PyObject *kwargs);
 
 /* Counts what a flight computed. */
 void count_regenerated(const flight *f, uint64_t took_ns);

@@ -167,7 +167,9 @@ PyObject *flight_forget_others(PyObject *module, PyObject *led) {
 
 static const size_t references[] = {offsetof(flight, core),    offsetof(flight, outer),
                                     offsetof(flight, loop),    offsetof(flight, waiters),
-                                    offsetof(flight, waits_for), 0};
+                                    offsetof(flight, waits_for), offsetof(flight, function),
+                                    offsetof(flight, args),    offsetof(flight, kwargs),
+                                    0};
 
 static int flight_traverse(PyObject *object, visitproc visit, void *arg) {
     return visit_references(object, references, visit, arg);

@@ -3,6 +3,7 @@
 #define VRANGE_CACHE_FLIGHT_H
 
 #include "python/cache/core.h"
+#include "python/cache/stopwatch.h"
 
 typedef struct flight {
     PyObject_HEAD
@@ -16,6 +17,8 @@ typedef struct flight {
     PyObject *loop;               /* the event loop that has to run for it, or NULL */
     PyObject *waiters;            /* list of Waiters, or NULL (wait.c) */
     PyObject *waits_for;          /* list of flights, one for each wait, or NULL */
+    PyObject *function, *args, *kwargs; /* references: what computes it (compute.c), or NULL */
+    stopwatch watch;                    /* since it was called */
     unsigned long thread;         /* the thread that has to run for it, by threading.get_ident */
     unsigned long seen, led;      /* the last walk that came here (wait.c) */
     char landed;

@@ -34,7 +34,8 @@ static entry_no *bucket_at(const cache_index *index, uint32_t bucket) {
 /* Makes `place` of the directory hold a chunk of `bytes`. */
 static bool chunk_ready(void ***directory, uint32_t *room, uint32_t place, size_t bytes) {
     if (place >= *room) {
-        const uint32_t larger = *room ? *room * 2 : 8;
+        uint32_t larger = *room ? *room * 2 : 8;
+        while (larger <= place) larger *= 2; /* of deadlines, the deepest of a recursion comes first */
         void **grown = realloc(*directory, larger * sizeof *grown);
         if (!grown) return false;
         memset(grown + *room, 0, (larger - *room) * sizeof *grown);
