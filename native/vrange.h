@@ -470,6 +470,12 @@ typedef struct {
  * free. */
 int vrange_thread_register(void);
 
+/* An interpreter that counts the threads of a process that forks calls the first before fork() and the second
+ * in the parent, once it has counted. From fork() until the second call vrange has no thread of its own, and
+ * the kernel counts none. Other threads meanwhile do what can't wait, as they store or allocate. */
+void vrange_fork_begins(void);
+void vrange_fork_ended(void);
+
 /* Names the calling thread for top, gdb and perf; only the first 15 characters count. */
 void vrange_thread_name(const char *name);
 size_t vrange_threads_read(vrange_thread_info *out, size_t capacity);

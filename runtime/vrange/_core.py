@@ -6,6 +6,7 @@ up; the others' keep it (hit.c says why).
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -35,6 +36,10 @@ else:
     deep = _load("vrange._deep")
     numpy_handler = _load("vrange._numpy_handler")
     pymalloc = _load("vrange._pymalloc")
+
+if sys.version_info >= (3, 12):
+    # The interpreter warns of a fork in a process with threads: vrange's end for this moment.
+    os.register_at_fork(before=hit.fork_begins, after_in_parent=hit.fork_ended)
 
 __all__ = ["deep", "ffi", "hit", "lib", "names", "numpy_handler", "pymalloc"]
 

@@ -1,4 +1,7 @@
-/* The caretaker's thread: sleeps, takes a turn, and sleeps for as long as the turn returns.
+/* The caretaker's thread: takes a turn, sleeps for as long as the turn returns, and takes the next.
+ *
+ * It sleeps on a futex, so that it can be woken: by a thread that stores or allocates while it sleeps for
+ * long, and by a thread that wants to fork. The processor sees no other thread of vrange then.
  *
  * On a machine with more runnable threads than processors this thread may not run for long, while the
  * threads that store and pin do run and use up what is offered. If the caretaker is two ticks late, those
@@ -15,12 +18,17 @@
 
 #define DEFAULT_TICK_NS 5000000u
 #define LATE_TICKS 2
+#define LONG_TICKS 4 /* in a longer sleep than this the thread is called */
 
 static struct {
-    pthread_mutex_t lock; /* for starting and stopping */
+    pthread_mutex_t lock; /* for starting, stopping and pausing */
     pthread_t thread;
+    _Atomic int thread_id;
     caretaker_turn turn;
+    bool paused, goes_on; /* whether the thread is started after the pause */
     _Atomic bool running, stop, absent;
+    _Atomic bool sleeps_long;
+    _Atomic uint32_t calls; /* the futex: each call changes it */
     _Atomic uint64_t tick_ns;
     _Atomic uint64_t late_ns; /* the thread is late from this time on */
     _Atomic uint64_t ticks, helped, busy_ns;
@@ -34,24 +42,52 @@ static void expect_next_turn(uint64_t sleep_ns) {
     atomic_store(&caretaker.late_ns, os_now_ns() + sleep_ns + LATE_TICKS * caretaker_tick_ns());
 }
 
+static void call_thread(void) {
+    atomic_fetch_add(&caretaker.calls, 1);
+    os_wake(&caretaker.calls);
+}
+
+/* Returns the time that the thread slept, or 0 if it was called. */
+static uint64_t sleep_for(uint64_t sleep_ns) {
+    const uint32_t calls = atomic_load(&caretaker.calls);
+    const uint64_t start = os_now_ns();
+    expect_next_turn(sleep_ns);
+    atomic_store(&caretaker.sleeps_long, sleep_ns > LONG_TICKS * caretaker_tick_ns());
+    while (!atomic_load(&caretaker.stop) && atomic_load(&caretaker.calls) == calls) {
+        const uint64_t slept = os_now_ns() - start;
+        if (slept >= sleep_ns) break;
+        os_wait(&caretaker.calls, calls, sleep_ns - slept);
+    }
+    atomic_store(&caretaker.sleeps_long, false);
+    return atomic_load(&caretaker.calls) == calls ? sleep_ns : 0;
+}
+
 static void *run(void *unused) {
     (void)unused;
-    uint64_t sleep_ns = caretaker_tick_ns();
+    atomic_store(&caretaker.thread_id, os_thread_id());
+    uint64_t slept_ns = 0;
     while (!atomic_load(&caretaker.stop)) {
-        expect_next_turn(sleep_ns);
-        os_sleep_ns(sleep_ns);
         const uint64_t start = os_thread_cpu_ns();
         gate_enter();
-        sleep_ns = caretaker.turn.take(sleep_ns);
+        const uint64_t sleep_ns = caretaker.turn.take(slept_ns);
         gate_leave();
         atomic_fetch_add(&caretaker.ticks, 1);
         atomic_fetch_add(&caretaker.busy_ns, os_thread_cpu_ns() - start);
+        slept_ns = sleep_for(sleep_ns);
     }
     return NULL;
 }
 
+void caretaker_rouse(void) {
+    if (!atomic_load_explicit(&caretaker.sleeps_long, memory_order_relaxed)) return;
+    if (!atomic_exchange(&caretaker.sleeps_long, false)) return;
+    call_thread();
+    expect_next_turn(0);
+}
+
 void caretaker_help(void) {
-    if (os_now_ns() < atomic_load(&caretaker.late_ns) || !atomic_load(&caretaker.running)) return;
+    caretaker_rouse();
+    if (os_now_ns() < atomic_load(&caretaker.late_ns) || atomic_load(&caretaker.absent)) return;
     if (!caretaker.turn.help()) return;
     atomic_fetch_add(&caretaker.helped, 1);
     expect_next_turn(0);
@@ -67,27 +103,66 @@ static int start_thread(void) {
 }
 
 int caretaker_start(uint64_t tick_ns) {
+    int result = 0;
     gate_enter();
     pthread_mutex_lock(&caretaker.lock);
     atomic_store(&caretaker.tick_ns, tick_ns);
-    const int result = atomic_load(&caretaker.running) ? 0 : start_thread();
-    expect_next_turn(tick_ns); /* the thread may still be sleeping for an earlier, longer tick */
+    if (caretaker.paused) {
+        caretaker.goes_on = true;
+        atomic_store(&caretaker.absent, false);
+    } else if (!atomic_load(&caretaker.running)) {
+        result = start_thread();
+    } else {
+        call_thread(); /* it may be sleeping for an earlier, longer tick */
+    }
+    expect_next_turn(tick_ns);
     pthread_mutex_unlock(&caretaker.lock);
     gate_leave();
     return result;
 }
 
+/* Tells the thread to end. Returns false if there is none. Call under the lock, and join outside the gate. */
+static bool dismiss_thread(pthread_t *thread) {
+    *thread = caretaker.thread;
+    atomic_store(&caretaker.stop, true);
+    if (!atomic_exchange(&caretaker.running, false)) return false;
+    call_thread();
+    return true;
+}
+
 void caretaker_stop(void) {
+    pthread_t thread;
     gate_enter();
     pthread_mutex_lock(&caretaker.lock);
-    const bool running = atomic_load(&caretaker.running);
-    atomic_store(&caretaker.stop, true);
-    atomic_store(&caretaker.running, false);
+    caretaker.goes_on = false;
     atomic_store(&caretaker.absent, true);
-    const pthread_t thread = caretaker.thread;
+    const bool joins = dismiss_thread(&thread);
     pthread_mutex_unlock(&caretaker.lock);
     gate_leave();
-    if (running) pthread_join(thread, NULL);
+    if (joins) pthread_join(thread, NULL);
+}
+
+void caretaker_pause(void) {
+    pthread_t thread;
+    gate_enter();
+    pthread_mutex_lock(&caretaker.lock);
+    const bool joins = dismiss_thread(&thread);
+    caretaker.goes_on = joins || (caretaker.paused && caretaker.goes_on);
+    caretaker.paused = true;
+    pthread_mutex_unlock(&caretaker.lock);
+    gate_leave();
+    if (!joins) return;
+    pthread_join(thread, NULL);
+    os_thread_wait_gone(atomic_load(&caretaker.thread_id));
+}
+
+void caretaker_resume(void) {
+    gate_enter();
+    pthread_mutex_lock(&caretaker.lock);
+    if (caretaker.paused && caretaker.goes_on) start_thread();
+    caretaker.paused = caretaker.goes_on = false;
+    pthread_mutex_unlock(&caretaker.lock);
+    gate_leave();
 }
 
 bool caretaker_is_running(void) {
@@ -101,11 +176,16 @@ bool caretaker_is_absent(void) {
 void caretaker_ensure(void) {
     if (atomic_load(&caretaker.running) || atomic_load(&caretaker.absent)) return;
     pthread_mutex_lock(&caretaker.lock);
-    if (!atomic_load(&caretaker.running) && !atomic_load(&caretaker.absent)) start_thread();
+    if (caretaker.paused) caretaker.goes_on = true;
+    else if (!atomic_load(&caretaker.running) && !atomic_load(&caretaker.absent)) start_thread();
     pthread_mutex_unlock(&caretaker.lock);
 }
 
-void caretaker_forget_thread(void) { atomic_store(&caretaker.running, false); }
+void caretaker_forget_thread(void) {
+    caretaker.paused = caretaker.goes_on = false;
+    atomic_store(&caretaker.running, false);
+    atomic_store(&caretaker.sleeps_long, false);
+}
 
 void caretaker_read(caretaker_info *out) {
     *out = (caretaker_info){.running = atomic_load(&caretaker.running),

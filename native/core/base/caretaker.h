@@ -10,7 +10,8 @@
 #include <stdint.h>
 
 typedef struct {
-    /* Checks everything once, inside the gate. Returns how long to sleep until the next turn. */
+    /* Checks everything once, inside the gate. Gets how long the thread slept, which is 0 for the first turn
+     * and after a call, and returns how long to sleep until the next turn. */
     uint64_t (*take)(uint64_t slept_ns);
     /* The part of the turn that can't wait, run on the thread of a caller that is inside the gate and
      * holds no range BUSY. Returns false if another thread is doing it already. */
@@ -35,8 +36,16 @@ bool caretaker_is_running(void);
 /* True if no thread will run: a caller that releases a range must then offer it at once. */
 bool caretaker_is_absent(void);
 
-/* Does what can't wait if the thread is late. Call inside the gate, with no range BUSY. */
+/* Something is going to use memory: wakes the thread if it sleeps for long. Async-signal-safe. */
+void caretaker_rouse(void);
+
+/* The same, and does what can't wait if the thread is late. Call inside the gate, with no range BUSY. */
 void caretaker_help(void);
+
+/* Between the two calls there is no thread, and callers of caretaker_help take its turns if they are due.
+ * When caretaker_pause returns, the kernel doesn't count the thread any more. Call both outside the gate. */
+void caretaker_pause(void);
+void caretaker_resume(void);
 
 /* In the child of a fork, where the thread does not exist. */
 void caretaker_forget_thread(void);

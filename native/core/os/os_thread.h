@@ -8,13 +8,17 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "exported.h"
+
 /* Starts a thread that receives no signals: the application's signals are for its own threads. top, gdb and
  * perf show its name, of at most 15 characters. Returns 0 or an errno. */
 int os_thread_start(pthread_t *thread, void *(*function)(void *), const char *name);
 /* Names the calling thread; a longer name is cut. */
 void os_thread_name(const char *name);
+/* Waits for a thread that pthread_join has returned for: for a moment the kernel still counts it. */
+void os_thread_wait_gone(int thread_id);
 int os_thread_id(void);
-bool os_is_main_thread(void);
+bool os_is_main_thread(void) EXPORTED(os_is_main_thread);
 /* The calling thread's own stack, without its guard. Not async-signal-safe. */
 int os_thread_stack(char **low, char **top);
 /* Whether the thread is waiting in the kernel, so that a signal interrupts no code that it is running. */

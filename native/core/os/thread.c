@@ -5,6 +5,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -19,6 +21,9 @@
 #ifndef AT_MINSIGSTKSZ
 #define AT_MINSIGSTKSZ 51
 #endif
+
+#define GONE_YIELDS 100
+#define GONE_SLEEP_NS 50000u
 
 static uint64_t clock_ns(clockid_t clock) {
     struct timespec now;
@@ -43,6 +48,14 @@ void os_sleep_ns(uint64_t nanoseconds) {
     nanosleep(&span, NULL); /* a signal may end the sleep early: every caller checks its condition again */
 }
 
+void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t nanoseconds) {
+    const struct timespec span = {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)};
+    if (syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, &span, NULL, 0) < 0 && errno == ENOSYS)
+        os_sleep_ns(nanoseconds); /* a sandbox without futexes: then nobody can wake it */
+}
+
+void os_wake(_Atomic uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0); }
+
 void os_yield(void) { sched_yield(); }
 
 int os_thread_start(pthread_t *thread, void *(*function)(void *), const char *name) {
@@ -53,6 +66,13 @@ int os_thread_start(pthread_t *thread, void *(*function)(void *), const char *na
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (!error) pthread_setname_np(*thread, name); /* it has none if /proc is not mounted: no harm */
     return error;
+}
+
+void os_thread_wait_gone(int thread_id) {
+    for (unsigned waited = 0; waited < GONE_YIELDS && os_thread_signal(thread_id, 0) == 0; waited++) {
+        if (waited < GONE_YIELDS / 2) os_yield();
+        else os_sleep_ns(GONE_SLEEP_NS); /* its processor is busy with another thread */
+    }
 }
 
 void os_thread_name(const char *name) { prctl(PR_SET_NAME, name); /* fails only for a bad address */ }

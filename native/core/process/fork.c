@@ -22,6 +22,7 @@
 #include "pressure/limits.h"
 #include "pressure/pressure.h"
 #include "heap/pymalloc.h"
+#include "process/pause.h"
 #include "ranges/range_table.h"
 #include "ranges/range_offer.h"
 #include "pressure/room.h"
@@ -31,6 +32,7 @@
 #include "counters/stats.h"
 
 static void before_fork(void) {
+    pause_before_fork();
     gate_close();
     pymalloc_before_fork();
     inherit_begin();
@@ -73,6 +75,7 @@ static int make_memory_own(void) {
 
 static void after_fork_in_child(void) {
     pymalloc_after_fork();
+    pause_after_fork_in_child();
     caretaker_forget_thread();
     room_after_fork();
     pressure_after_fork();

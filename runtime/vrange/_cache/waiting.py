@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
 from typing import Any
 
-from vrange._cache.outcome import ASK_AGAIN, outcome_of
 from vrange._cache.task_events import event_here, running_loop
 from vrange._core import hit
 
@@ -39,8 +38,7 @@ def answer_after(
     waiter = _wait(flight)
     if waiter is None:
         return function(*args, **(kwargs or {}))
-    outcome = outcome_of(waiter, hit)
-    return NotImplemented if outcome is ASK_AGAIN else outcome
+    return _outcome(waiter)
 
 
 async def answer_async(
@@ -54,9 +52,24 @@ async def answer_async(
         waiter = await _wait_async(answer)
         if waiter is None:
             return await function()
-        outcome = outcome_of(waiter, hit)
-        if outcome is not ASK_AGAIN:
+        outcome = _outcome(waiter)
+        if outcome is not NotImplemented:
             return outcome
+
+
+def _outcome(waiter: hit.Waiter) -> Any:
+    if waiter.state == hit.HAS_VALUE:
+        return waiter.result()
+    if waiter.state == hit.HAS_ERROR:
+        _raise(waiter.result())
+    return NotImplemented
+
+
+def _raise(error: BaseException) -> None:
+    try:
+        raise error
+    finally:
+        del error  # its traceback has this frame from now on
 
 
 def _wait(flight: hit.Flight) -> hit.Waiter | None:

@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
-from vrange._cache.outcome import ASK_AGAIN, outcome_of
 from vrange._cache.task_events import event_here, running_loop
 from vrange._portable import flight as native
 
@@ -64,10 +63,12 @@ class SingleFlight:
             if led:
                 return answer
             waiter = self._wait(key, answer)
-            outcome = ASK_AGAIN if waiter is None else outcome_of(waiter, native)
-            if outcome is not ASK_AGAIN:
-                return outcome
-            anyway = waiter is None
+            if waiter is None:
+                anyway = True
+            elif waiter.state == native.HAS_VALUE:
+                return waiter.result()
+            elif waiter.state == native.HAS_ERROR:
+                _raise(waiter.result())
 
     async def fly_async(self, key: Hashable, compute: Callable[[Flight], Awaitable[Any]]) -> Any:
         """Do the same for a coroutine function; waiting lets the event loop run."""
@@ -78,10 +79,12 @@ class SingleFlight:
             if led:
                 return answer
             waiter = await self._wait_async(key, answer)
-            outcome = ASK_AGAIN if waiter is None else outcome_of(waiter, native)
-            if outcome is not ASK_AGAIN:
-                return outcome
-            anyway = waiter is None
+            if waiter is None:
+                anyway = True
+            elif waiter.state == native.HAS_VALUE:
+                return waiter.result()
+            elif waiter.state == native.HAS_ERROR:
+                _raise(waiter.result())
 
     def drop(self, key: Hashable) -> None:
         """Call off the key's computation: nobody joins it any more, and its flight is stale."""
@@ -134,6 +137,14 @@ class SingleFlight:
             self.flights.abandon(key, flight)
             return True  # which told all that wait
         return False
+
+
+def _raise(error: BaseException) -> None:
+    """Raise what the leader's computation raised."""
+    try:
+        raise error
+    finally:
+        del error  # its traceback has this frame from now on
 
 
 def _forget_others_flights() -> None:
