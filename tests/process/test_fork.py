@@ -420,6 +420,17 @@ def test_forking_while_other_threads_hammer_it(what: str) -> None:
     succeeds(PRELUDE + _dedent(code), what, timeout=100)
 
 
+def test_a_fork_while_another_thread_stores_its_first_value() -> None:
+    code = """
+    made = vrange.VolatileCache(arena_bytes="1MiB")
+    arena = made._arena
+    with arena._lock:  # as the other thread has it at that moment
+        pid = in_child(lambda: (made.set("k", 1), made.close()), seconds=20)
+    join(pid)
+    """
+    succeeds(PRELUDE + _dedent(code))
+
+
 def test_threads_that_fork_at_the_same_time() -> None:
     code = """
     errors = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -26,6 +27,7 @@ class CacheArena:
         self._account = account
         self._lock = threading.Lock()  # of opening and closing
         self._wanted = wanted
+        _all.add(self)
         self._close_native: Callable[[], object] = lambda: None
 
     def open(self, core: hit.CacheCore) -> None:
@@ -54,3 +56,14 @@ class CacheArena:
         """Give it back. What is pinned stays until its last pin goes."""
         with self._lock:
             self._close_native()
+
+
+_all: weakref.WeakSet[CacheArena] = weakref.WeakSet()
+
+
+def _forget_locks() -> None:
+    for arena in _all:
+        arena._lock = threading.Lock()  # another thread of the parent may have held the old one
+
+
+os.register_at_fork(after_in_child=_forget_locks)
