@@ -377,7 +377,8 @@ void *vrange_array_address(vrange_array *array);
 
 /* Pins blocks and fills those whose content is missing. If `missing` is not NULL, nothing is filled, and
  * missing[i] is set for each block that the caller has to put. On an error nothing stays pinned, and
- * *failed is the block that caused it. */
+ * *failed is the block that caused it. -EFAULT: its pages were missing each time after they had been
+ * filled. */
 int vrange_array_pin(vrange_array *array, size_t first, size_t count, unsigned char *missing,
                      size_t *failed);
 void vrange_array_unpin(vrange_array *array, size_t first, size_t count);
@@ -385,7 +386,8 @@ void vrange_array_unpin(vrange_array *array, size_t first, size_t count);
 /* Fills a pinned block with its whole content. */
 int vrange_array_put(vrange_array *array, size_t block, const void *content);
 
-/* Makes the kernel take every block that is not pinned. */
+/* Makes the kernel take every block that is not pinned. Returns -EINVAL if memory is locked (mlockall):
+ * those blocks stay, with the same content. */
 int vrange_array_discard(vrange_array *array);
 size_t vrange_array_resident_bytes(vrange_array *array);
 

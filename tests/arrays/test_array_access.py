@@ -4,52 +4,16 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from array_child import KIB, MIB, PAGE
-from array_support import REFAULT, content_of, same
-
-import vrange
-from vrange import fills
+from array_support import content_of, same
 
 PACKED = np.dtype([("a", "u1"), ("b", "u2")])  # 3 bytes, and never at a word's beginning
 
 TWELVE = np.dtype([("x", "f4"), ("y", "f4"), ("n", "u4")])
-
-
-@pytest.fixture(params=["native", "python in a touch", "python", "eager"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Any]:
-    """Makes an array of given content, in each of the ways there are. Below the refault rung there
-    is only one, and the others must be refused.
-    """
-    how = request.param
-
-    def fill_from(content: np.ndarray[Any, Any]) -> Callable[..., None]:
-        flat = content.reshape(-1)
-
-        def fill(start: int, out: np.ndarray[Any, Any]) -> None:
-            out[:] = flat[start : start + len(out)]
-
-        return fill
-
-    def made(content: np.ndarray[Any, Any], **options: Any) -> vrange.VolatileArray:
-        fill: Any = fill_from(content)
-        if how == "native":
-            file = tmp_path / "content"
-            file.write_bytes(b"head" + content.tobytes())
-            fill = fills.file(file, 4)
-        if how == "python in a touch":
-            options["fault"] = "python"
-        if how != "eager" and not REFAULT:
-            with pytest.raises(vrange.VrangeError, match=r"needs the refault rung.*eager=True"):
-                vrange.VolatileArray(content.shape, content.dtype, fill=fill, **options)
-        eager = how == "eager" or not REFAULT
-        return vrange.VolatileArray(content.shape, content.dtype, fill=fill, eager=eager, **options)
-
-    return made
 
 
 @pytest.mark.parametrize("block_bytes", [4 * KIB, "64KiB", 2 * MIB])

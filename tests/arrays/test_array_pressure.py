@@ -226,3 +226,33 @@ def test_a_fork_server_under_one_limit() -> None:
     assert in_cgroup(96 * MIB, work) == 0
     """
     assert ends_well(CGROUP + dedent(code)) == ""
+
+
+@on_refault
+def test_what_can_not_be_pinned_at_once_is_refused_and_written_by_parts() -> None:
+    code = """
+    LIMIT = 96 * MIB
+    def work():
+        a = new(4 * LIMIT)
+        with tempfile.TemporaryFile() as file:
+            for use in (
+                lambda: file.write(a), lambda: os.write(file.fileno(), a),
+                lambda: a.pin().__enter__(), lambda: a.fill_ahead(),
+            ):
+                try:
+                    use()
+                except vrange.ArenaFullError as error:
+                    assert "384.0 MiB of array 'array' can't be pinned at once" in str(error), error
+                    assert "tofile" in str(error)
+                else:
+                    raise AssertionError("there is no room for it")
+            np.save(file, a)
+            a.tofile(file)
+            assert file.tell() == 2 * a.nbytes + 128
+            file.seek(128 + a.nbytes - 8)
+            assert np.frombuffer(file.read(16), "u8").tolist() == [a.size + 4, 5]
+        assert a.size + 4 in a
+        with a.pin(slice(0, 40 * MIB // 8)) as part: assert right(part)
+    assert in_cgroup(LIMIT, work) == 0
+    """
+    assert ends_well(CGROUP + dedent(code)) == ""

@@ -26,6 +26,10 @@
 
 _Static_assert(VRANGE_BLOCK_BYTES_MOST == OS_HUGE_BYTES, "a block is filled as one huge page at most");
 
+/* How often a block is filled again because a page of it is missing. Under pressure a few rounds are
+ * needed. If MADV_POPULATE_WRITE fails for good, more would never end. */
+#define ROUNDS_MOST 1000
+
 /* ---- pins ------------------------------------------------------------------------------------- */
 
 /* True if that was the last pin. */
@@ -117,7 +121,9 @@ static int pin_blocks(vrange_array *array, size_t first, size_t count, unsigned 
         pin_block(array, block);
         result = secure_block(array, block);
         /* Two rounds: a page that was present when the others were filled may have gone since. */
+        int rounds = 0;
         while (result == EAGAIN || (result == EFAULT && !missing)) {
+            if (result == EFAULT && rounds++ == ROUNDS_MOST) break;
             if (result == EFAULT) result = fill_block(array, block);
             else result = 0;
             if (result == 0) result = secure_block(array, block);
@@ -151,14 +157,14 @@ int vrange_array_pin(vrange_array *array, size_t first, size_t count, unsigned c
 }
 
 int vrange_array_put(vrange_array *array, size_t block, const void *content) {
-    int result;
+    int result, rounds = 0;
     uint64_t mends;
     do {
         mends = rung_mends();
         result = put_block(array, block, content);
         if (result == 0) result = secure_block(array, block);
         else if (may_be_tried_again(mends)) result = EAGAIN;
-    } while (result == EFAULT || result == EAGAIN);
+    } while (result == EAGAIN || (result == EFAULT && rounds++ < ROUNDS_MOST));
     if (result == 0)
         atomic_fetch_add(&array->refilled_bytes, whole_blocks_bytes(array, block, 1));
     return -result;
@@ -287,8 +293,7 @@ static int discard_run(vrange_array *array, size_t first, size_t count) {
     /* The kernel skips pages that another processor still has in a batch of its own. */
     if (result == 0) result = os_discard(address, bytes);
     give_blocks(array, first, count);
-    /* Locked memory (mlockall) can't be discarded: it stays, with the same content. */
-    return result == -EINVAL ? 0 : result;
+    return result;
 }
 
 static int discard_unpinned(vrange_array *array) {

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import EllipsisType
 from typing import Any, Literal
 
 import numpy as np
 
+from vrange._arrays.arguments import checked_block_bytes, checked_shape, rows_of
+from vrange._arrays.as_ndarray import AsNdarray
 from vrange._arrays.blocks import Blocks
 from vrange._core import ffi, lib
 from vrange._counters.account import Account
@@ -18,15 +18,14 @@ from vrange._ranges.capabilities import capabilities
 from vrange.errors import ArenaFullError, RegenerationError, VrangeError
 from vrange.fills.base import NativeFill
 from vrange.fills.python import Function, Python
-from vrange.sizes import format_bytes, parse_bytes
+from vrange.sizes import format_bytes
 
 Array = np.ndarray[Any, Any]
 
-_BLOCK_BYTES_MOST = lib.VRANGE_BLOCK_BYTES_MOST
-_COPY_BYTES = 16 << 20
+_PART_BYTES = 16 << 20
 
 
-class VolatileArray:
+class VolatileArray(AsNdarray):
     """An array of any size, of which spare memory holds what it can.
 
     The kernel reclaims its blocks whenever it needs memory. A touch of a lost block raises SIGBUS;
@@ -39,8 +38,9 @@ class VolatileArray:
     blocks and pins them as long as the view lives. `np.asarray(a)` raises TypeError, and so does
     any other use that would touch the memory without going through this object.
 
-    `a.pin(index)` fills and pins with any fill. Use it for speed, and before a system call gets the
-    memory: a touch of a lost block is answered, but a system call fails with EFAULT, or sends less.
+    `a.pin(index)` fills and pins with any fill. Use it for speed, and before a system call gets a
+    view: a touch of a lost block is answered, but a system call fails with EFAULT, or sends less.
+    What gets the array itself (`np.save`, `a.tofile`, `file.write`, sockets) fills it first.
 
     Parameters
     ----------
@@ -110,10 +110,10 @@ class VolatileArray:
         # A dtype that is itself an array adds its dimensions, as in np.empty.
         elements: np.dtype[Any] = np.dtype(dtype)
         self._dtype: np.dtype[Any] = elements.base
-        self._shape: tuple[int, ...] = (*_checked_shape(shape), *elements.shape)
+        self._shape: tuple[int, ...] = (*checked_shape(shape), *elements.shape)
         if self._dtype.hasobject or self._dtype.itemsize == 0:
             raise TypeError(f"dtype must be of plain bytes, not {self._dtype!r}")
-        self._block_bytes = _checked_block_bytes(block_bytes)
+        self._block_bytes = checked_block_bytes(block_bytes)
         if fault not in ("native", "python"):
             raise ValueError(f'fault must be "native" or "python", not {fault!r}')
         if not isinstance(fill, NativeFill) and (isinstance(fill, type) or not callable(fill)):
@@ -228,7 +228,7 @@ class VolatileArray:
             return self._eager[index]
         if self._runs_in_touch:
             return self._unpinned()[index]
-        rows = _rows_of(index, self._shape)
+        rows = rows_of(index, self._shape)
         if rows is not None:
             return np.stack([self[row] for row in rows]) if rows else self._unpinned()[:0].copy()
         view = self._pinned_view(index)
@@ -238,10 +238,6 @@ class VolatileArray:
         if not self._shape:
             raise TypeError("len() of an array of no dimensions")
         return self._shape[0]
-
-    def __iter__(self) -> Iterator[Any]:
-        for i in range(len(self)):
-            yield self[i]
 
     def __bytes__(self) -> bytes:
         return self._copied().tobytes()
@@ -357,12 +353,29 @@ class VolatileArray:
         if self._eager is not None or self._runs_in_touch:
             out[...] = self._unpinned()
             return out
-        flat = out.reshape(-1).view(np.uint8)
-        for at in range(0, self.nbytes, _COPY_BYTES):
-            end = min(at + _COPY_BYTES, self.nbytes)
-            part: Any = self._open().pinned(at, end)
-            flat[at:end] = np.frombuffer(part, np.uint8)
+        flat, at = out.reshape(-1), 0
+        for part in self._parts():
+            flat[at : at + part.size] = part
+            at += part.size
         return out
+
+    def _parts(self) -> Iterator[Array]:
+        step = max(1, _PART_BYTES // self._dtype.itemsize)
+        for at in range(0, self.size, step):
+            count = min(step, self.size - at)
+            if self._eager is not None:
+                yield self._eager.reshape(-1)[at : at + count]
+                continue
+            low = at * self._dtype.itemsize
+            lease: Any = self._open().pinned(low, low + count * self._dtype.itemsize)
+            yield np.ndarray(count, self._dtype, lease)
+
+    def _plain_bytes(self) -> Array:
+        """Return all bytes, pinned, for a system call that reads them from this object."""
+        if self._eager is not None:
+            return self._eager.reshape(-1).view(np.uint8)
+        lease: Any = self._open().pinned(0, self.nbytes)
+        return np.frombuffer(lease, np.uint8) if self.nbytes else np.empty(0, np.uint8)
 
     def _filled_once(self) -> Array:
         try:
@@ -393,43 +406,3 @@ class VolatileArray:
 def _unpickled(content: Array) -> Array:
     content.flags.writeable = False
     return content
-
-
-def _checked_shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    parts = shape if isinstance(shape, tuple | list) else (shape,)
-    try:
-        checked = tuple(operator.index(n) for n in parts)
-    except TypeError:
-        raise TypeError(f"shape must be an int or a tuple of ints, not {shape!r}") from None
-    if any(n < 0 for n in checked):
-        raise ValueError(f"shape must not be negative, but is {checked}")
-    return checked
-
-
-def _checked_block_bytes(block_bytes: int | str) -> int:
-    size = parse_bytes(block_bytes, "block_bytes")
-    page: int = lib.vrange_page_bytes()
-    if size < page or size > _BLOCK_BYTES_MOST or size & (size - 1):
-        raise ValueError(
-            f"block_bytes must be a power of two from {page} to {_BLOCK_BYTES_MOST}, not {size}"
-        )
-    return size
-
-
-def _rows_of(index: Any, shape: tuple[int, ...]) -> list[int] | None:
-    """Return the rows that a list, an int array or a mask selects; None for any other index."""
-    if isinstance(index, EllipsisType | slice | int | tuple | np.integer) or index is None:
-        return None
-    picked = np.asarray(index)
-    if picked.ndim != 1 or not shape:
-        raise IndexError(
-            f"an array with a Python fill takes ints, slices, and one list or mask of rows, not "
-            f"{index!r}: pin a part and index that"
-        )
-    if picked.dtype == bool:
-        if len(picked) != shape[0]:
-            raise IndexError(f"a mask of {len(picked)} rows for an array of {shape[0]}")
-        picked = np.flatnonzero(picked)
-    elif picked.size == 0:
-        return []
-    return [operator.index(i) for i in picked]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PutBytes = Callable[[int, "np.ndarray[Any, np.dtype[np.uint8]]"], None]
 
+_LARGE_BYTES = 32 << 20  # less is pinned without asking whether it is free
 _NBYTES_MOST = 1 << 62  # more than any address space
 
 
@@ -91,6 +92,7 @@ class Blocks:
     def pinned(self, low: int, high: int) -> hit.Lease:
         """Return bytes `low` to `high`, filled, and pinned as long as the buffer lives."""
         lib.vrange_refault_arm()
+        room = self._room_for(high - low)
         first = low // self.block_bytes
         count = max(0, -(-high // self.block_bytes) - first)
         by_python = self._put_bytes is not None
@@ -104,7 +106,26 @@ class Blocks:
             for i in range(count):
                 if missing[i]:
                     self._put(first + i)
+        room.release()
         return lease
+
+    def _room_for(self, nbytes: int) -> hit.Room:
+        """Reserve what pinning so much will take. The kernel would end a process that has no room.
+
+        What is resident already needs none; where it is not in the part to be pinned, the kernel
+        can take it instead.
+        """
+        room = hit.Room()
+        if nbytes < _LARGE_BYTES:
+            return room
+        try:
+            room.hold(max(0, nbytes - self.resident_bytes))
+        except MemoryError:
+            raise ArenaFullError(
+                f"{format_bytes(nbytes)} of array {self._account.name!r} can't be pinned at once: "
+                "less memory is free. Pin smaller parts; tofile() and np.save() write by parts"
+            ) from None
+        return room
 
     def _put(self, block: int) -> None:
         import numpy as np
@@ -124,13 +145,22 @@ class Blocks:
         if result < 0:
             self._raise(result, block)
 
-    def _raise(self, result: int, block: int) -> None:
+    def _raise(self, result: int, block: int) -> NoReturn:
+        which = f"block {block} of array {self._account.name!r}"
+        why = os.strerror(-result)
+        if lib.vrange_rung() != lib.VRANGE_RUNG_REFAULT:
+            raise RegenerationError(
+                f"{which} can't be put back: the kernel or a sandbox now refuses what the refault "
+                f"rung needs, userfaultfd and MADV_POPULATE_WRITE ({why})"
+            )
         if result == -errno.ENOMEM:
-            raise ArenaFullError(f"no memory for block {block} of array {self._account.name!r}")
-        raise RegenerationError(
-            f"block {block} of array {self._account.name!r} can't be put back: "
-            f"{os.strerror(-result)}"
-        )
+            raise ArenaFullError(f"no memory for {which}")
+        if result == -errno.EFAULT:
+            raise RegenerationError(
+                f"{which} can't be pinned: its pages were missing each time after they had been "
+                "put back, so MADV_POPULATE_WRITE fails here, or something else takes them"
+            )
+        raise RegenerationError(f"{which} can't be put back: {why}")
 
     def _raise_full(self) -> NoReturn:
         raise ArenaFullError(
@@ -141,8 +171,15 @@ class Blocks:
     def discard(self) -> None:
         """Make the kernel reclaim every block that is not pinned."""
         result = lib.vrange_array_discard(self._native)
+        if result == -errno.EINVAL:
+            raise VrangeError(
+                f"array {self._account.name!r} can't be discarded: this process locked its memory "
+                "(mlockall), and the kernel does not reclaim locked memory"
+            )
         if result < 0:
-            raise OSError(-result, os.strerror(-result))
+            raise VrangeError(
+                f"array {self._account.name!r} can't be discarded: {os.strerror(-result)}"
+            )
 
     @property
     def resident_bytes(self) -> int:
