@@ -229,7 +229,7 @@ def test_it_looks_like_the_function(decorate: Decorator) -> None:
         """Says what it does."""
         return ""
 
-    plain.mark = "kept"
+    plain.__dict__["mark"] = "kept"
     function = decorate(plain)
     assert function.__wrapped__ is plain
     assert (function.__name__, function.__doc__) == ("plain", "Says what it does.")
