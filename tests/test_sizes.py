@@ -23,6 +23,12 @@ from vrange.sizes import format_bytes, parse_bytes
         ("200KB", 200_000),
         ("1TB", 10**12),
         ("1PiB", 1 << 50),
+        ("64Mi", 64 << 20),
+        ("64M", 64_000_000),
+        ("64m", 64_000_000),
+        ("1.5Gi", 3 << 29),
+        ("2 k", 2000),
+        ("1T", 10**12),
         (12, 12),
     ],
 )
@@ -36,6 +42,9 @@ def test_sizes_that_are_sizes(text: int | str, size: int) -> None:
         "",
         " ",
         "MiB",
+        "64iB",
+        "64i",
+        "64Mb/s",
         "-1",
         "1.5.2MiB",
         "1e6",
@@ -48,7 +57,7 @@ def test_sizes_that_are_sizes(text: int | str, size: int) -> None:
     ],
 )
 def test_strings_that_are_no_sizes(text: str) -> None:
-    with pytest.raises(ValueError, match=r'size must be .*"64MiB"'):
+    with pytest.raises(ValueError, match=r'size must be .*"64MiB".*"64M"'):
         parse_bytes(text, "size")
 
 

@@ -53,8 +53,10 @@ else:
     )
 
 if TYPE_CHECKING:
-    from vrange import fills, heap, metrics, pressure
+    from vrange import fills, heap, keys, metrics, pressure
     from vrange._arrays.array import VolatileArray
+
+    __version__: str
 
 __all__ = [
     "Arena",
@@ -80,6 +82,7 @@ __all__ = [
     "deep_recursion",
     "fills",
     "heap",
+    "keys",
     "metrics",
     "pressure",
     "register_thread",
@@ -108,7 +111,20 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return import_module(f"vrange.{name}")
+    if name == "keys":
+        from importlib import import_module
+
+        return import_module("vrange.keys")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("vrange")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    # Names that are imported where they are used are listed, too.
+    return sorted({*globals(), *__all__, "__version__"})
 
 
 if sys.platform == "linux" and os.environ.get("VRANGE_HEAP_INTERPRETER"):

@@ -6,13 +6,15 @@ import re
 
 _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgtp", start=1):
-    _UNITS[f"{_letter}ib"] = 1024**_power
-    _UNITS[f"{_letter}b"] = 1000**_power
+    _UNITS[f"{_letter}ib"] = _UNITS[f"{_letter}i"] = 1024**_power
+    # As for Kubernetes and Dask. To systemd and Docker 64M is 64Mi: a bound that is taken for the
+    # smaller of the two does no harm.
+    _UNITS[f"{_letter}b"] = _UNITS[_letter] = 1000**_power
 
 _TOO_MANY = 1 << 63
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
-_TAKEN = 'an int in bytes or a string such as "64MiB", "1.5GiB" or "200KB"'
+_TAKEN = 'an int in bytes or a string such as "64MiB", "1.5Gi", "200KB" or "64M"'
 
 
 def parse_bytes(value: int | str, name: str) -> int:
@@ -21,7 +23,8 @@ def parse_bytes(value: int | str, name: str) -> int:
     Parameters
     ----------
     value : int or str
-        Bytes, or a string such as "64MiB", "1.5GiB" or "200KB".
+        Bytes, or a string: "64MiB" and "64Mi" are 64 · 1024² bytes, "64MB" and "64M" 64 · 1000².
+        So for k, g, t and p, in upper or lower case.
     name : str
         The argument for which it was given, for messages.
 

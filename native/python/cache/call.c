@@ -32,6 +32,7 @@ typedef struct {
 static PyObject *keyword_mark; /* separates positional from keyword arguments in a key */
 static PyObject *bind_method; /* Python's: called with a function and an instance or a class */
 static PyObject *reduce_call; /* Python's: called with a function */
+static PyObject *refuse_key;  /* Python's: called with a function and a key that can't be hashed */
 
 /* ---- arguments, as they came ------------------------------------------------------------------ */
 
@@ -129,10 +130,27 @@ typedef struct {
     key_hash hash;
 } hit;
 
-__attribute__((noinline)) static hit look_up(cache_core *core, PyObject *key) {
+/* Replaces the TypeError of a key that can't be hashed by one that says what to do. */
+static void refuse(const cached_function *self, PyObject *key) {
+    PyObject *type, *error, *traceback;
+    if (!refuse_key || !PyErr_ExceptionMatches(PyExc_TypeError)) return;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyObject *accepted = PyObject_CallFunctionObjArgs(refuse_key, self->function, key, NULL);
+    if (accepted) {
+        Py_DECREF(accepted);
+        PyErr_Restore(type, error, traceback);
+        return;
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(traceback);
+}
+
+__attribute__((noinline)) static hit look_up(const cached_function *self, PyObject *key) {
     looked_up found = {0};
     hit h = {.result = LOOKUP_FAILED};
-    if (hash_key(key, &h.hash)) h.result = core_look_up(core, key, h.hash, &found);
+    if (hash_key(key, &h.hash)) h.result = core_look_up(self->core, key, h.hash, &found);
+    else refuse(self, key);
     h.value = h.result == LOOKUP_FOUND ? found.value : NULL;
     return h;
 }
@@ -154,7 +172,7 @@ static PyObject *call_vector(PyObject *object, PyObject *const *values, size_t c
     const cached_function *self = (cached_function *)object;
     PyObject *key = key_of_vector(self, values, count, names);
     if (!key) return NULL;
-    const hit h = look_up(self->core, key);
+    const hit h = look_up(self, key);
     if (h.result == LOOKUP_ABSENT || h.result == LOOKUP_UNDER_WAY)
         return compute(self, key, h.hash, values, count, names);
     Py_DECREF(key);
@@ -275,19 +293,22 @@ static PyObject *call_repr(PyObject *object) {
 
 static PyObject *use_in_calls(PyObject *module, PyObject *args) {
     (void)module;
-    PyObject *bind, *reduce;
-    if (!PyArg_ParseTuple(args, "OO", &bind, &reduce)) return NULL;
+    PyObject *bind, *reduce, *refuse;
+    if (!PyArg_ParseTuple(args, "OOO", &bind, &reduce, &refuse)) return NULL;
     Py_XDECREF(bind_method);
     Py_XDECREF(reduce_call);
+    Py_XDECREF(refuse_key);
     bind_method = Py_NewRef(bind);
     reduce_call = Py_NewRef(reduce);
+    refuse_key = Py_NewRef(refuse);
     Py_RETURN_NONE;
 }
 
 int call_add_type(PyObject *module) {
     static PyMethodDef functions[] = {
         {"use_in_calls", use_in_calls, METH_VARARGS,
-         "use_in_calls(bind, reduce): bind(function, instance) makes a method, reduce(function) pickles."},
+         "use_in_calls(bind, reduce, refuse): bind(function, instance) makes a method, reduce(function) pickles, "
+         "refuse(function, key) raises for a key that can't be hashed."},
         {0}};
     static PyMethodDef methods[] = {
         {"make_key", call_make_key, METH_VARARGS,

@@ -11,10 +11,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Hashable,
-    ItemsView,
     Iterator,
-    MutableMapping,
-    ValuesView,
 )
 from datetime import timedelta
 from functools import cache
@@ -25,6 +22,7 @@ from typing import Any, Generic, Self, TypeVar
 from vrange._cache.address_space import CacheArena
 from vrange._cache.codec import encode, weigh_decoded
 from vrange._cache.info import CacheInfo
+from vrange._cache.mapping import CacheMapping
 from vrange._cache.options import check_max_entries, nanoseconds_of_ttl
 from vrange._cache.waiting import answer_after, answer_async, led_here
 from vrange._cgroup.limits import memory_limit
@@ -43,7 +41,7 @@ _ABSENT = object()
 _numbers = itertools.count(1)
 
 
-class VolatileCache(MutableMapping[K, V], Generic[K, V]):
+class VolatileCache(CacheMapping[K, V], Generic[K, V]):
     """A mapping that uses what memory is spare, and whose values may be gone when asked for again.
 
     A value that nobody holds is volatile: the kernel takes it when memory runs short, the least
@@ -101,6 +99,13 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     ) -> None:
         ttl_ns = nanoseconds_of_ttl(ttl)
         check_max_entries(max_entries)
+        self._parameters: dict[str, Any] = {
+            "ttl": ttl,
+            "max_bytes": max_bytes,
+            "max_entries": max_entries,
+            "hot_bytes": hot_bytes,
+            "arena_bytes": arena_bytes,
+        }
         self._max_entries = max_entries
         self._max_bytes = None if max_bytes is None else parse_bytes(max_bytes, "max_bytes")
         arena_size = None if arena_bytes is None else parse_bytes(arena_bytes, "arena_bytes")
@@ -137,9 +142,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
     def __getitem__(self, key: K) -> V:
         found: Any = self._core.get(key, _ABSENT)
-        if found is _ABSENT:
-            raise KeyError(key)
-        return found  # type: ignore[no-any-return]
+        return self._missing(key) if found is _ABSENT else found
 
     def get(self, key: K, default: Any = None) -> Any:
         """Return the value under `key`, or `default`."""
@@ -203,14 +206,6 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     def __iter__(self) -> Iterator[K]:
         return iter(self._core.keys())
 
-    def items(self) -> ItemsView[K, V]:
-        """Return a view of the entries; iterating passes over those that were purged meanwhile."""
-        return _Items(self)
-
-    def values(self) -> ValuesView[V]:
-        """Return a view of the values; iterating passes over those that were purged meanwhile."""
-        return _Values(self)
-
     def pop(self, key: K, default: Any = _ABSENT) -> Any:
         """Remove and return the value under `key`; without one, `default`, or raise KeyError."""
         found = self._core.pop(key, default)
@@ -218,23 +213,28 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             raise KeyError(key)
         return found
 
-    def popitem(self) -> tuple[K, V]:
-        """Remove and return some entry that is still there. KeyError if there is none."""
-        for key in self:
-            try:
-                return key, self.pop(key)
-            except KeyError:
-                continue  # purged since
-        raise KeyError(f"cache {self.name!r} is empty")
-
     def clear(self) -> None:
         """Forget every entry and count anew. Values that are held stay valid."""
         self._bury(self._core.clear())
         self._baseline = self._account.read()
 
-    # A cache is equal to itself only: comparing values would read, and so pin, all of them.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    def copy(self, *, name: str | None = None) -> VolatileCache[K, V]:
+        """Return a new cache with the same parameters and the values that are still there.
+
+        Parameters
+        ----------
+        name : str, optional
+            The label of its metrics. The default is as for a new cache.
+
+        Returns
+        -------
+        VolatileCache
+            The new cache. Values with a ttl have the whole ttl of the cache before them.
+
+        """
+        copy: VolatileCache[K, V] = VolatileCache(name=name, **self._parameters)
+        copy.update(self)
+        return copy
 
     # ---- all of it ---------------------------------------------------------------------------
 
@@ -307,37 +307,19 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     ) -> None:
         self.close()
 
+    def _repr_html_(self) -> str:
+        """Return a bar of its requests by outcome, and a line of figures, for notebooks."""
+        return self.info()._repr_html_()
+
     def __repr__(self) -> str:
         if self._core.closed:
-            return f"<VolatileCache {self.name!r}, closed>"
+            return f"<{type(self).__name__} {self.name!r}, closed>"
         now = self.info()
         return (
-            f"<VolatileCache {self.name!r}: {now.entries} entries, "
+            f"<{type(self).__name__} {self.name!r}: {now.entries} entries, "
             f"{format_bytes(now.pinned_bytes)} pinned ({format_bytes(now.hot_bytes)} hot), "
             f"{format_bytes(now.idle_bytes)} idle, {format_bytes(now.offered_bytes)} offered>"
         )
-
-
-class _Items(ItemsView[Any, Any]):
-    """Skips what is gone, where the base would raise KeyError."""
-
-    _mapping: VolatileCache[Any, Any]
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        for key in self._mapping:
-            found = self._mapping._core.get(key, _ABSENT)
-            if found is not _ABSENT:
-                yield key, found
-
-
-class _Values(ValuesView[Any]):
-    """Likewise."""
-
-    _mapping: VolatileCache[Any, Any]
-
-    def __iter__(self) -> Iterator[Any]:
-        for _, value in self._mapping.items():
-            yield value
 
 
 def _bury(core: hit.CacheCore) -> None:

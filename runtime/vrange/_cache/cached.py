@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from vrange._cache.cache import VolatileCache
-from vrange._cache.calls import Calls, MakeKey
+from vrange._cache.calls import Calls, MakeKey, refuse_unhashable
 from vrange._cache.decorate import Backend, decorate_or_wait
 from vrange._cache.function import (
     CachedClassMethod,
@@ -25,7 +25,7 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 CachedFunction.register(hit.CachedFunction)
-hit.use_in_calls(CachedMethod, reduce_function)
+hit.use_in_calls(CachedMethod, reduce_function, refuse_unhashable)
 
 
 def _new_make_key(

@@ -74,3 +74,16 @@ class Calls:
                 f"{name}{signature} can't be called with these arguments: {error}"
             ) from None
         return False
+
+
+def refuse_unhashable(function: Callable[..., Any], key: object) -> None:
+    """Raise TypeError if the key of a call of `function` can't be hashed."""
+    try:
+        hash(key)
+    except TypeError as error:
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(
+            f"{error}: the key of a call of {name} has to be hashable. Give cached a key= that "
+            "returns one for these arguments; key=vrange.keys.content takes what arrays, lists and "
+            "dicts contain"
+        ) from error

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from vrange._cache.calls import Calls, MakeKey
+from vrange._cache.calls import Calls, MakeKey, refuse_unhashable
 from vrange._cache.function import CachedClassMethod, CachedFunction, CachedStaticMethod
 from vrange._cache.options import CachedOptions, check_decorated, name_of
 
@@ -52,7 +52,12 @@ def wrap_in_python(calls: Calls, options: CachedOptions) -> Any:
     function, cache, make_key = calls.function, calls.cache, calls.make_key
 
     def answer(*args: Any, **kwargs: Any) -> Any:
-        return cache.get_or_compute(make_key(args, kwargs), lambda: function(*args, **kwargs))
+        key = make_key(args, kwargs)
+        try:
+            return cache.get_or_compute(key, lambda: function(*args, **kwargs))
+        except TypeError:
+            refuse_unhashable(function, key)
+            raise
 
     return CachedFunction(calls, answer)
 
@@ -62,6 +67,10 @@ def _answer_async(calls: Calls) -> Callable[..., Any]:
 
     async def answer(*args: Any, **kwargs: Any) -> Any:
         key = make_key(args, kwargs)
-        return await cache.get_or_compute_async(key, lambda: function(*args, **kwargs))
+        try:
+            return await cache.get_or_compute_async(key, lambda: function(*args, **kwargs))
+        except TypeError:
+            refuse_unhashable(function, key)
+            raise
 
     return answer

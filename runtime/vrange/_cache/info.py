@@ -2,17 +2,69 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from html import escape
+from typing import Any
+
+from vrange.sizes import format_bytes
+
+_COLOURS = {"hot": "#1b7f5c", "resident": "#5cb894", "purged": "#d9822b", "missed": "#c9ccd1"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class CacheInfo:
     """What a cache did since it was made or cleared, and the bytes it has now, in whole pages.
 
-    `hits` were answered without computing: `hot_hits` from values the cache holds itself,
-    `resident_hits` from volatile ones that were all there. `purged` were cached and the kernel took
-    them; `misses` never were, or had expired, or the cache itself had let them go. `refused` values
-    were not stored, as there was no room. `index_bytes` is what keys and entries cost, roughly.
+    It unpacks and compares as the four figures of functools.lru_cache: hits, misses, maxsize,
+    currsize.
+
+    Attributes
+    ----------
+    name : str
+        The label of the cache's metrics.
+    hits : int
+        The requests that were answered without computing: `hot_hits` and `resident_hits`.
+    hot_hits : int
+        The hits on values that the cache holds itself.
+    resident_hits : int
+        The hits on volatile values of which all was there.
+    misses : int
+        The requests for values that never were cached, had expired, or that the cache itself had
+        let go.
+    purged : int
+        The requests for values that the kernel had taken.
+    entries : int
+        The keys with a value; some may have been taken unnoticed.
+    pinned_bytes, idle_bytes, offered_bytes, purged_bytes : int
+        The bytes by state.
+    hot_bytes : int
+        The bytes that the cache holds strongly.
+    max_bytes, max_entries : int or None
+        The bounds.
+    evicted_bytes, purged_total_bytes : int
+        The bytes that the cache let go, and those that the kernel took.
+    regenerated : int
+        The computations.
+    regenerate_seconds : float
+        The time that they took.
+    refused : int
+        The values that were not stored, because there was no room.
+    index_bytes : int
+        What keys and entries cost, roughly.
+
+    Examples
+    --------
+    >>> import vrange
+    >>> @vrange.cached(maxsize=128)
+    ... def square(n):
+    ...     return n * n
+    >>> square(3), square(3)
+    (9, 9)
+    >>> hits, misses, maxsize, currsize = square.cache_info()
+    >>> hits, misses, maxsize, currsize
+    (1, 1, 128, 1)
+
     """
 
     name: str
@@ -35,3 +87,82 @@ class CacheInfo:
     refused: int = 0
     max_entries: int | None = None
     index_bytes: int = 0
+
+    # ---- as of functools.lru_cache -------------------------------------------------------------
+
+    @property
+    def maxsize(self) -> int | None:
+        """The bound on entries, as functools.lru_cache calls it."""
+        return self.max_entries
+
+    @property
+    def currsize(self) -> int:
+        """The number of entries, as functools.lru_cache calls it."""
+        return self.entries
+
+    def _four(self) -> tuple[int, int, int | None, int]:
+        return self.hits, self.misses, self.maxsize, self.currsize
+
+    def __iter__(self) -> Iterator[int | None]:
+        return iter(self._four())
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._four()[place]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, CacheInfo):
+            return asdict(self) == asdict(other)
+        if isinstance(other, tuple):
+            return self._four() == other
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._four())
+
+    def _asdict(self) -> dict[str, Any]:
+        """Return all figures by name, as a named tuple does."""
+        return asdict(self) | {"maxsize": self.maxsize, "currsize": self.currsize}
+
+    # ---- to be looked at -----------------------------------------------------------------------
+
+    def _requests(self) -> dict[str, int]:
+        return {
+            "hot": self.hot_hits,
+            "resident": self.resident_hits,
+            "purged": self.purged,
+            "missed": self.misses,
+        }
+
+    @property
+    def _hit_ratio(self) -> float | None:
+        requests = sum(self._requests().values())
+        return self.hits / requests if requests else None
+
+    def __repr__(self) -> str:
+        return (
+            f"CacheInfo(name={self.name!r}, hits={self.hits}, misses={self.misses}, "
+            f"purged={self.purged}, maxsize={self.maxsize}, currsize={self.currsize}, …)"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return a bar of the requests by outcome, and a line of figures, for notebooks."""
+        ratio = self._hit_ratio
+        told = "no requests yet" if ratio is None else f"{ratio:.1%} hits"
+        parts = [
+            f'<span title="{outcome}: {count:,}" style="flex:{count};'
+            f'background:{_COLOURS[outcome]}"></span>'
+            for outcome, count in self._requests().items()
+            if count
+        ]
+        states = ", ".join(
+            f"{format_bytes(getattr(self, f'{state}_bytes'))} {state}"
+            for state in ("pinned", "idle", "offered")
+        )
+        return (
+            f"<div><b>{escape(self.name)}</b>: {told}, {self.entries:,} entries, {states}"
+            '<div style="display:flex;height:.8em;max-width:30em;background:#eee">'
+            f"{''.join(parts)}</div></div>"
+        )

@@ -9,6 +9,7 @@ from typing import Any
 
 from vrange._core import ffi, lib
 from vrange._counters.names import KINDS, LATENCIES
+from vrange.sizes import format_bytes
 
 NS = 1e-9
 
@@ -112,13 +113,21 @@ def _bucket_floors() -> tuple[float, ...]:
     return tuple(lib.vrange_bucket_floor_ns(b) * NS for b in range(lib.VRANGE_BUCKETS + 1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LatencySummary:
     """A histogram of durations: `buckets[b]` of them lie from `floors[b]` up to `floors[b + 1]`."""
 
     count: int
     sum_seconds: float
     buckets: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        if not self.count:
+            return "LatencySummary(count=0)"
+        return (
+            f"LatencySummary(count={self.count}, median={self.percentile(50) * 1e6:.3g} µs, "
+            f"p99={self.percentile(99) * 1e6:.3g} µs)"
+        )
 
     @property
     def floors(self) -> tuple[float, ...]:
@@ -162,7 +171,7 @@ class LatencySummary:
         return (floors[last] + floors[last + 1]) / 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stats:
     """A snapshot of all counts.
 
@@ -184,6 +193,19 @@ class Stats:
     reserve: ReserveStats
     time_to_free: Mapping[tuple[str, str], LatencySummary]
     time_to_reallocate: Mapping[tuple[str, str], LatencySummary]
+
+    def __repr__(self) -> str:
+        states = ", ".join(
+            f"{format_bytes(sum(getattr(account, f'{state}_bytes') for account in self.accounts))} "
+            f"{state}"
+            for state in ("pinned", "idle", "offered")
+        )
+        freed = sum(summary.count for summary in self.time_to_free.values())
+        reallocated = sum(summary.count for summary in self.time_to_reallocate.values())
+        return (
+            f"<vrange.Stats: {len(self.accounts)} accounts, {states}; freed {freed:,} times, "
+            f"reallocated {reallocated:,} times>"
+        )
 
 
 def account_stats(counters: Any) -> AccountStats:

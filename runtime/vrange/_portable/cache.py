@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -15,6 +15,7 @@ from typing import Any, Generic, Self, TypeVar
 import psutil
 
 from vrange._cache.info import CacheInfo
+from vrange._cache.mapping import CacheMapping
 from vrange._cache.options import check_max_entries, seconds_of_ttl
 from vrange._cache.weigh import weigh
 from vrange._portable.singleflight import Flight, SingleFlight
@@ -28,7 +29,7 @@ _numbers = itertools.count(1)
 _ABSENT = object()
 
 
-class VolatileCache(MutableMapping[K, V], Generic[K, V]):
+class VolatileCache(CacheMapping[K, V], Generic[K, V]):
     """A mapping with the interface of Linux's class of the same name, and an ordinary bound.
 
     No kernel reclaims from it, so it has a fixed size. Beyond that size it evicts the least
@@ -69,6 +70,13 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     ) -> None:
         seconds = seconds_of_ttl(ttl)
         check_max_entries(max_entries)
+        self._parameters: dict[str, Any] = {
+            "ttl": ttl,
+            "max_bytes": max_bytes,
+            "max_entries": max_entries,
+            "hot_bytes": hot_bytes,
+            "arena_bytes": arena_bytes,
+        }
         self._max_entries = max_entries
         if hot_bytes != "auto":
             parse_bytes(hot_bytes, "hot_bytes")
@@ -96,9 +104,7 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
 
     def __getitem__(self, key: K) -> V:
         found: V | object = self._look_up(key)
-        if found is _ABSENT:
-            raise KeyError(key)
-        return found  # type: ignore[return-value]
+        return self._missing(key) if found is _ABSENT else found  # type: ignore[return-value]
 
     def get_or_compute(self, key: K, compute: Callable[[], V]) -> V:
         """Return the value under `key`, or compute, cache and return it.
@@ -257,8 +263,23 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
             self._bytes = 0
             self._forget_counts()
 
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    def copy(self, *, name: str | None = None) -> VolatileCache[K, V]:
+        """Return a new cache with the same parameters and the values that are still there.
+
+        Parameters
+        ----------
+        name : str, optional
+            The label of its metrics. The default is as for a new cache.
+
+        Returns
+        -------
+        VolatileCache
+            The new cache. Values with a ttl have the whole ttl of the cache before them.
+
+        """
+        copy: VolatileCache[K, V] = VolatileCache(name=name, **self._parameters)
+        copy.update(self)
+        return copy
 
     # ---- all of it ---------------------------------------------------------------------------
 
@@ -315,7 +336,14 @@ class VolatileCache(MutableMapping[K, V], Generic[K, V]):
     ) -> None:
         self.close()
 
+    def _repr_html_(self) -> str:
+        """Return a bar of its requests by outcome, and a line of figures, for notebooks."""
+        return self.info()._repr_html_()
+
     def __repr__(self) -> str:
         if self._closed:
-            return f"<VolatileCache {self._name!r}, closed>"
-        return f"<VolatileCache {self._name!r}, not volatile here: {format_bytes(self._bytes)}>"
+            return f"<{type(self).__name__} {self._name!r}, closed>"
+        return (
+            f"<{type(self).__name__} {self._name!r}, not volatile here: "
+            f"{format_bytes(self._bytes)}>"
+        )

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+import vrange
 from vrange.cli.printable import allow_any_encoding, printable
 from vrange.errors import VrangeError
 
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="vrange", description="Caches whose memory the kernel may take back at any moment."
     )
+    parser.add_argument("--version", action="version", version=f"vrange {vrange.__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True)
     commands = {}
     for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+import vrange
 from vrange._cgroup.limits import MemoryLimit, memory_limit, memory_usage
 from vrange._counters.names import RUNGS
 from vrange._counters.stats import stats
@@ -121,6 +122,7 @@ def examine(
         *_rung(),
         _kernel(),
         _python(),
+        Finding("vrange", vrange.__version__, vrange.__version__),
         *_memory(limit),
         _huge_pages(sys),
         _swap(limit),
