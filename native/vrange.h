@@ -150,6 +150,18 @@ void vrange_latency_record(int kind, int latency, uint64_t nanoseconds);
 void vrange_latency_read(int kind, int latency, vrange_histogram *out);
 uint64_t vrange_bucket_floor_ns(size_t bucket);
 
+/* ---- address space (address_space.c) ----------------------------------------------------------- */
+
+typedef struct {
+    uint64_t limit_bytes;  /* RLIMIT_AS; UINT64_MAX if there is none */
+    uint64_t budget_bytes; /* what vrange may reserve for its own use */
+    uint64_t own_bytes;    /* what it has reserved so */
+    uint64_t asked_bytes;  /* what the program asked for: arenas of a size, volatile arrays, deep stacks */
+    uint64_t left_bytes;   /* what the process can still map */
+} vrange_address_space;
+
+void vrange_address_space_read(vrange_address_space *out);
+
 /* ---- arenas (arena.c) ------------------------------------------------------------------------- */
 
 typedef struct vrange_arena vrange_arena;
@@ -157,6 +169,11 @@ typedef struct vrange_arena vrange_arena;
 /* Reserves address space for ranges; commits no memory. Returns -ENOMEM if the address space, RLIMIT_AS or
  * the machine does not allow it, and -EINVAL for zero bytes. The account must outlive the arena. */
 int vrange_arena_open(size_t bytes, vrange_account *account, vrange_arena **out);
+/* The same for an arena that reserves its address space in steps, as it is used, from the budget of the whole
+ * process (vrange_address_space_read). Opening it reserves nothing. */
+int vrange_arena_open_growing(size_t bytes_most, vrange_account *account, vrange_arena **out);
+/* Whether a range of so many bytes could be allocated if nothing else was in the arena: 1 or 0. */
+int vrange_arena_can_hold(vrange_arena *arena, size_t bytes);
 
 /* Frees the volatile ranges. Pinned ranges stay readable until their last pin is released; the address
  * space is unmapped with the last of them. From now on every handle of the arena returns VRANGE_GONE. */

@@ -16,6 +16,7 @@
 #include "arrays/array_fill.h"
 #include "arrays/array_offer.h"
 #include "arrays/array_places.h"
+#include "base/address_space.h"
 #include "base/caretaker.h"
 #include "base/gate.h"
 #include "base/inherit.h"
@@ -174,7 +175,8 @@ int vrange_array_put(vrange_array *array, size_t block, const void *content) {
 
 static void *zeroed(size_t bytes, bool *all) {
     void *memory = os_map(bytes);
-    if (!memory) *all = false;
+    if (memory) os_leave_out_of_dumps(memory, bytes);
+    else *all = false;
     return memory;
 }
 
@@ -185,7 +187,7 @@ static void unmap(void *memory, size_t bytes) {
 static void destroy(vrange_array *array) {
     const size_t words = (array->blocks + 63) / 64;
     forget_filled(array);
-    unmap(array->base, array->mapped_bytes);
+    if (array->base) space_return(array->base, array->mapped_bytes, SPACE_ASKED);
     unmap((void *)array->pins, array->blocks * sizeof *array->pins);
     unmap((void *)array->filled, words * sizeof *array->filled);
     unmap((void *)array->offered, words * sizeof *array->offered);
@@ -196,9 +198,8 @@ static void destroy(vrange_array *array) {
 static int map_array(vrange_array *array) {
     const size_t words = (array->blocks + 63) / 64;
     bool all = true;
-    array->base = array->mapped_bytes < OS_HUGE_BYTES
-                      ? os_reserve(array->mapped_bytes)
-                      : os_reserve_aligned(array->mapped_bytes, OS_HUGE_BYTES);
+    const size_t alignment = array->mapped_bytes < OS_HUGE_BYTES ? 0 : OS_HUGE_BYTES;
+    array->base = space_reserve(array->mapped_bytes, alignment, SPACE_ASKED);
     array->pins = zeroed(array->blocks * sizeof *array->pins, &all);
     array->filled = zeroed(words * sizeof *array->filled, &all);
     array->offered = zeroed(words * sizeof *array->offered, &all);

@@ -34,12 +34,8 @@ static struct {
 static void *add(list *to, size_t item_bytes) {
     if (to->count == to->capacity) {
         const size_t capacity = to->capacity ? 2 * to->capacity : 2 * os_page_bytes() / item_bytes;
-        void *more = os_map(capacity * item_bytes);
+        void *more = os_map_larger(to->items, to->capacity * item_bytes, capacity * item_bytes);
         if (!more) return NULL;
-        if (to->items) {
-            memcpy(more, to->items, to->count * item_bytes);
-            os_unreserve(to->items, to->capacity * item_bytes);
-        }
         to->items = more;
         to->capacity = capacity;
     }
@@ -118,9 +114,21 @@ static void mark_area(area *one, size_t *next) {
     }
 }
 
+/* The spans of many caches mostly lie side by side, and each area costs system calls. */
+static void join_areas(void) {
+    area *areas = inherit.areas.items;
+    size_t joined = 0;
+    for (size_t i = 0; i < inherit.areas.count; i++) {
+        if (joined && areas[joined - 1].to == areas[i].from) areas[joined - 1].to = areas[i].to;
+        else areas[joined++] = areas[i];
+    }
+    inherit.areas.count = joined;
+}
+
 void inherit_mark(void) {
     if (!inherit.is_complete) return;
     sort(&inherit.areas, sizeof(area));
+    join_areas();
     sort(&inherit.spans, sizeof(inherited_span));
     inherit.join_bytes = 0;
     while (count_runs(inherit.join_bytes) > RUNS_MOST)

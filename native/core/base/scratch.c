@@ -12,9 +12,12 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "base/address_space.h"
 #include "os/os.h"
 
-#define SLOTS 64
+#define SLOTS_MOST 64
+#define SLOTS_LEAST 2
+#define SPACE_SHARE 16 /* of the address space that vrange may still reserve */
 #define SLOTS_KEPT 4 /* the other buffers are offered once they are returned */
 
 /* Few suffice: a caller that finds none takes an ordinary buffer and copies. */
@@ -26,29 +29,51 @@ static _Atomic unsigned char huge_in_use[HUGE_SLOTS];
 static _Atomic int huge_pause;
 
 static char *_Atomic memory;
-static _Atomic unsigned char in_use[SLOTS];
+static _Atomic unsigned slot_count; /* set before `memory` */
+static _Atomic unsigned char in_use[SLOTS_MOST];
 
 /* Everything works without huge buffers, but sequential access takes longer. */
 static void prepare_huge(void) {
+    const size_t bytes = HUGE_SLOTS * OS_HUGE_BYTES;
+    if (bytes > space_most(SPACE_MORE) / SPACE_SHARE || !space_take(bytes, SPACE_MORE)) return;
     char *fresh = os_map_huge(HUGE_SLOTS), *expected = NULL;
-    if (fresh && !atomic_compare_exchange_strong(&huge_memory, &expected, fresh))
-        os_unreserve(fresh, HUGE_SLOTS * OS_HUGE_BYTES);
+    if (fresh && atomic_compare_exchange_strong(&huge_memory, &expected, fresh)) {
+        os_leave_out_of_dumps(fresh, bytes);
+        return;
+    }
+    if (fresh) os_unreserve(fresh, bytes);
+    space_give(bytes, SPACE_MORE);
+}
+
+/* A process of little address space gets few buffers. The first ones are beyond any budget: whoever fills a
+ * page needs one, and could only wait. */
+static unsigned slots_by_budget(void) {
+    const uint64_t slots = space_most(SPACE_NEEDED) / SPACE_SHARE / SCRATCH_BYTES;
+    return slots < SLOTS_LEAST ? SLOTS_LEAST : slots > SLOTS_MOST ? SLOTS_MOST
+                                                                  : (unsigned)slots;
 }
 
 int scratch_prepare(void) {
+    unsigned none = 0, slots = slots_by_budget();
     if (atomic_load(&memory)) return 0;
-    prepare_huge();
-    char *fresh = os_map((size_t)SLOTS * SCRATCH_BYTES);
-    if (!fresh) return -ENOMEM;
-    char *expected = NULL;
-    if (!atomic_compare_exchange_strong(&memory, &expected, fresh))
-        os_unreserve(fresh, (size_t)SLOTS * SCRATCH_BYTES);
-    return 0;
+    if (!atomic_compare_exchange_strong(&slot_count, &none, slots)) slots = none;
+    const size_t bytes = (size_t)slots * SCRATCH_BYTES;
+    const space_use use = space_take(bytes, SPACE_NEEDED) ? SPACE_NEEDED : SPACE_ASKED;
+    if (use == SPACE_ASKED) space_take(bytes, use);
+    char *fresh = os_map(bytes), *expected = NULL;
+    if (fresh && atomic_compare_exchange_strong(&memory, &expected, fresh)) {
+        os_leave_out_of_dumps(fresh, bytes);
+        prepare_huge();
+        return 0;
+    }
+    if (fresh) os_unreserve(fresh, bytes);
+    space_give(bytes, use);
+    return fresh ? 0 : -ENOMEM;
 }
 
 char *scratch_take(void) {
     char *slots = atomic_load(&memory);
-    for (unsigned slot = 0; slots && slot < SLOTS; slot++) {
+    for (unsigned slot = 0; slots && slot < atomic_load_explicit(&slot_count, memory_order_relaxed); slot++) {
         if (!atomic_load_explicit(&in_use[slot], memory_order_relaxed) &&
             !atomic_exchange(&in_use[slot], 1))
             return slots + (size_t)slot * SCRATCH_BYTES;
@@ -60,7 +85,7 @@ char *scratch_take(void) {
 
 void scratch_give(char *scratch) {
     size_t slot = (size_t)(scratch - atomic_load(&memory)) / SCRATCH_BYTES;
-    if (slot >= SLOTS) {
+    if (slot >= atomic_load_explicit(&slot_count, memory_order_relaxed)) {
         os_unreserve(scratch, SCRATCH_BYTES);
         return;
     }
@@ -99,5 +124,5 @@ void scratch_forget_owners(void) {
     /* A page that parent and child share can't be moved, so drop it. */
     if (atomic_load(&huge_memory)) os_discard(huge_memory, HUGE_SLOTS * OS_HUGE_BYTES);
     for (unsigned slot = 0; slot < HUGE_SLOTS; slot++) atomic_store(&huge_in_use[slot], 0);
-    for (unsigned slot = 0; slot < SLOTS; slot++) atomic_store(&in_use[slot], 0);
+    for (unsigned slot = 0; slot < SLOTS_MOST; slot++) atomic_store(&in_use[slot], 0);
 }

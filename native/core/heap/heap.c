@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/address_space.h"
 #include "base/caretaker.h"
 #include "base/gate.h"
 #include "heap/heap_zone.h"
@@ -38,7 +39,7 @@
 #define HUGE_WASTE_SHARE 4 /* the unused rest of the last huge page: at most this fraction (1/4) of a block */
 #define DISCARD_TO_CLEAR_BYTES ((size_t)32 << 20)
 #define UNITS_TO_SPREAD 16
-#define RESERVED_LEAST_BYTES ((uint64_t)1 << 30)
+#define ZONE_SHARE 8 /* of the address space that may be reserved, for each zone */
 
 enum { PAGES, HUGE, ZONES };
 
@@ -59,15 +60,15 @@ static int open_zones(void) {
     int result = os_machine_usage(&usage, &total);
     if (result < 0) return result;
     heap.bytes_most = total;
-    /* Twice the memory leaves room for holes. If address space is limited, leave most of it to others. */
-    uint64_t wanted = 2 * total, most = os_address_space_limit() / 8;
-    if (wanted > most) wanted = most;
-    do {
-        result = zone_open(&heap.zones[PAGES], wanted, os_page_bytes(), false);
-    } while (result < 0 && (wanted /= 2) >= RESERVED_LEAST_BYTES);
-    if (result < 0) return result;
-    uint64_t reserved = wanted;
-    if (zone_open(&heap.zones[HUGE], wanted, OS_HUGE_BYTES, true) == 0) reserved += wanted;
+    /* Twice the memory leaves room for holes. If address space is limited, leave most of it to caches. What
+     * finds no room here goes to the allocator that was there before, perhaps all of it. */
+    const uint64_t most = space_most(SPACE_FIRST) / ZONE_SHARE;
+    const uint64_t wanted = 2 * total < most ? 2 * total : most;
+    uint64_t reserved = 0;
+    for (int i = 0; i < ZONES; i++) {
+        const bool huge = i == HUGE;
+        if (zone_open(&heap.zones[i], wanted, huge ? OS_HUGE_BYTES : os_page_bytes(), huge) == 0) reserved += wanted;
+    }
     tally(&heap.account->reserved_bytes, reserved);
     return 0;
 }

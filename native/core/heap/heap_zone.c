@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/address_space.h"
 #include "os/os.h"
 
 #define COMMIT_STEP_BYTES ((size_t)64 << 20)
@@ -32,18 +33,20 @@ struct heap_tag {
 int zone_open(heap_zone *zone, size_t bytes, size_t unit_bytes, bool huge) {
     if (bytes / unit_bytes > UINT32_MAX) bytes = (size_t)UINT32_MAX * unit_bytes;
     const uint32_t units = (uint32_t)(bytes / unit_bytes);
+    zone->unit_bytes = unit_bytes; /* a zone without a base is asked for blocks, too, and has none */
+    zone->huge = huge;
     if (units < 2) return -ENOMEM;
-    char *base = os_reserve_aligned((size_t)units * unit_bytes, unit_bytes);
+    char *base = space_reserve((size_t)units * unit_bytes, unit_bytes, SPACE_FIRST);
     if (!base) return -ENOMEM;
-    heap_tag *tags = os_map((size_t)(units + 1) * sizeof *tags);
+    const size_t tag_bytes = (size_t)(units + 1) * sizeof(heap_tag);
+    heap_tag *tags = space_take(tag_bytes, SPACE_FIRST) ? os_map(tag_bytes) : NULL;
     if (!tags) {
-        os_unreserve(base, (size_t)units * unit_bytes);
+        space_return(base, (size_t)units * unit_bytes, SPACE_FIRST);
         return -ENOMEM;
     }
-    zone->unit_bytes = unit_bytes;
+    os_leave_out_of_dumps(tags, tag_bytes);
     zone->units = units;
     zone->committed_units = 0;
-    zone->huge = huge;
     zone->tags = tags;
     /* Unit 0 is never handed out, so that 0 can mean "none". It acts as a used neighbour. */
     tags[0] = (heap_tag){.units = 1, .used = true};
@@ -179,6 +182,7 @@ static int commit_up_to(heap_zone *zone, uint32_t end) {
         const size_t bytes = (wanted - zone->committed_units) * zone->unit_bytes;
         int result = os_commit(from, bytes);
         if (result == 0) {
+            os_dump(from, bytes); /* blocks are the program's ordinary memory */
             if (zone->huge) os_prefer_huge_pages(from, bytes);
             zone->committed_units = (uint32_t)wanted;
             return 0;

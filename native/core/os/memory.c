@@ -4,6 +4,8 @@
 #include "os/os_held.h"
 
 #include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -36,9 +38,27 @@
 
 size_t os_page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 
+/* Core dumps (core(5), gcore) leave out what vrange reserves: a dump would be as large as the address space, and
+ * reading volatile pages for it would bring them back. VRANGE_DUMP=1 asks for all that is accessible. */
+static bool dumps_all(void) {
+    enum { UNKNOWN, NO, YES };
+    static _Atomic int asked = UNKNOWN;
+    if (atomic_load_explicit(&asked, memory_order_relaxed) == UNKNOWN) {
+        const char *text = getenv("VRANGE_DUMP");
+        atomic_store(&asked, text && strcmp(text, "1") == 0 ? YES : NO);
+    }
+    return atomic_load_explicit(&asked, memory_order_relaxed) == YES;
+}
+
+void os_leave_out_of_dumps(void *address, size_t bytes) { madvise(address, bytes, MADV_DONTDUMP); }
+
+void os_dump(void *address, size_t bytes) { madvise(address, bytes, MADV_DODUMP); }
+
 void *os_reserve(size_t bytes) {
     void *address = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return address == MAP_FAILED ? NULL : address;
+    if (address == MAP_FAILED) return NULL;
+    os_leave_out_of_dumps(address, bytes);
+    return address;
 }
 
 void *os_reserve_aligned(size_t bytes, size_t alignment) {
@@ -70,11 +90,14 @@ int os_commit(void *address, size_t bytes) {
      * discard or keep the huge page as a whole. A kernel without huge pages refuses this call, and so do
      * some sandboxes. */
     madvise(address, bytes, MADV_NOHUGEPAGE);
+    if (dumps_all()) os_dump(address, bytes);
     return 0;
 }
 
 int os_open(void *address, size_t bytes) {
-    return mprotect(address, bytes, PROT_READ | PROT_WRITE) < 0 ? -errno : 0;
+    if (mprotect(address, bytes, PROT_READ | PROT_WRITE) < 0) return -errno;
+    os_dump(address, bytes);
+    return 0;
 }
 
 int os_unreserve(void *address, size_t bytes) { return munmap(address, bytes) < 0 ? -errno : 0; }
@@ -85,12 +108,19 @@ void *os_map(size_t bytes) {
     return address == MAP_FAILED ? NULL : address;
 }
 
+void *os_map_larger(void *before, size_t bytes_before, size_t bytes) {
+    if (!before) return os_map(bytes);
+    void *address = mremap(before, bytes_before, bytes, MREMAP_MAYMOVE);
+    return address == MAP_FAILED ? NULL : address;
+}
+
 void *os_map_aligned(size_t bytes, size_t alignment) {
     void *memory = os_reserve_aligned(bytes, alignment);
     if (memory && mprotect(memory, bytes, PROT_READ | PROT_WRITE) < 0) {
         os_unreserve(memory, bytes);
         return NULL;
     }
+    if (memory) os_dump(memory, bytes);
     return memory;
 }
 
@@ -98,6 +128,7 @@ int os_map_over(void *address, size_t bytes) {
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
     if (mmap(address, bytes, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED) return -errno;
     madvise(address, bytes, MADV_NOHUGEPAGE); /* as os_commit does; failing costs only speed */
+    if (!dumps_all()) os_leave_out_of_dumps(address, bytes);
     return 0;
 }
 

@@ -27,22 +27,28 @@ void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t nanoseconds);
 void os_wake(_Atomic uint32_t *word);
 void os_yield(void) EXPORTED(os_yield);
 
-/* Address space without memory behind it: inaccessible, and not counted by overcommit. NULL if refused. */
+/* Address space without memory behind it: inaccessible, not counted by overcommit, and left out of core dumps.
+ * NULL if refused. */
 void *os_reserve(size_t bytes);
 /* The same, starting at a multiple of `alignment`, which is a power of two. */
 void *os_reserve_aligned(size_t bytes, size_t alignment);
 /* How much address space the process may have (RLIMIT_AS); UINT64_MAX if unlimited. */
-uint64_t os_address_space_limit(void) EXPORTED(os_address_space_limit);
+uint64_t os_address_space_limit(void);
 /* How much writable memory the process may have (RLIMIT_DATA); UINT64_MAX if unlimited. */
 uint64_t os_data_limit(void);
 int os_commit(void *address, size_t bytes);
+/* Whether core dumps have this memory. */
+void os_dump(void *address, size_t bytes);
+void os_leave_out_of_dumps(void *address, size_t bytes);
 /* Makes a part of what os_commit has committed readable and writable, without advice about huge pages.
- * Async-signal-safe. */
+ * Core dumps have it. Async-signal-safe. */
 int os_open(void *address, size_t bytes);
 int os_unreserve(void *address, size_t bytes);
 
 /* Zeroed memory for bookkeeping, outside every arena. */
 void *os_map(size_t bytes);
+/* Makes such memory larger, perhaps elsewhere; NULL, and all is as before, if refused. `before` may be NULL. */
+void *os_map_larger(void *before, size_t bytes_before, size_t bytes);
 void *os_map_aligned(size_t bytes, size_t alignment);
 /* Replaces what is mapped at `address` by fresh zeroed memory. */
 int os_map_over(void *address, size_t bytes);
@@ -84,6 +90,8 @@ int os_anonymous_bytes(uint64_t *bytes);
 
 /* Its address space, and the writable private part of it: what RLIMIT_AS and RLIMIT_DATA limit. */
 int os_address_space(uint64_t *bytes, uint64_t *data);
+/* All that a process of this machine can address. */
+uint64_t os_address_space_bytes(void);
 
 int os_lazyfree(void *address, size_t bytes);
 

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -70,6 +71,14 @@ int os_address_space(uint64_t *bytes, uint64_t *data) {
     for (int field = 1; field < 5; field++) strtoull(at, &at, 10); /* skip resident, shared, text and lib */
     *data = strtoull(at, NULL, 10) * os_page_bytes();
     return 0;
+}
+
+uint64_t os_address_space_bytes(void) {
+    /* The kernel puts a program's first stack at the top, and these bytes into it. */
+    const uint64_t top = (uint64_t)getauxval(AT_RANDOM);
+    uint64_t bytes = (uint64_t)1 << 32;
+    while (bytes < top) bytes *= 2;
+    return bytes;
 }
 
 int os_cgroup_membership(uint64_t *hash) {

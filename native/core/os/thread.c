@@ -24,6 +24,7 @@
 
 #define GONE_YIELDS 100
 #define GONE_SLEEP_NS 50000u
+#define THREAD_STACK_BYTES ((size_t)512 << 10)
 
 static uint64_t clock_ns(clockid_t clock) {
     struct timespec now;
@@ -62,7 +63,14 @@ int os_thread_start(pthread_t *thread, void *(*function)(void *), const char *na
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(thread, NULL, function, NULL);
+    /* Not as large as RLIMIT_STACK says (ulimit -s unlimited, or gigabytes for deep recursion). A C library
+     * that needs more, for thread-local variables, gives its default. */
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    const bool is_small = pthread_attr_setstacksize(&attributes, THREAD_STACK_BYTES) == 0;
+    int error = pthread_create(thread, is_small ? &attributes : NULL, function, NULL);
+    if (error == EINVAL) error = pthread_create(thread, NULL, function, NULL);
+    pthread_attr_destroy(&attributes);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (!error) pthread_setname_np(*thread, name); /* it has none if /proc is not mounted: no harm */
     return error;

@@ -1,16 +1,15 @@
-/* Arenas: address space that is reserved in one piece, cut into ranges, and joined again.
+/* Arenas: reserved address space, cut into ranges, and joined again.
  *
  * The ranges of an arena, used and free, form a list in address order. Each free range is also in one of a
  * few hundred lists by size. The lists have two levels, the power of two and a sixteenth of it, and bitmaps
  * show which lists are not empty. Taking and returning a range are O(1). Free neighbours are joined at once,
  * and a range that is taken is never larger than requested. This is the two-level segregated fit of Masmano
  * et al. (2004), except that the bookkeeping lies outside the memory that it describes: a free range here has
- * no pages at all, and a header in it would cost one.
- *
- * Memory is made accessible in steps, from the bottom up. So under vm.overcommit_memory=2 only memory that
- * was used at least once counts as committed, and an arena stays two mappings instead of thousands. */
+ * no pages at all, and a header in it would cost one. */
 #include "ranges/range_table.h"
 #include "ranges/arena.h"
+#include "ranges/arena_lost.h"
+#include "ranges/arena_span.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -21,9 +20,7 @@
 #include "os/os.h"
 #include "base/rung.h"
 #include "base/scratch.h"
-#include "ranges/worth.h"
 
-#define COMMIT_STEP_BYTES (64u << 20)
 #define SAME_CLASS_TRIES 32
 
 static struct {
@@ -73,41 +70,83 @@ static range *find_free(vrange_arena *arena, uint32_t pages) {
     return NULL;
 }
 
-/* ---- taking and returning ranges -------------------------------------------------------------- */
+/* ---- spans ------------------------------------------------------------------------------------ */
 
-static int commit_up_to(vrange_arena *arena, uint64_t page_after) {
-    if (page_after <= arena->committed_pages) return 0;
-    const size_t page = os_page_bytes();
-    uint64_t step = COMMIT_STEP_BYTES / page;
-    uint64_t end = (page_after + step - 1) / step * step;
-    if (end > arena->pages) end = arena->pages;
-    for (;;) {
-        char *from = arena->base + (size_t)arena->committed_pages * page;
-        size_t bytes = (size_t)(end - arena->committed_pages) * page;
-        int result = os_commit(from, bytes);
-        if (result == 0 && rung_userfault() >= 0)
-            result = os_userfault_register(rung_userfault(), from, bytes);
-        if (result == 0) {
-            arena->committed_pages = (uint32_t)end;
-            return 0;
+/* Adds a span, which is one free range. */
+static bool add_span(vrange_arena *arena, uint32_t pages) {
+    range *whole = table_take();
+    if (!whole) return false;
+    const uint32_t number = span_open(arena, pages);
+    if (number == NO_SPAN) {
+        table_give(whole);
+        return false;
+    }
+    whole->arena = arena;
+    whole->span = (uint8_t)number;
+    whole->first_page = 0;
+    whole->pages = pages;
+    whole->below = whole->above = 0;
+    free_list_add(arena, whole);
+    return true;
+}
+
+/* Returns the spans in which nothing is used. Only when address space is short: a cache that was emptied is
+ * mostly filled again. */
+static bool drop_empty_spans(vrange_arena *arena) {
+    bool any = false;
+    for (unsigned first = 0; first < FIRST_LEVELS; first++) {
+        for (unsigned second = 0; second < SECOND_LEVELS; second++) {
+            for (uint32_t index = arena->free_lists[first][second]; index;) {
+                range *r = table_at(index);
+                index = r->list_next;
+                if (r->pages < arena->spans[r->span].pages) continue;
+                free_list_remove(arena, r);
+                span_close(arena, r->span);
+                table_give(r);
+                any = true;
+            }
         }
-        if (end == page_after) return result;
-        end = page_after; /* near the limit of committed memory: only what is needed */
+    }
+    return any;
+}
+
+/* Of all arenas that grow. A thread that holds the lock of another one may be waiting for ours. */
+static bool drop_all_empty_spans(vrange_arena *arena) {
+    bool any = drop_empty_spans(arena);
+    pthread_mutex_lock(&arenas.lock);
+    for (vrange_arena *other = arenas.first; other; other = other->next) {
+        if (other == arena || !other->grows || pthread_mutex_trylock(&other->lock) != 0) continue;
+        any |= drop_empty_spans(other);
+        pthread_mutex_unlock(&other->lock);
+    }
+    pthread_mutex_unlock(&arenas.lock);
+    return any;
+}
+
+static bool grow(vrange_arena *arena, uint32_t pages) {
+    for (bool is_last = false;; is_last = true) {
+        const uint32_t next = span_next_pages(arena, pages);
+        if (next && (add_span(arena, next) || (next > pages && add_span(arena, pages)))) return true;
+        if (is_last || !drop_all_empty_spans(arena)) return false;
     }
 }
+
+/* ---- taking and returning ranges -------------------------------------------------------------- */
 
 int arena_take(vrange_arena *arena, uint32_t pages, range **out) {
     pthread_mutex_lock(&arena->lock);
     int result = -ENOMEM;
     range *r = arena->closing ? NULL : find_free(arena, pages);
+    if (!r && arena->grows && !arena->closing && grow(arena, pages)) r = find_free(arena, pages);
     if (r) {
-        result = commit_up_to(arena, (uint64_t)r->first_page + pages);
+        result = span_commit(&arena->spans[r->span], (uint64_t)r->first_page + pages);
         range *rest = result == 0 && r->pages > pages ? table_take() : NULL;
         if (result == 0 && r->pages > pages && !rest) result = -ENOMEM;
         if (result == 0) {
             free_list_remove(arena, r);
             if (rest) {
                 rest->arena = arena;
+                rest->span = r->span;
                 rest->first_page = r->first_page + pages;
                 rest->pages = r->pages - pages;
                 rest->below = r->index;
@@ -153,7 +192,12 @@ static void give_blank_back(vrange_arena *arena) {
 }
 
 static void destroy(vrange_arena *arena) {
-    const size_t bytes = (size_t)arena->pages * os_page_bytes();
+    /* First, so that no other thread finds it when it looks for empty spans. */
+    pthread_mutex_lock(&arenas.lock);
+    if (arena->previous) arena->previous->next = arena->next;
+    else arenas.first = arena->next;
+    if (arena->next) arena->next->previous = arena->previous;
+    pthread_mutex_unlock(&arenas.lock);
     for (unsigned first = 0; first < FIRST_LEVELS; first++) {
         for (unsigned second = 0; second < SECOND_LEVELS; second++) {
             for (uint32_t index = arena->free_lists[first][second]; index;) {
@@ -163,13 +207,9 @@ static void destroy(vrange_arena *arena) {
             }
         }
     }
-    os_unreserve(arena->base, bytes);
-    untally(&arena->account->reserved_bytes, bytes);
-    pthread_mutex_lock(&arenas.lock);
-    if (arena->previous) arena->previous->next = arena->next;
-    else arenas.first = arena->next;
-    if (arena->next) arena->next->previous = arena->previous;
-    pthread_mutex_unlock(&arenas.lock);
+    for (uint32_t number = 0; number < SPANS_MOST; number++) {
+        if (arena->spans[number].pages) span_close(arena, number);
+    }
     give_blank_back(arena);
 }
 
@@ -183,7 +223,6 @@ static vrange_arena *blank_arena(void) {
     if (arena) pthread_mutex_init(&arena->lock, NULL);
     return arena;
 }
-
 
 void arena_give(range *r) {
     vrange_arena *arena = r->arena;
@@ -209,90 +248,20 @@ void arena_give(range *r) {
     if (last) destroy(arena);
 }
 
-/* ---- lists of lost ranges --------------------------------------------------------------------- */
-
-void arena_list_lost(range *r) {
-    vrange_arena *arena = r->arena;
-    pthread_mutex_lock(&arena->lock);
-    if (!r->listed) {
-        r->listed = true;
-        r->list_previous = arena->lost_last;
-        r->list_next = 0;
-        if (arena->lost_last) table_at(arena->lost_last)->list_next = r->index;
-        else arena->lost_first = r->index;
-        arena->lost_last = r->index;
-        atomic_fetch_add(&arena->lost_count, 1);
-    }
-    pthread_mutex_unlock(&arena->lock);
-}
-
-/* The caller holds the arena's lock. */
-void arena_unlist_lost(range *r) {
-    vrange_arena *arena = r->arena;
-    if (r->list_previous) table_at(r->list_previous)->list_next = r->list_next;
-    else arena->lost_first = r->list_next;
-    if (r->list_next) table_at(r->list_next)->list_previous = r->list_previous;
-    else arena->lost_last = r->list_previous;
-    r->list_previous = r->list_next = 0;
-    atomic_fetch_sub(&arena->lost_count, 1);
-    r->listed = false;
-}
-
-/* Finds the ranges that a fork made purged by searching the table. A list of them would have to be written
- * in the child, and every page that holds a part of it would be copied. */
-static size_t find_unlisted(vrange_arena *arena, uint64_t *handles, size_t capacity) {
-    size_t count = 0;
-    for (; count < capacity && arena->unlisted_next < arena->unlisted_end; arena->unlisted_next++) {
-        range *r = table_at(arena->unlisted_next);
-        const uint64_t word = atomic_load(range_word(r));
-        if (word_state(word) == PURGED && atomic_load(&r->arena) == arena && !r->listed)
-            handles[count++] = range_handle(r, word);
-    }
-    return count;
-}
-
-size_t vrange_arena_lost(vrange_arena *arena, uint64_t *handles, size_t capacity) {
-    if (!arena_has_lost(arena) && arena->unlisted_next >= arena->unlisted_end) return 0;
-    size_t count = 0;
-    gate_enter();
-    pthread_mutex_lock(&arena->lock);
-    while (count < capacity && arena->lost_first) {
-        range *r = table_at(arena->lost_first);
-        handles[count++] = range_handle(r, atomic_load(range_word(r)));
-        arena_unlist_lost(r);
-    }
-    if (count == 0) count = find_unlisted(arena, handles, capacity);
-    pthread_mutex_unlock(&arena->lock);
-    gate_leave();
-    return count;
-}
-
 /* ---- arenas themselves ------------------------------------------------------------------------ */
 
-int vrange_arena_open(size_t bytes, vrange_account *account, vrange_arena **out) {
-    const size_t page = os_page_bytes();
-    const size_t pages = bytes / page + (bytes % page != 0);
-    if (bytes == 0) return -EINVAL;
-    if (pages > UINT32_MAX) return -ENOMEM;
+static int open_arena(uint64_t pages, bool grows, vrange_account *account, vrange_arena **out) {
     if (vrange_rung() == 0) return -EOPNOTSUPP;
     int result = scratch_prepare();
     if (result < 0) return result;
-    result = -ENOMEM;
     gate_enter();
     vrange_arena *arena = blank_arena();
-    char *base = arena ? os_reserve(pages * page) : NULL;
-    range *whole = base ? table_take() : NULL;
-    if (whole) {
-        result = 0;
-        arena->base = base;
-        arena->pages = (uint32_t)pages;
+    if (arena) {
         arena->account = account;
-        whole->arena = arena;
-        whole->first_page = 0;
-        whole->pages = (uint32_t)pages;
-        whole->below = whole->above = 0;
-        free_list_add(arena, whole);
-        tally(&account->reserved_bytes, pages * page);
+        arena->grows = grows;
+        arena->most_pages = pages;
+    }
+    if (arena && (grows || add_span(arena, (uint32_t)pages))) {
         pthread_mutex_lock(&arenas.lock);
         arena->next = arenas.first;
         if (arenas.first) arenas.first->previous = arena;
@@ -300,11 +269,37 @@ int vrange_arena_open(size_t bytes, vrange_account *account, vrange_arena **out)
         pthread_mutex_unlock(&arenas.lock);
         *out = arena;
     } else {
-        if (base) os_unreserve(base, pages * page);
         if (arena) give_blank_back(arena);
+        result = -ENOMEM;
     }
     gate_leave();
     return result;
+}
+
+static uint64_t pages_of(size_t bytes) { return bytes / os_page_bytes() + (bytes % os_page_bytes() != 0); }
+
+int vrange_arena_open(size_t bytes, vrange_account *account, vrange_arena **out) {
+    if (bytes == 0) return -EINVAL;
+    if (pages_of(bytes) > UINT32_MAX) return -ENOMEM;
+    return open_arena(pages_of(bytes), false, account, out);
+}
+
+int vrange_arena_open_growing(size_t bytes_most, vrange_account *account, vrange_arena **out) {
+    return bytes_most ? open_arena(pages_of(bytes_most), true, account, out) : -EINVAL;
+}
+
+int vrange_arena_can_hold(vrange_arena *arena, size_t bytes) {
+    const uint64_t pages = pages_of(bytes);
+    if (pages > UINT32_MAX) return 0;
+    pthread_mutex_lock(&arena->lock);
+    bool can = false;
+    for (uint32_t number = 0; number < SPANS_MOST && !can; number++) can = arena->spans[number].pages >= pages;
+    if (!can && arena->grows) {
+        can = span_next_pages(arena, (uint32_t)pages) > 0 ||
+              (drop_all_empty_spans(arena) && span_next_pages(arena, (uint32_t)pages) > 0);
+    }
+    pthread_mutex_unlock(&arena->lock);
+    return can;
 }
 
 void arena_begin_closing(vrange_arena *arena) {
@@ -322,26 +317,14 @@ void arena_end_closing(vrange_arena *arena) {
     if (last) destroy(arena);
 }
 
-void arena_count_requests(vrange_arena *arena, uint32_t count) {
-    uint32_t requests =
-        atomic_fetch_add_explicit(&arena->epoch_requests, count, memory_order_relaxed) + count;
-    uint32_t due = REQUESTS_PER_RANGE_AND_EPOCH *
-                   atomic_load_explicit(&arena->ranges, memory_order_relaxed);
-    if (due < REQUESTS_PER_EPOCH_LEAST) due = REQUESTS_PER_EPOCH_LEAST;
-    if (requests < due) return;
-    /* The thread that resets the counter ends the epoch. */
-    if (atomic_compare_exchange_strong(&arena->epoch_requests, &requests, 0))
-        atomic_fetch_add(&arena->epoch, 1);
-}
-
-uint32_t vrange_arena_epoch(vrange_arena *arena) { return atomic_load(&arena->epoch); }
-
 /* ---- fork ------------------------------------------------------------------------------------- */
 
 void arenas_before_fork(void) {
     for (vrange_arena *arena = arenas.first; arena; arena = arena->next) {
-        const size_t bytes = (size_t)arena->committed_pages * os_page_bytes();
-        if (bytes) inherit_area(arena->base, bytes);
+        for (const arena_span *span = arena->spans; span < arena->spans + SPANS_MOST; span++) {
+            const size_t bytes = (size_t)span->committed_pages * os_page_bytes();
+            if (bytes) inherit_area(span->base, bytes);
+        }
     }
 }
 
@@ -374,9 +357,11 @@ void arenas_after_fork(void) {
 int arenas_register_again(int userfault) {
     if (userfault < 0) return 0;
     for (vrange_arena *arena = arenas.first; arena; arena = arena->next) {
-        size_t bytes = (size_t)arena->committed_pages * os_page_bytes();
-        int result = bytes ? os_userfault_register(userfault, arena->base, bytes) : 0;
-        if (result < 0) return result;
+        for (const arena_span *span = arena->spans; span < arena->spans + SPANS_MOST; span++) {
+            const size_t bytes = (size_t)span->committed_pages * os_page_bytes();
+            const int result = bytes ? os_userfault_register(userfault, span->base, bytes) : 0;
+            if (result < 0) return result;
+        }
     }
     return 0;
 }

@@ -15,16 +15,10 @@ int arena_take(vrange_arena *arena, uint32_t pages, range **out);
  * closing arena is returned, the arena is unmapped. */
 void arena_give(range *r);
 
-/* Counts requests. Enough of them end the epoch, and with it all counts of uses are halved. */
-void arena_count_requests(vrange_arena *arena, uint32_t count);
-
 /* The two ends of vrange_arena_close. From the first on, no range can be taken. The arena is unmapped when
  * its last range has been returned. */
 void arena_begin_closing(vrange_arena *arena);
 void arena_end_closing(vrange_arena *arena);
-
-void arena_list_lost(range *r);
-void arena_unlist_lost(range *r);
 
 /* Before fork: passes all arenas to inherit.h. */
 void arenas_before_fork(void);

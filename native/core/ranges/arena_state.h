@@ -6,13 +6,24 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/address_space.h"
 #include "base/size_class.h"
 #include "counters/stats.h"
 
-struct vrange_arena {
+#define SPANS_MOST 64
+
+typedef struct {
     char *base;
-    uint32_t pages;
+    uint32_t pages;           /* 0: none */
     uint32_t committed_pages; /* a prefix: the rest is inaccessible and not committed yet */
+    space_use use;
+} arena_span;
+
+struct vrange_arena {
+    arena_span spans[SPANS_MOST]; /* ranges are joined within one */
+    uint32_t span_count;
+    uint64_t reserved_pages, most_pages;
+    bool grows; /* by spans, as it is used */
     vrange_account *account;
     pthread_mutex_t lock;
     struct vrange_arena *previous, *next; /* all arenas of the process */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "ranges/arena.h"
+#include "ranges/arena_lost.h"
 #include "base/caretaker.h"
 #include "ranges/fill.h"
 #include "base/gate.h"

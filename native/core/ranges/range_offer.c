@@ -6,6 +6,7 @@
 
 #include "ranges/range_offer.h"
 #include "ranges/arena.h"
+#include "ranges/arena_lost.h"
 #include "base/gate.h"
 #include "os/os.h"
 #include "ranges/range_busy.h"
@@ -62,7 +63,8 @@ bool range_collect(range *r, uint64_t generation) {
     if (!arena) return false;
     /* The kernel takes pages in the order in which they were offered, so the first page is taken first. A
      * range that loses only other pages, to MADV_PAGEOUT, is found by its next pin. */
-    if (os_is_resident(arena->base + (size_t)r->first_page * os_page_bytes())) return false;
+    const char *base = arena->spans[r->span].base;
+    if (!base || os_is_resident((char *)base + (size_t)r->first_page * os_page_bytes())) return false;
     if (!atomic_compare_exchange_strong(range_word(r), &word, (word & ~WORD_STATE) | BUSY)) return false;
     const uint32_t missing = r->pages - (uint32_t)(range_resident_bytes(r) / os_page_bytes());
     if (word & WORD_PARTIAL && missing < r->pages) {

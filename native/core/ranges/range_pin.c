@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "ranges/arena.h"
+#include "ranges/arena_lost.h"
 #include "base/caretaker.h"
 #include "ranges/fill.h"
 #include "base/gate.h"

@@ -42,10 +42,11 @@ static inline uint64_t word_pins(uint64_t word) { return (word & WORD_PINS) >> 8
 typedef struct range {
     struct vrange_arena *_Atomic arena; /* NULL: the descriptor is unused */
     uint32_t index; /* its own place in the table */
-    uint32_t first_page;
+    uint32_t first_page; /* in its span */
     uint32_t pages;
     uint32_t below, above;               /* neighbours in address order, 0: none (arena.c) */
     uint32_t list_previous, list_next;   /* an arena's free list or its list of lost ranges */
+    uint8_t span; /* of its arena */
     bool listed;                         /* on the list of lost ranges; under the arena's lock */
     _Atomic uint32_t uses;               /* fixed point, as of `epoch` (worth.h) */
     _Atomic uint32_t epoch;

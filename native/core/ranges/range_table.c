@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "ranges/arena_state.h"
+#include "base/address_space.h"
 #include "base/inherit.h"
 #include "os/os.h"
 
@@ -75,12 +76,17 @@ uint32_t table_count(void) { return atomic_load(&table.count); }
 static void map_chunk(uint32_t number) {
     const uint32_t together = OS_HUGE_BYTES / TABLE_CHUNK_SPAN;
     if (number >= together && number % together == 0) {
-        char *chunks = os_map_huge(1);
+        const bool is_given = space_take(OS_HUGE_BYTES, SPACE_MORE);
+        char *chunks = is_given ? os_map_huge(1) : NULL;
+        if (is_given && !chunks) space_give(OS_HUGE_BYTES, SPACE_MORE);
         for (uint32_t i = 0; chunks && i < together; i++)
             atomic_store(&table.chunks[number + i], (uintptr_t)chunks + i * TABLE_CHUNK_SPAN);
         if (chunks) return;
     }
-    atomic_store(&table.chunks[number], (uintptr_t)os_map_aligned(TABLE_CHUNK_SPAN, TABLE_CHUNK_SPAN));
+    if (!space_take(TABLE_CHUNK_SPAN, SPACE_NEEDED)) return;
+    char *chunk = os_map_aligned(TABLE_CHUNK_SPAN, TABLE_CHUNK_SPAN);
+    if (!chunk) space_give(TABLE_CHUNK_SPAN, SPACE_NEEDED);
+    atomic_store(&table.chunks[number], (uintptr_t)chunk);
 }
 
 range *table_take(void) {
@@ -111,7 +117,7 @@ void table_give(range *r) {
 }
 
 char *range_address(const range *r) {
-    return r->arena->base + (size_t)r->first_page * os_page_bytes();
+    return r->arena->spans[r->span].base + (size_t)r->first_page * os_page_bytes();
 }
 
 size_t range_bytes(const range *r) { return (size_t)r->pages * os_page_bytes(); }

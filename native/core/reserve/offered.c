@@ -2,7 +2,7 @@
  * lock. The entry is stale then, and the next reader of the queue drops it. */
 #include "reserve/offered.h"
 
-#include <stdlib.h>
+#include "os/os.h"
 
 bool offered_is_stale(const candidate *item) {
     range *r = table_at(item->index);
@@ -24,7 +24,8 @@ static bool make_room(offered_queue *queue) {
     offered_drop_stale(queue);
     if (queue->count < queue->capacity - queue->capacity / 4) return true;
     const size_t capacity = queue->capacity ? queue->capacity * 2 : 1024;
-    candidate *items = realloc(queue->items, capacity * sizeof *items);
+    candidate *items =
+        os_map_larger(queue->items, queue->capacity * sizeof *items, capacity * sizeof *items);
     if (!items) return queue->count < queue->capacity;
     queue->items = items;
     queue->capacity = capacity;

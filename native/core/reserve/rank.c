@@ -6,9 +6,9 @@
  * to which bucket enough bytes lie; a second pass collects only the ranges in those buckets and sorts them. */
 #include "reserve/rank.h"
 
-#include <stdlib.h>
 #include <string.h>
 
+#include "os/os.h"
 #include "ranges/arena.h"
 #include "ranges/worth.h"
 
@@ -36,22 +36,48 @@ static bool is_candidate(range *r, struct vrange_arena *arena, bool with_offered
     return true;
 }
 
-static int by_value(const void *left, const void *right) {
-    const candidate *a = left, *b = right;
-    if (a->value != b->value) return a->value < b->value ? -1 : 1;
-    return a->released_ns < b->released_ns ? -1 : a->released_ns > b->released_ns;
+static bool is_less(const candidate *a, const candidate *b) {
+    return a->value != b->value ? a->value < b->value : a->released_ns < b->released_ns;
+}
+
+static void sink(candidate *items, size_t at, size_t count) {
+    const candidate item = items[at];
+    for (size_t child; (child = 2 * at + 1) < count; at = child) {
+        if (child + 1 < count && is_less(&items[child], &items[child + 1])) child++;
+        if (!is_less(&item, &items[child])) break;
+        items[at] = items[child];
+    }
+    items[at] = item;
+}
+
+/* A heap sort. qsort would allocate, and the first allocation in a thread makes glibc reserve an arena of 64 MiB
+ * for that thread: half of what vrange may have of the address space under a limit of 1 GiB. */
+static void sort(candidate *items, size_t count) {
+    for (size_t at = count / 2; at-- > 0;) sink(items, at, count);
+    for (size_t last = count; last-- > 1;) {
+        const candidate most = items[0];
+        items[0] = items[last];
+        items[last] = most;
+        sink(items, 0, last);
+    }
 }
 
 static bool add(ranking *out, const candidate *item) {
     if (out->count == out->capacity) {
         size_t capacity = out->capacity ? out->capacity * 2 : 256;
-        candidate *items = realloc(out->items, capacity * sizeof *items);
+        candidate *items =
+            os_map_larger(out->items, out->capacity * sizeof *items, capacity * sizeof *items);
         if (!items) return false;
         out->items = items;
         out->capacity = capacity;
     }
     out->items[out->count++] = *item;
     return true;
+}
+
+void rank_end(ranking *ranked) {
+    if (ranked->items) os_unreserve(ranked->items, ranked->capacity * sizeof *ranked->items);
+    *ranked = (ranking){.items = NULL};
 }
 
 void rank_least(ranking *out, struct vrange_arena *arena, bool with_offered, uint64_t bytes) {
@@ -72,5 +98,5 @@ void rank_least(ranking *out, struct vrange_arena *arena, bool with_offered, uin
         if (!is_candidate(r, arena, with_offered, &item) || bucket_of(item.value) > last) continue;
         if (!add(out, &item)) break;
     }
-    if (out->count) qsort(out->items, out->count, sizeof *out->items, by_value);
+    if (out->count) sort(out->items, out->count);
 }

@@ -26,4 +26,7 @@ typedef struct {
  * only if `with_offered`. Ranks fewer if there is no memory. */
 void rank_least(ranking *out, struct vrange_arena *arena, bool with_offered, uint64_t bytes);
 
+/* Returns the memory of a ranking. */
+void rank_end(ranking *ranked);
+
 #endif

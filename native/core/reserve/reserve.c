@@ -28,6 +28,7 @@
 #include "base/gate.h"
 #include "base/inherit.h"
 #include "pressure/headroom.h"
+#include "pressure/limits.h"
 #include "heap/heap.h"
 #include "base/mend.h"
 #include "reserve/offered.h"
@@ -348,6 +349,8 @@ static void forget_ranges_of_parent(void) {
 int vrange_reserve_start(uint64_t bytes, uint64_t tick_ns, int always) {
     atomic_store(&reserve.bytes, bytes);
     atomic_store(&reserve.always, always);
+    /* Here and not in the thread's first turn: it allocates, and glibc would reserve an arena for the thread. */
+    limits_follow_outside();
     return caretaker_start(tick_ns);
 }
 

@@ -1,7 +1,6 @@
 /* Evicting the least valuable ranges at once, for callers that need their memory or their address space. */
 #include "reserve/shed.h"
 
-#include <stdlib.h>
 
 #include "base/gate.h"
 #include "ranges/range_offer.h"
@@ -30,7 +29,7 @@ uint64_t shed_least(struct vrange_arena *arena, uint64_t bytes, bool waits) {
         gone += now;
         if (now == 0 || least.count < RANKED_MOST) break; /* nothing more could be ranked */
     }
-    free(least.items);
+    rank_end(&least);
     return gone;
 }
 

@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "base/address_space.h"
 #include "base/gate.h"
 #include "os/os.h"
 #include "os/os_thread.h"
@@ -24,6 +25,7 @@
 #define STACKS_MOST 4096u
 #define POOLED_MOST 64
 #define GUARD_BYTES (64u * 1024)
+#define DUMPED_MOST ((size_t)256 << 20)
 
 size_t stack_warning_most;
 
@@ -89,22 +91,32 @@ static void make_huge(stack *s) {
     s->huge_top = huge_top;
 }
 
+/* A dump has what is opened of an automatic stack. A stack of a size is open as a whole, and mostly empty. */
+static void dump_top(stack *s) {
+    char *const top_part = s->bytes > DUMPED_MOST ? s->top - DUMPED_MOST : s->first_low;
+    char *const from = top_part > s->first_low ? top_part : s->first_low;
+    os_dump(from, (size_t)(s->top - from));
+}
+
+static space_use use_of(const stack *s) { return s->automatic ? SPACE_NEEDED : SPACE_ASKED; }
+
 static int map(stack *s, size_t bytes, bool automatic) {
     if (bytes > SIZE_MAX / 4) return -ENOMEM;
     s->mapped = bytes + 2 * GUARD_BYTES + OS_HUGE_BYTES;
-    s->mapping = os_reserve(s->mapped);
-    if (!s->mapping) return -ENOMEM;
+    s->bytes = bytes;
     s->automatic = automatic;
+    s->mapping = space_reserve(s->mapped, 0, use_of(s));
+    if (!s->mapping) return -ENOMEM;
     lay_out(s, bytes);
     int result = os_commit(s->first_low, (size_t)(s->top - s->first_low));
     if (result < 0) {
-        os_unreserve(s->mapping, s->mapped);
+        space_return(s->mapping, s->mapped, use_of(s));
         return -ENOMEM; /* EACCES and other errors can't happen for our own memory */
     }
+    dump_top(s);
     if (s->first_low > s->warning_top)
         os_forbid_huge_pages(s->warning_top, (size_t)(s->first_low - s->warning_top));
     make_huge(s);
-    s->bytes = bytes;
     s->offered_low = stack_kept_low(s);
     s->offered_lately = false;
     s->unlooked = 0;
@@ -126,7 +138,7 @@ static int make(size_t bytes, bool automatic, stack **out) {
 static void unmake(stack *s) {
     gate_enter();
     atomic_store(&s->owner, STACK_CHANGING);
-    os_unreserve(s->mapping, s->mapped);
+    space_return(s->mapping, s->mapped, use_of(s));
     atomic_store(&s->owner, STACK_NONE);
     gate_leave();
 }

@@ -211,7 +211,10 @@ static int write_by_python(const coded *c, uint64_t handle) {
 
 static int write_range(cache_core *self, const request *r, const coded *c, uint64_t *handle) {
     const uint32_t uses = core_remembered_uses(self, r->hash);
-    if (pages_bytes(c->bytes) > self->bytes_most) return REFUSED; /* others must not go first for it */
+    /* Other values must not go first for one that finds no place all the same. */
+    if (!self->arena) return raise_closed(self);
+    if (pages_bytes(c->bytes) > self->bytes_most || !vrange_arena_can_hold(self->arena, c->bytes))
+        return REFUSED;
     for (;;) {
         vrange_arena *arena = self->arena;
         if (!arena) return raise_closed(self);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "python/stacks/greenlets.h"
+#include "base/address_space.h"
 #include "os/os.h"
 #include "stacks/sigsegv.h"
 #include "heap/pymalloc.h"
@@ -28,7 +29,7 @@
 #define ARGUMENTS_IN_PLACE 16
 #define LIMITS_NS 1000000000ull
 #define AUTOMATIC_LEAST ((size_t)1 << 20)
-#define ADDRESS_SPACE_SHARE 8
+#define BUDGET_SHARE 4 /* of the address space that vrange may reserve, for one stack */
 
 /* (bytes, release, name), made and checked by `make_settings` in Python; 0 bytes: automatic. */
 static PyObject *make_settings, *default_settings, *settings_cache, *stack_keyword;
@@ -85,9 +86,9 @@ static bool is_nearly_used_up(const stack *s, size_t bytes) {
 
 /* Only address space: stack_room.c decides how much of it becomes memory. */
 static size_t bytes_by_limit(void) {
-    const uint64_t limit = os_address_space_limit();
+    const uint64_t most = space_budget() / BUDGET_SHARE;
     size_t bytes = STACK_AUTOMATIC_BYTES;
-    while (bytes > AUTOMATIC_LEAST && bytes > limit / ADDRESS_SPACE_SHARE) bytes /= 2;
+    while (bytes > AUTOMATIC_LEAST && bytes > most) bytes /= 2;
     return bytes;
 }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from vrange._core import ffi, hit, lib
 from vrange._counters.account import Account
+from vrange._ranges.address_space import address_space_left
 from vrange._ranges.capabilities import capabilities
 from vrange._ranges.reserve import ensure_reserve
 from vrange.errors import ArenaFullError, RegenerationError, VrangeError
@@ -165,7 +166,7 @@ class Blocks:
     def _raise_full(self) -> NoReturn:
         raise ArenaFullError(
             f"{format_bytes(self.nbytes)} of address space for array {self._account.name!r} is not "
-            "available: see RLIMIT_AS (ulimit -v) and vm.overcommit_memory"
+            f"available: {address_space_left()}"
         )
 
     def discard(self) -> None:

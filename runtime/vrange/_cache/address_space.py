@@ -1,4 +1,4 @@
-"""The address space of one cache: reserved with its first value, given back when it closes."""
+"""The address space of one cache: reserved as it is used, given back when the cache closes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from collections.abc import Callable
 from vrange._cgroup.limits import machine_bytes
 from vrange._core import ffi, hit
 from vrange._counters.account import Account
-from vrange._ranges.arena import close_native_arena, open_native_arena
-from vrange.errors import ArenaFullError
+from vrange._ranges.arena import close_native_arena, open_growing_arena, open_native_arena
 
 _TIMES_MEMORY = 2
-_BYTES_LEAST = 16 << 20
 
 
 class CacheArena:
-    """The arena of one cache, of `wanted` bytes.
+    """The arena of one cache.
 
-    By default it has twice the machine's memory, or what a limit on address space leaves of that.
+    It reserves address space in steps as the cache grows, from the budget of all of vrange, up to
+    twice the machine's memory. With `wanted`, it reserves so many bytes at once.
     """
 
     def __init__(self, account: Account, wanted: int | None) -> None:
@@ -31,22 +30,16 @@ class CacheArena:
         self._close_native: Callable[[], object] = lambda: None
 
     def open(self, core: hit.CacheCore) -> None:
-        """Reserve it and hand it to the core, unless it has one. ArenaFullError without room."""
+        """Open it and hand it to the core, unless it has one. ArenaFullError without room."""
         with self._lock:
             if core.arena or core.closed:
                 return
-            size = self._wanted
-            if size is None:
+            if self._wanted is None:
                 size = _TIMES_MEMORY * machine_bytes()
-            while True:
-                try:
-                    native = open_native_arena(size, self._account)
-                    break
-                except ArenaFullError:
-                    # A limit on address space: take what it leaves, unless a size was asked for.
-                    size //= 2
-                    if self._wanted is not None or size < _BYTES_LEAST:
-                        raise
+                native = open_growing_arena(size, self._account)
+            else:
+                size = self._wanted
+                native = open_native_arena(size, self._account)
             finalizer = weakref.finalize(self, close_native_arena, native, self._account)
             finalizer.atexit = False
             self._close_native = finalizer

@@ -69,7 +69,8 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         can't take. Of a cache with max_entries they have a quarter of it at most.
     hot_bytes : how much the cache holds strongly, so that a hit costs what a dict costs; these
         bytes the kernel can't take. "auto": 32 MiB, and a tenth of the memory limit for all caches.
-    arena_bytes : address space to reserve; None: twice the machine's memory.
+    arena_bytes : address space to reserve at once; None: in steps as the cache grows, up to twice
+        the machine's memory and within the budget of all of vrange.
 
     Notes
     -----

@@ -11,6 +11,7 @@ from typing import Any, Self
 from vrange._core import ffi, lib
 from vrange._counters.account import Account
 from vrange._counters.stats import AccountStats
+from vrange._ranges.address_space import address_space_left
 from vrange._ranges.capabilities import capabilities
 from vrange._ranges.range import Range
 from vrange._ranges.reserve import ensure_reserve
@@ -20,14 +21,23 @@ from vrange.sizes import format_bytes, parse_bytes
 
 def open_native_arena(size: int, account: Account) -> Any:
     """Open a native arena of `size` bytes. Raise ArenaFullError if address space is lacking."""
+    return _open(lib.vrange_arena_open, size, account)
+
+
+def open_growing_arena(most: int, account: Account) -> Any:
+    """Open a native arena that reserves address space as it is used, up to `most` bytes."""
+    return _open(lib.vrange_arena_open_growing, most, account)
+
+
+def _open(open_arena: Any, size: int, account: Account) -> Any:
     capabilities()  # raises if a forced rung is not available
     ensure_reserve()
     pointer = ffi.new("vrange_arena **")
-    result = lib.vrange_arena_open(size, account.pointer, pointer)
+    result = open_arena(size, account.pointer, pointer)
     if result == -errno.ENOMEM:
         raise ArenaFullError(
             f"{format_bytes(size)} of address space for {account.name!r} can't be reserved: "
-            "see RLIMIT_AS (ulimit -v) and vm.overcommit_memory"
+            f"{address_space_left()}"
         )
     if result < 0:
         raise VrangeError(f"an arena can't be opened: {os.strerror(-result)}")

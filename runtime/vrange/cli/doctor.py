@@ -235,7 +235,7 @@ def _address_space() -> Finding:
         "address space",
         soft,
         f"{format_bytes(soft)} (RLIMIT_AS)",
-        "arenas reserve address space ahead of need and make do with what they get: "
+        "vrange reserves an eighth of it at most, and what finds no address space is not cached: "
         "lift RLIMIT_AS (ulimit -v unlimited)",
     )
 

@@ -1,0 +1,80 @@
+/* What an arena knows of its ranges as a whole: which of them were lost, and how often they are asked for. */
+#include "ranges/arena_lost.h"
+
+#include "base/gate.h"
+#include "ranges/range_table.h"
+#include "ranges/worth.h"
+
+/* ---- lists of lost ranges --------------------------------------------------------------------- */
+
+void arena_list_lost(range *r) {
+    vrange_arena *arena = r->arena;
+    pthread_mutex_lock(&arena->lock);
+    if (!r->listed) {
+        r->listed = true;
+        r->list_previous = arena->lost_last;
+        r->list_next = 0;
+        if (arena->lost_last) table_at(arena->lost_last)->list_next = r->index;
+        else arena->lost_first = r->index;
+        arena->lost_last = r->index;
+        atomic_fetch_add(&arena->lost_count, 1);
+    }
+    pthread_mutex_unlock(&arena->lock);
+}
+
+/* The caller holds the arena's lock. */
+void arena_unlist_lost(range *r) {
+    vrange_arena *arena = r->arena;
+    if (r->list_previous) table_at(r->list_previous)->list_next = r->list_next;
+    else arena->lost_first = r->list_next;
+    if (r->list_next) table_at(r->list_next)->list_previous = r->list_previous;
+    else arena->lost_last = r->list_previous;
+    r->list_previous = r->list_next = 0;
+    atomic_fetch_sub(&arena->lost_count, 1);
+    r->listed = false;
+}
+
+/* Finds the ranges that a fork made purged by searching the table. A list of them would have to be written
+ * in the child, and every page that holds a part of it would be copied. */
+static size_t find_unlisted(vrange_arena *arena, uint64_t *handles, size_t capacity) {
+    size_t count = 0;
+    for (; count < capacity && arena->unlisted_next < arena->unlisted_end; arena->unlisted_next++) {
+        range *r = table_at(arena->unlisted_next);
+        const uint64_t word = atomic_load(range_word(r));
+        if (word_state(word) == PURGED && atomic_load(&r->arena) == arena && !r->listed)
+            handles[count++] = range_handle(r, word);
+    }
+    return count;
+}
+
+size_t vrange_arena_lost(vrange_arena *arena, uint64_t *handles, size_t capacity) {
+    if (!arena_has_lost(arena) && arena->unlisted_next >= arena->unlisted_end) return 0;
+    size_t count = 0;
+    gate_enter();
+    pthread_mutex_lock(&arena->lock);
+    while (count < capacity && arena->lost_first) {
+        range *r = table_at(arena->lost_first);
+        handles[count++] = range_handle(r, atomic_load(range_word(r)));
+        arena_unlist_lost(r);
+    }
+    if (count == 0) count = find_unlisted(arena, handles, capacity);
+    pthread_mutex_unlock(&arena->lock);
+    gate_leave();
+    return count;
+}
+
+/* ---- requests ----------------------------------------------------------------------------------- */
+
+void arena_count_requests(vrange_arena *arena, uint32_t count) {
+    uint32_t requests =
+        atomic_fetch_add_explicit(&arena->epoch_requests, count, memory_order_relaxed) + count;
+    uint32_t due = REQUESTS_PER_RANGE_AND_EPOCH *
+                   atomic_load_explicit(&arena->ranges, memory_order_relaxed);
+    if (due < REQUESTS_PER_EPOCH_LEAST) due = REQUESTS_PER_EPOCH_LEAST;
+    if (requests < due) return;
+    /* The thread that resets the counter ends the epoch. */
+    if (atomic_compare_exchange_strong(&arena->epoch_requests, &requests, 0))
+        atomic_fetch_add(&arena->epoch, 1);
+}
+
+uint32_t vrange_arena_epoch(vrange_arena *arena) { return atomic_load(&arena->epoch); }
