@@ -6,8 +6,11 @@ import gc
 from collections.abc import Iterator
 from typing import Any
 
+import cgroup_support
 import numpy as np
 import pytest
+from cgroup_support import in_cgroup
+from support import MIB
 
 import vrange
 from vrange._cgroup.limits import memory_limit
@@ -104,7 +107,7 @@ def test_automatic_fronts_are_bound_together() -> None:
 
 
 def test_limit_follows_the_machines() -> None:
-    assert Cache()._core.hot_limit == min(32 << 20, memory_limit().limit_bytes // 10)
+    assert Cache()._core.hot_limit == memory_limit().limit_bytes // 10
 
 
 def test_a_cache_holds_what_it_was_asked_for_up_to_its_bytes() -> None:
@@ -145,3 +148,37 @@ def test_what_was_hot_is_valued_by_how_often_it_was_asked_for() -> None:
                 cache[n]
         assert len(cache) < 40, "some had to go"
         assert cache["hot"][0] == 7
+
+
+GROWING = """
+import time, vrange
+
+MIB = 1 << 20
+cache = vrange.VolatileCache(name="hot")
+for n in range(40):
+    cache[n] = bytes([n]) * MIB
+    for _ in range(20):
+        cache[n]
+before = cache.info().hot_bytes
+cache.clear()
+for n in range(40):
+    cache[n] = bytes([n]) * MIB
+    for _ in range(20):
+        cache[n]
+after = cache.info().hot_bytes
+own = bytearray(int(MIB * 170))
+for page in range(0, len(own), 4096):
+    own[page] = 1
+for n in range(5):
+    time.sleep(0.15)
+    cache["small"] = n
+print(before, after, cache.info().hot_bytes)
+"""
+
+
+@pytest.mark.memory_cgroup
+def test_it_has_a_tenth_of_the_limit_and_less_where_the_program_grows() -> None:
+    before, cleared, grown = map(int, in_cgroup(GROWING).split())
+    assert 20 * MIB < before <= cgroup_support.LIMIT // 10
+    assert before == cleared  # what is cleared is not counted any more
+    assert grown < 8 * MIB

@@ -4,9 +4,11 @@
 
 #include <stdint.h>
 
+#include "exported.h"
+
 /* Bytes that can still be allocated before the tightest limit, minus a margin that callers should not use.
  * Negative if usage has reached into the margin. The limits are those of all cgroups, RLIMIT_AS,
  * RLIMIT_DATA, vm.overcommit_memory=2 and the machine. Exact only below `enough`. Async-signal-safe. */
-int64_t spare_bytes(int64_t enough);
+int64_t spare_bytes(int64_t enough) EXPORTED(spare_bytes);
 
 #endif

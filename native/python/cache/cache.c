@@ -228,7 +228,6 @@ static void core_dealloc(PyObject *object) {
     cache_core *self = CORE(object);
     PyObject_GC_UnTrack(object);
     core_leave(self);
-    hot_leave(self);
     self->closed = true;
     self->arena = NULL; /* whoever opened it closes it */
     core_tp_clear(object);

@@ -10,6 +10,7 @@
 
 #include "python/cache/evict.h"
 #include "python/cache/flight.h"
+#include "python/cache/hot_front.h"
 #include "python/cache/limbo.h"
 
 typedef struct grave {
@@ -22,9 +23,7 @@ typedef struct grave {
 
 static void forget_places(cache_core *self) {
     self->slabs = (slab_table){0};
-    self->oldest = self->newest = 0;
-    self->hot_bytes = 0;
-    *vrange_account_hot(self->account) = 0;
+    hot_forget(self);
     self->bytes = 0;
     self->hand = 0;
     expiry_clear(&self->deadlines);

@@ -9,6 +9,8 @@
 #include <stddef.h>
 
 #include "counters/stats.h"
+#include "os/os.h"
+#include "pressure/spare.h"
 #include "python/cache/limbo.h"
 #include "python/cache/ndarray.h"
 
@@ -17,15 +19,20 @@
 #define WORTHWHILE 1.25f      /* times the uses: an exchange costs what twenty hits gain */
 #define HEAVIER_DECODED 16    /* a pickled int of 2 bytes is an object of 28 and a pointer */
 #define OBJECT_BYTES 64
-#define AUTOMATIC_BYTES (32 << 20) /* of one front with the default bound */
+#define SPARE_SHARE 4 /* automatic fronts take so much of what would be free without them */
+#define LOOK_NS 100000000ull
 
 static struct {
     double share;            /* how much of its bound each front may use now */
     Py_ssize_t automatic;    /* bytes of all fronts with the default bound together */
-    Py_ssize_t automatic_count;
-} fronts = {.share = 1.0, .automatic = PY_SSIZE_T_MAX};
+    Py_ssize_t affordable;   /* the same, by what was free when it was looked */
+    Py_ssize_t held;         /* what they have */
+    uint64_t looked_ns;
+} fronts = {.share = 1.0, .automatic = PY_SSIZE_T_MAX, .affordable = PY_SSIZE_T_MAX};
 
-static void tell_bytes(cache_core *self) {
+static void add_bytes(cache_core *self, Py_ssize_t bytes) {
+    self->hot_bytes += bytes;
+    if (self->hot_is_automatic) fronts.held += bytes;
     *vrange_account_hot(self->account) = (uint64_t)self->hot_bytes;
 }
 
@@ -55,8 +62,7 @@ PyObject *hot_release(cache_core *self, entry_no number) {
     if (!value) return NULL;
     e->value = NULL;
     take_out(self, number);
-    self->hot_bytes -= e->weight;
-    tell_bytes(self);
+    add_bytes(self, -(Py_ssize_t)e->weight);
     return value;
 }
 
@@ -74,6 +80,11 @@ static void let_oldest_go(cache_core *self) { hot_let_go(self, self->oldest); }
 void hot_clear(cache_core *self) {
     /* So often at most: what dies here may run code that comes back to the front. */
     for (uint32_t turns = self->index.entries; turns > 0 && self->oldest; turns--) let_oldest_go(self);
+}
+
+void hot_forget(cache_core *self) {
+    self->oldest = self->newest = 0;
+    add_bytes(self, -self->hot_bytes);
 }
 
 /* ---- counting --------------------------------------------------------------------------------- */
@@ -125,27 +136,51 @@ static bool wins(cache_core *self, const entry *e) {
     return false;
 }
 
-/* All fronts with the default bound have so many bytes at most: the largest one lets go. False: the others
- * have nothing that could go. May run Python. */
+/* ---- all automatic fronts together ------------------------------------------------------------ */
+
+static cache_core *largest_automatic(void) {
+    cache_core *largest = NULL;
+    for (cache_core *core = cores_first(); core; core = core->following) {
+        if (core->hot_is_automatic && core->oldest && (!largest || core->hot_bytes > largest->hot_bytes))
+            largest = core;
+    }
+    return largest;
+}
+
+/* The hot values of a process that grows for other reasons must not be what it dies of. Reading the limits
+ * takes microseconds, so the figure may be a tenth of a second old. */
+static Py_ssize_t most_together(void) {
+    const uint64_t now = os_now_ns();
+    if (now - fronts.looked_ns >= LOOK_NS) {
+        const int64_t enough = fronts.automatic < INT64_MAX / SPARE_SHARE ? fronts.automatic * SPARE_SHARE : INT64_MAX;
+        const int64_t spare = spare_bytes(enough);
+        const int64_t share = spare > INT64_MAX - fronts.held ? INT64_MAX : (spare + fronts.held) / SPARE_SHARE;
+        fronts.affordable = share < 0 ? 0 : (Py_ssize_t)share;
+        fronts.looked_ns = now;
+    }
+    return fronts.automatic < fronts.affordable ? fronts.automatic : fronts.affordable;
+}
+
+static bool fits_together(Py_ssize_t weight) {
+    const Py_ssize_t most = most_together();
+    return weight <= most && fronts.held <= most - weight;
+}
+
+/* Values of the largest front go until so many bytes more are within the bound of all. False if nothing is
+ * left that could go. May run Python. */
 static bool make_room_among_all(Py_ssize_t weight) {
-    for (;;) {
-        Py_ssize_t sum = weight;
-        cache_core *largest = NULL;
-        for (cache_core *core = cores_first(); core; core = core->following) {
-            if (!core->hot_is_automatic) continue;
-            sum += core->hot_bytes;
-            if (core->oldest && (!largest || core->hot_bytes > largest->hot_bytes)) largest = core;
-        }
-        if (sum <= fronts.automatic) return true;
+    while (!fits_together(weight)) {
+        cache_core *largest = weight <= most_together() ? largest_automatic() : NULL;
         if (!largest) return false;
         Py_INCREF((PyObject *)largest);
         let_oldest_go(largest);
         Py_DECREF((PyObject *)largest);
     }
+    return true;
 }
 
-static bool may_be_too_many(const cache_core *self, Py_ssize_t weight) {
-    return fronts.automatic_count * self->hot_limit > fronts.automatic || weight > fronts.automatic;
+void hot_give_way(void) {
+    if (os_now_ns() - fronts.looked_ns >= LOOK_NS) make_room_among_all(0);
 }
 
 int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value) {
@@ -167,37 +202,35 @@ int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value
         e = entry_at(&self->index, number);
         if (!e->value) e->weight = (uint32_t)weight;
     }
-    const bool has_room = self->hot_bytes + weight <= self->hot_limit;
+    const bool has_room = self->hot_bytes + weight <= self->hot_limit &&
+                          (!self->hot_is_automatic || fits_together(weight));
     self->front_is_full = !has_room;
     if (!has_room && !was_full) return 0; /* from now on there are contests */
     if (weight > self->hot_limit) return 0;
+    if (self->hot_is_automatic && weight > most_together()) return 0;
     while (self->oldest && self->hot_bytes + weight > self->hot_limit) let_oldest_go(self);
-    if (self->hot_is_automatic && may_be_too_many(self, weight) && !make_room_among_all(weight)) return 0;
+    if (self->hot_is_automatic && !make_room_among_all(weight)) return 0;
     if (!entry_is_still(&self->index, number, stamp)) return 0;
     e = entry_at(&self->index, number);
     if (e->value || e->place == PLACE_NOWHERE || self->hot_bytes + weight > self->hot_limit) return 0;
     e->value = Py_NewRef(value);
     e->weight = (uint32_t)weight;
     append(self, number);
-    self->hot_bytes += weight;
-    tell_bytes(self);
+    add_bytes(self, weight);
     return 0;
 }
 
 /* ---- all fronts of the process ---------------------------------------------------------------- */
 
 static void set_bound(cache_core *self, Py_ssize_t bound) {
-    if (self->hot_is_automatic) bound = fronts.automatic < AUTOMATIC_BYTES ? fronts.automatic : AUTOMATIC_BYTES;
+    if (self->hot_is_automatic) bound = fronts.automatic;
     self->hot_bound = bound;
     self->hot_limit = (Py_ssize_t)((double)bound * fronts.share);
 }
 
 void hot_join(cache_core *self, Py_ssize_t bound) {
-    fronts.automatic_count += self->hot_is_automatic;
     set_bound(self, bound);
 }
-
-void hot_leave(cache_core *self) { fronts.automatic_count -= self->hot_is_automatic; }
 
 static Py_ssize_t shrink(cache_core *self) {
     Py_ssize_t gone = 0;

@@ -19,9 +19,15 @@ void hot_let_go(cache_core *self, entry_no number);
 /* Drops all values. May run Python. */
 void hot_clear(cache_core *self);
 
+/* Forgets all values, which are the caller's to drop. */
+void hot_forget(cache_core *self);
+
+/* Lets values go if automatic fronts have more than they may by what is free now. Looks at most ten times a
+ * second. May run Python. */
+void hot_give_way(void);
+
 /* Once for a new core. The bound is ignored by an automatic front. */
 void hot_join(cache_core *self, Py_ssize_t bound);
-void hot_leave(cache_core *self);
 
 /* use_hot_share(share) and set_hot_bytes(bytes) */
 PyObject *hot_use_share(PyObject *module, PyObject *share);

@@ -284,6 +284,7 @@ static int store(cache_core *self, request *r, PyObject **answer) {
     }
     if (done == REFUSED && !r->called_off) vrange_account_refused(self->account);
     if (done == DONE) evict_to_bounds(self, r->stored_in, r->stamp);
+    if (done == DONE) hot_give_way();
     limbo_drain(self);
     if (self->graves) clear_some(self, 8);
     return done;

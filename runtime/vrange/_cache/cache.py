@@ -68,7 +68,8 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         keys and entries of all caches may have in a tenth of the memory limit, which the kernel
         can't take. Of a cache with max_entries they have a quarter of it at most.
     hot_bytes : how much the cache holds strongly, so that a hit costs what a dict costs; these
-        bytes the kernel can't take. "auto": 32 MiB, and a tenth of the memory limit for all caches.
+        bytes the kernel can't take. "auto": a tenth of the memory limit for all caches
+        together, and less when less is free.
     arena_bytes : address space to reserve at once; None: in steps as the cache grows, up to twice
         the machine's memory and within the budget of all of vrange.
 
