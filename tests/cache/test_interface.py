@@ -92,7 +92,7 @@ def test_figures_are_those_of_lru_cache() -> None:
     assert info != (2, 3, 128, 4)
     assert (info.hits, info.misses, info.maxsize, info.currsize) == (2, 3, 128, 3)
     assert (info[0], info[-1], len(info), info[1:3]) == (2, 3, 4, (3, 128))
-    assert info == ours.cache_info()
+    assert tuple(info) == tuple(ours.cache_info())  # bytes move from idle to offered meanwhile
     ours(7), theirs(7)
     assert info != ours.cache_info()
     assert theirs.cache_parameters().items() <= ours.cache_parameters().items()
