@@ -268,6 +268,10 @@ def test_parameters_and_what_it_says_of_itself() -> None:
         "max_entries": 9,
         "maxsize": 9,
         "hot_bytes": 0,
+        "ignore": (),
+        "cache": None,
+        "skip": None,
+        "timeout": None,
     }
     assert function.cache_parameters() == parameters
     function.cache_parameters()["name"] = "changed"

@@ -64,6 +64,62 @@ def test_it_says_why() -> None:
     elsewhere(code)
 
 
+def test_options_of_a_cached_function() -> None:
+    code = """
+    import time
+    from operator import attrgetter
+    calls = []
+    @vrange.cached(128, ignore="log", skip=lambda value: value < 0, timeout=5)
+    def half(n, log=None):
+        calls.append(n)
+        return n // 2
+    assert half(4) == half(4, log=[]) == 2 and half(-4) == half(-4) == -2
+    assert calls == [4, -4, -4]
+    assert half.cache_contains(4) and half.cache_discard(4) and not half.cache_contains(4)
+    assert tuple(half.cache_info()) == (1, 3, 128, 0), tuple(half.cache_info())
+    try:
+        half([])
+    except TypeError as error:
+        assert "key=vrange.keys.content" in str(error)
+    by_content = vrange.cached(key=vrange.keys.content)(len)
+    assert by_content([1, 2]) == by_content([1, 2]) == 2 and by_content.cache_info().hits == 1
+
+    class Client:
+        def __init__(self):
+            self.cache = vrange.VolatileCache()
+        @vrange.cached(cache=attrgetter("cache"))
+        def get(self, path):
+            calls.append(path)
+            return path
+        @vrange.cached
+        @classmethod
+        def make(cls, n):
+            return n
+    one, two = Client(), Client()
+    assert one.get("a") == one.get("a") == two.get("a") == "a" and calls.count("a") == 2
+    assert one.get.cache_discard("a") and two.get.cache_contains("a")
+    assert Client.make(3) == 3 and Client.make.cache_contains(3)
+
+    with vrange.VolatileCache(max_bytes="1M") as cache:
+        cache.set("a", 1, ttl=0.01)
+        cache |= {"b": 2}
+        time.sleep(0.02)
+        assert "a" not in cache and dict(cache | {"c": 3}) == dict(cache.copy() | {"c": 3})
+        double = vrange.cached(cache=cache)(lambda n: 2 * n)
+        assert double(4) == double(4) == 8 and len(cache) == 2
+        double.cache_clear()
+        assert len(cache) == 1
+        cache._repr_html_()
+    try:
+        vrange.cached(lambda: (yield 1))
+    except TypeError as error:
+        assert "generator function" in str(error)
+    else:
+        raise AssertionError
+    """
+    elsewhere(code)
+
+
 def test_a_cached_function() -> None:
     code = """
     calls = []

@@ -87,6 +87,25 @@ def misuse_functions() -> None:
     vrange.cached(max_entries="all")  # type: ignore[call-overload] # pyright: ignore
 
 
+both: vrange.VolatileCache[Any, Any] = vrange.VolatileCache(name="both")
+
+
+@vrange.cached(cache=both, skip=lambda value: value is None)
+def found(name: str) -> str | None:
+    return name or None
+
+
+@vrange.cached(ignore=("session",), timeout=5)
+def loaded(path: str, session: object = None) -> str:
+    return path
+
+
+def use_options() -> None:
+    assert_type(found("a"), str | None)
+    assert_type(loaded("a", session=3), str)
+    vrange.cached(cache=both, ttl=5)  # type: ignore[call-overload] # pyright: ignore
+
+
 # ---- coroutine functions -------------------------------------------------------------------------
 
 

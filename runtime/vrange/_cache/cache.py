@@ -14,7 +14,7 @@ from collections.abc import (
     Iterator,
 )
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -23,7 +23,7 @@ from vrange._cache.address_space import CacheArena
 from vrange._cache.codec import encode, weigh_decoded
 from vrange._cache.info import CacheInfo
 from vrange._cache.mapping import CacheMapping
-from vrange._cache.options import check_max_entries, nanoseconds_of_ttl
+from vrange._cache.options import check_max_entries, nanoseconds_of_ttl, seconds_of_timeout
 from vrange._cache.waiting import answer_after, answer_async, led_here
 from vrange._cgroup.limits import memory_limit
 from vrange._core import hit, lib
@@ -72,6 +72,8 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         together, and less when less is free.
     arena_bytes : address space to reserve at once; None: in steps as the cache grows, up to twice
         the machine's memory and within the budget of all of vrange.
+    timeout : seconds, or a timedelta, that a caller waits for another's computation of the same
+        key; after that it computes itself, and what it computes is not cached. None: until the end.
 
     Notes
     -----
@@ -98,15 +100,18 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         max_entries: int | None = None,
         hot_bytes: int | str = "auto",
         arena_bytes: int | str | None = None,
+        timeout: float | timedelta | None = None,
     ) -> None:
         ttl_ns = nanoseconds_of_ttl(ttl)
         check_max_entries(max_entries)
+        self._timeout = seconds_of_timeout(timeout)
         self._parameters: dict[str, Any] = {
             "ttl": ttl,
             "max_bytes": max_bytes,
             "max_entries": max_entries,
             "hot_bytes": hot_bytes,
             "arena_bytes": arena_bytes,
+            "timeout": timeout,
         }
         self._max_entries = max_entries
         self._max_bytes = None if max_bytes is None else parse_bytes(max_bytes, "max_bytes")
@@ -130,7 +135,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             open_arena=self._arena.open,
             encode=encode,
             weigh=weigh_decoded,
-            wait=answer_after,
+            wait=partial(answer_after, self._timeout),
             give_up=_give_up,
             led=led_here,
             ttl_ns=ttl_ns,
@@ -163,7 +168,8 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
 
     async def get_or_compute_async(self, key: K, compute: Callable[[], Awaitable[V]]) -> V:
         """Do the same with a coroutine function: other tasks run while it computes."""
-        return await answer_async(self._core, key, compute)  # type: ignore[no-any-return]
+        answer: V = await answer_async(self._core, key, compute, self._timeout)
+        return answer
 
     def set(self, key: K, value: V, *, ttl: float | timedelta | None = None) -> None:
         """Store `value` under `key`, as `cache[key] = value` does, with a ttl of its own.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from datetime import timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
@@ -18,6 +18,7 @@ from vrange._cache.function import (
     reduce_function,
 )
 from vrange._cache.options import CachedOptions
+from vrange._cache.waiting import led_here
 from vrange._core import hit
 
 P = ParamSpec("P")
@@ -31,13 +32,17 @@ hit.use_in_calls(CachedMethod, reduce_function, refuse_unhashable)
 def _new_make_key(
     cache: VolatileCache[Any, Any], function: Callable[..., Any], options: CachedOptions
 ) -> MakeKey:
-    return _native(cache, function, options).make_key
+    return hit.CachedFunction(cache._core, function, options.key, options.typed).make_key
 
 
-def _wrap(calls: Calls, options: CachedOptions) -> Any:
-    decorated: Any = _native(calls.cache, calls.function, options)
+def _wrap(calls: Calls, function: Callable[..., Any]) -> Any:
+    options = calls.options
+    is_plain = type(calls) is Calls and not options.ignore
+    key = options.key if is_plain else lambda *args, **kwargs: calls.make_key(args, kwargs)
+    decorated: Any = hit.CachedFunction(calls.cache._core, function, key, options.typed)
     functools.update_wrapper(decorated, calls.function)
     decorated.cache = calls.cache
+    decorated._calls = calls
     for attribute in (
         calls.cache_info,
         calls.cache_clear,
@@ -49,13 +54,15 @@ def _wrap(calls: Calls, options: CachedOptions) -> Any:
     return decorated
 
 
-def _native(
-    cache: VolatileCache[Any, Any], function: Callable[..., Any], options: CachedOptions
-) -> hit.CachedFunction:
-    return hit.CachedFunction(cache._core, function, options.key, options.typed)
+def _leave_uncached() -> None:
+    # If this call computes because waiting would never end, it calls off a computation around it,
+    # which then is not cached either.
+    flight = led_here.get()
+    if flight is not None:
+        flight.call_off()
 
 
-_BACKEND = Backend(VolatileCache, _new_make_key, _wrap)
+_BACKEND = Backend(VolatileCache, _new_make_key, _wrap, _leave_uncached)
 
 
 class CachedDecorator(Protocol):
@@ -91,6 +98,9 @@ def cached(
     max_bytes: int | str | None = None,
     maxsize: int | None = None,
     hot_bytes: int | str = "auto",
+    ignore: str | Iterable[str] = (),
+    skip: Callable[[Any], object] | None = None,
+    timeout: float | timedelta | None = None,
 ) -> CachedDecorator: ...
 @overload
 def cached(
@@ -102,6 +112,18 @@ def cached(
     max_bytes: int | str | None = None,
     max_entries: int | None = None,
     hot_bytes: int | str = "auto",
+    ignore: str | Iterable[str] = (),
+    skip: Callable[[Any], object] | None = None,
+    timeout: float | timedelta | None = None,
+) -> CachedDecorator: ...
+@overload
+def cached(
+    *,
+    cache: VolatileCache[Any, Any] | Callable[[Any], VolatileCache[Any, Any]],
+    key: Callable[..., Hashable] | None = None,
+    typed: bool = False,
+    ignore: str | Iterable[str] = (),
+    skip: Callable[[Any], object] | None = None,
 ) -> CachedDecorator: ...
 def cached(
     function: Any = None,
@@ -115,6 +137,10 @@ def cached(
     max_entries: int | None = None,
     maxsize: int | None = None,
     hot_bytes: int | str = "auto",
+    ignore: str | Iterable[str] = (),
+    cache: VolatileCache[Any, Any] | Callable[[Any], VolatileCache[Any, Any]] | None = None,
+    skip: Callable[[Any], object] | None = None,
+    timeout: float | timedelta | None = None,
 ) -> Any:
     """Cache a function's results in memory that the kernel may take back.
 
@@ -138,8 +164,19 @@ def cached(
         arguments.
     typed : bool
         Whether 3 and 3.0 are cached apart.
-    ttl, max_bytes, max_entries, hot_bytes
+    ttl, max_bytes, max_entries, hot_bytes, timeout
         As for VolatileCache.
+    ignore : str or iterable of str
+        The names of parameters that make no difference to the result, such as "session". They are
+        no part of the key.
+    cache : VolatileCache or callable, optional
+        A cache that exists, for the results of several functions. Or a function of the first
+        argument that returns one: `cached(cache=attrgetter("cache"))` decorates methods whose
+        objects each have a cache. `cache_info()` is then of the whole cache, and `cache_clear()`
+        forgets the results of this function only.
+    skip : callable, optional
+        Called with a result that was just computed; if it returns something true, the result is
+        returned and not cached.
     maxsize : int, optional
         Another name of `max_entries`.
 
@@ -176,5 +213,9 @@ def cached(
         max_entries=max_entries,
         maxsize=maxsize,
         hot_bytes=hot_bytes,
+        ignore=ignore,
+        cache=cache,
+        skip=skip,
+        timeout=timeout,
     )
     return decorate_or_wait(function, options, _BACKEND)

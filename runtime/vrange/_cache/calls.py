@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
+from vrange._cache.options import CachedOptions
+
 if TYPE_CHECKING:
     from vrange._cache.info import CacheInfo
 
@@ -20,42 +22,57 @@ class Calls:
     the decorated function drops its cache at once.
     """
 
+    cache: Any
+
     def __init__(
         self,
         function: Callable[..., Any],
         cache: Any,
         make_key: MakeKey,
-        parameters: dict[str, Any],
+        options: CachedOptions,
     ) -> None:
         self.function = function
         self.cache = cache
-        self.make_key = make_key
-        self._parameters = parameters
+        self.options = options
+        self._make_key = make_key
 
-    def cache_info(self) -> CacheInfo:
+    def make_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+        """Return the key of a call in the cache."""
+        return self._make_key(args, kwargs)
+
+    def cache_for(self, args: tuple[Any, ...]) -> Any:
+        """Return the cache of a call."""
+        return self.cache
+
+    def cache_info(self, *args: Any) -> CacheInfo:
         """Return the figures of the cache."""
         return self.cache.info()  # type: ignore[no-any-return]
 
-    def cache_clear(self) -> None:
+    def cache_clear(self, *args: Any) -> None:
         """Forget all results and count anew."""
         self.cache.clear()
 
     def cache_discard(self, *args: Any, **kwargs: Any) -> bool:
         """Forget the result of one call; return whether there was one."""
         try:
-            del self.cache[self.make_key(args, kwargs)]
+            del self.cache_for(args)[self._key_of(args, kwargs)]
         except KeyError:
             return self._refuse_arguments_of_others(args, kwargs)
         return True
 
     def cache_contains(self, *args: Any, **kwargs: Any) -> bool:
         """Return whether the result of this call seems to be cached."""
-        found: bool = self.make_key(args, kwargs) in self.cache
+        found = self._key_of(args, kwargs) in self.cache_for(args)
         return found or self._refuse_arguments_of_others(args, kwargs)
 
     def cache_parameters(self) -> dict[str, Any]:
         """Return the parameters that the function was decorated with."""
-        return self._parameters.copy()
+        return self.options.as_dict()
+
+    def _key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+        key = self.make_key(args, kwargs)
+        refuse_unhashable(self.function, key)
+        return key
 
     def _refuse_arguments_of_others(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Raise TypeError for arguments that no call can have; otherwise return False.

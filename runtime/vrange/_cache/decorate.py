@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
 from vrange._cache.calls import Calls, MakeKey, refuse_unhashable
-from vrange._cache.function import CachedClassMethod, CachedFunction, CachedStaticMethod
+from vrange._cache.function import (
+    CachedClassMethod,
+    CachedFunction,
+    CachedFunctionOfObjects,
+    CachedStaticMethod,
+)
+from vrange._cache.ignore import ignoring
+from vrange._cache.mapping import CacheMapping
 from vrange._cache.options import CachedOptions, check_decorated, name_of
+from vrange._cache.shared import CallsOfObjects, SharedCalls
+
+_NAMED = object()  # separates positional from keyword arguments in a key
 
 
 @dataclass(frozen=True)
@@ -17,8 +27,9 @@ class Backend:
     """How a platform caches calls."""
 
     new_cache: Callable[..., Any]
-    new_make_key: Callable[[Any, Callable[..., Any], CachedOptions], MakeKey]
-    wrap: Callable[[Calls, CachedOptions], Any]  # of a function that is not a coroutine function
+    new_make_key: Callable[[Any, Callable[..., Any], CachedOptions], MakeKey]  # first: the cache
+    wrap: Callable[[Calls, Callable[..., Any]], Any]  # what computes is not a coroutine function
+    leave_uncached: Callable[[], object]  # what the computation returns that runs here
 
 
 def decorate_or_wait(function: Any, options: CachedOptions, backend: Backend) -> Any:
@@ -37,40 +48,101 @@ def decorate(function: Any, options: CachedOptions, backend: Backend) -> Any:
     if isinstance(function, staticmethod):
         return CachedStaticMethod(decorate(function.__func__, options, backend))
     check_decorated(function)
-    if options.name is None:
-        options = options.but(name=name_of(function))
-    cache = backend.new_cache(**options.of_cache())
-    make_key = backend.new_make_key(cache, function, options)
-    calls = Calls(function, cache, make_key, options.as_dict())
-    if inspect.iscoroutinefunction(function):
-        return CachedFunction(calls, _answer_async(calls))
-    return backend.wrap(calls, options)
+    cache, kind = options.cache, Calls
+    if cache is None:
+        if options.name is None:
+            options = options.but(name=name_of(function))
+        cache = backend.new_cache(**options.of_cache())
+    else:
+        kind = SharedCalls if isinstance(cache, CacheMapping) else CallsOfObjects
+    if kind is CallsOfObjects:
+        make_key = new_make_key_in_python(cache, function, options)
+    else:
+        make_key = backend.new_make_key(cache, function, options)
+    if options.ignore:
+        make_key = ignoring(make_key, function, options.ignore, drops_first=kind is CallsOfObjects)
+    return _wrap(kind(function, cache, make_key, options), backend)
 
 
-def wrap_in_python(calls: Calls, options: CachedOptions) -> Any:
+def _wrap(calls: Calls, backend: Backend) -> Any:
+    function, skip = calls.function, calls.options.skip
+    is_async = inspect.iscoroutinefunction(function)
+    if skip is not None:
+        function = (_skipping_async if is_async else _skipping)(function, skip, backend)
+    if is_async:
+        answer = _answer_async(calls, function)
+    elif isinstance(calls, CallsOfObjects):
+        answer = _answer(calls, function)
+    else:
+        return backend.wrap(calls, function)
+    kind = CachedFunctionOfObjects if isinstance(calls, CallsOfObjects) else CachedFunction
+    return kind(calls, answer)
+
+
+def wrap_in_python(calls: Calls, function: Callable[..., Any]) -> Any:
     """Return the function, decorated without native code."""
-    function, cache, make_key = calls.function, calls.cache, calls.make_key
+    return CachedFunction(calls, _answer(calls, function))
 
+
+def new_make_key_in_python(
+    cache: object, function: Callable[..., Any], options: CachedOptions
+) -> MakeKey:
+    """Return what makes a key of the arguments of a call, without native code."""
+    key, typed = options.key, options.typed
+    if key is not None:
+        return lambda args, kwargs: key(*args, **kwargs)
+
+    def make_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+        named = (_NAMED, *kwargs.items()) if kwargs else ()
+        types = tuple(map(type, (*args, *kwargs.values()))) if typed else ()
+        return (*args, *named, *types)
+
+    return make_key
+
+
+def _answer(calls: Calls, function: Callable[..., Any]) -> Callable[..., Any]:
     def answer(*args: Any, **kwargs: Any) -> Any:
-        key = make_key(args, kwargs)
+        cache, key = calls.cache_for(args), calls.make_key(args, kwargs)
         try:
             return cache.get_or_compute(key, lambda: function(*args, **kwargs))
         except TypeError:
-            refuse_unhashable(function, key)
-            raise
-
-    return CachedFunction(calls, answer)
-
-
-def _answer_async(calls: Calls) -> Callable[..., Any]:
-    function, cache, make_key = calls.function, calls.cache, calls.make_key
-
-    async def answer(*args: Any, **kwargs: Any) -> Any:
-        key = make_key(args, kwargs)
-        try:
-            return await cache.get_or_compute_async(key, lambda: function(*args, **kwargs))
-        except TypeError:
-            refuse_unhashable(function, key)
+            refuse_unhashable(calls.function, key)
             raise
 
     return answer
+
+
+def _answer_async(calls: Calls, function: Callable[..., Any]) -> Callable[..., Any]:
+    async def answer(*args: Any, **kwargs: Any) -> Any:
+        cache, key = calls.cache_for(args), calls.make_key(args, kwargs)
+        try:
+            return await cache.get_or_compute_async(key, lambda: function(*args, **kwargs))
+        except TypeError:
+            refuse_unhashable(calls.function, key)
+            raise
+
+    return answer
+
+
+def _skipping(
+    function: Callable[..., Any], skip: Callable[[Any], object], backend: Backend
+) -> Callable[..., Any]:
+    def compute(*args: Any, **kwargs: Any) -> Any:
+        value = function(*args, **kwargs)
+        if skip(value):
+            backend.leave_uncached()
+        return value
+
+    return compute
+
+
+def _skipping_async(
+    function: Callable[..., Any], skip: Callable[[Any], object], backend: Backend
+) -> Callable[..., Any]:
+    async def compute(*args: Any, **kwargs: Any) -> Any:
+        value = await function(*args, **kwargs)
+        if skip(value):
+            backend.leave_uncached()
+        return value
+
+    return compute

@@ -132,6 +132,23 @@ class CachedFunction(Generic[P, R_co], metaclass=ABCMeta):
         return f"<cached {self.__wrapped__!r} in {self.cache!r}>"
 
 
+class CachedFunctionOfObjects(CachedFunction[P, R_co]):
+    """A method whose results are in the caches of its objects."""
+
+    def cache_info(self, *args: Any) -> CacheInfo:
+        """Return the figures of the cache of an object."""
+        return self._calls.cache_info(*args)
+
+    def cache_clear(self, *args: Any) -> None:
+        """Forget all results for an object."""
+        self._calls.cache_clear(*args)
+
+    if not TYPE_CHECKING:  # for type checkers it is as every method
+
+        def __get__(self, instance, owner=None):
+            return self if instance is None else CachedMethodOfObject(self, instance)
+
+
 if TYPE_CHECKING:
 
     class CachedMethod(Generic[P, Q, R_co]):
@@ -198,7 +215,7 @@ else:
             return self
 
         def __eq__(self, other):
-            if type(other) is not CachedMethod:
+            if type(other) is not type(self):
                 return NotImplemented
             return self.func is other.func and self.__self__ is other.__self__
 
@@ -210,6 +227,17 @@ else:
 
         def __repr__(self):
             return f"<bound {self.func!r} of {self.__self__!r}>"
+
+    class CachedMethodOfObject(CachedMethod):
+        """A cached method whose results are in the cache of its object."""
+
+        cache = property(lambda self: self.func._calls.cache_for(self.args))
+
+        def cache_info(self):
+            return self.func.cache_info(*self.args)
+
+        def cache_clear(self):
+            self.func.cache_clear(*self.args)
 
 
 class CachedClassMethod(Generic[S, P, R_co]):

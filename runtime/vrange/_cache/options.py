@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable
+import threading
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from typing import Any
+
+from vrange._cache.mapping import CacheMapping
 
 _FOREVER_SECONDS = 3e9  # a century; in nanoseconds it and a clock fit into 64 bits
 _TTL_TAKEN = "a positive number of seconds, a timedelta or None"
@@ -27,6 +30,27 @@ def seconds_of_ttl(ttl: object) -> float | None:
     return seconds
 
 
+def seconds_of_timeout(timeout: object) -> float | None:
+    """Return the seconds of a `timeout`, or None. Raise ValueError for anything else."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, timedelta):
+        timeout = timeout.total_seconds()
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0:
+        raise ValueError(
+            f"timeout must be a number of seconds, a timedelta or None, not {timeout!r}"
+        )
+    return min(timeout, threading.TIMEOUT_MAX)
+
+
+def names_of(ignore: object) -> tuple[str, ...]:
+    """Return the names of parameters in `ignore`: one, or several."""
+    names = (ignore,) if isinstance(ignore, str) else ignore
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"ignore must be names of parameters, not {ignore!r}")
+    return tuple(names)
+
+
 def nanoseconds_of_ttl(ttl: object) -> int:
     """Return the nanoseconds of a `ttl`; 0 if it is None."""
     seconds = seconds_of_ttl(ttl)
@@ -43,6 +67,9 @@ def check_max_entries(max_entries: object) -> None:
         raise ValueError(f"max_entries must be at least 1, but is {max_entries}")
 
 
+_OF_CACHE = "name", "ttl", "max_bytes", "max_entries", "maxsize", "hot_bytes", "timeout"
+
+
 @dataclass(kw_only=True)
 class CachedOptions:
     """The parameters of @cached."""
@@ -55,12 +82,24 @@ class CachedOptions:
     max_entries: int | None = None
     maxsize: int | None = None
     hot_bytes: int | str = "auto"
+    ignore: Any = ()  # names, as a tuple from the check on
+    cache: Any = None
+    skip: Callable[[Any], object] | None = None
+    timeout: float | timedelta | None = None
 
     def __post_init__(self) -> None:
         """Check what is known already; sizes and names are checked by the cache."""
-        if self.key is not None and not callable(self.key):
-            raise TypeError(f"key must be callable or None, not {self.key!r}")
+        for name in "key", "skip":
+            function = getattr(self, name)
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} must be callable or None, not {function!r}")
+        self.ignore = names_of(self.ignore)
+        if self.key is not None and self.ignore:
+            raise TypeError("ignore belongs to the default key: leave it out, or do without key=")
+        if self.cache is not None:
+            self._check_with_cache()
         seconds_of_ttl(self.ttl)
+        seconds_of_timeout(self.timeout)
         check_max_entries(self.max_entries)
         check_max_entries(self.maxsize)
         if self.max_entries is None:
@@ -74,8 +113,17 @@ class CachedOptions:
 
     def of_cache(self) -> dict[str, Any]:
         """Return those of the cache."""
-        names = "name", "ttl", "max_bytes", "max_entries", "hot_bytes"
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in _OF_CACHE if name != "maxsize"}
+
+    def _check_with_cache(self) -> None:
+        if not isinstance(self.cache, CacheMapping) and not callable(self.cache):
+            raise TypeError(
+                "cache must be a VolatileCache or a function of an object that returns one, not "
+                f"{self.cache!r}"
+            )
+        for field in fields(self):
+            if field.name in _OF_CACHE and getattr(self, field.name) != field.default:
+                raise TypeError(f"{field.name} belongs to the cache, which exists: set it there")
 
     def but(self, **others: Any) -> CachedOptions:
         """Return the same options, except for these."""

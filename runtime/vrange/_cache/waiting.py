@@ -16,40 +16,43 @@ from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
 from typing import Any
 
+from vrange._cache.patience import Patience
 from vrange._cache.task_events import event_here, running_loop
 from vrange._core import hit
 
 # By context, not by thread: a task started inside a computation belongs to it. The innermost.
 led_here: ContextVar[hit.Flight | None] = ContextVar("vrange_led", default=None)
 
-_LOOK_SECONDS = 1.0  # how often a waiter looks whether the leader's event loop still runs
-
 
 def answer_after(
+    timeout: float | None,
     flight: hit.Flight,
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any] | None,
 ) -> Any:
-    """Return what a flight computed, or compute here if waiting would never end.
+    """Return what a flight computed, or compute here if waiting takes too long or never ends.
 
     NotImplemented: the flight landed without a value, and the cache has to be asked again.
     """
-    waiter = _wait(flight)
+    waiter = _wait(flight, timeout)
     if waiter is None:
         return function(*args, **(kwargs or {}))
     return _outcome(waiter)
 
 
 async def answer_async(
-    core: hit.CacheCore, key: Hashable, function: Callable[[], Awaitable[Any]]
+    core: hit.CacheCore,
+    key: Hashable,
+    function: Callable[[], Awaitable[Any]],
+    timeout: float | None = None,
 ) -> Any:
     """Return the value under `key`, or compute it by the coroutine function and store it."""
     while True:
         answer = await core.answer_async(key, function, running_loop())
         if type(answer) is not hit.Flight:
             return answer
-        waiter = await _wait_async(answer)
+        waiter = await _wait_async(answer, timeout)
         if waiter is None:
             return await function()
         outcome = _outcome(waiter)
@@ -72,43 +75,50 @@ def _raise(error: BaseException) -> None:
         del error  # its traceback has this frame from now on
 
 
-def _wait(flight: hit.Flight) -> hit.Waiter | None:
-    """Block this thread until the flight has landed. None: that would never be."""
+def _wait(flight: hit.Flight, timeout: float | None) -> hit.Waiter | None:
+    """Block this thread until the flight has landed. None: that would take too long."""
     # Of threading, as what replaces threads (gevent) replaces it there.
     landed, thread, led = threading.Lock(), threading.get_ident(), led_here.get()
+    patience = Patience(timeout)
     waiter = hit.Waiter(landed.release)
     landed.acquire()
     begun = None
     try:
         begun = hit.begin_to_wait(flight, led, waiter, thread)
         if begun == hit.WAITS:
-            while not landed.acquire(timeout=-1 if flight.loop is None else _LOOK_SECONDS):
-                if not _goes_on(flight):
+            while not landed.acquire(timeout=patience.next_acquire(flight.loop is not None)):
+                if not _goes_on(flight) or patience.is_over():
                     break
     finally:
         if begun == hit.WAITS:
             hit.end_waiting(flight, led, waiter, thread)
-    return None if begun == hit.NEVER_ENDS else waiter
+    return _landed(begun, waiter, patience)
 
 
-async def _wait_async(flight: hit.Flight) -> hit.Waiter | None:
+def _landed(begun: int, waiter: hit.Waiter, patience: Patience) -> hit.Waiter | None:
+    too_late = not waiter.state and patience.is_over()
+    return None if begun == hit.NEVER_ENDS or too_late else waiter
+
+
+async def _wait_async(flight: hit.Flight, timeout: float | None) -> hit.Waiter | None:
     """Do the same for a task: its event loop runs meanwhile."""
     landed, led = event_here(), led_here.get()
     if landed is None:
         return None
+    patience = Patience(timeout)
     waiter = hit.Waiter(landed.tell)
     begun = None
     try:
         begun = hit.begin_to_wait(flight, led, waiter, 0)
         while begun == hit.WAITS and not waiter.state:
             runs_here = flight.loop is None or flight.loop is landed.loop
-            await landed.wait(None if runs_here else _LOOK_SECONDS)
-            if not waiter.state and not _goes_on(flight):
+            await landed.wait(patience.next_wait(not runs_here))
+            if not waiter.state and (not _goes_on(flight) or patience.is_over()):
                 break
     finally:
         if begun == hit.WAITS:
             hit.end_waiting(flight, led, waiter, 0)
-    return None if begun == hit.NEVER_ENDS else waiter
+    return _landed(begun, waiter, patience)
 
 
 def _goes_on(flight: hit.Flight) -> bool:

@@ -16,7 +16,7 @@ import psutil
 
 from vrange._cache.info import CacheInfo
 from vrange._cache.mapping import CacheMapping
-from vrange._cache.options import check_max_entries, seconds_of_ttl
+from vrange._cache.options import check_max_entries, seconds_of_timeout, seconds_of_ttl
 from vrange._cache.weigh import weigh
 from vrange._portable.singleflight import Flight, SingleFlight
 from vrange.sizes import format_bytes, parse_bytes
@@ -43,6 +43,8 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         The seconds after which a value expires.
     max_bytes : int or str, optional
         The size of the cache. The default is a tenth of the machine's memory.
+    timeout : float or timedelta, optional
+        The seconds that a caller waits for another's computation before it computes itself.
     hot_bytes, arena_bytes : int or str, optional
         Accepted and ignored.
 
@@ -67,6 +69,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         max_entries: int | None = None,
         hot_bytes: int | str = "auto",
         arena_bytes: int | str | None = None,
+        timeout: float | timedelta | None = None,
     ) -> None:
         seconds = seconds_of_ttl(ttl)
         check_max_entries(max_entries)
@@ -76,6 +79,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             "max_entries": max_entries,
             "hot_bytes": hot_bytes,
             "arena_bytes": arena_bytes,
+            "timeout": timeout,
         }
         self._max_entries = max_entries
         if hot_bytes != "auto":
@@ -90,7 +94,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         self._ttl = float("inf") if seconds is None else seconds
         self._lock = threading.RLock()
         self._values: OrderedDict[K, tuple[V, int, float]] = OrderedDict()
-        self._flights = SingleFlight()
+        self._flights = SingleFlight(seconds_of_timeout(timeout))
         self._closed = False
         self._bytes = 0
         self._forget_counts()
@@ -183,7 +187,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             self._check_open()
             if flight is None:
                 self._flights.drop(key)
-            elif flight.stale:
+            elif flight.stale or flight.skipped:
                 return value
             assert self._bound is not None
             self._drop(key)

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Hashable
 from typing import Any
 
-from vrange._cache.calls import MakeKey
-from vrange._cache.decorate import Backend, decorate_or_wait, wrap_in_python
+from vrange._cache.decorate import (
+    Backend,
+    decorate_or_wait,
+    new_make_key_in_python,
+    wrap_in_python,
+)
 from vrange._cache.options import CachedOptions
 from vrange._portable.cache import VolatileCache
+from vrange._portable.singleflight import led_here
 
 
-def _new_make_key(cache: object, function: Callable[..., Any], options: CachedOptions) -> MakeKey:
-    key, typed = options.key, options.typed
-
-    def make_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-        if key is not None:
-            return key(*args, **kwargs)
-        return functools._make_key(args, kwargs, typed)
-
-    return make_key
+def _leave_uncached() -> None:
+    flight = led_here.get()
+    if flight is not None:
+        flight.skipped = True
 
 
-_BACKEND = Backend(VolatileCache, _new_make_key, wrap_in_python)
+_BACKEND = Backend(VolatileCache, new_make_key_in_python, wrap_in_python, _leave_uncached)
 
 
 def cached(function: Any = None, /, **options: Any) -> Any:

@@ -28,6 +28,7 @@ class Flight:
         self.thread = threading.get_ident()
         self.landed = False
         self.stale = False
+        self.skipped = False  # its value is not to be stored
         self.others: list[Flight] = []  # of the same key: flights that could not wait for this one
         self.waiters: list[Waiter] = []
         self.waits_for: list[Flight] = []

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
+from vrange._cache.patience import Patience
 from vrange._cache.task_events import event_here, running_loop
 from vrange._portable import flight as native
 
@@ -25,8 +26,6 @@ Flight = native.Flight
 
 # By context, not by thread: a task started inside a computation belongs to it. The innermost.
 led_here: ContextVar[Flight | None] = ContextVar("vrange_led", default=None)
-
-_LOOK_SECONDS = 1.0  # how often who waits looks whether the leader's event loop still runs
 
 
 class SingleFlight:
@@ -38,7 +37,8 @@ class SingleFlight:
 
     _all: ClassVar[weakref.WeakSet[SingleFlight]] = weakref.WeakSet()
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float | None = None) -> None:
+        self._timeout = timeout
         self.flights = native.Flights(led_here)
         self.under_way: dict[Hashable, Flight] = self.flights.under_way
         self._all.add(self)
@@ -94,14 +94,15 @@ class SingleFlight:
         """Blocks this thread until the flight has landed. None where it never would."""
         # Of threading, as what replaces threads (gevent) replaces it there.
         landed, thread, led = threading.Lock(), threading.get_ident(), led_here.get()
+        patience = Patience(self._timeout)
         waiter = native.Waiter(landed.release)
         landed.acquire()
         begun = None
         try:
             begun = native.begin_to_wait(flight, led, waiter, thread)
             if begun == native.WAITS:
-                while not landed.acquire(timeout=-1 if flight.loop is None else _LOOK_SECONDS):
-                    if not self._goes_on(key, flight):
+                while not landed.acquire(timeout=patience.next_acquire(flight.loop is not None)):
+                    if not self._goes_on(key, flight) or patience.is_over():
                         return None
         finally:
             if begun == native.WAITS:
@@ -113,6 +114,7 @@ class SingleFlight:
         landed, led = event_here(), led_here.get()
         if landed is None:
             return None
+        patience = Patience(self._timeout)
         waiter = native.Waiter(landed.tell)
         begun = None
         try:
@@ -120,8 +122,8 @@ class SingleFlight:
             while begun == native.WAITS and not waiter.state:
                 loop = flight.loop
                 runs_here = loop is None or loop is landed.loop
-                await landed.wait(None if runs_here else _LOOK_SECONDS)
-                if not waiter.state and not self._goes_on(key, flight):
+                await landed.wait(patience.next_wait(not runs_here))
+                if not waiter.state and (not self._goes_on(key, flight) or patience.is_over()):
                     return None
         finally:
             if begun == native.WAITS:
