@@ -193,7 +193,7 @@ CACHE = Dashboard(
         ),
         Panel(
             "Bytes by cache and state",
-            "hot is part of pinned: what the cache holds itself.",
+            "hot is what the cache holds itself: a part of pinned, and objects outside ranges.",
             "bytes",
             (
                 Query(
@@ -332,11 +332,12 @@ MEMORY = Dashboard(
         ),
         Panel(
             "What can't be taken",
-            "Pinned bytes as a share of the limit. Past a third a process begins to be in danger.",
+            "Pinned bytes and hot objects as a share of the limit. Past a third a process begins "
+            "to be in danger.",
             "percentunit",
             (
                 Query(
-                    f'sum by (instance) (vrange_bytes{{{OF},state="pinned"}}) / '
+                    f'sum by (instance) (vrange_bytes{{{OF},state=~"pinned|object"}}) / '
                     f"max by (instance) (vrange_memory_limit_bytes{{{OF}}})",
                     "{{instance}}",
                 ),

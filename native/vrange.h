@@ -87,6 +87,7 @@ typedef struct {
     uint64_t offered_bytes;   /* volatile, and offered to the kernel */
     uint64_t purged_bytes;    /* volatile, lost, not yet freed or refilled */
     uint64_t hot_bytes;       /* set by the cache: held for hits at the speed of a dict */
+    uint64_t object_bytes;    /* of these, bytes of objects outside every range; the rest are in pinned ones */
     uint64_t purged_total;    /* total bytes that the kernel took */
     uint64_t shed_total;      /* total bytes that vrange itself discarded */
     uint64_t requests[VRANGE_REQUESTS];
@@ -105,8 +106,8 @@ void vrange_account_regenerated(vrange_account *account, uint64_t nanoseconds);
 /* Counts a value that was not stored because there was no room. */
 void vrange_account_refused(vrange_account *account);
 
-/* Returns the address of hot_bytes, so that the account's holder can write it without a call. The address
- * stays valid. */
+/* Returns the address of hot_bytes, which object_bytes follows, so that the account's holder can write both
+ * without a call. The address stays valid. */
 uint64_t *vrange_account_hot(vrange_account *account);
 
 /* Copies up to `capacity` open accounts to `out`. Returns how many there are. */

@@ -341,7 +341,7 @@ def test_unused_caches_cost_no_address_space() -> None:
 
 def test_what_it_says_of_itself(cache: Cache) -> None:
     cache["k"] = np.zeros(PAGE, np.uint8)
-    assert repr(cache).startswith("<VolatileCache 'test': 1 entries, 0 B pinned (0 B hot), ")
+    assert repr(cache).startswith("<VolatileCache 'test': 1 entries, 0 B pinned, 0 B hot (0 B in ")
 
 
 def test_discard_takes_what_nobody_holds(cache: Cache) -> None:

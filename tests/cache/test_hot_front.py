@@ -182,3 +182,30 @@ def test_it_has_a_tenth_of_the_limit_and_less_where_the_program_grows() -> None:
     assert 20 * MIB < before <= cgroup_support.LIMIT // 10
     assert before == cleared  # what is cleared is not counted any more
     assert grown < 8 * MIB
+
+
+def test_hot_objects_are_counted_where_they_are() -> None:
+    name = "objects of test"
+    with vrange.VolatileCache[str, Any](name=name) as cache:
+        value = [{"number": number, "text": f"{number:50}"} for number in range(2000)]
+        cache["object"] = value
+        for _ in range(20):
+            assert cache["object"] == value
+        info = cache.info()
+        assert info.object_bytes == info.hot_bytes > 200_000
+        assert info.pinned_bytes == 0
+        (account,) = (one for one in vrange.stats().accounts if one.name == name)
+        assert account.object_bytes == info.object_bytes
+        assert "0 B pinned" in repr(cache)
+        assert "in objects" in repr(cache)
+        cache["view"] = np.ones(50_000)
+        for _ in range(20):
+            assert cache["view"].all()
+        info = cache.info()
+        assert info.pinned_bytes >= 400_000
+        assert info.hot_bytes > info.pinned_bytes
+        assert info.object_bytes <= info.hot_bytes - 400_000
+        del cache["object"]
+        assert cache.info().object_bytes < 1000
+        cache.clear()
+        assert cache.info().object_bytes == cache.info().hot_bytes == 0

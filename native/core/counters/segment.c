@@ -223,6 +223,7 @@ static void copy_gauges(segment_header *to, segment_header *from) {
         copy->offered_bytes = source->offered_bytes;
         copy->purged_bytes = source->purged_bytes;
         copy->hot_bytes = source->hot_bytes;
+        copy->object_bytes = source->object_bytes;
     }
     atomic_store(&to->accounts_used, slot);
 }

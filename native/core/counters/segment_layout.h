@@ -30,7 +30,7 @@
 /* Python's reader gets all that is between these marks, without _Atomic: build.py. */
 /* cffi: begin */
 
-#define SEGMENT_VERSION 3 /* version 1 had no pressure, 2 no refusals */
+#define SEGMENT_VERSION 4 /* version 1 had no pressure, 2 no refusals, 3 no bytes of objects */
 
 #define SEGMENT_READY 1u /* a reader before that would see a half-made segment */
 #define SEGMENT_KEPT 2u  /* a reader sums this service: the file outlives the process until it is folded */
@@ -79,7 +79,7 @@ struct vrange_account {
     char name[VRANGE_NAME_BYTES];
     /* Gauges: the present values. The child of a fork begins with them. */
     _Atomic uint64_t ranges, reserved_bytes, range_bytes, idle_bytes, offered_bytes, purged_bytes;
-    _Atomic uint64_t hot_bytes;
+    _Atomic uint64_t hot_bytes, object_bytes; /* side by side: vrange_account_hot */
     /* Counters: totals since the slot got its name. */
     _Atomic uint64_t purged_total, shed_total, refaults, requests[VRANGE_REQUESTS];
     _Atomic uint64_t refused;

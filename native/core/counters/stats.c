@@ -127,6 +127,7 @@ vrange_account *vrange_account_open(const char *name, int kind) {
     segment_account *account = take_slot(segment, name, kind);
     if (account) {
         atomic_store(&account->hot_bytes, 0);
+        atomic_store(&account->object_bytes, 0);
         accounts.before[slot_of(account)] = counts_of(account);
     } else {
         account = account_at((uint32_t)kind);
@@ -144,6 +145,7 @@ void vrange_account_close(vrange_account *account) {
     pthread_mutex_lock(&accounts.lock);
     accounts.closed_at[slot] = ++accounts.closings;
     atomic_store(&account->hot_bytes, 0);
+    atomic_store(&account->object_bytes, 0);
     atomic_store(&account->state, ACCOUNT_CLOSED);
     pthread_mutex_unlock(&accounts.lock);
     gate_leave();
@@ -164,6 +166,7 @@ void vrange_account_read(vrange_account *account, vrange_account_counters *out) 
     uint64_t volatile_bytes = out->idle_bytes + out->offered_bytes + out->purged_bytes;
     out->pinned_bytes = all > volatile_bytes ? all - volatile_bytes : 0;
     out->hot_bytes = account->hot_bytes;
+    out->object_bytes = account->object_bytes;
     const counts now = counts_of(account), before = accounts.before[slot_of(account)];
     out->purged_total = now.purged_total - before.purged_total;
     out->shed_total = now.shed_total - before.shed_total;

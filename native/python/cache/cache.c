@@ -266,6 +266,7 @@ int core_add_type(PyObject *module) {
         {"bytes", T_PYSSIZET, offsetof(cache_core, bytes), READONLY, "Of all ranges, in pages."},
         {"book_bytes", T_PYSSIZET, offsetof(cache_core, index.book_bytes), READONLY, "Of keys and entries."},
         {"hot_bytes", T_PYSSIZET, offsetof(cache_core, hot_bytes), READONLY, "Held strongly."},
+        {"object_bytes", T_PYSSIZET, offsetof(cache_core, object_bytes), READONLY, "Of these, outside ranges."},
         {"hot_limit", T_PYSSIZET, offsetof(cache_core, hot_limit), READONLY, "How many may be."},
         {"hand_steps", T_ULONGLONG, offsetof(cache_core, hand_steps), READONLY,
          "Entries looked at, to choose those that go."},

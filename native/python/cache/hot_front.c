@@ -30,10 +30,24 @@ static struct {
     uint64_t looked_ns;
 } fronts = {.share = 1.0, .automatic = PY_SSIZE_T_MAX, .affordable = PY_SSIZE_T_MAX};
 
-static void add_bytes(cache_core *self, Py_ssize_t bytes) {
+/* Of a hot value's weight, what lies outside its range. A view pins its range, and counts there as pinned. An
+ * object that was decoded has its bytes on the interpreter's heap, while the range is volatile. */
+static Py_ssize_t object_bytes_of(const entry *e) {
+    const bool has_range = e->place && !(e->place & (PLACE_SLOT | PLACE_FLIGHT));
+    if (!has_range || !(e->refers || (e->form && is_viewer(e->form)))) return e->weight;
+    const Py_ssize_t pinned = (Py_ssize_t)vrange_bytes(e->place);
+    return e->weight > pinned ? e->weight - pinned : 0;
+}
+
+static void add_bytes(cache_core *self, Py_ssize_t bytes, Py_ssize_t object_bytes) {
     self->hot_bytes += bytes;
+    self->object_bytes += object_bytes;
+    /* What an object's range had when it became hot may have changed since. */
+    if (!self->oldest || self->object_bytes < 0) self->object_bytes = 0;
     if (self->hot_is_automatic) fronts.held += bytes;
-    *vrange_account_hot(self->account) = (uint64_t)self->hot_bytes;
+    uint64_t *words = vrange_account_hot(self->account);
+    words[0] = (uint64_t)self->hot_bytes;
+    words[1] = (uint64_t)self->object_bytes;
 }
 
 /* ---- the order: the longest held first -------------------------------------------------------- */
@@ -62,7 +76,7 @@ PyObject *hot_release(cache_core *self, entry_no number) {
     if (!value) return NULL;
     e->value = NULL;
     take_out(self, number);
-    add_bytes(self, -(Py_ssize_t)e->weight);
+    add_bytes(self, -(Py_ssize_t)e->weight, -object_bytes_of(e));
     return value;
 }
 
@@ -84,7 +98,7 @@ void hot_clear(cache_core *self) {
 
 void hot_forget(cache_core *self) {
     self->oldest = self->newest = 0;
-    add_bytes(self, -self->hot_bytes);
+    add_bytes(self, -self->hot_bytes, -self->object_bytes);
 }
 
 /* ---- counting --------------------------------------------------------------------------------- */
@@ -216,7 +230,7 @@ int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value
     e->value = Py_NewRef(value);
     e->weight = (uint32_t)weight;
     append(self, number);
-    add_bytes(self, weight);
+    add_bytes(self, weight, object_bytes_of(e));
     return 0;
 }
 

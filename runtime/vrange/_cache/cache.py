@@ -279,6 +279,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             refused=now.refused - before.refused,
             max_entries=self._max_entries,
             index_bytes=self._core.book_bytes,
+            object_bytes=self._core.object_bytes,
         )
 
     def discard(self, *keys: K) -> int:
@@ -325,7 +326,8 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         now = self.info()
         return (
             f"<{type(self).__name__} {self.name!r}: {now.entries} entries, "
-            f"{format_bytes(now.pinned_bytes)} pinned ({format_bytes(now.hot_bytes)} hot), "
+            f"{format_bytes(now.pinned_bytes)} pinned, {format_bytes(now.hot_bytes)} hot "
+            f"({format_bytes(now.object_bytes)} in objects), "
             f"{format_bytes(now.idle_bytes)} idle, {format_bytes(now.offered_bytes)} offered>"
         )
 

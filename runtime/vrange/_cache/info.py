@@ -39,7 +39,10 @@ class CacheInfo:
     pinned_bytes, idle_bytes, offered_bytes, purged_bytes : int
         The bytes by state.
     hot_bytes : int
-        The bytes that the cache holds strongly.
+        The bytes that the cache holds strongly, for hits at the speed of a dict.
+    object_bytes : int
+        The part of `hot_bytes` that lies in ordinary objects, outside ranges. The rest is part of
+        `pinned_bytes`. The kernel can take neither.
     max_bytes, max_entries : int or None
         The bounds.
     evicted_bytes, purged_total_bytes : int
@@ -87,6 +90,7 @@ class CacheInfo:
     refused: int = 0
     max_entries: int | None = None
     index_bytes: int = 0
+    object_bytes: int = 0
 
     # ---- as of functools.lru_cache -------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from vrange._counters.totals import Totals
 
 __all__ = ["Gauges", "families"]
 
-STATES = ("pinned", "idle", "offered", "purged", "hot")
+STATES = ("pinned", "idle", "offered", "purged", "hot", "object")
 _STATE_FIELDS = tuple(f"{state}_bytes" for state in STATES)
 _NS = 1e-9
 # In ns; each is the beginning of a native bucket. From faster than any call to slower than any
@@ -253,8 +253,8 @@ def _gauges(told: _Told, more: list[str]) -> Iterator[Metric]:
     by_state = GaugeMetricFamily(
         "vrange_bytes",
         "Bytes of ranges by state: in use (pinned), unused and not offered yet (idle), offered to "
-        "the kernel (offered), reclaimed and not yet freed or refilled (purged); and, of the "
-        "pinned ones, those that caches hold strongly (hot).",
+        "the kernel (offered), reclaimed and not yet freed or refilled (purged). Beside them, what "
+        "caches hold strongly (hot): part of the pinned ones, and ordinary objects (object).",
         labels=[*more, "name", "state"],
         unit="bytes",
     )

@@ -124,6 +124,7 @@ class AccountCounts:
     offered_bytes: int = 0
     purged_bytes: int = 0
     hot_bytes: int = 0
+    object_bytes: int = 0
     purged_total_bytes: int = 0
     shed_total_bytes: int = 0
     refaults: int = 0
@@ -271,6 +272,7 @@ def _accounts(data: memoryview, words: memoryview, head: Any) -> Iterator[Accoun
             offered_bytes=_gauge(one.offered_bytes),
             purged_bytes=_gauge(one.purged_bytes),
             hot_bytes=one.hot_bytes,
+            object_bytes=one.object_bytes,
             purged_total_bytes=one.purged_total,
             shed_total_bytes=one.shed_total,
             refaults=one.refaults,

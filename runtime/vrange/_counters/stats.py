@@ -30,6 +30,9 @@ class AccountStats:
         The bytes in each state now.
     hot_bytes : int
         The bytes that a cache holds strongly.
+    object_bytes : int
+        The part of `hot_bytes` that lies outside ranges, in ordinary objects. The rest is part of
+        `pinned_bytes`.
     purged_total_bytes : int
         The bytes that the kernel has reclaimed so far.
     evicted_total_bytes : int
@@ -54,6 +57,7 @@ class AccountStats:
     offered_bytes: int
     purged_bytes: int
     hot_bytes: int
+    object_bytes: int
     purged_total_bytes: int
     evicted_total_bytes: int
     hot_hits: int
@@ -221,6 +225,7 @@ def account_stats(counters: Any) -> AccountStats:
         offered_bytes=counters.offered_bytes,
         purged_bytes=counters.purged_bytes,
         hot_bytes=counters.hot_bytes,
+        object_bytes=counters.object_bytes,
         purged_total_bytes=counters.purged_total,
         evicted_total_bytes=counters.shed_total,
         hot_hits=requests[lib.VRANGE_REQUEST_HOT],

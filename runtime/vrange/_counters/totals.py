@@ -24,6 +24,7 @@ _GAUGES = (
     "offered_bytes",
     "purged_bytes",
     "hot_bytes",
+    "object_bytes",
 )
 
 

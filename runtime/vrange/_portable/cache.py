@@ -316,6 +316,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
                 regenerate_seconds=self._regenerate_seconds,
                 refused=self._refused,
                 max_entries=self._max_entries,
+                object_bytes=0,  # all of them count as pinned
             )
 
     def discard(self, *keys: K) -> int:
