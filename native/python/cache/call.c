@@ -241,6 +241,21 @@ static PyObject *call_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     return (PyObject *)self;
 }
 
+/* The function of one that was made without, and what it is called with. */
+static PyObject *call_fill(PyObject *object, PyObject *args) {
+    cached_function *self = (cached_function *)object;
+    PyObject *function, *key;
+    int typed;
+    if (!PyArg_ParseTuple(args, "OOp", &function, &key, &typed)) return NULL;
+    if (self->function != Py_None) return PyErr_Format(PyExc_RuntimeError, "it has a function");
+    PyObject *none = self->function;
+    self->function = Py_NewRef(function);
+    self->key_function = key == Py_None ? NULL : Py_NewRef(key);
+    self->typed = (char)typed;
+    Py_DECREF(none);
+    Py_RETURN_NONE;
+}
+
 static const size_t references[] = {offsetof(cached_function, core), offsetof(cached_function, function),
                                     offsetof(cached_function, key_function),
                                     offsetof(cached_function, attributes), 0};
@@ -313,6 +328,7 @@ int call_add_type(PyObject *module) {
     static PyMethodDef methods[] = {
         {"make_key", call_make_key, METH_VARARGS,
          "make_key(args, kwargs): the key under which a call is cached."},
+        {"fill", call_fill, METH_VARARGS, "fill(function, key, typed): of one that was made with None."},
         {"__reduce__", call_reduce, METH_NOARGS, NULL},
         {"__copy__", call_copy, METH_NOARGS, NULL},
         {"__deepcopy__", call_copy, METH_O, NULL},

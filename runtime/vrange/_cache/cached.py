@@ -7,15 +7,15 @@ from collections.abc import Callable, Hashable, Iterable
 from datetime import timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
+from vrange._cache.by_value import reduce_function
 from vrange._cache.cache import VolatileCache
 from vrange._cache.calls import Calls, MakeKey, refuse_unhashable
-from vrange._cache.decorate import Backend, decorate_or_wait
+from vrange._cache.decorate import Backend, blank_in_python, decorate_or_wait
 from vrange._cache.function import (
     CachedClassMethod,
     CachedFunction,
     CachedMethod,
     CachedStaticMethod,
-    reduce_function,
 )
 from vrange._cache.options import CachedOptions
 from vrange._cache.waiting import led_here
@@ -35,11 +35,12 @@ def _new_make_key(
     return hit.CachedFunction(cache._core, function, options.key, options.typed).make_key
 
 
-def _wrap(calls: Calls, function: Callable[..., Any]) -> Any:
+def _wrap(calls: Calls, function: Callable[..., Any], into: Any) -> Any:
     options = calls.options
     is_plain = type(calls) is Calls and not options.ignore
     key = options.key if is_plain else lambda *args, **kwargs: calls.make_key(args, kwargs)
-    decorated: Any = hit.CachedFunction(calls.cache._core, function, key, options.typed)
+    decorated: Any = hit.CachedFunction(calls.cache._core, None) if into is None else into
+    decorated.fill(function, key, options.typed)
     functools.update_wrapper(decorated, calls.function)
     decorated.cache = calls.cache
     decorated._calls = calls
@@ -54,6 +55,12 @@ def _wrap(calls: Calls, function: Callable[..., Any]) -> Any:
     return decorated
 
 
+def _blank(kind: type, cache: Any) -> Any:
+    if kind is hit.CachedFunction:
+        return hit.CachedFunction(cache._core, None)
+    return blank_in_python(kind, cache)
+
+
 def _leave_uncached() -> None:
     # If this call computes because waiting would never end, it calls off a computation around it,
     # which then is not cached either.
@@ -62,7 +69,7 @@ def _leave_uncached() -> None:
         flight.call_off()
 
 
-_BACKEND = Backend(VolatileCache, _new_make_key, _wrap, _leave_uncached)
+BACKEND = Backend(__name__, VolatileCache, _new_make_key, _wrap, _blank, _leave_uncached)
 
 
 class CachedDecorator(Protocol):
@@ -218,4 +225,4 @@ def cached(
         skip=skip,
         timeout=timeout,
     )
-    return decorate_or_wait(function, options, _BACKEND)
+    return decorate_or_wait(function, options, BACKEND)

@@ -23,6 +23,8 @@ class Calls:
     """
 
     cache: Any
+    backend: Any  # that wrapped it
+    token: str | None = None  # of its cache, once it was pickled by value
 
     def __init__(
         self,

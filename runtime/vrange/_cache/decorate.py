@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -26,10 +27,55 @@ _NAMED = object()  # separates positional from keyword arguments in a key
 class Backend:
     """How a platform caches calls."""
 
+    module: str  # that has it as BACKEND
     new_cache: Callable[..., Any]
     new_make_key: Callable[[Any, Callable[..., Any], CachedOptions], MakeKey]  # first: the cache
-    wrap: Callable[[Calls, Callable[..., Any]], Any]  # what computes is not a coroutine function
+    # Of a function to compute that is not a coroutine function; into what `blank` returned, if any.
+    wrap: Callable[[Calls, Callable[..., Any], Any], Any]
+    blank: Callable[[Any, Any], Any]  # of the type of a decorated function, and its cache
     leave_uncached: Callable[[], object]  # what the computation returns that runs here
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _backend_of, (self.module,)
+
+    def calls_of(self, function: Any, options: CachedOptions, cache: Any) -> Calls:
+        """Return the calls of a function, in its own cache or in that of the options."""
+        kind = Calls
+        if options.cache is not None:
+            cache = options.cache
+            kind = SharedCalls if isinstance(cache, CacheMapping) else CallsOfObjects
+        new_make_key = new_make_key_in_python if kind is CallsOfObjects else self.new_make_key
+        make_key = new_make_key(cache, function, options)
+        if options.ignore:
+            drops_first = kind is CallsOfObjects
+            make_key = ignoring(make_key, function, options.ignore, drops_first=drops_first)
+        return kind(function, cache, make_key, options)
+
+    def wrap_calls(self, calls: Calls, into: Any = None) -> Any:
+        """Return the decorated function, which is `into` if that is given."""
+        calls.backend = self
+        function, skip = calls.function, calls.options.skip
+        is_async = inspect.iscoroutinefunction(function)
+        if skip is not None:
+            function = (_skipping_async if is_async else _skipping)(function, skip, self)
+        if isinstance(calls, CallsOfObjects):
+            answer = (_answer_async if is_async else _answer)(calls, function)
+            return _initialised(CachedFunctionOfObjects, into, calls, answer)
+        if is_async:
+            return _initialised(CachedFunction, into, calls, _answer_async(calls, function))
+        return self.wrap(calls, function, into)
+
+
+def _backend_of(module: str) -> Any:
+    return importlib.import_module(module).BACKEND
+
+
+def _initialised(
+    kind: type[CachedFunction[Any, Any]], into: Any, calls: Calls, answer: Callable[..., Any]
+) -> Any:
+    decorated: Any = kind.__new__(kind) if into is None else into
+    decorated.__init__(calls, answer)
+    return decorated
 
 
 def decorate_or_wait(function: Any, options: CachedOptions, backend: Backend) -> Any:
@@ -48,40 +94,22 @@ def decorate(function: Any, options: CachedOptions, backend: Backend) -> Any:
     if isinstance(function, staticmethod):
         return CachedStaticMethod(decorate(function.__func__, options, backend))
     check_decorated(function)
-    cache, kind = options.cache, Calls
-    if cache is None:
+    cache = None
+    if options.cache is None:
         if options.name is None:
             options = options.but(name=name_of(function))
         cache = backend.new_cache(**options.of_cache())
-    else:
-        kind = SharedCalls if isinstance(cache, CacheMapping) else CallsOfObjects
-    if kind is CallsOfObjects:
-        make_key = new_make_key_in_python(cache, function, options)
-    else:
-        make_key = backend.new_make_key(cache, function, options)
-    if options.ignore:
-        make_key = ignoring(make_key, function, options.ignore, drops_first=kind is CallsOfObjects)
-    return _wrap(kind(function, cache, make_key, options), backend)
+    return backend.wrap_calls(backend.calls_of(function, options, cache))
 
 
-def _wrap(calls: Calls, backend: Backend) -> Any:
-    function, skip = calls.function, calls.options.skip
-    is_async = inspect.iscoroutinefunction(function)
-    if skip is not None:
-        function = (_skipping_async if is_async else _skipping)(function, skip, backend)
-    if is_async:
-        answer = _answer_async(calls, function)
-    elif isinstance(calls, CallsOfObjects):
-        answer = _answer(calls, function)
-    else:
-        return backend.wrap(calls, function)
-    kind = CachedFunctionOfObjects if isinstance(calls, CallsOfObjects) else CachedFunction
-    return kind(calls, answer)
-
-
-def wrap_in_python(calls: Calls, function: Callable[..., Any]) -> Any:
+def wrap_in_python(calls: Calls, function: Callable[..., Any], into: Any) -> Any:
     """Return the function, decorated without native code."""
-    return CachedFunction(calls, _answer(calls, function))
+    return _initialised(CachedFunction, into, calls, _answer(calls, function))
+
+
+def blank_in_python(kind: Any, cache: object) -> Any:
+    """Return a decorated function without a function."""
+    return kind.__new__(kind)
 
 
 def new_make_key_in_python(

@@ -12,6 +12,7 @@ from abc import ABCMeta
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from vrange._cache.by_value import reduce_function
 from vrange._cache.calls import Calls
 from vrange._cache.info import CacheInfo
 
@@ -22,11 +23,6 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
-
-
-def reduce_function(function: Any) -> str | tuple[Any, ...]:
-    """Return what pickles a decorated function: its name, as for any function."""
-    return function.__qualname__  # type: ignore[no-any-return]
 
 
 async def _coroutine() -> None:

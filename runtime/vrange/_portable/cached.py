@@ -6,6 +6,7 @@ from typing import Any
 
 from vrange._cache.decorate import (
     Backend,
+    blank_in_python,
     decorate_or_wait,
     new_make_key_in_python,
     wrap_in_python,
@@ -21,7 +22,14 @@ def _leave_uncached() -> None:
         flight.skipped = True
 
 
-_BACKEND = Backend(VolatileCache, new_make_key_in_python, wrap_in_python, _leave_uncached)
+BACKEND = Backend(
+    __name__,
+    VolatileCache,
+    new_make_key_in_python,
+    wrap_in_python,
+    blank_in_python,
+    _leave_uncached,
+)
 
 
 def cached(function: Any = None, /, **options: Any) -> Any:
@@ -36,4 +44,4 @@ def cached(function: Any = None, /, **options: Any) -> Any:
     (144, 144, 1)
 
     """
-    return decorate_or_wait(function, CachedOptions(**options), _BACKEND)
+    return decorate_or_wait(function, CachedOptions(**options), BACKEND)

@@ -1,0 +1,111 @@
+"""Pickling of decorated functions: by name, or with their code by picklers that pickle code.
+
+cloudpickle (which joblib's loky, Dask, Ray and Spark use) and dill pickle functions of `__main__`
+with their code, because a worker can't import them. They know plain functions only, so a decorated
+one has to tell them what it is made of. Which pickler asks is seen from the stack: pickle's own
+interface doesn't tell, and pickle itself needs the name.
+"""
+
+from __future__ import annotations
+
+import sys
+import uuid
+import weakref
+from collections import OrderedDict
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from vrange._cache.calls import Calls
+
+if TYPE_CHECKING:
+    from vrange._cache.decorate import Backend
+
+_WITH_CODE = {"cloudpickle", "dill"}
+_CACHES_MOST = 128  # of functions that came by value: tasks bring the same function again and again
+
+_own: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+_arrived: OrderedDict[str, Any] = OrderedDict()
+
+
+def reduce_function(function: Any) -> str | tuple[Any, ...]:
+    """Return what pickles a decorated function: its name, or all of it."""
+    pickler = _pickler_with_code(sys._getframe(1))
+    if pickler is None or _is_known_by_name(function, pickler):
+        return function.__qualname__  # type: ignore[no-any-return]
+    calls: Calls = function._calls
+    of_cache = None
+    if calls.options.cache is None:
+        of_cache = calls.options.of_cache()
+        if calls.token is None:
+            calls.token = uuid.uuid4().hex
+        _own[calls.token] = calls.cache
+    # In two steps: a function that refers to itself finds itself while it is read.
+    blank = calls.backend, type(function), calls.token, of_cache
+    return _blank, blank, (calls.function, calls.options, _attributes(function)), None, None, _fill
+
+
+def _blank(backend: Backend, kind: type, token: str | None, of_cache: Any) -> Any:
+    cache = None if token is None else _cache_of(backend, token, of_cache)
+    function = backend.blank(kind, cache)
+    function._arriving = backend, token, cache
+    return function
+
+
+def _fill(function: Any, state: tuple[Any, Any, dict[str, Any]]) -> None:
+    plain, options, attributes = state
+    backend, token, cache = function.__dict__.pop("_arriving")
+    calls = backend.calls_of(plain, options, cache)
+    calls.token = token
+    backend.wrap_calls(calls, function)
+    function.__dict__.update(attributes)
+
+
+def _cache_of(backend: Backend, token: str, of_cache: dict[str, Any]) -> Any:
+    """Return the one cache that this process has for a function, however often it arrives."""
+    cache = _own.get(token)
+    if cache is None:
+        cache = _own[token] = backend.new_cache(**of_cache)
+    _arrived[token] = cache
+    _arrived.move_to_end(token)
+    while len(_arrived) > _CACHES_MOST:
+        _arrived.popitem(last=False)
+    return cache
+
+
+def _pickler_with_code(frame: FrameType | None) -> Any:
+    """Return the globals of the module of the pickler that asks, if it pickles code."""
+    while frame is not None:
+        if frame.f_code.co_name == "dump":
+            module = str(frame.f_globals.get("__name__"))
+            if _WITH_CODE.intersection(module.split(".")):
+                return frame.f_globals
+        frame = frame.f_back
+    return None
+
+
+def _is_known_by_name(function: Any, pickler: dict[str, Any]) -> bool:
+    """Whether the process that reads the pickle can import the function."""
+    module, name = function.__module__, getattr(function, "__qualname__", None)
+    if module == "__main__" or name is None:
+        return False
+    listed = pickler.get("list_registry_pickle_by_value")
+    by_value = listed() if callable(listed) else ()
+    if any(module == one or module.startswith(f"{one}.") for one in by_value):
+        return False
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found is function
+
+
+def _attributes(function: Any) -> dict[str, Any]:
+    """Return what was set on the decorated function by others."""
+    of_plain = getattr(function.__wrapped__, "__dict__", {})
+    return {
+        name: value
+        for name, value in vars(function).items()
+        if not name.startswith("_")
+        and name != "cache"
+        and name not in of_plain
+        and not isinstance(getattr(value, "__self__", None), Calls)
+    }
