@@ -354,6 +354,12 @@ int vrange_cgroups_read(const char *proc_self, vrange_cgroups *out);
 #define VRANGE_LIMIT_CGROUP_V2 2
 #define VRANGE_LIMIT_ADDRESS_SPACE 3 /* RLIMIT_AS */
 #define VRANGE_LIMIT_DATA 4          /* RLIMIT_DATA */
+#define VRANGE_LIMIT_SET 5           /* vrange_set_limit */
+
+/* Sets how large this process's resident set (RSS) may become, for a process that is judged by another one
+ * and not by the kernel. Nothing reclaims what is offered below such a limit, so near it vrange itself
+ * discards the least valuable. The child of a fork keeps the limit. 0 removes it. */
+void vrange_set_limit(uint64_t resident_bytes);
 
 typedef struct {
     int source;
@@ -557,6 +563,7 @@ uint64_t vrange_heap_trim(void);
 #define VRANGE_PRESSURE_LEVELS 4
 
 #define VRANGE_PRESSURE_MACHINE -1
+#define VRANGE_PRESSURE_SET -2 /* the limit of vrange_set_limit */
 
 /* The actions while pressure rises, and hot fronts that grow again while it falls. */
 #define VRANGE_PRESSURE_OFFER_HOT 0
@@ -583,7 +590,7 @@ typedef struct {
 typedef struct {
     int running;
     int level;
-    int place;            /* index among the watched cgroups of the one nearest to its limit, or VRANGE_PRESSURE_MACHINE */
+    int place;            /* index among the watched cgroups of the one nearest to its limit,, or one of those two */
     int moved;            /* the process is in another cgroup: set the places again */
     uint64_t usage_bytes; /* as the kernel counts it */
     uint64_t used_bytes;  /* without what can be taken at once */

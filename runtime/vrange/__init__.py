@@ -19,6 +19,7 @@ if sys.platform == "linux":
     from vrange._cache.cached import cached
     from vrange._counters.stats import Stats, stats
     from vrange._ranges.arena import Arena
+    from vrange._ranges.limit import memory_limit, set_limit
     from vrange._ranges.range import Purged, Range
     from vrange._ranges.reserve import set_reserve
     from vrange._stacks.deep import DeepStack, StackUnavailableError, deep_call, deep_recursion
@@ -44,7 +45,9 @@ else:
         cached,
         deep_call,
         deep_recursion,
+        memory_limit,
         register_thread,
+        set_limit,
         set_reserve,
         stack_info,
         stats,
@@ -83,9 +86,11 @@ __all__ = [
     "fills",
     "heap",
     "keys",
+    "memory_limit",
     "metrics",
     "pressure",
     "register_thread",
+    "set_limit",
     "set_reserve",
     "stack_info",
     "stats",

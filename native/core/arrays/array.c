@@ -335,6 +335,16 @@ int arrays_register(int userfault) {
     return result;
 }
 
+void arrays_return(void) {
+    if (vrange_rung() != VRANGE_RUNG_REFAULT) return;
+    for (uint32_t i = 0; i < places_count(); i++) {
+        vrange_array *array = place_enter(i);
+        if (!array) continue;
+        discard_unpinned(array);
+        place_leave(i);
+    }
+}
+
 void arrays_forget_content(void) {
     for (uint32_t i = 0; i < places_count(); i++) {
         vrange_array *array = place_enter(i);

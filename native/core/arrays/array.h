@@ -16,4 +16,7 @@ void arrays_before_fork(void);
  * is not pinned ends the child instead of reading zeros. */
 int arrays_register_again(int userfault);
 
+/* For the reserve, inside the gate: discards every block that is not pinned. */
+void arrays_return(void);
+
 #endif

@@ -85,8 +85,9 @@ void caretaker_rouse(void) {
     expect_next_turn(0);
 }
 
-void caretaker_help(void) {
+void caretaker_help(size_t bytes) {
     caretaker_rouse();
+    if (caretaker.turn.before_use) caretaker.turn.before_use(bytes);
     if (os_now_ns() < atomic_load(&caretaker.late_ns) || atomic_load(&caretaker.absent)) return;
     if (!caretaker.turn.help()) return;
     atomic_fetch_add(&caretaker.helped, 1);

@@ -7,6 +7,7 @@
 #define VRANGE_CARETAKER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 typedef struct {
@@ -16,6 +17,8 @@ typedef struct {
     /* The part of the turn that can't wait, run on the thread of a caller that is inside the gate and
      * holds no range BUSY. Returns false if another thread is doing it already. */
     bool (*help)(void);
+    /* What a caller does itself before it uses `bytes` more, however busy the thread is. */
+    void (*before_use)(size_t bytes);
 } caretaker_turn;
 
 /* Call once, before the first thread can be started. */
@@ -39,8 +42,9 @@ bool caretaker_is_absent(void);
 /* Something is going to use memory: wakes the thread if it sleeps for long. Async-signal-safe. */
 void caretaker_rouse(void);
 
-/* The same, and does what can't wait if the thread is late. Call inside the gate, with no range BUSY. */
-void caretaker_help(void);
+/* The same, and does what can't wait before the caller uses `bytes` more, or if the thread is late. Call
+ * inside the gate, with no range BUSY. */
+void caretaker_help(size_t bytes);
 
 /* Between the two calls there is no thread, and callers of caretaker_help take its turns if they are due.
  * When caretaker_pause returns, the kernel doesn't count the thread any more. Call both outside the gate. */

@@ -52,7 +52,8 @@ static const char *const limits[] = {[VRANGE_LIMIT_MACHINE] = "machine",
                                      [VRANGE_LIMIT_CGROUP_V1] = "cgroup v1",
                                      [VRANGE_LIMIT_CGROUP_V2] = "cgroup v2",
                                      [VRANGE_LIMIT_ADDRESS_SPACE] = "RLIMIT_AS",
-                                     [VRANGE_LIMIT_DATA] = "RLIMIT_DATA"};
+                                     [VRANGE_LIMIT_DATA] = "RLIMIT_DATA",
+                                     [VRANGE_LIMIT_SET] = "set_limit"};
 
 static const list lists[] = {[VRANGE_NAMES_RUNGS] = {VRANGE_RUNG_REFAULT + 1, rung_names},
                              [VRANGE_NAMES_KINDS] = LIST(kinds),

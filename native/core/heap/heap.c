@@ -25,6 +25,7 @@
 #include "base/gate.h"
 #include "heap/heap_zone.h"
 #include "os/os.h"
+#include "pressure/limits.h"
 #include "os/os_thread.h"
 #include "base/rung.h"
 #include "counters/stats.h"
@@ -255,7 +256,7 @@ void heap_free(void *block) {
 /* ---- offering and trimming ---------------------------------------------------------------------- */
 
 static void offer_zone(heap_zone *zone, uint64_t before_ns) {
-    const bool eager = vrange_rung() == VRANGE_RUNG_EAGER;
+    const bool discards = vrange_rung() == VRANGE_RUNG_EAGER || limits_has_set();
     for (bool more = true; more;) {
         size_t bytes = 0;
         uint64_t freed_ns = 0;
@@ -265,7 +266,7 @@ static void offer_zone(heap_zone *zone, uint64_t before_ns) {
         void *part = zone_idle_part(zone, before_ns, BATCH_BYTES, &bytes, &freed_ns);
         more = part != NULL;
         /* If the kernel refuses, the part stays resident and counts as offered: nothing more can be done. */
-        if (part) (void)(eager ? os_discard(part, bytes) : os_lazyfree(part, bytes));
+        if (part) (void)(discards ? os_discard(part, bytes) : os_lazyfree(part, bytes));
         count(zone, &before);
         pthread_mutex_unlock(&zone->lock);
         if (part) {

@@ -87,6 +87,8 @@ void os_command(char *name, size_t bytes);
 int os_cgroup_membership(uint64_t *hash);
 /* The process's own memory: resident, and not of a file. */
 int os_anonymous_bytes(uint64_t *bytes);
+/* Its resident set (RSS), as other processes see it: with what was offered and not reclaimed yet. */
+int os_resident_set(uint64_t *bytes);
 
 /* Its address space, and the writable private part of it: what RLIMIT_AS and RLIMIT_DATA limit. */
 int os_address_space(uint64_t *bytes, uint64_t *data);

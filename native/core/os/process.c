@@ -63,6 +63,15 @@ int os_anonymous_bytes(uint64_t *bytes) {
     return 0;
 }
 
+int os_resident_set(uint64_t *bytes) {
+    char text[128], *at;
+    int result = os_read_small("/proc/self/statm", text, sizeof text);
+    if (result < 0) return result;
+    strtoull(text, &at, 10); /* skip the address space */
+    *bytes = strtoull(at, NULL, 10) * os_page_bytes();
+    return 0;
+}
+
 int os_address_space(uint64_t *bytes, uint64_t *data) {
     char text[128], *at;
     int result = os_read_small("/proc/self/statm", text, sizeof text);

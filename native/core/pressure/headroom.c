@@ -85,6 +85,14 @@ bool headroom_with_files(uint64_t enough, uint64_t *free_bytes) {
     return below_limits(enough, true, free_bytes);
 }
 
+uint64_t headroom_of_process(uint64_t *limit) {
+    uint64_t set, used;
+    const bool is_set = limits_read_set(&set, &used);
+    if (limit) *limit = is_set ? set : UINT64_MAX;
+    if (!is_set) return UINT64_MAX;
+    return used < set ? set - used : 0;
+}
+
 uint64_t headroom_of_machine(uint64_t age_ns) {
     limits *l = limits_take();
     const int result = limits_read_machine(l, os_now_ns(), age_ns);

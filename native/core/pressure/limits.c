@@ -196,6 +196,15 @@ int limits_read_process(process_limits *out) {
     return os_address_space(&out->address_space_used, &out->data_used);
 }
 
+static _Atomic uint64_t set_bytes; /* 0: none */
+
+uint64_t limits_set_bytes(void) { return atomic_load_explicit(&set_bytes, memory_order_relaxed); }
+
+bool limits_read_set(uint64_t *limit, uint64_t *used) {
+    *limit = atomic_load(&set_bytes);
+    return *limit != 0 && os_resident_set(used) == 0;
+}
+
 /* ---- those of this process --------------------------------------------------------------------- */
 
 static struct {
@@ -266,6 +275,8 @@ int vrange_cgroups_read(const char *proc_self, vrange_cgroups *out) {
     return result;
 }
 
+void vrange_set_limit(uint64_t resident_bytes) { atomic_store(&set_bytes, resident_bytes); }
+
 static void consider(vrange_limit *tightest, vrange_limit other) {
     if (other.bytes < tightest->bytes) *tightest = other;
 }
@@ -294,4 +305,7 @@ void vrange_limit_of(const vrange_cgroups *cgroups, vrange_limit *out) {
                                  .bytes = process.data,
                                  .usage = process.data_used,
                                  .cgroup = -1});
+    if (limits_read_set(&total, &used))
+        consider(out, (vrange_limit){
+                          .source = VRANGE_LIMIT_SET, .bytes = total, .usage = used, .cgroup = -1});
 }

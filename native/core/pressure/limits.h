@@ -68,6 +68,12 @@ typedef struct {
 /* Usage is read only if there is a limit. */
 int limits_read_process(process_limits *out);
 
+/* The limit that the program has set for its resident set; false if it has set none. Whatever counts the
+ * resident set sees offered pages in it, and no kernel reclaims them: they have to be discarded. */
+uint64_t limits_set_bytes(void); /* 0 if it has set none */
+static inline bool limits_has_set(void) { return limits_set_bytes() != 0; }
+bool limits_read_set(uint64_t *limit, uint64_t *used);
+
 /* ---- those of this process ---------------------------------------------------------------------- */
 
 /* Wait for the other callers; NULL if another caller has them now. Call limits_give when done. A signal

@@ -29,6 +29,7 @@
 #include "pressure/limits.h"
 #include "vrange.h"
 
+#define NOWHERE INT_MIN
 #define MACHINE_STALLS "/proc/pressure/memory"
 #define STALL_WINDOW_NS 1000000000ull
 #define STALL_LEAST_NS 200000000ull /* in less time than this a share means nothing */
@@ -63,7 +64,7 @@ static struct {
 
     uint64_t turn; /* advances whenever there is news for a waiter */
     vrange_pressure_info info;
-} watch = {.lock = PTHREAD_MUTEX_INITIALIZER, .stalls_of = -2};
+} watch = {.lock = PTHREAD_MUTEX_INITIALIZER, .stalls_of = NOWHERE};
 
 /* Uses the monotonic clock, as the wall clock may be set. */
 __attribute__((constructor)) static void make_conditions(void) {
@@ -126,20 +127,32 @@ static bool look_at(limits_cgroup *c, place *p, figures *out) {
     return true;
 }
 
+/* The limit that the program has set. What is volatile can be discarded at once. */
+static bool look_at_set(figures *out) {
+    if (!limits_read_set(&out->limit, &out->usage)) return false;
+    out->used = less(out->usage, atomic_load(&stats_idle_bytes) + atomic_load(&stats_offered_bytes));
+    return true;
+}
+
 static double share_of(const figures *f) { return (double)f->used / (double)f->limit; }
 
 /* Finds the fullest of all places; false if none could be read. */
 static bool look(figures *worst, int *which) {
-    *which = -2;
+    *which = NOWHERE;
     for (size_t i = 0; i < watch.limits.count; i++) {
         figures here;
         if (!look_at(&watch.limits.cgroups[i], &watch.places[i], &here)) continue;
-        if (*which == -2 || share_of(&here) > share_of(worst)) {
+        if (*which == NOWHERE || share_of(&here) > share_of(worst)) {
             *worst = here;
             *which = (int)i;
         }
     }
-    if (*which >= 0) return true;
+    figures own;
+    if (look_at_set(&own) && (*which == NOWHERE || share_of(&own) > share_of(worst))) {
+        *worst = own;
+        *which = VRANGE_PRESSURE_SET;
+    }
+    if (*which != NOWHERE) return true;
     if (limits_read_machine(&watch.limits, os_now_ns(), 0) < 0) return false;
     *worst = (figures){.usage = watch.limits.machine_used,
                        .limit = watch.limits.machine_bytes,
@@ -267,7 +280,7 @@ int vrange_pressure_find(const char *proc_self, vrange_cgroups *found) {
     const limits before = watch.limits;
     watch.limits = *fresh;
     memset(watch.places, 0, sizeof watch.places);
-    watch.stalls_of = -2;
+    watch.stalls_of = NOWHERE;
     watch.info.moved = 0;
     watch.info.place = VRANGE_PRESSURE_MACHINE;
     pthread_mutex_unlock(&watch.lock);

@@ -19,14 +19,16 @@ static _Atomic uint64_t reserved; /* by threads that are storing now */
 uint64_t room_free(uint64_t enough) {
     uint64_t below_limits;
     headroom_with_files(enough, &below_limits);
-    const uint64_t machine = headroom_of_machine(MACHINE_AGE_NS);
-    return machine && machine < below_limits ? machine : below_limits;
+    const uint64_t machine = headroom_of_machine(MACHINE_AGE_NS), process = headroom_of_process(NULL);
+    uint64_t least = machine && machine < below_limits ? machine : below_limits;
+    return process < least ? process : least;
 }
 
 void vrange_room_give(uint64_t bytes) {
     uint64_t taken = atomic_load(&reserved);
     /* A child has forgotten the reservations of its parent. */
-    while (!atomic_compare_exchange_weak(&reserved, &taken, taken > bytes ? taken - bytes : 0)) {}
+    while (!atomic_compare_exchange_weak(&reserved, &taken, taken > bytes ? taken - bytes : 0)) {
+    }
 }
 
 uint64_t room_reserved(void) { return atomic_load(&reserved); }

@@ -55,7 +55,10 @@ static int64_t least_of(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t look_at_process(void) {
     process_limits now;
     if (limits_read_process(&now) < 0) return INT64_MAX;
-    return least_of(below(now.address_space, now.address_space_used), below(now.data, now.data_used));
+    int64_t least = least_of(below(now.address_space, now.address_space_used), below(now.data, now.data_used));
+    uint64_t limit, used;
+    if (limits_read_set(&limit, &used)) least = least_of(least, below(limit, used));
+    return least;
 }
 
 static int64_t look(limits *l, int64_t enough) {

@@ -64,7 +64,7 @@ int vrange_allocate(vrange_arena *arena, size_t bytes, uint64_t *handle) {
     range *r;
     gate_enter();
     caretaker_ensure();
-    caretaker_help();
+    caretaker_help(bytes);
     int result;
     uint64_t mends = rung_mends();
     do {
@@ -101,7 +101,7 @@ int vrange_store(vrange_arena *arena, const vrange_part *parts, size_t count, ui
     range *r;
     gate_enter();
     caretaker_ensure();
-    caretaker_help();
+    caretaker_help(bytes);
     int result;
     uint64_t mends = rung_mends();
     do {

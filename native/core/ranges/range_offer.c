@@ -9,6 +9,7 @@
 #include "ranges/arena_lost.h"
 #include "base/gate.h"
 #include "os/os.h"
+#include "pressure/limits.h"
 #include "ranges/range_busy.h"
 #include "ranges/range_loss.h"
 #include "base/rung.h"
@@ -113,7 +114,7 @@ bool range_shed(range *r, uint64_t generation) {
 /* For a caller that releases a range while no caretaker runs. */
 void range_offer_now(range *r, uint64_t generation) {
     gate_enter();
-    if (vrange_rung() == VRANGE_RUNG_EAGER) {
+    if (vrange_rung() == VRANGE_RUNG_EAGER || limits_has_set()) {
         range_shed(r, generation);
     } else if (range_offer_begin(r, generation)) {
         const bool offered = os_lazyfree(range_address(r), range_bytes(r)) == 0;

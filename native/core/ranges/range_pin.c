@@ -128,7 +128,7 @@ static int pin(uint64_t handle, bool only_whole) {
             fast = false;
             gate_enter();
             caretaker_ensure();
-            caretaker_help();
+            caretaker_help(0);
             result = pin_slowly(r, generation, only_whole);
             if (result != VRANGE_OK && !rung_holds()) {
                 mend();

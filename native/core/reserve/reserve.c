@@ -34,6 +34,7 @@
 #include "reserve/offered.h"
 #include "os/os.h"
 #include "reserve/rank.h"
+#include "reserve/return_memory.h"
 #include "arrays/sigbus.h"
 #include "base/rung.h"
 #include "counters/stats.h"
@@ -83,21 +84,29 @@ static struct {
 /* What a turn needs to know about free memory. */
 typedef struct {
     uint64_t below_limits; /* UINT64_MAX: no limit is known */
+    kept_free below_set;   /* below the limit that the program has set */
+    uint64_t of_machine;   /* 0: unknown */
     bool is_near;          /* that limit is near */
     bool is_enough;        /* nothing has to be offered */
 } room;
 
 /* Free memory is available as fast as offered memory. So nothing is offered as long as more is free than
- * can be used up before this thread looks again. Without a limit of the process's own, what other
- * processes will need is unknown, so the machine's free memory does not count as enough. */
+ * can be used up before this thread looks again: below the limits, and, with twice as much for what other
+ * processes will need, on the machine. */
 static room look_for_room(void) {
     const uint64_t bytes = atomic_load(&reserve.bytes);
-    room r;
-    const bool is_limited = headroom_below_limits(NEAR_RESERVES * bytes, &r.below_limits);
+    room r = {.below_set = look_below_set_limit(bytes), .of_machine = headroom_of_machine(MACHINE_AGE_NS)};
+    headroom_below_limits(NEAR_RESERVES * bytes, &r.below_limits);
     r.is_near = r.below_limits / NEAR_RESERVES < bytes;
-    r.is_enough = is_limited && !r.is_near && !atomic_load(&reserve.always) &&
-                  headroom_of_machine(MACHINE_AGE_NS) / (2 * NEAR_RESERVES) >= bytes;
+    r.is_enough = !r.is_near && !atomic_load(&reserve.always) && r.of_machine / (2 * NEAR_RESERVES) >= bytes;
     return r;
+}
+
+/* What is left before something has to be done about it. */
+static uint64_t least_left(const room *now) {
+    const uint64_t machine = now->of_machine / 2;
+    const uint64_t least = machine < now->below_limits ? machine : now->below_limits;
+    return now->below_set.left < least ? now->below_set.left : least;
 }
 
 static bool collect(const candidate *item) {
@@ -277,10 +286,11 @@ static uint64_t longest_sleep(const room *now) {
     const uint64_t tick = caretaker_tick_ns();
     const uint64_t enough = NEAR_RESERVES * atomic_load(&reserve.bytes);
     uint64_t most = tick;
-    if (now->is_enough && !arrays_exist()) {
-        const uint64_t beyond = now->below_limits - enough;
+    const bool is_far = now->is_enough && least_left(now) > enough;
+    if (is_far && !arrays_exist()) {
+        const uint64_t beyond = least_left(now) - enough;
         most += beyond < IDLE_TICK_BYTES ? beyond * IDLE_TICK_NS_MOST / IDLE_TICK_BYTES : IDLE_TICK_NS_MOST;
-    } else if (!now->is_enough && !atomic_load(&stats_idle_bytes) && !atomic_load(&stats_offered_bytes)) {
+    } else if (!is_far && !atomic_load(&stats_idle_bytes) && !atomic_load(&stats_offered_bytes)) {
         most = IDLE_TICK_NS_MOST;
     }
     if (most > IDLE_TICK_NS_MOST) most = IDLE_TICK_NS_MOST;
@@ -307,6 +317,7 @@ static uint64_t sleep_after(uint64_t slept_ns, const room *now, bool in_a_hurry)
  * `turn`. */
 static bool take_turn(room now) {
     reserve.taken = 0;
+    return_memory(&now.below_set);
     if (vrange_rung() == VRANGE_RUNG_EAGER) return shed_over_limit(now.below_limits);
     collect_losses();
     give_ahead(now.below_limits);
@@ -315,7 +326,8 @@ static bool take_turn(room now) {
 
 static uint64_t look_after_everything(uint64_t slept_ns) {
     const room now = look_for_room();
-    heap_offer(now.is_near); /* before any value: free heap memory is worth nothing */
+    /* Before any value: free heap memory is worth nothing. */
+    heap_offer(now.is_near || now.below_set.is_short);
     if (!rung_holds()) mend(); /* without holding `turn`, which other threads wait for inside the gate */
     pthread_mutex_lock(&reserve.turn);
     const uint64_t sleep_ns = sleep_after(slept_ns, &now, take_turn(now));
@@ -411,5 +423,5 @@ static bool offer_outsized(range *r, uint64_t generation) {
 __attribute__((constructor)) static void register_turn(void) {
     range_register_outsized(offer_outsized);
     inherit_register(forget_ranges_of_parent);
-    caretaker_register((caretaker_turn){look_after_everything, help});
+    caretaker_register((caretaker_turn){look_after_everything, help, return_before_use});
 }

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "os/os.h"
+#include "pressure/limits.h"
 #include "counters/stats.h"
 
 #define UNLOOKED_MOST 1024u
@@ -126,7 +127,7 @@ void stack_give_back(stack *s, size_t used, int release) {
     stack_close_warning(s);
     os_discard(kept, os_page_bytes());
     if (release == VRANGE_RELEASE_KEEP) return;
-    if (release == VRANGE_RELEASE_VOLATILE) {
+    if (release == VRANGE_RELEASE_VOLATILE && !limits_has_set()) {
         offer(s, s->top - used);
     } else {
         char *from = s->top - used < s->offered_low ? s->top - used : s->offered_low;
@@ -147,7 +148,8 @@ size_t stack_trim_below(char *low, char *sp, int release) {
     size_t resident = os_resident_bytes(low, end);
     if (resident == 0) return 0;
     char *from = os_lowest_resident(low, end);
-    int result = release == VRANGE_RELEASE_VOLATILE ? os_lazyfree(from, (size_t)(end - from))
+    const bool offers = release == VRANGE_RELEASE_VOLATILE && !limits_has_set();
+    int result = offers ? os_lazyfree(from, (size_t)(end - from))
                                                     : os_discard(from, (size_t)(end - from));
     return result < 0 ? 0 : resident;
 }

@@ -28,6 +28,7 @@ from vrange._cache.waiting import answer_after, answer_async, led_here
 from vrange._cgroup.limits import memory_limit
 from vrange._core import hit, lib
 from vrange._counters.account import Account
+from vrange._ranges.limit import on_change
 from vrange.sizes import format_bytes, parse_bytes
 
 K = TypeVar("K", bound=Hashable)
@@ -127,7 +128,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             name if name is not None else f"cache-{next(_numbers)}", lib.VRANGE_KIND_CACHE
         )
         self._arena = CacheArena(self._account, arena_size)
-        _set_automatic_bounds()
+        _follow_limit()
         self._core = hit.CacheCore(
             owner=self._account,
             account=self._account.address,
@@ -339,6 +340,12 @@ def _bury(core: hit.CacheCore) -> None:
 
 
 @cache
+def _follow_limit() -> None:
+    """Set the automatic bounds, now and whenever the program sets a limit."""
+    on_change(_set_automatic_bounds)
+    _set_automatic_bounds()
+
+
 def _set_automatic_bounds() -> None:
     limit = memory_limit().limit_bytes
     share = limit // _AUTO_SHARE

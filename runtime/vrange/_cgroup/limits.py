@@ -29,7 +29,7 @@ __all__ = [
 
 _PROC_SELF = Path("/proc/self")
 
-Source = Literal["cgroup v2", "cgroup v1", "machine", "RLIMIT_AS", "RLIMIT_DATA"]
+Source = Literal["cgroup v2", "cgroup v1", "machine", "RLIMIT_AS", "RLIMIT_DATA", "set_limit"]
 _SOURCES = names(lib.VRANGE_NAMES_LIMITS)
 
 
@@ -44,7 +44,7 @@ class MemoryLimit:
     usage_path : str or None
         The file with the usage in bytes of the cgroup that has the limit; None if it is no
         cgroup's.
-    source : {"cgroup v2", "cgroup v1", "machine", "RLIMIT_AS", "RLIMIT_DATA"}
+    source : {"cgroup v2", "cgroup v1", "machine", "RLIMIT_AS", "RLIMIT_DATA", "set_limit"}
         What has the limit.
     path : str or None
         The directory of the cgroup that has the limit; None if it is no cgroup's.
@@ -60,8 +60,9 @@ class MemoryLimit:
 def memory_limit(*, proc_self: str | os.PathLike[str] = _PROC_SELF) -> MemoryLimit:
     """Return the tightest memory limit of this process.
 
-    It is that of its cgroup or any cgroup around it, RLIMIT_AS, RLIMIT_DATA, or the machine's
-    memory. Nothing is cached between calls, because limits change while processes run.
+    It is that of its cgroup or any cgroup around it, RLIMIT_AS, RLIMIT_DATA, what the program
+    has set, or the machine's memory. Nothing is cached between calls, because limits change while
+    processes run.
 
     Parameters
     ----------

@@ -80,6 +80,17 @@ def register_thread(*_: object, **__: object) -> NoReturn:
     refuse("register_thread")
 
 
+def memory_limit() -> int:
+    """Return the machine's memory in bytes: no other limit is known here."""
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
+def set_limit(*_: object, **__: object) -> None:
+    """Do nothing: a cache here has a fixed size."""
+
+
 def set_reserve(*_: object, **__: object) -> None:
     """Do nothing: no cache here offers anything."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 
 from vrange._cgroup.limits import memory_limit
 from vrange._core import lib
@@ -17,6 +18,8 @@ _TICK = 0.005
 
 _lock = threading.Lock()
 _started = False
+_follows_limit = False
+_tick_seconds = _TICK
 
 
 def set_reserve(bytes: int | str | None = None, tick: float | None = None) -> None:
@@ -54,7 +57,7 @@ def set_reserve(bytes: int | str | None = None, tick: float | None = None) -> No
     >>> set_reserve("64MiB", tick=0.005)
 
     """
-    global _started
+    global _started, _follows_limit, _tick_seconds
     if bytes is None:
         wanted = min(max(memory_limit().limit_bytes // _SHARE_OF_LIMIT, _LEAST), _MOST)
     else:
@@ -66,6 +69,8 @@ def set_reserve(bytes: int | str | None = None, tick: float | None = None) -> No
     with _lock:
         result = lib.vrange_reserve_start(wanted, int(tick * 1e9), bytes is not None)
         _started = True
+        _follows_limit = bytes is None
+        _tick_seconds = tick
     if result < 0:
         raise VrangeError(f"no thread can be started to keep the reserve (errno {-result})")
 
@@ -79,6 +84,13 @@ def ensure_reserve() -> None:
         set_reserve()
     except VrangeError:
         lib.vrange_reserve_stop()
+
+
+def follow_limit() -> None:
+    """Fit the reserve to a limit that was set, unless its size was given."""
+    if _follows_limit:
+        with suppress(VrangeError):  # without a thread, each range is offered when it is released
+            set_reserve(tick=_tick_seconds)
 
 
 def _forget_lock() -> None:

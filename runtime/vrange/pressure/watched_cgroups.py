@@ -55,5 +55,7 @@ class Places:
 
     def name(self, place: int) -> str:
         """Return the name of a place."""
+        if place == lib.VRANGE_PRESSURE_SET:
+            return "set_limit"
         known = 0 <= place < len(self.directories)
         return self.directories[place] if known else "machine"

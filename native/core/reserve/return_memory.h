@@ -1,0 +1,25 @@
+/* Keeping memory free below the limit that the program has set for its resident set. */
+#ifndef VRANGE_RETURN_MEMORY_H
+#define VRANGE_RETURN_MEMORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+    uint64_t left; /* UINT64_MAX if no limit is set */
+    uint64_t wanted;
+    bool is_short; /* less than that is left */
+} kept_free;
+
+/* Wants as much as the reserve has, within bounds. */
+kept_free look_below_set_limit(uint64_t reserve_bytes);
+
+/* Discards what is missing. Inside the gate, one thread at a time. */
+void return_memory(const kept_free *below_set);
+
+/* The same for a thread that is going to store `bytes`, if as much was stored since the last look as was
+ * left then in part: the caretaker's thread may be waiting for a processor. Inside the gate. */
+void return_before_use(size_t bytes);
+
+#endif
