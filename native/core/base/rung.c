@@ -67,10 +67,11 @@ static int place_canary(void) {
         int result = os_commit(ladder.canary, page);
         if (result < 0) return result;
     }
-    int result = os_discard(ladder.canary, page);
+    int result = os_userfault_register(atomic_load(&ladder.userfault.number), ladder.canary, page);
+    if (result < 0) return result;
+    /* Only now: until it was registered, rung_holds in another thread may have populated it. */
+    result = os_discard(ladder.canary, page);
     if (result == -EINVAL) result = 0; /* locked memory: its content may stay, if populating it still fails */
-    if (result == 0)
-        result = os_userfault_register(atomic_load(&ladder.userfault.number), ladder.canary, page);
     if (result < 0) return result;
     result = os_populate(ladder.canary, page);
     return result == -EFAULT ? 0 : result < 0 ? result : -ENOTSUP;
