@@ -94,10 +94,12 @@ def test_under_a_limit_all_of_vrange_has_an_eighth(limit: int) -> None:
         MEASURE
         + """
 limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+# Below the refault rung, vrange's thread allocates: glibc reserves 64 MiB for it.
+more = (16 if vrange.capabilities().rung == "refault" else 80) << 20
 start = size()
 def check(what, besides=0):
     assert space().own_bytes <= limit // 8, (what, space().own_bytes)
-    assert size() - start - besides < limit // 8 + (16 << 20), (what, size() - start)
+    assert size() - start - besides < limit // 8 + more, (what, size() - start)
     fits(limit // 2)
 
 functions = [vrange.cached(lambda x: x) for _ in range(50)]
