@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from workers import Worker
 
 from vrange import cached
+from vrange._ranges.arena import open_growing_arena
 
 
 def test_arrays_from_a_function_are_shared_and_read_only() -> None:
@@ -173,3 +175,24 @@ def test_keys_whose_comparison_fails() -> None:
     with pytest.raises(ZeroDivisionError, match="comparing"):
         function(Odd())
     assert function(first) == function(first)
+
+
+def test_a_call_from_within_the_first_store_does_not_wait_for_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As from a signal handler, or from a finalizer that the collector runs there."""
+    inside: list[int] = []
+
+    @cached
+    def square(n: int) -> int:
+        return n * n
+
+    def opens_and_calls(*arguments: Any) -> Any:
+        inside.append(square(3))
+        return open_growing_arena(*arguments)
+
+    monkeypatch.setattr("vrange._cache.address_space.open_growing_arena", opens_and_calls)
+    assert Worker(square, 2).result() == 4
+    assert inside == [9], "computed, and not stored"
+    assert square(2) == 4
+    assert square.cache_info().hits == 1

@@ -31,11 +31,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent != HERE:
             continue
-        for listed, options in (
-            (DIFFERENCES, {"strict": True}),
-            (DIFFERENCES.get("unsettled", {}), {"strict": False}),
-            (DIFFERENCES.get("not_run", {}), {"run": False}),
+        for listed, strict, run in (
+            (DIFFERENCES, True, True),
+            (DIFFERENCES.get("unsettled", {}), False, True),
+            (DIFFERENCES.get("not_run", {}), True, False),
         ):
             reason = listed.get(item.path.stem, {}).get(item.name)
             if reason:
-                item.add_marker(pytest.mark.xfail(reason=reason, **options))
+                item.add_marker(pytest.mark.xfail(strict=strict, run=run, reason=reason))

@@ -95,7 +95,7 @@ def test_a_method_finds_the_cache_of_its_object() -> None:
             self.cache = vrange.VolatileCache[Any, Any]()
             self.count = 0
 
-        @cachetools.cachedmethod(lambda self: self.cache)  # type: ignore[untyped-decorator]
+        @cachetools.cachedmethod(lambda self: self.cache)
         def get(self, value: Any) -> int:
             self.count += 1
             return self.count

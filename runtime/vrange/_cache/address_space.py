@@ -11,6 +11,7 @@ from vrange._cgroup.limits import machine_bytes
 from vrange._core import ffi, hit
 from vrange._counters.account import Account
 from vrange._ranges.arena import close_native_arena, open_growing_arena, open_native_arena
+from vrange.errors import ArenaFullError
 
 _TIMES_MEMORY = 2
 
@@ -24,7 +25,8 @@ class CacheArena:
 
     def __init__(self, account: Account, wanted: int | None) -> None:
         self._account = account
-        self._lock = threading.Lock()  # of opening and closing
+        self._lock = threading.RLock()  # of opening and closing
+        self._opens = False
         self._wanted = wanted
         _all.add(self)
         self._close_native: Callable[[], object] = lambda: None
@@ -34,12 +36,20 @@ class CacheArena:
         with self._lock:
             if core.arena or core.closed:
                 return
-            if self._wanted is None:
-                size = _TIMES_MEMORY * machine_bytes()
-                native = open_growing_arena(size, self._account)
-            else:
-                size = self._wanted
-                native = open_native_arena(size, self._account)
+            if (
+                self._opens
+            ):  # a signal handler or finalizer uses the cache while this thread opens it
+                raise ArenaFullError(f"the arena of {self._account.name!r} is just being opened")
+            self._opens = True
+            try:
+                if self._wanted is None:
+                    size = _TIMES_MEMORY * machine_bytes()
+                    native = open_growing_arena(size, self._account)
+                else:
+                    size = self._wanted
+                    native = open_native_arena(size, self._account)
+            finally:
+                self._opens = False
             finalizer = weakref.finalize(self, close_native_arena, native, self._account)
             finalizer.atexit = False
             self._close_native = finalizer
@@ -56,7 +66,8 @@ _all: weakref.WeakSet[CacheArena] = weakref.WeakSet()
 
 def _forget_locks() -> None:
     for arena in _all:
-        arena._lock = threading.Lock()  # another thread of the parent may have held the old one
+        arena._lock = threading.RLock()  # another thread of the parent may have held the old one
+        arena._opens = False
 
 
 os.register_at_fork(after_in_child=_forget_locks)
