@@ -128,7 +128,8 @@ vrange.heap.use_for_numpy()
 arrays = [np.ones(100_000) for _ in range(20)]
 assert all(array.all() for array in arrays)
 del arrays
-array = vrange.VolatileArray((1000,), "u1", fill=vrange.fills.zero())
+is_eager = vrange.capabilities().rung != "refault"
+array = vrange.VolatileArray((1000,), "u1", fill=vrange.fills.zero(), eager=is_eager)
 assert array[5] == 0
 fresh = vrange.VolatileCache(hot_bytes=0)
 fresh["key"] = b"v" * 50_000
