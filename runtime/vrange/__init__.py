@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from vrange._cache.function import CachedFunction
 from vrange._cache.info import CacheInfo
 from vrange._ranges.capabilities import Capabilities, capabilities
-from vrange.errors import ArenaFullError, PurgedError, RegenerationError, VrangeError
+from vrange.errors import (
+    ArenaFullError,
+    NotKeptWarning,
+    PurgedError,
+    RegenerationError,
+    VrangeError,
+)
 
 if sys.platform == "linux":
     from vrange._cache.cache import VolatileCache
@@ -68,6 +74,7 @@ __all__ = [
     "CachedFunction",
     "Capabilities",
     "DeepStack",
+    "NotKeptWarning",
     "Purged",
     "PurgedError",
     "Range",

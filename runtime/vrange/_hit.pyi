@@ -27,6 +27,9 @@ class Leaves:
         watch: Callable[[Any], None],
         tell: Callable[[int], None],
         least: int,
+        kinds: dict[type, bool],
+        meet: Callable[[type], bool],
+        is_leaf: Callable[[Any], bool],
         /,
     ) -> Leaves: ...
     def __call__(self, value: object, /) -> int | None: ...
@@ -42,6 +45,7 @@ class Form:
         nbytes: int = 0,
         write: Callable[[Lease], object] | None = None,
         room: object = None,
+        is_private: bool = False,
     ) -> Form: ...
     @property
     def parts(self) -> tuple[Any, ...]: ...
@@ -51,6 +55,8 @@ class Form:
     def refers(self) -> bool: ...
     @property
     def is_view(self) -> bool: ...
+    @property
+    def is_private(self) -> bool: ...
 
 @final
 class Flight:
@@ -81,7 +87,7 @@ class CacheCore:
         account: int,
         name: str,
         open_arena: Callable[[CacheCore], object],
-        encode: Callable[[Any, int], Form],
+        encode: Callable[[Any, int], Form | None],
         weigh: Callable[[Any, Any, int], int],
         wait: Callable[[Flight, Callable[..., Any], tuple[Any, ...], dict[str, Any] | None], Any],
         give_up: Callable[[Hashable, Exception], object],
@@ -90,6 +96,7 @@ class CacheCore:
         max_bytes: int,
         hot_bytes: int | None,
         max_entries: int | None,
+        copies: bool,
     ) -> CacheCore: ...
     @property
     def closed(self) -> bool: ...

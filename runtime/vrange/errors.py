@@ -15,5 +15,9 @@ class PurgedError(VrangeError):
     """The content is gone, and nothing can regenerate it."""
 
 
+class NotKeptWarning(RuntimeWarning):
+    """A cache returned a value and did not keep it: it can't be pickled, or told from others."""
+
+
 class RegenerationError(VrangeError):
     """A regenerator failed; `__cause__` is its error."""

@@ -272,6 +272,7 @@ def test_parameters_and_what_it_says_of_itself() -> None:
         "cache": None,
         "skip": None,
         "timeout": None,
+        "copy": False,
     }
     assert function.cache_parameters() == parameters
     function.cache_parameters()["name"] = "changed"

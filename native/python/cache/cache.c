@@ -167,13 +167,14 @@ static PyObject *core_use_arena(PyObject *object, PyObject *args) {
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"owner",     "account",   "name",        "open_arena", "encode",
                             "weigh",     "wait",      "give_up",     "led",        "ttl_ns",
-                            "max_bytes", "hot_bytes", "max_entries", NULL};
+                            "max_bytes", "hot_bytes", "max_entries", "copies",     NULL};
     PyObject *owner, *name, *open_arena, *encode, *weigh, *wait, *give_up, *led, *hot, *entries;
     unsigned long long account, ttl_ns;
     Py_ssize_t max_bytes;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OKUOOOOOOKnOO", names, &owner, &account, &name,
+    int copies;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OKUOOOOOOKnOOp", names, &owner, &account, &name,
                                      &open_arena, &encode, &weigh, &wait, &give_up, &led, &ttl_ns,
-                                     &max_bytes, &hot, &entries))
+                                     &max_bytes, &hot, &entries, &copies))
         return NULL;
     PyObject *get_led = PyObject_GetAttrString(led, "get"), *set_led = PyObject_GetAttrString(led, "set");
     const Py_ssize_t hot_bytes = hot == Py_None ? 0 : PyLong_AsSsize_t(hot);
@@ -198,6 +199,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     self->ttl_ns = ttl_ns;
     self->bytes_most = self->max_bytes = max_bytes;
     self->max_entries = max_entries;
+    self->copies = copies != 0;
     self->index.books_are_automatic = entries == Py_None;
     self->hot_is_automatic = hot == Py_None;
     hot_join(self, hot_bytes);

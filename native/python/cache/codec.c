@@ -84,7 +84,7 @@ static int code_array(PyObject *value, PyObject *its_viewer, coded *out) {
 
 static int code_by_python(cache_core *self, PyObject *value, coded *out) {
     PyObject *form = PyObject_CallFunction(self->encode, "On", value, self->bytes_most);
-    const int result = form ? coded_by_form(out, form) : -1;
+    const int result = !form ? CODING_FAILED : form == Py_None ? NOT_KEPT : coded_by_form(out, form);
     Py_XDECREF(form);
     return result;
 }
@@ -98,7 +98,7 @@ int code_value(cache_core *self, PyObject *value, coded *out) {
         out->is_small = true;
         return written < 0 ? -1 : 0;
     }
-    PyObject *its_viewer = viewer_of_array(value);
+    PyObject *its_viewer = self->copies ? NULL : viewer_of_array(value);
     if (its_viewer && array_content(value, its_viewer).bytes < ROOM_BYTES) return code_array(value, its_viewer, out);
     if (PyBytes_CheckExact(value) && PyBytes_Size(value) < (Py_ssize_t)ROOM_BYTES) {
         out->holder = Py_NewRef(value);

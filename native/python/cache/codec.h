@@ -5,7 +5,10 @@
 #include "python/cache/core.h"
 #include "python/cache/form.h"
 
-/* 0, or -1 with an error set. May run Python. Call coded_release in either case. */
+enum { CODING_FAILED = -1, CODED, NOT_KEPT };
+
+/* NOT_KEPT: the value can't be coded, and Python's codec has warned. CODING_FAILED with an error set. May run
+ * Python. Call coded_release in either case. */
 int code_value(cache_core *self, PyObject *value, coded *out);
 
 /* NULL with an error set. Both may run Python. */

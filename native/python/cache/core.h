@@ -48,6 +48,7 @@ struct cache_core {
     vrange_account *account;
     vrange_arena *arena;         /* NULL until the first value is stored, and once closed */
     bool closed;
+    bool copies; /* each caller gets a writable value of its own */
 
     cache_index index;
     slab_table slabs;

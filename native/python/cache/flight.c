@@ -128,8 +128,9 @@ int flight_land(flight *f, PyObject *value) {
     f->core = NULL;
     f->landed = 1;
     Py_CLEAR(f->loop);
-    PyObject *shared = value ? value : shared_error(type, error);
-    const int state = value ? WAITER_HAS_VALUE : shared ? WAITER_HAS_ERROR : WAITER_HAS_NOTHING;
+    const bool shares_value = value && !f->is_private;
+    PyObject *shared = shares_value ? value : value ? NULL : shared_error(type, error);
+    const int state = shares_value ? WAITER_HAS_VALUE : shared ? WAITER_HAS_ERROR : WAITER_HAS_NOTHING;
     const int told = tell(f, state, shared);
     if (self) limbo_drain(self);
     Py_XDECREF((PyObject *)self);

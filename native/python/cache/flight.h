@@ -22,6 +22,7 @@ typedef struct flight {
     unsigned long thread;         /* the thread that has to run for it, by threading.get_ident */
     unsigned long seen, led;      /* the last walk that came here (wait.c) */
     char landed;
+    char is_private;              /* its value was stored, and each waiter gets one of its own */
 } flight;
 
 bool is_flight(PyObject *object);

@@ -15,28 +15,29 @@ typedef struct {
     PyObject *write; /* writes nbytes into a lease, instead of the parts; or NULL */
     PyObject *room;  /* kept as long as the form */
     Py_ssize_t nbytes;
-    char refers, is_view;
+    char refers, is_view, is_private;
 } form_object;
 
 static PyTypeObject *form_type;
 
 static PyObject *form_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"parts", "decode", "refers", "is_view", "nbytes", "write", "room", NULL};
+    static char *names[] = {"parts", "decode", "refers", "is_view", "nbytes", "write", "room", "is_private", NULL};
     PyObject *parts, *decode, *write = NULL, *room = NULL;
-    int refers = 0, is_view = 0;
+    int refers = 0, is_view = 0, is_private = 0;
     Py_ssize_t nbytes = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O|ppnOO", names, &PyTuple_Type, &parts, &decode,
-                                     &refers, &is_view, &nbytes, &write, &room))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O|ppnOOp", names, &PyTuple_Type, &parts, &decode,
+                                     &refers, &is_view, &nbytes, &write, &room, &is_private))
         return NULL;
     form_object *self = PyObject_New(form_object, type);
     if (!self) return NULL;
     self->parts = Py_NewRef(parts);
     self->decode = Py_NewRef(decode);
-    self->write = Py_XNewRef(write);
+    self->write = Py_XNewRef(write == Py_None ? NULL : write);
     self->room = Py_XNewRef(room);
     self->nbytes = nbytes;
     self->refers = (char)refers;
     self->is_view = (char)(is_view || is_viewer(decode));
+    self->is_private = (char)is_private;
     return (PyObject *)self;
 }
 
@@ -107,6 +108,7 @@ int coded_by_form(coded *out, PyObject *object) {
     out->form = Py_NewRef(form->decode);
     out->refers = form->refers;
     out->is_view = form->is_view;
+    out->is_private = form->is_private;
     if (take_parts(out, form->parts) < 0) return -1;
     out->write = form->write;
     if (form->write) {
@@ -147,10 +149,12 @@ int form_add_type(PyObject *module) {
         {"refers", T_BOOL, offsetof(form_object, refers), READONLY,
          "Whether the value refers to the buffer's memory."},
         {"is_view", T_BOOL, offsetof(form_object, is_view), READONLY,
-         "Whether it is a mere view, and so what is returned at the first time, too."},
+         "Whether the first answer is decoded, too."},
+        {"is_private", T_BOOL, offsetof(form_object, is_private), READONLY,
+         "Whether each caller gets an object of its own, which is therefore never hot."},
         {0}};
     static PyType_Slot slots[] = {
-        {Py_tp_doc, "Form(parts, decode, refers=False, is_view=False, nbytes=0, write=None, room=None)\n\n"
+        {Py_tp_doc, "Form(parts, decode, refers=False, is_view=False, nbytes=0, write=None, room=None, is_private=False)\n\n"
                     "How a value is stored and made again. write(lease) writes `nbytes` where there are no "
                     "parts; `room` is kept as long as the form."},
         {Py_tp_new, form_new},

@@ -21,7 +21,8 @@ typedef struct {
     PyObject *write;    /* borrowed from the holder: writes the bytes instead; or NULL */
     bool is_small;      /* `small` has the bytes */
     bool refers;        /* the decoded value refers to the range's memory */
-    bool is_view;       /* the decoded value is a view, and the caller gets it, too */
+    bool is_view;       /* the first answer is decoded, too */
+    bool is_private;    /* each caller gets an object of its own */
     bool is_text;       /* a natively coded value with a range of its own is a str, else bytes */
     char small[SMALL_BYTES_MOST];
 } coded;

@@ -200,6 +200,7 @@ void hot_give_way(void) {
 int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value) {
     if (self->hot_bound == 0) return 0;
     entry *e = entry_at(&self->index, number);
+    if (e->weight == NEVER_HOT) return 0;
     const bool was_full = self->front_is_full;
     if (was_full && ++self->contests % HITS_PER_CONTEST) return 0;
     if (was_full && !wins(self, e)) return 0;
@@ -211,7 +212,7 @@ int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value
     if (weight == 0) {
         weight = e->place & PLACE_SLOT ? weight_of_slot(e, value) : weight_of_range(self, e, value);
         if (weight <= 0) return weight < 0 ? -1 : 0;
-        if (weight > UINT32_MAX) weight = UINT32_MAX;
+        if (weight >= NEVER_HOT) weight = NEVER_HOT - 1;
         if (!entry_is_still(&self->index, number, stamp)) return 0;
         e = entry_at(&self->index, number);
         if (!e->value) e->weight = (uint32_t)weight;

@@ -10,6 +10,8 @@
 
 typedef uint32_t key_hash; /* the mixed hash of a key: tells keys apart, and its low bits select a bucket */
 
+#define NEVER_HOT UINT32_MAX /* as a weight: each caller gets an object of its own */
+
 typedef struct {
     PyObject *key;
     uint64_t place;
@@ -20,7 +22,7 @@ typedef struct {
     entry_no older, newer; /* in the hot front */
     uint32_t serial;       /* when the key was added: the order of iteration */
     uint32_t stamp;        /* different for each value */
-    uint32_t weight;       /* bytes of the value while it is hot; 0: not known yet */
+    uint32_t weight;       /* bytes of the value while it is hot; 0: not known yet; or NEVER_HOT */
     uint16_t tail;         /* bytes at the end of a range that do not belong to the value */
     uint8_t cost;          /* of computing it again, four steps an octave */
     uint8_t state : 2;

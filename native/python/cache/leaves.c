@@ -1,10 +1,12 @@
-/* Leaves: the large strings and bytes of an object graph, which a pickle need not have a copy of.
+/* Leaves: what stays out of a pickle: large strings and bytes, arrays, singletons.
  *
- * The pickler asks for every object whether it has an identity of its own. Strings and bytes from a size on
- * do: their number among the leaves. They are stored beside the pickle, from where they are. Most objects
- * are answered here, because a call of Python for each would double the time that pickling takes. */
+ * The pickler asks for every object whether it has an identity of its own. Leaves do: their number. Large
+ * ones are stored beside the pickle, from where they are. Most objects are answered here, because a call of
+ * Python for each would double the time that pickling takes: Python is asked about objects of the types in
+ * `kinds`, and once about each other type. */
 #include "python/cache/leaves.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define TOLD_EVERY (1 << 16)
@@ -15,6 +17,9 @@ typedef struct {
     PyObject *numbers; /* dict, address to number */
     PyObject *watch;  /* called with a leaf, and with what has a buffer, which its pickling may copy */
     PyObject *tell;   /* called with how many objects there were, now and then */
+    PyObject *kinds;  /* dict: whether an object of this type may be a leaf */
+    PyObject *meet;   /* called with a type that is not in it: whether it is to be */
+    PyObject *is_leaf; /* called with an object of such a type */
     Py_ssize_t least, count;
 } leaf_finder;
 
@@ -36,6 +41,27 @@ static PyObject *number_of(leaf_finder *self, PyObject *leaf) {
     return number;
 }
 
+/* 1, 0, or -1 with an error set. */
+static int is_true(PyObject *answer) {
+    const int truth = answer ? PyObject_IsTrue(answer) : -1;
+    Py_XDECREF(answer);
+    return truth;
+}
+
+static bool is_common(PyObject *asked) {
+    return PyLong_CheckExact(asked) || PyFloat_CheckExact(asked) || asked == Py_None ||
+           PyTuple_CheckExact(asked) || PyList_CheckExact(asked) || PyDict_CheckExact(asked) ||
+           PyType_CheckExact(asked) || PyBool_Check(asked);
+}
+
+static int may_be_leaf(leaf_finder *self, PyObject *asked) {
+    PyObject *kind = (PyObject *)Py_TYPE(asked), *known = PyDict_GetItemWithError(self->kinds, kind);
+    if (known) return PyObject_IsTrue(known);
+    const int may_be = PyErr_Occurred() ? -1 : is_true(PyObject_CallFunctionObjArgs(self->meet, kind, NULL));
+    if (may_be >= 0 && PyDict_SetItem(self->kinds, kind, may_be ? Py_True : Py_False) < 0) return -1;
+    return may_be;
+}
+
 static PyObject *leaves_call(PyObject *object, PyObject *args, PyObject *kwargs) {
     leaf_finder *self = (leaf_finder *)object;
     PyObject *asked;
@@ -50,23 +76,31 @@ static PyObject *leaves_call(PyObject *object, PyObject *args, PyObject *kwargs)
         if (PyUnicode_GetLength(asked) >= self->least) return number_of(self, asked);
     } else if (PyBytes_CheckExact(asked)) {
         if (PyBytes_Size(asked) >= self->least) return number_of(self, asked);
-    } else if (PyObject_CheckBuffer(asked)) {
-        return PyObject_CallFunctionObjArgs(self->watch, asked, NULL);
+    } else if (!is_common(asked)) {
+        int is_one = may_be_leaf(self, asked);
+        if (is_one > 0) is_one = is_true(PyObject_CallFunctionObjArgs(self->is_leaf, asked, NULL));
+        if (is_one) return is_one < 0 ? NULL : number_of(self, asked);
+        if (PyObject_CheckBuffer(asked)) return PyObject_CallFunctionObjArgs(self->watch, asked, NULL);
     }
     Py_RETURN_NONE;
 }
 
 static PyObject *leaves_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    PyObject *leaves, *watch, *tell;
+    PyObject *leaves, *watch, *tell, *kinds, *meet, *is_leaf;
     Py_ssize_t least;
     (void)kwargs;
-    if (!PyArg_ParseTuple(args, "O!OOn", &PyList_Type, &leaves, &watch, &tell, &least)) return NULL;
+    if (!PyArg_ParseTuple(args, "O!OOnO!OO", &PyList_Type, &leaves, &watch, &tell, &least, &PyDict_Type,
+                          &kinds, &meet, &is_leaf))
+        return NULL;
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     leaf_finder *self = (leaf_finder *)allocate(type, 0);
     if (!self) return NULL;
     self->leaves = Py_NewRef(leaves);
     self->watch = Py_NewRef(watch);
     self->tell = Py_NewRef(tell);
+    self->kinds = Py_NewRef(kinds);
+    self->meet = Py_NewRef(meet);
+    self->is_leaf = Py_NewRef(is_leaf);
     self->least = least;
     self->numbers = PyDict_New();
     if (!self->numbers) Py_CLEAR(self);
@@ -74,7 +108,9 @@ static PyObject *leaves_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 }
 
 static const size_t references[] = {offsetof(leaf_finder, leaves), offsetof(leaf_finder, numbers),
-                                    offsetof(leaf_finder, watch), offsetof(leaf_finder, tell), 0};
+                                    offsetof(leaf_finder, watch), offsetof(leaf_finder, tell),
+                                    offsetof(leaf_finder, kinds), offsetof(leaf_finder, meet),
+                                    offsetof(leaf_finder, is_leaf), 0};
 
 static int leaves_traverse(PyObject *object, visitproc visit, void *arg) {
     return visit_references(object, references, visit, arg);
@@ -86,9 +122,12 @@ static void leaves_dealloc(PyObject *object) { free_collected(object, references
 
 int leaves_add_type(PyObject *module) {
     static PyType_Slot slots[] = {
-        {Py_tp_doc, "Leaves(leaves, watch, tell, least)\n\n"
-                    "A pickler's persistent_id: strings and bytes from `least` on go to the list `leaves`, "
-                    "and watch(object) is called for each, and for what else has a buffer; tell(count) every 65,536 objects."},
+        {Py_tp_doc, "Leaves(leaves, watch, tell, least, kinds, meet, is_leaf)\n\n"
+                    "A pickler's persistent_id: strings and bytes from `least` on go to the list `leaves`, and "
+                    "so does an object of which is_leaf(object) says so. It is called if `kinds` has true for "
+                    "the object's type; meet(type) is called for each type that `kinds` lacks. watch(object) "
+                    "is called for each leaf, and for each other object that has a buffer; tell(count) "
+                    "every 65,536 objects."},
         {Py_tp_new, leaves_new},
         {Py_tp_dealloc, leaves_dealloc},
         {Py_tp_traverse, leaves_traverse},

@@ -13,6 +13,7 @@
 #include "python/cache/clear.h"
 #include "python/cache/codec.h"
 #include "python/cache/evict.h"
+#include "python/cache/first_answer.h"
 #include "python/cache/hot_front.h"
 #include "python/cache/limbo.h"
 #include "python/lease.h"
@@ -30,7 +31,9 @@ typedef struct {
     uint64_t expires_ns, cost_ns;
     entry_no stored_in; /* set by install */
     uint32_t stamp;
-    bool called_off;
+    bool called_off, is_private;
+    bool has_caller; /* a caller gets the answer */
+    PyObject *lease; /* set by store_range: pins the range, so that others go for it */
 } request;
 
 static int raise_closed(cache_core *self) { return core_is_open(self) ? DONE : FAILED; }
@@ -88,13 +91,14 @@ static void install(cache_core *self, request *r, entry_no number, uint64_t plac
     e->is_text = c->is_text;
     e->tail = c->is_small ? 0 : (uint16_t)(vrange_bytes(place) - c->bytes);
     e->place = place;
-    e->weight = 0;
+    e->weight = c->is_private ? NEVER_HOT : 0;
     e->stamp = ++self->index.stamps;
     e->expires = r->expires_ns != 0;
     if (e->expires) *deadline_at(&self->index, number) = r->expires_ns;
     expiry_note(&self->deadlines, &self->index, number);
     ghosts_forget(&self->ghosts, r->hash);
     limbo_free_place(self, place_before);
+    r->is_private = c->is_private;
     r->stored_in = number;
     r->stamp = e->stamp;
 }
@@ -143,6 +147,17 @@ static int add_slab(cache_core *self, const coded *c) {
     }
     self->bytes += SLAB_BYTES;
     return DONE;
+}
+
+/* `answer` stays NULL if nobody gets one, or gets the value itself. */
+static int answer_first(cache_core *self, const request *r, const coded *c, PyObject *lease, PyObject **answer) {
+    *answer = NULL;
+    if (!r->has_caller || !c->is_view) return DONE;
+    switch (first_answer(self, c, lease, answer)) {
+    case FIRST_DECODED: return DONE;
+    case FIRST_IS_UNREADABLE: return REFUSED;
+    default: return FAILED;
+    }
 }
 
 /* ---- a small value ---------------------------------------------------------------------------- */
@@ -235,15 +250,14 @@ static int store_range(cache_core *self, request *r, const coded *c, PyObject **
     const int written = write_range(self, r, c, &handle);
     if (written != DONE) return written;
     const Py_ssize_t bytes = (Py_ssize_t)vrange_bytes(handle);
-    PyObject *lease = lease_of_pinned(handle, (Py_ssize_t)c->bytes, 0);
-    PyObject *view = NULL;
-    if (lease && c->is_view) view = decode_range(c->form, c->is_text, lease);
-    const bool has_answer = lease && (view || !PyErr_Occurred());
-    const entry_no number = has_answer ? target(self, r) : FIND_FAILED;
+    PyObject *lease = lease_of_pinned(handle, (Py_ssize_t)c->bytes, 0), *first = NULL;
+    const int answered = lease ? answer_first(self, r, c, lease, &first) : FAILED;
+    const entry_no number = answered == DONE ? target(self, r) : FIND_FAILED;
     if (number == FIND_FAILED || !number || !self->arena) {
         vrange_free(handle);
         Py_XDECREF(lease);
-        Py_XDECREF(view);
+        Py_XDECREF(first);
+        if (answered != DONE) return answered;
         if (number == FIND_FAILED) return FAILED;
         return self->arena ? REFUSED : raise_closed(self);
     }
@@ -252,30 +266,39 @@ static int store_range(cache_core *self, request *r, const coded *c, PyObject **
     PyObject *before[2];
     install(self, r, number, handle, c, before);
     drop(before);
-    Py_DECREF(lease);
-    if (view) replace(answer, view);
+    r->lease = lease;
+    if (first) replace(answer, first);
     return DONE;
 }
 
 /* ---- both ------------------------------------------------------------------------------------- */
 
-/* The answer becomes what the caller is to have: of an ndarray the view that is stored, so that the memory is
- * not held twice, or of a small one a copy; else the value itself. */
+static int code(cache_core *self, PyObject *value, coded *c) {
+    switch (code_value(self, value, c)) {
+    case CODED: return DONE;
+    case NOT_KEPT: return REFUSED;
+    default: return FAILED;
+    }
+}
+
+/* The answer becomes what later callers get as well: of an ndarray the view of what is stored, so that the
+ * memory is not held twice. It stays the value itself where nobody can tell. */
 static int store(cache_core *self, request *r, PyObject **answer) {
+    r->called_off = r->of && r->of->number == 0;
+    if (r->called_off) return REFUSED; /* nobody gets it from here */
     coded c;
     int done = open_arena(self); /* first, as it finds the limits that there has to be room below */
     memset(&c, 0, offsetof(coded, small));
-    if (done == DONE && code_value(self, *answer, &c) < 0) done = FAILED;
+    if (done == DONE) done = code(self, *answer, &c);
     if (done == DONE && r->cost_ns) self->last_cost_ns = r->cost_ns;
     if (done == DONE && !c.is_small) {
         done = store_range(self, r, &c, answer);
     } else if (done == DONE) {
-        done = store_small(self, r, &c);
-        if (c.is_view && done != FAILED) {
-            PyObject *copy = decode_small(c.form, c.small, c.bytes);
-            if (copy) replace(answer, copy);
-            else done = FAILED;
-        }
+        PyObject *first;
+        done = answer_first(self, r, &c, NULL, &first);
+        if (done == DONE) done = store_small(self, r, &c);
+        if (first && done != FAILED) replace(answer, first);
+        else Py_XDECREF(first);
     }
     coded_release(&c);
     if (done == FAILED && PyErr_ExceptionMatches(PyExc_MemoryError)) {
@@ -284,6 +307,7 @@ static int store(cache_core *self, request *r, PyObject **answer) {
     }
     if (done == REFUSED && !r->called_off) vrange_account_refused(self->account);
     if (done == DONE) evict_to_bounds(self, r->stored_in, r->stamp);
+    Py_XDECREF(r->lease);
     if (done == DONE) hot_give_way();
     limbo_drain(self);
     if (self->graves) clear_some(self, 8);
@@ -333,8 +357,11 @@ int store_set(cache_core *self, PyObject *key, key_hash hash, PyObject *value, u
 PyObject *store_computed(flight *of, PyObject *value, uint64_t cost_ns) {
     cache_core *self = of->core;
     if (!core_is_open(self)) return NULL;
-    request r = {.of = of, .hash = of->hash, .expires_ns = expiry_of(self), .cost_ns = cost_ns};
+    request r = {
+        .of = of, .hash = of->hash, .expires_ns = expiry_of(self), .cost_ns = cost_ns, .has_caller = true};
     PyObject *answer = Py_NewRef(value);
-    if (store(self, &r, &answer) == FAILED) Py_CLEAR(answer);
+    const int done = store(self, &r, &answer);
+    of->is_private = done == DONE && r.is_private;
+    if (done == FAILED) Py_CLEAR(answer);
     return answer;
 }

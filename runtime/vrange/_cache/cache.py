@@ -6,7 +6,6 @@ import itertools
 import sys
 import threading
 import time
-import warnings
 from collections.abc import (
     Awaitable,
     Callable,
@@ -15,14 +14,14 @@ from collections.abc import (
 )
 from datetime import timedelta
 from functools import cache, partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from vrange._cache.address_space import CacheArena
-from vrange._cache.codec import encode, weigh_decoded
+from vrange._cache.codec import Codec, weigh_decoded
 from vrange._cache.info import CacheInfo
 from vrange._cache.mapping import CacheMapping
+from vrange._cache.not_kept import Source
 from vrange._cache.options import check_max_entries, nanoseconds_of_ttl, seconds_of_timeout
 from vrange._cache.waiting import answer_after, answer_async, led_here
 from vrange._cgroup.limits import memory_limit
@@ -36,7 +35,6 @@ V = TypeVar("V")
 
 _AUTO_SHARE = 10  # hot values, and keys and entries, of all caches: this part of the memory limit
 _BURIED_AT_ONCE = 500  # entries, about a millisecond
-_PACKAGE = str(Path(__file__).parent)
 _GIVEN_SHARE = 4  # keys and entries of one cache with max_entries, however many those are
 _ABSENT = object()
 _numbers = itertools.count(1)
@@ -50,10 +48,10 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
     pinned, and stays. So any key may raise KeyError at any time, whether it was never set or was
     purged; `get_or_compute` is the way to use it.
 
-    Values: ndarrays come back without a copy and read-only, as views whose life is the pin; bytes
-    and str come back as themselves; everything else that can be pickled comes back equal, with its
-    large buffers uncopied and read-only. As with functools.cache, treat what you get as shared: do
-    not change it.
+    Values: ndarrays, and those in tuples, lists and dicts, come back without a copy and read-only,
+    as views whose life is the pin; bytes and str come back as themselves; everything else that can
+    be pickled comes back equal, and changing it changes no other answer. The first answer is what
+    later ones are. What can't be kept is returned all the same, with a NotKeptWarning.
 
     Whoever asks after a key was set or forgotten (`cache[key] = value`, `del`, `pop`, `clear`) gets
     what was set or has it computed anew: a computation that began before stores nothing, and its
@@ -75,6 +73,8 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         the machine's memory and within the budget of all of vrange.
     timeout : seconds, or a timedelta, that a caller waits for another's computation of the same
         key; after that it computes itself, and what it computes is not cached. None: until the end.
+    copy : whether each caller gets a value of its own, which it may change; for libraries that
+        write to what they only seem to read.
 
     Notes
     -----
@@ -82,7 +82,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
     somebody holds at that moment, and the hot front; other keys are misses there. A value for which
     there is no room, below the memory limit or in the cache, is not stored, as if it had been
     purged at once; `info().refused` counts them. Storing is then no error. Raises TypeError for
-    unhashable keys and values that can't be pickled, ValueError for bad arguments and once closed.
+    unhashable keys, ValueError for bad arguments and once closed.
 
     Examples
     --------
@@ -102,6 +102,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         hot_bytes: int | str = "auto",
         arena_bytes: int | str | None = None,
         timeout: float | timedelta | None = None,
+        copy: bool = False,
     ) -> None:
         ttl_ns = nanoseconds_of_ttl(ttl)
         check_max_entries(max_entries)
@@ -113,6 +114,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             "hot_bytes": hot_bytes,
             "arena_bytes": arena_bytes,
             "timeout": timeout,
+            "copy": copy,
         }
         self._max_entries = max_entries
         self._max_bytes = None if max_bytes is None else parse_bytes(max_bytes, "max_bytes")
@@ -128,23 +130,29 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             name if name is not None else f"cache-{next(_numbers)}", lib.VRANGE_KIND_CACHE
         )
         self._arena = CacheArena(self._account, arena_size)
+        self._source = Source(self._account.name)
         _follow_limit()
         self._core = hit.CacheCore(
             owner=self._account,
             account=self._account.address,
             name=self._account.name,
             open_arena=self._arena.open,
-            encode=encode,
+            encode=Codec(self._source, copies=copy).encode,
             weigh=weigh_decoded,
             wait=partial(answer_after, self._timeout),
-            give_up=_give_up,
+            give_up=self._source.give_up,
             led=led_here,
             ttl_ns=ttl_ns,
             max_bytes=sys.maxsize if self._max_bytes is None else self._max_bytes,
             hot_bytes=hot_limit,
             max_entries=max_entries,
+            copies=copy,
         )
         self._baseline = self._account.read()
+
+    def _values_are_of(self, function: Callable[..., Any]) -> None:
+        """Note the function that is decorated, for warnings."""
+        self._source.is_function(function)
 
     # ---- asking ------------------------------------------------------------------------------
 
@@ -351,21 +359,3 @@ def _set_automatic_bounds() -> None:
     share = limit // _AUTO_SHARE
     hit.set_hot_bytes(share)
     hit.set_book_bytes(share, limit // _GIVEN_SHARE)
-
-
-def _give_up(key: Hashable, error: Exception) -> None:
-    """Warns of a value that was pickled and can't be unpickled, and has been forgotten."""
-    warnings.warn(
-        f"the value under {key!r} was pickled and can't be unpickled ({error!r}), so it is "
-        "computed at each request",
-        RuntimeWarning,
-        stacklevel=_frames_of_ours(),
-    )
-
-
-def _frames_of_ours() -> int:
-    """Return the stacklevel, for the caller, of the code that called vrange."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        level, frame = level + 1, frame.f_back
-    return level

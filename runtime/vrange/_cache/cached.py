@@ -108,6 +108,7 @@ def cached(
     ignore: str | Iterable[str] = (),
     skip: Callable[[Any], object] | None = None,
     timeout: float | timedelta | None = None,
+    copy: bool = False,
 ) -> CachedDecorator: ...
 @overload
 def cached(
@@ -122,6 +123,7 @@ def cached(
     ignore: str | Iterable[str] = (),
     skip: Callable[[Any], object] | None = None,
     timeout: float | timedelta | None = None,
+    copy: bool = False,
 ) -> CachedDecorator: ...
 @overload
 def cached(
@@ -148,6 +150,7 @@ def cached(
     cache: VolatileCache[Any, Any] | Callable[[Any], VolatileCache[Any, Any]] | None = None,
     skip: Callable[[Any], object] | None = None,
     timeout: float | timedelta | None = None,
+    copy: bool = False,
 ) -> Any:
     """Cache a function's results in memory that the kernel may take back.
 
@@ -171,7 +174,7 @@ def cached(
         arguments.
     typed : bool
         Whether 3 and 3.0 are cached apart.
-    ttl, max_bytes, max_entries, hot_bytes, timeout
+    ttl, max_bytes, max_entries, hot_bytes, timeout, copy
         As for VolatileCache.
     ignore : str or iterable of str
         The names of parameters that make no difference to the result, such as "session". They are
@@ -198,7 +201,12 @@ def cached(
     ------
     TypeError
         For what is not callable, and for generator functions. When it is called: for unhashable
-        arguments, and for a result that can't be pickled.
+        arguments.
+
+    Notes
+    -----
+    A result that can't be kept, such as an open file, is returned all the same, with a
+    NotKeptWarning that names the function and the type.
 
     Examples
     --------
@@ -224,5 +232,6 @@ def cached(
         cache=cache,
         skip=skip,
         timeout=timeout,
+        copy=copy,
     )
     return decorate_or_wait(function, options, BACKEND)

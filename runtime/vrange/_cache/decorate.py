@@ -99,6 +99,7 @@ def decorate(function: Any, options: CachedOptions, backend: Backend) -> Any:
         if options.name is None:
             options = options.but(name=name_of(function))
         cache = backend.new_cache(**options.of_cache())
+        cache._values_are_of(function)
     return backend.wrap_calls(backend.calls_of(function, options, cache))
 
 

@@ -67,7 +67,7 @@ def check_max_entries(max_entries: object) -> None:
         raise ValueError(f"max_entries must be at least 1, but is {max_entries}")
 
 
-_OF_CACHE = "name", "ttl", "max_bytes", "max_entries", "maxsize", "hot_bytes", "timeout"
+_OF_CACHE = "name", "ttl", "max_bytes", "max_entries", "maxsize", "hot_bytes", "timeout", "copy"
 
 
 @dataclass(kw_only=True)
@@ -86,6 +86,7 @@ class CachedOptions:
     cache: Any = None
     skip: Callable[[Any], object] | None = None
     timeout: float | timedelta | None = None
+    copy: bool = False
 
     def __post_init__(self) -> None:
         """Check what is known already; sizes and names are checked by the cache."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 import time
 from collections import OrderedDict
@@ -16,8 +15,9 @@ import psutil
 
 from vrange._cache.info import CacheInfo
 from vrange._cache.mapping import CacheMapping
+from vrange._cache.not_kept import Source
 from vrange._cache.options import check_max_entries, seconds_of_timeout, seconds_of_ttl
-from vrange._cache.weigh import weigh
+from vrange._portable.kept import Kept, keep
 from vrange._portable.singleflight import Flight, SingleFlight
 from vrange.sizes import format_bytes, parse_bytes
 
@@ -33,7 +33,8 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
     """A mapping with the interface of Linux's class of the same name, and an ordinary bound.
 
     No kernel reclaims from it, so it has a fixed size. Beyond that size it evicts the least
-    recently used values. Values are held as they are, arrays as read-only views.
+    recently used values. Answers are as on Linux: arrays
+    are read-only, and changing an answer changes no other.
 
     Parameters
     ----------
@@ -47,6 +48,8 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         The seconds that a caller waits for another's computation before it computes itself.
     hot_bytes, arena_bytes : int or str, optional
         Accepted and ignored.
+    copy : bool, optional
+        Whether each caller gets a value of its own, which it may change.
 
     Notes
     -----
@@ -70,6 +73,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         hot_bytes: int | str = "auto",
         arena_bytes: int | str | None = None,
         timeout: float | timedelta | None = None,
+        copy: bool = False,
     ) -> None:
         seconds = seconds_of_ttl(ttl)
         check_max_entries(max_entries)
@@ -80,6 +84,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             "hot_bytes": hot_bytes,
             "arena_bytes": arena_bytes,
             "timeout": timeout,
+            "copy": copy,
         }
         self._max_entries = max_entries
         if hot_bytes != "auto":
@@ -87,13 +92,15 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         if arena_bytes is not None:
             parse_bytes(arena_bytes, "arena_bytes")
         self._max_bytes = None if max_bytes is None else parse_bytes(max_bytes, "max_bytes")
+        self._copies = copy
         self._bound = self._max_bytes
         if self._bound is None:
             self._bound = psutil.virtual_memory().total // _SHARE_OF_MEMORY
         self._name = name if name is not None else f"cache-{next(_numbers)}"
+        self._source = Source(self._name)
         self._ttl = float("inf") if seconds is None else seconds
         self._lock = threading.RLock()
-        self._values: OrderedDict[K, tuple[V, int, float]] = OrderedDict()
+        self._values: OrderedDict[K, tuple[Kept, int, float]] = OrderedDict()
         self._flights = SingleFlight(seconds_of_timeout(timeout))
         self._closed = False
         self._bytes = 0
@@ -103,6 +110,10 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         self._hits = self._misses = self._evicted_bytes = self._regenerated = 0
         self._refused = 0
         self._regenerate_seconds = 0.0
+
+    def _values_are_of(self, function: Callable[..., Any]) -> None:
+        """Note the function that is decorated, for warnings."""
+        self._source.is_function(function)
 
     # ---- asking ------------------------------------------------------------------------------
 
@@ -126,14 +137,19 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         if found is not _ABSENT:
             return found  # type: ignore[no-any-return]
 
+        leads = False
+
         async def lead(flight: Flight) -> Any:
+            nonlocal leads
+            leads = True
             found = self._peek(key)
             if found is not _ABSENT:
                 return found
             started = time.perf_counter()
             return self._keep(key, await compute(), started, flight)
 
-        return await self._flights.fly_async(key, lead)  # type: ignore[no-any-return]
+        answer = await self._flights.fly_async(key, lead)
+        return answer if leads else self._own(key, answer)  # type: ignore[no-any-return]
 
     def _look_up(self, key: Any) -> Any:
         found = self._peek(key)
@@ -154,17 +170,28 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
                 self._drop(key)
                 return _ABSENT
             self._values.move_to_end(key)
-            return entry[0]
+            kept = entry[0]
+        return kept.answer()
 
     def _compute(self, key: Any, compute: Callable[[], Any]) -> Any:
+        leads = False
+
         def lead(flight: Flight) -> Any:
+            nonlocal leads
+            leads = True
             found = self._peek(key)
             if found is not _ABSENT:
                 return found
             started = time.perf_counter()
             return self._keep(key, compute(), started, flight)
 
-        return self._flights.fly(key, lead)
+        answer = self._flights.fly(key, lead)
+        return answer if leads else self._own(key, answer)
+
+    def _own(self, key: Any, answer: Any) -> Any:
+        """Return what a caller gets that waited for another one's answer."""
+        found = self._peek(key)
+        return answer if found is _ABSENT else found
 
     def _keep(self, key: Any, value: Any, started: float, flight: Flight) -> Any:
         with self._lock:
@@ -176,33 +203,36 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         self, key: Any, value: Any, flight: Flight | None = None, seconds: float | None = None
     ) -> Any:
         hash(key)
-        numpy = sys.modules.get("numpy")
-        size = weigh(value)
-        if numpy is not None and type(value) is numpy.ndarray:
-            size = sys.getsizeof(value, 64) + (0 if value.base is None else value.nbytes)
-            value = value.view()
-            value.flags.writeable = False
+        if flight is not None and (flight.stale or flight.skipped):
+            return value
+        found = self._source.code(value, lambda: self._keep_and_read(value))
+        kept, answer = (None, value) if found is None else found
         expires = time.monotonic() + (self._ttl if seconds is None else seconds)
         with self._lock:
             self._check_open()
             if flight is None:
                 self._flights.drop(key)
-            elif flight.stale or flight.skipped:
-                return value
+            elif flight.stale:
+                return answer
             assert self._bound is not None
             self._drop(key)
-            if size > self._bound:
+            if kept is None or kept.nbytes > self._bound:
                 self._refused += 1
-                return value
+                return answer
+            size = kept.nbytes
             while self._values and (
                 self._bytes + size > self._bound or len(self._values) == self._max_entries
             ):
                 _, gone, _ = self._values.popitem(last=False)[1]
                 self._bytes -= gone
                 self._evicted_bytes += gone
-            self._values[key] = (value, size, expires)
+            self._values[key] = (kept, size, expires)
             self._bytes += size
-        return value
+        return answer
+
+    def _keep_and_read(self, value: Any) -> tuple[Kept, Any]:
+        kept = keep(value, self._source.homes, copies=self._copies)
+        return kept, kept.answer()
 
     def _drop(self, key: Any) -> bool:
         entry = self._values.pop(key, None)

@@ -1,0 +1,195 @@
+"""Values that are somebody's own: singletons, values that never change, values told apart by `is`.
+
+A pickle makes another object. For most values nobody can tell; for these somebody can:
+
+- A *singleton*: `MISSING = object()`, or the one instance that a module keeps of a class of
+  settings. It is stored by reference and comes back as itself, at any depth.
+- An instance of a class without `__eq__`, which is equal to nothing but itself. While somebody
+  holds it, callers get the same object.
+
+Lists, arrays and whatever else has items to be set are data, wherever they are kept.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import fractions
+import pathlib
+import re
+import sys
+import types
+import uuid
+import weakref
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+_HEAP_TYPE = 1 << 9  # of a type's __flags__: it was made by a class statement, or as by one
+
+_NEVER_CHANGE = {
+    type(None),
+    type(Ellipsis),
+    type(NotImplemented),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    range,
+    datetime.date,
+    datetime.time,
+    datetime.datetime,
+    datetime.timedelta,
+    datetime.timezone,
+    decimal.Decimal,
+    fractions.Fraction,
+    uuid.UUID,
+    re.Pattern,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.ModuleType,
+}
+_NEVER_CHANGE_AND_SUBCLASSES = (type, enum.Enum, pathlib.PurePath)
+
+
+def never_changes(value: Any, *, with_arrays: bool) -> bool:
+    """Return whether certainly nothing can change the value, so that callers may share it.
+
+    `with_arrays`: whether arrays in it come back read-only.
+    """
+    try:
+        return _never_changes(value, with_arrays)
+    except RecursionError:
+        return False
+
+
+def _never_changes(value: Any, with_arrays: bool) -> bool:
+    kind = type(value)
+    if kind in _NEVER_CHANGE or issubclass(kind, _NEVER_CHANGE_AND_SUBCLASSES):
+        return True
+    if issubclass(kind, tuple | frozenset):
+        if kind is not tuple and kind is not frozenset and kind.__dictoffset__:
+            return False  # of a class whose instances have attributes
+        if set(map(type, value)) <= _NEVER_CHANGE:
+            return True
+        return all(_never_changes(item, with_arrays) for item in value)
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return False
+    if kind is numpy.ndarray:
+        return with_arrays and not value.dtype.hasobject
+    return issubclass(kind, numpy.generic) and kind is not numpy.void
+
+
+def is_told_apart(value: Any) -> bool:
+    """Return whether a value is equal to itself only, and may be referred to weakly."""
+    kind: Any = type(value)
+    if kind.__eq__ is not object.__eq__ or issubclass(kind, type):
+        return False
+    try:
+        weakref.ref(value)
+    except TypeError:
+        return False
+    return True
+
+
+class _Places:
+    """Where modules keep what may be a singleton: of each object's address, module and path."""
+
+    def __init__(self) -> None:
+        self._paths: dict[int, tuple[str, ...]] = {}
+        self._kinds: set[int] = set()  # addresses of their types
+        self._looked_at: set[str] = set()
+        self._modules = 0
+
+    def look_at_new(self) -> None:
+        """Look at the modules that were imported since the last time."""
+        if len(sys.modules) == self._modules:
+            return
+        names = list(sys.modules)
+        self._modules = len(names)
+        for name in names:
+            if name not in self._looked_at:
+                self._looked_at.add(name)
+                with suppress(Exception):  # extension modules have odd types
+                    self.look_at(name)
+
+    def look_at(self, name: str) -> None:
+        """Look at what a module keeps now."""
+        for attribute, value in list(_namespace(name).items()):
+            kind = type(value)
+            if _may_be_singleton(kind):
+                self._add(value, name, attribute)
+            elif issubclass(kind, type) and (_class_dict(value) or {}).get("__module__") == name:
+                self._look_at_class(value, name, attribute)
+
+    def _look_at_class(self, its: type, name: str, attribute: str) -> None:
+        for inner, value in list(_class_dict(its).items()):
+            if type(value) is object:
+                self._add(value, name, attribute, inner)
+
+    def _add(self, value: object, *path: str) -> None:
+        self._paths[id(value)] = path
+        self._kinds.add(id(type(value)))
+
+    def has_some_of(self, kind: type) -> bool:
+        """Return whether a module keeps, or kept, an instance of the type."""
+        return id(kind) in self._kinds
+
+    def has(self, value: object) -> bool:
+        """Return whether the object is still where it was found."""
+        path = self._paths.get(id(value))
+        if path is None:
+            return False
+        found: Any = _namespace(path[0]).get(path[1])
+        if len(path) == 3:
+            found = _class_dict(found).get(path[2]) if isinstance(found, type) else None
+        return found is value
+
+
+_places = _Places()
+
+
+def _namespace(name: str) -> dict[str, Any]:
+    """Return a module's dict, without running code of the module's."""
+    try:
+        found = object.__getattribute__(sys.modules.get(name), "__dict__")
+    except AttributeError:
+        return {}
+    return found if type(found) is dict else {}
+
+
+_class_dict: Any = type.__dict__["__dict__"].__get__  # of a class, whatever its metaclass does
+
+
+def _may_be_singleton(kind: type) -> bool:
+    if kind is object:
+        return True
+    return (
+        bool(kind.__flags__ & _HEAP_TYPE)
+        and not issubclass(kind, type | types.ModuleType | enum.Enum)
+        and not hasattr(kind, "__setitem__")
+    )
+
+
+def may_have_singletons(kind: type, homes: Iterable[str]) -> bool:
+    """Return whether an instance of the type may be a singleton of one of the loaded modules.
+
+    A module that is one of `homes`, or has the class, is looked at again: what it keeps may be new.
+    """
+    if not _may_be_singleton(kind):
+        return False
+    _places.look_at_new()
+    for name in {*homes, getattr(kind, "__module__", "")}:
+        if isinstance(name, str) and kind in set(map(type, list(_namespace(name).values()))):
+            _places.look_at(name)
+    return _places.has_some_of(kind)
+
+
+def is_singleton(value: Any, homes: Iterable[str]) -> bool:
+    """Return whether a loaded module keeps this very object under a name."""
+    kind = type(value)
+    return may_have_singletons(kind, homes) and _places.has(value)

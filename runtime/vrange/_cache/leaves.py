@@ -1,0 +1,100 @@
+"""Which objects of a value stay out of its pickle, and which of its arrays are shared.
+
+Arrays that the value has in tuples, lists and dicts, and those of pandas, come back as read-only
+views of what is stored. Those that other objects have are the object's state, which its methods may
+write to behind a reading interface (a sparse matrix sorts its indices): they are copied, and as
+writable as they were.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import sys
+import types
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from vrange._cache import frames
+from vrange._cache.identity import is_singleton, may_have_singletons
+
+LEAF_BYTES = 1 << 16  # strings and bytes from here on stay out of a pickle; a pickler's frame
+
+
+class HasNoIdentityError(Exception):
+    """A bare object() that no module keeps can't be told from another one."""
+
+
+class Finder:
+    """What a value's leaves are, and which of its arrays nobody writes to."""
+
+    def __init__(self, value: Any, homes: Iterable[str], copies: bool) -> None:
+        self._value, self._homes, self.copies = value, homes, copies
+        self.array: type | None = None
+        self._shared: set[int] | None = None
+        self._marked: set[int] = set()
+        # Whether an object of a type may be a leaf: the native finder asks `meet` for other types.
+        self.kinds: dict[type, bool] = {object: True, types.ModuleType: True}
+        numpy = sys.modules.get("numpy")
+        if numpy is not None:
+            self.array = numpy.ndarray
+            self.kinds[numpy.ndarray] = True
+
+    def meet(self, kind: type) -> bool:
+        """Return whether an object of the type may be a leaf."""
+        return may_have_singletons(kind, self._homes)
+
+    def is_leaf(self, value: Any) -> bool:
+        """Return whether this object is one."""
+        kind = type(value)
+        if kind is self.array:
+            return not value.dtype.hasobject
+        if kind is types.ModuleType:
+            return sys.modules.get(value.__name__) is value
+        found = is_singleton(value, self._homes)
+        if kind is object and not found:
+            raise HasNoIdentityError(
+                "object() can't be told from another one, and no module has it"
+            )
+        return found
+
+    def mark(self, array: Any) -> None:
+        """Note an array that nobody writes to without asking."""
+        self._marked.add(id(array))
+
+    def is_shared(self, array: Any) -> bool:
+        """Return whether an array comes back as a read-only view."""
+        if self.copies:
+            return False
+        if self._shared is None:
+            self._shared = set()
+            _add_arrays_of_containers(self._value, self.array, self._shared, set())
+        return id(array) in self._shared or id(array) in self._marked
+
+    def is_copied(self, buffer: memoryview) -> bool:
+        """Return whether a buffer of the value comes back as a copy: somebody may write to it."""
+        if buffer.readonly and not self.copies:
+            return False
+        return not type(buffer.obj).__module__.startswith("pyarrow")  # nobody writes to Arrow's
+
+    def reducers(self) -> dict[type, Callable[[Any], Any]]:
+        """Return how types are pickled, instead of how they say."""
+        return copyreg.dispatch_table | dict(() if self.copies else frames.reducers(self.mark))
+
+
+def _add_arrays_of_containers(
+    value: Any, array: type | None, found: set[int], seen: set[int]
+) -> None:
+    """Add the addresses of arrays that are reached through tuples, lists and dicts only."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if type(item) is array:
+            found.add(id(item))
+        elif isinstance(item, dict | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            if isinstance(item, dict):
+                pending.extend(dict.keys(item))
+                item = list(dict.values(item))
+            kinds = set(map(type, item))
+            if array in kinds or any(issubclass(kind, dict | list | tuple) for kind in kinds):
+                pending.extend(item)

@@ -1,0 +1,96 @@
+"""Values that a cache returns and does not keep, and the warning of them."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vrange.errors import NotKeptWarning
+
+T = TypeVar("T")
+
+_PACKAGE = str(Path(__file__).parent.parent)
+
+
+class Source:
+    """Where the values of a cache come from: what warnings of values that are not kept name.
+
+    Parameters
+    ----------
+    name : str
+        The cache's name.
+
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = f"cache {name!r}"
+        self.homes: tuple[str, ...] = ()  # modules that are looked at for singletons each time
+        self._warned: set[type] = set()
+
+    def is_function(self, function: Any) -> None:
+        """Note the function that returns the values."""
+        module = getattr(function, "__module__", None)
+        if isinstance(module, str):
+            self.homes = (module,)
+        self.name = f"{getattr(function, '__qualname__', None) or type(function).__qualname__}()"
+
+    def code(self, value: Any, code: Callable[[], T]) -> T | None:
+        """Return what `code` makes of a value; None for what can't be kept, after a warning.
+
+        Raises MemoryError, and RecursionError where the value is nested too deeply.
+        """
+        try:
+            return code()
+        except (MemoryError, RecursionError):
+            raise
+        except Exception as first:
+            error = _error_again(code, first)
+        kind = type(value)
+        if kind not in self._warned:
+            self._warned.add(kind)
+            _warn(
+                f"{self.name}: a value of type {_name_of(kind)} is not cached, as it can't be "
+                f"pickled ({type(error).__name__}: {error}). It is computed at each request"
+            )
+        return None
+
+    def give_up(self, key: Hashable, error: Exception) -> None:
+        """Warn that a value was pickled and can't be unpickled: once for each type of error."""
+        if type(error) not in self._warned:
+            self._warned.add(type(error))
+            _warn(
+                f"{self.name}: a value that was pickled can't be unpickled ({error!r}), and is not "
+                "cached. It is computed at each request"
+            )
+
+
+def _error_again(code: Callable[[], object], first: Exception) -> Exception:
+    """Code the value again. Raise the first error if it was not the value's but a signal's."""
+    try:
+        code()
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as second:
+        return second
+    raise first
+
+
+def _name_of(kind: type) -> str:
+    module = kind.__module__
+    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+
+
+def _warn(message: str) -> None:
+    """Warn the code that called vrange."""
+    warnings.warn(message, NotKeptWarning, stacklevel=_frames_of_ours())
+
+
+def _frames_of_ours() -> int:
+    """Return the stacklevel, for the caller, of the code that called vrange."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level

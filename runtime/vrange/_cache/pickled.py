@@ -1,0 +1,226 @@
+"""A value that is stored as a pickle, and what lies beside it: arrays, large strings, buffers.
+
+The pickle is of protocol 5. What should come back without a copy, or as the very same object, stays
+out of it as a *leaf*, and the pickle has its number: arrays, large strings and bytes, singletons.
+So each of them comes back once, however often the value refers to it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from typing import Any, Protocol
+
+from vrange._cache.array_layout import ALIGNMENT, ArrayPlace, Blocks, Layout
+from vrange._cache.identity import is_told_apart, never_changes
+from vrange._cache.leaves import Finder
+
+OBJECT_BYTES = 64  # an object, roughly, without what is large of it
+HEAVY_BYTES = 1 << 16  # of a pickle: some 0.2 ms to decode; callers share such a graph
+
+
+class Sharing(Enum):
+    """Which callers get the same object."""
+
+    ALWAYS = auto()  # nobody can change it
+    WHILE_HELD = auto()  # it is equal to itself only
+    WHILE_HOT = auto()  # another one would take much memory and time
+    NEVER = auto()
+
+
+def sharing_of(value: Any, head_bytes: int, copies: bool) -> Sharing:
+    """Return which callers get the same object; `head_bytes`: of the pickle alone."""
+    if never_changes(value, with_arrays=not copies):
+        return Sharing.ALWAYS
+    if copies:
+        return Sharing.NEVER
+    if is_told_apart(value):
+        return Sharing.WHILE_HELD
+    return Sharing.WHILE_HOT if head_bytes >= HEAVY_BYTES else Sharing.NEVER
+
+
+class Parts(Protocol):
+    """What is stored of a value, one part after another."""
+
+    parts: list[Any]
+
+    def add_text(self, leaf: str | bytes, /) -> int:
+        """Add a string or bytes; return how many bytes they are."""
+
+
+class _Place(Protocol):
+    def load(self, blocks: Blocks, /) -> Any: ...
+
+
+class _TextPlace:
+    """Where a large string or bytes lies."""
+
+    __slots__ = ("_block", "_is_text")
+
+    def __init__(self, block: int, is_text: bool) -> None:
+        self._block, self._is_text = block, is_text
+
+    def load(self, blocks: Blocks) -> str | bytes:
+        part = blocks.view(self._block)
+        return str(part, "utf-8", "surrogatepass") if self._is_text else bytes(part)
+
+
+class _Itself:
+    """A singleton."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def load(self, blocks: Blocks) -> Any:
+        return self._value
+
+
+class Pickled:
+    """Makes a value of its pickle and what lies beside it."""
+
+    __slots__ = ("_head_bytes", "_leaves", "_out_of_band", "_places", "copies")
+
+    def __init__(
+        self,
+        head_bytes: int,
+        beside: Beside,
+        weight: int,
+    ) -> None:
+        self._head_bytes = head_bytes
+        self._places = beside.blocks  # out-of-band buffers first
+        self._out_of_band = beside.out_of_band  # of each, whether it is copied
+        self._leaves = beside.leaves
+        self.copies = weight + beside.copied  # the bytes that it allocates, roughly
+
+    def __call__(self, stored: Any) -> Any:
+        view = memoryview(stored)
+        blocks = Blocks(view, self._places)
+        buffers = [
+            bytearray(blocks.view(n)) if is_copied else blocks.view(n)
+            for n, is_copied in enumerate(self._out_of_band)
+        ]
+        head = view[: self._head_bytes]
+        if not self._leaves:
+            return pickle.loads(head, buffers=buffers)
+        return _LeafUnpickler(head, buffers, self._leaves, blocks).load()
+
+
+class SharedWhileHeld:
+    """Makes a value, or returns the one that it made before, while somebody holds that."""
+
+    __slots__ = ("_decode", "_last")
+
+    def __init__(self, decode: Callable[[Any], Any], value: Any) -> None:
+        self._decode = decode
+        self._last = weakref.ref(value)
+
+    @property
+    def copies(self) -> int:
+        """The bytes that it allocates, roughly."""
+        return getattr(self._decode, "copies", 0)
+
+    @copies.setter
+    def copies(self, nbytes: int) -> None:
+        if isinstance(self._decode, Pickled):
+            self._decode.copies = nbytes
+
+    def __call__(self, stored: Any) -> Any:
+        value = self._last()
+        if value is None:
+            value = self._decode(stored)
+            if is_told_apart(value):  # it may have been pickled as something else
+                self._last = weakref.ref(value)
+        return value
+
+
+class _Reader:
+    """A view as the file that an unpickler reads."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        self._at = 0
+
+    def read(self, nbytes: int) -> memoryview:
+        at = self._at
+        self._at += nbytes
+        return self._view[at : at + nbytes]
+
+    def readline(self) -> bytes:
+        raise pickle.UnpicklingError("protocol 5 has no lines")
+
+
+class _LeafUnpickler(pickle.Unpickler):
+    """Puts leaves back, each once."""
+
+    def __init__(
+        self, head: memoryview, buffers: list[Any], leaves: Sequence[_Place], blocks: Blocks
+    ) -> None:
+        super().__init__(_Reader(head), buffers=buffers)  # type: ignore[arg-type]
+        self._leaves, self.blocks = leaves, blocks
+        self._loaded: dict[int, Any] = {}
+
+    def persistent_load(self, number: Any) -> Any:
+        """Return the leaf of this number."""
+        if number not in self._loaded:
+            self._loaded[number] = self._leaves[number].load(self.blocks)
+        return self._loaded[number]
+
+
+class Beside:
+    """Adds what lies beside a pickle to what is stored: buffers, arrays, large strings."""
+
+    def __init__(
+        self, collector: Parts, finder: Finder, leaves: list[Any], buffers: list[memoryview]
+    ) -> None:
+        self._collector = collector
+        self.nbytes = sum(map(len, collector.parts))
+        self.has_views = False  # whether the value refers to what is stored
+        self.copied = 0  # bytes that decoding copies
+        self.blocks: list[tuple[int, int]] = []
+        self.out_of_band = [finder.is_copied(buffer) for buffer in buffers]
+        for buffer, is_copied in zip(buffers, self.out_of_band, strict=True):
+            self._add(buffer, len(buffer))
+            self.has_views |= not is_copied
+            self.copied += len(buffer) * is_copied
+        arrays = [leaf for leaf in leaves if type(leaf) is finder.array]
+        places = iter(self._add_arrays(arrays, finder) if arrays else ())
+        self.leaves: list[_Place] = []
+        for leaf in leaves:
+            kind = type(leaf)
+            if kind is finder.array:
+                self.leaves.append(next(places))
+            elif kind is str or kind is bytes:
+                self.leaves.append(_TextPlace(len(self.blocks), kind is str))
+                self._add(leaf, collector.add_text(leaf), is_added=True)
+                self.copied += sys.getsizeof(leaf)
+            else:
+                self.leaves.append(_Itself(leaf))
+
+    def _add(self, part: Any, nbytes: int, skew: int = 0, is_added: bool = False) -> None:
+        padding = 0 if is_added else (skew - self.nbytes) % ALIGNMENT
+        if padding:
+            self._collector.parts.append(bytes(padding))
+        start = self.nbytes + padding
+        if nbytes and not is_added:
+            self._collector.parts.append(part)
+        self.blocks.append((start, start + nbytes))
+        self.nbytes = start + nbytes
+
+    def _add_arrays(self, arrays: list[Any], finder: Finder) -> list[ArrayPlace]:
+        layout, first = Layout(arrays), len(self.blocks)
+        for block, skew in zip(layout.blocks, layout.skews, strict=True):
+            self._add(block, block.nbytes, skew)
+        places = []
+        for array, (block, offset, strides) in zip(arrays, layout.places, strict=True):
+            is_shared = finder.is_shared(array)
+            is_writable = not is_shared and (finder.copies or array.flags.writeable)
+            number = first + block if block >= 0 else -1
+            places.append(ArrayPlace(array, number, offset, strides, not is_shared, is_writable))
+            self.has_views |= is_shared
+            self.copied += array.nbytes * (not is_shared)
+        return places

@@ -1,0 +1,61 @@
+"""An array that is a whole value: it lies in a range as it is, or in the order of its items."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+from vrange._cache.array_layout import Strided
+from vrange._cache.collector import Collector, room_for
+from vrange._core import hit
+from vrange._numpy_table import numpy_core
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
+_EXPORTED = "biufc"  # dtypes whose arrays export their buffer; datetimes, for one, do not
+
+
+def encode_array(
+    array: np.ndarray[Any, Any], collector: Collector, *, copies: bool = False
+) -> hit.Form:
+    """Return how an array that is the whole value is stored.
+
+    It comes back as a read-only view, or with `copies` as an array of the caller's own.
+    """
+    numpy = sys.modules["numpy"]
+    collector.owe(array.nbytes)
+    flags, dtype, order = array.flags, array.dtype, "C"
+    flat: Any = array
+    if flags.f_contiguous and not flags.c_contiguous:
+        flat, order = array.T, "F"
+    decode: Callable[..., Any]
+    if copies:
+        decode = partial(_copy, array.shape, dtype, order)
+    elif dtype.isbuiltin == 1:
+        decode = hit.Viewer(_numpy_table(), array.shape, dtype, order == "F")
+    else:  # of its own: others may be equal, and yet tell of more, as of metadata
+        decode = partial(numpy.ndarray, array.shape, dtype, order=order)
+    if not flat.flags.c_contiguous:
+        flat = Strided(array)
+    elif dtype.kind not in _EXPORTED or array.nbytes >= hit.ROOM_BYTES:
+        flat = flat.reshape(-1).view(numpy.uint8)
+    collector.parts.append(flat)
+    return collector.form(decode, refers=not copies, is_view=True, is_private=copies)
+
+
+@cache
+def _numpy_table() -> object:
+    return numpy_core()._ARRAY_API
+
+
+def _copy(shape: tuple[int, ...], dtype: Any, order: Any, stored: Any) -> Any:
+    view = sys.modules["numpy"].ndarray(shape, dtype, stored, order=order)
+    room = room_for(view.nbytes)
+    try:
+        return view.copy(order="K")
+    finally:
+        room.release()

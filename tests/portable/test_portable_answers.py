@@ -1,0 +1,74 @@
+"""Without Linux, too, first and later answers are the same, and changing one changes no other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent.parent / "cache"
+PRELUDE = f"""
+import asyncio, concurrent.futures, platform, sqlite3, sys, tempfile, threading
+import numpy as np, pandas, psutil, pytest, scipy.sparse
+sys.platform = "darwin"
+platform.system = lambda: "Darwin"
+sys.modules["vrange._native"] = None  # as it is not built there
+sys.path.insert(0, {str(TESTS)!r})
+import vrange
+import test_answers as answers, test_identity as identity
+"""
+
+
+def elsewhere(code: str) -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert child.returncode == 0, child.stderr
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "test_first_and_later_answers_are_the_same(kind, 'auto')",
+        "test_changing_an_answer_changes_no_other(kind, 'auto')",
+        "test_a_stored_value_is_as_it_was_when_it_was_stored(kind)",
+        "test_copies_are_writable_and_each_callers_own(kind)",
+    ],
+    ids=lambda check: check.partition("(")[0],
+)
+def test_answers(check: str) -> None:
+    elsewhere(f"""
+    for kind in answers.KINDS:
+        answers.{check}
+    """)
+
+
+def test_identity() -> None:
+    elsewhere("""
+    for value in identity.SINGLETONS:
+        with vrange.VolatileCache() as cache:
+            identity.test_singletons_come_back_as_themselves(cache, value)
+        with vrange.VolatileCache() as cache:
+            identity.test_singletons_come_back_as_themselves_at_any_depth(cache, value)
+    with vrange.VolatileCache() as cache:
+        identity.test_lists_and_dicts_of_a_module_are_data(cache)
+    @vrange.cached
+    def settings():
+        return identity.Settings()
+    assert settings() is settings()
+    """)
+
+
+def test_what_can_not_be_kept() -> None:
+    elsewhere("""
+    for kind in identity.NOT_KEPT:
+        for is_deep in (False, True):
+            identity.test_what_can_not_be_kept_is_returned_with_one_warning(kind, is_deep)
+    identity.test_a_signal_while_a_value_is_pickled_is_not_taken_for_the_values_fault()
+    """)
