@@ -73,7 +73,8 @@ const char *vrange_name(int list, int number);
 #define VRANGE_REQUEST_RESIDENT 1 /* pinned, with all of its content */
 #define VRANGE_REQUEST_PURGED 2   /* was cached; the kernel took it */
 #define VRANGE_REQUEST_MISS 3     /* never cached, expired, or evicted by the cache itself */
-#define VRANGE_REQUESTS 4
+#define VRANGE_REQUEST_WAITED 4   /* answered by another caller's computation */
+#define VRANGE_REQUESTS 5
 
 typedef struct vrange_account vrange_account;
 

@@ -312,6 +312,8 @@ def test_a_caller_that_waited_long_enough_computes() -> None:
     assert found == ["leader"]
     assert slow(1) == "leader"
     assert calls == [1, 1]
+    info = slow.cache_info()
+    assert (info.hits, info.misses, info.waited) == (1, 2, 0)
 
 
 def test_a_task_that_waited_long_enough_computes() -> None:
@@ -323,11 +325,16 @@ def test_a_task_that_waited_long_enough_computes() -> None:
         if len(calls) == 1:
             await asyncio.sleep(0.5)
             return "leader"
+        await asyncio.sleep(0.001)
         return "own"
 
     async def main() -> None:
         assert list(await asyncio.gather(slow(1), slow(1))) == ["leader", "own"]
         assert await slow(1) == "leader"
+        info = slow.cache_info()
+        assert (info.hits, info.misses, info.waited) == (1, 2, 0)
+        assert list(await asyncio.gather(slow(2), slow(2))) == ["own", "own"]
+        assert slow.cache_info().waited == 1
 
     asyncio.run(main())
 

@@ -83,6 +83,7 @@ def test_another_process_is_read_while_it_is_stopped(directory: Path) -> None:
             "resident": 1,
             "purged": 0,
             "miss": 1,
+            "waited": 0,
         }
     finally:
         child.send_signal(signal.SIGCONT)

@@ -148,6 +148,8 @@ def test_a_cached_function() -> None:
         return await asyncio.gather(*(later(9) for _ in range(5)))
     assert asyncio.run(both()) == [9] * 5
     assert calls.count(9) == 1
+    info = later.cache_info()
+    assert (info.misses, info.waited, info.hits) == (1, 4, 4)
 
     def fails():
         raise KeyError("mine")

@@ -21,7 +21,8 @@ static const char *const kinds[VRANGE_KINDS] = {[VRANGE_KIND_ARENA] = "arena",
 static const char *const requests[VRANGE_REQUESTS] = {[VRANGE_REQUEST_HOT] = "hot",
                                                       [VRANGE_REQUEST_RESIDENT] = "resident",
                                                       [VRANGE_REQUEST_PURGED] = "purged",
-                                                      [VRANGE_REQUEST_MISS] = "miss"};
+                                                      [VRANGE_REQUEST_MISS] = "miss",
+                                                      [VRANGE_REQUEST_WAITED] = "waited"};
 
 static const char *const latencies[VRANGE_LATENCIES] = {
     [VRANGE_FREE_RELEASED] = "time_to_free released",

@@ -30,7 +30,7 @@
 /* Python's reader gets all that is between these marks, without _Atomic: build.py. */
 /* cffi: begin */
 
-#define SEGMENT_VERSION 4 /* version 1 had no pressure, 2 no refusals, 3 no bytes of objects */
+#define SEGMENT_VERSION 5 /* 1 had no pressure, 2 no refusals, 3 no bytes of objects, 4 no waits */
 
 #define SEGMENT_READY 1u /* a reader before that would see a half-made segment */
 #define SEGMENT_KEPT 2u  /* a reader sums this service: the file outlives the process until it is folded */

@@ -130,6 +130,13 @@ static PyObject *core_pop(PyObject *object, PyObject *const *args, Py_ssize_t co
     }
 }
 
+static PyObject *core_count_request(PyObject *object, PyObject *waited) {
+    const int answered = PyObject_IsTrue(waited);
+    if (answered < 0) return NULL;
+    stats_request_with_gil(CORE(object)->account, answered ? VRANGE_REQUEST_WAITED : VRANGE_REQUEST_MISS);
+    Py_RETURN_NONE;
+}
+
 static PyObject *core_clear(PyObject *object, PyObject *unused) {
     (void)unused;
     clear_all(CORE(object));
@@ -249,6 +256,8 @@ int core_add_type(PyObject *module) {
          "cost_ns 0: not known."},
         {"remove", core_remove, METH_O, "remove(key): False where there is no value."},
         {"pop", FAST(core_pop), METH_FASTCALL, "pop(key, default): the value, which is removed."},
+        {"count_request", core_count_request, METH_O,
+         "count_request(waited): that a flight was found, and answered it or not."},
         {"clear", core_clear, METH_NOARGS, "clear(): all is gone; True: bury() has still work to do."},
         {"bury", core_bury, METH_O, "bury(most): gives so many cleared entries back; True: some are left."},
         {"close", core_close, METH_NOARGS, "close(): clears, for good. As clear()."},

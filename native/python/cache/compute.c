@@ -26,11 +26,14 @@ void count_regenerated(const flight *f, uint64_t took_ns) {
 static PyObject *wait_for(cache_core *self, const looked_up *found, PyObject *function, PyObject *args,
                           PyObject *kwargs) {
     PyObject *other = Py_NewRef(entry_at(&self->index, found->number)->form);
-    stats_request_with_gil(self->account, found->outcome);
-    PyObject *value = PyObject_CallFunctionObjArgs(self->wait, other, function, args,
-                                                   kwargs ? kwargs : Py_None, NULL);
+    PyObject *value = PyObject_CallFunctionObjArgs(self->wait, other, NULL);
+    const bool never_came = value == other;
     Py_DECREF(other);
-    return value;
+    if (value == Py_NotImplemented) return value;
+    stats_request_with_gil(self->account, never_came ? found->outcome : VRANGE_REQUEST_WAITED);
+    if (!never_came) return value;
+    Py_DECREF(value);
+    return PyObject_Call(function, args, kwargs);
 }
 
 typedef struct {

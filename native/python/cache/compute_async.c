@@ -67,8 +67,7 @@ static int begin(computation *self, PyObject **answer) {
         switch (core_look_up(core, self->key, hash, &found)) {
         case LOOKUP_FAILED: return -1;
         case LOOKUP_FOUND: *answer = found.value; return 0;
-        case LOOKUP_UNDER_WAY:
-            stats_request_with_gil(core->account, found.outcome);
+        case LOOKUP_UNDER_WAY: /* Python counts it, once it has waited */
             *answer = Py_NewRef(entry_at(&core->index, found.number)->form);
             return 0;
         }

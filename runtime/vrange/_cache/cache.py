@@ -267,9 +267,10 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         now = self._account.read()
         hot_hits = now.hot_hits - before.hot_hits
         resident_hits = now.resident_hits - before.resident_hits
+        waited = now.waited - before.waited
         return CacheInfo(
             name=self.name,
-            hits=hot_hits + resident_hits,
+            hits=hot_hits + resident_hits + waited,
             hot_hits=hot_hits,
             resident_hits=resident_hits,
             misses=now.misses - before.misses,
@@ -288,6 +289,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             refused=now.refused - before.refused,
             max_entries=self._max_entries,
             index_bytes=self._core.book_bytes,
+            waited=waited,
             object_bytes=self._core.object_bytes,
         )
 

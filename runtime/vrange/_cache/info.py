@@ -9,7 +9,13 @@ from typing import Any
 
 from vrange.sizes import format_bytes
 
-_COLOURS = {"hot": "#1b7f5c", "resident": "#5cb894", "purged": "#d9822b", "missed": "#c9ccd1"}
+_COLOURS = {
+    "hot": "#1b7f5c",
+    "resident": "#5cb894",
+    "waited": "#a9d8c5",
+    "purged": "#d9822b",
+    "missed": "#c9ccd1",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -24,11 +30,13 @@ class CacheInfo:
     name : str
         The label of the cache's metrics.
     hits : int
-        The requests that were answered without computing: `hot_hits` and `resident_hits`.
+        The requests that were answered without computing: `hot_hits`, `resident_hits` and `waited`.
     hot_hits : int
         The hits on values that the cache holds itself.
     resident_hits : int
         The hits on volatile values of which all was there.
+    waited : int
+        The requests that another caller's computation answered.
     misses : int
         The requests for values that never were cached, had expired, or that the cache itself had
         let go.
@@ -90,6 +98,7 @@ class CacheInfo:
     refused: int = 0
     max_entries: int | None = None
     index_bytes: int = 0
+    waited: int = 0
     object_bytes: int = 0
 
     # ---- as of functools.lru_cache -------------------------------------------------------------
@@ -136,6 +145,7 @@ class CacheInfo:
         return {
             "hot": self.hot_hits,
             "resident": self.resident_hits,
+            "waited": self.waited,
             "purged": self.purged,
             "missed": self.misses,
         }

@@ -24,21 +24,13 @@ from vrange._core import hit
 led_here: ContextVar[hit.Flight | None] = ContextVar("vrange_led", default=None)
 
 
-def answer_after(
-    timeout: float | None,
-    flight: hit.Flight,
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any] | None,
-) -> Any:
-    """Return what a flight computed, or compute here if waiting takes too long or never ends.
+def answer_after(timeout: float | None, flight: hit.Flight) -> Any:
+    """Return what a flight computed; the flight itself if waiting takes too long or never ends.
 
     NotImplemented: the flight landed without a value, and the cache has to be asked again.
     """
     waiter = _wait(flight, timeout)
-    if waiter is None:
-        return function(*args, **(kwargs or {}))
-    return _outcome(waiter)
+    return flight if waiter is None else _outcome(waiter)
 
 
 async def answer_async(
@@ -54,7 +46,10 @@ async def answer_async(
             return answer
         waiter = await _wait_async(answer, timeout)
         if waiter is None:
+            core.count_request(False)
             return await function()
+        if waiter.state in (hit.HAS_VALUE, hit.HAS_ERROR):
+            core.count_request(True)
         outcome = _outcome(waiter)
         if outcome is not NotImplemented:
             return outcome

@@ -37,7 +37,7 @@ class AccountStats:
         The bytes that the kernel has reclaimed so far.
     evicted_total_bytes : int
         The bytes that vrange itself has dropped so far.
-    hot_hits, resident_hits, purged, misses : int
+    hot_hits, resident_hits, purged, misses, waited : int
         The lookups by outcome.
     regenerated : int
         The values that were computed, for the first time or again.
@@ -68,6 +68,7 @@ class AccountStats:
     regenerate_seconds: float
     refaults: int
     refused: int
+    waited: int
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,7 @@ def account_stats(counters: Any) -> AccountStats:
         regenerate_seconds=counters.regenerate_ns * NS,
         refaults=counters.refaults,
         refused=counters.refused,
+        waited=requests[lib.VRANGE_REQUEST_WAITED],
     )
 
 

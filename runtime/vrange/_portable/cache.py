@@ -101,14 +101,14 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         self._ttl = float("inf") if seconds is None else seconds
         self._lock = threading.RLock()
         self._values: OrderedDict[K, tuple[Kept, int, float]] = OrderedDict()
-        self._flights = SingleFlight(seconds_of_timeout(timeout))
+        self._flights = SingleFlight(seconds_of_timeout(timeout), self._count_waited)
         self._closed = False
         self._bytes = 0
         self._forget_counts()
 
     def _forget_counts(self) -> None:
         self._hits = self._misses = self._evicted_bytes = self._regenerated = 0
-        self._refused = 0
+        self._refused = self._waited = 0
         self._regenerate_seconds = 0.0
 
     def _values_are_of(self, function: Callable[..., Any]) -> None:
@@ -150,6 +150,12 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
 
         answer = await self._flights.fly_async(key, lead)
         return answer if leads else self._own(key, answer)  # type: ignore[no-any-return]
+
+    def _count_waited(self) -> None:
+        # It was counted as a miss when it was looked up.
+        with self._lock:
+            self._misses -= 1
+            self._waited += 1
 
     def _look_up(self, key: Any) -> Any:
         found = self._peek(key)
@@ -328,7 +334,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             entries = len(self._keys())
             return CacheInfo(
                 name=self._name,
-                hits=self._hits,
+                hits=self._hits + self._waited,
                 hot_hits=self._hits,
                 resident_hits=0,
                 misses=self._misses,
@@ -345,6 +351,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
                 regenerated=self._regenerated,
                 regenerate_seconds=self._regenerate_seconds,
                 refused=self._refused,
+                waited=self._waited,
                 max_entries=self._max_entries,
                 object_bytes=0,  # all of them count as pinned
             )

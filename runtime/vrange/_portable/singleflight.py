@@ -37,8 +37,11 @@ class SingleFlight:
 
     _all: ClassVar[weakref.WeakSet[SingleFlight]] = weakref.WeakSet()
 
-    def __init__(self, timeout: float | None = None) -> None:
+    def __init__(
+        self, timeout: float | None = None, count_waited: Callable[[], object] = lambda: None
+    ) -> None:
         self._timeout = timeout
+        self._count_waited = count_waited
         self.flights = native.Flights(led_here)
         self.under_way: dict[Hashable, Flight] = self.flights.under_way
         self._all.add(self)
@@ -66,8 +69,10 @@ class SingleFlight:
             if waiter is None:
                 anyway = True
             elif waiter.state == native.HAS_VALUE:
+                self._count_waited()
                 return waiter.result()
             elif waiter.state == native.HAS_ERROR:
+                self._count_waited()
                 _raise(waiter.result())
 
     async def fly_async(self, key: Hashable, compute: Callable[[Flight], Awaitable[Any]]) -> Any:
@@ -82,8 +87,10 @@ class SingleFlight:
             if waiter is None:
                 anyway = True
             elif waiter.state == native.HAS_VALUE:
+                self._count_waited()
                 return waiter.result()
             elif waiter.state == native.HAS_ERROR:
+                self._count_waited()
                 _raise(waiter.result())
 
     def drop(self, key: Hashable) -> None:
