@@ -42,14 +42,13 @@ static void expect_next_turn(uint64_t sleep_ns) {
     atomic_store(&caretaker.late_ns, os_now_ns() + sleep_ns + LATE_TICKS * caretaker_tick_ns());
 }
 
-static void call_thread(void) {
+void caretaker_call(void) {
     atomic_fetch_add(&caretaker.calls, 1);
     os_wake(&caretaker.calls);
 }
 
-/* Returns the time that the thread slept, or 0 if it was called. */
-static uint64_t sleep_for(uint64_t sleep_ns) {
-    const uint32_t calls = atomic_load(&caretaker.calls);
+/* Returns the time that the thread slept, or 0 if it was called since there were so many calls. */
+static uint64_t sleep_for(uint64_t sleep_ns, uint32_t calls) {
     const uint64_t start = os_now_ns();
     expect_next_turn(sleep_ns);
     atomic_store(&caretaker.sleeps_long, sleep_ns > LONG_TICKS * caretaker_tick_ns());
@@ -68,12 +67,13 @@ static void *run(void *unused) {
     uint64_t slept_ns = 0;
     while (!atomic_load(&caretaker.stop)) {
         const uint64_t start = os_thread_cpu_ns();
+        const uint32_t calls = atomic_load(&caretaker.calls);
         gate_enter();
         const uint64_t sleep_ns = caretaker.turn.take(slept_ns);
         gate_leave();
         atomic_fetch_add(&caretaker.ticks, 1);
         atomic_fetch_add(&caretaker.busy_ns, os_thread_cpu_ns() - start);
-        slept_ns = sleep_for(sleep_ns);
+        slept_ns = sleep_for(sleep_ns, calls);
     }
     return NULL;
 }
@@ -81,7 +81,7 @@ static void *run(void *unused) {
 void caretaker_rouse(void) {
     if (!atomic_load_explicit(&caretaker.sleeps_long, memory_order_relaxed)) return;
     if (!atomic_exchange(&caretaker.sleeps_long, false)) return;
-    call_thread();
+    caretaker_call();
     expect_next_turn(0);
 }
 
@@ -114,7 +114,7 @@ int caretaker_start(uint64_t tick_ns) {
     } else if (!atomic_load(&caretaker.running)) {
         result = start_thread();
     } else {
-        call_thread(); /* it may be sleeping for an earlier, longer tick */
+        caretaker_call(); /* it may be sleeping for an earlier, longer tick */
     }
     expect_next_turn(tick_ns);
     pthread_mutex_unlock(&caretaker.lock);
@@ -127,7 +127,7 @@ static bool dismiss_thread(pthread_t *thread) {
     *thread = caretaker.thread;
     atomic_store(&caretaker.stop, true);
     if (!atomic_exchange(&caretaker.running, false)) return false;
-    call_thread();
+    caretaker_call();
     return true;
 }
 

@@ -42,7 +42,10 @@ bool caretaker_is_absent(void);
 /* Something is going to use memory: wakes the thread if it sleeps for long. Async-signal-safe. */
 void caretaker_rouse(void);
 
-/* The same, and does what can't wait before the caller uses `bytes` more, or if the thread is late. Call
+/* Something has happened: the thread takes a turn now. */
+void caretaker_call(void);
+
+/* Like caretaker_rouse, and does what can't wait before the caller uses `bytes` more, or if the thread is late. Call
  * inside the gate, with no range BUSY. */
 void caretaker_help(size_t bytes);
 

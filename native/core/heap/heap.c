@@ -181,6 +181,7 @@ bool heap_has(const void *pointer) { return zone_of(pointer) != NULL; }
 void *heap_allocate(size_t bytes, size_t *stale_bytes) {
     if (bytes < HEAP_BLOCK_BYTES_LEAST || bytes > heap.bytes_most || !atomic_load(&heap.open))
         return NULL;
+    caretaker_rouse();
     const uint64_t start = stats_now_ns();
     heap_zone *zone = zone_for(bytes);
     uint32_t stale_units = 0;
@@ -248,6 +249,7 @@ void heap_free(void *block) {
     pthread_mutex_unlock(&zone->lock);
     /* The child of a fork has no reserve thread until something starts one, so offer the block here. */
     caretaker_ensure();
+    caretaker_rouse(); /* the block is offered once nobody has wanted it for a moment */
     if (caretaker_is_absent()) heap_offer(true);
     gate_leave();
     vrange_latency_record(VRANGE_KIND_HEAP, VRANGE_FREE_RELEASED, stats_now_ns() - start);

@@ -50,7 +50,6 @@ static uint64_t clean_bytes(limits *l, limits_cgroup *c, uint64_t now, uint64_t 
 
 static bool look(limits *l, uint64_t enough, bool with_active, uint64_t *free_bytes) {
     const uint64_t now = os_now_ns();
-    bool known = false;
     for (size_t i = 0; i < l->count; i++) {
         limits_cgroup *c = &l->cgroups[i];
         uint64_t used, active;
@@ -63,9 +62,8 @@ static bool look(limits *l, uint64_t enough, bool with_active, uint64_t *free_by
             if (left < enough && with_active) left += active;
         }
         if (left < *free_bytes) *free_bytes = left;
-        known = true;
     }
-    return known;
+    return l->is_complete || *free_bytes < UINT64_MAX;
 }
 
 static bool below_limits(uint64_t enough, bool with_active, uint64_t *free_bytes) {

@@ -5,8 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Bytes free below the tightest limit of the process's cgroups; false if no limit is known. Above `enough`
- * the figure need not be exact. */
+/* Bytes free below the tightest limit of the process's cgroups; UINT64_MAX if they have none. False if it is
+ * not known whether there is a limit. Above `enough` the figure need not be exact. */
 bool headroom_below_limits(uint64_t enough, uint64_t *free_bytes);
 
 /* The same for a large value: file pages that were used more than once are also taken before the process

@@ -90,7 +90,12 @@ int limits_find(limits *l, const char *proc_self, vrange_cgroups *found) {
     read_membership(l, &l->membership);
     l->membership_ns = os_now_ns();
     const int result = cgroups_find(proc_self, found);
-    for (size_t i = 0; result == 0 && i < found->count; i++) open_cgroup(l, found, &found->cgroups[i]);
+    l->is_complete = result == 0 && found->count > 0;
+    for (size_t i = 0; result == 0 && i < found->count; i++) {
+        open_cgroup(l, found, &found->cgroups[i]);
+        /* Without the file there is no limit either: v2's root, or a controller that is not enabled. */
+        if (found->cgroups[i].error && found->cgroups[i].error != ENOENT) l->is_complete = false;
+    }
     return result;
 }
 

@@ -37,6 +37,7 @@ typedef struct {
     char *membership_path; /* the file that reports the cgroups of the process */
     uint64_t membership, membership_ns;
     bool is_gone; /* a cgroup was removed: the process is in another one */
+    bool is_complete; /* no cgroup was found that can't be read: there is no other limit */
     uint64_t machine_bytes, machine_used, machine_ns;
     uint64_t commit_limit, committed; /* UINT64_MAX and 0 unless the machine promises only what it has */
     bool strict;

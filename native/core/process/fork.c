@@ -20,6 +20,7 @@
 #include "base/inherit.h"
 #include "os/os.h"
 #include "pressure/limits.h"
+#include "pressure/alarm.h"
 #include "pressure/pressure.h"
 #include "heap/pymalloc.h"
 #include "process/pause.h"
@@ -81,6 +82,7 @@ static void after_fork_in_child(void) {
     pressure_after_fork();
     scratch_forget_owners();
     limits_after_fork();
+    alarm_after_fork();
     stacks_after_fork();
     idle_after_fork();
     stats_after_fork();

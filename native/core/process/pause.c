@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "base/caretaker.h"
+#include "pressure/alarm.h"
 #include "vrange.h"
 
 static _Atomic unsigned announced;
@@ -23,7 +24,9 @@ void vrange_fork_ended(void) {
 }
 
 void pause_before_fork(void) {
-    if (atomic_load(&announced)) caretaker_pause();
+    if (!atomic_load(&announced)) return;
+    caretaker_pause();
+    alarm_end(); /* the caretaker sets it again */
 }
 
 void pause_after_fork_in_child(void) { atomic_store(&announced, 0); }

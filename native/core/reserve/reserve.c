@@ -27,6 +27,7 @@
 #include "reserve/demand.h"
 #include "base/gate.h"
 #include "base/inherit.h"
+#include "pressure/alarm.h"
 #include "pressure/headroom.h"
 #include "pressure/limits.h"
 #include "heap/heap.h"
@@ -34,6 +35,7 @@
 #include "reserve/offered.h"
 #include "os/os.h"
 #include "reserve/rank.h"
+#include "reserve/rest.h"
 #include "reserve/return_memory.h"
 #include "arrays/sigbus.h"
 #include "base/rung.h"
@@ -41,18 +43,12 @@
 #include "ranges/worth.h"
 
 #define DEFAULT_BYTES (64ull << 20)
-#define IDLE_TICK_NS_MOST 20000000u
-#define IDLE_TICK_BYTES (64ull << 20) /* more than one thread allocates meanwhile */
 #define BATCH_RANGES 64
 #define BATCH_BYTES (4u << 20) /* a pin of a range in the batch waits for it: some hundred microseconds */
 #define TICK_BYTES (64u << 20) /* a fork waits for the tick */
 #define LOOKS_AT_OTHERS 4   /* a look is a system call */
 #define LOOKS_FROM_OLDEST 8 /* after this many untouched ranges the kernel has taken no more */
-/* While the kernel takes, the next look comes before it has taken this share of the reserve. */
-#define TAKEN_SHARE 32
-#define HURRIES_MOST 16     /* a tick */
 #define AHEAD_SHARE 4       /* at most this share of the reserve is discarded ahead of demand */
-#define NEAR_RESERVES 2     /* within this many times the reserve, the limit is near */
 #define MACHINE_AGE_NS 50000000u
 #define STALE_VALUE 1.5f
 #define OUTSIZED_SHARE 8 /* of the reserve */
@@ -74,6 +70,7 @@ static struct {
     size_t next_look;
     uint64_t taken; /* bytes found taken since the last tick */
     demand demand;
+    bool offers_to_sleep; /* also if enough is free */
     ranking victims;
     size_t next_victim;
     uint64_t ranked_at, ranking_ns;
@@ -81,32 +78,17 @@ static struct {
     _Atomic uint64_t offers, losses, rankings;
 } reserve = {.turn = PTHREAD_MUTEX_INITIALIZER, .bytes = DEFAULT_BYTES};
 
-/* What a turn needs to know about free memory. */
-typedef struct {
-    uint64_t below_limits; /* UINT64_MAX: no limit is known */
-    kept_free below_set;   /* below the limit that the program has set */
-    uint64_t of_machine;   /* 0: unknown */
-    bool is_near;          /* that limit is near */
-    bool is_enough;        /* nothing has to be offered */
-} room;
-
 /* Free memory is available as fast as offered memory. So nothing is offered as long as more is free than
  * can be used up before this thread looks again: below the limits, and, with twice as much for what other
  * processes will need, on the machine. */
-static room look_for_room(void) {
+static free_memory look_for_memory(void) {
     const uint64_t bytes = atomic_load(&reserve.bytes);
-    room r = {.below_set = look_below_set_limit(bytes), .of_machine = headroom_of_machine(MACHINE_AGE_NS)};
-    headroom_below_limits(NEAR_RESERVES * bytes, &r.below_limits);
+    free_memory r = {.below_set = look_below_set_limit(bytes), .of_machine = headroom_of_machine(MACHINE_AGE_NS)};
+    const bool is_known = headroom_below_limits(NEAR_RESERVES * bytes, &r.below_limits);
     r.is_near = r.below_limits / NEAR_RESERVES < bytes;
-    r.is_enough = !r.is_near && !atomic_load(&reserve.always) && r.of_machine / (2 * NEAR_RESERVES) >= bytes;
+    r.is_enough = is_known && !r.is_near && !atomic_load(&reserve.always) &&
+                  r.of_machine / (2 * NEAR_RESERVES) >= bytes;
     return r;
-}
-
-/* What is left before something has to be done about it. */
-static uint64_t least_left(const room *now) {
-    const uint64_t machine = now->of_machine / 2;
-    const uint64_t least = machine < now->below_limits ? machine : now->below_limits;
-    return now->below_set.left < least ? now->below_set.left : least;
 }
 
 static bool collect(const candidate *item) {
@@ -279,70 +261,38 @@ static bool shed_over_limit(uint64_t free_bytes) {
 
 /* ---- the turn --------------------------------------------------------------------------------- */
 
-/* The longest sleep until the next look: longer than a tick if nothing is volatile, or for as long as the
- * free memory beyond `enough` may last. If arrays exist, it is one tick: their blocks and the handler for
- * them need every look. */
-static uint64_t longest_sleep(const room *now) {
-    const uint64_t tick = caretaker_tick_ns();
-    const uint64_t enough = NEAR_RESERVES * atomic_load(&reserve.bytes);
-    uint64_t most = tick;
-    const bool is_far = now->is_enough && least_left(now) > enough;
-    if (is_far && !arrays_exist()) {
-        const uint64_t beyond = least_left(now) - enough;
-        most += beyond < IDLE_TICK_BYTES ? beyond * IDLE_TICK_NS_MOST / IDLE_TICK_BYTES : IDLE_TICK_NS_MOST;
-    } else if (!is_far && !atomic_load(&stats_idle_bytes) && !atomic_load(&stats_offered_bytes)) {
-        most = IDLE_TICK_NS_MOST;
-    }
-    if (most > IDLE_TICK_NS_MOST) most = IDLE_TICK_NS_MOST;
-    return most > tick ? most : tick;
-}
-
-/* How long to sleep until the next look: a tick, or longer. While the kernel is taking, the time in which
- * it takes a small part of the reserve at its present rate. */
-static uint64_t sleep_after(uint64_t slept_ns, const room *now, bool in_a_hurry) {
-    const uint64_t tick = caretaker_tick_ns();
-    const uint64_t least = tick / HURRIES_MOST;
-    if (in_a_hurry) return least;
-    if (reserve.taken) {
-        const uint64_t part = atomic_load(&reserve.bytes) / TAKEN_SHARE;
-        const uint64_t enough = (uint64_t)((double)slept_ns * (double)part / (double)reserve.taken);
-        return enough < least ? least : enough < tick ? enough : tick;
-    }
-    const uint64_t most = longest_sleep(now);
-    if (slept_ns < tick) return tick;
-    return 2 * slept_ns < most ? 2 * slept_ns : most;
-}
-
 /* One turn of the reserve. Returns whether the next one has to come at once. Inside the gate, holding
  * `turn`. */
-static bool take_turn(room now) {
+static bool take_turn(free_memory now) {
     reserve.taken = 0;
     return_memory(&now.below_set);
     if (vrange_rung() == VRANGE_RUNG_EAGER) return shed_over_limit(now.below_limits);
     collect_losses();
     give_ahead(now.below_limits);
-    return !now.is_enough && top_up();
+    return (!now.is_enough || reserve.offers_to_sleep) && top_up();
 }
 
 static uint64_t look_after_everything(uint64_t slept_ns) {
-    const room now = look_for_room();
+    const free_memory now = look_for_memory();
     /* Before any value: free heap memory is worth nothing. */
     heap_offer(now.is_near || now.below_set.is_short);
     if (!rung_holds()) mend(); /* without holding `turn`, which other threads wait for inside the gate */
     pthread_mutex_lock(&reserve.turn);
-    const uint64_t sleep_ns = sleep_after(slept_ns, &now, take_turn(now));
+    const bool in_a_hurry = take_turn(now);
+    const rest r = rest_after(slept_ns, &now, atomic_load(&reserve.bytes), reserve.taken, in_a_hurry);
+    reserve.offers_to_sleep = r.needs_offered;
     pthread_mutex_unlock(&reserve.turn);
     if (vrange_rung() != VRANGE_RUNG_EAGER) {
         arrays_offer();
         refault_look();
     }
-    return sleep_ns;
+    return r.sleep_ns;
 }
 
 static bool help(void) {
     if (!rung_holds()) mend();
     if (pthread_mutex_trylock(&reserve.turn) != 0) return false;
-    take_turn(look_for_room());
+    take_turn(look_for_memory());
     pthread_mutex_unlock(&reserve.turn);
     return true;
 }
@@ -354,6 +304,7 @@ static void forget_ranges_of_parent(void) {
     reserve.next_look = reserve.next_victim = 0;
     reserve.ranked_at = reserve.ranking_ns = 0;
     reserve.demand = (demand){0};
+    rest_forget();
 }
 
 /* ---- for users -------------------------------------------------------------------------------- */
@@ -366,7 +317,10 @@ int vrange_reserve_start(uint64_t bytes, uint64_t tick_ns, int always) {
     return caretaker_start(tick_ns);
 }
 
-void vrange_reserve_stop(void) { caretaker_stop(); }
+void vrange_reserve_stop(void) {
+    caretaker_stop();
+    alarm_end();
+}
 
 void vrange_reserve_read(vrange_reserve_info *out) {
     caretaker_info thread;
