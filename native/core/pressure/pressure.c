@@ -34,6 +34,8 @@
 #define STALL_WINDOW_NS 1000000000ull
 #define STALL_LEAST_NS 200000000ull /* in less time than this a share means nothing */
 #define FAR_INTERVALS 2
+#define QUIET_INTERVALS 5
+#define QUIET_AFTER_NS 1000000000ull
 #define INTERVALS_A_LIMIT 10 /* a second, at the default interval; a limit seldom changes */
 #define LOOKS_AN_INACTIVE 3
 #define LOOKS_A_STALL 3 /* PSI covers the last second */
@@ -61,6 +63,7 @@ static struct {
     unsigned stall_looks;
     double alarmed_at; /* the share at the last change or growth; lowered as usage falls */
     uint64_t alarmed_ns;
+    uint64_t quiet_at, quiet_ns; /* usage when it last changed, and when that was */
 
     uint64_t turn; /* advances whenever there is news for a waiter */
     vrange_pressure_info info;
@@ -258,13 +261,25 @@ static bool is_far(void) {
     return 2 * (double)watch.info.used_bytes < watch.settings.elevated * (double)watch.info.limit_bytes;
 }
 
+/* How many intervals to wait until the next look. Usage that has not changed for a second will not soon. */
+static uint64_t intervals(void) {
+    const uint64_t now = os_now_ns(), used = watch.info.used_bytes;
+    const uint64_t moved = used > watch.quiet_at ? used - watch.quiet_at : watch.quiet_at - used;
+    if (moved > watch.info.limit_bytes / MOVED_SHARE) {
+        watch.quiet_at = used;
+        watch.quiet_ns = now;
+    }
+    if (!is_far()) return 1;
+    return now - watch.quiet_ns < QUIET_AFTER_NS ? FAR_INTERVALS : QUIET_INTERVALS;
+}
+
 static void *run(void *unused) {
     (void)unused;
     pthread_mutex_lock(&watch.lock);
     while (!watch.stop) {
         tick();
         watch.info.busy_ns = os_thread_cpu_ns();
-        const uint64_t until = os_now_ns() + watch.settings.interval_ns * (is_far() ? FAR_INTERVALS : 1);
+        const uint64_t until = os_now_ns() + watch.settings.interval_ns * intervals();
         while (!watch.stop && os_now_ns() < until) wait_for(&watch.stopped, until);
     }
     pthread_mutex_unlock(&watch.lock);

@@ -302,7 +302,8 @@ def watch(
         means never.
     interval : float
         The seconds between two readings by a native thread; twice that while less than half of what
-        would be elevated is used. A reading takes 20 to 120 µs, depending on the number of cgroups.
+        would be elevated is used, and five times once that has not changed for a second. A reading
+        takes 20 to 120 µs, depending on the number of cgroups.
     min_interval : float
         The least seconds between two runs of an action, and between two calls of a callback.
         Earlier ones are postponed, not lost.
