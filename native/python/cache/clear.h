@@ -4,7 +4,7 @@
 
 #include "python/cache/core.h"
 
-#define CLEARED_AT_ONCE 2000 /* entries that the clearing caller gives back itself */
+#define CLEARED_AT_ONCE 500 /* entries that the clearing caller gives back itself */
 
 /* Removes all entries. May run Python. */
 void clear_all(cache_core *self);

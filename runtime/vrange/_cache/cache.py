@@ -34,7 +34,9 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 _AUTO_SHARE = 10  # hot values, and keys and entries, of all caches: this part of the memory limit
-_BURIED_AT_ONCE = 500  # entries, about a millisecond
+_BURIED_AT_ONCE = 32  # entries, between two looks at the clock
+_BURY_SECONDS = 0.0005  # with the GIL held; after it other threads run for a moment
+_BURY_PAUSE_SECONDS = 0.0002
 _GIVEN_SHARE = 4  # keys and entries of one cache with max_entries, however many those are
 _ABSENT = object()
 _numbers = itertools.count(1)
@@ -345,8 +347,12 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
 
 def _bury(core: hit.CacheCore) -> None:
     lib.vrange_thread_name(b"vrange-clear")
+    begun = time.monotonic()
     while core.bury(_BURIED_AT_ONCE):
-        time.sleep(0)  # others want the GIL, too
+        if time.monotonic() - begun > _BURY_SECONDS:
+            # Without a pause this thread would win the GIL back before the others are awake.
+            time.sleep(_BURY_PAUSE_SECONDS)
+            begun = time.monotonic()
 
 
 @cache
