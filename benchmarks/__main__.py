@@ -15,6 +15,7 @@ NAMES = (
     "heap_trim",
     "numpy_temporaries",
     "pressure_watch",
+    "idle",
     "data_job",
 )
 SKIPPED = 77
