@@ -14,6 +14,7 @@ from vrange._cache.info import CacheInfo
 from vrange._ranges.capabilities import Capabilities, capabilities
 from vrange.errors import (
     ArenaFullError,
+    CostlyHitWarning,
     NotKeptWarning,
     PurgedError,
     RegenerationError,
@@ -73,6 +74,7 @@ __all__ = [
     "CacheInfo",
     "CachedFunction",
     "Capabilities",
+    "CostlyHitWarning",
     "DeepStack",
     "NotKeptWarning",
     "Purged",

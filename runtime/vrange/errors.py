@@ -1,4 +1,4 @@
-"""The exceptions that vrange raises besides ValueError, TypeError and BufferError."""
+"""The exceptions and warnings of vrange, besides ValueError, TypeError and BufferError."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ class PurgedError(VrangeError):
 
 class NotKeptWarning(RuntimeWarning):
     """A cache returned a value and did not keep it: it can't be pickled, or told from others."""
+
+
+class CostlyHitWarning(RuntimeWarning):
+    """A cached value is so heavy that it is decoded at each hit, which takes long."""
 
 
 class RegenerationError(VrangeError):

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from vrange._cache.address_space import CacheArena
-from vrange._cache.codec import Codec, weigh_decoded
+from vrange._cache.codec import Codec
 from vrange._cache.info import CacheInfo
 from vrange._cache.mapping import CacheMapping
 from vrange._cache.not_kept import Source
@@ -133,14 +133,15 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         )
         self._arena = CacheArena(self._account, arena_size)
         self._source = Source(self._account.name)
+        codec = Codec(self._source, copies=copy)
         _follow_limit()
         self._core = hit.CacheCore(
             owner=self._account,
             account=self._account.address,
             name=self._account.name,
             open_arena=self._arena.open,
-            encode=Codec(self._source, copies=copy).encode,
-            weigh=weigh_decoded,
+            encode=codec.encode,
+            weigh=codec.weigh,
             wait=partial(answer_after, self._timeout),
             give_up=self._source.give_up,
             led=led_here,

@@ -19,6 +19,8 @@ from vrange._cache.weigh import OBJECTS_MOST, WEIGHING_BYTES, weigh
 from vrange._cache.whole_array import encode_array
 from vrange._core import hit
 
+_COSTLY_SECONDS = 0.01  # of a hit
+
 
 class Codec:
     """Codes the values of one cache.
@@ -59,6 +61,18 @@ class Codec:
             return encode_array(value, collector, copies=self._copies)
         return encode_pickle(value, collector, self._source.homes, copies=self._copies)
 
+    def weigh(self, value: Any, decode: Any, most: int) -> int:
+        """Return the bytes of a value that `decode` made, as an object.
+
+        0: not known, or certainly too much for a hot front that may have `most` bytes. Warn if
+        each hit is therefore going to take long.
+        """
+        weight = _weight_of(value, decode, most)
+        heavier = weight or getattr(decode, "copies", 0)
+        if heavier > most and getattr(decode, "seconds", 0) >= _COSTLY_SECONDS:
+            self._source.hit_is_costly(type(value), decode.seconds, heavier, most)
+        return weight
+
 
 class _Copying:
     """Makes a value that is a copy of what is stored, if there is room for it."""
@@ -80,11 +94,7 @@ def _decode_str(lease: hit.Lease) -> str:
     return str(lease, "utf-8", "surrogatepass")
 
 
-def weigh_decoded(value: Any, decode: Any, most: int) -> int:
-    """Return the bytes of a value that `decode` made, as an object.
-
-    0: not known, or certainly too much for a hot front that may have `most` bytes.
-    """
+def _weight_of(value: Any, decode: Any, most: int) -> int:
     copies = getattr(decode, "copies", 0)
     if copies > most:
         return 0  # it is heavier than it was as bytes

@@ -1,4 +1,4 @@
-"""Values that a cache returns and does not keep, and the warning of them."""
+"""Values that a cache returns and does not keep, or keeps at a cost, and the warnings of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vrange.errors import NotKeptWarning
+from vrange.errors import CostlyHitWarning, NotKeptWarning
+from vrange.sizes import format_bytes
 
 T = TypeVar("T")
 
@@ -29,6 +30,7 @@ class Source:
         self.name = f"cache {name!r}"
         self.homes: tuple[str, ...] = ()  # modules that are looked at for singletons each time
         self._warned: set[type] = set()
+        self._warned_of_cost = False
 
     def is_function(self, function: Any) -> None:
         """Note the function that returns the values."""
@@ -66,6 +68,18 @@ class Source:
                 "cached. It is computed at each request"
             )
 
+    def hit_is_costly(self, kind: type, seconds: float, weight: int, most: int) -> None:
+        """Warn once that values are decoded at each hit, as they are too heavy to be hot."""
+        if not self._warned_of_cost:
+            self._warned_of_cost = True
+            _warn(
+                f"{self.name}: each hit on a value of type {_name_of(kind)} takes {seconds:.2g} s "
+                f"to decode it, unless another caller holds it. Its objects take "
+                f"{format_bytes(weight)}, and hot_bytes is {format_bytes(most)}: set hot_bytes "
+                "higher, or return arrays, which need no decoding",
+                CostlyHitWarning,
+            )
+
 
 def _error_again(code: Callable[[], object], first: Exception) -> Exception:
     """Code the value again. Raise the first error if it was not the value's but a signal's."""
@@ -83,9 +97,9 @@ def _name_of(kind: type) -> str:
     return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
 
 
-def _warn(message: str) -> None:
+def _warn(message: str, category: type[Warning] = NotKeptWarning) -> None:
     """Warn the code that called vrange."""
-    warnings.warn(message, NotKeptWarning, stacklevel=_frames_of_ours())
+    warnings.warn(message, category, stacklevel=_frames_of_ours())
 
 
 def _frames_of_ours() -> int:

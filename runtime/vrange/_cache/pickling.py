@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from vrange._cache.collector import Collector, room_for
+from vrange._cache.heavy import SharedGraph
 from vrange._cache.leaves import LEAF_BYTES, Finder
 from vrange._cache.pickled import (
     OBJECT_BYTES,
@@ -70,6 +71,8 @@ def encode_pickle(
     sharing = sharing_of(value, head_bytes, copies)
     if sharing is Sharing.WHILE_HELD:
         return collector.form(SharedWhileHeld(decode, value), refers=has_views, nbytes=nbytes)
+    if sharing is Sharing.WHILE_HOT:
+        decode = SharedGraph(decode)
     # The first answer is what later ones are, unless making another one would take much memory.
     is_small = copies or copied < hit.ROOM_BYTES
     return collector.form(
