@@ -192,3 +192,15 @@ def test_a_command_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
         main([])
     assert left.value.code == 2
     assert "{demo,doctor" in capsys.readouterr().err
+
+
+def test_the_name_of_a_cgroup_does_not_act_on_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limit = MemoryLimit(1 << 30, "/c/memory.current", "cgroup v2", "/\x1b[2Jjob\nlimit  none\udcff")
+    monkeypatch.setattr(doctor, "memory_limit", lambda: limit)
+    monkeypatch.setattr(doctor, "memory_usage", lambda: 1)
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "/\\x1b[2Jjob\\nlimit  none" in out

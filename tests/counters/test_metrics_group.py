@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from vrange._counters import service
+from vrange._counters.ledger import ledger_path
 from vrange._counters.totals import NAMES_MOST, Totals
 
 
@@ -172,7 +172,7 @@ def test_a_fold_that_was_cut_short_is_not_done_twice(directory: Path) -> None:
 def test_a_ledger_that_is_none_counts_for_nothing(directory: Path) -> None:
     worker = Worker(directory)
     worker.ask(2)
-    path = service._ledger_path(directory, "test-service")
+    path = ledger_path(directory, "test-service")
     for text in ("", "{}", "[]", '{"version":1,"key":"test-service"}', "\0\0"):
         path.write_text(text)
         assert requests(worker.scrape()) == 2
@@ -234,10 +234,10 @@ def test_a_child_of_a_fork_does_not_keep_the_directory_locked(directory: Path) -
     code = """
 import os, sys
 from pathlib import Path
-from vrange._counters import service
+from vrange._counters import lock, service
 directory = Path(sys.argv[1])
 read, write = os.pipe()
-with service._locked(directory):
+with lock.locked(directory):
     if (child := os.fork()) == 0:
         os.close(write)
         os.read(read, 1)

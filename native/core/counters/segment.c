@@ -88,7 +88,9 @@ static int find_directory(char *directory, size_t bytes) {
 static void remove_if_dead(const char *path, const char *name) {
     unsigned pid = 0;
     unsigned long long ticks = 0;
-    if (sscanf(name, "%u-%llu.stats", &pid, &ticks) != 2 || pid == 0) return;
+    int matched = 0; /* the whole name: a service "2024-11" has a ledger whose name begins alike */
+    if (sscanf(name, "%10u-%20llu.stats%n", &pid, &ticks, &matched) != 2 || pid == 0) return;
+    if (matched == 0 || name[matched]) return;
     const int in_use = os_is_in_use(path);
     if (in_use > 0 || (in_use < 0 && os_process_exists(pid))) return;
     int file = -1;
@@ -100,7 +102,8 @@ static void remove_if_dead(const char *path, const char *name) {
     os_let_go(&held);
     /* Where only the id shows whether the process lives, it shows that in one PID namespace. */
     const bool is_dead = in_use == 0 || head.pid_namespace == os_process_namespace();
-    if (result == 0 && is_dead && !(atomic_load(&head.flags) & SEGMENT_KEPT)) os_remove(path);
+    const bool is_segment = result == 0 && memcmp(head.magic, SEGMENT_MAGIC, sizeof head.magic) == 0;
+    if (is_segment && is_dead && !(atomic_load(&head.flags) & SEGMENT_KEPT)) os_remove(path);
 }
 
 int vrange_segment_is_in_use(const char *path) { return os_is_in_use(path); }

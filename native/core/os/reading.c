@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 int os_open_to_read(const char *path, int *descriptor) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not block */
     if (fd < 0) return -errno;
     *descriptor = fd;
     return 0;

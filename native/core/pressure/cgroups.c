@@ -130,7 +130,7 @@ static bool find_below(const char *mount_point, const char *root, const char *pa
 
 static size_t depth_of(const vrange_hierarchy *h) {
     size_t depth = 0;
-    for (const char *at = h->directory + strlen(h->mount_point); *at; at++) depth += *at == '/';
+    for (const char *at = h->directory + length_without_slash(h->mount_point); *at; at++) depth += *at == '/';
     return depth;
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from vrange._core import ffi, lib
 from vrange._counters.stats import AccountStats, account_stats
+from vrange._printable import printable
 
 NAME_BYTES_MOST = lib.VRANGE_NAME_BYTES - 1
 
@@ -33,7 +34,7 @@ def warn_if_unseen() -> None:
     """Warn, once a process, if the counters can't be read from outside."""
     refusal = lib.vrange_segment_refusal()
     if refusal != ffi.NULL:
-        why = ffi.string(refusal).decode(errors="replace")
+        why = printable(ffi.string(refusal).decode(errors="replace"))
         warnings.warn(
             "vrange counts in memory of its own: `vrange top`, `vrange export` and other workers "
             f"of this service don't see this process ({why})",

@@ -9,17 +9,30 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from vrange._core import lib
-from vrange._counters.segment import Header, SegmentRefusedError, Snapshot, mapped, parse
+from vrange._counters.own_file import is_private
+from vrange._counters.segment import Segment, SegmentRefusedError, Snapshot, open_segment
 
-__all__ = ["directories", "is_alive", "living", "process_fields", "segment_files"]
+__all__ = [
+    "directories",
+    "has_ended",
+    "is_alive",
+    "is_segment_name",
+    "living",
+    "look",
+    "process_fields",
+    "segment_files",
+    "started_ticks",
+    "stat_fields",
+]
 
-_FILE = re.compile(r"(\d+)-(\d+)\.stats")
+_FILE = re.compile(r"[0-9]{1,10}-[0-9]{1,20}\.stats")
+# Of /proc/PID/stat, counted from the field after the command.
+_START_TICKS, _STACK_START = 19, 25
 
 
 def directories() -> list[Path]:
@@ -36,52 +49,79 @@ def directories() -> list[Path]:
     return list(dict.fromkeys(places))
 
 
-def _is_private(directory: Path) -> bool:
-    try:
-        found = directory.lstat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
-
-
 def process_fields(pid: int) -> list[str] | None:
     """Return /proc/PID/stat from its third field on, or None if there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
-    return text.rpartition(")")[2].split()
+    return stat_fields(text)
+
+
+def stat_fields(text: str) -> list[str] | None:
+    """Return the fields after the command in the text of /proc/PID/stat; None if some are missing.
+
+    A command may contain blanks and parentheses, so the last parenthesis ends it.
+    """
+    fields = text.rpartition(")")[2].split()
+    numbers = fields[_START_TICKS : _STACK_START + 1]
+    return (
+        fields
+        if len(numbers) > _STACK_START - _START_TICKS
+        and all(number.isascii() and number.isdecimal() for number in numbers)
+        else None
+    )
+
+
+def has_ended(fields: list[str] | None) -> bool:
+    """Return whether these are the fields of no process, or of one that only its parent awaits."""
+    return fields is None or fields[0] in "ZX"
+
+
+def started_ticks(fields: list[str]) -> int:
+    """Return when the process began, in clock ticks since boot."""
+    return int(fields[_START_TICKS])
 
 
 def _lives(head: Any) -> bool:
     fields = process_fields(head.pid)
-    if fields is None or fields[0] in "ZX" or int(fields[19]) != head.start_ticks:
+    if fields is None or has_ended(fields) or started_ticks(fields) != head.start_ticks:
         return False
-    stack_start = int(fields[25])  # 0 if this process may not read it; different after an exec
-    return stack_start in (0, head.stack_start)
+    stack_start = int(fields[_STACK_START])  # 0 if this process may not read it
+    return stack_start in (0, head.stack_start)  # it changes at an exec
 
 
-def is_alive(path: Path) -> bool | None:
+def is_alive(segment: Segment, path: Path) -> bool | None:
     """Return whether the segment's process is still the one that made it.
 
     Return None if the segment's ids belong to another PID namespace, and its process lives or may
     live. Such a process can't be looked up, but the kernel knows whether any process still maps
     the file, on file systems that are this machine's own.
     """
-    with mapped(path) as data:
-        head = Header(data, str(path)).fields
-        if head.pid_namespace == os.stat("/proc/self/ns/pid").st_ino:
-            return _lives(head)
+    if segment.fields.pid_namespace == os.stat("/proc/self/ns/pid").st_ino:
+        return _lives(segment.fields)
     return False if lib.vrange_segment_is_in_use(os.fsencode(path)) == 0 else None
+
+
+def is_segment_name(name: str) -> bool:
+    """Return whether a file of this name may be a segment."""
+    return _FILE.fullmatch(name) is not None
 
 
 def segment_files(directory: Path) -> list[Path]:
     """Return the files in it whose names are those of segments."""
-    if not _is_private(directory):
+    if not is_private(directory):
         return []
     with suppress(OSError):
-        return sorted(path for path in directory.iterdir() if _FILE.fullmatch(path.name))
+        return sorted(path for path in directory.iterdir() if is_segment_name(path.name))
     return []
+
+
+def look(path: Path) -> tuple[Snapshot, bool | None]:
+    """Return the counts in a segment, and whether its process is alive. Raise as `open_segment`."""
+    with open_segment(path) as segment:
+        alive = is_alive(segment, path)  # first: the counts of a process that has ended are final
+        return segment.snapshot(), alive
 
 
 def living(places: list[Path] | None = None) -> list[Snapshot]:
@@ -94,9 +134,7 @@ def living(places: list[Path] | None = None) -> list[Snapshot]:
     for directory in directories() if places is None else places:
         for path in segment_files(directory):
             with suppress(SegmentRefusedError, OSError):
-                alive = is_alive(path)
-                with mapped(path) as data:
-                    snapshot = parse(data, str(path))
+                snapshot, alive = look(path)
                 if alive:
                     found.append(snapshot)
                 elif alive is False and not snapshot.kept:

@@ -7,15 +7,34 @@ their own would add series without end.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from vrange._counters.segment import AccountCounts, Histogram, PressureCounts, Snapshot
+from vrange._core import lib
+from vrange._counters.names import (
+    KINDS,
+    LATENCIES,
+    OUTCOMES,
+    PRESSURE_ACTIONS,
+    PRESSURE_LEVELS,
+    PRESSURE_OUTCOMES,
+)
+from vrange._counters.segment import (
+    BUCKETS,
+    AccountCounts,
+    Histogram,
+    PressureCounts,
+    Snapshot,
+)
 
-__all__ = ["Totals"]
+__all__ = ["Totals", "checked_count", "checked_text"]
 
 NAMES_MOST = 256
 OTHER = "other"
+# Of a name in a segment, each byte that is not UTF-8 is read as a character of three bytes.
+_TEXT_BYTES_MOST = 3 * lib.VRANGE_NAME_BYTES
+_COUNT_END = 1 << 128  # a sum of 64-bit counts does not reach it
 _COUNTS = ("purged_total_bytes", "shed_total_bytes", "refaults", "refused")
 _GAUGES = (
     "reserved_bytes",
@@ -118,30 +137,69 @@ class Totals:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Totals:
-        """Read what `as_json` returned. Raise KeyError, TypeError or ValueError for other data."""
+        """Read what `as_json` returned. Raise LookupError, TypeError or ValueError for other data.
+
+        Every label and count is checked. A text that can't be encoded, or a number that is no
+        float, would end a scrape together with the metrics of the application.
+        """
         totals = cls()
+        if len(data["accounts"]) > NAMES_MOST + len(KINDS):
+            raise ValueError(f"{len(data['accounts'])} names")
         for found in data["accounts"]:
-            account = AccountCounts(str(found["name"]), str(found["kind"]), closed=True)
+            kind = _known(found["kind"], KINDS)
+            account = AccountCounts(checked_text(found["name"]), kind, closed=True)
             for name, value in zip(_COUNTS, found["counts"], strict=True):
-                setattr(account, name, int(value))
-            account.requests = {str(key): int(value) for key, value in found["requests"].items()}
+                setattr(account, name, checked_count(value))
+            account.requests = _counts(found["requests"], OUTCOMES)
             account.regenerate = _unpacked(found["regenerate"])
             totals.accounts[account.kind, account.name] = account
         for metric, kind, which, packed in data["latencies"]:
-            totals.latencies[metric, kind, which] = _unpacked(packed)
-        totals.stack_returned_bytes = int(data["stack_returned_bytes"])
-        totals.trims = int(data["trims"])
+            _known((metric, which), LATENCIES)
+            totals.latencies[metric, _known(kind, KINDS), which] = _unpacked(packed)
+        totals.stack_returned_bytes = checked_count(data["stack_returned_bytes"])
+        totals.trims = checked_count(data["trims"])
         if "pressure" in data:  # absent from a ledger that an older vrange began
             totals.pressure = _pressure(data["pressure"])
         return totals
 
 
+def checked_text(value: object) -> str:
+    """Return a label. Raise TypeError or ValueError if it is none."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    if len(value.encode()) > _TEXT_BYTES_MOST:  # UnicodeEncodeError, a ValueError, for surrogates
+        raise ValueError(f"a text of {len(value)} characters")
+    return value
+
+
+def checked_count(value: object) -> int:
+    """Return a count. Raise TypeError or ValueError if it is none."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no count")
+    if not 0 <= value < _COUNT_END:
+        raise ValueError(f"{value} is no count")
+    return value
+
+
+def _known(value: Any, values: Iterable[Any]) -> Any:
+    if value not in tuple(values):
+        raise ValueError(f"{value!r} is unknown")
+    return value
+
+
+def _counts(data: dict[str, Any], names: Iterable[str]) -> dict[str, int]:
+    return {_known(name, names): checked_count(count) for name, count in data.items()}
+
+
 def _pressure(data: dict[str, Any]) -> PressureCounts:
     return PressureCounts(
         "",
-        {str(level): int(count) for level, count in data["changes"].items()},
-        {(str(action), str(outcome)): int(n) for action, outcome, n in data["actions"]},
-        {str(action): int(count) for action, count in data["returned_bytes"].items()},
+        _counts(data["changes"], PRESSURE_LEVELS),
+        {
+            (_known(action, PRESSURE_ACTIONS), _known(outcome, PRESSURE_OUTCOMES)): checked_count(n)
+            for action, outcome, n in data["actions"]
+        },
+        _counts(data["returned_bytes"], PRESSURE_ACTIONS),
     )
 
 
@@ -152,9 +210,11 @@ def _packed(histogram: Histogram) -> list[Any]:
 
 def _unpacked(packed: list[Any]) -> Histogram:
     sum_ns, size, filled = packed
-    if not 0 <= int(size) <= 1 << 16:
-        raise ValueError(f"a histogram of {size} buckets")
-    buckets = [0] * int(size)
+    if size not in (0, BUCKETS):  # 0: nothing was counted
+        raise ValueError(f"a histogram of {size!r} buckets")
+    buckets = [0] * size
     for bucket, count in filled.items():
-        buckets[int(bucket)] = int(count)
-    return Histogram(int(sum_ns), buckets)
+        if not bucket.isdecimal() or int(bucket) >= size:
+            raise ValueError(f"bucket {bucket!r} of {size}")
+        buckets[int(bucket)] = checked_count(count)
+    return Histogram(checked_count(sum_ns), buckets)

@@ -24,6 +24,7 @@ from vrange._counters.stats import stats
 from vrange._ranges.capabilities import capabilities
 from vrange._ranges.reserve import ensure_reserve
 from vrange.cli.memory_cgroup import MemoryCgroup
+from vrange.cli.printable import printable
 from vrange.sizes import format_bytes
 
 __all__ = ["Finding", "add_parser", "examine", "run"]
@@ -80,9 +81,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        print(f"{finding.name:<{width}}  {finding.text}")
+        # Whoever made the cgroups and mount points chose their names.
+        print(f"{finding.name:<{width}}  {printable(finding.text)}")
         if finding.change is not None:
-            print(f"{'':<{width}}  -> {finding.change}")
+            print(f"{'':<{width}}  -> {printable(finding.change)}")
     changes = sum(finding.change is not None for finding in findings)
     print("\nnothing to change" if not changes else f"\n{changes} to change, marked ->")
     return 0

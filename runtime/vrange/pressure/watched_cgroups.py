@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vrange._cgroup.tree import cgroups_of
 from vrange._core import ffi, lib
+from vrange._printable import printable
 
 __all__ = ["Places"]
 
@@ -47,8 +48,8 @@ class Places:
         self.directories = [str(c.directory) for c in cgroups if c.refused is None]
         for directory in self.refused.keys() - before.keys():
             warnings.warn(
-                f"memory pressure in {directory} is not watched ({self.refused[directory]}), so a "
-                "limit there can't be noticed in time",
+                f"memory pressure in {printable(directory)} is not watched "
+                f"({self.refused[directory]}), so a limit there can't be noticed in time",
                 RuntimeWarning,
                 stacklevel=3,
             )

@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vrange._autostart.settings import Settings
+from vrange.cli.printable import printable
 from vrange.cli.run.environment import environment
 from vrange.cli.run.options import listen_address, seconds
 from vrange.cli.run.report import Report, as_json, as_text
@@ -116,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         target = find_target(args.rest)
     except CannotRunError as error:
-        print(f"vrange run: {error}", file=sys.stderr)
+        print(f"vrange run: {printable(str(error))}", file=sys.stderr)
         return error.status
     reported = bool(args.report or args.json or args.plot)
     records = tempfile.mkdtemp(prefix="vrange-run-") if reported else None
@@ -143,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
         refused = CannotRunError.of(target, error)
         if refused is None:
             raise
-        print(f"vrange run: {refused}", file=sys.stderr)
+        print(f"vrange run: {printable(str(refused))}", file=sys.stderr)
         return refused.status
     finally:
         if records is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vrange.cli.printable import printable
 from vrange.cli.run.supervise import Ending
 from vrange.sizes import format_bytes
 
@@ -165,7 +166,8 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _line(head: str, text: str) -> str:
-    return f"  {head:<12} {text}"
+    # The program and its libraries chose some of the names.
+    return f"  {printable(head):<12} {printable(text)}"
 
 
 def _how(ending: Ending) -> str:
