@@ -41,7 +41,7 @@ typedef struct {
     struct sigaction previous[PREVIOUS_MOST]; /* were first before ours, newest last; may be read meanwhile */
     _Atomic int count;
     bool is_away; /* ours was removed: only the oldest is known, and it may be out of date */
-    _Atomic bool is_changing; /* `previous` and the installed handler do not agree at the moment */
+    _Atomic unsigned changes; /* odd while `previous` and the installed handler do not agree */
     _Atomic bool is_ending;
 } chain;
 
@@ -51,6 +51,27 @@ static chain *chain_of(int number) {
     for (int i = 0; i < SIGNALS; i++)
         if (chains[i].number == number) return &chains[i];
     return NULL;
+}
+
+/* ---- our own handler ---------------------------------------------------------------------------- */
+
+/* Flags that have a meaning for SIGCHLD only and that the kernel keeps. They store the number of handlers
+ * below ours, as far as two bits can. */
+#define MARK (SA_NOCLDSTOP | SA_NOCLDWAIT)
+
+static int mark_of(int count) { return (count & 1 ? SA_NOCLDSTOP : 0) | (count & 2 ? SA_NOCLDWAIT : 0); }
+
+static void on_fault(int number, siginfo_t *info, void *context);
+
+static bool is_ours(const struct sigaction *action) {
+    return action->sa_flags & SA_SIGINFO && action->sa_sigaction == on_fault;
+}
+
+/* How many of the `count` handlers that are known are below this installation of ours. */
+static int count_below(int count, const struct sigaction *ours) {
+    for (int gone = 0; gone < 4 && gone <= count; gone++)
+        if (mark_of(count - gone) == (ours->sa_flags & MARK)) return count - gone;
+    return count;
 }
 
 /* The signal that a thread last passed on, and the handler it went to. */
@@ -100,12 +121,27 @@ static bool mended_nothing(const siginfo_t *info, const mcontext_t *before, cons
     return memcmp(before, &now->uc_mcontext, sizeof *before) == 0 && !os_is_readable(info->si_addr);
 }
 
+/* The number of handlers below ours. A handler that was over ours may just have restored ours and sent the
+ * signal again, and no thread has noted yet that it left. */
+static int count_now(chain *c) {
+    for (;;) {
+        const unsigned changes = atomic_load(&c->changes);
+        if (changes % 2) {
+            os_yield();
+            continue;
+        }
+        const int count = atomic_load(&c->count);
+        struct sigaction now;
+        const bool is_known = os_signal_action(c->number, NULL, &now) == 0 && is_ours(&now);
+        if (atomic_load(&c->changes) == changes) return is_known ? count_below(count, &now) : count;
+    }
+}
+
 static void pass_on(chain *c, siginfo_t *info, void *context, bool must_end) {
     const char *frame = __builtin_frame_address(0);
     const bool by_kernel = info->si_code > 0;
     const passed_on outer = last;
-    while (atomic_load(&c->is_changing)) os_yield();
-    const int count = atomic_load(&c->count);
+    const int count = count_now(c);
     int place = count - 1;
     /* A handler that was added since is not one that we called. For example, faulthandler restores the
      * handler before it and sends the signal again, while another thread installs ours over the restored
@@ -138,29 +174,20 @@ static void on_fault(int number, siginfo_t *info, void *context) {
 
 /* ---- staying the first handler ----------------------------------------------------------------- */
 
-/* Flags that have a meaning for SIGCHLD only and that the kernel keeps. They store the number of handlers
- * below ours, as far as two bits can. */
-#define MARK (SA_NOCLDSTOP | SA_NOCLDWAIT)
-
-static int mark_of(int count) { return (count & 1 ? SA_NOCLDSTOP : 0) | (count & 2 ? SA_NOCLDWAIT : 0); }
-
-static bool is_ours(const struct sigaction *action) {
-    return action->sa_flags & SA_SIGINFO && action->sa_sigaction == on_fault;
-}
+/* The C library adds it to what it passes to the kernel, and some return it with what was installed. */
+#ifndef SA_RESTORER
+#define SA_RESTORER 0x04000000
+#endif
 
 static bool is_same(const struct sigaction *one, const struct sigaction *other) {
-    return one->sa_flags == other->sa_flags && one->sa_sigaction == other->sa_sigaction;
+    return ((one->sa_flags ^ other->sa_flags) & ~SA_RESTORER) == 0 &&
+           one->sa_sigaction == other->sa_sigaction;
 }
 
 /* Our own handler is in place again because a handler that was over it restored it: the handlers above it
  * are gone. */
 static void forget_who_left(chain *c, const struct sigaction *ours) {
-    int count = atomic_load(&c->count);
-    for (int gone = 0; gone < 4 && count > 0; gone++) {
-        if (mark_of(count) == (ours->sa_flags & MARK)) break;
-        count--;
-    }
-    if (mark_of(count) == (ours->sa_flags & MARK)) atomic_store(&c->count, count);
+    atomic_store(&c->count, count_below(atomic_load(&c->count), ours));
 }
 
 /* Records the handler that ours is installed over. */
@@ -200,9 +227,9 @@ static int exchange(chain *c, const struct sigaction *now) {
 static int put_ours_first(chain *c, const struct sigaction *now) {
     sigset_t before;
     os_block_signal(c->number, &before);
-    atomic_store(&c->is_changing, true);
+    atomic_fetch_add(&c->changes, 1);
     const int result = exchange(c, now);
-    atomic_store(&c->is_changing, false);
+    atomic_fetch_add(&c->changes, 1);
     os_unblock_to(&before);
     return result;
 }

@@ -1,0 +1,119 @@
+/* Our handler stays the first one while another thread changes the handlers: a signal that is not ours goes
+ * where it would have gone without us. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fault_chain.h"
+#include "check.h"
+#include "os/os_thread.h"
+
+static atomic_int seen[3];
+
+static void first(int number) {
+    (void)number;
+    seen[0]++;
+}
+
+static void second(int number) {
+    (void)number;
+    seen[1]++;
+}
+
+/* As faulthandler does: restores what was there before, and raises the signal again. */
+static struct sigaction before_restoring;
+
+static void restoring(int number) {
+    seen[2]++;
+    sigaction(number, &before_restoring, NULL);
+    raise(number);
+}
+
+static struct sigaction install(void (*handler)(int), int flags) {
+    struct sigaction action = {.sa_handler = handler, .sa_flags = flags}, before;
+    CHECK(sigaction(SIGBUS, &action, &before) == 0);
+    return before;
+}
+
+/* What another thread does between our look at the handlers and our change of them. */
+static void (*meanwhile)(void);
+
+int __real_os_signal_action(int number, const struct sigaction *action, struct sigaction *previous);
+int __wrap_os_signal_action(int number, const struct sigaction *action, struct sigaction *previous);
+
+int __wrap_os_signal_action(int number, const struct sigaction *action, struct sigaction *previous) {
+    if (action && meanwhile) {
+        void (*once)(void) = meanwhile;
+        meanwhile = NULL;
+        once();
+    }
+    return __real_os_signal_action(number, action, previous);
+}
+
+static void install_second(void) { install(second, 0); }
+static void restore(void) { sigaction(SIGBUS, &before_restoring, NULL); }
+
+#define EXPECT(by_first, by_second, by_restoring)                                                  \
+    do {                                                                                           \
+        memset(seen, 0, sizeof seen);                                                              \
+        CHECK(raise(SIGBUS) == 0);                                                                 \
+        CHECK(seen[0] == (by_first) && seen[1] == (by_second) && seen[2] == (by_restoring));       \
+    } while (0)
+
+static void a_handler_that_comes_meanwhile_is_the_next(void) {
+    install(first, 0);
+    meanwhile = install_second;
+    CHECK(fault_chain_be_first(SIGBUS) == 0);
+    CHECK(fault_chain_is_first(SIGBUS));
+    EXPECT(0, 1, 0);
+}
+
+static void a_handler_that_leaves_meanwhile_is_not_called(void) {
+    install(first, 0);
+    before_restoring = install(restoring, SA_NODEFER);
+    meanwhile = restore;
+    CHECK(fault_chain_be_first(SIGBUS) == 0);
+    EXPECT(1, 0, 0);
+}
+
+static void ours_that_comes_back_meanwhile_is_not_below_itself(void) {
+    install(first, 0);
+    CHECK(fault_chain_be_first(SIGBUS) == 0);
+    before_restoring = install(restoring, SA_NODEFER);
+    meanwhile = restore;
+    CHECK(fault_chain_be_first(SIGBUS) == 0);
+    CHECK(fault_chain_is_first(SIGBUS));
+    EXPECT(1, 0, 0);
+}
+
+static atomic_bool is_over;
+
+static void *stay_first(void *unused) {
+    (void)unused;
+    while (!is_over) CHECK(fault_chain_be_first(SIGBUS) == 0);
+    return NULL;
+}
+
+static void each_signal_is_seen_once_while_another_thread_stays_first(void) {
+    pthread_t thread;
+    install(first, 0);
+    CHECK(pthread_create(&thread, NULL, stay_first, NULL) == 0);
+    for (int i = 0; i < 30000; i++) {
+        before_restoring = install(restoring, SA_NODEFER);
+        EXPECT(1, 0, 1);
+    }
+    is_over = true;
+    pthread_join(thread, NULL);
+}
+
+int main(void) {
+    alarm(60);
+    a_handler_that_comes_meanwhile_is_the_next();
+    a_handler_that_leaves_meanwhile_is_not_called();
+    ours_that_comes_back_meanwhile_is_not_below_itself();
+    each_signal_is_seen_once_while_another_thread_stays_first();
+    return 0;
+}
