@@ -9,6 +9,7 @@ parent a line of JSON every `SAMPLE_REQUESTS` requests and after each phase.
 from __future__ import annotations
 
 import os
+import resource
 import time
 from array import array
 from collections.abc import Callable, Iterator
@@ -96,6 +97,7 @@ def run(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
         hit_ns = array("q")
         hits_sampled = 0
         cpu = time.process_time()
+        spent = resource.getrusage(resource.RUSAGE_SELF)
         wall = time.perf_counter()
         for number in range(per_phase):
             application.step(phase, number)
@@ -121,6 +123,7 @@ def run(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 hits_sampled = len(hit_ns)
         cpu = time.process_time() - cpu
         wall = time.perf_counter() - wall
+        now = resource.getrusage(resource.RUSAGE_SELF)
         ordered = np.sort(np.asarray(hit_ns))
         yield {
             "phase": name,
@@ -128,6 +131,8 @@ def run(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "hit_ratio": len(hit_ns) / per_phase,
             "requests_per_cpu_second": per_phase / cpu,
             "cpu_seconds": cpu,
+            "system_seconds": now.ru_stime - spent.ru_stime,
+            "minor_faults": now.ru_minflt - spent.ru_minflt,
             "wall_seconds": wall,
             "hit_median_us": float(np.median(ordered)) / 1e3 if len(ordered) else None,
             "hit_p99_us": float(np.percentile(ordered, 99)) / 1e3 if len(ordered) else None,
