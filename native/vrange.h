@@ -71,7 +71,7 @@ const char *vrange_name(int list, int number);
 /* Requests of a cache, by outcome. */
 #define VRANGE_REQUEST_HOT 0      /* answered from values that the cache itself holds */
 #define VRANGE_REQUEST_RESIDENT 1 /* pinned, with all of its content */
-#define VRANGE_REQUEST_PURGED 2   /* was cached; the kernel took it */
+#define VRANGE_REQUEST_PURGED 2   /* was cached, and lost while memory was short */
 #define VRANGE_REQUEST_MISS 3     /* never cached, expired, or evicted by the cache itself */
 #define VRANGE_REQUEST_WAITED 4   /* answered by another caller's computation */
 #define VRANGE_REQUESTS 5
@@ -263,7 +263,9 @@ int vrange_state(uint64_t handle);
  * allocated. */
 int vrange_set_cost(uint64_t handle, uint64_t cost_ns);
 
-/* A number that the owner of a range finds again when it learns of the loss; 0 until it was set. */
+/* A number that the owner of a range finds again when it learns of the loss; 0 until it was set. Near the limit an
+ * idle range that has an owner may be purged for a new one, which gets its pages; its address changes then. A
+ * range without an owner keeps its address as long as it exists. */
 int vrange_set_owner(uint64_t handle, uint32_t owner);
 uint32_t vrange_owner(uint64_t handle);
 

@@ -94,3 +94,14 @@ int fill_parts(char *address, const vrange_part *parts, size_t count, bool offer
     scratch_give(gathered);
     return result;
 }
+
+void fill_over(char *address, const vrange_part *parts, size_t count) {
+    const size_t page = os_page_bytes();
+    size_t bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        memcpy(address + bytes, parts[i].data, parts[i].bytes);
+        bytes += parts[i].bytes;
+    }
+    const size_t after = bytes % page;
+    if (after) memset(address + bytes, 0, page - after);
+}

@@ -11,4 +11,7 @@ int fill_zero(char *address, size_t bytes);
  * afterwards. */
 int fill_parts(char *address, const vrange_part *parts, size_t count, bool offers);
 
+/* Writes over pages that are all present and not offered. */
+void fill_over(char *address, const vrange_part *parts, size_t count);
+
 #endif

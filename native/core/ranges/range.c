@@ -1,6 +1,7 @@
 /* Creates, fills and describes ranges. range_state.h defines their states; range_free.c frees, range_pin.c
  * pins and releases, range_offer.c offers to the kernel, and range_loss.c finds what the kernel took. */
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include "ranges/range_busy.h"
 #include "ranges/range_free.h"
 #include "ranges/range_loss.h"
+#include "ranges/range_reuse.h"
 #include "ranges/range_table.h"
 #include "pressure/room.h"
 #include "base/rung.h"
@@ -60,6 +62,13 @@ static bool was_mended(int result, uint64_t *mends) {
     return true;
 }
 
+/* What the content will be worth is not known yet: the least valuable range gives way to it. */
+static int fill_with_zeros(range *r) {
+    const bool has_pages = range_reuse(r, INFINITY);
+    if (has_pages) memset(range_address(r), 0, range_bytes(r));
+    return has_pages ? 0 : fill_zero(range_address(r), range_bytes(r));
+}
+
 int vrange_allocate(vrange_arena *arena, size_t bytes, uint64_t *handle) {
     range *r;
     gate_enter();
@@ -70,7 +79,7 @@ int vrange_allocate(vrange_arena *arena, size_t bytes, uint64_t *handle) {
     do {
         result = take_range(arena, bytes, 0, 0, &r);
         if (result == VRANGE_OK)
-            result = hand_out(r, fill_zero(range_address(r), range_bytes(r)), handle);
+            result = hand_out(r, fill_with_zeros(r), handle);
     } while (was_mended(result, &mends));
     gate_leave();
     return result;
@@ -88,6 +97,10 @@ static int fill_tightly(range *r, const vrange_part *parts, size_t count) {
 }
 
 static int fill_range(range *r, const vrange_part *parts, size_t count, size_t bytes) {
+    if (range_reuse(r, value_of(r, atomic_load(&r->arena->epoch)))) {
+        fill_over(range_address(r), parts, count);
+        return 0;
+    }
     /* Only on the refault rung: on the others a lost page would read as zeros. */
     if (bytes >= ROOM_BYTES && rung_userfault() >= 0 && room_is_tight(bytes))
         return fill_tightly(r, parts, count);

@@ -20,6 +20,7 @@
 
 #include "ranges/arena.h"
 #include "ranges/range_offer.h"
+#include "ranges/range_reuse.h"
 #include "ranges/range_table.h"
 #include "arrays/array_offer.h"
 #include "arrays/array_places.h"
@@ -37,6 +38,7 @@
 #include "reserve/rank.h"
 #include "reserve/rest.h"
 #include "reserve/return_memory.h"
+#include "reserve/victims.h"
 #include "arrays/sigbus.h"
 #include "base/rung.h"
 #include "counters/stats.h"
@@ -50,11 +52,10 @@
 #define LOOKS_FROM_OLDEST 8 /* after this many untouched ranges the kernel has taken no more */
 #define AHEAD_SHARE 4       /* at most this share of the reserve is discarded ahead of demand */
 #define MACHINE_AGE_NS 50000000u
-#define STALE_VALUE 1.5f
 #define OUTSIZED_SHARE 8 /* of the reserve */
 #define OUTSIZED_TIMES 4 /* several threads may each allocate as much, twice */
 #define TOP_UP_SHARE 16  /* this share of the reserve may be missing */
-#define RANKING_SHARE 50 /* at most one part in 50 of the time is spent on ranking */
+#define SHORT_BYTES (1ull << 20) /* with so little free, the kernel reclaims for a store */
 
 typedef struct {
     size_t stale, lost;
@@ -71,11 +72,11 @@ static struct {
     uint64_t taken; /* bytes found taken since the last tick */
     demand demand;
     bool offers_to_sleep; /* also if enough is free */
-    ranking victims;
-    size_t next_victim;
-    uint64_t ranked_at, ranking_ns;
+    victims victims;
+    bool lacks_victims; /* a store found none to replace */
 
-    _Atomic uint64_t offers, losses, rankings;
+    _Atomic bool is_near; /* at the last turn, the limit was near */
+    _Atomic uint64_t offers, losses;
 } reserve = {.turn = PTHREAD_MUTEX_INITIALIZER, .bytes = DEFAULT_BYTES};
 
 /* Free memory is available as fast as offered memory. So nothing is offered as long as more is free than
@@ -194,32 +195,6 @@ static void offer_batch(batch *b) {
     b->count = b->bytes = 0;
 }
 
-/* The next idle range to offer, or NULL if the ranking is used up. */
-static const candidate *next_victim(void) {
-    while (reserve.next_victim < reserve.victims.count) {
-        const candidate *item = &reserve.victims.items[reserve.next_victim++];
-        range *r = table_at(item->index);
-        struct vrange_arena *arena = atomic_load(&r->arena);
-        if (arena && value_of(r, atomic_load(&arena->epoch)) <= item->value * STALE_VALUE)
-            return item;
-    }
-    return NULL;
-}
-
-static void rank_again(uint64_t bytes) {
-    /* Processor time, so that a thread that was kept from running does not rank later because of that. */
-    uint64_t start = os_thread_cpu_ns();
-    rank_least(&reserve.victims, NULL, false, bytes);
-    reserve.next_victim = 0;
-    reserve.ranked_at = os_now_ns();
-    reserve.ranking_ns = os_thread_cpu_ns() - start;
-    tally(&reserve.rankings, 1);
-}
-
-static bool ranking_is_old(void) {
-    return os_now_ns() - reserve.ranked_at > RANKING_SHARE * reserve.ranking_ns;
-}
-
 /* Returns whether more has to be done at once. */
 static bool top_up(void) {
     const uint64_t wanted = atomic_load(&reserve.bytes);
@@ -227,10 +202,10 @@ static bool top_up(void) {
     /* Not for every value that a hit takes back from the reserve: ranking costs the same for one range as
      * for many. */
     if (offered + wanted / TOP_UP_SHARE > wanted || atomic_load(&stats_idle_bytes) == 0) return false;
-    if (ranking_is_old()) rank_again(wanted);
+    if (victims_are_old(&reserve.victims)) victims_rank(&reserve.victims, wanted);
     batch b = {.count = 0};
     while (offered + done < wanted && done < TICK_BYTES) {
-        const candidate *item = next_victim();
+        const candidate *item = victims_next(&reserve.victims);
         if (!item) break;
         range *r = table_at(item->index);
         if (!range_offer_begin(r, item->generation)) continue;
@@ -249,9 +224,9 @@ static bool shed_over_limit(uint64_t free_bytes) {
     if (free_bytes == UINT64_MAX) free_bytes = headroom_of_machine(0);
     if (spare <= free_bytes) return false;
     const uint64_t wanted = spare - free_bytes;
-    rank_again(wanted);
+    victims_rank(&reserve.victims, wanted);
     uint64_t gone = 0;
-    for (const candidate *item; gone < wanted && (item = next_victim());) {
+    for (const candidate *item; gone < wanted && (item = victims_next(&reserve.victims));) {
         range *r = table_at(item->index);
         uint64_t bytes = range_bytes(r);
         if (range_shed(r, item->generation)) gone += bytes;
@@ -264,12 +239,22 @@ static bool shed_over_limit(uint64_t free_bytes) {
 /* One turn of the reserve. Returns whether the next one has to come at once. Inside the gate, holding
  * `turn`. */
 static bool take_turn(free_memory now) {
+    bool goes_on;
     reserve.taken = 0;
     return_memory(&now.below_set);
-    if (vrange_rung() == VRANGE_RUNG_EAGER) return shed_over_limit(now.below_limits);
-    collect_losses();
-    give_ahead(now.below_limits);
-    return (!now.is_enough || reserve.offers_to_sleep) && top_up();
+    atomic_store(&reserve.is_near, now.is_near);
+    if (vrange_rung() == VRANGE_RUNG_EAGER) {
+        goes_on = shed_over_limit(now.below_limits);
+    } else {
+        collect_losses();
+        give_ahead(now.below_limits);
+        goes_on = (!now.is_enough || reserve.offers_to_sleep) && top_up();
+    }
+    if (reserve.lacks_victims && victims_are_old(&reserve.victims)) {
+        victims_rank(&reserve.victims, atomic_load(&reserve.bytes));
+        reserve.lacks_victims = false;
+    }
+    return goes_on;
 }
 
 static uint64_t look_after_everything(uint64_t slept_ns) {
@@ -300,9 +285,9 @@ static bool help(void) {
 /* In the child of a fork, where all volatile ranges are purged. The queue and the ranking are of the
  * parent's ranges, and looking them up would read, and so copy, their words. */
 static void forget_ranges_of_parent(void) {
-    reserve.offered.count = reserve.victims.count = 0;
-    reserve.next_look = reserve.next_victim = 0;
-    reserve.ranked_at = reserve.ranking_ns = 0;
+    reserve.offered.count = 0;
+    reserve.next_look = 0;
+    victims_forget(&reserve.victims);
     reserve.demand = (demand){0};
     rest_forget();
 }
@@ -334,7 +319,7 @@ void vrange_reserve_read(vrange_reserve_info *out) {
                                  .helped = thread.helped,
                                  .offers = reserve.offers,
                                  .losses = reserve.losses,
-                                 .rankings = reserve.rankings,
+                                 .rankings = reserve.victims.rankings,
                                  .busy_ns = thread.busy_ns};
 }
 
@@ -374,8 +359,28 @@ static bool offer_outsized(range *r, uint64_t generation) {
     gate_leave();    return true;
 }
 
+/* Whether new pages for a store would make the kernel reclaim; on the eager rung, make the thread discard. */
+static bool is_short_of(uint64_t bytes) {
+    if (!atomic_load(&reserve.is_near) || atomic_load(&stats_idle_bytes) < bytes) return false;
+    const bool is_eager = vrange_rung() == VRANGE_RUNG_EAGER;
+    const uint64_t enough = bytes + (is_eager ? atomic_load(&reserve.bytes) : SHORT_BYTES);
+    uint64_t below_limits;
+    return headroom_below_limits(enough, &below_limits) && below_limits < enough;
+}
+
+/* Near the limit, a store replaces an idle range. What is offered is worth less than idle ranges, but writing
+ * over it takes a system call to secure it and another one to offer as much again: that costs what new pages do. */
+static bool replace_one(range *fresh, float worth) {
+    if (!is_short_of(range_bytes(fresh)) || pthread_mutex_trylock(&reserve.turn) != 0) return false;
+    const bool replaced = victims_replace_one(&reserve.victims, fresh, worth);
+    reserve.lacks_victims |= !replaced;
+    pthread_mutex_unlock(&reserve.turn);
+    return replaced;
+}
+
 __attribute__((constructor)) static void register_turn(void) {
     range_register_outsized(offer_outsized);
+    range_register_reuse(replace_one);
     inherit_register(forget_ranges_of_parent);
     caretaker_register((caretaker_turn){look_after_everything, help, return_before_use});
 }

@@ -41,7 +41,7 @@ class CacheInfo:
         The requests for values that never were cached, had expired, or that the cache itself had
         let go.
     purged : int
-        The requests for values that the kernel had taken.
+        The requests for values that were lost while memory was short.
     entries : int
         The keys with a value; some may have been taken unnoticed.
     pinned_bytes, idle_bytes, offered_bytes, purged_bytes : int
