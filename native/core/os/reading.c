@@ -30,7 +30,11 @@ int os_read_at(int descriptor, void *to, size_t bytes, uint64_t offset) {
 int os_number_in(const char *text, uint64_t *value) {
     uint64_t number = 0;
     size_t i = 0;
-    for (; text[i] >= '0' && text[i] <= '9'; i++) number = number * 10 + (uint64_t)(text[i] - '0');
+    for (; text[i] >= '0' && text[i] <= '9'; i++) {
+        const uint64_t digit = (uint64_t)(text[i] - '0');
+        /* One that does not fit is as good as no limit; wrapped around, it would be a small one. */
+        number = number > (UINT64_MAX - digit) / 10 ? UINT64_MAX : number * 10 + digit;
+    }
     if (i == 0) return -EINVAL;
     *value = number;
     return 0;
