@@ -46,6 +46,25 @@ static PyObject *read_value(cache_core *self, entry_no number, bool *is_lost) {
     return value;
 }
 
+/* Where memory runs out while a value is decoded, the hot values go, and decoding is tried once more. May run
+ * Python. */
+static PyObject *read_once_more(cache_core *self, entry_no number, bool *is_lost) {
+    const uint32_t stamp = entry_at(&self->index, number)->stamp;
+    PyObject *value = read_value(self, number, is_lost);
+    if (value || !PyErr_Occurred() || !PyErr_ExceptionMatches(PyExc_MemoryError)) return value;
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    hot_clear(self);
+    if (!entry_is_still(&self->index, number, stamp)) {
+        PyErr_Restore(type, error, traceback);
+        return NULL;
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(traceback);
+    return read_value(self, number, is_lost);
+}
+
 /* A signal's handler raised it, and not the value. */
 static bool can_be_read(cache_core *self, entry_no number, uint32_t stamp) {
     bool is_lost;
@@ -65,8 +84,8 @@ static int forget_and_warn(cache_core *self, PyObject *key, entry_no number, PyO
     return done ? 0 : -1;
 }
 
-/* What was coded and can't be decoded would fail at every request: its entry goes. So does one that there is
- * no memory to decode: computing it again may take less. 0: look again, -1 with an error set. */
+/* What was coded and can't be decoded would fail at every request: its entry goes. So does one that there
+ * was no memory to decode, twice: computing it again may take less. 0: look again, -1 with an error set. */
 static int give_up(cache_core *self, PyObject *key, entry_no number, uint32_t stamp) {
     if (!PyErr_ExceptionMatches(PyExc_Exception)) return -1;
     if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
@@ -96,7 +115,7 @@ static int give_up(cache_core *self, PyObject *key, entry_no number, uint32_t st
 static int read_entry(cache_core *self, PyObject *key, entry_no number, looked_up *out) {
     const uint32_t stamp = entry_at(&self->index, number)->stamp;
     bool is_lost;
-    PyObject *value = read_value(self, number, &is_lost);
+    PyObject *value = read_once_more(self, number, &is_lost);
     const bool is_same = entry_is_still(&self->index, number, stamp);
     if (!value) {
         if (PyErr_Occurred()) return give_up(self, key, number, stamp) < 0 ? LOOKUP_FAILED : LOOKUP_ABSENT;
