@@ -87,6 +87,7 @@ static int regenerate_into(vrange_array *array, size_t first, size_t count, char
     size_t bytes = count * array->block_bytes;
     if (bytes > array->bytes - offset) bytes = array->bytes - offset;
     char *content = huge ? huge : scratch_take();
+    if (!content) return ENOMEM;
     int result = array->regenerate(content, offset, bytes, array->context);
     if (result < 0) result = EIO; /* a C function may report failure by any negative number */
     if (result == 0) result = map_content(array, first, count, content, huge);
@@ -107,6 +108,7 @@ int regenerate_blocks(vrange_array *array, size_t first, size_t count) {
 
 int put_block(vrange_array *array, size_t block, const void *content) {
     char *scratch = scratch_take();
+    if (!scratch) return ENOMEM;
     size_t bytes = whole_blocks_bytes(array, block, 1);
     size_t known = array->bytes - block * array->block_bytes;
     memcpy(scratch, content, known < bytes ? known : bytes);

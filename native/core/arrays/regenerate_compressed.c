@@ -45,6 +45,7 @@ static int inflate_block(void *to, size_t bytes, const void *from, size_t size, 
 int vrange_regenerate_compressed(void *to, size_t offset, size_t bytes, void *context) {
     const vrange_compressed *blocks = context;
     char *state = scratch_take();
+    if (!state) return ENOMEM;
     int result = 0;
     for (size_t done = 0; done < bytes && result == 0;) {
         size_t block = (offset + done) / blocks->block_bytes;

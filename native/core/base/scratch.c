@@ -4,8 +4,9 @@
  * filled. The content must be put together elsewhere first. A signal handler can't allocate, so the buffers
  * are reserved ahead, and taking one is a single atomic exchange. On most machines there are more buffers
  * than threads that can be in a handler at once; a regenerator that touches another array takes a second
- * one. No caller ever waits for a buffer, because its holder may be waiting for the caller (for the GIL, for
- * example). If all are in use, one more is mapped, at the price of one system call. */
+ * one. If all are in use, one more is mapped, at the price of one system call. Where the process may map no
+ * more, the caller waits a moment for a buffer to come back. It can't wait for long, because the buffers'
+ * holders may be waiting for the caller (for the GIL, for example): then it gets none. */
 #include "base/scratch.h"
 
 #include <errno.h>
@@ -18,6 +19,8 @@
 #define SLOTS_MOST 64
 #define SLOTS_LEAST 2
 #define SPACE_SHARE 16 /* of the address space that vrange may still reserve */
+#define TAKE_TRIES 100
+#define TAKE_PAUSE_NS 1000000u
 #define SLOTS_KEPT 4 /* the other buffers are offered once they are returned */
 
 /* Few suffice: a caller that finds none takes an ordinary buffer and copies. */
@@ -71,16 +74,24 @@ int scratch_prepare(void) {
     return fresh ? 0 : -ENOMEM;
 }
 
-char *scratch_take(void) {
+static char *take_slot(void) {
     char *slots = atomic_load(&memory);
     for (unsigned slot = 0; slots && slot < atomic_load_explicit(&slot_count, memory_order_relaxed); slot++) {
         if (!atomic_load_explicit(&in_use[slot], memory_order_relaxed) &&
             !atomic_exchange(&in_use[slot], 1))
             return slots + (size_t)slot * SCRATCH_BYTES;
     }
-    char *more;
-    while (!(more = os_map(SCRATCH_BYTES))) os_yield();
-    return more;
+    return NULL;
+}
+
+char *scratch_take(void) {
+    for (int tries = 0; tries < TAKE_TRIES; tries++) {
+        if (tries) os_sleep_ns(TAKE_PAUSE_NS);
+        char *taken = take_slot();
+        if (!taken) taken = os_map(SCRATCH_BYTES);
+        if (taken) return taken;
+    }
+    return NULL;
 }
 
 void scratch_give(char *scratch) {

@@ -6,7 +6,8 @@
 
 #define SCRATCH_BYTES (2u << 20)
 
-/* Never returns NULL. The memory is not cleared. */
+/* Returns NULL if all buffers are in use and the process may map no more memory. The memory is not
+ * cleared. */
 char *scratch_take(void);
 void scratch_give(char *scratch);
 

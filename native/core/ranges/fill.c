@@ -90,6 +90,7 @@ static int fill_gathering(char *address, const vrange_part *parts, size_t count,
 
 int fill_parts(char *address, const vrange_part *parts, size_t count, bool offers) {
     char *gathered = scratch_take();
+    if (!gathered) return -ENOBUFS; /* no room, which letting go of other ranges does not change */
     int result = fill_gathering(address, parts, count, offers, gathered);
     scratch_give(gathered);
     return result;
