@@ -17,6 +17,7 @@ NAMES = (
     "pressure_watch",
     "idle",
     "data_job",
+    "peers_table",
 )
 SKIPPED = 77
 

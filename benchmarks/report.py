@@ -66,7 +66,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-_PACKAGES = ("vrange", "numpy", "cachetools", "cachebox", "diskcache")
+_PACKAGES = ("vrange", "numpy", "cachetools", "cachebox", "diskcache", "joblib")
 
 
 def _installed(name: str) -> bool:

@@ -21,9 +21,9 @@ pytestmark = pytest.mark.timeout(300)  # on a busy machine
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(name: str, results: Path) -> dict[str, Any]:
+def run(name: str, results: Path, timeout: float = 280) -> dict[str, Any]:
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--results", str(results)]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     found: dict[str, Any] = json.loads((results / f"{name}.json").read_text())
     return found
@@ -83,3 +83,27 @@ def test_the_data_job_is_measured_in_all_its_ways(tmp_path: Path) -> None:
         assert way["peak"] >= way["average"] > 0
         assert way["peak"] >= way["final"] > 0
     assert (tmp_path / "data_job.png").stat().st_size > 10_000
+
+
+@pytest.mark.memory_cgroup
+@pytest.mark.timeout(900)  # some sixty processes
+def test_the_table_of_peers_tries_each_property_on_each(tmp_path: Path) -> None:
+    if refusal := MemoryCgroup.unavailable():
+        pytest.skip(reason=f"no memory cgroup can be made: {refusal}")
+    from benchmarks import peers_table
+    from benchmarks.peers_table_caches import CACHES
+
+    document = run("peers_table", tmp_path, timeout=880)
+    assert all(target["met"] for target in document["targets"])
+    found = document["found"]
+    for _, name, _ in peers_table.ROWS:
+        assert set(found[name]) >= set(CACHES) - {"functools.lru_cache"}, name
+    assert not found["growth"]["functools.lru_cache"]["default"]["survived"]
+    assert found["shared"]["diskcache"]["default"]["by_second_process"]
+
+
+def test_the_table_in_the_docs_is_the_one_measured() -> None:
+    from benchmarks import peers_table, report
+
+    document = json.loads((report.RESULTS / "peers_table.json").read_text())
+    assert peers_table.markdown(document["found"]) in (ROOT / "docs/caches.md").read_text()
