@@ -46,7 +46,7 @@ static int add_to(PyObject *module) {
                                .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
                                .slots = slots};
     PyTypeObject *type = add_type(module, &spec);
-    Py_XDECREF(type);
+    Py_XDECREF((PyObject *)type);
     return type ? 0 : -1;
 }
 
