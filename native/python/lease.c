@@ -1,12 +1,12 @@
-/* The lease: a buffer whose life is a pin.
+/* The lease: a buffer that pins memory while it lives.
  *
- * Nobody pins and unpins cached values by hand. An array, a memoryview or an unpickled object that
- * refers to a range does so through a lease, by the buffer protocol; when the last of them dies, the
- * lease dies, and its pin with it. Death costs one compare-and-swap and keeps the GIL: a call that
- * gave it up would have to win it back, at 5 ms a time, wherever another Python thread is busy.
+ * Users never pin and unpin cached values themselves. An array, a memoryview or an unpickled object that
+ * refers to a range holds a lease through the buffer protocol. When the last of them dies, the lease dies and
+ * drops its pin. That costs one compare-and-swap and keeps the GIL. A call that released the GIL would have
+ * to win it back, which takes 5 ms each time while another Python thread is busy.
  *
- * The type is written here because none of the ready-made ways will do: ffi.gc and weakref.finalize
- * cost 3 to 8 times as much, and only a buffer of our own is read-only for good. */
+ * It is a type of its own because ffi.gc and weakref.finalize cost 3 to 8 times as much, and because only a
+ * buffer of our own stays read-only. */
 #include "python/lease.h"
 
 #include <stdbool.h>
@@ -117,7 +117,7 @@ static PyObject *lease_get_exports(PyObject *object, void *unused) {
     return PyLong_FromSsize_t(((lease *)object)->exports);
 }
 
-/* ---- over ranges and blocks ------------------------------------------------------------------- */
+/* ---- over ranges and blocks ------------------------------------------------------------------ */
 
 static void release_range(const lease_pin *pin) { vrange_release(pin->handle); }
 
@@ -166,7 +166,7 @@ static PyObject *adopt_blocks(PyObject *module, PyObject *args) {
     return lease_over(pin, address + offset, bytes, 0);
 }
 
-/* ---- the type and its functions --------------------------------------------------------------- */
+/* ---- the type and its functions -------------------------------------------------------------- */
 
 int lease_add_types(PyObject *module) {
     static PyMethodDef functions[] = {
@@ -179,10 +179,10 @@ int lease_add_types(PyObject *module) {
         {0}};
     static PyMethodDef methods[] = {
         {"release", lease_release, METH_NOARGS,
-         "Drops the pin now. BufferError while a view is alive; nothing the second time."},
+         "release(): drops the pin now. BufferError while a view is alive; the second call does nothing."},
         {0}};
     static PyGetSetDef members[] = {
-        {"exports", lease_get_exports, NULL, "How many views of the buffer are alive.", NULL}, {0}};
+        {"exports", lease_get_exports, NULL, "The number of views of the buffer that are alive.", NULL}, {0}};
     static PyType_Slot slots[] = {
         {Py_tp_doc, "A pin on a range, alive as long as a view of its memory is."},
         {Py_tp_dealloc, lease_dealloc},

@@ -6,10 +6,10 @@
 
 #include "vrange.h"
 
-/* Each of these takes over one pin of the caller's, also if it returns NULL with an error set. */
+/* A lease that takes over one pin of the caller's, also if it returns NULL with an error set. */
 PyObject *lease_of_pinned(uint64_t handle, Py_ssize_t bytes, int writable);
 
-/* Pins a range whose content is complete. NULL without an error set: some of it is lost. */
+/* A lease over a range, which it pins. NULL: with an error set, or, without one, some content is lost. */
 PyObject *lease_of_whole(uint64_t handle, Py_ssize_t bytes);
 
 /* The memory under a lease. NULL with an error set: the object is no lease, or its pin was dropped. */

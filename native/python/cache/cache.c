@@ -1,4 +1,4 @@
-/* The type CacheCore: what Python's classes see of a cache's core. core.h says what guards it. */
+/* The type CacheCore: the core as Python's classes see it. core.h says what guards it. */
 #include "python/cache/cache.h"
 
 #include <stddef.h>
@@ -29,7 +29,7 @@ static bool takes(Py_ssize_t count, Py_ssize_t wanted, const char *usage) {
     return false;
 }
 
-/* ---- asking ----------------------------------------------------------------------------------- */
+/* ---- lookups --------------------------------------------------------------------------------- */
 
 static PyObject *core_get(PyObject *object, PyObject *const *args, Py_ssize_t count) {
     cache_core *self = CORE(object);
@@ -72,7 +72,7 @@ static PyObject *core_contains(PyObject *object, PyObject *key) {
     return PyBool_FromLong(state != VRANGE_STATE_PURGED && state != VRANGE_STATE_FREED);
 }
 
-/* ---- storing and letting go ------------------------------------------------------------------- */
+/* ---- storing and removing -------------------------------------------------------------------- */
 
 static PyObject *core_set(PyObject *object, PyObject *const *args, Py_ssize_t count) {
     if (!takes(count, 4, "store(key, value, expires_ns, cost_ns)")) return NULL;
@@ -101,7 +101,7 @@ static PyObject *core_remove(PyObject *object, PyObject *key) {
     return PyBool_FromLong(had_value);
 }
 
-/* In one: between the look and the removal nothing else runs. */
+/* One step: no other code runs between the lookup and the removal. */
 static PyObject *core_pop(PyObject *object, PyObject *const *args, Py_ssize_t count) {
     cache_core *self = CORE(object);
     if (!takes(count, 2, "pop(key, default)")) return NULL;
@@ -114,7 +114,7 @@ static PyObject *core_pop(PyObject *object, PyObject *const *args, Py_ssize_t co
         if (result == LOOKUP_FAILED) return NULL;
         const entry_no number = index_find(&self->index, args[0], hash);
         if (number != FIND_FAILED && result == LOOKUP_FOUND && self->index.version != version && !number) {
-            Py_DECREF(found.value); /* decoding it ran what took it away */
+            Py_DECREF(found.value); /* code that decoding ran removed it */
             continue;
         }
         if (number && number != FIND_FAILED) evict_entry(self, number);
@@ -153,7 +153,7 @@ static PyObject *core_close(PyObject *object, PyObject *unused) {
     (void)unused;
     cache_core *self = CORE(object);
     self->closed = true;
-    self->arena = NULL; /* its ranges go with it */
+    self->arena = NULL; /* closing the arena frees its ranges */
     clear_all(self);
     return PyBool_FromLong(clear_some(self, CLEARED_AT_ONCE));
 }
@@ -169,7 +169,7 @@ static PyObject *core_use_arena(PyObject *object, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* ---- the type --------------------------------------------------------------------------------- */
+/* ---- the type -------------------------------------------------------------------------------- */
 
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"owner",     "account",   "name",        "open_arena", "encode",
@@ -238,7 +238,7 @@ static void core_dealloc(PyObject *object) {
     PyObject_GC_UnTrack(object);
     core_leave(self);
     self->closed = true;
-    self->arena = NULL; /* whoever opened it closes it */
+    self->arena = NULL; /* its owner closes it */
     core_tp_clear(object);
     free_collected(object, references);
 }
@@ -249,18 +249,18 @@ int core_add_type(PyObject *module) {
         {"get_or_compute", FAST(core_get_or_compute), METH_FASTCALL,
          "get_or_compute(key, function): the value, or what function() returns, stored."},
         {"answer_async", FAST(core_answer_async_call), METH_FASTCALL,
-         "answer_async(key, function, loop): an awaitable of the value, or of another's Flight."},
+         "answer_async(key, function, loop): an awaitable of the value, or of another caller's Flight."},
         {"contains", core_contains, METH_O, "contains(key): whether the value seems to be there."},
         {"store", FAST(core_set), METH_FASTCALL,
-         "store(key, value, expires_ns, cost_ns): expires_ns, of the monotonic clock; 0: by the ttl. "
-         "cost_ns 0: not known."},
-        {"remove", core_remove, METH_O, "remove(key): False where there is no value."},
-        {"pop", FAST(core_pop), METH_FASTCALL, "pop(key, default): the value, which is removed."},
+         "store(key, value, expires_ns, cost_ns): expires_ns is of the monotonic clock; 0: by the ttl. "
+         "cost_ns 0: unknown."},
+        {"remove", core_remove, METH_O, "remove(key): False if there is no value."},
+        {"pop", FAST(core_pop), METH_FASTCALL, "pop(key, default): removes and returns the value."},
         {"count_request", core_count_request, METH_O,
-         "count_request(waited): that a flight was found, and answered it or not."},
-        {"clear", core_clear, METH_NOARGS, "clear(): all is gone; True: bury() has still work to do."},
-        {"bury", core_bury, METH_O, "bury(most): gives so many cleared entries back; True: some are left."},
-        {"close", core_close, METH_NOARGS, "close(): clears, for good. As clear()."},
+         "count_request(waited): counts a request that found a flight; `waited`: the flight answered it."},
+        {"clear", core_clear, METH_NOARGS, "clear(): removes all entries; True: some are still to be buried."},
+        {"bury", core_bury, METH_O, "bury(most): frees up to `most` cleared entries; True: some are left."},
+        {"close", core_close, METH_NOARGS, "close(): clears for good, and returns as clear() does."},
         {"use_arena", core_use_arena, METH_VARARGS, "use_arena(address, bytes): where to store."},
         {"count", core_count, METH_NOARGS, "count(): how many values there are."},
         {"keys", core_keys, METH_NOARGS, "keys(): a list, the oldest first."},
@@ -277,14 +277,16 @@ int core_add_type(PyObject *module) {
         {"bytes", T_PYSSIZET, offsetof(cache_core, bytes), READONLY, "Of all ranges, in pages."},
         {"book_bytes", T_PYSSIZET, offsetof(cache_core, index.book_bytes), READONLY, "Of keys and entries."},
         {"hot_bytes", T_PYSSIZET, offsetof(cache_core, hot_bytes), READONLY, "Held strongly."},
-        {"object_bytes", T_PYSSIZET, offsetof(cache_core, object_bytes), READONLY, "Of these, outside ranges."},
-        {"hot_limit", T_PYSSIZET, offsetof(cache_core, hot_limit), READONLY, "How many may be."},
+        {"object_bytes", T_PYSSIZET, offsetof(cache_core, object_bytes), READONLY,
+         "The part of hot_bytes that lies outside ranges."},
+        {"hot_limit", T_PYSSIZET, offsetof(cache_core, hot_limit), READONLY,
+         "The most that may be held strongly."},
         {"hand_steps", T_ULONGLONG, offsetof(cache_core, hand_steps), READONLY,
-         "Entries looked at, to choose those that go."},
+         "Entries that the hand looked at to choose victims."},
         {"under_way", T_UINT, offsetof(cache_core, flight_count), READONLY, "Computations."},
         {0}};
     static PyGetSetDef computed[] = {
-        {"entries", core_entries, NULL, "Values, with those lost that nobody noticed yet.", NULL}, {0}};
+        {"entries", core_entries, NULL, "Values, with those that were lost and not noticed yet.", NULL}, {0}};
     static PyType_Slot slots[] = {{Py_tp_doc, "The native core of a cache."},
                                   {Py_tp_getset, computed},
                                   {Py_tp_new, core_new},

@@ -1,10 +1,10 @@
-/* Whether a core agrees with itself: for tests, which ask after every step. */
+/* Whether a core agrees with itself: tests check it after every step. */
 #include "python/cache/check.h"
 
 #include "python/cache/core.h"
 
-static PyObject *disagrees(const char *about, Py_ssize_t found, Py_ssize_t told) {
-    return PyErr_Format(PyExc_AssertionError, "%s: %zd found, %zd told", about, found, told);
+static PyObject *disagrees(const char *about, Py_ssize_t found, Py_ssize_t counted) {
+    return PyErr_Format(PyExc_AssertionError, "%s: found %zd, counted %zd", about, found, counted);
 }
 
 static Py_ssize_t bytes_of_slabs(const cache_core *self, Py_ssize_t *slots) {

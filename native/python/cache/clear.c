@@ -1,8 +1,9 @@
-/* Clearing: everything goes at once, and is given back in steps.
+/* Clearing: everything leaves at once, and is given back in steps.
  *
- * A cache of a million entries has a million references to drop and ranges to free. Whoever clears it does
- * not wait for that: the index and the slabs are put into a grave as they are, and the cache is empty. Graves
- * are emptied a few entries at a time, by whoever stores and by a thread that clear() starts (cache.py). */
+ * A cache of a million entries has a million references to drop, and as many ranges to free. The caller that
+ * clears it does not wait for that: the index and the slabs are moved into a grave as they are, and the cache
+ * is empty. Later stores, and a thread that clear() starts (_cache/cache.py), empty the graves a few entries
+ * at a time. */
 #include "python/cache/clear.h"
 
 #include <stdlib.h>
@@ -32,7 +33,7 @@ static void forget_places(cache_core *self) {
 
 void clear_all(cache_core *self) {
     grave *g = calloc(1, sizeof *g);
-    if (!g) { /* an entry at a time, then */
+    if (!g) { /* no memory for a grave: one entry at a time */
         for (entry_no number = 1; number < self->index.records; number++) {
             if (entry_at(&self->index, number)->state == RECORD_LISTED) evict_entry(self, number);
         }
@@ -52,7 +53,7 @@ void clear_all(cache_core *self) {
     forget_places(self);
 }
 
-/* One more entry of the first grave. May run Python. */
+/* Gives back the next entry of a grave. May run Python. */
 static void bury_entry(grave *g) {
     entry *e = entry_at(&g->index, g->record++);
     PyObject *key = e->key, *value = e->value, *form = e->form;
@@ -72,7 +73,7 @@ static void bury_slab(grave *g) {
 
 bool clear_some(cache_core *self, uint32_t most) {
     for (; most > 0 && self->graves; most--) {
-        grave *g = self->graves; /* each time anew: what is dropped may come back here */
+        grave *g = self->graves; /* read each time: dropping a reference may lead back here */
         if (g->record < g->index.records) {
             bury_entry(g);
         } else if (g->slab < g->slabs.room) {

@@ -1,11 +1,10 @@
 /* The codec: values to bytes, and back.
  *
- * str, bytes, int, float, bool, None and tuples of these are coded here; ndarrays lie in memory as they
- * are, and a Viewer makes them again (ndarray.c). Every other type is Python's, and so is what is so large
- * that there has to be room for it first: `encode` returns a Form, which has the parts to be stored and the
- * callable that makes the value of them again. A small value is
- * decoded from a copy of its bytes, because decoding may run Python code, which may give its slot to
- * another value. */
+ * str, bytes, int, float, bool, None and tuples of these are coded natively (small_codec.c). ndarrays are
+ * stored as they lie in memory, and a Viewer makes an array over the bytes (ndarray.c). Python codes every
+ * other type, and every value so large that it needs a reservation first (ROOM_BYTES): `encode` returns a
+ * Form with the parts to be stored and the callable that decodes them. A small value is decoded from a copy
+ * of its bytes, because decoding may run Python code, which may give its slot to another value. */
 #include "python/cache/codec.h"
 
 #include <stddef.h>
@@ -16,7 +15,7 @@
 #include "python/cache/small_codec.h"
 #include "python/lease.h"
 
-/* ---- decoding --------------------------------------------------------------------------------- */
+/* ---- decoding -------------------------------------------------------------------------------- */
 
 PyObject *decode_small(PyObject *form, const char *data, size_t bytes) {
     if (!form) return small_read(data);
@@ -40,7 +39,7 @@ PyObject *decode_range(PyObject *form, bool is_text, PyObject *lease) {
     return PyUnicode_Decode(data, bytes, "utf-8", "surrogatepass");
 }
 
-/* ---- coding ----------------------------------------------------------------------------------- */
+/* ---- coding ---------------------------------------------------------------------------------- */
 
 static void code_range(coded *out, bool is_text, const char *data, Py_ssize_t bytes) {
     out->is_text = is_text;
@@ -49,7 +48,7 @@ static void code_range(coded *out, bool is_text, const char *data, Py_ssize_t by
     out->bytes = (size_t)bytes;
 }
 
-/* A large str whose characters are its UTF-8 is stored without a copy. */
+/* The UTF-8 of a str that is all ASCII is the str itself: it is stored without a copy. */
 static int code_text(PyObject *value, coded *out) {
     PyObject *is_ascii = PyObject_CallMethod(value, "isascii", NULL);
     if (!is_ascii) return -1;
@@ -99,7 +98,8 @@ int code_value(cache_core *self, PyObject *value, coded *out) {
         return written < 0 ? -1 : 0;
     }
     PyObject *its_viewer = self->copies ? NULL : viewer_of_array(value);
-    if (its_viewer && array_content(value, its_viewer).bytes < ROOM_BYTES) return code_array(value, its_viewer, out);
+    if (its_viewer && array_content(value, its_viewer).bytes < ROOM_BYTES)
+        return code_array(value, its_viewer, out);
     if (PyBytes_CheckExact(value) && PyBytes_Size(value) < (Py_ssize_t)ROOM_BYTES) {
         out->holder = Py_NewRef(value);
         code_range(out, false, PyBytes_AsString(value), PyBytes_Size(value));

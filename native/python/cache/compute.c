@@ -1,8 +1,8 @@
 /* Compute: a value that is nowhere is computed and stored, with no Python frame of ours.
  *
- * Usually nobody else computes the key, and nobody comes to wait: that is this path. The exit is a key that
- * another one computes just now: waiting for it is Python's. Computing pushes everything else out of the
- * processor's caches, so what runs after it has to be little.
+ * Usually no other caller computes the key, and that case is handled here. If another caller is computing it,
+ * Python waits (_cache/waiting.py). A computation evicts everything else from the processor's caches, so
+ * little code runs after it.
  *
  * A memoised recursion has these frames on the stack once a level, and must get as deep as with
  * functools.cache. So what outlives the computation is in the flight, the call has a frame with one pointer,
@@ -22,7 +22,8 @@ void count_regenerated(const flight *f, uint64_t took_ns) {
         vrange_latency_record(VRANGE_KIND_CACHE, VRANGE_REALLOCATE_PURGED, os_now_ns() - f->asked_ns);
 }
 
-/* What came of another's flight, or of computing instead of waiting; NotImplemented: ask again. */
+/* Returns the result of another caller's flight, or of computing instead of waiting. NotImplemented: look
+ * again. */
 static PyObject *wait_for(cache_core *self, const looked_up *found, PyObject *function, PyObject *args,
                           PyObject *kwargs) {
     PyObject *other = Py_NewRef(entry_at(&self->index, found->number)->form);

@@ -1,8 +1,8 @@
 /* Computing by a coroutine: an awaitable that leads a flight, and lands it however the coroutine ends.
  *
- * The awaitable passes on what its coroutine yields. A value, an exception, a cancellation, being closed, and
- * being dropped all land the flight here, in C, where no signal handler can come between. It returns the
- * value, or another's Flight for Python to wait for. */
+ * The awaitable passes on what its coroutine yields. The flight lands here, in C, where no signal handler can
+ * interrupt, whether the coroutine returns, raises, is cancelled, is closed or is dropped. The awaitable
+ * returns the value, or another caller's Flight for Python to wait for. */
 #include "python/cache/compute_async.h"
 
 #include <stddef.h>
@@ -25,10 +25,10 @@ typedef struct {
 static PyTypeObject *computation_type;
 static PyObject *throw_name, *close_name, *value_name;
 
-/* ---- beginning and ending --------------------------------------------------------------------- */
+/* ---- beginning and ending -------------------------------------------------------------------- */
 
-/* The value is stored and told, or the error that is set, or nothing where it is over before its end.
- * Returns what the caller is to have; NULL with an error set, or where there is no value. */
+/* Stores a value, and lands the flight with it, with the error that is set, or, if the coroutine did not
+ * finish, with nothing. Returns the object for the caller; NULL: there is none, with or without an error. */
 static PyObject *end(computation *self, PyObject *value) {
     self->ended = 1;
     Py_CLEAR(self->coroutine);
@@ -37,7 +37,7 @@ static PyObject *end(computation *self, PyObject *value) {
     if (!f) return NULL;
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
-    /* A coroutine that nobody awaits any more is closed in another context. */
+    /* A coroutine that is no longer awaited may be closed in another context. */
     PyObject *led = PyObject_CallNoArgs(self->core->get_led);
     if (!led) PyErr_Clear();
     if (led == (PyObject *)f && f->core) flight_leave(f);
@@ -56,7 +56,7 @@ static PyObject *end(computation *self, PyObject *value) {
     return kept;
 }
 
-/* 1: the coroutine runs. 0: *answer is a value or another's flight. -1 with an error set. */
+/* 1: the coroutine runs. 0: *answer is a value or another caller's flight. -1 with an error set. */
 static int begin(computation *self, PyObject **answer) {
     cache_core *core = self->core;
     key_hash hash;
@@ -73,7 +73,7 @@ static int begin(computation *self, PyObject **answer) {
         }
         flight *f = flight_begin(core, self->key, hash, found.version, found.outcome, self->loop);
         if (!f) return -1;
-        if (!f->number) { /* the key came meanwhile */
+        if (!f->number) { /* the key was added meanwhile */
             Py_DECREF((PyObject *)f);
             continue;
         }
@@ -86,7 +86,7 @@ static int begin(computation *self, PyObject **answer) {
     return -1;
 }
 
-/* Nobody will await it to its end. */
+/* The coroutine will not be awaited to its end. */
 static void abandon(computation *self) {
     if (!self->mine) return;
     PyObject *type, *error, *traceback;
@@ -97,7 +97,7 @@ static void abandon(computation *self) {
     PyErr_Restore(type, error, traceback);
 }
 
-/* ---- as a coroutine --------------------------------------------------------------------------- */
+/* ---- as a coroutine -------------------------------------------------------------------------- */
 
 static PySendResult came_to(computation *self, PyObject *value, PyObject **result) {
     *result = end(self, value);
@@ -126,7 +126,7 @@ static PySendResult computation_send(PyObject *object, PyObject *sent, PyObject 
     return PYGEN_NEXT;
 }
 
-/* For those that know iterators only. */
+/* For callers that use the iterator protocol. */
 static PyObject *stop_with(PySendResult sending, PyObject *result) {
     if (sending != PYGEN_RETURN) return result;
     PyObject *stop = PyObject_CallFunctionObjArgs(PyExc_StopIteration, result, NULL);
@@ -144,7 +144,7 @@ static PyObject *computation_send_method(PyObject *object, PyObject *sent) {
 
 static PyObject *computation_next(PyObject *object) { return computation_send_method(object, Py_None); }
 
-/* Of the StopIteration that is set. NULL with an error set. */
+/* The value of the StopIteration that is set, which it clears. NULL with an error set. */
 static PyObject *returned_value(void) {
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
@@ -195,7 +195,7 @@ static PyObject *computation_close(PyObject *object, PyObject *unused) {
     return closed;
 }
 
-/* ---- the type --------------------------------------------------------------------------------- */
+/* ---- the type -------------------------------------------------------------------------------- */
 
 PyObject *core_answer_async(cache_core *core, PyObject *key, PyObject *function, PyObject *loop) {
     allocfunc allocate = (allocfunc)PyType_GetSlot(computation_type, Py_tp_alloc);

@@ -1,8 +1,8 @@
 /* The core of a cache: its state, and the rule that guards it.
  *
  * One native object owns everything a cache knows: the index from keys to entries, the slabs that hold small
- * values, the hot front, what is remembered of keys whose values are gone, and which keys are being
- * computed. Python owns the codec for rare types, all waiting, and the public classes.
+ * values, the hot front, the ghosts of keys whose values are gone, and the flights that compute keys. Python
+ * owns the codec for rare types, all waiting, and the public classes.
  *
  * Which rule guards what
  * ----------------------

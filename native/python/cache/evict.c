@@ -1,10 +1,11 @@
-/* Letting go: of one entry, of what the kernel took, of what expired, and of the least valuable where a
- * bound says so.
+/* Eviction: of one entry, of what the kernel took, of what expired, and of the least valuable if a bound is
+ * exceeded.
  *
- * Bytes are bounded through the ranges: the core of vrange ranks them by value, and what it sheds comes
- * back here as lost. Entries are bounded by a hand that goes round over the records (GCLOCK, Smith 1978):
- * an entry that was used has credit and survives so many turns, and of a few without credit the cheapest
- * goes; so evicting is O(1) amortised and nothing is sorted. A key that went leaves a ghost. */
+ * Bytes are bounded through the ranges: the core of vrange ranks them by value, and the ranges that it sheds
+ * are found lost here. Entries are bounded by a hand that goes round over the records (GCLOCK, Smith 1978).
+ * An entry that was used has credit, and survives one turn of the hand for each credit. Of a few entries
+ * without credit, the cheapest to compute again is evicted. So evicting is O(1) amortised, and nothing is
+ * sorted. An evicted key leaves a ghost. */
 #include "python/cache/evict.h"
 
 #include "python/cache/flight.h"
@@ -13,10 +14,10 @@
 
 #include "os/os.h"
 
-#define COMPARED 8 /* entries, for each that goes */
+#define COMPARED 8 /* entries without credit, for each that is evicted */
 #define LOST_AT_ONCE 64
 
-/* ---- one entry -------------------------------------------------------------------------------- */
+/* ---- one entry ------------------------------------------------------------------------------- */
 
 void evict_entry(cache_core *self, entry_no number) {
     entry *e = entry_at(&self->index, number);
@@ -24,7 +25,7 @@ void evict_entry(cache_core *self, entry_no number) {
         flight_call_off(self, number);
         return;
     }
-    e->value = hot_release(self, number); /* limbo drops it */
+    e->value = hot_release(self, number); /* its reference goes to limbo */
     const uint64_t place = e->place;
     e->place = PLACE_NOWHERE;
     index_bury(&self->index, number);
@@ -50,7 +51,7 @@ void evict_lost_place(cache_core *self, entry_no number) {
     else limbo_lose(self, number, limbo_free_place(self, place), true);
 }
 
-/* ---- what was lost, and what expired ---------------------------------------------------------- */
+/* ---- lost and expired entries ---------------------------------------------------------------- */
 
 static void lose_range(cache_core *self, uint64_t handle, bool purged) {
     const uint32_t owner = vrange_owner(handle);
@@ -68,7 +69,8 @@ static bool sweep(cache_core *self, bool purged) {
     bool found = false;
     if (self->deadlines.count) {
         const uint64_t now = os_now_ns();
-        for (entry_no number; (number = expiry_next(&self->deadlines, &self->index, now)); found = true) evict_entry(self, number);
+        for (entry_no number; (number = expiry_next(&self->deadlines, &self->index, now)); found = true)
+            evict_entry(self, number);
     }
     if (self->arena) {
         uint64_t handles[LOST_AT_ONCE];
@@ -84,9 +86,9 @@ void evict_sweep_all(cache_core *self, bool purged) {
     }
 }
 
-/* ---- bounds ----------------------------------------------------------------------------------- */
+/* ---- bounds ---------------------------------------------------------------------------------- */
 
-/* Sheds about so many bytes of the least valuable; the bytes that went. May run Python. */
+/* Sheds about `bytes` of the least valuable ranges. Returns the bytes that went. May run Python. */
 static uint64_t shed(cache_core *self, size_t bytes) {
     evict_sweep_all(self, true);
     vrange_arena *arena = self->arena;
@@ -101,7 +103,7 @@ static uint64_t shed(cache_core *self, size_t bytes) {
 }
 
 bool evict_make_room(cache_core *self, size_t bytes) {
-    /* More than is needed at once: the arena may be in pieces. */
+    /* More than is needed, because the free address space may be in pieces. */
     const size_t share = (size_t)self->bytes / 64;
     if (shed(self, 2 * bytes > share ? 2 * bytes : share)) return true;
     const Py_ssize_t held = self->hot_bytes;
@@ -122,8 +124,8 @@ static bool has_too_many(const cache_core *self) {
     return with_values > self->max_entries || (with_values > 1 && index_is_too_large(&self->index));
 }
 
-/* Among the next few entries that have no credit left, the one that is cheapest to compute again. 0: there
- * is none but the one to be kept. */
+/* Returns the entry that is cheapest to compute again among the next few without credit. 0: only the entry
+ * to be kept is left. */
 static entry_no choose_by_hand(cache_core *self, entry_no kept) {
     const uint32_t records = self->index.records;
     entry_no cheapest = 0;

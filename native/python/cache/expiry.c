@@ -1,8 +1,9 @@
-/* Expiry: which entries' time is over, without looking at all of them.
+/* Expiry: which entries have expired, without a look at all of them.
  *
- * A binary heap of deadlines, for caches whose values expire. An entry that goes or gets another value
- * leaves its deadline behind, which its stamp tells; when most are left behind, the heap is made anew. Each
- * entry may have a deadline of its own. Nothing here runs Python. */
+ * A binary heap of deadlines, for caches whose values expire. Each entry may have a deadline of its own. An
+ * entry that leaves or gets another value leaves a stale deadline in the heap; its stamp shows that it is
+ * stale. If the heap is full and most of its deadlines are stale, they are removed. Nothing here runs
+ * Python. */
 #include "python/cache/expiry.h"
 
 #include <stdlib.h>

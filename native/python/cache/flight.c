@@ -1,10 +1,10 @@
 /* Flights: one computation per key at a time.
  *
- * A flight is one computation under way. The key's entry refers to it until it lands or is called off, so
- * whoever asks meanwhile finds it by the same lookup that would find the value, and the leader finds the
- * entry without looking its key up again. A flight never has the value: contexts refer to it that live
- * longer. Waiting, and who may wait for whom, is Python's (singleflight.py); beginning and landing are here,
- * where no signal handler can come between. */
+ * A flight is one computation under way. The key's entry refers to it until it lands or is called off. So
+ * other callers find it by the same lookup that would find the value, and the leader reaches the entry
+ * without a second lookup. A flight never holds the value, because contexts that live longer refer to it.
+ * Python waits (_cache/waiting.py). Flights begin and land here, in C, where no signal handler can
+ * interrupt. */
 #include "python/cache/flight.h"
 
 #include <stddef.h>
@@ -19,10 +19,9 @@ static PyObject *threading_module, *get_ident_name;
 
 bool is_flight(PyObject *object) { return Py_TYPE(object) == flight_type; }
 
-/* ---- beginning and ending --------------------------------------------------------------------- */
+/* ---- beginning and ending -------------------------------------------------------------------- */
 
-/* threading.get_ident(), which is of a greenlet where that is what threads are made of. 0 with an error
- * set. */
+/* Calls threading.get_ident(), which gevent replaces to return the greenlet's. 0 with an error set. */
 static unsigned long this_thread(void) {
     PyObject *ident = PyObject_CallMethodObjArgs(threading_module, get_ident_name, NULL);
     const unsigned long thread = ident ? PyLong_AsUnsignedLongMask(ident) : 0;
@@ -83,7 +82,7 @@ void flight_call_off(cache_core *self, entry_no number) {
     index_bury(&self->index, number); /* with its reference to the flight */
 }
 
-/* ---- being led -------------------------------------------------------------------------------- */
+/* ---- the innermost flight of a context ------------------------------------------------------- */
 
 static int set_led(cache_core *self, PyObject *to) {
     PyObject *token = PyObject_CallFunctionObjArgs(self->set_led, to, NULL);
@@ -93,7 +92,7 @@ static int set_led(cache_core *self, PyObject *to) {
 
 int flight_enter(flight *f) { return set_led(f->core, (PyObject *)f); }
 
-/* Where that can't be said nothing is lost, as the flight lands now. */
+/* An error is ignored: the flight lands now, and a landed flight does no harm in a context. */
 void flight_leave(flight *f) {
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
@@ -101,9 +100,9 @@ void flight_leave(flight *f) {
     PyErr_Restore(type, error, traceback);
 }
 
-/* ---- landing ---------------------------------------------------------------------------------- */
+/* ---- landing --------------------------------------------------------------------------------- */
 
-/* Those who wait share an Exception. What ends a thread or a task is its own. */
+/* Waiters share an Exception. A KeyboardInterrupt or a cancellation is the leader's own. */
 static PyObject *shared_error(PyObject *type, PyObject *error) {
     return type && error && PyErr_GivenExceptionMatches(type, PyExc_Exception) ? error : NULL;
 }
@@ -139,7 +138,7 @@ int flight_land(flight *f, PyObject *value) {
     return told;
 }
 
-/* ---- fork ----------------------------------------------------------------------------------- */
+/* ---- fork ------------------------------------------------------------------------------------ */
 
 /* In the child of a fork the threads that led the others do not exist. */
 static void forget_others(cache_core *self, const PyObject *led) {
@@ -164,7 +163,7 @@ PyObject *flight_forget_others(PyObject *module, PyObject *led) {
     Py_RETURN_NONE;
 }
 
-/* ---- the type --------------------------------------------------------------------------------- */
+/* ---- the type -------------------------------------------------------------------------------- */
 
 static const size_t references[] = {offsetof(flight, core),    offsetof(flight, outer),
                                     offsetof(flight, loop),    offsetof(flight, waiters),
@@ -183,7 +182,7 @@ static int flight_clear(PyObject *object) {
 }
 
 static void flight_dealloc(PyObject *object) {
-    /* One after another: as deep as a recursion was, the stack would not do. */
+    /* In a loop: as many flights may be nested as a recursion was deep, too many for the stack. */
     flight *outer = ((flight *)object)->outer;
     ((flight *)object)->outer = NULL;
     free_collected(object, references);
@@ -225,11 +224,11 @@ int flight_add_type(PyObject *module) {
          "The event loop that has to run for it, or None."},
         {0}};
     static PyGetSetDef computed[] = {
-        {"waiting", get_waiting, NULL, "How many wait for it.", NULL}, {0}};
+        {"waiting", get_waiting, NULL, "The number of its waiters.", NULL}, {0}};
     static PyMethodDef methods[] = {
         {"call_off", call_off, METH_NOARGS,
-         "call_off(): nobody joins it any more, and what it computes is not stored."},
-        {"abandon", abandon, METH_NOARGS, "abandon(): nobody goes on with it; it lands without a value."},
+         "call_off(): no caller joins it any more, and its result is not stored."},
+        {"abandon", abandon, METH_NOARGS, "abandon(): its leader will not continue; it lands without a value."},
         {0}};
     static PyType_Slot slots[] = {{Py_tp_doc, "One computation under way."},
                                   {Py_tp_dealloc, flight_dealloc},

@@ -51,9 +51,9 @@ static void form_dealloc(PyObject *object) {
     Py_DECREF(type);
 }
 
-/* ---- the bytes of a value --------------------------------------------------------------------- */
+/* ---- the bytes of a value -------------------------------------------------------------------- */
 
-/* Of a string that is all ASCII, its own bytes: encoding it would be a copy. */
+/* A str that is all ASCII gives its own bytes: encoding it would copy them. */
 static int part_bytes(PyObject *part, Py_buffer *view) {
     if (!PyUnicode_Check(part)) return PyObject_GetBuffer(part, view, PyBUF_SIMPLE);
     Py_ssize_t bytes;
@@ -119,7 +119,7 @@ int coded_by_form(coded *out, PyObject *object) {
     return 0;
 }
 
-/* ---- for Python ------------------------------------------------------------------------------- */
+/* ---- for Python ------------------------------------------------------------------------------ */
 
 PyObject *form_write(PyObject *module, PyObject *args) {
     (void)module;
@@ -145,18 +145,18 @@ int form_add_type(PyObject *module) {
     static PyMemberDef members[] = {
         {"parts", T_OBJECT, offsetof(form_object, parts), READONLY, "Buffers, stored one after another."},
         {"decode", T_OBJECT, offsetof(form_object, decode), READONLY,
-         "A Viewer, or called with a buffer of at least the parts' bytes: makes the value."},
+         "A Viewer, or a callable: makes the value from a buffer of at least the parts' bytes."},
         {"refers", T_BOOL, offsetof(form_object, refers), READONLY,
          "Whether the value refers to the buffer's memory."},
         {"is_view", T_BOOL, offsetof(form_object, is_view), READONLY,
-         "Whether the first answer is decoded, too."},
+         "Whether the storing caller gets a decoded value as well, not its own."},
         {"is_private", T_BOOL, offsetof(form_object, is_private), READONLY,
-         "Whether each caller gets an object of its own, which is therefore never hot."},
+         "Whether each caller gets an object of its own. Such a value is never hot."},
         {0}};
     static PyType_Slot slots[] = {
         {Py_tp_doc, "Form(parts, decode, refers=False, is_view=False, nbytes=0, write=None, room=None, is_private=False)\n\n"
-                    "How a value is stored and made again. write(lease) writes `nbytes` where there are no "
-                    "parts; `room` is kept as long as the form."},
+                    "How a value is stored and decoded. Without parts, write(lease) writes its `nbytes`. "
+                    "`room` lives as long as the form."},
         {Py_tp_new, form_new},
         {Py_tp_dealloc, form_dealloc},
         {Py_tp_members, members},

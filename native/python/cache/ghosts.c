@@ -1,10 +1,12 @@
-/* Ghosts: how often keys were used whose values are gone, and whether the kernel took them.
+/* Ghosts: for keys whose values are gone, how often they were used and whether the kernel took them.
  *
- * A popular value that was lost is popular when it comes back, rather than the first to go again. Ghosts
- * are kept by the hash of their key. Two keys with one hash share a ghost, which costs nothing worse than a
- * wrong guess. Two tables: a new ghost goes into the young one, and when that has as many as there are
- * entries (4096 at least), it becomes the old one, and what was old is forgotten. So they are bounded, the
- * oldest go first, and none is ever moved. */
+ * A ghost keeps a popular value popular: after it was lost and stored again, it is not the first to be
+ * evicted. Ghosts are stored by the hash of their key. Two keys with the same hash share a ghost, which at
+ * worst causes a wrong guess.
+ *
+ * There are two tables. A new ghost goes into the young table. When the young table has as many ghosts as the
+ * cache has entries (4096 at least), it becomes the old table, and the previous old table is freed. So the
+ * number of ghosts is bounded, the oldest are forgotten first, and no ghost is ever moved. */
 #include "python/cache/ghosts.h"
 
 #include <stdlib.h>
@@ -29,7 +31,7 @@ static void turn_over(ghosts *all, uint32_t entries) {
     uint32_t room = 2 * GHOSTS_LEAST;
     while (room < 2 * entries && room < GHOSTS_MOST) room *= 2;
     ghost *places = calloc(room, sizeof *places);
-    if (!places) return; /* the young table takes no more: ghosts are a help, not a duty */
+    if (!places) return; /* the young table stays full, and new ghosts are dropped: they only help */
     free(all->old.places);
     all->old = all->young;
     all->young = (ghost_table){.places = places, .room = room};

@@ -1,4 +1,4 @@
-/* Ghosts: what is remembered of keys whose values are gone. */
+/* Ghosts: the uses of keys whose values are gone. */
 #ifndef VRANGE_CACHE_GHOSTS_H
 #define VRANGE_CACHE_GHOSTS_H
 

@@ -1,9 +1,10 @@
 /* The hot front: values that a cache holds strongly, so that a hit on them costs what a dict costs.
  *
- * The kernel can't take what is held strongly, and a process dies of it. So each front is bounded in
- * bytes, and all fronts with the default bound together. The value held longest goes first. Where the front
- * is full, each value that it takes costs another one its place, so a value has to be used more than the one
- * held longest, and not every hit looks. Each step leaves the front whole before a reference is dropped. */
+ * The kernel can't take a value that is held strongly, so too many of them would get the process killed.
+ * Each front is therefore bounded in bytes, and all fronts with the default bound are bounded together. The
+ * value held longest is dropped first. While the front is full, each value that enters displaces another
+ * one. So a value must have been used more than the one held longest, and only one hit in four compares
+ * them. Each step leaves the front whole before it drops a reference. */
 #include "python/cache/hot_front.h"
 
 #include <stddef.h>
@@ -16,8 +17,8 @@
 
 #define HITS_PER_CONTEST 4
 #define HOT_HITS_PER_USE 16
-#define WORTHWHILE 1.25f      /* times the uses: an exchange costs what twenty hits gain */
-#define HEAVIER_DECODED 16    /* a pickled int of 2 bytes is an object of 28 and a pointer */
+#define WORTHWHILE 1.25f      /* times the uses: an exchange costs as much as twenty hits save */
+#define HEAVIER_DECODED 16    /* a pickled int of 2 bytes becomes an object of 28 bytes and a pointer */
 #define OBJECT_BYTES 64
 #define SPARE_SHARE 4 /* automatic fronts take so much of what would be free without them */
 #define LOOK_NS 100000000ull
@@ -50,7 +51,7 @@ static void add_bytes(cache_core *self, Py_ssize_t bytes, Py_ssize_t object_byte
     words[1] = (uint64_t)self->object_bytes;
 }
 
-/* ---- the order: the longest held first -------------------------------------------------------- */
+/* ---- the order: the longest held first ------------------------------------------------------- */
 
 static void append(cache_core *self, entry_no number) {
     entry *e = entry_at(&self->index, number);
@@ -80,7 +81,7 @@ PyObject *hot_release(cache_core *self, entry_no number) {
     return value;
 }
 
-/* A key whose range was lost goes with its hot value. */
+/* If the value's range was lost, its key leaves with it. */
 void hot_let_go(cache_core *self, entry_no number) {
     PyObject *value = hot_release(self, number);
     if (value && entry_at(&self->index, number)->place == PLACE_NOWHERE)
@@ -92,7 +93,7 @@ void hot_let_go(cache_core *self, entry_no number) {
 static void let_oldest_go(cache_core *self) { hot_let_go(self, self->oldest); }
 
 void hot_clear(cache_core *self) {
-    /* So often at most: what dies here may run code that comes back to the front. */
+    /* A bounded number of turns: a finalizer that runs here may put values back into the front. */
     for (uint32_t turns = self->index.entries; turns > 0 && self->oldest; turns--) let_oldest_go(self);
 }
 
@@ -101,11 +102,11 @@ void hot_forget(cache_core *self) {
     add_bytes(self, -self->hot_bytes, -self->object_bytes);
 }
 
-/* ---- counting --------------------------------------------------------------------------------- */
+/* ---- counting -------------------------------------------------------------------------------- */
 
-/* What is hot is answered without a look at its range, and would seem unused for as long as it is, and
- * the first to go afterwards. So a sample of hot hits counts for all of them; drawn, as keys that are
- * asked for in turn would otherwise meet the same place of it for ever. */
+/* A hit on a hot value does not touch its range. The range would seem unused, and would be evicted first
+ * once the value is no longer hot. So a sample of the hot hits counts for all of them. The sample is random:
+ * with every 16th hit, keys that are requested in turn could miss it each time. */
 void hot_count(cache_core *self, entry *e) {
     stats_request_with_gil(self->account, VRANGE_REQUEST_HOT);
     self->draw = self->draw * 1664525u + 1013904223u; /* Numerical Recipes' */
@@ -115,7 +116,7 @@ void hot_count(cache_core *self, entry *e) {
     else if (e->place) vrange_used(e->place, HOT_HITS_PER_USE);
 }
 
-/* ---- admitting -------------------------------------------------------------------------------- */
+/* ---- admitting ------------------------------------------------------------------------------- */
 
 static Py_ssize_t weight_of_slot(const entry *e, PyObject *value) {
     if (PyBytes_CheckExact(value)) return OBJECT_BYTES + PyBytes_Size(value);
@@ -125,7 +126,7 @@ static Py_ssize_t weight_of_slot(const entry *e, PyObject *value) {
     return OBJECT_BYTES * HEAVIER_DECODED;
 }
 
-/* What was decoded by Python is looked at, once. May run Python. -1 with an error set. */
+/* Python weighs a value that its codec decoded, once. May run Python. -1 with an error set. */
 static Py_ssize_t weight_of_range(cache_core *self, const entry *e, PyObject *value) {
     const Py_ssize_t bytes = (Py_ssize_t)vrange_bytes(e->place);
     if (!e->form || is_viewer(e->form)) return bytes + 2 * OBJECT_BYTES;
@@ -136,13 +137,13 @@ static Py_ssize_t weight_of_range(cache_core *self, const entry *e, PyObject *va
     return itself > 0 ? itself + range_bytes : itself;
 }
 
-/* Whether it is used so much more than the value held longest that it is worth the exchange. If not, that
- * one becomes the youngest. */
+/* Whether the value is used enough more than the one held longest to be worth an exchange. If not, the one
+ * held longest counts as just added. */
 static bool wins(cache_core *self, const entry *e) {
     const entry_no number = self->oldest;
     if (!number) return true;
     const entry *oldest = entry_at(&self->index, number);
-    /* How often a value in a slab is used is not known. */
+    /* The uses of a value in a slab are not known. */
     if (!oldest->place || (oldest->place | e->place) & PLACE_SLOT) return true;
     if (vrange_uses(e->place) >= WORTHWHILE * (float)vrange_uses(oldest->place)) return true;
     take_out(self, number);
@@ -150,7 +151,7 @@ static bool wins(cache_core *self, const entry *e) {
     return false;
 }
 
-/* ---- all automatic fronts together ------------------------------------------------------------ */
+/* ---- all automatic fronts together ----------------------------------------------------------- */
 
 static cache_core *largest_automatic(void) {
     cache_core *largest = NULL;
@@ -161,8 +162,8 @@ static cache_core *largest_automatic(void) {
     return largest;
 }
 
-/* The hot values of a process that grows for other reasons must not be what it dies of. Reading the limits
- * takes microseconds, so the figure may be a tenth of a second old. */
+/* A process may grow for other reasons, and its hot values must not be the reason for a kill then. Reading
+ * the limits takes microseconds, so the figure may be a tenth of a second old. */
 static Py_ssize_t most_together(void) {
     const uint64_t now = os_now_ns();
     if (now - fronts.looked_ns >= LOOK_NS) {
@@ -180,8 +181,8 @@ static bool fits_together(Py_ssize_t weight) {
     return weight <= most && fronts.held <= most - weight;
 }
 
-/* Values of the largest front go until so many bytes more are within the bound of all. False if nothing is
- * left that could go. May run Python. */
+/* Drops values of the largest automatic front until `weight` more bytes fit within the common bound. False:
+ * `weight` exceeds that bound, or no front has values left. May run Python. */
 static bool make_room_among_all(Py_ssize_t weight) {
     while (!fits_together(weight)) {
         cache_core *largest = weight <= most_together() ? largest_automatic() : NULL;
@@ -220,7 +221,7 @@ int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value
     const bool has_room = self->hot_bytes + weight <= self->hot_limit &&
                           (!self->hot_is_automatic || fits_together(weight));
     self->front_is_full = !has_room;
-    if (!has_room && !was_full) return 0; /* from now on there are contests */
+    if (!has_room && !was_full) return 0; /* from now on values are compared */
     if (weight > self->hot_limit) return 0;
     if (self->hot_is_automatic && weight > most_together()) return 0;
     while (self->oldest && self->hot_bytes + weight > self->hot_limit) let_oldest_go(self);
@@ -235,7 +236,7 @@ int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value
     return 0;
 }
 
-/* ---- all fronts of the process ---------------------------------------------------------------- */
+/* ---- all fronts of the process --------------------------------------------------------------- */
 
 static void set_bound(cache_core *self, Py_ssize_t bound) {
     if (self->hot_is_automatic) bound = fronts.automatic;
@@ -268,7 +269,8 @@ PyObject *hot_use_share(PyObject *module, PyObject *share) {
     Py_XINCREF((PyObject *)core);
     while (core) {
         gone += shrink(core);
-        cache_core *next = core->following; /* it left, if it was closed meanwhile: the rest next time */
+        /* NULL if this one left the list meanwhile: the rest shrink next time. */
+        cache_core *next = core->following;
         Py_XINCREF((PyObject *)next);
         Py_DECREF((PyObject *)core);
         core = next;

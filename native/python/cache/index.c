@@ -1,12 +1,13 @@
 /* The index: from keys to entries.
  *
- * Entries are records of 64 bytes, a cache line, in chunks that never move. Buckets hold the number of their first entry,
- * entries that of the next one. The table grows by linear hashing (Litwin 1980): each key that comes splits
- * one bucket, so that no key pays for a rehash of all, and there is never a second table beside the first.
+ * Entries are records of 64 bytes, a cache line, in chunks that never move. A bucket has the number of its
+ * first entry, and each entry has the number of the next one. The table grows by linear hashing (Litwin
+ * 1980): each added key splits one bucket. So no key pays for a rehash of all keys, and there is never a
+ * second table beside the first.
  *
  * Comparing keys may run Python code that changes the index. As in CPython's dict, a search then starts
- * again, but only if the entry it stands at went, or moved to another bucket: entries are added at the end
- * of their bucket, so whatever came meanwhile is found further on. */
+ * again, but only if its current entry was removed or moved to another bucket. Entries are added at the end
+ * of their bucket, so the search still reaches an entry that was added meanwhile. */
 #include "python/cache/index.h"
 
 #include <stdlib.h>
@@ -17,7 +18,7 @@
 bool hash_key(PyObject *key, key_hash *hash) {
     const Py_hash_t whole = PyObject_Hash(key);
     uint64_t h = (uint64_t)whole;
-    h = (h ^ h >> 32) * 0x9e3779b97f4a7c15u; /* ints hash to themselves, multiples collide */
+    h = (h ^ h >> 32) * 0x9e3779b97f4a7c15u; /* ints hash to themselves, so multiples would collide */
     *hash = (key_hash)(h >> 32);
     return whole != -1;
 }
@@ -31,7 +32,7 @@ static entry_no *bucket_at(const cache_index *index, uint32_t bucket) {
     return (entry_no *)index->buckets[bucket / CHUNK] + bucket % CHUNK;
 }
 
-/* Makes `place` of the directory hold a chunk of `bytes`. */
+/* Allocates the chunk of `bytes` at this place of the directory, unless it is there. */
 static bool chunk_ready(void ***directory, uint32_t *room, uint32_t place, size_t bytes) {
     if (place >= *room) {
         uint32_t larger = *room ? *room * 2 : 8;
@@ -46,7 +47,7 @@ static bool chunk_ready(void ***directory, uint32_t *room, uint32_t place, size_
     return (*directory)[place] != NULL;
 }
 
-/* ---- finding ---------------------------------------------------------------------------------- */
+/* ---- finding --------------------------------------------------------------------------------- */
 
 entry_no index_find(cache_index *index, PyObject *key, key_hash hash) {
 again:
@@ -63,7 +64,7 @@ again:
             Py_DECREF(other);
             if (same < 0) return FIND_FAILED;
             if (index->version != version) {
-                /* Also where the index was cleared: chunks may be gone, and numbers handed out anew. */
+                /* The index may also have been cleared: the chunks are gone, or numbers are in use again. */
                 if (number >= index->records || !index->chunks) goto again;
                 e = entry_at(index, number);
                 if (e->state != RECORD_LISTED || e->serial != serial ||
@@ -77,14 +78,14 @@ again:
     return 0;
 }
 
-/* ---- what it takes ---------------------------------------------------------------------------- */
+/* ---- its size -------------------------------------------------------------------------------- */
 
-/* An entry, its bucket, its slot's owner, and a ghost when it is gone. */
+/* An entry, its bucket, its slot's owner, and its ghost after it left. */
 #define RECORD_BYTES ((Py_ssize_t)(sizeof(entry) + 2 * sizeof(entry_no) + sizeof(ghost)))
 
 static struct {
     Py_ssize_t bytes, bytes_most, caches; /* of all caches without max_entries */
-    Py_ssize_t given_most;                /* of one with it */
+    Py_ssize_t given_most;                /* of one cache with max_entries */
 } books = {.bytes_most = PY_SSIZE_T_MAX, .given_most = PY_SSIZE_T_MAX};
 
 static void count_bytes(cache_index *index, Py_ssize_t bytes) {
@@ -115,7 +116,7 @@ PyObject *index_set_bounds(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* What a key takes beside its entry, roughly: the same each time. */
+/* The bytes of a key beside its entry, roughly. Returns the same each time, so that sums add up. */
 static Py_ssize_t key_weight(PyObject *key) {
     enum { OBJECT = 64, TUPLE = 56, SHORT = 32 };
     if (PyUnicode_CheckExact(key)) return OBJECT + PyUnicode_GetLength(key);
@@ -131,9 +132,9 @@ static Py_ssize_t key_weight(PyObject *key) {
     return weight;
 }
 
-/* ---- adding ----------------------------------------------------------------------------------- */
+/* ---- adding ---------------------------------------------------------------------------------- */
 
-/* Moves those entries of a bucket to the new last one that belong there now, in their order. */
+/* Moves the entries of one bucket that now belong to the new last bucket, and keeps their order. */
 static void split_one(cache_index *index) {
     const uint32_t from = index->bucket_count - index->low_mask - 1, to = index->bucket_count;
     index->bucket_count++;
@@ -150,7 +151,7 @@ static void split_one(cache_index *index) {
     if (index->bucket_count == index->low_mask * 2 + 2) index->low_mask = index->low_mask * 2 + 1;
 }
 
-/* A key more may come: there is a record for it, and two buckets for three keys. */
+/* Makes room for one more key: a record, and two buckets for every three keys. */
 static bool has_room(cache_index *index) {
     if (!index->bucket_count) {
         if (!chunk_ready(&index->buckets, &index->bucket_room, 0, CHUNK * sizeof(entry_no)))
@@ -189,7 +190,7 @@ entry_no index_add(cache_index *index, PyObject *key, key_hash hash) {
     return number;
 }
 
-/* ---- letting go ------------------------------------------------------------------------------- */
+/* ---- removing -------------------------------------------------------------------------------- */
 
 void index_bury(cache_index *index, entry_no number) {
     entry *e = entry_at(index, number);

@@ -1,4 +1,4 @@
-/* Looking at a core as a whole: how much there is, under which keys, and in which ranges. */
+/* Looking at a core as a whole: how many values there are, under which keys, and in which ranges. */
 #include "python/cache/inspect.h"
 
 #include <stdlib.h>
@@ -10,7 +10,6 @@
 
 #define CORE(object) ((cache_core *)(object))
 
-/* What a value is found under just now; no request is counted. */
 entry_no core_find(cache_core *self, PyObject *key) {
     key_hash hash;
     if (!hash_key(key, &hash)) return FIND_FAILED;
@@ -26,7 +25,7 @@ uint64_t core_range_of(const cache_core *self, const entry *e) {
     return e->place == PLACE_FLIGHT ? 0 : e->place;
 }
 
-/* ---- as a whole ------------------------------------------------------------------------------- */
+/* ---- as a whole ------------------------------------------------------------------------------ */
 
 PyObject *core_count(PyObject *object, PyObject *unused) {
     (void)unused;
@@ -70,7 +69,8 @@ PyObject *core_keys(PyObject *object, PyObject *unused) {
         Py_ssize_t count;
         in_order *order = numbers_in_order(self, &count);
         PyObject *keys = order ? PyList_New(count) : PyErr_NoMemory();
-        const bool is_same = version == self->index.version; /* a list is the collector's, which may run Python */
+        /* Making a list may start the collector, which may run Python. */
+        const bool is_same = version == self->index.version;
         for (Py_ssize_t i = 0; keys && is_same && i < count; i++)
             PyList_SetItem(keys, i, Py_NewRef(entry_at(&self->index, order[i].number)->key));
         PyMem_Free(order);
@@ -79,7 +79,6 @@ PyObject *core_keys(PyObject *object, PyObject *unused) {
     }
 }
 
-/* The handles of all ranges, or of those of some keys, as a list of ints. */
 static int add_handle(PyObject *set, uint64_t handle) {
     PyObject *number = handle ? PyLong_FromUnsignedLongLong(handle) : NULL;
     const int result = number ? PySet_Add(set, number) : handle ? -1 : 0;
@@ -157,7 +156,8 @@ PyObject *core_uses(PyObject *object, PyObject *key) {
     cache_core *self = CORE(object);
     const entry_no number = core_find(self, key);
     if (number == FIND_FAILED) return NULL;
-    if (number) return PyLong_FromUnsignedLong(vrange_uses(core_range_of(self, entry_at(&self->index, number))));
+    if (number)
+        return PyLong_FromUnsignedLong(vrange_uses(core_range_of(self, entry_at(&self->index, number))));
     key_hash hash;
     return hash_key(key, &hash) ? PyLong_FromUnsignedLong(core_remembered_uses(self, hash)) : NULL;
 }

@@ -1,9 +1,9 @@
-/* Leaves: what stays out of a pickle: large strings and bytes, arrays, singletons.
+/* Leaves: objects that a pickle leaves out: large strings and bytes, arrays, singletons.
  *
- * The pickler asks for every object whether it has an identity of its own. Leaves do: their number. Large
- * ones are stored beside the pickle, from where they are. Most objects are answered here, because a call of
- * Python for each would double the time that pickling takes: Python is asked about objects of the types in
- * `kinds`, and once about each other type. */
+ * The pickler calls persistent_id for every object. For a leaf, the answer is its number among the leaves.
+ * Large leaves are stored beside the pickle, directly from their own memory. Most objects are answered in C,
+ * because a Python call for each object would double the time that pickling takes: Python is asked about
+ * objects of the types in `kinds`, and once about each other type. */
 #include "python/cache/leaves.h"
 
 #include <stdbool.h>
@@ -15,11 +15,11 @@ typedef struct {
     PyObject_HEAD
     PyObject *leaves; /* list */
     PyObject *numbers; /* dict, address to number */
-    PyObject *watch;  /* called with a leaf, and with what has a buffer, which its pickling may copy */
-    PyObject *tell;   /* called with how many objects there were, now and then */
-    PyObject *kinds;  /* dict: whether an object of this type may be a leaf */
-    PyObject *meet;   /* called with a type that is not in it: whether it is to be */
-    PyObject *is_leaf; /* called with an object of such a type */
+    PyObject *watch;   /* called with each leaf, and each other object with a buffer: pickling may copy it */
+    PyObject *tell;    /* called with the number of objects, every TOLD_EVERY of them */
+    PyObject *kinds;   /* dict: type to whether its objects may be leaves */
+    PyObject *meet;    /* called with a type that `kinds` lacks: whether its objects may be leaves */
+    PyObject *is_leaf; /* called with an object of a type that may have leaves */
     Py_ssize_t least, count;
 } leaf_finder;
 
@@ -123,11 +123,11 @@ static void leaves_dealloc(PyObject *object) { free_collected(object, references
 int leaves_add_type(PyObject *module) {
     static PyType_Slot slots[] = {
         {Py_tp_doc, "Leaves(leaves, watch, tell, least, kinds, meet, is_leaf)\n\n"
-                    "A pickler's persistent_id: strings and bytes from `least` on go to the list `leaves`, and "
-                    "so does an object of which is_leaf(object) says so. It is called if `kinds` has true for "
-                    "the object's type; meet(type) is called for each type that `kinds` lacks. watch(object) "
-                    "is called for each leaf, and for each other object that has a buffer; tell(count) "
-                    "every 65,536 objects."},
+                    "A pickler's persistent_id: str and bytes of at least `least` go to the list `leaves`, and "
+                    "so does each object for which is_leaf(object) is true. is_leaf is called for objects of "
+                    "the types that `kinds` maps to True, and meet(type) once for each type that `kinds` "
+                    "lacks. watch(object) is called for each leaf, and for each other object that has a "
+                    "buffer; tell(count) every 65,536 objects."},
         {Py_tp_new, leaves_new},
         {Py_tp_dealloc, leaves_dealloc},
         {Py_tp_traverse, leaves_traverse},

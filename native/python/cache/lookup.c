@@ -1,9 +1,9 @@
 /* Lookup: from a key to its value.
  *
- * A hot value is returned as it is. A small one is copied out of its slab and decoded, one with a range of
- * its own is pinned and decoded over the range. What is found lost is forgotten here, and the key is then
- * absent. The whole path runs no Python code for natively coded values and arrays; the exits are a form of
- * Python's codec and a value that can't be decoded any more. */
+ * A hot value is returned as it is. A small value is copied out of its slab and decoded. A value with a range
+ * of its own is pinned, and decoded over the range. If the lookup finds a value lost, it removes the entry,
+ * and the key is absent. For natively coded values and arrays the whole path runs no Python code. It does
+ * for values of Python's codec, and for a value that can't be decoded any more. */
 #include "python/cache/lookup.h"
 
 #include "os/os.h"
@@ -18,7 +18,7 @@ bool entry_is_expired(const cache_core *self, entry_no number) {
     return entry_at(&self->index, number)->expires && *deadline_at(&self->index, number) <= os_now_ns();
 }
 
-/* Apart, so that its buffer is on the stack only while it runs: below it a computation may recurse. */
+/* A function of its own, so that its buffer is on the stack only while it runs: a computation may recurse. */
 __attribute__((noinline)) static PyObject *read_small(cache_core *self, uint64_t place, PyObject *form,
                                                       bool *is_lost) {
     char buffer[SMALL_BYTES_MOST];
@@ -46,8 +46,7 @@ static PyObject *read_value(cache_core *self, entry_no number, bool *is_lost) {
     return value;
 }
 
-/* Where memory runs out while a value is decoded, the hot values go, and decoding is tried once more. May run
- * Python. */
+/* If memory runs out while a value is decoded, drops the hot values and decodes once more. May run Python. */
 static PyObject *read_once_more(cache_core *self, entry_no number, bool *is_lost) {
     const uint32_t stamp = entry_at(&self->index, number)->stamp;
     PyObject *value = read_value(self, number, is_lost);
@@ -65,7 +64,7 @@ static PyObject *read_once_more(cache_core *self, entry_no number, bool *is_lost
     return read_value(self, number, is_lost);
 }
 
-/* A signal's handler raised it, and not the value. */
+/* True: the error came from a signal handler, not from the value. */
 static bool can_be_read(cache_core *self, entry_no number, uint32_t stamp) {
     bool is_lost;
     if (!entry_is_still(&self->index, number, stamp)) return true;
@@ -84,8 +83,9 @@ static int forget_and_warn(cache_core *self, PyObject *key, entry_no number, PyO
     return done ? 0 : -1;
 }
 
-/* What was coded and can't be decoded would fail at every request: its entry goes. So does one that there
- * was no memory to decode, twice: computing it again may take less. 0: look again, -1 with an error set. */
+/* A value that can't be decoded would fail at every request, so its entry is removed. So is the entry of a
+ * value for which memory was short twice: computing it again may need less. 0: look again; -1 with an error
+ * set. */
 static int give_up(cache_core *self, PyObject *key, entry_no number, uint32_t stamp) {
     if (!PyErr_ExceptionMatches(PyExc_Exception)) return -1;
     if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
@@ -104,14 +104,15 @@ static int give_up(cache_core *self, PyObject *key, entry_no number, uint32_t st
         PyErr_Restore(type, error, traceback);
         return -1;
     }
-    const int result = entry_is_still(&self->index, number, stamp) ? forget_and_warn(self, key, number, error) : 0;
+    const bool is_same = entry_is_still(&self->index, number, stamp);
+    const int result = is_same ? forget_and_warn(self, key, number, error) : 0;
     Py_XDECREF(type);
     Py_XDECREF(error);
     Py_XDECREF(traceback);
     return result;
 }
 
-/* LOOKUP_FOUND, LOOKUP_FAILED, or LOOKUP_ABSENT for: look again. */
+/* LOOKUP_FOUND, LOOKUP_FAILED, or LOOKUP_ABSENT, which means: look again. */
 static int read_entry(cache_core *self, PyObject *key, entry_no number, looked_up *out) {
     const uint32_t stamp = entry_at(&self->index, number)->stamp;
     bool is_lost;
@@ -123,7 +124,7 @@ static int read_entry(cache_core *self, PyObject *key, entry_no number, looked_u
         limbo_drain(self);
         return LOOKUP_ABSENT;
     }
-    if (!is_same) { /* replaced by what decoding ran */
+    if (!is_same) { /* code that decoding ran replaced it */
         Py_DECREF(value);
         return LOOKUP_ABSENT;
     }
@@ -144,7 +145,7 @@ int core_look_up(cache_core *self, PyObject *key, key_hash hash, looked_up *out)
         const entry_no number = index_find(&self->index, key, hash);
         if (number == FIND_FAILED) return LOOKUP_FAILED;
         if (!number) {
-            if (self->closed) continue; /* by what comparing ran */
+            if (self->closed) continue; /* code that comparing ran closed it */
             out->outcome =
                 ghosts_was_purged(&self->ghosts, hash) ? VRANGE_REQUEST_PURGED : VRANGE_REQUEST_MISS;
             out->version = self->index.version;

@@ -1,9 +1,8 @@
-/* ndarrays: what one is laid out like, and making one over a lease.
+/* ndarrays: their layout, and making one over a lease.
  *
- * Most of what a hit on a volatile array costs was numpy.ndarray(shape, dtype, lease) finding out what
- * its arguments are, the same at every hit. So they are looked at once, for all arrays of a shape and
- * type, and a hit calls what NumPy exports for extension modules (numpy_table.h). An array begins as
- * NumPy's macros expect. */
+ * numpy.ndarray(shape, dtype, lease) spends most of its time on parsing its arguments, which are the same at
+ * every hit. So they are parsed once for all arrays of a shape and type, and a hit calls the function that
+ * NumPy exports for extension modules. numpy_table.h has its place. NumPy's macros fix how an array begins. */
 #include "python/cache/ndarray.h"
 
 #include <stdint.h>
@@ -12,13 +11,13 @@
 #include "python/lease.h"
 #include "python/numpy_table.h"
 
-/* As numpy/ndarraytypes.h has them: not writeable. */
+/* As in numpy/ndarraytypes.h. Without its flag, an array is not writeable. */
 enum { C_CONTIGUOUS = 0x1, F_CONTIGUOUS = 0x2, ALIGNED = 0x100 };
 
 #define DIMENSIONS_MOST 64
 #define KNOWN_VIEWERS 64
 
-/* As numpy/ndarraytypes.h has it, as far as it is read here. */
+/* As in numpy/ndarraytypes.h, up to the last field that is read here. */
 typedef struct {
     PyObject_HEAD
     char *data;
@@ -34,7 +33,7 @@ typedef PyObject *new_from_descr(PyTypeObject *, PyObject *, int, const intptr_t
 static struct {
     PyTypeObject *array;
     new_from_descr *create; /* takes over the reference to the dtype */
-    int (*set_base)(PyObject *array, PyObject *base); /* that to the base */
+    int (*set_base)(PyObject *array, PyObject *base); /* takes over the reference to the base */
 } numpy;
 
 typedef struct {
@@ -47,8 +46,8 @@ typedef struct {
 
 static PyTypeObject *viewer_type;
 
-/* One for all arrays alike, so that entries share it and hits find it in the processor's caches. A place
- * for each, by hash; the last one to want it has it. */
+/* One viewer serves all arrays of a shape and type, so that entries share it and hits find it in the
+ * processor's caches. It is known at a place by hash, where a newer viewer replaces it. */
 static viewer *known_viewers[KNOWN_VIEWERS];
 
 static viewer **place_of_viewer(const PyObject *dtype, int dimensions, const intptr_t *shape) {
@@ -163,9 +162,9 @@ static void viewer_dealloc(PyObject *object) {
 int ndarray_add_type(PyObject *module) {
     static PyType_Slot slots[] = {
         {Py_tp_doc, "Viewer(table, shape, dtype, fortran)\n\n"
-                    "viewer(lease): a read-only ndarray over what the lease pins, which it keeps alive. "
-                    "Those of a shape and dtype are one and the same, as a rule. `table` is NumPy's "
-                    "_ARRAY_API, `dtype` one of its own simple types."},
+                    "viewer(lease): a read-only ndarray over the memory that the lease pins. The array keeps "
+                    "the lease alive. Viewers of one shape and dtype are usually one object. `table` is "
+                    "NumPy's _ARRAY_API, and `dtype` one of its own simple types."},
         {Py_tp_new, viewer_new},
         {Py_tp_dealloc, viewer_dealloc},
         {Py_tp_call, viewer_call},

@@ -12,6 +12,6 @@ typedef uint32_t entry_no; /* 0: none */
 #define PLACE_SLOT (1ull << 63)   /* | slab number << SLOT_BITS | slot */
 #define SLOT_BITS 12
 
-#define SLAB_OWNER 0x80000000u /* what vrange_owner returns for a range: this | a slab's number, or an entry's */
+#define SLAB_OWNER 0x80000000u /* vrange_owner returns, of a range: this | a slab's number, or an entry's */
 
 #endif

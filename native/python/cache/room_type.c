@@ -1,5 +1,5 @@
-/* Room objects: what one store or one decoding has reserved, given back when the object dies, so also
- * where a signal's handler raises between two lines of Python. */
+/* Room objects: the bytes that one store or one decoding has reserved. They are given back when the object
+ * dies, so also if a signal handler raises between two lines of Python. */
 #include "python/cache/room_type.h"
 
 #include "pressure/room.h"
@@ -48,9 +48,9 @@ static void room_dealloc(PyObject *object) {
 int room_add_type(PyObject *module) {
     static PyMethodDef methods[] = {
         {"hold", room_hold, METH_O,
-         "hold(bytes): reserves so much of what is free, instead of what it held. MemoryError where "
-         "there is no room. Less than ROOM_BYTES needs none."},
-        {"release", room_release, METH_NOARGS, "Gives back what is held."},
+         "hold(bytes): reserves so many free bytes, instead of those it held. Raises MemoryError if there is "
+         "no room. Less than ROOM_BYTES needs no reservation."},
+        {"release", room_release, METH_NOARGS, "release(): gives back the reserved bytes."},
         {0}};
     static PyType_Slot slots[] = {
         {Py_tp_doc, "Room(): bytes reserved for a copy that is about to be made."},

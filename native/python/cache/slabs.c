@@ -1,8 +1,8 @@
 /* Slabs: ranges that many small values share, instead of a page each.
  *
- * A slab is a range cut into equal slots, of a size within an eighth of what is needed. It knows the entry
- * in each slot, because the kernel takes a slab as a whole and its entries go with it. Free slots form a
- * list through the same array. Nothing here runs Python. */
+ * A slab is a range cut into equal slots. A slot is larger than its value needs by less than 16 bytes, or by
+ * at most an eighth. The slab knows the entry in each slot, because the kernel takes a slab as a whole and its
+ * entries are lost with it. Free slots form a list through the same array. Nothing here runs Python. */
 #include "python/cache/slabs.h"
 
 #include <stdlib.h>
@@ -48,7 +48,7 @@ static void shut(slab_table *slabs, slab *s) {
 
 static bool is_full(const slab *s) { return s->used == s->slots; }
 
-/* A number for one more; UINT32_MAX without memory. Freed numbers are linked through the array. */
+/* A number for a new slab; UINT32_MAX without memory. Freed numbers are linked through the array. */
 static uint32_t take_number(slab_table *slabs) {
     if (!slabs->free) {
         const uint32_t room = slabs->room ? slabs->room * 2 : 16;

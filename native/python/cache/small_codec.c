@@ -1,13 +1,21 @@
 /* The native code of small values: str, bytes, int, float, bool, None and tuples of these.
  *
  * A value is a letter for its kind and its content. A str, bytes or tuple has its length before the content.
- * What is written here is read by the same process, so numbers are as they are in memory. */
+ * The same process reads it again, so numbers are stored as they are in memory. */
 #include "python/cache/small_codec.h"
 
 #include <stdint.h>
 #include <string.h>
 
-enum { NONE = 'N', FALSE_ = 'F', TRUE_ = 'T', INT = 'i', FLOAT = 'f', BYTES = 'b', STR = 's', ODD_STR = 'o', TUPLE = 't' };
+enum { NONE = 'N',
+       FALSE_ = 'F',
+       TRUE_ = 'T',
+       INT = 'i',
+       FLOAT = 'f',
+       BYTES = 'b',
+       STR = 's',
+       ODD_STR = 'o',
+       TUPLE = 't' };
 
 #define NESTED_MOST 16
 
@@ -15,7 +23,7 @@ typedef struct {
     char *at, *end;
 } writer;
 
-/* ---- writing: 1, 0 where it is not for us, -1 with an error set ------------------------------- */
+/* ---- writing: 1; 0: too large or of another type; -1 with an error set ----------------------- */
 
 static int put(writer *w, char kind, const void *data, size_t bytes) {
     if ((size_t)(w->end - w->at) < bytes + 1) return 0;
@@ -25,7 +33,7 @@ static int put(writer *w, char kind, const void *data, size_t bytes) {
     return 1;
 }
 
-/* With its length before it. */
+/* Writes the length first. */
 static int put_counted(writer *w, char kind, const char *data, Py_ssize_t bytes) {
     const uint16_t length = (uint16_t)bytes;
     if (bytes > w->end - w->at || !put(w, kind, &length, sizeof length)) return 0;
@@ -77,7 +85,7 @@ static int put_value(writer *w, PyObject *value, int depth) {
     return done;
 }
 
-/* ---- reading: what was written here ----------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static uint16_t take_count(const char **at) {
     uint16_t count;

@@ -4,7 +4,8 @@
 
 #include "python/support.h"
 
-/* Writes a value into at most `room` bytes, which are less than 64 KiB. Returns its bytes; 0: it is too large or of another type; -1 with an error set. */
+/* Writes a value into at most `room` bytes, which are less than 64 KiB. Returns its bytes; 0: it is too large
+ * or of another type; -1 with an error set. */
 Py_ssize_t small_write(PyObject *value, char *to, size_t room);
 
 /* Reads what small_write wrote. NULL with an error set. */

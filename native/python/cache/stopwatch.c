@@ -1,13 +1,13 @@
-/* What computing a value took, so that it can be told what losing it would cost.
+/* How long computing a value took, and so what losing it would cost.
  *
- * A computation that never waited costs its processor time: how long others kept it from running would
- * mark it as dear for no fault of its own, and keep it while dearer ones go. One that waited, for a disk
- * or a server, costs all the time it took. */
+ * A computation that never waited costs its processor time. If the time in which other threads ran counted,
+ * its value would seem expensive, and would be kept while more expensive ones are evicted. A computation that
+ * waited, for a disk or a server, costs all the time that passed. */
 #include "python/cache/stopwatch.h"
 
 #include "os/os.h"
 
-#define SOON_NS 20000 /* so little that it is not asked where it went: that is a system call */
+#define SOON_NS 20000 /* a smaller difference is not looked into: that needs a system call */
 
 stopwatch stopwatch_start(void) {
     stopwatch watch = {.waits = os_thread_waits(), .cpu_ns = os_thread_cpu_ns()};
@@ -20,7 +20,7 @@ time_taken stopwatch_read(const stopwatch *watch) {
     const uint64_t cpu = os_thread_cpu_ns() - watch->cpu_ns;
     took.cost_ns = took.passed_ns;
     if (took.passed_ns > cpu + SOON_NS && os_thread_waits() == watch->waits) took.cost_ns = cpu;
-    if (took.cost_ns == 0) took.cost_ns = 1; /* 0 would say that it is not known */
+    if (took.cost_ns == 0) took.cost_ns = 1; /* 0 means unknown */
     return took;
 }
 
@@ -54,7 +54,7 @@ int stopwatch_add_type(PyObject *module) {
         {"stop", stopwatch_stop, METH_NOARGS, "(time passed, cost), in nanoseconds; cost is at least 1."},
         {0}};
     static PyType_Slot slots[] = {
-        {Py_tp_doc, "Runs from its making on, for the thread that made it."},
+        {Py_tp_doc, "Runs from when it is made, for the thread that made it."},
         {Py_tp_new, stopwatch_new},
         {Py_tp_dealloc, stopwatch_dealloc},
         {Py_tp_methods, methods},

@@ -1,8 +1,8 @@
 /* Store: a value gets a place, and its key's entry refers to it.
  *
- * First the value is coded and written, which may take long and run Python code; then, in one stretch, the
- * entry is found or made and refers to the new place, and the old one is given back. A value for which there
- * is no room is refused: the key is then as if it had been purged at once. */
+ * First the value is coded and written, which may take long and run Python code. Then, in one stretch, the
+ * entry is found or added, it refers to the new place, and its old place is freed. If there is no room for a
+ * value, it is refused: the key is purged at once. */
 #include "python/cache/store.h"
 
 #include <errno.h>
@@ -18,12 +18,12 @@
 #include "python/cache/limbo.h"
 #include "python/lease.h"
 
-#define OTHERS_BYTES (32u << 20) /* what other threads may ask for while a large value is copied */
+#define OTHERS_BYTES (32u << 20) /* what other threads may allocate while a large value is copied */
 #define UNKNOWN_COST_NS 1000000u /* as of a range (range.c) */
 
 enum { FAILED = -1, DONE, REFUSED };
 
-/* What is to be stored, and where: under a flight's entry, or under a key. */
+/* Where to store: in a flight's entry, or under a key. */
 typedef struct {
     flight *of; /* NULL: under the key */
     PyObject *key;
@@ -38,15 +38,15 @@ typedef struct {
 
 static int raise_closed(cache_core *self) { return core_is_open(self) ? DONE : FAILED; }
 
-/* ---- the last stretch ------------------------------------------------------------------------- */
+/* ---- the last stretch ------------------------------------------------------------------------ */
 
 static entry_no with_deadline(cache_core *self, const request *r, entry_no number) {
     const bool lacks = number && r->expires_ns && !index_takes_deadline(&self->index, number);
     return lacks ? 0 : number;
 }
 
-/* The entry, or 0: without memory, or the flight was called off. FIND_FAILED with an error set. May run
- * Python when it begins, and not any more when it ends. */
+/* Returns the entry; 0: no memory, or the flight was called off; FIND_FAILED with an error set. May run
+ * Python, but not after it found or added the entry. */
 static entry_no target(cache_core *self, request *r) {
     if (r->of) {
         r->called_off = r->of->number == 0;
@@ -58,7 +58,7 @@ static entry_no target(cache_core *self, request *r) {
     return with_deadline(self, r, number);
 }
 
-/* Its value found no place yet. */
+/* Its value has no place yet. */
 static void forget_if_new(cache_core *self, const request *r, entry_no number) {
     const entry *e = entry_at(&self->index, number);
     if (!r->of && !e->place && !e->value) index_bury(&self->index, number);
@@ -75,8 +75,7 @@ static uint8_t cost_step(uint64_t cost_ns) {
     return (uint8_t)(octave < 2 ? octave : octave * 4 + (int)(ns >> (octave - 2) & 3));
 }
 
-/* The entry refers to the place from now on. Its references to what was there before are the caller's to
- * drop. */
+/* Makes the entry refer to the place. The caller drops the references in `before`. */
 static void install(cache_core *self, request *r, entry_no number, uint64_t place, const coded *c,
                     PyObject *before[2]) {
     entry *e = entry_at(&self->index, number);
@@ -119,7 +118,7 @@ static Py_ssize_t pages_bytes(size_t bytes) {
     return (Py_ssize_t)((bytes + page - 1) / page * page);
 }
 
-/* ---- room ------------------------------------------------------------------------------------- */
+/* ---- room ------------------------------------------------------------------------------------ */
 
 /* Reserves the address space with the first value. */
 static int open_arena(cache_core *self) {
@@ -149,7 +148,7 @@ static int add_slab(cache_core *self, const coded *c) {
     return DONE;
 }
 
-/* `answer` stays NULL if nobody gets one, or gets the value itself. */
+/* `answer` stays NULL if there is no caller to answer, or if the caller gets its own value. */
 static int answer_first(cache_core *self, const request *r, const coded *c, PyObject *lease, PyObject **answer) {
     *answer = NULL;
     if (!r->has_caller || !c->is_view) return DONE;
@@ -160,7 +159,7 @@ static int answer_first(cache_core *self, const request *r, const coded *c, PyOb
     }
 }
 
-/* ---- a small value ---------------------------------------------------------------------------- */
+/* ---- a small value --------------------------------------------------------------------------- */
 
 static int store_small(cache_core *self, request *r, const coded *c) {
     for (;;) {
@@ -173,7 +172,7 @@ static int store_small(cache_core *self, request *r, const coded *c) {
         const entry_no number = target(self, r);
         if (number == FIND_FAILED) return FAILED;
         if (!number) return self->closed ? raise_closed(self) : REFUSED;
-        slab *to = slabs_with_room(&self->slabs, c->bytes); /* finding ran Python, perhaps */
+        slab *to = slabs_with_room(&self->slabs, c->bytes); /* again, as finding may have run Python */
         uint64_t place;
         if (!to || !slabs_write(&self->slabs, to, c->small, c->bytes, number, &place)) {
             forget_if_new(self, r, number);
@@ -187,7 +186,7 @@ static int store_small(cache_core *self, request *r, const coded *c) {
     }
 }
 
-/* ---- a value with a range of its own ---------------------------------------------------------- */
+/* ---- a value with a range of its own --------------------------------------------------------- */
 
 /* A range with the parts in it, or for `write` to fill. */
 static int take_range(vrange_arena *arena, const request *r, const coded *c, uint32_t uses, uint64_t *handle) {
@@ -206,7 +205,7 @@ static int take_range_without_gil(vrange_arena *arena, const request *r, const c
     Py_BEGIN_ALLOW_THREADS
     result = take_range(arena, r, c, uses, handle);
     if (result == -ENOBUFS && vrange_room_take(OTHERS_BYTES) == VRANGE_OK) {
-        /* What seemed free was not, or is in use by now. Once more, with more room. */
+        /* Memory that seemed free was not, or is in use by now. Try once more, with more room. */
         result = take_range(arena, r, c, uses, handle);
         vrange_room_give(OTHERS_BYTES);
     }
@@ -214,7 +213,7 @@ static int take_range_without_gil(vrange_arena *arena, const request *r, const c
     return result;
 }
 
-/* Has Python write into the range, which stays pinned. May run Python. */
+/* Lets Python write into the range, which stays pinned. May run Python. */
 static int write_by_python(const coded *c, uint64_t handle) {
     if (vrange_pin_whole(handle) != VRANGE_OK) return REFUSED; /* the cache was closed meanwhile */
     PyObject *lease = lease_of_pinned(handle, (Py_ssize_t)c->bytes, 1);
@@ -226,7 +225,7 @@ static int write_by_python(const coded *c, uint64_t handle) {
 
 static int write_range(cache_core *self, const request *r, const coded *c, uint64_t *handle) {
     const uint32_t uses = core_remembered_uses(self, r->hash);
-    /* Other values must not go first for one that finds no place all the same. */
+    /* Evict nothing for a value that finds no place all the same. */
     if (!self->arena) return raise_closed(self);
     if (pages_bytes(c->bytes) > self->bytes_most || !vrange_arena_can_hold(self->arena, c->bytes))
         return REFUSED;
@@ -271,7 +270,7 @@ static int store_range(cache_core *self, request *r, const coded *c, PyObject **
     return DONE;
 }
 
-/* ---- both ------------------------------------------------------------------------------------- */
+/* ---- both ------------------------------------------------------------------------------------ */
 
 static int code(cache_core *self, PyObject *value, coded *c) {
     switch (code_value(self, value, c)) {
@@ -281,13 +280,14 @@ static int code(cache_core *self, PyObject *value, coded *c) {
     }
 }
 
-/* The answer becomes what later callers get as well: of an ndarray the view of what is stored, so that the
- * memory is not held twice. It stays the value itself where nobody can tell. */
+/* Sets the answer to the object that later callers get as well. For an ndarray that is a view of the stored
+ * bytes, so that the memory is not held twice. It stays the value itself where no caller can tell the
+ * difference. */
 static int store(cache_core *self, request *r, PyObject **answer) {
     r->called_off = r->of && r->of->number == 0;
     if (r->called_off) return REFUSED; /* nobody gets it from here */
     coded c;
-    int done = open_arena(self); /* first, as it finds the limits that there has to be room below */
+    int done = open_arena(self); /* first, because it reads the limits that coding a large value checks */
     memset(&c, 0, offsetof(coded, small));
     if (done == DONE) done = code(self, *answer, &c);
     if (done == DONE && r->cost_ns) self->last_cost_ns = r->cost_ns;
@@ -302,7 +302,7 @@ static int store(cache_core *self, request *r, PyObject **answer) {
     }
     coded_release(&c);
     if (done == FAILED && PyErr_ExceptionMatches(PyExc_MemoryError)) {
-        PyErr_Clear(); /* no memory to store it in: it can be had all the same */
+        PyErr_Clear(); /* no memory to store it: the caller gets it all the same */
         done = REFUSED;
     }
     if (done == REFUSED && !r->called_off) vrange_account_refused(self->account);
@@ -318,7 +318,7 @@ static uint64_t expiry_of(const cache_core *self) {
     return self->ttl_ns ? os_now_ns() + self->ttl_ns : 0;
 }
 
-/* As if it had been purged at once. May run Python. */
+/* Leaves the key as if the kernel had taken its value at once. May run Python. */
 static int be_purged(cache_core *self, PyObject *key, key_hash hash) {
     const entry_no number = index_find(&self->index, key, hash);
     if (number == FIND_FAILED) return FAILED;
@@ -328,7 +328,7 @@ static int be_purged(cache_core *self, PyObject *key, key_hash hash) {
     return DONE;
 }
 
-/* What the key had is not what it was to have. Keeps the error. May run Python. */
+/* Removes the value that the failed store should have replaced. Keeps the error. May run Python. */
 static void forget(cache_core *self, PyObject *key, key_hash hash) {
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);

@@ -1,8 +1,8 @@
-/* Waiting for flights, but not where the wait would never end.
+/* Waiting for flights, unless the wait would never end.
  *
- * Each function here is one step for Python code (singleflight.py): the GIL is held, and nothing that could
- * raise runs in the midst of it. A waiter that was interrupted leaves behind, at worst, that it still waits;
- * others then compute where they could have waited, until the flight has landed. */
+ * Each function here is one step for Python code (_cache/waiting.py): the GIL is held, and no code runs inside
+ * it that could raise. If a waiter is interrupted, it may at worst stay listed as waiting. Other callers then
+ * compute a value for which they could have waited, until the flight has landed. */
 #include "python/cache/wait.h"
 
 #include "python/cache/flight.h"
@@ -13,7 +13,7 @@ enum { WAITS, HAS_LANDED, NEVER_ENDS };
 static PyObject *blocked; /* dict, thread to the flight it waits for without running its event loop */
 static unsigned long walks;
 
-/* ---- whether it would be for ever ------------------------------------------------------------ */
+/* ---- whether a wait would never end ---------------------------------------------------------- */
 
 typedef struct {
     flight **flights;
@@ -48,8 +48,8 @@ static int push_needed(pile *to, const flight *one, unsigned long walk) {
     return push(to, (flight *)its, walk);
 }
 
-/* Whether the leader of `led`, in a thread that blocks unless that is 0, would wait for itself if it waited for
- * `wanted`. -1 with an error set. */
+/* Whether the leader of `led` would wait for itself if it waited for `wanted`. `thread` is the thread that
+ * would block; 0: none. -1 with an error set. */
 static int never_ends(flight *wanted, flight *led, unsigned long thread) {
     const unsigned long walk = ++walks;
     for (flight *at = led; at; at = at->outer) at->led = walk;
@@ -84,7 +84,7 @@ static int block(unsigned long thread, flight *wanted) {
     if (!number) return -1;
     int result = 0;
     if (wanted) result = PyDict_SetItem(blocked, number, (PyObject *)wanted);
-    else if (PyDict_DelItem(blocked, number) < 0) PyErr_Clear(); /* an interrupt's own wait ended it */
+    else if (PyDict_DelItem(blocked, number) < 0) PyErr_Clear(); /* a wait inside a signal handler removed it */
     Py_DECREF(number);
     return result;
 }
@@ -156,10 +156,11 @@ static PyObject *waiting_after_fork(PyObject *module, PyObject *unused) {
 int wait_add_functions(PyObject *module) {
     static PyMethodDef functions[] = {
         {"begin_to_wait", waiting_begin, METH_VARARGS,
-         "begin_to_wait(flight, led, waiter, thread): WAITS, HAS_LANDED, or NEVER_ENDS where it would be "
-         "for ever. `thread` blocks; 0: none does."},
+         "begin_to_wait(flight, led, waiter, thread): WAITS, HAS_LANDED, or NEVER_ENDS. `thread` is the "
+         "thread that blocks; 0: none does."},
         {"end_waiting", waiting_end, METH_VARARGS, "end_waiting(flight, led, waiter, thread)"},
-        {"forget_waiting", waiting_after_fork, METH_NOARGS, "No other thread waits any more."},
+        {"forget_waiting", waiting_after_fork, METH_NOARGS,
+         "forget_waiting(): in the child of a fork, no other thread waits."},
         {0}};
     blocked = PyDict_New();
     if (!blocked || PyModule_AddFunctions(module, functions) < 0) return -1;

@@ -18,7 +18,7 @@ bool is_waiter(PyObject *object) { return Py_TYPE(object) == waiter_type; }
 
 /* ---- telling --------------------------------------------------------------------------------- */
 
-/* A loop that is closed has nobody waiting any more: that raises each time. -1 with an error set. */
+/* A closed event loop raises RuntimeError each time; nothing waits in it any more. -1 with an error set. */
 static int wake(waiter *one) {
     PyObject *type = NULL, *error = NULL, *traceback = NULL;
     PyObject *done = NULL;
@@ -97,8 +97,9 @@ int waiter_add_type(PyObject *module) {
     static PyGetSetDef members[] = {
         {"state", waiter_get_state, NULL, "WAITS, HAS_VALUE, HAS_ERROR or HAS_NOTHING.", NULL}, {0}};
     static PyType_Slot slots[] = {
-        {Py_tp_doc, "Waiter(wake)\n\nA thread or task that waits for a flight. wake() is called when that has landed; more "
-                    "than once, where it raises."},
+        {Py_tp_doc, "Waiter(wake)\n\n"
+                    "A thread or task that waits for a flight. wake() is called when the flight has landed, "
+                    "and again if it raises."},
         {Py_tp_new, waiter_new},
         {Py_tp_dealloc, waiter_dealloc},
         {Py_tp_traverse, waiter_traverse},
