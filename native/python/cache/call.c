@@ -1,8 +1,8 @@
 /* The decorated function: a callable that answers from a cache.
  *
- * A decorated function is called for its hits, so a hit has to cost what functools.lru_cache costs. The key
- * is made of the arguments where the interpreter has put them; a tuple and a dict of them are made only for
- * a call that computes. */
+ * Most calls of a decorated function are hits, so a hit must cost no more than with functools.lru_cache. The
+ * key is made directly from the vector of arguments that the interpreter passes. A tuple and a dict of the
+ * arguments are made only for a call that computes. */
 #include "python/cache/call.h"
 
 #include <stddef.h>
@@ -12,7 +12,7 @@
 #include "python/cache/compute.h"
 #include "python/cache/lookup.h"
 
-/* Both are part of the stable ABI from 3.12 on, and the same in 3.11. */
+/* Both flags are part of the stable ABI from 3.12 on, and have the same values in 3.11. */
 #define HAVE_VECTORCALL (1ul << 11)
 #define METHOD_DESCRIPTOR (1ul << 17)
 #define ARGUMENTS_OFFSET ((size_t)1 << (8 * sizeof(size_t) - 1))
@@ -30,14 +30,15 @@ typedef struct {
 } cached_function;
 
 static PyObject *keyword_mark; /* separates positional from keyword arguments in a key */
-static PyObject *bind_method; /* Python's: called with a function and an instance or a class */
-static PyObject *reduce_call; /* Python's: called with a function */
-static PyObject *refuse_key;  /* Python's: called with a function and a key that can't be hashed */
+/* Functions of vrange._cache, which registers them with use_in_calls. */
+static PyObject *bind_method; /* called with a function and an instance or a class */
+static PyObject *reduce_call; /* called with a function */
+static PyObject *refuse_key;  /* called with a function and a key that can't be hashed */
 
-/* ---- arguments, as they came ------------------------------------------------------------------ */
+/* ---- arguments, as the interpreter passes them ----------------------------------------------- */
 
 typedef struct {
-    PyObject *const *values; /* positional ones, then those of the names */
+    PyObject *const *values; /* the positional arguments, then the values of the named ones */
     Py_ssize_t positional, named;
     PyObject *names; /* tuple or NULL */
 } arguments;
@@ -68,7 +69,7 @@ static PyObject *named_dict(const arguments *given) {
 /* ---- keys ------------------------------------------------------------------------------------- */
 
 static bool stands_for_itself(PyObject *only) {
-    /* A string or an int equals nothing but its like, so it can stand for its tuple. */
+    /* An exact str or int never equals a tuple, so it can be the key in place of a tuple of one item. */
     return PyUnicode_CheckExact(only) || PyLong_CheckExact(only);
 }
 
@@ -121,8 +122,8 @@ static PyObject *key_of_vector(const cached_function *self, PyObject *const *val
 
 /* ---- calls ------------------------------------------------------------------------------------ */
 
-/* A memoised recursion has these frames on the stack once a level. So the hit and the computation are
- * functions of their own that leave nothing behind: the call to compute() is the last of call_vector. */
+/* A memoised recursion has these frames on the stack once per level. So the hit and the computation are
+ * separate functions, and call_vector ends with the call to compute(): the compiler can reuse its frame. */
 
 typedef struct {
     PyObject *value; /* LOOKUP_FOUND */
@@ -130,7 +131,7 @@ typedef struct {
     key_hash hash;
 } hit;
 
-/* Replaces the TypeError of a key that can't be hashed by one that says what to do. */
+/* Replaces the TypeError of an unhashable key with one that says how to solve it. */
 static void refuse(const cached_function *self, PyObject *key) {
     PyObject *type, *error, *traceback;
     if (!refuse_key || !PyErr_ExceptionMatches(PyExc_TypeError)) return;
@@ -179,7 +180,7 @@ static PyObject *call_vector(PyObject *object, PyObject *const *values, size_t c
     return h.value;
 }
 
-/* Lays a tuple and a dict out as a vector, and hands it to `use`. */
+/* Calls `use` with the items of a tuple and a dict as a vector of arguments. */
 static PyObject *with_vector(cached_function *self, PyObject *args, PyObject *kwargs,
                              PyObject *(*use)(cached_function *, const arguments *)) {
     arguments given = {.positional = PyTuple_Size(args), .named = kwargs ? PyDict_Size(kwargs) : 0};
@@ -241,7 +242,7 @@ static PyObject *call_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     return (PyObject *)self;
 }
 
-/* The function of one that was made without, and what it is called with. */
+/* Sets the function and the key function of an object that was made with None. */
 static PyObject *call_fill(PyObject *object, PyObject *args) {
     cached_function *self = (cached_function *)object;
     PyObject *function, *key;
@@ -264,7 +265,7 @@ static int call_traverse(PyObject *object, visitproc visit, void *arg) {
     return visit_references(object, references, visit, arg);
 }
 
-/* A finalizer in the same cycle may still call it: the core stays, and of the function None. */
+/* A finalizer in the same cycle may still call the object. So the core stays, and the function becomes None. */
 static int call_clear(PyObject *object) {
     cached_function *self = (cached_function *)object;
     PyObject *function = self->function;
@@ -292,7 +293,7 @@ static PyObject *call_reduce(PyObject *object, PyObject *unused) {
     return PyObject_CallFunctionObjArgs(reduce_call, object, NULL);
 }
 
-/* As of any function, a copy is the function itself. */
+/* Copying a function returns the function itself. */
 static PyObject *call_copy(PyObject *object, PyObject *unused) {
     (void)unused;
     return Py_NewRef(object);
@@ -328,7 +329,8 @@ int call_add_type(PyObject *module) {
     static PyMethodDef methods[] = {
         {"make_key", call_make_key, METH_VARARGS,
          "make_key(args, kwargs): the key under which a call is cached."},
-        {"fill", call_fill, METH_VARARGS, "fill(function, key, typed): of one that was made with None."},
+        {"fill", call_fill, METH_VARARGS,
+         "fill(function, key, typed): sets the function of an object that was made with None."},
         {"__reduce__", call_reduce, METH_NOARGS, NULL},
         {"__copy__", call_copy, METH_NOARGS, NULL},
         {"__deepcopy__", call_copy, METH_O, NULL},

@@ -12,7 +12,7 @@ void clear_all(cache_core *self);
 /* Gives back up to `most` cleared entries: true while some are left. May run Python. */
 bool clear_some(cache_core *self, uint32_t most);
 
-/* The collector's visit to what is cleared and not given back yet. */
+/* Visits, for the garbage collector, entries that are cleared and not given back yet. */
 int clear_visit(const cache_core *self, visitproc visit, void *arg);
 
 #endif

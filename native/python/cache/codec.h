@@ -8,7 +8,7 @@
 enum { CODING_FAILED = -1, CODED, NOT_KEPT };
 
 /* NOT_KEPT: the value can't be coded, and Python's codec has warned. CODING_FAILED with an error set. May run
- * Python. Call coded_release in either case. */
+ * Python. The caller calls coded_release in each case. */
 int code_value(cache_core *self, PyObject *value, coded *out);
 
 /* NULL with an error set. Both may run Python. */

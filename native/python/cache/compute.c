@@ -1,12 +1,12 @@
-/* Compute: a value that is nowhere is computed and stored, with no Python frame of ours.
+/* Compute: a value that is absent is computed and stored, with no Python frame of ours.
  *
  * Usually no other caller computes the key, and that case is handled here. If another caller is computing it,
  * Python waits (_cache/waiting.py). A computation evicts everything else from the processor's caches, so
  * little code runs after it.
  *
- * A memoised recursion has these frames on the stack once a level, and must get as deep as with
- * functools.cache. So what outlives the computation is in the flight, the call has a frame with one pointer,
- * and what runs before and after it is not inlined there. */
+ * A memoised recursion has these frames on the stack once per level, and must get as deep as with
+ * functools.cache. So the flight holds everything that is needed after the computation, the frame of the call
+ * holds one pointer, and the code that runs before and after the call is not inlined into it. */
 #include "python/cache/compute.h"
 
 #include "os/os.h"
@@ -52,7 +52,7 @@ static beginning begin(cache_core *self, PyObject *key, key_hash hash, PyObject 
         case LOOKUP_UNDER_WAY: {
             PyObject *value = wait_for(self, &found, function, args, kwargs);
             if (value != Py_NotImplemented) return (beginning){NULL, value};
-            Py_DECREF(value); /* it landed without a value */
+            Py_DECREF(value); /* the flight landed without a value */
             continue;
         }
         }
@@ -84,7 +84,8 @@ __attribute__((noinline)) static beginning begin_with(cache_core *self, PyObject
     return b;
 }
 
-/* Stores what was computed, or NULL with an error set; lands, and returns what the caller is to have. */
+/* Stores the computed value (NULL: the function raised), lands the flight, and returns the object for the
+ * caller. NULL with an error set. */
 __attribute__((noinline)) static PyObject *finish(flight *f, PyObject *computed) {
     PyObject *value = NULL;
     if (computed) {
@@ -95,7 +96,7 @@ __attribute__((noinline)) static PyObject *finish(flight *f, PyObject *computed)
     }
     flight_leave(f);
     if (flight_land(f, value) < 0) Py_CLEAR(value);
-    /* Contexts made meanwhile, of tasks and threads, refer to the flight for as long as they live. */
+    /* Contexts of tasks and threads may keep the flight alive; they need not keep the arguments alive. */
     Py_CLEAR(f->function);
     Py_CLEAR(f->args);
     Py_CLEAR(f->kwargs);

@@ -66,7 +66,7 @@ struct cache_core {
 
     entry_no oldest, newest; /* hot (hot_front.c) */
     Py_ssize_t hot_bytes, hot_bound, hot_limit; /* limit: bound times the share that pressure leaves */
-    Py_ssize_t object_bytes; /* of hot_bytes, what is outside ranges */
+    Py_ssize_t object_bytes; /* the part of hot_bytes that lies outside ranges */
     bool hot_is_automatic, front_is_full;
     unsigned contests;
     uint32_t draw;

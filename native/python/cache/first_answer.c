@@ -1,7 +1,8 @@
-/* The first answer: what the caller gets that computed a value.
+/* The first answer: the object that the computing caller gets.
  *
- * It is what later callers get, decoded from what is stored: as read-only, with the same sharing, without
- * what pickling leaves out. A value that can't be decoded is found here, before it is stored. */
+ * It is decoded from the coded bytes, as later answers are. So all answers agree on what is read-only, which
+ * objects are shared, and which attributes pickling drops. A value that can't be decoded is found here,
+ * before it is stored. */
 #include "python/cache/first_answer.h"
 
 #include "python/cache/codec.h"
@@ -10,7 +11,7 @@ static PyObject *decode(const coded *c, PyObject *lease) {
     return lease ? decode_range(c->form, c->is_text, lease) : decode_small(c->form, c->small, c->bytes);
 }
 
-/* Whether the value fails to be decoded again. If not, a signal's handler raised the error. */
+/* Whether decoding the value fails a second time. If not, a signal handler raised the error. */
 static bool is_unreadable(const coded *c, PyObject *lease) {
     PyObject *value = decode(c, lease);
     const bool has_failed = !value && PyErr_ExceptionMatches(PyExc_Exception);

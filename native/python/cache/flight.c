@@ -140,7 +140,7 @@ int flight_land(flight *f, PyObject *value) {
 
 /* ---- fork ------------------------------------------------------------------------------------ */
 
-/* In the child of a fork the threads that led the others do not exist. */
+/* In the child of a fork, the threads that led the other flights do not exist. */
 static void forget_others(cache_core *self, const PyObject *led) {
     for (flight *f = self->flights, *next; f; f = next) {
         next = f->following;
@@ -178,7 +178,7 @@ static int flight_traverse(PyObject *object, visitproc visit, void *arg) {
 static int flight_clear(PyObject *object) {
     static const size_t some[] = {offsetof(flight, outer), offsetof(flight, loop), offsetof(flight, waiters),
                                   offsetof(flight, waits_for), 0};
-    return clear_references(object, some); /* not the core, which has this one in its list */
+    return clear_references(object, some); /* not the core: its list has this flight */
 }
 
 static void flight_dealloc(PyObject *object) {
@@ -218,8 +218,8 @@ static PyObject *abandon(PyObject *object, PyObject *unused) {
 
 int flight_add_type(PyObject *module) {
     static PyMemberDef members[] = {
-        {"landed", T_BOOL, offsetof(flight, landed), READONLY, "Whether it is over."},
-        {"outer", T_OBJECT, offsetof(flight, outer), READONLY, "The flight in which it began, or None."},
+        {"landed", T_BOOL, offsetof(flight, landed), READONLY, "Whether the flight has ended."},
+        {"outer", T_OBJECT, offsetof(flight, outer), READONLY, "The flight in whose computation it began, or None."},
         {"loop", T_OBJECT, offsetof(flight, loop), READONLY,
          "The event loop that has to run for it, or None."},
         {0}};

@@ -20,19 +20,19 @@
 #define WORTHWHILE 1.25f      /* times the uses: an exchange costs as much as twenty hits save */
 #define HEAVIER_DECODED 16    /* a pickled int of 2 bytes becomes an object of 28 bytes and a pointer */
 #define OBJECT_BYTES 64
-#define SPARE_SHARE 4 /* automatic fronts take so much of what would be free without them */
+#define SPARE_SHARE 4         /* automatic fronts use at most this part of the memory free without them */
 #define LOOK_NS 100000000ull
 
 static struct {
-    double share;            /* how much of its bound each front may use now */
-    Py_ssize_t automatic;    /* bytes of all fronts with the default bound together */
-    Py_ssize_t affordable;   /* the same, by what was free when it was looked */
-    Py_ssize_t held;         /* what they have */
+    double share;          /* the part of its bound that each front may use now */
+    Py_ssize_t automatic;  /* the common bound, in bytes, of all fronts with the default bound */
+    Py_ssize_t affordable; /* the same, from the memory that was free at looked_ns */
+    Py_ssize_t held;       /* the bytes that these fronts hold */
     uint64_t looked_ns;
 } fronts = {.share = 1.0, .automatic = PY_SSIZE_T_MAX, .affordable = PY_SSIZE_T_MAX};
 
-/* Of a hot value's weight, what lies outside its range. A view pins its range, and counts there as pinned. An
- * object that was decoded has its bytes on the interpreter's heap, while the range is volatile. */
+/* The part of a hot value's weight that lies outside its range. A view pins its range, whose bytes count as
+ * pinned. A decoded object has its bytes on the interpreter's heap, and its range is volatile. */
 static Py_ssize_t object_bytes_of(const entry *e) {
     const bool has_range = e->place && !(e->place & (PLACE_SLOT | PLACE_FLIGHT));
     if (!has_range || !(e->refers || (e->form && is_viewer(e->form)))) return e->weight;
@@ -43,7 +43,7 @@ static Py_ssize_t object_bytes_of(const entry *e) {
 static void add_bytes(cache_core *self, Py_ssize_t bytes, Py_ssize_t object_bytes) {
     self->hot_bytes += bytes;
     self->object_bytes += object_bytes;
-    /* What an object's range had when it became hot may have changed since. */
+    /* The size of an object's range may have changed since the object became hot. */
     if (!self->oldest || self->object_bytes < 0) self->object_bytes = 0;
     if (self->hot_is_automatic) fronts.held += bytes;
     uint64_t *words = vrange_account_hot(self->account);

@@ -7,7 +7,7 @@
 /* Offers a value that was read to the front. May run Python. -1 with an error set. */
 int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value);
 
-/* Takes the value off the front: a reference for the caller to drop, or NULL. */
+/* Removes the value from the front. Returns its reference, which the caller drops, or NULL. */
 PyObject *hot_release(cache_core *self, entry_no number);
 
 /* Counts a hit on a hot value. */
@@ -19,14 +19,14 @@ void hot_let_go(cache_core *self, entry_no number);
 /* Drops all values. May run Python. */
 void hot_clear(cache_core *self);
 
-/* Forgets all values, which are the caller's to drop. */
+/* Forgets all values. The caller drops their references. */
 void hot_forget(cache_core *self);
 
-/* Lets values go if automatic fronts have more than they may by what is free now. Looks at most ten times a
- * second. May run Python. */
+/* Drops values if the automatic fronts hold more than the memory that is free now allows. Reads the limits at
+ * most ten times a second. May run Python. */
 void hot_give_way(void);
 
-/* Once for a new core. The bound is ignored by an automatic front. */
+/* Called once for a new core. An automatic front ignores the bound. */
 void hot_join(cache_core *self, Py_ssize_t bound);
 
 /* use_hot_share(share) and set_hot_bytes(bytes) */

@@ -1,4 +1,4 @@
-/* The type Leaves: the large strings and bytes that a pickle leaves out. */
+/* The type Leaves: finds the objects that a pickle leaves out. */
 #ifndef VRANGE_CACHE_LEAVES_H
 #define VRANGE_CACHE_LEAVES_H
 

@@ -285,7 +285,7 @@ static int code(cache_core *self, PyObject *value, coded *c) {
  * difference. */
 static int store(cache_core *self, request *r, PyObject **answer) {
     r->called_off = r->of && r->of->number == 0;
-    if (r->called_off) return REFUSED; /* nobody gets it from here */
+    if (r->called_off) return REFUSED; /* its result is not to be stored */
     coded c;
     int done = open_arena(self); /* first, because it reads the limits that coding a large value checks */
     memset(&c, 0, offsetof(coded, small));
