@@ -1,4 +1,4 @@
-"""The address space of one cache: reserved as it is used, given back when the cache closes."""
+"""The address space of one cache: reserved as the cache grows, freed when the cache closes."""
 
 from __future__ import annotations
 
@@ -19,27 +19,25 @@ _TIMES_MEMORY = 2
 class CacheArena:
     """The arena of one cache.
 
-    It reserves address space in steps as the cache grows, from the budget of all of vrange, up to
-    twice the machine's memory. With `wanted`, it reserves so many bytes at once.
+    It reserves address space in steps as the cache grows, up to twice the machine's memory, and
+    within the budget of all of vrange. With `wanted`, it reserves that many bytes at once.
     """
 
     def __init__(self, account: Account, wanted: int | None) -> None:
         self._account = account
-        self._lock = threading.RLock()  # of opening and closing
+        self._lock = threading.RLock()  # guards opening and closing
         self._opens = False
         self._wanted = wanted
         _all.add(self)
         self._close_native: Callable[[], object] = lambda: None
 
     def open(self, core: hit.CacheCore) -> None:
-        """Open it and hand it to the core, unless it has one. ArenaFullError without room."""
+        """Open the arena for the core, unless it has one. ArenaFullError without address space."""
         with self._lock:
             if core.arena or core.closed:
                 return
-            if (
-                self._opens
-            ):  # a signal handler or finalizer uses the cache while this thread opens it
-                raise ArenaFullError(f"the arena of {self._account.name!r} is just being opened")
+            if self._opens:  # a signal handler or finalizer, while this thread opens the arena
+                raise ArenaFullError(f"the arena of {self._account.name!r} is being opened")
             self._opens = True
             try:
                 if self._wanted is None:
@@ -56,7 +54,7 @@ class CacheArena:
             core.use_arena(int(ffi.cast("uintptr_t", native)), size)
 
     def close(self) -> None:
-        """Give it back. What is pinned stays until its last pin goes."""
+        """Close the arena. A pinned range stays valid until its last pin is dropped."""
         with self._lock:
             self._close_native()
 

@@ -1,4 +1,4 @@
-"""VolatileCache: a mapping whose values the kernel may take while nobody holds them."""
+"""VolatileCache: a mapping whose values the kernel may take unless the program holds them."""
 
 from __future__ import annotations
 
@@ -33,58 +33,75 @@ from vrange.sizes import format_bytes, parse_bytes
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-_AUTO_SHARE = 10  # hot values, and keys and entries, of all caches: this part of the memory limit
+_AUTO_SHARE = 10  # of the memory limit: hot values, and keys and entries, of all caches together
 _BURIED_AT_ONCE = 32  # entries, between two looks at the clock
 _BURY_SECONDS = 0.0005  # with the GIL held; after it other threads run for a moment
 _BURY_PAUSE_SECONDS = 0.0002
-_GIVEN_SHARE = 4  # keys and entries of one cache with max_entries, however many those are
+_GIVEN_SHARE = 4  # of the memory limit: keys and entries of one cache with max_entries
 _ABSENT = object()
 _numbers = itertools.count(1)
 
 
 class VolatileCache(CacheMapping[K, V], Generic[K, V]):
-    """A mapping that uses what memory is spare, and whose values may be gone when asked for again.
+    """A mapping that uses the spare memory, and whose values the kernel may take.
 
-    A value that nobody holds is volatile: the kernel takes it when memory runs short, the least
-    valuable first (by use, by what computing it took, by byte). A value that somebody holds is
-    pinned, and stays. So any key may raise KeyError at any time, whether it was never set or was
-    purged; `get_or_compute` is the way to use it.
-
-    Values: ndarrays, and those in tuples, lists and dicts, come back without a copy and read-only,
-    as views whose life is the pin; bytes and str come back as themselves; everything else that can
-    be pickled comes back equal, and changing it changes no other answer. The first answer is what
-    later ones are. What can't be kept is returned all the same, with a NotKeptWarning.
-
-    Whoever asks after a key was set or forgotten (`cache[key] = value`, `del`, `pop`, `clear`) gets
-    what was set or has it computed anew: a computation that began before stores nothing, and its
-    value goes only to those who asked before.
+    A value is volatile while the program does not hold it: the kernel takes it when memory runs
+    short. It takes the least valuable values first: those that are seldom used, cheap to compute,
+    or large. A value that the program holds is pinned, and stays. So a lookup of any key may raise
+    KeyError at any time, whether the key was never set or its value was purged. Use
+    `get_or_compute`, which computes the value again.
 
     Parameters
     ----------
-    name : what labels the metrics; by default "cache-1", "cache-2", …
-    ttl : seconds, or a timedelta, until a value expires; None: never.
-    max_bytes : bytes or "64MiB" that the cache may have in ranges; None: all that is spare. What
-        somebody holds is not let go for it.
-    max_entries : how many entries the cache may have; the least valuable go first. None: as many as
-        keys and entries of all caches may have in a tenth of the memory limit, which the kernel
-        can't take. Of a cache with max_entries they have a quarter of it at most.
-    hot_bytes : how much the cache holds strongly, so that a hit costs what a dict costs; these
-        bytes the kernel can't take. "auto": a tenth of the memory limit for all caches
-        together, and less when less is free.
-    arena_bytes : address space to reserve at once; None: in steps as the cache grows, up to twice
-        the machine's memory and within the budget of all of vrange.
-    timeout : seconds, or a timedelta, that a caller waits for another's computation of the same
-        key; after that it computes itself, and what it computes is not cached. None: until the end.
-    copy : whether each caller gets a value of its own, which it may change; for libraries that
-        write to what they only seem to read.
+    name : str, optional
+        The label of the cache's metrics. The default is "cache-1", "cache-2", …
+    ttl : float or timedelta, optional
+        The seconds until a value expires. By default values never expire.
+    max_bytes : int or str, optional
+        The bytes that the cache may use for values, such as "64MiB". By default it uses all spare
+        memory. Values that the program holds are not evicted to stay below the bound.
+    max_entries : int, optional
+        The number of entries that the cache may have; it evicts the least valuable first. Keys and
+        entries, which the kernel can't take, use at most a quarter of the memory limit then. By
+        default only their memory is bounded: a tenth of the memory limit for all caches together.
+    hot_bytes : int or str
+        The bytes of values that the cache holds strongly, so that a hit costs as much as a lookup
+        in a dict. The kernel can't take them. With "auto", all caches together hold a tenth of the
+        memory limit, and less when less memory is free.
+    arena_bytes : int or str, optional
+        The address space to reserve at once. By default the cache reserves it in steps as it
+        grows, up to twice the machine's memory, within the budget of all of vrange.
+    timeout : float or timedelta, optional
+        The seconds that a caller waits while another caller computes the same key. After that time
+        it computes the value itself, and that value is not cached. By default it waits until the
+        computation ends.
+    copy : bool
+        Whether each caller gets a value of its own, which it may change. Use it for libraries that
+        write to arguments that they seem only to read.
+
+    Raises
+    ------
+    TypeError
+        For a key that can't be hashed.
+    ValueError
+        For a bad argument, and for any use after `close()`.
 
     Notes
     -----
-    Threads may share a cache; hits take no lock and keep the GIL. The child of a fork has what
-    somebody holds at that moment, and the hot front; other keys are misses there. A value for which
-    there is no room, below the memory limit or in the cache, is not stored, as if it had been
-    purged at once; `info().refused` counts them. Storing is then no error. Raises TypeError for
-    unhashable keys, ValueError for bad arguments and once closed.
+    A hit returns ndarrays, also those in tuples, lists and dicts, as read-only views without a
+    copy; a view pins its value while it lives. It returns bytes, str and numbers as themselves, and
+    any other value that can be pickled as an equal object. Changing that object changes no other
+    answer. The first answer has the same types, and is as writable, as later answers. A value that
+    can't be kept is returned uncached, with a NotKeptWarning.
+
+    A lookup that begins after a key was set or removed (`cache[key] = value`, `del`, `pop`,
+    `clear`) returns the value that was set, or computes it again. A computation that began earlier
+    stores nothing, and only lookups that began earlier get its value.
+
+    Threads may share a cache; hits take no lock and keep the GIL. The child of a fork inherits the
+    values that are held at that moment, by the program or in the hot front; other keys are misses
+    there. If there is no room for a value, below the memory limit or in the cache, it counts as
+    purged at once. That is not an error; `info().refused` counts such values.
 
     Examples
     --------
@@ -125,7 +142,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             raise ValueError("arena_bytes must be at least 1, but is 0")
         hot_limit = None if hot_bytes == "auto" else parse_bytes(hot_bytes, "hot_bytes")
         if self._max_bytes is not None:
-            # What is held strongly can't be let go to stay below max_bytes.
+            # Values that are held strongly can't be evicted to stay below max_bytes.
             half = self._max_bytes // 2
             hot_limit = half if hot_limit is None else min(hot_limit, half)
         self._account = Account(
@@ -157,7 +174,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         """Note the function that is decorated, for warnings."""
         self._source.is_function(function)
 
-    # ---- asking ------------------------------------------------------------------------------
+    # ---- lookups -----------------------------------------------------------------------------
 
     def __getitem__(self, key: K) -> V:
         found: Any = self._core.get(key, _ABSENT)
@@ -168,18 +185,57 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         return self._core.get(key, default)
 
     def get_or_compute(self, key: K, compute: Callable[[], V]) -> V:
-        """Return the value under `key`, or call compute() and cache what it returns.
+        """Return the value under `key`, or call compute() and cache its result.
 
-        One computation per key at a time, across threads and tasks; the others wait for it, and
-        share what it raises, which is not cached. A value for which there is no room is returned
-        all the same. What is computed while the key is set or forgotten goes to those who asked
-        before, and is not cached. A computation that waits for a thread which asks for the same key
-        waits for ever.
+        One caller at a time computes a key, across threads and tasks. Other callers wait for its
+        value, or get the exception that it raises; exceptions are not cached.
+
+        Parameters
+        ----------
+        key : Hashable
+            The key.
+        compute : callable
+            Called without arguments if there is no value.
+
+        Returns
+        -------
+        object
+            The value, also if there is no room to cache it.
+
+        Notes
+        -----
+        If the key is set or removed during its computation, the result goes only to callers that
+        began earlier, and is not cached. A computation that blocks until another thread has looked
+        up the same key waits for ever, because that thread waits for the computation.
+
+        Examples
+        --------
+        >>> cache = VolatileCache(name="squares")
+        >>> cache.get_or_compute(12, lambda: 12 * 12)
+        144
+        >>> cache.close()
+
         """
         return self._core.get_or_compute(key, compute)  # type: ignore[no-any-return]
 
     async def get_or_compute_async(self, key: K, compute: Callable[[], Awaitable[V]]) -> V:
-        """Do the same with a coroutine function: other tasks run while it computes."""
+        """Return the value under `key`, or await compute() and cache its result.
+
+        It does what `get_or_compute` does, for a coroutine function. Other tasks run meanwhile.
+
+        Parameters
+        ----------
+        key : Hashable
+            The key.
+        compute : coroutine function
+            Called without arguments if there is no value.
+
+        Returns
+        -------
+        object
+            The value, also if there is no room to cache it.
+
+        """
         answer: V = await answer_async(self._core, key, compute, self._timeout)
         return answer
 
@@ -191,8 +247,8 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         key, value : object
             As for `cache[key] = value`.
         ttl : float or timedelta, optional
-            The seconds until this value expires; `math.inf` is never. The default is the ttl of
-            the cache.
+            The seconds until this value expires. With `math.inf` it never expires. The default is
+            the ttl of the cache.
 
         Examples
         --------
@@ -216,25 +272,39 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
-        """Whether the value seems to be there; it may be gone by the time it is asked for."""
+        """Return whether the value seems to be there. It may be gone by the next lookup."""
         return self._core.contains(key)
 
     def __len__(self) -> int:
-        """How many entries there are; some may have been taken without anybody noticing yet."""
+        """Return the number of entries, including values whose loss was not noticed yet."""
         return self._core.count()
 
     def __iter__(self) -> Iterator[K]:
         return iter(self._core.keys())
 
     def pop(self, key: K, default: Any = _ABSENT) -> Any:
-        """Remove and return the value under `key`; without one, `default`, or raise KeyError."""
+        """Remove and return the value under `key`.
+
+        Parameters
+        ----------
+        key : Hashable
+            The key.
+        default : object, optional
+            Returned if there is no value.
+
+        Raises
+        ------
+        KeyError
+            If there is no value and no `default`.
+
+        """
         found = self._core.pop(key, default)
         if found is _ABSENT:
             raise KeyError(key)
         return found
 
     def clear(self) -> None:
-        """Forget every entry and count anew. Values that are held stay valid."""
+        """Remove all entries and reset the figures. Values that the program holds stay valid."""
         self._bury(self._core.clear())
         self._baseline = self._account.read()
 
@@ -249,7 +319,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         Returns
         -------
         VolatileCache
-            The new cache. Values with a ttl have the whole ttl of the cache before them.
+            The new cache. The ttl of its values starts again, with the ttl of the cache.
 
         """
         copy: VolatileCache[K, V] = VolatileCache(name=name, **self._parameters)
@@ -260,11 +330,18 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
 
     @property
     def name(self) -> str:
-        """What labels this cache's metrics."""
+        """The label of this cache's metrics."""
         return self._account.name
 
     def info(self) -> CacheInfo:
-        """Return the requests by outcome since it was made or cleared, and its bytes by state."""
+        """Return the requests by outcome since the last clear, and the bytes by state.
+
+        Returns
+        -------
+        CacheInfo
+            The figures.
+
+        """
         entries = self._core.count()  # sweeps, so that the bytes below are right
         before = self._baseline  # first: clear() may set a later one meanwhile
         now = self._account.read()
@@ -297,9 +374,19 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         )
 
     def discard(self, *keys: K) -> int:
-        """Make the kernel take these entries' ranges now, or all that are not held; for tests.
+        """Make the kernel take values now, for tests. Values that the program holds stay.
 
-        A small value's range is shared: others go with it. Returns how many ranges went.
+        Parameters
+        ----------
+        *keys : Hashable
+            The keys of the values. The default is all keys. Small values share a range, so the
+            values that share one with a value of these keys are lost as well.
+
+        Returns
+        -------
+        int
+            The number of ranges that were taken.
+
         """
         which = keys or None
         self._core.cool(which)
@@ -307,15 +394,16 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         return sum(lib.vrange_discard(handle) == lib.VRANGE_OK for handle in handles)
 
     def close(self) -> None:
-        """Forget every entry and give the address space back.
+        """Remove all entries and free the address space.
 
-        Using the cache then raises ValueError. Arrays that are held stay valid until they die.
+        Any later use of the cache raises ValueError. Arrays that the program holds stay valid until
+        they die.
         """
         self._core.close()
         self._arena.close()
 
     def _bury(self, some_are_left: bool) -> None:
-        """Give back what was cleared, in a thread of its own."""
+        """Free the cleared entries, in a thread of their own."""
         if some_are_left:
             threading.Thread(target=_bury, args=(self._core,), name="vrange-clear").start()
 
@@ -351,7 +439,7 @@ def _bury(core: hit.CacheCore) -> None:
     begun = time.monotonic()
     while core.bury(_BURIED_AT_ONCE):
         if time.monotonic() - begun > _BURY_SECONDS:
-            # Without a pause this thread would win the GIL back before the others are awake.
+            # Without a pause, this thread would win the GIL back before other threads wake up.
             time.sleep(_BURY_PAUSE_SECONDS)
             begun = time.monotonic()
 

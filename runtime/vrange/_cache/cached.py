@@ -1,4 +1,4 @@
-"""@cached: functools.cache, with values that the kernel may take while nobody holds them."""
+"""@cached: functools.cache, with values that the kernel may take while they are not held."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def _blank(kind: type, cache: Any) -> Any:
 
 
 def _leave_uncached() -> None:
-    # If this call computes because waiting would never end, it calls off a computation around it,
-    # which then is not cached either.
+    # If this call computes because its wait would never end, it has no flight of its own. Then it
+    # calls off the flight around it, whose result is not cached either.
     flight = led_here.get()
     if flight is not None:
         flight.call_off()
@@ -73,7 +73,7 @@ BACKEND = Backend(__name__, VolatileCache, _new_make_key, _wrap, _blank, _leave_
 
 
 class CachedDecorator(Protocol):
-    """What `cached` with parameters returns."""
+    """The decorator that `cached` returns if it is called with parameters."""
 
     @overload
     def __call__(self, function: classmethod[S, P, R], /) -> CachedClassMethod[S, P, R]: ...
@@ -154,12 +154,9 @@ def cached(
 ) -> Any:
     """Cache a function's results in memory that the kernel may take back.
 
-    Use it as functools.cache or functools.lru_cache, on functions, coroutine functions and methods
-    (whose `self` is part of the key, and is kept alive by it). Calls with equal arguments are
-    computed once at a time, whatever the number of threads or tasks; those who wait get the
-    exception, too, and it is not cached. A call after `cache_clear()` is computed anew. The
-    function has to be one that may be computed again: that is what happens to results the kernel
-    took.
+    Use it as functools.cache or functools.lru_cache, on functions, coroutine functions and
+    methods. A result that the kernel took is computed again, so it must be harmless to call the
+    function again.
 
     Parameters
     ----------
@@ -170,23 +167,22 @@ def cached(
         The label of the cache's metrics. The default is the function's module and name, cut to
         63 bytes.
     key : callable, optional
-        Called with the arguments; returns what the result is cached under. The default is the
-        arguments.
+        Called with the arguments of a call; returns its key. By default the arguments are the key.
     typed : bool
-        Whether 3 and 3.0 are cached apart.
+        Whether arguments of different types, such as 3 and 3.0, always have different keys.
     ttl, max_bytes, max_entries, hot_bytes, timeout, copy
         As for VolatileCache.
     ignore : str or iterable of str
-        The names of parameters that make no difference to the result, such as "session". They are
-        no part of the key.
+        The names of parameters that do not change the result, such as "session". They are not part
+        of the key.
     cache : VolatileCache or callable, optional
-        A cache that exists, for the results of several functions. Or a function of the first
-        argument that returns one: `cached(cache=attrgetter("cache"))` decorates methods whose
-        objects each have a cache. `cache_info()` is then of the whole cache, and `cache_clear()`
-        forgets the results of this function only.
+        An existing cache, which several functions may share. Or a function that returns a cache
+        for the first argument: `cached(cache=attrgetter("cache"))` decorates a method whose objects
+        each have a cache. `cache_info()` then reports on the whole cache, and `cache_clear()`
+        removes the results of this function only.
     skip : callable, optional
-        Called with a result that was just computed; if it returns something true, the result is
-        returned and not cached.
+        Called with each computed result. If it returns a true value, the result is returned and not
+        cached.
     maxsize : int, optional
         Another name of `max_entries`.
 
@@ -200,13 +196,18 @@ def cached(
     Raises
     ------
     TypeError
-        For what is not callable, and for generator functions. When it is called: for unhashable
-        arguments.
+        If `function` is not callable, or is a generator function. A call with arguments that can't
+        be hashed raises it, too.
 
     Notes
     -----
-    A result that can't be kept, such as an open file, is returned all the same, with a
-    NotKeptWarning that names the function and the type.
+    Of calls with equal arguments, one computes at a time, across threads and tasks. The other calls
+    wait for its result, or get its exception; exceptions are not cached. A call after
+    `cache_clear()` is computed again. On a method, `self` is part of the key, so the cache keeps
+    the object alive.
+
+    A result that can't be kept, such as an open file, is returned uncached, with a NotKeptWarning
+    that names the function and the type.
 
     Examples
     --------

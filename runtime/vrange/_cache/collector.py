@@ -1,9 +1,10 @@
 """The parts of a value that is being coded, and the memory that storing them takes.
 
-Encoding must not be what memory runs short of: a value is written into its range from where it is,
-in pieces if need be. The pickle of many small objects is collected in frames of 64 KiB, which go as
-they are written; large strings, bytes and arrays stay out of it. Room for what is going to be
-written is asked for meanwhile, and the first refusal ends the encoding (MemoryError).
+Encoding a value must not run the process out of memory. So a value is written into its range
+directly from its own memory, in pieces if needed. The pickle of many small objects is collected in
+frames of 64 KiB, each of which is freed once it is written. Large strings, bytes and arrays stay
+out of the pickle. While the parts are collected, memory for writing them is reserved, and the first
+refusal ends the encoding (MemoryError).
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from vrange._cache.array_layout import STEP_BYTES, Strided
 from vrange._core import hit, lib
 from vrange.errors import VrangeError
 
-SLACK_BYTES = 4 << 20  # what is collected next is there before it is asked for
-OTHERS_BYTES = 32 << 20  # what other threads may ask for while a step is copied
-TEXT_STEP = 1 << 20  # characters that are encoded at once
-MEMO_BYTES = 48  # an object, in a pickler's table that has just grown
+SLACK_BYTES = 4 << 20  # for parts that are collected before the next reservation
+OTHERS_BYTES = 32 << 20  # what other threads may allocate while a step is copied
+TEXT_STEP = 1 << 20  # characters that are encoded in one step
+MEMO_BYTES = 48  # per object, in a pickler's table that has just grown
 
 
 class Collector:
-    """The parts of a value, and room for as much of them as is not memory of ours already."""
+    """The parts of a value, and a reservation for those that are not in memory of ours yet."""
 
     def __init__(self, room: hit.Room, bytes_most: int) -> None:
         self.parts: list[Any] = []
@@ -35,7 +36,7 @@ class Collector:
         self._asked_at = 0
 
     def anew(self) -> Collector:
-        """Return an empty one, with the same room."""
+        """Return an empty collector with the same reservation."""
         return Collector(self._room, self._most)
 
     def form(
@@ -47,7 +48,7 @@ class Collector:
         is_private: bool = False,
         nbytes: int | None = None,
     ) -> hit.Form:
-        """Return what was collected, with `decode`; `nbytes` includes padding."""
+        """Return the collected parts as a Form with `decode`; `nbytes` includes padding."""
         if nbytes is not None:
             self.nbytes = nbytes
         is_large = self.nbytes >= hit.ROOM_BYTES
@@ -73,7 +74,7 @@ class Collector:
         )
 
     def _write_pieces(self, lease: hit.Lease) -> None:
-        """Write the parts one after the other; drop temporary ones as they are written."""
+        """Write the parts one after the other; drop each temporary part once it is written."""
         owed = self.nbytes - self._temporary
         parts, at, asked_at = self.parts, 0, 0
         parts.reverse()
@@ -85,38 +86,38 @@ class Collector:
             done, nbytes = 0, len(part) if type(part) is str else memoryview(part).nbytes
             while done < nbytes:
                 if at + done >= asked_at:
-                    # What was written is there, and what goes for it may not be gone yet.
+                    # The written bytes use memory, and what is freed for them may not be free yet.
                     self._before_step(owed - at - done)
                     asked_at = at + done + STEP_BYTES
                 done += hit.write(lease, at + done, part, done, STEP_BYTES)
             at += nbytes
-        if at != self.nbytes:  # what is not written would be read as zeros
+        if at != self.nbytes:  # the missing bytes would be read as zeros
             raise VrangeError(f"{at} bytes were written of {self.nbytes}")
 
     def _write_strided(self, part: Strided, lease: hit.Lease, at: int, owed: int) -> int:
-        """Write such an array; return where what follows begins."""
+        """Write a strided array; return the offset after it."""
         after = at + part.nbytes
         part.write(lease, at, lambda left: self._before_step(left + owed - after))
         return after
 
     def _before_step(self, left: int) -> None:
-        """Hold room for the bytes still to be written."""
+        """Reserve memory for the bytes that are still to be written."""
         self._room.hold(max(0, left) + OTHERS_BYTES)
 
     def owe(self, nbytes: int) -> None:
-        """So many bytes of the caller's are to be copied."""
+        """Count bytes of the caller's that are to be copied."""
         self.nbytes += nbytes
         self._ask()
 
     def write(self, data: Any) -> None:
-        """Add what a pickler writes: a frame of its own, or a bytearray of the caller's."""
+        """Add a pickler's output: a frame of the pickler, or a bytearray of the caller's."""
         self.parts.append(data)
         if type(data) is bytes:
             self._temporary += len(data)
         self.owe(len(data))
 
     def add_text(self, leaf: str | bytes) -> int:
-        """Add a string or bytes of which the length is owed; return how many bytes they are."""
+        """Add a str or bytes whose length is counted already; return the number of its bytes."""
         if isinstance(leaf, bytes) or leaf.isascii():
             self.parts.append(leaf)
             return len(leaf)
@@ -131,7 +132,7 @@ class Collector:
         return nbytes
 
     def watch(self, value: Any) -> None:
-        """Ask for room for a leaf, or for a copy of what has a buffer, before it is pickled."""
+        """Reserve memory for a leaf, or for a copy of an object's buffer, before it is pickled."""
         kind, numpy = type(value), sys.modules.get("numpy")
         if kind is str or kind is bytes:
             self.owe(len(value))
@@ -143,20 +144,20 @@ class Collector:
             with memoryview(value) as view:
                 nbytes = view.nbytes
         except (BufferError, TypeError, ValueError):
-            return  # datetimes, for one: as large as their arrays say, and copied by none
+            return  # arrays of datetimes, for example, which export no buffer and are not copied
         if nbytes >= hit.ROOM_BYTES:
             self._room.hold(self.nbytes - self._temporary + 2 * nbytes)
             self._asked_at = 0
 
     def tell(self, objects: int) -> None:
-        """So many objects were pickled: the pickler's table of them is about to grow."""
+        """Count the pickled objects, and reserve memory for the pickler's table of them."""
         self.objects = objects
         self._room.hold(self.nbytes - self._temporary + SLACK_BYTES + objects * MEMO_BYTES)
         self._asked_at = self.nbytes
 
     def _ask(self) -> None:
         if self.nbytes > self._most:
-            raise MemoryError("more than may be stored")
+            raise MemoryError("the value is larger than the cache may store")
         if self.nbytes >= self._asked_at + hit.ROOM_BYTES:
             self._asked_at = self.nbytes
             memo = self.objects * MEMO_BYTES
@@ -164,7 +165,7 @@ class Collector:
 
 
 def room_for(nbytes: int) -> hit.Room:
-    """Return room for so many bytes, held as long as the object; MemoryError if there is none."""
+    """Return a reservation of `nbytes`, held while the object lives. MemoryError without room."""
     room = hit.Room()
     room.hold(nbytes)
     return room

@@ -1,10 +1,10 @@
-"""Heavy graphs of objects: one is made at a time, and callers share it while one of them holds it.
+"""Heavy graphs of objects: one caller unpickles at a time, and callers share the object.
 
-A dict of a million entries takes a second to be unpickled and a hundred megabytes as objects. With
-one for each caller, eight requests at once would take a gigabyte. So a thread that asks for the
-value while another one makes it waits for that one, and what was made is kept for as long as some
-caller holds it. A dict can't be referred to weakly. So a thread of this module looks at the counts
-of references, while there is something to look at, and lets go of what nobody else holds.
+A dict of a million entries takes a second to unpickle and a hundred megabytes as objects. If each
+caller unpickled its own, eight requests at once would take a gigabyte. So while one thread
+unpickles a value, other threads wait for it, and this module keeps the object as long as a caller
+holds it. A dict can't have weak references. So a thread checks the reference counts of the objects
+that are kept, and drops those that no caller holds. It runs only while objects are kept.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-_LOOK_SECONDS = 0.25  # at first, and twice as long after each look that found nothing
+_LOOK_SECONDS = 0.25  # the first interval; it doubles after each look that dropped nothing
 _LOOK_SECONDS_MOST = 2.0
-# The references to a value that nobody else holds: the attribute's and getrefcount's own argument.
+# The references to a value that no caller holds: the attribute, and getrefcount's own argument.
 _UNHELD = 2
 
 
 class SharedGraph:
-    """Makes a value, or returns the one that it made before, while somebody holds that."""
+    """Decodes a value, or returns the object that it decoded before, while a caller holds it."""
 
     __slots__ = ("_decode", "_lock", "_maker", "_value", "seconds")
 
     def __init__(self, decode: Callable[[Any], Any]) -> None:
         self._decode = decode
         self._lock = threading.Lock()
-        self._maker: int | None = None  # the thread that makes it now
+        self._maker: int | None = None  # the thread that decodes it now
         self._value: Any = None
-        self.seconds = 0.0  # what making it took the last time
+        self.seconds = 0.0  # how long decoding took the last time
 
     @property
     def copies(self) -> int:
-        """The bytes that making it allocates, roughly."""
+        """The bytes that decoding it allocates, roughly."""
         return getattr(self._decode, "copies", 0)
 
     @copies.setter
@@ -45,11 +45,11 @@ class SharedGraph:
 
     def __call__(self, stored: Any) -> Any:
         if self._maker == threading.get_ident():
-            # Unpickling asked for the value itself, or a greenlet switched: a wait would never end.
+            # Unpickling looked the value up again, or a greenlet switched: a wait would never end.
             return self._decode(stored)
         with self._lock:
             if self._value is None:
-                _keeper.add(self)  # first: an interrupt may come at any point
+                _keeper.add(self)  # first, because a signal handler may raise at any point
                 self._value = self._make(stored)
             return self._value
 
@@ -64,8 +64,8 @@ class SharedGraph:
             self._maker = None
 
     def let_go(self) -> bool:
-        """Let go of the value if nobody else holds it. Return whether nothing is kept."""
-        # A caller takes the value with the lock, so with the lock the count is exact.
+        """Drop the value if no caller holds it. Return whether no value is kept."""
+        # Callers take the value under the lock, so the count is exact under the lock.
         if not self._lock.acquire(blocking=False):
             return False
         try:
@@ -76,12 +76,12 @@ class SharedGraph:
             self._lock.release()
 
     def in_child(self) -> None:
-        """Be as new in the child of a fork, where the thread that makes it does not exist."""
+        """Reset the lock in the child of a fork, where the decoding thread does not exist."""
         self._lock, self._maker = threading.Lock(), None
 
 
 class _Keeper:
-    """The graphs that are kept, and the thread that lets them go."""
+    """The graphs that are kept, and the thread that drops them."""
 
     def __init__(self) -> None:
         self._graphs: set[SharedGraph] = set()
@@ -115,7 +115,7 @@ class _Keeper:
             wait = _LOOK_SECONDS if gone or is_new else min(2 * wait, _LOOK_SECONDS_MOST)
 
     def before_fork(self) -> None:
-        """Stop the thread: os.fork() warns of every thread that Python knows."""
+        """Stop the thread, because os.fork() warns of every thread that Python knows."""
         self._lock.acquire()
         thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
@@ -125,12 +125,12 @@ class _Keeper:
             self._lock.acquire()
 
     def after_fork(self) -> None:
-        """Go on, in the parent."""
+        """Start the thread again, in the parent."""
         self._start()
         self._lock.release()
 
     def in_child(self) -> None:
-        """Go on, in the child."""
+        """Start the thread again, in the child."""
         self._lock = threading.Lock()
         for graph in self._graphs:
             graph.in_child()

@@ -1,13 +1,13 @@
-"""Values that are somebody's own: singletons, values that never change, values told apart by `is`.
+"""Values whose identity matters: singletons, immutable values, values compared by `is`.
 
-A pickle makes another object. For most values nobody can tell; for these somebody can:
+Unpickling makes a new object. For most values no program can tell; for these a program can:
 
-- A *singleton*: `MISSING = object()`, or the one instance that a module keeps of a class of
-  settings. It is stored by reference and comes back as itself, at any depth.
-- An instance of a class without `__eq__`, which is equal to nothing but itself. While somebody
-  holds it, callers get the same object.
+- A *singleton*: `MISSING = object()`, or a module's only instance of a settings class. It is
+  stored by reference, and a hit returns the object itself, at any depth.
+- An instance of a class without `__eq__`, which is equal only to itself. While a caller holds it,
+  all callers get the same object.
 
-Lists, arrays and whatever else has items to be set are data, wherever they are kept.
+Lists, arrays and all other types with `__setitem__` are data, wherever a module keeps them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-_HEAP_TYPE = 1 << 9  # of a type's __flags__: it was made by a class statement, or as by one
+_HEAP_TYPE = 1 << 9  # of a type's __flags__: made at run time, as by a class statement
 
 _NEVER_CHANGE = {
     type(None),
@@ -56,9 +56,9 @@ _NEVER_CHANGE_AND_SUBCLASSES = (type, enum.Enum, pathlib.PurePath)
 
 
 def never_changes(value: Any, *, with_arrays: bool) -> bool:
-    """Return whether certainly nothing can change the value, so that callers may share it.
+    """Return whether the value is certainly immutable, so that callers may share it.
 
-    `with_arrays`: whether arrays in it come back read-only.
+    `with_arrays`: whether a hit returns arrays in it read-only, so that they count as immutable.
     """
     try:
         return _never_changes(value, with_arrays)
@@ -72,7 +72,7 @@ def _never_changes(value: Any, with_arrays: bool) -> bool:
         return True
     if issubclass(kind, tuple | frozenset):
         if kind is not tuple and kind is not frozenset and kind.__dictoffset__:
-            return False  # of a class whose instances have attributes
+            return False  # instances of this class have attributes
         if set(map(type, value)) <= _NEVER_CHANGE:
             return True
         return all(_never_changes(item, with_arrays) for item in value)
@@ -85,7 +85,7 @@ def _never_changes(value: Any, with_arrays: bool) -> bool:
 
 
 def is_told_apart(value: Any) -> bool:
-    """Return whether a value is equal to itself only, and may be referred to weakly."""
+    """Return whether a value is equal only to itself, and can have weak references."""
     kind: Any = type(value)
     if kind.__eq__ is not object.__eq__ or issubclass(kind, type):
         return False
@@ -97,7 +97,7 @@ def is_told_apart(value: Any) -> bool:
 
 
 class _Places:
-    """Where modules keep what may be a singleton: of each object's address, module and path."""
+    """Where modules keep possible singletons: from an object's address to module and path."""
 
     def __init__(self) -> None:
         self._paths: dict[int, tuple[str, ...]] = {}
@@ -118,7 +118,7 @@ class _Places:
                     self.look_at(name)
 
     def look_at(self, name: str) -> None:
-        """Look at what a module keeps now."""
+        """Record the possible singletons that a module keeps now."""
         for attribute, value in list(_namespace(name).items()):
             kind = type(value)
             if _may_be_singleton(kind):
@@ -154,7 +154,7 @@ _places = _Places()
 
 
 def _namespace(name: str) -> dict[str, Any]:
-    """Return a module's dict, without running code of the module's."""
+    """Return a module's dict, without running code of the module."""
     try:
         found = object.__getattribute__(sys.modules.get(name), "__dict__")
     except AttributeError:
@@ -162,7 +162,7 @@ def _namespace(name: str) -> dict[str, Any]:
     return found if type(found) is dict else {}
 
 
-_class_dict: Any = type.__dict__["__dict__"].__get__  # of a class, whatever its metaclass does
+_class_dict: Any = type.__dict__["__dict__"].__get__  # not through the metaclass
 
 
 def _may_be_singleton(kind: type) -> bool:
@@ -178,7 +178,8 @@ def _may_be_singleton(kind: type) -> bool:
 def may_have_singletons(kind: type, homes: Iterable[str]) -> bool:
     """Return whether an instance of the type may be a singleton of one of the loaded modules.
 
-    A module that is one of `homes`, or has the class, is looked at again: what it keeps may be new.
+    The modules in `homes`, and the module of the class, are searched again, because they may have
+    new objects.
     """
     if not _may_be_singleton(kind):
         return False

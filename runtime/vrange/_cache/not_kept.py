@@ -1,4 +1,4 @@
-"""Values that a cache returns and does not keep, or keeps at a cost, and the warnings of them."""
+"""Warnings about values that a cache can't keep, or can decode only slowly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PACKAGE = str(Path(__file__).parent.parent)
 
 
 class Source:
-    """Where the values of a cache come from: what warnings of values that are not kept name.
+    """The source of a cache's values: warnings name it.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class Source:
 
     def __init__(self, name: str) -> None:
         self.name = f"cache {name!r}"
-        self.homes: tuple[str, ...] = ()  # modules that are looked at for singletons each time
+        self.homes: tuple[str, ...] = ()  # modules that are searched for singletons each time
         self._warned: set[type] = set()
         self._warned_of_cost = False
 
@@ -40,9 +40,9 @@ class Source:
         self.name = f"{getattr(function, '__qualname__', None) or type(function).__qualname__}()"
 
     def code(self, value: Any, code: Callable[[], T]) -> T | None:
-        """Return what `code` makes of a value; None for what can't be kept, after a warning.
+        """Return code(); None, after a warning, if the value can't be kept.
 
-        Raises MemoryError, and RecursionError where the value is nested too deeply.
+        Raises MemoryError, and RecursionError if the value is nested too deeply.
         """
         try:
             return code()
@@ -54,7 +54,7 @@ class Source:
         if kind not in self._warned:
             self._warned.add(kind)
             _warn(
-                f"{self.name}: a value of type {_name_of(kind)} is not cached, as it can't be "
+                f"{self.name}: a value of type {_name_of(kind)} is not cached, because it can't be "
                 f"pickled ({type(error).__name__}: {error}). It is computed at each request"
             )
         return None
@@ -69,7 +69,7 @@ class Source:
             )
 
     def hit_is_costly(self, kind: type, seconds: float, weight: int, most: int) -> None:
-        """Warn once that values are decoded at each hit, as they are too heavy to be hot."""
+        """Warn once that each hit decodes the value, because it is too heavy to be hot."""
         if not self._warned_of_cost:
             self._warned_of_cost = True
             _warn(
@@ -82,7 +82,7 @@ class Source:
 
 
 def _error_again(code: Callable[[], object], first: Exception) -> Exception:
-    """Code the value again. Raise the first error if it was not the value's but a signal's."""
+    """Code the value again. Raise the first error if a signal handler had raised it."""
     try:
         code()
     except (MemoryError, RecursionError):
@@ -98,12 +98,12 @@ def _name_of(kind: type) -> str:
 
 
 def _warn(message: str, category: type[Warning] = NotKeptWarning) -> None:
-    """Warn the code that called vrange."""
+    """Warn, with the place in the code that called vrange."""
     warnings.warn(message, category, stacklevel=_frames_of_ours())
 
 
 def _frames_of_ours() -> int:
-    """Return the stacklevel, for the caller, of the code that called vrange."""
+    """Return the stacklevel, as the caller of this function needs it, of the calling code."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back

@@ -1,8 +1,8 @@
-"""A value that is stored as a pickle, and what lies beside it: arrays, large strings, buffers.
+"""A value that is stored as a pickle, with its arrays, large strings and buffers beside it.
 
-The pickle is of protocol 5. What should come back without a copy, or as the very same object, stays
-out of it as a *leaf*, and the pickle has its number: arrays, large strings and bytes, singletons.
-So each of them comes back once, however often the value refers to it.
+The pickle has protocol 5. Objects that a hit returns without a copy, or as themselves, stay out of
+it as *leaves*: arrays, large strings and bytes, singletons. The pickle contains the numbers of its
+leaves. So each leaf is decoded once, however often the value refers to it.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from vrange._cache.array_layout import ALIGNMENT, ArrayPlace, Blocks, Layout
 from vrange._cache.identity import is_told_apart, never_changes
 from vrange._cache.leaves import Finder
 
-OBJECT_BYTES = 64  # an object, roughly, without what is large of it
-HEAVY_BYTES = 1 << 16  # of a pickle: some 0.2 ms to decode; callers share such a graph
+OBJECT_BYTES = 64  # an object, roughly, without its large parts
+HEAVY_BYTES = 1 << 16  # of a pickle, which takes some 0.2 ms to decode; callers share its graph
 
 
 class Sharing(Enum):
     """Which callers get the same object."""
 
-    ALWAYS = auto()  # nobody can change it
-    WHILE_HELD = auto()  # it is equal to itself only
-    WHILE_HOT = auto()  # another one would take much memory and time
+    ALWAYS = auto()  # it is immutable
+    WHILE_HELD = auto()  # it is equal only to itself
+    WHILE_HOT = auto()  # a second one would take much memory and time
     NEVER = auto()
 
 
 def sharing_of(value: Any, head_bytes: int, copies: bool) -> Sharing:
-    """Return which callers get the same object; `head_bytes`: of the pickle alone."""
+    """Return which callers get the same object; `head_bytes`: the size of the pickle alone."""
     if never_changes(value, with_arrays=not copies):
         return Sharing.ALWAYS
     if copies:
@@ -43,12 +43,12 @@ def sharing_of(value: Any, head_bytes: int, copies: bool) -> Sharing:
 
 
 class Parts(Protocol):
-    """What is stored of a value, one part after another."""
+    """The stored bytes of a value, one part after another."""
 
     parts: list[Any]
 
     def add_text(self, leaf: str | bytes, /) -> int:
-        """Add a string or bytes; return how many bytes they are."""
+        """Add a str or bytes; return the number of its bytes."""
 
 
 class _Place(Protocol):
@@ -56,7 +56,7 @@ class _Place(Protocol):
 
 
 class _TextPlace:
-    """Where a large string or bytes lies."""
+    """The place of a large str or bytes."""
 
     __slots__ = ("_block", "_is_text")
 
@@ -81,7 +81,7 @@ class _Itself:
 
 
 class Pickled:
-    """Makes a value of its pickle and what lies beside it."""
+    """Decodes a value from its pickle and the leaves and buffers beside it."""
 
     __slots__ = ("_head_bytes", "_leaves", "_out_of_band", "_places", "copies")
 
@@ -93,9 +93,9 @@ class Pickled:
     ) -> None:
         self._head_bytes = head_bytes
         self._places = beside.blocks  # out-of-band buffers first
-        self._out_of_band = beside.out_of_band  # of each, whether it is copied
+        self._out_of_band = beside.out_of_band  # for each buffer, whether it is copied
         self._leaves = beside.leaves
-        self.copies = weight + beside.copied  # the bytes that it allocates, roughly
+        self.copies = weight + beside.copied  # the bytes that decoding allocates, roughly
 
     def __call__(self, stored: Any) -> Any:
         view = memoryview(stored)
@@ -111,7 +111,7 @@ class Pickled:
 
 
 class SharedWhileHeld:
-    """Makes a value, or returns the one that it made before, while somebody holds that."""
+    """Decodes a value, or returns the object that it decoded before, while a caller holds it."""
 
     __slots__ = ("_decode", "_last")
 
@@ -121,7 +121,7 @@ class SharedWhileHeld:
 
     @property
     def copies(self) -> int:
-        """The bytes that it allocates, roughly."""
+        """The bytes that decoding allocates, roughly."""
         return getattr(self._decode, "copies", 0)
 
     @copies.setter
@@ -139,7 +139,7 @@ class SharedWhileHeld:
 
 
 class _Reader:
-    """A view as the file that an unpickler reads."""
+    """A memoryview with the methods of a file that an unpickler reads."""
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
@@ -155,7 +155,7 @@ class _Reader:
 
 
 class _LeafUnpickler(pickle.Unpickler):
-    """Puts leaves back, each once."""
+    """Loads the leaves, each of them once."""
 
     def __init__(
         self, head: memoryview, buffers: list[Any], leaves: Sequence[_Place], blocks: Blocks
@@ -165,21 +165,21 @@ class _LeafUnpickler(pickle.Unpickler):
         self._loaded: dict[int, Any] = {}
 
     def persistent_load(self, number: Any) -> Any:
-        """Return the leaf of this number."""
+        """Return the leaf with this number."""
         if number not in self._loaded:
             self._loaded[number] = self._leaves[number].load(self.blocks)
         return self._loaded[number]
 
 
 class Beside:
-    """Adds what lies beside a pickle to what is stored: buffers, arrays, large strings."""
+    """Stores buffers, arrays and large strings beside a pickle."""
 
     def __init__(
         self, collector: Parts, finder: Finder, leaves: list[Any], buffers: list[memoryview]
     ) -> None:
         self._collector = collector
         self.nbytes = sum(map(len, collector.parts))
-        self.has_views = False  # whether the value refers to what is stored
+        self.has_views = False  # whether the decoded value refers to the stored bytes
         self.copied = 0  # bytes that decoding copies
         self.blocks: list[tuple[int, int]] = []
         self.out_of_band = [finder.is_copied(buffer) for buffer in buffers]
