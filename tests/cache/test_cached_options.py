@@ -220,7 +220,7 @@ def test_bad_caches() -> None:
             with pytest.raises(TypeError, match=f"{next(iter(options))} belongs to the cache"):
                 wrong(cache=cache, **options)
     broken = wrong(cache=lambda self: {})(lambda self: 1)
-    with pytest.raises(TypeError, match=r"cache= has to return a VolatileCache, not \{\}"):
+    with pytest.raises(TypeError, match=r"cache= must return a VolatileCache, not \{\}"):
         broken(3)
 
 

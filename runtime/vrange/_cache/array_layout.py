@@ -1,8 +1,8 @@
-"""Where arrays lie in what is stored, and arrays over what is stored.
+"""The layout of arrays in the stored bytes, and arrays over the stored bytes.
 
 An array that is contiguous, in either order, is stored as it lies in memory. Arrays of one value
-that overlap are stored once, so that views of one array are views of one array again. Any other
-array is stored in the order of its items.
+that overlap are stored once, and overlap again when they are decoded. Any other array is stored in
+the order of its items.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-ALIGNMENT = 64  # of buffers within a range: a cache line, and what NumPy's kernels like
+ALIGNMENT = 64  # of buffers within a range: a cache line, and fast for NumPy's kernels
 
-STEP_BYTES = 1 << 20  # so much is copied before it is looked again whether there is room
+STEP_BYTES = 1 << 20  # copied between two checks whether there is room
 
 
 class Strided:
-    """An array that does not lie in memory as it is to be stored: in the order of its items."""
+    """An array that is not contiguous: it is stored in the order of its items."""
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
         self._array = array
         self.nbytes: int = array.nbytes
 
     def content(self) -> Any:
-        """Return a copy of it, as bytes."""
+        """Return a copy of the array, as bytes."""
         numpy = sys.modules["numpy"]
         return numpy.ascontiguousarray(self._array).reshape(-1).view(numpy.uint8)
 
     def write(self, memory: Any, at: int, before_step: Callable[[int], None]) -> None:
-        """Write it into memory, row by row. Before each step, report the bytes still left."""
+        """Write it into memory in steps of rows. Call before_step with the bytes still left."""
         numpy, array = sys.modules["numpy"], self._array
         to = numpy.ndarray(array.shape, array.dtype, memoryview(memory), at)
         rows = len(array)
@@ -45,7 +45,7 @@ class Strided:
 
 
 class ArrayPlace:
-    """Where an array within a value lies, and what it comes back as."""
+    """The place of an array within a value, and how it is decoded."""
 
     __slots__ = ("_block", "_dtype", "_is_writable", "_offset", "_shape", "_strides", "is_private")
 
@@ -63,7 +63,7 @@ class ArrayPlace:
         self.is_private, self._is_writable = is_private, is_writable
 
     def load(self, blocks: Blocks) -> Any:
-        """Return the array: a view of what is stored, or of a copy that is the caller's own."""
+        """Return the array: a view of the stored bytes, or of the caller's own copy."""
         numpy = sys.modules["numpy"]
         if self._block < 0:
             array = numpy.empty(self._shape, self._dtype)
@@ -76,19 +76,19 @@ class ArrayPlace:
 
 
 class Blocks:
-    """The blocks of one value that is being decoded: as they are stored, and copies of them."""
+    """The stored blocks of one value that is being decoded, and copies of them."""
 
     def __init__(self, stored: memoryview, places: Sequence[tuple[int, int]]) -> None:
         self._stored, self._places = stored, places
         self._copies: dict[int, Any] = {}
 
     def view(self, block: int) -> memoryview:
-        """Return the block as it is stored, read-only."""
+        """Return the stored block, read-only."""
         start, end = self._places[block]
         return self._stored[start:end]
 
     def copied(self, block: int) -> Any:
-        """Return this value's own copy of the block, the same each time."""
+        """Return this value's own copy of the block: the same copy each time."""
         if block not in self._copies:
             numpy = sys.modules["numpy"]
             self._copies[block] = numpy.frombuffer(self.view(block), numpy.uint8).copy()
@@ -96,7 +96,7 @@ class Blocks:
 
 
 class _Memory:
-    """Some memory that arrays lie in, for NumPy; keeps them alive."""
+    """The memory under some arrays, for NumPy. It keeps the arrays alive."""
 
     def __init__(self, address: int, nbytes: int, arrays: object) -> None:
         self.__array_interface__ = {
@@ -109,11 +109,11 @@ class _Memory:
 
 
 class Layout:
-    """Which blocks the arrays of a value take, and each array's place in them."""
+    """The blocks that the arrays of a value take, and each array's place in them."""
 
     def __init__(self, arrays: Sequence[np.ndarray[Any, Any]]) -> None:
         self._arrays = arrays
-        self.blocks: list[Any] = []  # what is to be stored
+        self.blocks: list[Any] = []  # the buffers to store
         self.skews: list[int] = []  # where a block has to begin, above a multiple of ALIGNMENT
         self.places: list[tuple[int, int, tuple[int, ...] | None]] = [(-1, 0, None)] * len(arrays)
         dense: list[int] = []
@@ -179,7 +179,7 @@ class Layout:
 
 
 def _extent(array: np.ndarray[Any, Any]) -> tuple[int, int]:
-    """Return the address of an array's first byte, and of the one after its last."""
+    """Return the address of an array's first byte, and of the byte after its last."""
     low = high = array.__array_interface__["data"][0]
     for length, stride in zip(array.shape, array.strides, strict=True):
         if stride < 0:

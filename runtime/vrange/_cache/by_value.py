@@ -1,9 +1,9 @@
 """Pickling of decorated functions: by name, or with their code by picklers that pickle code.
 
 cloudpickle (which joblib's loky, Dask, Ray and Spark use) and dill pickle functions of `__main__`
-with their code, because a worker can't import them. They know plain functions only, so a decorated
-one has to tell them what it is made of. Which pickler asks is seen from the stack: pickle's own
-interface doesn't tell, and pickle itself needs the name.
+with their code, because a worker can't import them. They support plain functions only, so a
+decorated function must return its parts to them. pickle itself needs the function's name instead.
+pickle's interface does not say which pickler calls, so this module finds it on the stack.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from vrange._cache.decorate import Backend
 
 _WITH_CODE = {"cloudpickle", "dill"}
-_CACHES_MOST = 128  # of functions that came by value: tasks bring the same function again and again
+_CACHES_MOST = 128  # of functions that arrived by value: many tasks bring the same function
 
 _own: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _arrived: OrderedDict[str, Any] = OrderedDict()
 
 
 def reduce_function(function: Any) -> str | tuple[Any, ...]:
-    """Return what pickles a decorated function: its name, or all of it."""
+    """Return a decorated function for a pickler: its name, or its parts."""
     pickler = _pickler_with_code(sys._getframe(1))
     if pickler is None or _is_known_by_name(function, pickler):
         return function.__qualname__  # type: ignore[no-any-return]
@@ -39,7 +39,7 @@ def reduce_function(function: Any) -> str | tuple[Any, ...]:
         if calls.token is None:
             calls.token = uuid.uuid4().hex
         _own[calls.token] = calls.cache
-    # In two steps: a function that refers to itself finds itself while it is read.
+    # In two steps, so that a function that refers to itself finds itself while it is unpickled.
     blank = calls.backend, type(function), calls.token, of_cache
     return _blank, blank, (calls.function, calls.options, _attributes(function)), None, None, _fill
 
@@ -73,7 +73,7 @@ def _cache_of(backend: Backend, token: str, of_cache: dict[str, Any]) -> Any:
 
 
 def _pickler_with_code(frame: FrameType | None) -> Any:
-    """Return the globals of the module of the pickler that asks, if it pickles code."""
+    """Return the globals of the calling pickler's module, if that pickler pickles code."""
     while frame is not None:
         if frame.f_code.co_name == "dump":
             module = str(frame.f_globals.get("__name__"))
@@ -84,7 +84,7 @@ def _pickler_with_code(frame: FrameType | None) -> Any:
 
 
 def _is_known_by_name(function: Any, pickler: dict[str, Any]) -> bool:
-    """Whether the process that reads the pickle can import the function."""
+    """Return whether the process that reads the pickle can import the function."""
     module, name = function.__module__, getattr(function, "__qualname__", None)
     if module == "__main__" or name is None:
         return False
@@ -99,7 +99,7 @@ def _is_known_by_name(function: Any, pickler: dict[str, Any]) -> bool:
 
 
 def _attributes(function: Any) -> dict[str, Any]:
-    """Return what was set on the decorated function by others."""
+    """Return the attributes that other code set on the decorated function."""
     of_plain = getattr(function.__wrapped__, "__dict__", {})
     return {
         name: value

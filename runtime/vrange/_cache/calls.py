@@ -1,4 +1,4 @@
-"""The calls of a decorated function: under which key each is cached, and what is known of them."""
+"""The calls of a decorated function: their keys, their cache, and its figures."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ MakeKey = Callable[[tuple[Any, ...], dict[str, Any]], Hashable]
 
 
 class Calls:
-    """The calls of `function`, cached in `cache`, each under what `make_key(args, kwargs)` returns.
+    """The calls of `function`, cached in `cache` under the keys of `make_key(args, kwargs)`.
 
-    It has no reference to what the function was decorated to, which would be a cycle: dropping
-    the decorated function drops its cache at once.
+    It has no reference to the decorated function, because that would be a cycle: dropping the
+    decorated function frees its cache at once.
     """
 
     cache: Any
-    backend: Any  # that wrapped it
-    token: str | None = None  # of its cache, once it was pickled by value
+    backend: Any  # the Backend that wrapped the function
+    token: str | None = None  # names its cache, once the function was pickled by value
 
     def __init__(
         self,
@@ -51,11 +51,11 @@ class Calls:
         return self.cache.info()  # type: ignore[no-any-return]
 
     def cache_clear(self, *args: Any) -> None:
-        """Forget all results and count anew."""
+        """Remove all results and reset the figures."""
         self.cache.clear()
 
     def cache_discard(self, *args: Any, **kwargs: Any) -> bool:
-        """Forget the result of one call; return whether there was one."""
+        """Remove the result of one call; return whether there was one."""
         try:
             del self.cache_for(args)[self._key_of(args, kwargs)]
         except KeyError:
@@ -79,7 +79,7 @@ class Calls:
     def _refuse_arguments_of_others(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Raise TypeError for arguments that no call can have; otherwise return False.
 
-        Without it, a forgotten `self` would leave the result of a method in the cache, silently.
+        Without this check, a forgotten `self` would silently leave a method's result in the cache.
         """
         try:
             signature = inspect.signature(self.function)
@@ -102,7 +102,7 @@ def refuse_unhashable(function: Callable[..., Any], key: object) -> None:
     except TypeError as error:
         name = getattr(function, "__qualname__", repr(function))
         raise TypeError(
-            f"{error}: the key of a call of {name} has to be hashable. Give cached a key= that "
-            "returns one for these arguments; key=vrange.keys.content takes what arrays, lists and "
-            "dicts contain"
+            f"{error}: the key of a call of {name} must be hashable. Give cached a key= that "
+            "returns a hashable key for these arguments; key=vrange.keys.content makes keys from "
+            "the contents of arrays, lists and dicts"
         ) from error

@@ -1,9 +1,9 @@
-"""Values that the native core does not code itself, to bytes in a range and back.
+"""Codes values that the native core does not code itself to bytes in a range, and back.
 
-str, bytes, numbers and tuples of these are coded natively, and arrays of a type and shape that was
-seen before, up to a size (native/python/cache/codec.c). Other ndarrays lie in a range as they are
-and come back without a copy, read-only, as views that keep the range pinned (array_layout.py).
-Everything else is pickled (pickled.py). What can't be pickled is not kept, with a warning.
+The core codes str, bytes, numbers, tuples of these, and arrays of a type and shape that it knows
+already, up to a size (native/python/cache/codec.c). Other ndarrays are stored in a range as they
+lie in memory, and a hit returns read-only views that pin the range (array_layout.py). All other
+values are pickled (pickled.py). A value that can't be pickled is not kept, with a warning.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vrange._cache.weigh import OBJECTS_MOST, WEIGHING_BYTES, weigh
 from vrange._cache.whole_array import encode_array
 from vrange._core import hit
 
-_COSTLY_SECONDS = 0.01  # of a hit
+_COSTLY_SECONDS = 0.01  # a hit that takes longer is worth a warning
 
 
 class Codec:
@@ -38,11 +38,11 @@ class Codec:
         self._source, self._copies = source, copies
 
     def encode(self, value: Any, bytes_most: int) -> hit.Form | None:
-        """Return how `value` is stored; None for what can't be kept, after a warning.
+        """Return the form in which `value` is stored; None, after a warning, if it can't be kept.
 
-        The Form holds the room that storing the value takes. Raises MemoryError where there is no
-        room or the value takes more than `bytes_most`, RecursionError where it is nested too
-        deeply to be pickled.
+        The Form holds the reservation for storing the value. Raises MemoryError if there is no room
+        or the value takes more than `bytes_most`, and RecursionError if it is nested too deeply to
+        be pickled.
         """
         return self._source.code(value, lambda: self._encode(value, bytes_most))
 
@@ -56,16 +56,16 @@ class Codec:
             collector.owe(len(value))
             collector.add_text(value)
             return collector.form(_Copying(_decode_str, sys.getsizeof(value)))
-        numpy = sys.modules.get("numpy")  # not imported: no ndarrays
+        numpy = sys.modules.get("numpy")  # if it is not imported, there are no ndarrays
         if numpy is not None and kind is numpy.ndarray and not value.dtype.hasobject:
             return encode_array(value, collector, copies=self._copies)
         return encode_pickle(value, collector, self._source.homes, copies=self._copies)
 
     def weigh(self, value: Any, decode: Any, most: int) -> int:
-        """Return the bytes of a value that `decode` made, as an object.
+        """Return the bytes of a decoded value, as an object.
 
-        0: not known, or certainly too much for a hot front that may have `most` bytes. Warn if
-        each hit is therefore going to take long.
+        0: unknown, or certainly too much for a hot front of `most` bytes. Warns if each hit will
+        therefore take long.
         """
         weight = _weight_of(value, decode, most)
         heavier = weight or getattr(decode, "copies", 0)
@@ -75,13 +75,13 @@ class Codec:
 
 
 class _Copying:
-    """Makes a value that is a copy of what is stored, if there is room for it."""
+    """Decodes a value as a copy of the stored bytes, if there is room for it."""
 
     __slots__ = ("_decode", "copies")
 
     def __init__(self, decode: Callable[[Any], Any], copies: int) -> None:
         self._decode = decode
-        self.copies = copies  # the bytes that it allocates, roughly
+        self.copies = copies  # the bytes that decoding allocates, roughly
 
     def __call__(self, stored: Any) -> Any:
         room = room_for(self.copies)
@@ -97,10 +97,10 @@ def _decode_str(lease: hit.Lease) -> str:
 def _weight_of(value: Any, decode: Any, most: int) -> int:
     copies = getattr(decode, "copies", 0)
     if copies > most:
-        return 0  # it is heavier than it was as bytes
+        return 0  # an object is heavier than its bytes
     if copies >= hit.ROOM_BYTES:
         room = hit.Room()
-        try:  # to weigh takes memory itself
+        try:  # weighing takes memory itself
             room.hold(min(copies // 4, OBJECTS_MOST) * WEIGHING_BYTES)
         except MemoryError:
             return 0

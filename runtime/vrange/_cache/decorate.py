@@ -1,4 +1,4 @@
-"""What decorating a function comes to, wherever it runs."""
+"""Decorates functions: the part that is the same on all platforms."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _NAMED = object()  # separates positional from keyword arguments in a key
 
 @dataclass(frozen=True)
 class Backend:
-    """How a platform caches calls."""
+    """The functions with which a platform caches calls."""
 
-    module: str  # that has it as BACKEND
+    module: str  # the module that has this object as BACKEND
     new_cache: Callable[..., Any]
-    new_make_key: Callable[[Any, Callable[..., Any], CachedOptions], MakeKey]  # first: the cache
-    # Of a function to compute that is not a coroutine function; into what `blank` returned, if any.
+    new_make_key: Callable[[Any, Callable[..., Any], CachedOptions], MakeKey]  # takes the cache
+    # Takes the function that computes, unless it is a coroutine function, and a blank or None.
     wrap: Callable[[Calls, Callable[..., Any], Any], Any]
-    blank: Callable[[Any, Any], Any]  # of the type of a decorated function, and its cache
-    leave_uncached: Callable[[], object]  # what the computation returns that runs here
+    blank: Callable[[Any, Any], Any]  # takes the type of a decorated function, and its cache
+    leave_uncached: Callable[[], object]  # the running computation's result is not cached
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _backend_of, (self.module,)
 
     def calls_of(self, function: Any, options: CachedOptions, cache: Any) -> Calls:
-        """Return the calls of a function, in its own cache or in that of the options."""
+        """Return the calls of a function, in its own cache or in the cache of the options."""
         kind = Calls
         if options.cache is not None:
             cache = options.cache
@@ -52,7 +52,7 @@ class Backend:
         return kind(function, cache, make_key, options)
 
     def wrap_calls(self, calls: Calls, into: Any = None) -> Any:
-        """Return the decorated function, which is `into` if that is given."""
+        """Return the decorated function: `into`, if that is given."""
         calls.backend = self
         function, skip = calls.function, calls.options.skip
         is_async = inspect.iscoroutinefunction(function)
@@ -79,7 +79,7 @@ def _initialised(
 
 
 def decorate_or_wait(function: Any, options: CachedOptions, backend: Backend) -> Any:
-    """Return the function, decorated, or a decorator if it is None or a number of entries."""
+    """Return the decorated function, or a decorator if `function` is None or an int."""
     if isinstance(function, int) and not isinstance(function, bool):
         function, options = None, options.but(maxsize=function)
     if function is None:
@@ -109,14 +109,14 @@ def wrap_in_python(calls: Calls, function: Callable[..., Any], into: Any) -> Any
 
 
 def blank_in_python(kind: Any, cache: object) -> Any:
-    """Return a decorated function without a function."""
+    """Return an empty decorated function."""
     return kind.__new__(kind)
 
 
 def new_make_key_in_python(
     cache: object, function: Callable[..., Any], options: CachedOptions
 ) -> MakeKey:
-    """Return what makes a key of the arguments of a call, without native code."""
+    """Return a function that makes the key of a call, without native code."""
     key, typed = options.key, options.typed
     if key is not None:
         return lambda args, kwargs: key(*args, **kwargs)

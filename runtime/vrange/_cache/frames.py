@@ -1,9 +1,10 @@
-"""pandas: frames whose columns lie in the cache's memory, and are copied when they are written to.
+"""pandas: frames whose columns lie in the cache's memory until they are written to.
 
-A DataFrame or Series keeps its values in blocks, and with copy-on-write (pandas 3, or the option of
-pandas 2) copies a block before it writes, if something else refers to the same values. The cache
-says that it does. So every statement works on what a hit returns, and none changes the cache.
-Without copy-on-write pandas writes in place, and a frame gets blocks of its own.
+A DataFrame or Series keeps its values in blocks. With copy-on-write (pandas 3, or the option of
+pandas 2), pandas copies a block before it writes to it, if another object refers to the same
+values. The cache registers itself as such an object. So every statement works on a cached frame,
+and none changes the cache. Without copy-on-write pandas writes in place, and a frame gets blocks of
+its own.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Any
 
 
 class _TheCache:
-    """What blocks are told refers to their values, for as long as the process lives."""
+    """The object that is registered with blocks as referring to their values. It never dies."""
 
 
 _THE_CACHE = _TheCache()
 
 
 def reducers(share: Callable[[Any], None]) -> Iterator[tuple[type, Callable[[Any], Any]]]:
-    """Yield how blocks and indexes are pickled; `share` is called with arrays nobody writes to."""
+    """Yield reducers for blocks and indexes; they call `share` with copy-on-write arrays."""
     blocks = sys.modules.get("pandas.core.internals.blocks")
     indexes = sys.modules.get("pandas.core.indexes.base")
     if blocks is None or indexes is None or not _copies_on_write():

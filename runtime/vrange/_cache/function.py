@@ -1,4 +1,4 @@
-"""What `@cached` returns: a decorated function, bound to an object or a class if it is a method.
+"""The types that `@cached` returns: a decorated function, and a bound one for a method.
 
 On Linux the decorated function is of a native type with the same interface, unless it is a
 coroutine function (native/python/cache/call.c).
@@ -26,13 +26,13 @@ S = TypeVar("S")
 
 
 async def _coroutine() -> None:
-    """Lend its code to coroutine functions that have none, such as partial ones."""
+    """Lend its code object to coroutine functions without one, such as partial functions."""
 
 
 class CachedFunction(Generic[P, R_co], metaclass=ABCMeta):
-    """A function whose results are cached: what `vrange.cached` returns.
+    """A function whose results are cached. `vrange.cached` returns it.
 
-    It is called as the function is. Type checkers know its parameters and its result.
+    Call it as you call the function. Type checkers know its parameters and its result.
 
     Attributes
     ----------
@@ -63,35 +63,66 @@ class CachedFunction(Generic[P, R_co], metaclass=ABCMeta):
         self._calls = calls
         self._answer = answer
         if inspect.iscoroutinefunction(function):
-            # inspect and asyncio take what has these attributes for a coroutine function.
+            # inspect and asyncio recognise a coroutine function by these attributes.
             self.__code__ = getattr(function, "__code__", _coroutine.__code__)
             self.__defaults__ = self.__kwdefaults__ = None
             self.__name__ = getattr(function, "__name__", type(function).__name__)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Return what the function returned for these arguments, or call it."""
+        """Return the cached result for these arguments, or call the function."""
         return self._answer(*args, **kwargs)
 
     def cache_info(self) -> CacheInfo:
-        """Return the figures of the cache."""
+        """Return the figures of the cache, a `CacheInfo`."""
         return self._calls.cache_info()
 
     def cache_clear(self) -> None:
-        """Forget all results and count anew."""
+        """Remove all results and reset the figures."""
         self._calls.cache_clear()
 
     def cache_discard(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the result of one call, and return whether there was one.
+        """Remove the result of one call.
 
-        A call with these arguments that begins afterwards is computed anew. TypeError if the
-        function can't be called with them.
+        A call with these arguments that begins afterwards is computed again.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            The arguments of the call.
+
+        Returns
+        -------
+        bool
+            Whether there was a result.
+
+        Raises
+        ------
+        TypeError
+            If the function can't be called with these arguments.
+
         """
         return self._calls.cache_discard(*args, **kwargs)
 
     def cache_contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Return whether the result of one call seems to be cached.
 
-        The kernel may have taken it by the time it is asked for.
+        The kernel may take it before the next call.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            The arguments of the call.
+
+        Returns
+        -------
+        bool
+            Whether there seems to be a result.
+
+        Raises
+        ------
+        TypeError
+            If the function can't be called with these arguments.
+
         """
         return self._calls.cache_contains(*args, **kwargs)
 
@@ -136,10 +167,10 @@ class CachedFunctionOfObjects(CachedFunction[P, R_co]):
         return self._calls.cache_info(*args)
 
     def cache_clear(self, *args: Any) -> None:
-        """Forget all results for an object."""
+        """Remove all results for an object."""
         self._calls.cache_clear(*args)
 
-    if not TYPE_CHECKING:  # for type checkers it is as every method
+    if not TYPE_CHECKING:  # for type checkers it is like any other method
 
         def __get__(self, instance, owner=None):
             return self if instance is None else CachedMethodOfObject(self, instance)
@@ -237,7 +268,7 @@ else:
 
 
 class CachedClassMethod(Generic[S, P, R_co]):
-    """A class method that was decorated as one: `@cached` above `@classmethod`."""
+    """A cached class method: `@cached` stands above `@classmethod`."""
 
     def __init__(self, function: Any) -> None:
         self.__func__ = function
@@ -250,14 +281,14 @@ class CachedClassMethod(Generic[S, P, R_co]):
 
 
 class CachedStaticMethod(Generic[P, R_co]):
-    """A static method that was decorated as one: `@cached` above `@staticmethod`."""
+    """A cached static method: `@cached` stands above `@staticmethod`."""
 
     def __init__(self, function: Any) -> None:
         self.__func__: CachedFunction[P, R_co] = function
         self.__wrapped__ = function.__wrapped__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Call the function, as within the class's body."""
+        """Call the function, as code in the class's body does."""
         return self.__func__(*args, **kwargs)
 
     def __get__(

@@ -1,4 +1,4 @@
-"""Keys of calls without the arguments that make no difference."""
+"""Keys of calls without the arguments that do not change the result."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def ignoring(
     *,
     drops_first: bool,
 ) -> MakeKey:
-    """Return what makes keys of calls of `function` without the parameters of these names.
+    """Return a function that makes keys of calls of `function` without the parameters `names`.
 
-    With `drops_first` it gets the arguments after the first one only. TypeError if the function
+    With `drops_first`, it is called without the first argument. Raises TypeError if the function
     has no such parameters.
     """
     try:

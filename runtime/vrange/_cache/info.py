@@ -1,4 +1,4 @@
-"""What a cache tells of itself."""
+"""The figures of a cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLOURS = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CacheInfo:
-    """What a cache did since it was made or cleared, and the bytes it has now, in whole pages.
+    """The figures of a cache since it was made or cleared, and its bytes now, in whole pages.
 
     It unpacks and compares as the four figures of functools.lru_cache: hits, misses, maxsize,
     currsize.
@@ -32,18 +32,18 @@ class CacheInfo:
     hits : int
         The requests that were answered without computing: `hot_hits`, `resident_hits` and `waited`.
     hot_hits : int
-        The hits on values that the cache holds itself.
+        The hits on values that the cache holds strongly.
     resident_hits : int
-        The hits on volatile values of which all was there.
+        The hits on volatile values that were complete.
     waited : int
         The requests that another caller's computation answered.
     misses : int
-        The requests for values that never were cached, had expired, or that the cache itself had
-        let go.
+        The requests for values that were never cached, had expired, or were evicted by the cache
+        itself.
     purged : int
         The requests for values that were lost while memory was short.
     entries : int
-        The keys with a value; some may have been taken unnoticed.
+        The keys with a value, including values that the kernel took unnoticed.
     pinned_bytes, idle_bytes, offered_bytes, purged_bytes : int
         The bytes by state.
     hot_bytes : int
@@ -54,7 +54,7 @@ class CacheInfo:
     max_bytes, max_entries : int or None
         The bounds.
     evicted_bytes, purged_total_bytes : int
-        The bytes that the cache let go, and those that the kernel took.
+        The bytes that the cache evicted, and those that the kernel took.
     regenerated : int
         The computations.
     regenerate_seconds : float
@@ -62,7 +62,7 @@ class CacheInfo:
     refused : int
         The values that were not stored, because there was no room.
     index_bytes : int
-        What keys and entries cost, roughly.
+        The memory of keys and entries, roughly.
 
     Examples
     --------
@@ -162,7 +162,7 @@ class CacheInfo:
         )
 
     def _repr_html_(self) -> str:
-        """Return a bar of the requests by outcome, and a line of figures, for notebooks."""
+        """Return HTML for notebooks: a bar of the requests by outcome, and a line of figures."""
         ratio = self._hit_ratio
         told = "no requests yet" if ratio is None else f"{ratio:.1%} hits"
         parts = [

@@ -1,9 +1,9 @@
 """Which objects of a value stay out of its pickle, and which of its arrays are shared.
 
-Arrays that the value has in tuples, lists and dicts, and those of pandas, come back as read-only
-views of what is stored. Those that other objects have are the object's state, which its methods may
-write to behind a reading interface (a sparse matrix sorts its indices): they are copied, and as
-writable as they were.
+Arrays in tuples, lists and dicts of the value, and the arrays of pandas, are decoded as read-only
+views of the stored bytes. The arrays of other objects are copied, and writable if they were
+writable. They are the object's state, to which its methods may write even if the caller only reads:
+a sparse matrix sorts its indices.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from typing import Any
 from vrange._cache import frames
 from vrange._cache.identity import is_singleton, may_have_singletons
 
-LEAF_BYTES = 1 << 16  # strings and bytes from here on stay out of a pickle; a pickler's frame
+LEAF_BYTES = 1 << 16  # the least str or bytes that stays out of a pickle; a pickler's frame
 
 
 class HasNoIdentityError(Exception):
-    """A bare object() that no module keeps can't be told from another one."""
+    """A bare object() that no module keeps can't be identified when it is decoded."""
 
 
 class Finder:
-    """What a value's leaves are, and which of its arrays nobody writes to."""
+    """Finds the leaves of a value, and its arrays that are never written to."""
 
     def __init__(self, value: Any, homes: Iterable[str], copies: bool) -> None:
         self._value, self._homes, self.copies = value, homes, copies
         self.array: type | None = None
         self._shared: set[int] | None = None
         self._marked: set[int] = set()
-        # Whether an object of a type may be a leaf: the native finder asks `meet` for other types.
+        # From type to whether its objects may be leaves; the native finder calls `meet` for others.
         self.kinds: dict[type, bool] = {object: True, types.ModuleType: True}
         numpy = sys.modules.get("numpy")
         if numpy is not None:
@@ -44,7 +44,7 @@ class Finder:
         return may_have_singletons(kind, self._homes)
 
     def is_leaf(self, value: Any) -> bool:
-        """Return whether this object is one."""
+        """Return whether this object is a leaf."""
         kind = type(value)
         if kind is self.array:
             return not value.dtype.hasobject
@@ -58,11 +58,11 @@ class Finder:
         return found
 
     def mark(self, array: Any) -> None:
-        """Note an array that nobody writes to without asking."""
+        """Note an array that is copied before it is written to."""
         self._marked.add(id(array))
 
     def is_shared(self, array: Any) -> bool:
-        """Return whether an array comes back as a read-only view."""
+        """Return whether an array is decoded as a read-only view."""
         if self.copies:
             return False
         if self._shared is None:
@@ -71,20 +71,20 @@ class Finder:
         return id(array) in self._shared or id(array) in self._marked
 
     def is_copied(self, buffer: memoryview) -> bool:
-        """Return whether a buffer of the value comes back as a copy: somebody may write to it."""
+        """Return whether a buffer is decoded as a copy, because a caller may write to it."""
         if buffer.readonly and not self.copies:
             return False
-        return not type(buffer.obj).__module__.startswith("pyarrow")  # nobody writes to Arrow's
+        return not type(buffer.obj).__module__.startswith("pyarrow")  # Arrow's are immutable
 
     def reducers(self) -> dict[type, Callable[[Any], Any]]:
-        """Return how types are pickled, instead of how they say."""
+        """Return the reducers that replace the types' own."""
         return copyreg.dispatch_table | dict(() if self.copies else frames.reducers(self.mark))
 
 
 def _add_arrays_of_containers(
     value: Any, array: type | None, found: set[int], seen: set[int]
 ) -> None:
-    """Add the addresses of arrays that are reached through tuples, lists and dicts only."""
+    """Add the addresses of arrays that are reached only through tuples, lists and dicts."""
     pending = [value]
     while pending:
         item = pending.pop()

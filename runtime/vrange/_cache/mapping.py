@@ -1,4 +1,4 @@
-"""What a cache has of a dict beside what MutableMapping gives: copies, unions and defaults."""
+"""The operations of a dict that MutableMapping lacks: copies, unions, defaults."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ABSENT = object()
 
 
 class CacheMapping(MutableMapping[K, V], Generic[K, V]):
-    """The operations of a dict, on top of what a cache of any kind has."""
+    """The operations of a dict, for any kind of cache."""
 
     @property
     @abstractmethod
@@ -32,7 +32,7 @@ class CacheMapping(MutableMapping[K, V], Generic[K, V]):
     def copy(self, *, name: str | None = None) -> CacheMapping[K, V]:
         """Return a new cache."""
 
-    # Any entry may go at any moment, so what walks through them passes over those that have gone.
+    # An entry may be purged at any moment, so iterators skip entries that have gone.
 
     def items(self) -> ItemsView[K, V]:
         """Return a view of the entries; iterating skips those that were purged meanwhile."""
@@ -43,7 +43,7 @@ class CacheMapping(MutableMapping[K, V], Generic[K, V]):
         return _Values(self)
 
     def popitem(self) -> tuple[K, V]:
-        """Remove and return some entry that is still there. KeyError if there is none."""
+        """Remove and return an entry that is still there. Raise KeyError if there is none."""
         for key in self:
             value: Any = self.pop(key, _ABSENT)
             if value is not _ABSENT:
@@ -55,7 +55,7 @@ class CacheMapping(MutableMapping[K, V], Generic[K, V]):
         super().update(other.items() if isinstance(other, Mapping) else other, **named)
 
     def _missing(self, key: K) -> V:
-        """Return what a subclass has under a key that is absent, as a dict does."""
+        """Return `__missing__(key)` of a subclass, as a dict does, or raise KeyError."""
         missing = getattr(type(self), "__missing__", None)
         if missing is None:
             raise KeyError(key)
@@ -86,12 +86,12 @@ class CacheMapping(MutableMapping[K, V], Generic[K, V]):
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError(
-            f"{type(self).__qualname__} {self.name!r} can't be pickled or copied deeply: what it "
-            "holds may be gone at any moment. Make a cache where it is needed, and leave it out of "
-            "the pickle of what holds it (__getstate__)"
+            f"{type(self).__qualname__} {self.name!r} can't be pickled or deep-copied, because its "
+            "values may be gone at any moment. Make a cache where it is needed, and leave it out "
+            "of the pickle of the object that holds it (__getstate__)"
         )
 
-    # A cache is equal to itself only: comparing values would read, and so pin, all of them.
+    # A cache is equal only to itself: comparing values would read, and so pin, all of them.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 

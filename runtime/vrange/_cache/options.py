@@ -1,4 +1,4 @@
-"""What caches and @cached take, checked alike wherever they run."""
+"""The parameters of caches and of @cached, and their checks, for all platforms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from vrange._cache.mapping import CacheMapping
 
-_FOREVER_SECONDS = 3e9  # a century; in nanoseconds it and a clock fit into 64 bits
+_FOREVER_SECONDS = 3e9  # a century; in nanoseconds, added to a clock, it fits into 64 bits
 _TTL_TAKEN = "a positive number of seconds, a timedelta or None"
 
 
@@ -82,14 +82,14 @@ class CachedOptions:
     max_entries: int | None = None
     maxsize: int | None = None
     hot_bytes: int | str = "auto"
-    ignore: Any = ()  # names, as a tuple from the check on
+    ignore: Any = ()  # names of parameters; a tuple once it was checked
     cache: Any = None
     skip: Callable[[Any], object] | None = None
     timeout: float | timedelta | None = None
     copy: bool = False
 
     def __post_init__(self) -> None:
-        """Check what is known already; sizes and names are checked by the cache."""
+        """Check the parameters, except sizes and names, which the cache checks."""
         for name in "key", "skip":
             function = getattr(self, name)
             if function is not None and not callable(function):
@@ -113,7 +113,7 @@ class CachedOptions:
         self.maxsize = self.max_entries
 
     def of_cache(self) -> dict[str, Any]:
-        """Return those of the cache."""
+        """Return the parameters of the cache."""
         return {name: getattr(self, name) for name in _OF_CACHE if name != "maxsize"}
 
     def _check_with_cache(self) -> None:
@@ -127,16 +127,16 @@ class CachedOptions:
                 raise TypeError(f"{field.name} belongs to the cache, which exists: set it there")
 
     def but(self, **others: Any) -> CachedOptions:
-        """Return the same options, except for these."""
+        """Return the same options with these changes."""
         return replace(self, **others)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of them."""
+        """Return all parameters."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def check_decorated(function: object) -> None:
-    """Raise TypeError for anything whose results can't be cached."""
+    """Raise TypeError for an object that @cached can't decorate."""
     if not callable(function):
         raise TypeError(f"cached decorates a callable, not {function!r}")
     kind = ""
@@ -152,8 +152,8 @@ def check_decorated(function: object) -> None:
 
 
 def name_of(function: Any) -> str:
-    """Return what a decorated function's cache is called: module and name, cut to 63 bytes."""
+    """Return the name of a decorated function's cache: module and name, cut to 63 bytes."""
     module = getattr(function, "__module__", "") or ""
     qualname = getattr(function, "__qualname__", type(function).__qualname__)
-    # The end tells more than the beginning.
+    # The end identifies a function better than the beginning.
     return f"{module}.{qualname}".encode()[-63:].decode(errors="ignore")

@@ -1,4 +1,4 @@
-"""Values that are pickled into a range."""
+"""Pickles values into a range."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vrange._core import hit
 
 
 class _RoomyPickled(Pickled):
-    """Decodes if there is room for it."""
+    """Decodes a value if there is room for it."""
 
     __slots__ = ()
 
@@ -33,25 +33,25 @@ class _RoomyPickled(Pickled):
 
 
 class _LeafPickler(pickle.Pickler):
-    """Asks a native finder for every object whether it is a leaf."""
+    """Calls a native finder with each object, to learn whether it is a leaf."""
 
     def __init__(
         self, file: Collector, finder: hit.Leaves, add: Callable[[pickle.PickleBuffer], Any]
     ) -> None:
-        # First: up to 3.12 the base asks for it once, when it is made.
+        # First, because up to CPython 3.12 the base class reads persistent_id in its constructor.
         self._finder = finder
         super().__init__(file, 5, buffer_callback=add)
 
     @property
     def persistent_id(self) -> hit.Leaves:
-        """Called with each object. CPython 3.13 refuses to have it set."""
+        """The finder, called with each object. A property, as CPython 3.13 refuses to set it."""
         return self._finder
 
 
 def encode_pickle(
     value: Any, collector: Collector, homes: Iterable[str], *, copies: bool = False
 ) -> hit.Form:
-    """Return how a value is stored as a pickle, with what is large beside it."""
+    """Return the form of a value that is stored as a pickle, with its large parts beside it."""
     finder = Finder(value, homes, copies)
     buffers: list[memoryview] = []
     leaves: list[Any] = []
@@ -73,7 +73,7 @@ def encode_pickle(
         return collector.form(SharedWhileHeld(decode, value), refers=has_views, nbytes=nbytes)
     if sharing is Sharing.WHILE_HOT:
         decode = SharedGraph(decode)
-    # The first answer is what later ones are, unless making another one would take much memory.
+    # The first answer is decoded as later ones are, unless a second object would take much memory.
     is_small = copies or copied < hit.ROOM_BYTES
     return collector.form(
         decode,

@@ -1,4 +1,4 @@
-"""Calls of several functions in one cache, and of methods in caches that their objects have."""
+"""Calls of several functions in one cache, and of methods in the caches of their objects."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vrange._cache.options import CachedOptions, name_of
 
 
 class _Owner:
-    """The first part of a function's keys in a cache that others use too.
+    """The first part of a function's keys in a cache that other functions use too.
 
-    It is equal to itself only. A function that forgets its calls gets a new one, so a computation
-    that began before stores under a key that nobody asks for.
+    It is equal only to itself. `cache_clear()` gives the function a new one, so a computation that
+    began earlier stores its result under a key that is never looked up.
     """
 
     def __init__(self, name: str) -> None:
@@ -26,7 +26,7 @@ class _Owner:
 
 
 class SharedCalls(Calls):
-    """Calls in a cache that exists already."""
+    """Calls in an existing cache."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class SharedCalls(Calls):
         return self._owner, self._make_key(args, kwargs)
 
     def cache_clear(self, *args: Any) -> None:
-        """Forget the results of this function."""
+        """Remove the results of this function."""
         before, self._owner = self._owner, _Owner(name_of(self.function))
         _remove(self.cache, before)
 
@@ -73,7 +73,7 @@ class CallsOfObjects(Calls):
             raise TypeError(f"{name} caches by its first argument, and there is none")
         cache = self._find_cache(args[0])
         if not isinstance(cache, CacheMapping):
-            raise TypeError(f"cache= has to return a VolatileCache, not {cache!r}")
+            raise TypeError(f"cache= must return a VolatileCache, not {cache!r}")
         return cache
 
     def cache_info(self, *args: Any) -> Any:
@@ -81,7 +81,7 @@ class CallsOfObjects(Calls):
         return self.cache_for(args).info()
 
     def cache_clear(self, *args: Any) -> None:
-        """Forget the results of this method for an object."""
+        """Remove the results of this method for an object."""
         _remove(self.cache_for(args), self._owner)
 
 

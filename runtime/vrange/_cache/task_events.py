@@ -1,4 +1,4 @@
-"""Events that a task waits for and any thread tells, of asyncio and of trio."""
+"""Events of asyncio and of trio: a task waits for one, and any thread may set it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def running_loop() -> Any:
-    """Return the event loop of asyncio that runs here; None where none does."""
+    """Return the asyncio event loop that runs in this thread, or None."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is None:
         return None
@@ -19,7 +19,7 @@ def running_loop() -> Any:
 
 
 class AsyncioEvent:
-    """An event that a task of asyncio waits for, told from any thread."""
+    """An event that a task of asyncio waits for. Any thread may set it."""
 
     def __init__(self, loop: Any) -> None:
         self.loop = loop
@@ -42,7 +42,7 @@ class AsyncioEvent:
 
 
 class TrioEvent:
-    """An event that a task of trio waits for, also below anyio."""
+    """An event that a task of trio waits for, also with anyio on trio. Any thread may set it."""
 
     loop = None
 
@@ -62,7 +62,7 @@ class TrioEvent:
 
 
 def event_here() -> AsyncioEvent | TrioEvent | None:
-    """Return an event for the task that runs; None where it is neither of asyncio nor of trio."""
+    """Return an event for the running task; None if it is neither of asyncio nor of trio."""
     trio = sys.modules.get("trio")
     if trio is not None:
         with suppress(RuntimeError):

@@ -1,11 +1,10 @@
 """Waiting for a computation that another thread or task leads.
 
-A cache leads a computation natively, and finds another one's natively (native/python/cache). What
-is left for Python is to wait: a thread blocks, a task lets its event loop run. Those who wait share
-the value, or the exception that the computation raised. What ends a thread or a task
-(KeyboardInterrupt, a cancellation) is the leader's own, and the next of those who waited leads. A
-caller whose wait would never end, because the leader can't go on before the caller does, computes
-instead, as functools.cache does.
+The native core leads computations and finds those of other callers (native/python/cache). Python
+does the waiting: a thread blocks, a task lets its event loop run. Waiters share the value, or the
+exception that the computation raised. A KeyboardInterrupt or a cancellation ends the leader only,
+and one of the waiters leads next. If a wait would never end, because the leader can't continue
+before the caller does, the caller computes instead, as functools.cache does.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from vrange._cache.patience import Patience
 from vrange._cache.task_events import event_here, running_loop
 from vrange._core import hit
 
-# By context, not by thread: a task started inside a computation belongs to it. The innermost.
+# The innermost flight, by context and not by thread: a task started inside it belongs to it.
 led_here: ContextVar[hit.Flight | None] = ContextVar("vrange_led", default=None)
 
 
 def answer_after(timeout: float | None, flight: hit.Flight) -> Any:
-    """Return what a flight computed; the flight itself if waiting takes too long or never ends.
+    """Return a flight's value; the flight itself if the wait takes too long or would never end.
 
-    NotImplemented: the flight landed without a value, and the cache has to be asked again.
+    NotImplemented: the flight landed without a value, and the caller looks the key up again.
     """
     waiter = _wait(flight, timeout)
     return flight if waiter is None else _outcome(waiter)
@@ -39,7 +38,7 @@ async def answer_async(
     function: Callable[[], Awaitable[Any]],
     timeout: float | None = None,
 ) -> Any:
-    """Return the value under `key`, or compute it by the coroutine function and store it."""
+    """Return the value under `key`, or compute it with the coroutine function and store it."""
     while True:
         answer = await core.answer_async(key, function, running_loop())
         if type(answer) is not hit.Flight:
@@ -67,12 +66,12 @@ def _raise(error: BaseException) -> None:
     try:
         raise error
     finally:
-        del error  # its traceback has this frame from now on
+        del error  # breaks a cycle: its traceback refers to this frame
 
 
 def _wait(flight: hit.Flight, timeout: float | None) -> hit.Waiter | None:
-    """Block this thread until the flight has landed. None: that would take too long."""
-    # Of threading, as what replaces threads (gevent) replaces it there.
+    """Block this thread until the flight has landed. None: too late, or it would never end."""
+    # A lock of threading, because gevent replaces that with its own.
     landed, thread, led = threading.Lock(), threading.get_ident(), led_here.get()
     patience = Patience(timeout)
     waiter = hit.Waiter(landed.release)
@@ -96,7 +95,7 @@ def _landed(begun: int, waiter: hit.Waiter, patience: Patience) -> hit.Waiter | 
 
 
 async def _wait_async(flight: hit.Flight, timeout: float | None) -> hit.Waiter | None:
-    """Do the same for a task: its event loop runs meanwhile."""
+    """Do the same for a task, whose event loop runs meanwhile."""
     landed, led = event_here(), led_here.get()
     if landed is None:
         return None
@@ -117,14 +116,14 @@ async def _wait_async(flight: hit.Flight, timeout: float | None) -> hit.Waiter |
 
 
 def _goes_on(flight: hit.Flight) -> bool:
-    """Whether the leader's event loop still runs. If not, nobody joins the flight any more."""
+    """Return whether the leader's event loop still runs. If not, no caller joins the flight."""
     loop = flight.loop
     if loop is None or loop.is_running():
         return True
     if loop.is_closed():
-        flight.abandon()  # which tells all that wait
+        flight.abandon()  # wakes all waiters
     else:
-        flight.call_off()  # it may go on, some day
+        flight.call_off()  # the loop may run again later
     return False
 
 

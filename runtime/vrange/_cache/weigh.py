@@ -1,4 +1,4 @@
-"""The approximate memory that an object uses, to bound what is held strongly."""
+"""The approximate memory of an object, to bound the values that are held strongly."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
 _SHARED = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
 OBJECTS_MOST = 1_000_000
-WEIGHING_BYTES = 128  # what an object takes while it is weighed
+WEIGHING_BYTES = 128  # the memory that weighing takes per object
 
 
 def weigh(value: object) -> int:
-    """Return the bytes of `value` and of all it refers to.
+    """Return the bytes of `value` and of all objects that it refers to.
 
-    Each object counts once; what modules share does not count. Walking the object graph takes about
-    0.2 µs per object. From a million objects on, the rest is estimated from what was visited: by
-    then the answer is "too much", whatever the exact figure.
+    Each object counts once. Types, modules and functions do not count, because other objects share
+    them. Walking the object graph takes about 0.2 µs per object. From a million objects on, the
+    rest is estimated from the visited objects: by then the answer is "too much", whatever the exact
+    figure.
     """
     total = 0
     seen: set[int] = set()

@@ -1,4 +1,4 @@
-"""An array that is a whole value: it lies in a range as it is, or in the order of its items."""
+"""Codes an array that is a whole value: as it lies in memory, or in the order of its items."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _EXPORTED = "biufc"  # dtypes whose arrays export their buffer; datetimes, for o
 def encode_array(
     array: np.ndarray[Any, Any], collector: Collector, *, copies: bool = False
 ) -> hit.Form:
-    """Return how an array that is the whole value is stored.
+    """Return the form in which an array that is the whole value is stored.
 
-    It comes back as a read-only view, or with `copies` as an array of the caller's own.
+    It is decoded as a read-only view, or, with `copies`, as a copy for each caller.
     """
     numpy = sys.modules["numpy"]
     collector.owe(array.nbytes)
@@ -37,7 +37,7 @@ def encode_array(
         decode = partial(_copy, array.shape, dtype, order)
     elif dtype.isbuiltin == 1:
         decode = hit.Viewer(_numpy_table(), array.shape, dtype, order == "F")
-    else:  # of its own: others may be equal, and yet tell of more, as of metadata
+    else:  # no shared Viewer: equal dtypes may differ, for example in their metadata
         decode = partial(numpy.ndarray, array.shape, dtype, order=order)
     if not flat.flags.c_contiguous:
         flat = Strided(array)
