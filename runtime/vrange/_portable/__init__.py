@@ -1,8 +1,8 @@
 """vrange without Linux: importing works, and a cache is an ordinary bounded one.
 
-A program that is developed on another system and runs on Linux works here too, with less: the cache
-has a fixed size, because no kernel reclaims from it. What is not available at all raises
-VrangeError when it is used, never when it is imported.
+A program that runs on Linux can be developed on another system: there the cache has a fixed size,
+because no kernel reclaims from it. Names that are not available raise VrangeError when they are
+used, never when they are imported.
 """
 
 from vrange._portable.cache import VolatileCache

@@ -33,8 +33,8 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
     """A mapping with the interface of Linux's class of the same name, and an ordinary bound.
 
     No kernel reclaims from it, so it has a fixed size. Beyond that size it evicts the least
-    recently used values. Answers are as on Linux: arrays
-    are read-only, and changing an answer changes no other.
+    recently used values. Answers are as on Linux: arrays are read-only, and changing an answer
+    changes no other answer.
 
     Parameters
     ----------
@@ -44,8 +44,11 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         The seconds after which a value expires.
     max_bytes : int or str, optional
         The size of the cache. The default is a tenth of the machine's memory.
+    max_entries : int, optional
+        The number of entries that the cache may have. By default only their bytes are bounded.
     timeout : float or timedelta, optional
-        The seconds that a caller waits for another's computation before it computes itself.
+        The seconds that a caller waits while another caller computes the same key. After that
+        time it computes the value itself.
     hot_bytes, arena_bytes : int or str, optional
         Accepted and ignored.
     copy : bool, optional
@@ -53,7 +56,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
 
     Notes
     -----
-    Threads may share it.
+    Threads may share a cache.
 
     Examples
     --------
@@ -115,7 +118,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         """Note the function that is decorated, for warnings."""
         self._source.is_function(function)
 
-    # ---- asking ------------------------------------------------------------------------------
+    # ---- lookups -----------------------------------------------------------------------------
 
     def __getitem__(self, key: K) -> V:
         found: V | object = self._look_up(key)
@@ -152,7 +155,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         return answer if leads else self._own(key, answer)  # type: ignore[no-any-return]
 
     def _count_waited(self) -> None:
-        # It was counted as a miss when it was looked up.
+        # The lookup counted it as a miss.
         with self._lock:
             self._misses -= 1
             self._waited += 1
@@ -195,7 +198,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         return answer if leads else self._own(key, answer)
 
     def _own(self, key: Any, answer: Any) -> Any:
-        """Return what a caller gets that waited for another one's answer."""
+        """Return the answer for a caller that waited for the computation of another caller."""
         found = self._peek(key)
         return answer if found is _ABSENT else found
 
@@ -296,7 +299,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             return list(self._values)
 
     def clear(self) -> None:
-        """Forget every entry and reset the counts."""
+        """Remove all entries and reset the figures."""
         with self._lock:
             self._flights.flights.drop_all()
             self._values.clear()
@@ -314,7 +317,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         Returns
         -------
         VolatileCache
-            The new cache. Values with a ttl have the whole ttl of the cache before them.
+            The new cache. The ttl of its values starts again, with the ttl of the cache.
 
         """
         copy: VolatileCache[K, V] = VolatileCache(name=name, **self._parameters)
@@ -357,12 +360,12 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             )
 
     def discard(self, *keys: K) -> int:
-        """Forget these entries, or all of them. Return how many there were."""
+        """Remove these entries, or all of them. Return the number of removed entries."""
         with self._lock:
             return sum(self._drop(key) for key in keys or self._keys())
 
     def close(self) -> None:
-        """Forget every entry. Later uses raise ValueError."""
+        """Remove all entries. Any later use of the cache raises ValueError."""
         with self._lock:
             self.clear()
             self._closed = True
@@ -379,7 +382,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         self.close()
 
     def _repr_html_(self) -> str:
-        """Return a bar of its requests by outcome, and a line of figures, for notebooks."""
+        """Return HTML for notebooks: a bar of the requests by outcome, and a line of figures."""
         return self.info()._repr_html_()
 
     def __repr__(self) -> str:

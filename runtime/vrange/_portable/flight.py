@@ -1,4 +1,4 @@
-"""Computations under way, and waiting for them: flight.c in Python.
+"""Computations under way, and waits for them: flight.c and wait.c in Python.
 
 Without the native core, a signal handler that raises in the middle of this code may leave a key
 under way. Code written in Python can't rule that out.
@@ -16,7 +16,7 @@ WAITS, HAS_LANDED, NEVER_ENDS = range(3)
 HAS_VALUE, HAS_ERROR, HAS_NOTHING = range(1, 4)
 
 _lock = threading.RLock()  # guards everything in this module
-_blocked: dict[int, Flight] = {}  # by thread: its flight, waited for outside its event loop
+_blocked: dict[int, Flight] = {}  # thread to the flight that it waits for, blocked
 
 
 class Flight:
@@ -28,14 +28,14 @@ class Flight:
         self.thread = threading.get_ident()
         self.landed = False
         self.stale = False
-        self.skipped = False  # its value is not to be stored
-        self.others: list[Flight] = []  # of the same key: flights that could not wait for this one
+        self.skipped = False  # its value must not be stored
+        self.others: list[Flight] = []  # flights of the same key that could not wait for this one
         self.waiters: list[Waiter] = []
         self.waits_for: list[Flight] = []
 
     @property
     def waiting(self) -> int:
-        """How many waiters it has."""
+        """The number of waiters."""
         return len(self.waiters)
 
 
@@ -50,7 +50,7 @@ class Waiter:
     def tell(self, state: int, value: Any) -> None:
         """Pass on the outcome."""
         self.state, self._value = state, value
-        with suppress(RuntimeError):  # in a closed loop nothing waits any more
+        with suppress(RuntimeError):  # the waiter's event loop is closed
             self.wake()
 
     def result(self) -> Any:
@@ -118,7 +118,7 @@ class Flights:
     def _end(
         self, key: Hashable, mine: Flight, error: BaseException | None, value: Any = None
     ) -> None:
-        # A coroutine that nothing awaits any more is closed in another context.
+        # A coroutine that is no longer awaited may be closed in another context.
         if self._led.get() is mine:
             self._led.set(mine.outer)
         if error is None:
@@ -145,25 +145,25 @@ class Flights:
             waiter.tell(state, value)
 
     def drop(self, key: Hashable) -> None:
-        """Mark what is under way for the key as stale; nothing joins it any more."""
+        """Mark the key's computations as stale; no caller joins them any more."""
         with _lock:
             first = self.under_way.pop(key, None)
             for flight in () if first is None else (first, *first.others):
                 flight.stale = True
 
     def drop_all(self) -> None:
-        """Mark everything that is under way as stale."""
+        """Mark all computations as stale."""
         with _lock:
             for key in list(self.under_way):
                 self.drop(key)
 
     def abandon(self, key: Hashable, flight: Flight) -> None:
-        """Land a flight that nothing continues, without a value."""
+        """Land a flight whose leader will not continue, without a value."""
         self._land(key, flight, HAS_NOTHING, None)
         flight.stale = True
 
     def after_fork(self) -> None:
-        """Forget all flights that are not led here."""
+        """Forget all flights that this thread does not lead."""
         led = _and_outer(self._led.get())
         for key, flight in list(self.under_way.items()):
             if flight not in led:

@@ -1,4 +1,4 @@
-"""What the portable cache keeps of a value, so that changing an answer changes no other."""
+"""The form in which the portable cache keeps a value. Changing an answer changes no other."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Kept:
     Parameters
     ----------
     nbytes : int
-        What it takes, roughly.
+        The memory that it takes, roughly.
     value : object
-        What callers share, or None.
+        The object that callers share, or None.
     decode : callable, optional
-        Makes each caller a value of its own, of `stored`.
+        Called with `stored` for each caller; returns a value for that caller alone.
     stored : bytes
-        The pickle, and what lies beside it.
+        The pickle, and the leaves and buffers beside it.
 
     """
 
@@ -43,35 +43,35 @@ class Kept:
         self._value, self._decode, self._stored = value, decode, stored
 
     def answer(self) -> Any:
-        """Return what a caller gets."""
+        """Return the value for a caller."""
         return self._value if self._decode is None else self._decode(self._stored)
 
 
 class _Parts:
-    """The file that a pickler writes to, and what lies beside the pickle."""
+    """The file that a pickler writes to, and the leaves and buffers beside the pickle."""
 
     def __init__(self) -> None:
         self.parts: list[Any] = []
 
     def write(self, data: Any) -> None:
-        """Add what a pickler writes."""
+        """Add a pickler's output."""
         self.parts.append(bytes(data))
 
     def add_text(self, leaf: str | bytes) -> int:
-        """Add a string or bytes; return how many bytes they are."""
+        """Add a str or bytes; return the number of its bytes."""
         data = leaf if isinstance(leaf, bytes) else leaf.encode("utf-8", "surrogatepass")
         self.parts.append(data)
         return len(data)
 
     def joined(self) -> bytes:
-        """Return all of it."""
+        """Return all parts as one bytes object."""
         return b"".join(
             part.content() if isinstance(part, Strided) else part for part in self.parts
         )
 
 
 class _Pickler(pickle.Pickler):
-    """Asks the finder for every object whether it is a leaf."""
+    """Calls the finder with each object, to learn whether it is a leaf."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class _Pickler(pickle.Pickler):
         self.objects = 0
 
     def persistent_id(self, value: Any) -> int | None:
-        """Return the number of a leaf."""
+        """Return the number of a leaf; None for other objects."""
         self.objects += 1
         kind, finder = type(value), self._finder
         if kind is str or kind is bytes:
@@ -105,7 +105,7 @@ class _Pickler(pickle.Pickler):
 
 
 def keep(value: Any, homes: Iterable[str], *, copies: bool) -> Kept:
-    """Return what is kept of a value. Raise what pickling, or unpickling, raises."""
+    """Return the kept form of a value. Errors of pickling and unpickling are raised."""
     if type(value) in _PLAIN:
         return Kept(weigh(value), value)
     finder, leaves, file = Finder(value, homes, copies), list[Any](), _Parts()

@@ -31,7 +31,7 @@ class Range(_Missing):
 
 
 class Purged(_Missing):
-    """What a pin found lost: Linux only."""
+    """The loss that a pin reports: Linux only."""
 
 
 class VolatileArray(_Missing):
@@ -43,15 +43,15 @@ class DeepStack(_Missing):
 
 
 class StackInfo(_Missing):
-    """What the stacks of this process hold: Linux only."""
+    """The memory of the stacks of this process: Linux only."""
 
 
 class StackUse(_Missing):
-    """What one stack holds: Linux only."""
+    """The memory of one stack: Linux only."""
 
 
 class Stats(_Missing):
-    """What vrange counts: Linux only."""
+    """The figures of vrange: Linux only."""
 
 
 class StackUnavailableError(VrangeError):

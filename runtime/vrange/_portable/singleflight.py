@@ -1,12 +1,11 @@
 """One computation per key at a time, across threads and tasks.
 
-The first to ask leads, the others wait for what comes of it: the value, or the exception that the
-computation raised. What ends a thread or a task (KeyboardInterrupt, a cancellation) is the leader's
-own, and the next of those who waited leads. Waiting never deadlocks on itself: where the wait would
-be for ever, because the leader can't go on before the caller does or will not go on any more, the
-caller computes instead of waiting, as functools.cache does.
+The first caller leads. Other callers wait for the value, or for the exception that the computation
+raised. A KeyboardInterrupt or a cancellation ends the leader only, and one of the waiters leads
+next. If a wait would never end, because the leader can't continue before the caller does, or will
+not continue at all, the caller computes instead, as functools.cache does.
 
-Where the native part runs, it leads by itself, and vrange._cache.waiting waits.
+On Linux, the native core leads, and vrange._cache.waiting waits.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from vrange._portable import flight as native
 
 Flight = native.Flight
 
-# By context, not by thread: a task started inside a computation belongs to it. The innermost.
+# The innermost flight, by context and not by thread: a task started inside it belongs to it.
 led_here: ContextVar[Flight | None] = ContextVar("vrange_led", default=None)
 
 
 class SingleFlight:
     """The computations under way for one cache, by key in `under_way`.
 
-    Safe from any thread; in the child of a fork, those of other threads of the parent are
-    forgotten.
+    Any thread may use it. In the child of a fork, the computations of the parent's other threads
+    are forgotten.
     """
 
     _all: ClassVar[weakref.WeakSet[SingleFlight]] = weakref.WeakSet()
@@ -47,7 +46,7 @@ class SingleFlight:
         self._all.add(self)
 
     def run(self, key: Hashable, compute: Callable[[], Any]) -> Any:
-        """compute(), or what another thread or task is just computing for the same key."""
+        """Return compute(), or the value that another thread or task is computing for the key."""
         return self.fly(key, lambda flight: compute())
 
     async def run_async(self, key: Hashable, compute: Callable[[], Awaitable[Any]]) -> Any:
@@ -59,7 +58,7 @@ class SingleFlight:
         return await self.fly_async(key, awaits)
 
     def fly(self, key: Hashable, compute: Callable[[Flight], Any]) -> Any:
-        """As `run`, of a function that is told its flight."""
+        """Do the same as `run`, for a function that takes its flight."""
         anyway = False
         while True:
             led, answer = self.flights.lead(key, compute, anyway)
@@ -94,12 +93,12 @@ class SingleFlight:
                 _raise(waiter.result())
 
     def drop(self, key: Hashable) -> None:
-        """Call off the key's computation: nobody joins it any more, and its flight is stale."""
+        """Call off the key's computation: no caller joins it any more, and its flight is stale."""
         self.flights.drop(key)
 
     def _wait(self, key: Hashable, flight: Flight) -> native.Waiter | None:
-        """Blocks this thread until the flight has landed. None where it never would."""
-        # Of threading, as what replaces threads (gevent) replaces it there.
+        """Block this thread until the flight has landed. None: too late, or it never would."""
+        # A lock of threading, because gevent replaces that with its own.
         landed, thread, led = threading.Lock(), threading.get_ident(), led_here.get()
         patience = Patience(self._timeout)
         waiter = native.Waiter(landed.release)
@@ -117,7 +116,7 @@ class SingleFlight:
         return None if begun == native.NEVER_ENDS else waiter
 
     async def _wait_async(self, key: Hashable, flight: Flight) -> native.Waiter | None:
-        """Do the same for a task: its event loop runs meanwhile."""
+        """Do the same for a task, whose event loop runs meanwhile."""
         landed, led = event_here(), led_here.get()
         if landed is None:
             return None
@@ -138,22 +137,22 @@ class SingleFlight:
         return None if begun == native.NEVER_ENDS else waiter
 
     def _goes_on(self, key: Hashable, flight: Flight) -> bool:
-        """Whether the leader's event loop still runs. A flight on one that is closed is over."""
+        """Return whether to wait on. A flight whose event loop is closed lands without a value."""
         loop = flight.loop
         if loop is None or loop.is_running():
             return True
         if loop.is_closed():
             self.flights.abandon(key, flight)
-            return True  # which told all that wait
+            return True  # abandon() woke all waiters
         return False
 
 
 def _raise(error: BaseException) -> None:
-    """Raise what the leader's computation raised."""
+    """Raise the error of the leader's computation."""
     try:
         raise error
     finally:
-        del error  # its traceback has this frame from now on
+        del error  # breaks a cycle: its traceback refers to this frame
 
 
 def _forget_others_flights() -> None:
