@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import functools
 import gc
@@ -315,8 +316,8 @@ def test_bad_parameters() -> None:
         wrong_name(maxsize=5, max_entries=6)
     with pytest.raises(TypeError, match="another name of max_entries, but they are 5 and 6"):
         wrong_name(5, max_entries=6)
-    with pytest.raises(ValueError, match="max_entries must be at least 1"):
-        cached(0)
+    with pytest.raises(ValueError, match="max_entries must be at least 0"):
+        cached(max_entries=-1)
 
 
 @pytest.mark.parametrize("decorate", [cached(2), cached(maxsize=2), cached(max_entries=2)])
@@ -328,6 +329,39 @@ def test_a_number_of_entries_as_for_lru_cache(decorate: Decorator) -> None:
     parameters = function.cache_parameters()
     assert parameters["maxsize"] == parameters["max_entries"] == 2
     assert cached(None)(len).cache_parameters()["maxsize"] is None
+
+
+@pytest.mark.parametrize("maxsize", [0, -1])
+def test_no_entries_as_for_lru_cache(maxsize: int) -> None:
+    ours: Any = cached(maxsize)(list)
+    theirs: Any = functools.lru_cache(maxsize)(list)
+    for _ in range(3):
+        assert ours("ab") == theirs("ab")
+    assert ours("ab") is not ours("ab")
+    ours("ab").append("c")
+    assert ours("ab") == ["a", "b"]
+    assert ours.cache_info().hits == theirs.cache_info().hits == 0
+    assert tuple(ours.cache_info()) == (0, 7, 0, 0)
+    assert ours.cache_parameters()["maxsize"] == theirs.cache_parameters()["maxsize"] == 0
+    assert not ours.cache_contains("ab")
+
+
+def test_coroutine_functions_and_caches_of_no_entries() -> None:
+    calls = []
+
+    @cached(maxsize=0)
+    async def double(n: int) -> int:
+        calls.append(n)
+        return 2 * n
+
+    assert [asyncio.run(double(4)) for _ in range(3)] == [8, 8, 8]
+    assert calls == [4, 4, 4]
+    assert (double.cache_info().misses, double.cache_info().entries) == (3, 0)
+    with vrange.VolatileCache[str, int](max_entries=0) as cache:
+        cache["a"] = 1
+        assert "a" not in cache
+        assert cache.get_or_compute("a", lambda: 2) == 2
+        assert len(cache) == 0
 
 
 def test_generator_functions_are_refused_when_they_are_decorated() -> None:

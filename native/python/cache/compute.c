@@ -56,6 +56,10 @@ static beginning begin(cache_core *self, PyObject *key, key_hash hash, PyObject 
             continue;
         }
         }
+        if (core_keeps_nothing(self)) {
+            stats_request_with_gil(self->account, found.outcome);
+            return (beginning){NULL, PyObject_Call(function, args, kwargs)};
+        }
         flight *f = flight_begin(self, key, hash, found.version, found.outcome, NULL);
         if (!f) return (beginning){NULL, NULL};
         if (f->number && flight_enter(f) == 0) return (beginning){f, NULL};

@@ -34,7 +34,7 @@ static PyObject *end(computation *self, PyObject *value) {
     Py_CLEAR(self->coroutine);
     flight *f = self->mine;
     self->mine = NULL;
-    if (!f) return NULL;
+    if (!f) return Py_XNewRef(value); /* of a cache that keeps nothing */
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
     /* A coroutine that is no longer awaited may be closed in another context. */
@@ -70,6 +70,11 @@ static int begin(computation *self, PyObject **answer) {
         case LOOKUP_UNDER_WAY: /* Python counts it, once it has waited */
             *answer = Py_NewRef(entry_at(&core->index, found.number)->form);
             return 0;
+        }
+        if (core_keeps_nothing(core)) {
+            stats_request_with_gil(core->account, found.outcome);
+            self->coroutine = PyObject_CallNoArgs(self->function);
+            return self->coroutine ? 1 : -1;
         }
         flight *f = flight_begin(core, self->key, hash, found.version, found.outcome, self->loop);
         if (!f) return -1;

@@ -81,6 +81,9 @@ struct cache_core {
 /* Raises ValueError if the cache is closed: false. */
 bool core_is_open(const cache_core *self);
 
+/* Made with max_entries=0: each request computes. */
+static inline bool core_keeps_nothing(const cache_core *self) { return self->max_entries == 0; }
+
 /* Leaves a ghost of a key that is about to go. */
 void core_remember(cache_core *self, key_hash hash, uint32_t uses, bool purged);
 

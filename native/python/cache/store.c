@@ -342,6 +342,7 @@ static void forget(cache_core *self, PyObject *key, key_hash hash) {
 int store_set(cache_core *self, PyObject *key, key_hash hash, PyObject *value, uint64_t expires_ns,
               uint64_t cost_ns) {
     if (!core_is_open(self)) return FAILED;
+    if (core_keeps_nothing(self)) return DONE;
     request r = {.key = key,
                  .hash = hash,
                  .expires_ns = expires_ns ? expires_ns : expiry_of(self),

@@ -64,6 +64,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         The number of entries that the cache may have; it evicts the least valuable first. Keys and
         entries, which the kernel can't take, use at most a quarter of the memory limit then. By
         default only their memory is bounded: a tenth of the memory limit for all caches together.
+        With 0 the cache stores nothing: each request computes, and waits for no other caller.
     hot_bytes : int or str
         The bytes of values that the cache holds strongly, so that a hit costs as much as a lookup
         in a dict. The kernel can't take them. With "auto", all caches together hold a tenth of the

@@ -184,7 +184,8 @@ def cached(
         Called with each computed result. If it returns a true value, the result is returned and not
         cached.
     maxsize : int, optional
-        Another name of `max_entries`.
+        Another name of `max_entries`. As for lru_cache, 0 caches nothing, and a negative number
+        is 0.
 
     Returns
     -------

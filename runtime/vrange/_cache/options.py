@@ -58,13 +58,13 @@ def nanoseconds_of_ttl(ttl: object) -> int:
 
 
 def check_max_entries(max_entries: object) -> None:
-    """Raise TypeError or ValueError for anything but None or a positive int."""
+    """Raise TypeError or ValueError for anything but None or an int of at least 0."""
     if max_entries is None:
         return
     if not isinstance(max_entries, int) or isinstance(max_entries, bool):
         raise TypeError(f"max_entries must be an int or None, not {max_entries!r}")
-    if max_entries < 1:
-        raise ValueError(f"max_entries must be at least 1, but is {max_entries}")
+    if max_entries < 0:
+        raise ValueError(f"max_entries must be at least 0, but is {max_entries}")
 
 
 _OF_CACHE = "name", "ttl", "max_bytes", "max_entries", "maxsize", "hot_bytes", "timeout", "copy"
@@ -101,6 +101,8 @@ class CachedOptions:
             self._check_with_cache()
         seconds_of_ttl(self.ttl)
         seconds_of_timeout(self.timeout)
+        if isinstance(self.maxsize, int) and self.maxsize < 0:
+            self.maxsize = 0  # as for lru_cache
         check_max_entries(self.max_entries)
         check_max_entries(self.maxsize)
         if self.max_entries is None:

@@ -131,6 +131,8 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         nothing is cached.
         """
         found = self._look_up(key)
+        if self._max_entries == 0:
+            return compute()
         value: V = self._compute(key, compute) if found is _ABSENT else found
         return value
 
@@ -139,6 +141,8 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         found = self._look_up(key)
         if found is not _ABSENT:
             return found  # type: ignore[no-any-return]
+        if self._max_entries == 0:
+            return await compute()
 
         leads = False
 
@@ -212,6 +216,9 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         self, key: Any, value: Any, flight: Flight | None = None, seconds: float | None = None
     ) -> Any:
         hash(key)
+        if self._max_entries == 0:
+            self._check_open()
+            return value
         if flight is not None and (flight.stale or flight.skipped):
             return value
         found = self._source.code(value, lambda: self._keep_and_read(value))
