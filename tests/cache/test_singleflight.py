@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -37,6 +38,40 @@ def test_one_computes_and_all_get_it(cache: vrange.VolatileCache[Any, Any]) -> N
     assert cache.info().regenerated == 1
     info = cache.info()
     assert (info.misses, info.waited, info.hits) == (1, 11, 11)
+
+
+def test_each_that_waits_for_a_value_of_its_own_counts_once(
+    cache: vrange.VolatileCache[Any, Any],
+) -> None:
+    go = threading.Event()
+
+    def compute() -> list[int]:
+        assert go.wait(PATIENCE)
+        return [1, 2, 3]
+
+    workers = [Worker(cache.get_or_compute, "k", compute) for _ in range(5)]
+    wait_until(lambda: waiters(cache, "k") == 4, "they do not wait")
+    go.set()
+    lists = [worker.result() for worker in workers]
+    assert lists == [[1, 2, 3]] * 5
+    assert len(set(map(id, lists))) == 5
+    info = cache.info()
+    assert (info.misses, info.waited, info.hits) == (1, 4, 4)
+
+
+def test_each_task_that_waits_for_a_value_of_its_own_counts_once(
+    cache: vrange.VolatileCache[Any, Any],
+) -> None:
+    async def compute() -> list[int]:
+        await asyncio.sleep(0.01)
+        return [1, 2, 3]
+
+    async def ask_all() -> Any:
+        return await asyncio.gather(*(cache.get_or_compute_async("k", compute) for _ in range(5)))
+
+    assert asyncio.run(ask_all()) == [[1, 2, 3]] * 5
+    info = cache.info()
+    assert (info.misses, info.waited, info.hits) == (1, 4, 4)
 
 
 def test_other_keys_are_not_waited_for(flights: SingleFlight) -> None:

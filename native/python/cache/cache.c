@@ -33,7 +33,7 @@ static bool takes(Py_ssize_t count, Py_ssize_t wanted, const char *usage) {
 
 static PyObject *core_get(PyObject *object, PyObject *const *args, Py_ssize_t count) {
     cache_core *self = CORE(object);
-    looked_up found;
+    looked_up found = {0};
     if (!takes(count, 2, "get(key, default)")) return NULL;
     key_hash hash;
     if (!hash_key(args[0], &hash)) return NULL;
@@ -48,7 +48,7 @@ static PyObject *core_get_or_compute(PyObject *object, PyObject *const *args, Py
     if (!takes(count, 2, "get_or_compute(key, function)")) return NULL;
     key_hash hash;
     if (!hash_key(args[0], &hash)) return NULL;
-    looked_up found;
+    looked_up found = {0};
     const int result = core_look_up(CORE(object), args[0], hash, &found);
     if (result == LOOKUP_FOUND) return found.value;
     PyObject *nothing = result == LOOKUP_FAILED ? NULL : PyTuple_New(0);
@@ -57,8 +57,8 @@ static PyObject *core_get_or_compute(PyObject *object, PyObject *const *args, Py
 }
 
 static PyObject *core_answer_async_call(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    if (!takes(count, 3, "answer_async(key, function, loop)")) return NULL;
-    return core_answer_async(CORE(object), args[0], args[1], args[2]);
+    if (!takes(count, 4, "answer_async(key, function, loop, has_waited)")) return NULL;
+    return core_answer_async(CORE(object), args[0], args[1], args[2], args[3] == Py_True);
 }
 
 static PyObject *core_contains(PyObject *object, PyObject *key) {
@@ -108,7 +108,7 @@ static PyObject *core_pop(PyObject *object, PyObject *const *args, Py_ssize_t co
     key_hash hash;
     if (!hash_key(args[0], &hash)) return NULL;
     for (;;) {
-        looked_up found;
+        looked_up found = {0};
         const uint32_t version = self->index.version;
         const int result = core_look_up(self, args[0], hash, &found);
         if (result == LOOKUP_FAILED) return NULL;
@@ -249,7 +249,8 @@ int core_add_type(PyObject *module) {
         {"get_or_compute", FAST(core_get_or_compute), METH_FASTCALL,
          "get_or_compute(key, function): the value, or what function() returns, stored."},
         {"answer_async", FAST(core_answer_async_call), METH_FASTCALL,
-         "answer_async(key, function, loop): an awaitable of the value, or of another caller's Flight."},
+         "answer_async(key, function, loop, has_waited): an awaitable of the value, or of another "
+         "caller's Flight."},
         {"contains", core_contains, METH_O, "contains(key): whether the value seems to be there."},
         {"store", FAST(core_set), METH_FASTCALL,
          "store(key, value, expires_ns, cost_ns): expires_ns is of the monotonic clock; 0: by the ttl. "

@@ -44,15 +44,17 @@ typedef struct {
 
 static beginning begin(cache_core *self, PyObject *key, key_hash hash, PyObject *function, PyObject *args,
                        PyObject *kwargs) {
+    bool has_waited = false;
     for (;;) {
-        looked_up found;
+        looked_up found = {.has_waited = has_waited};
         switch (core_look_up(self, key, hash, &found)) {
         case LOOKUP_FAILED: return (beginning){NULL, NULL};
         case LOOKUP_FOUND: return (beginning){NULL, found.value};
         case LOOKUP_UNDER_WAY: {
             PyObject *value = wait_for(self, &found, function, args, kwargs);
             if (value != Py_NotImplemented) return (beginning){NULL, value};
-            Py_DECREF(value); /* the flight landed without a value */
+            Py_DECREF(value); /* the flight landed without a value, or with one of which each caller gets its own */
+            has_waited = true;
             continue;
         }
         }

@@ -20,6 +20,7 @@ typedef struct {
     PyObject *coroutine; /* that the function returned */
     flight *mine;
     char began, ended;
+    bool has_waited; /* for another's computation, before */
 } computation;
 
 static PyTypeObject *computation_type;
@@ -63,7 +64,7 @@ static int begin(computation *self, PyObject **answer) {
     self->began = 1;
     if (!hash_key(self->key, &hash)) return -1;
     for (;;) {
-        looked_up found;
+        looked_up found = {.has_waited = self->has_waited};
         switch (core_look_up(core, self->key, hash, &found)) {
         case LOOKUP_FAILED: return -1;
         case LOOKUP_FOUND: *answer = found.value; return 0;
@@ -202,13 +203,15 @@ static PyObject *computation_close(PyObject *object, PyObject *unused) {
 
 /* ---- the type -------------------------------------------------------------------------------- */
 
-PyObject *core_answer_async(cache_core *core, PyObject *key, PyObject *function, PyObject *loop) {
+PyObject *core_answer_async(cache_core *core, PyObject *key, PyObject *function, PyObject *loop,
+                            bool has_waited) {
     allocfunc allocate = (allocfunc)PyType_GetSlot(computation_type, Py_tp_alloc);
     computation *self = (computation *)allocate(computation_type, 0);
     if (!self) return NULL;
     self->core = (cache_core *)Py_NewRef((PyObject *)core);
     self->key = Py_NewRef(key);
     self->function = Py_NewRef(function);
+    self->has_waited = has_waited;
     self->loop = loop == Py_None ? NULL : Py_NewRef(loop);
     return (PyObject *)self;
 }

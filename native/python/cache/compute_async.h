@@ -5,7 +5,8 @@
 #include "python/cache/core.h"
 
 /* An awaitable of the value, which a coroutine function computes, or of another caller's Flight. */
-PyObject *core_answer_async(cache_core *self, PyObject *key, PyObject *function, PyObject *loop);
+PyObject *core_answer_async(cache_core *self, PyObject *key, PyObject *function, PyObject *loop,
+                            bool has_waited);
 
 int compute_async_add_type(PyObject *module);
 

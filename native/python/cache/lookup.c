@@ -130,7 +130,7 @@ static int read_entry(cache_core *self, PyObject *key, entry_no number, looked_u
     }
     entry *e = entry_at(&self->index, number);
     if (e->credit < CREDIT_MOST) e->credit++;
-    stats_request_with_gil(self->account, VRANGE_REQUEST_RESIDENT);
+    stats_request_with_gil(self->account, out->has_waited ? VRANGE_REQUEST_WAITED : VRANGE_REQUEST_RESIDENT);
     if (hot_offer(self, number, stamp, value) < 0) {
         Py_DECREF(value);
         return LOOKUP_FAILED;

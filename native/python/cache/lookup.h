@@ -7,6 +7,7 @@
 enum { LOOKUP_FAILED = -1, LOOKUP_FOUND, LOOKUP_ABSENT, LOOKUP_UNDER_WAY };
 
 typedef struct {
+    bool has_waited;  /* set by the caller: it waited for another's computation, so a hit counts as waited */
     PyObject *value;  /* found: a new reference */
     entry_no number;  /* under way */
     int outcome;      /* absent or under way: what the request counts as */

@@ -39,8 +39,9 @@ async def answer_async(
     timeout: float | None = None,
 ) -> Any:
     """Return the value under `key`, or compute it with the coroutine function and store it."""
+    has_waited = False
     while True:
-        answer = await core.answer_async(key, function, running_loop())
+        answer = await core.answer_async(key, function, running_loop(), has_waited)
         if type(answer) is not hit.Flight:
             return answer
         waiter = await _wait_async(answer, timeout)
@@ -49,7 +50,7 @@ async def answer_async(
             return await function()
         if waiter.state in (hit.HAS_VALUE, hit.HAS_ERROR):
             core.count_request(True)
-        outcome = _outcome(waiter)
+        outcome, has_waited = _outcome(waiter), True
         if outcome is not NotImplemented:
             return outcome
 
