@@ -62,6 +62,29 @@ class Words(dict[str, Any]):
     pass
 
 
+@pytest.mark.parametrize("make", [lambda: np.arange(100), lambda: np.zeros((300, 300), order="F")])
+@pytest.mark.parametrize("copy", [False, True])
+def test_an_array_that_is_not_stored_is_as_writable_as_a_stored_one(make: Any, copy: bool) -> None:
+    made = make()
+    with vrange.VolatileCache[str, Any](max_bytes=0, copy=copy) as cache:
+        refused = cache.get_or_compute("refused", lambda: made)
+        assert cache.info().refused == 1
+    with vrange.VolatileCache[str, Any](copy=copy) as cache:
+
+        def compute() -> Any:
+            cache.clear()
+            return made
+
+        called_off = cache.get_or_compute("key", compute)
+        assert "key" not in cache
+        stored = cache.get_or_compute("key", lambda: made)
+        for answer in (refused, called_off, stored):
+            assert type(answer) is np.ndarray
+            assert answer.flags.writeable == copy
+            np.testing.assert_equal(answer, made)
+    assert made.flags.writeable, "the function's own array stays as it is"
+
+
 def twice() -> Any:
     array = np.arange(LARGE)
     return [array, {"again": array}]

@@ -39,6 +39,10 @@ PyObject *decode_range(PyObject *form, bool is_text, PyObject *lease) {
     return PyUnicode_Decode(data, bytes, "utf-8", "surrogatepass");
 }
 
+PyObject *core_answer_unstored(const cache_core *self, PyObject *value) {
+    return value && !self->copies ? array_as_answered(value) : value;
+}
+
 /* ---- coding ---------------------------------------------------------------------------------- */
 
 static void code_range(coded *out, bool is_text, const char *data, Py_ssize_t bytes) {

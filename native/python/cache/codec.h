@@ -11,6 +11,10 @@ enum { CODING_FAILED = -1, CODED, NOT_KEPT };
  * Python. The caller calls coded_release in each case. */
 int code_value(cache_core *self, PyObject *value, coded *out);
 
+/* What a caller gets of a value that is not stored: as read-only as if it were. Steals the reference; NULL
+ * stays NULL. May run Python. */
+PyObject *core_answer_unstored(const cache_core *self, PyObject *value);
+
 /* NULL with an error set. Both may run Python. */
 PyObject *decode_small(PyObject *form, const char *data, size_t bytes);
 PyObject *decode_range(PyObject *form, bool is_text, PyObject *lease);

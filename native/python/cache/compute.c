@@ -11,6 +11,7 @@
 
 #include "os/os.h"
 #include "counters/stats.h"
+#include "python/cache/codec.h"
 #include "python/cache/lookup.h"
 #include "python/cache/stopwatch.h"
 #include "python/cache/store.h"
@@ -34,7 +35,7 @@ static PyObject *wait_for(cache_core *self, const looked_up *found, PyObject *fu
     stats_request_with_gil(self->account, never_came ? found->outcome : VRANGE_REQUEST_WAITED);
     if (!never_came) return value;
     Py_DECREF(value);
-    return PyObject_Call(function, args, kwargs);
+    return core_answer_unstored(self, PyObject_Call(function, args, kwargs));
 }
 
 typedef struct {

@@ -364,5 +364,6 @@ PyObject *store_computed(flight *of, PyObject *value, uint64_t cost_ns) {
     const int done = store(self, &r, &answer);
     of->is_private = done == DONE && r.is_private;
     if (done == FAILED) Py_CLEAR(answer);
+    if (done == REFUSED) answer = core_answer_unstored(self, answer);
     return answer;
 }
