@@ -1,7 +1,7 @@
 """Fills: they put the content of a `VolatileArray` back, in native code, while a touch waits.
 
 Pass one as `fill=` to VolatileArray. A new fill consists of a C function in a file of its own
-(native/regenerate_*.c) and a class here that binds the function to an array's size.
+(native/core/arrays/regenerate_*.c) and a class here that binds the function to an array's size.
 
 >>> import vrange
 >>> a = vrange.VolatileArray(1000, "f8", fill=vrange.fills.pattern(2.5), eager=True)

@@ -179,7 +179,7 @@ def trim(*, holes: bool) -> tuple[int, str | None]:
 
 
 def sweep(holes: bool) -> int | str:
-    """Return the bytes that `trim` would return, or why there are none; see sweep.py.
+    """Return the bytes that `trim` would return, or why there are none.
 
     Makes no container.
     """
