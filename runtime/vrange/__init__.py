@@ -26,9 +26,9 @@ if sys.platform == "linux":
     from vrange._cache.cached import cached
     from vrange._counters.stats import Stats, stats
     from vrange._ranges.arena import Arena
-    from vrange._ranges.limit import memory_limit, set_limit
     from vrange._ranges.range import Purged, Range
     from vrange._ranges.reserve import set_reserve
+    from vrange._ranges.set_limit import memory_limit, set_limit
     from vrange._stacks.deep import DeepStack, StackUnavailableError, deep_call, deep_recursion
     from vrange._stacks.trim import (
         StackInfo,

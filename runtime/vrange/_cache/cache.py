@@ -27,7 +27,7 @@ from vrange._cache.waiting import answer_after, answer_async, led_here
 from vrange._cgroup.limits import memory_limit
 from vrange._core import hit, lib
 from vrange._counters.account import Account
-from vrange._ranges.limit import on_change
+from vrange._ranges.set_limit import on_change
 from vrange.sizes import format_bytes, parse_bytes
 
 K = TypeVar("K", bound=Hashable)

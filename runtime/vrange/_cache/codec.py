@@ -3,7 +3,7 @@
 The core codes str, bytes, numbers, tuples of these, and arrays of a type and shape that it knows
 already, up to a size (native/python/cache/codec.c). Other ndarrays are stored in a range as they
 lie in memory, and a hit returns read-only views that pin the range (array_layout.py). All other
-values are pickled (pickled.py). A value that can't be pickled is not kept, with a warning.
+values are pickled (decode_pickle.py). A value that can't be pickled is not kept, with a warning.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from vrange._cache.collector import Collector, room_for
+from vrange._cache.encode_pickle import encode_pickle
 from vrange._cache.not_kept import Source
-from vrange._cache.pickling import encode_pickle
 from vrange._cache.weigh import OBJECTS_MOST, WEIGHING_BYTES, weigh
 from vrange._cache.whole_array import encode_array
 from vrange._core import hit

@@ -23,7 +23,7 @@ _UNHELD = 2
 
 
 class SharedGraph:
-    """Decodes a value, or returns the object that it decoded before, while a caller holds it."""
+    """Decodes a graph of objects, one caller at a time, and shares it while a caller holds it."""
 
     __slots__ = ("_decode", "_lock", "_maker", "_value", "seconds")
 

@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from vrange._cache import frames
+from vrange._cache import pandas_frames
 from vrange._cache.identity import is_singleton, may_have_singletons
 
 LEAF_BYTES = 1 << 16  # the least str or bytes that stays out of a pickle; a pickler's frame
@@ -78,7 +78,9 @@ class Finder:
 
     def reducers(self) -> dict[type, Callable[[Any], Any]]:
         """Return the reducers that replace the types' own."""
-        return copyreg.dispatch_table | dict(() if self.copies else frames.reducers(self.mark))
+        return copyreg.dispatch_table | dict(
+            () if self.copies else pandas_frames.reducers(self.mark)
+        )
 
 
 def _add_arrays_of_containers(

@@ -111,7 +111,7 @@ class Pickled:
 
 
 class SharedWhileHeld:
-    """Decodes a value, or returns the object that it decoded before, while a caller holds it."""
+    """Decodes a value that is equal only to itself, and shares it while a caller holds it."""
 
     __slots__ = ("_decode", "_last")
 

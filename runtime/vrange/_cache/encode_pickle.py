@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from vrange._cache.collector import Collector, room_for
-from vrange._cache.heavy import SharedGraph
-from vrange._cache.leaves import LEAF_BYTES, Finder
-from vrange._cache.pickled import (
+from vrange._cache.decode_pickle import (
     OBJECT_BYTES,
     Beside,
     Pickled,
@@ -17,6 +15,8 @@ from vrange._cache.pickled import (
     Sharing,
     sharing_of,
 )
+from vrange._cache.heavy import SharedGraph
+from vrange._cache.leaves import LEAF_BYTES, Finder
 from vrange._core import hit
 
 
