@@ -13,18 +13,32 @@ import uuid
 import weakref
 from collections import OrderedDict
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from vrange._cache.calls import Calls
-
-if TYPE_CHECKING:
-    from vrange._cache.decorate import Backend
+from vrange._cache.options import CachedOptions
 
 _WITH_CODE = {"cloudpickle", "dill"}
 _CACHES_MOST = 128  # of functions that arrived by value: many tasks bring the same function
 
 _own: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _arrived: OrderedDict[str, Any] = OrderedDict()
+
+
+class Backend(Protocol):
+    """What is needed of a platform's backend (decorate.py) to make a decorated function anew."""
+
+    def new_cache(self, **of_cache: Any) -> Any:
+        """Return a new cache."""
+
+    def blank(self, kind: type, cache: Any) -> Any:
+        """Return a decorated function without a function."""
+
+    def calls_of(self, function: Any, options: CachedOptions, cache: Any) -> Calls:
+        """Return the calls of a function."""
+
+    def wrap_calls(self, calls: Calls, into: Any = None) -> Any:
+        """Fill a decorated function."""
 
 
 def reduce_function(function: Any) -> str | tuple[Any, ...]:
