@@ -15,6 +15,7 @@ from typing import Any, Literal
 from vrange._core import ffi, lib, names
 
 __all__ = [
+    "NO_LIMIT",
     "V1",
     "V2",
     "Cgroup",

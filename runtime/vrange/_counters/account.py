@@ -57,11 +57,6 @@ class Account:
         self._finalizer = weakref.finalize(self, lib.vrange_account_close, self.pointer)
         self._finalizer.atexit = False
 
-    def hot_word(self) -> memoryview[int]:
-        """Return the word that counts the strongly held bytes; their holder writes it."""
-        word = ffi.buffer(lib.vrange_account_hot(self.pointer), 8)
-        return memoryview(word).cast("B").cast("Q")
-
     def read(self) -> AccountStats:
         """Return a snapshot of the counters."""
         counters = ffi.new("vrange_account_counters *")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from vrange._core import lib
 from vrange._counters.names import (
     PRESSURE_ACTIONS,
     PRESSURE_LEVELS,
@@ -21,17 +22,11 @@ __all__ = [
     "bucket_floors_ns",
 ]
 
-_EIGHTHS = 8
-
 
 @cache
 def bucket_floors_ns(buckets: int) -> tuple[int, ...]:
     """Return where each bucket begins, in ns, and where the last one ends."""
-    floors = list(range(_EIGHTHS))
-    for bucket in range(buckets + 1 - _EIGHTHS):
-        octave, eighth = divmod(bucket, _EIGHTHS)
-        floors.append((_EIGHTHS + eighth) << octave)
-    return tuple(floors)
+    return tuple(map(lib.vrange_bucket_floor_ns, range(buckets + 1)))
 
 
 @dataclass

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from vrange._core import ffi, lib
+from vrange._counters.counts import bucket_floors_ns
 from vrange._counters.names import KINDS, LATENCIES
 from vrange.sizes import format_bytes
 
@@ -115,7 +116,7 @@ class ReserveStats:
 
 @cache
 def _bucket_floors() -> tuple[float, ...]:
-    return tuple(lib.vrange_bucket_floor_ns(b) * NS for b in range(lib.VRANGE_BUCKETS + 1))
+    return tuple(floor * NS for floor in bucket_floors_ns(lib.VRANGE_BUCKETS))
 
 
 @dataclass(frozen=True, repr=False)

@@ -45,20 +45,8 @@ class SingleFlight:
         self.under_way: dict[Hashable, Flight] = self.flights.under_way
         self._all.add(self)
 
-    def run(self, key: Hashable, compute: Callable[[], Any]) -> Any:
-        """Return compute(), or the value that another thread or task is computing for the key."""
-        return self.fly(key, lambda flight: compute())
-
-    async def run_async(self, key: Hashable, compute: Callable[[], Awaitable[Any]]) -> Any:
-        """Do the same for a coroutine function; waiting lets the event loop run."""
-
-        async def awaits(flight: Flight) -> Any:
-            return await compute()
-
-        return await self.fly_async(key, awaits)
-
     def fly(self, key: Hashable, compute: Callable[[Flight], Any]) -> Any:
-        """Do the same as `run`, for a function that takes its flight."""
+        """Return compute(flight), or what another thread or task is computing for the key."""
         anyway = False
         while True:
             led, answer = self.flights.lead(key, compute, anyway)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from vrange._cgroup.tree import NO_LIMIT
 from vrange._core import ffi, lib
 from vrange.sizes import format_bytes
-
-_NO_LIMIT = (1 << 64) - 1
 
 
 def address_space_left() -> str:
     """Return how much address space this process can still map, and what limits it."""
     now = ffi.new("vrange_address_space *")
     lib.vrange_address_space_read(now)
-    if now.limit_bytes == _NO_LIMIT:
+    if now.limit_bytes == NO_LIMIT:
         return (
             f"{format_bytes(now.left_bytes)} of the processor's address space are left, perhaps in "
             "pieces; vm.overcommit_memory and vm.max_map_count may limit it further"

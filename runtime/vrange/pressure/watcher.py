@@ -36,7 +36,6 @@ __all__ = ["Level", "PressureInfo", "Watcher", "current", "watch"]
 
 _FOR_EVER = (1 << 62) - 1
 _CLOSE_PATIENCE_SECONDS = 2.0
-_RANK = {"normal": 1, "elevated": 2, "critical": 3}
 
 _lock = threading.Lock()  # held while a watcher is started or closed
 _current: Watcher | None = None
@@ -210,7 +209,7 @@ class Watcher:
 
     def _run(self) -> None:
         # Start from normal, so that a level that is up already counts as a change.
-        rank, growths, turn = _RANK["normal"], 0, 0
+        rank, growths, turn = lib.VRANGE_PRESSURE_NORMAL, 0, 0
         while not self._closed:
             now = read_watcher()
             if not now.running:
@@ -219,7 +218,7 @@ class Watcher:
             if now.moved:
                 self._follow()
             before, rank = rank, now.level
-            if rank > before or (now.growths != growths and rank > _RANK["normal"]):
+            if rank > before or (now.growths != growths and rank > lib.VRANGE_PRESSURE_NORMAL):
                 self._actions.ask()
             elif rank < before:
                 self._actions.relax(PRESSURE_LEVELS[rank])
