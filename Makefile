@@ -7,6 +7,7 @@ PYTEST_ARGS ?=
 
 SOURCES := $(shell find native -name "*.[chS]") native/build.py setup.py pyproject.toml
 READY := $(VENV)/ready
+DEMO := $(VENV)/demo
 
 CFLAGS_STRICT := -std=c11 -O2 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
 	-Wno-missing-field-initializers -Werror=implicit-function-declaration \
@@ -14,7 +15,7 @@ CFLAGS_STRICT := -std=c11 -O2 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes
 
 .PHONY: demo test test-native test-rungs lint coverage bench clean
 
-demo: $(READY)
+demo: $(DEMO)
 	$(BIN)/vrange demo
 
 test: $(READY) test-native
@@ -44,17 +45,29 @@ bench: $(READY)
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m benchmarks
 
-$(READY): $(SOURCES)
+# Builds vrange, and installs it with the packages of a group in pyproject.toml.
+define install
 	@command -v $(PYTHON) >/dev/null || { echo "vrange needs CPython 3.11 or later: $(PYTHON) was not found (set PYTHON=...)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vrange needs CPython 3.11 or later; $(PYTHON) is $$($(PYTHON) --version)"; exit 1; }
 	@[ "$$(uname -s)" = Linux ] || { echo "vrange needs Linux: it is built on MADV_FREE and userfaultfd"; exit 1; }
 	@command -v $(CC) >/dev/null || { echo "vrange needs a C compiler: $(CC) was not found (Debian: apt-get install gcc)"; exit 1; }
+	@printf '#include <zlib.h>\nint main(void) { return !zlibVersion(); }\n' | $(CC) -x c - -lz -o /dev/null 2>/dev/null || { echo "vrange needs zlib and its header (Debian: apt-get install zlib1g-dev)"; exit 1; }
 	@$(PYTHON) -c 'import sysconfig, pathlib, sys; sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' || { echo "vrange needs Python's headers (Debian: apt-get install python3-dev)"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "vrange needs Python's venv module (Debian: apt-get install python3-venv)"; exit 1; }
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable . --group test
+	@echo "building vrange and installing what it needs in $(VENV) (pip downloads what it does not have)"
+	$(BIN)/python -m pip install --quiet --editable . --group $(1)
 	@touch $@
+endef
+
+$(DEMO): $(SOURCES)
+	$(call install,demo)
+
+# All that the demo needs is among what the tests need.
+$(READY): $(SOURCES)
+	$(call install,test)
+	@touch $(DEMO)
 
 clean:
 	rm -rf $(VENV) build runtime/vrange/_native.c runtime/vrange/*.so runtime/vrange/*.so.0 runtime/*.egg-info
