@@ -123,6 +123,12 @@ const char *vrange_segment_path(void);
 const char *vrange_segment_refusal(void);
 void *vrange_segment_address(void);
 size_t vrange_segment_bytes(void);
+/* Where readers look for segments of this user. Writes the directory number `which`; -ENOENT if this process
+ * has none of this number, -ENAMETOOLONG if it does not fit. It may not exist. */
+#define VRANGE_SEGMENT_PLACES 4
+int vrange_segment_directory(size_t which, char *directory, size_t bytes);
+/* Whether a file of this name may be a segment: 1 or 0. */
+int vrange_is_segment_name(const char *name);
 /* Whether a process, in whatever PID namespace, counts into the segment at this path: 1 or 0; a negative
  * errno if that can't be told, for example because the file is on a network. */
 int vrange_segment_is_in_use(const char *path);

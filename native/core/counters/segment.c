@@ -64,22 +64,55 @@ bool segment_back(segment_header *segment, void *part, size_t bytes) {
 
 /* ---- the place of the file --------------------------------------------------------------------- */
 
-/* The directory, made if it does not exist. Readers look in the same places:
- * runtime/vrange/_counters/processes.py. */
-static int find_directory(char *directory, size_t bytes) {
-    const char *told = secure_getenv("VRANGE_RUNTIME_DIR");
-    if (told && *told) {
-        /* A truncated path would name another directory, where no reader looks. */
-        if (snprintf(directory, bytes, "%s", told) >= (int)bytes) return -ENAMETOOLONG;
-        return os_private_directory(directory);
+/* The places of the directory. Writers skip OF_LOGIN: a service and a shell may differ in $XDG_RUNTIME_DIR, so
+ * readers look there too. */
+enum { BY_VARIABLE, OF_SESSION, OF_LOGIN, IN_MEMORY };
+
+/* -ENOENT if this process has no such place. A truncated path would name another directory: it is refused. */
+static int directory_at(size_t which, char *directory, size_t bytes) {
+    const char *told = secure_getenv("VRANGE_RUNTIME_DIR"), *runtime = secure_getenv("XDG_RUNTIME_DIR");
+    const unsigned user = (unsigned)os_user_id();
+    int length;
+    if (which == BY_VARIABLE) {
+        if (!told || !*told) return -ENOENT;
+        length = snprintf(directory, bytes, "%s", told);
+    } else if (which == OF_SESSION) {
+        if (!runtime || *runtime != '/') return -ENOENT;
+        length = snprintf(directory, bytes, "%s/vrange", runtime);
+    } else if (which == OF_LOGIN) {
+        length = snprintf(directory, bytes, "/run/user/%u/vrange", user);
+    } else {
+        length = snprintf(directory, bytes, "/dev/shm/vrange-%u", user);
     }
-    const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
-    if (runtime && *runtime == '/' &&
-        snprintf(directory, bytes, "%s/vrange", runtime) < (int)bytes &&
-        os_private_directory(directory) == 0)
-        return 0;
-    snprintf(directory, bytes, "/dev/shm/vrange-%u", (unsigned)os_user_id());
-    return os_private_directory(directory);
+    return length < (int)bytes ? 0 : -ENAMETOOLONG;
+}
+
+int vrange_segment_directory(size_t which, char *directory, size_t bytes) {
+    if (which >= VRANGE_SEGMENT_PLACES) return -EINVAL;
+    const int told = directory_at(BY_VARIABLE, directory, bytes);
+    if (which == BY_VARIABLE) return told;
+    return told == -ENOENT ? directory_at(which, directory, bytes) : -ENOENT; /* told: it is the only place */
+}
+
+/* The directory, made if it does not exist. */
+static int find_directory(char *directory, size_t bytes) {
+    int result = directory_at(BY_VARIABLE, directory, bytes);
+    if (result != -ENOENT) return result < 0 ? result : os_private_directory(directory);
+    if (directory_at(OF_SESSION, directory, bytes) == 0 && os_private_directory(directory) == 0) return 0;
+    result = directory_at(IN_MEMORY, directory, bytes);
+    return result < 0 ? result : os_private_directory(directory);
+}
+
+#define DIGITS "0123456789"
+
+/* The process's id and its start: "PID-TICKS.stats". The whole name counts, because a service "2024-11" has a
+ * ledger whose name begins alike. */
+int vrange_is_segment_name(const char *name) {
+    const size_t pid = strspn(name, DIGITS);
+    if (pid < 1 || pid > 10 || name[pid] != '-') return 0;
+    name += pid + 1;
+    const size_t ticks = strspn(name, DIGITS);
+    return ticks >= 1 && ticks <= 20 && strcmp(name + ticks, ".stats") == 0;
 }
 
 /* Removes what a killed process left. Writers do this too: a program that forks short-lived children which
@@ -87,10 +120,7 @@ static int find_directory(char *directory, size_t bytes) {
  * service folds those counts in first. */
 static void remove_if_dead(const char *path, const char *name) {
     unsigned pid = 0;
-    unsigned long long ticks = 0;
-    int matched = 0; /* the whole name: a service "2024-11" has a ledger whose name begins alike */
-    if (sscanf(name, "%10u-%20llu.stats%n", &pid, &ticks, &matched) != 2 || pid == 0) return;
-    if (matched == 0 || name[matched]) return;
+    if (!vrange_is_segment_name(name) || sscanf(name, "%10u", &pid) != 1 || pid == 0) return;
     const int in_use = os_is_in_use(path);
     if (in_use > 0 || (in_use < 0 && os_process_exists(pid))) return;
     int file = -1;

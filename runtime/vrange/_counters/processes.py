@@ -8,12 +8,11 @@ removes it.
 from __future__ import annotations
 
 import os
-import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vrange._core import lib
+from vrange._core import ffi, lib
 from vrange._counters.own_file import is_private
 from vrange._counters.segment import Segment, SegmentRefusedError, Snapshot, open_segment
 
@@ -30,7 +29,7 @@ __all__ = [
     "stat_fields",
 ]
 
-_FILE = re.compile(r"[0-9]{1,10}-[0-9]{1,20}\.stats")
+_PATH_BYTES = 4096
 # Of /proc/PID/stat, counted from the field after the command.
 _START_TICKS, _STACK_START = 19, 25
 
@@ -40,12 +39,12 @@ def directories() -> list[Path]:
 
     There are several places, because a service and a shell may differ in $XDG_RUNTIME_DIR.
     """
-    told = os.environ.get("VRANGE_RUNTIME_DIR")
-    if told:
-        return [Path(told)]
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    places = [Path(runtime, "vrange")] if runtime.startswith("/") else []
-    places += [Path(f"/run/user/{os.geteuid()}/vrange"), Path(f"/dev/shm/vrange-{os.geteuid()}")]
+    path = ffi.new("char[]", _PATH_BYTES)
+    places = [
+        Path(os.fsdecode(ffi.string(path)))
+        for which in range(lib.VRANGE_SEGMENT_PLACES)
+        if lib.vrange_segment_directory(which, path, _PATH_BYTES) == 0
+    ]
     return list(dict.fromkeys(places))
 
 
@@ -105,7 +104,11 @@ def is_alive(segment: Segment, path: Path) -> bool | None:
 
 def is_segment_name(name: str) -> bool:
     """Return whether a file of this name may be a segment."""
-    return _FILE.fullmatch(name) is not None
+    try:
+        encoded = os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return b"\0" not in encoded and bool(lib.vrange_is_segment_name(encoded))
 
 
 def segment_files(directory: Path) -> list[Path]:
