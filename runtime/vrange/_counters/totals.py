@@ -204,7 +204,8 @@ def _pressure(data: dict[str, Any]) -> PressureCounts:
 
 
 def _packed(histogram: Histogram) -> list[Any]:
-    filled = {bucket: count for bucket, count in enumerate(histogram.buckets) if count}
+    # The keys of an object in JSON are strings.
+    filled = {str(bucket): count for bucket, count in enumerate(histogram.buckets) if count}
     return [histogram.sum_ns, len(histogram.buckets), filled]
 
 
