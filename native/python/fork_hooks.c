@@ -22,8 +22,26 @@ static PyObject *begins(PyObject *module, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-static int end_later(void *unused) {
-    (void)unused;
+/* Whether a frame has called the code that runs, directly or not. */
+static bool has_called(PyObject *frame) {
+    PyObject *at = (PyObject *)PyEval_GetFrame();
+    Py_XINCREF(at);
+    bool is_inside = false;
+    while (at && at != Py_None && at != frame) {
+        PyObject *back = PyObject_GetAttrString(at, "f_back");
+        Py_DECREF(at);
+        at = back;
+        is_inside = at == frame;
+    }
+    Py_XDECREF(at);
+    PyErr_Clear();
+    return is_inside;
+}
+
+/* Other hooks in Python, as logging has one, run pending calls before the threads are counted. */
+static int end_later(void *forking) {
+    if (has_called(forking) && Py_AddPendingCall(end_later, forking) == 0) return 0;
+    Py_DECREF((PyObject *)forking);
     vrange_fork_ended();
     return 0;
 }
@@ -31,7 +49,12 @@ static int end_later(void *unused) {
 static PyObject *ended(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
     if (!is_announced()) Py_RETURN_NONE;
-    if (!counts_after_hooks() || Py_AddPendingCall(end_later, NULL) < 0) vrange_fork_ended();
+    PyObject *forking = counts_after_hooks() ? (PyObject *)PyEval_GetFrame() : NULL; /* it called os.fork() */
+    Py_XINCREF(forking);
+    if (!forking || Py_AddPendingCall(end_later, forking) < 0) {
+        Py_XDECREF(forking);
+        vrange_fork_ended();
+    }
     Py_RETURN_NONE;
 }
 
