@@ -48,8 +48,8 @@ class SharedGraph:
             # Unpickling looked the value up again, or a greenlet switched: a wait would never end.
             return self._decode(stored)
         with self._lock:
+            _keeper.add(self)  # first, because a signal handler may raise at any point
             if self._value is None:
-                _keeper.add(self)  # first, because a signal handler may raise at any point
                 self._value = self._make(stored)
             return self._value
 
@@ -126,7 +126,9 @@ class _Keeper:
 
     def after_fork(self) -> None:
         """Start the thread again, in the parent."""
-        self._start()
+        # 3.13 counts the threads after this hook: there the next hit starts it.
+        if sys.version_info[:2] != (3, 13):
+            self._start()
         self._lock.release()
 
     def in_child(self) -> None:
