@@ -98,6 +98,7 @@ def planted(directory: Path, data: bytes) -> None:
 def living(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The directory of a process that lives and whose figures must be shown."""
     child = start(directory)
+    own_path()  # this process's own segment is made once, and in the usual place
     monkeypatch.setenv("VRANGE_RUNTIME_DIR", str(directory))
     yield directory
     end(child)
