@@ -10,7 +10,7 @@ READY := $(VENV)/ready
 DEMO := $(VENV)/demo
 
 CFLAGS_STRICT := -std=c11 -O2 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
-	-Wno-missing-field-initializers -Werror=implicit-function-declaration \
+	-Wno-missing-field-initializers -Werror=incompatible-pointer-types \
 	-DPy_LIMITED_API=0x030b0000 -fPIC -fsyntax-only
 
 .PHONY: demo test test-native test-rungs lint coverage bench clean

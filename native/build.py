@@ -28,6 +28,8 @@ def _below(folder: str, *endings: str) -> list[str]:
 INCLUDES = [str(HERE), str(HERE / "core")]
 CORE_SOURCES = _below("core", ".c", ".S")
 HEADERS = _below(".", ".h")
+# gcc before 14 only warns of these.
+ERRORS = ["-Werror=implicit-function-declaration", "-Werror=incompatible-pointer-types"]
 CORE_OPTIONS = [
     "-std=c11",
     "-O2",
@@ -42,7 +44,7 @@ CORE_OPTIONS = [
     "-Wall",
     "-Wextra",
     "-Wno-missing-field-initializers",
-    "-Werror=implicit-function-declaration",
+    *ERRORS,
 ]
 CORE_LINK_OPTIONS = ["-Wl,-soname,libvrange.so.0", "-Wl,-Bsymbolic-functions", "-Wl,-z,defs"]
 CORE_LIBRARIES = ["pthread", "z", "dl"]
@@ -80,7 +82,7 @@ ffi.set_source(
         "-O2",
         "-g",
         "-fvisibility=hidden",
-        "-Werror=implicit-function-declaration",
+        *ERRORS,
     ],
     libraries=[":libvrange.so.0"],
     # $ORIGIN: beside the extension itself, wherever the package lies.

@@ -5,7 +5,7 @@
  * the main thread as soon as it is back in Python code. A fork in another thread may find the main thread
  * blocked for long, and the reserve matters more than a warning: then the threads go on. */
 #define _GNU_SOURCE
-#include "python/hit.h"
+#include "python/module.h"
 
 #include <stdbool.h>
 
@@ -66,4 +66,7 @@ static int add_to(PyObject *module) {
     return PyModule_AddFunctions(module, functions);
 }
 
-__attribute__((constructor)) static void register_functions(void) { hit_register(add_to); }
+__attribute__((constructor)) static void register_functions(void) {
+    static module_part part = {.add_to = add_to};
+    module_register(&part);
+}

@@ -1,7 +1,7 @@
 """The native core: `lib` and `ffi` by cffi, the others for what must keep the GIL.
 
 All are modules of one shared library, so that the process has one core. cffi's calls give the GIL
-up; the others' keep it (hit.c says why).
+up; the others' keep it (native/python/module.c says why).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "os/os.h"
-#include "heap/pymalloc.h"
+#include "heap/pymalloc_arenas.h"
 
 typedef struct {
     uintptr_t address; /* 0: empty */

@@ -22,7 +22,7 @@
 #include "pressure/limits.h"
 #include "pressure/alarm.h"
 #include "pressure/pressure.h"
-#include "heap/pymalloc.h"
+#include "heap/pymalloc_arenas.h"
 #include "process/pause.h"
 #include "ranges/range_table.h"
 #include "ranges/range_offer.h"

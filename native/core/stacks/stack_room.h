@@ -39,7 +39,7 @@ bool stack_room_open(stack *s, char *address, char *sp);
  * Async-signal-safe. */
 bool stack_room_for_signal(stack *s, char *sp);
 
-/* Receives what pymalloc_observe reports. False refuses the allocation. */
+/* Receives the bytes that the interpreter takes for its frames. False refuses the allocation. */
 bool stack_room_observe(ptrdiff_t bytes) EXPORTED(stack_room_observe);
 
 #endif

@@ -6,7 +6,7 @@
  * before __array__. They are refused: np.asarray(a) must not pin all of the array.
  *
  * The type is native because a Python class can have a buffer from CPython 3.12 on only. */
-#include "python/hit.h"
+#include "python/module.h"
 #include "python/support.h"
 
 static int get_buffer(PyObject *object, Py_buffer *view, int flags) {
@@ -50,4 +50,7 @@ static int add_to(PyObject *module) {
     return type ? 0 : -1;
 }
 
-__attribute__((constructor)) static void register_type(void) { hit_register(add_to); }
+__attribute__((constructor)) static void register_type(void) {
+    static module_part part = {.add_to = add_to};
+    module_register(&part);
+}

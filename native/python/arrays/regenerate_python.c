@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "python/hit.h"
+#include "python/module.h"
 
 #define TRIES 2
 #define INTERRUPTS_MOST 1000 /* for a user who keeps pressing Ctrl-C */
@@ -68,4 +68,7 @@ static int add_to(PyObject *module) {
     return PyModule_AddFunctions(module, functions);
 }
 
-__attribute__((constructor)) static void register_function(void) { hit_register(add_to); }
+__attribute__((constructor)) static void register_function(void) {
+    static module_part part = {.add_to = add_to};
+    module_register(&part);
+}

@@ -12,7 +12,7 @@
 #include "python/cache/stopwatch.h"
 #include "python/cache/wait.h"
 #include "python/cache/waiter.h"
-#include "python/hit.h"
+#include "python/module.h"
 
 static int add_to(PyObject *module) {
     static PyMethodDef functions[] = {
@@ -39,4 +39,7 @@ static int add_to(PyObject *module) {
     return PyModule_AddFunctions(module, functions);
 }
 
-__attribute__((constructor)) static void register_types(void) { hit_register(add_to); }
+__attribute__((constructor)) static void register_types(void) {
+    static module_part part = {.add_to = add_to};
+    module_register(&part);
+}

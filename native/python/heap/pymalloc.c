@@ -9,7 +9,9 @@
 #include <stdlib.h>
 
 #include "os/os.h"
-#include "heap/pymalloc.h"
+#include "heap/pymalloc_arenas.h"
+#include "python/heap/pymalloc_hook.h"
+#include "python/heap/pymalloc_trim.h"
 
 #define SWEEP_SLICE_NS 2000000u /* the longest time that other threads wait for the GIL: 2 ms */
 

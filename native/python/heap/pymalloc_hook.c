@@ -10,7 +10,9 @@
 #include <dlfcn.h>
 #include <stdatomic.h>
 
-#include "heap/pymalloc.h"
+#include "heap/pymalloc_arenas.h"
+#include "python/arena_observer.h"
+#include "python/heap/pymalloc_hook.h"
 
 /* As in CPython's cpython/objimpl.h: outside the limited API, and unchanged since 3.4. */
 typedef struct {
@@ -20,7 +22,7 @@ typedef struct {
 } arena_provider;
 
 static arena_provider wrapped;
-static bool (*observe)(ptrdiff_t bytes); /* NULL: nobody */
+static arena_observer observe; /* NULL: none */
 static void (*get_provider)(arena_provider *);
 static _Atomic bool watching;
 static _Atomic uint64_t usual_sized, double_sized; /* arenas that were ever allocated */
@@ -85,7 +87,7 @@ const char *pymalloc_watch(void) {
     return refusal;
 }
 
-const char *pymalloc_observe(bool (*observer)(ptrdiff_t bytes)) {
+static const char *report_to(arena_observer observer) {
     const char *refusal = wrap();
     if (!refusal) observe = observer;
     return refusal;
@@ -102,3 +104,5 @@ const char *pymalloc_watch_refusal(void) {
         return "this interpreter was built with arenas of 2 MiB (--with-pymalloc-hugepages)";
     return NULL;
 }
+
+__attribute__((constructor)) static void register_reports(void) { arena_observer_register(report_to); }

@@ -24,7 +24,9 @@
 #include <string.h>
 
 #include "os/os.h"
-#include "heap/pymalloc.h"
+#include "heap/pymalloc_arenas.h"
+#include "python/heap/pymalloc_hook.h"
+#include "python/heap/pymalloc_trim.h"
 
 #define PAGE_BYTES 4096u
 #define POOL_BYTES 16384u

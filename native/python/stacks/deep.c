@@ -10,11 +10,11 @@
 #include <errno.h>
 #include <string.h>
 
+#include "python/arena_observer.h"
 #include "python/stacks/greenlets.h"
 #include "base/address_space.h"
 #include "os/os.h"
 #include "stacks/sigsegv.h"
-#include "heap/pymalloc.h"
 #include "python/stacks/recursion.h"
 #include "pressure/limits.h"
 #include "stacks/stack.h"
@@ -274,8 +274,8 @@ static PyObject *run_without_keyword(job *call, Py_ssize_t place) {
 
 static bool is_ready(void) {
     static bool observes;
-    const char *refusal = default_settings ? recursion_find() : "vrange.stack was not imported";
-    if (!refusal && !observes) refusal = pymalloc_observe(stack_room_observe);
+    const char *refusal = default_settings ? recursion_find() : "vrange._stacks.deep was not imported";
+    if (!refusal && !observes) refusal = arena_observe(stack_room_observe);
     observes = !refusal;
     if (!refusal) return true;
     PyErr_Format(vrange_error, "deep calls are not possible here: %s", refusal);
