@@ -284,10 +284,6 @@ void *vrange_address(uint64_t handle);
 /* Returns how often the range was asked for, in sixteenths and aged; 0 if it was freed. */
 uint32_t vrange_uses(uint64_t handle);
 
-/* Returns uses times the cost of computing the content again: an entry's worth, whatever its size. 0 if it
- * was freed. */
-double vrange_worth(uint64_t handle);
-
 /* Counts requests that were answered without a pin, from a value that the caller holds. */
 void vrange_used(uint64_t handle, uint32_t times);
 

@@ -1,14 +1,7 @@
-/* What the CPython types of vrange share: errors, making a type, and the collector's questions. */
+/* What the CPython types of vrange share: making a type and the collector's questions. */
 #include "python/support.h"
 
-#include <errno.h>
 #include <string.h>
-
-PyObject *raise_errno(int error, const char *doing) {
-    if (error == -ENOMEM) return PyErr_Format(PyExc_MemoryError, "no memory for %s", doing);
-    errno = -error;
-    return PyErr_SetFromErrno(PyExc_OSError);
-}
 
 PyTypeObject *add_type(PyObject *module, PyType_Spec *spec) {
     PyObject *type = PyType_FromSpec(spec);

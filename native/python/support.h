@@ -1,15 +1,12 @@
-/* What the CPython types of vrange share: errors, making a type, and the collector's questions. */
+/* What the CPython types of vrange share: making a type and the collector's questions. */
 #ifndef VRANGE_SUPPORT_H
 #define VRANGE_SUPPORT_H
 
 #define PY_SSIZE_T_CLEAN
 #include "python/abi3.h"
 
-/* From this size on, copying takes longer than winning the GIL back. */
-#define LET_OTHERS_RUN_BYTES (1 << 20)
-
-/* Raises what a negative errno of the core means. Always returns NULL. */
-PyObject *raise_errno(int error, const char *doing);
+/* From this size on, copying and freeing take longer than winning the GIL back. */
+#define LET_OTHERS_RUN_BYTES (1u << 20)
 
 /* Makes a type and adds it to the module. The caller keeps the returned reference. NULL with an error set. */
 PyTypeObject *add_type(PyObject *module, PyType_Spec *spec);

@@ -264,7 +264,7 @@ void vrange_array_close(vrange_array *array) {
     place_remove(array);
     untally(&array->account->reserved_bytes, array->mapped_bytes);
     destroy(array);
-    refault_look(); /* the last array removes the handler with it */
+    sigbus_look(); /* the last array removes the handler with it */
     gate_leave();
 }
 
@@ -275,15 +275,7 @@ uint64_t vrange_array_refaults(vrange_array *array) { return array->refaults; }
 uint64_t vrange_array_refilled_bytes(vrange_array *array) { return array->refilled_bytes; }
 
 size_t vrange_array_resident_bytes(vrange_array *array) {
-    unsigned char seen[4096];
-    const size_t page = os_page_bytes(), step = sizeof seen * page;
-    size_t resident = 0;
-    for (size_t from = 0; from < array->mapped_bytes; from += step) {
-        size_t bytes = array->mapped_bytes - from < step ? array->mapped_bytes - from : step;
-        if (os_residency(array->base + from, bytes, seen) < 0) break;
-        for (size_t i = 0; i < bytes / page; i++) resident += seen[i] * page;
-    }
-    return resident;
+    return os_count_resident(array->base, array->base + array->mapped_bytes);
 }
 
 static int discard_run(vrange_array *array, size_t first, size_t count) {

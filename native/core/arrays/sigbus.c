@@ -112,7 +112,7 @@ static fault_answer mend_touch(siginfo_t *info, void *context) {
 
 /* ---- staying the first handler ---------------------------------------------------------------- */
 
-int refault_look(void) {
+int sigbus_look(void) {
     return arrays_exist() ? fault_chain_be_first(SIGBUS) : fault_chain_leave(SIGBUS);
 }
 
@@ -120,7 +120,7 @@ int vrange_refault_arm(void) {
     gate_enter();
     caretaker_ensure(); /* in the child of a fork no thread checks the handler yet */
     if (!rung_holds()) mend();
-    int result = refault_look();
+    int result = sigbus_look();
     gate_leave();
     return result;
 }

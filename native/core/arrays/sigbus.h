@@ -1,7 +1,7 @@
-#ifndef VRANGE_REFAULT_H
-#define VRANGE_REFAULT_H
+#ifndef VRANGE_SIGBUS_H
+#define VRANGE_SIGBUS_H
 
 /* Inside the gate: installs our handler first if arrays exist, and removes it if there are none. */
-int refault_look(void);
+int sigbus_look(void);
 
 #endif

@@ -12,6 +12,8 @@
 
 #include "exported.h"
 
+#define COMMIT_STEP_BYTES ((size_t)64 << 20) /* of reserved address space that is made usable at once */
+
 typedef enum {
     /* Not even a value that is in use could be kept, or a recursion go deeper, without it: tables, buffers,
      * deep stacks of automatic size. The whole budget. */

@@ -8,6 +8,7 @@
 
 #define FIRST_LEVELS 33
 #define SECOND_LEVELS 16
+#define SAME_CLASS_TRIES 32 /* of the class that a size is in, whose places may be too small */
 
 typedef struct {
     unsigned first, second;

@@ -1,6 +1,6 @@
 /* Reading texts that consist of lines `name number`, as the kernel's statistics files do. */
-#ifndef VRANGE_LINES_H
-#define VRANGE_LINES_H
+#ifndef VRANGE_STAT_FILE_H
+#define VRANGE_STAT_FILE_H
 
 #include <stdbool.h>
 #include <stdint.h>

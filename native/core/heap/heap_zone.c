@@ -18,9 +18,6 @@
 #include "base/address_space.h"
 #include "os/os.h"
 
-#define COMMIT_STEP_BYTES ((size_t)64 << 20)
-#define SAME_CLASS_TRIES 32
-
 struct heap_tag {
     uint32_t units; /* of the span that begins here; 0: no span begins here */
     uint32_t first; /* the first unit of the span that ends here */

@@ -94,13 +94,6 @@ int os_kept_text(os_kept *file, char *text, size_t bytes) {
     return read_held(file, text, bytes);
 }
 
-int os_kept_number(os_kept *file, uint64_t *value) {
-    char text[32];
-    const int length = os_kept_text(file, text, sizeof text);
-    if (length < 0) return length;
-    return os_number_in(text, value);
-}
-
 int os_read_held_at(const os_held *held, const char *path, void *to, size_t bytes, uint64_t offset) {
     if (os_is_held(held)) {
         const int result = os_read_at(atomic_load(&held->number), to, bytes, offset);

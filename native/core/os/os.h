@@ -83,8 +83,6 @@ int os_process_start(uint64_t *ticks, uint64_t *stack);
 /* Identifies the PID namespace; 0 if the kernel does not report it. */
 uint64_t os_process_namespace(void);
 void os_command(char *name, size_t bytes);
-/* A number that changes when the process moves to another cgroup. */
-int os_cgroup_membership(uint64_t *hash);
 /* The process's own memory: resident, and not of a file. */
 int os_anonymous_bytes(uint64_t *bytes);
 /* Its resident set (RSS), as other processes see it: with what was offered and not reclaimed yet. */
@@ -116,7 +114,10 @@ int os_residency(void *address, size_t bytes, unsigned char *pages) EXPORTED(os_
 bool os_is_resident(void *address);
 /* The lowest page of [from, to) with memory behind it; `to` if there is none. */
 char *os_lowest_resident(char *from, char *to);
+/* For what is mostly empty at its low end, as a stack is. */
 size_t os_resident_bytes(char *from, char *to);
+/* The same, without looking for the lowest page first. */
+size_t os_count_resident(char *from, char *to);
 
 /* Huge pages, if the machine allows them; os_commit itself forbids them. */
 bool os_has_huge_pages(void);

@@ -53,8 +53,7 @@ int os_keep(const char *path, os_kept *file);
 void os_forget(os_kept *file);
 static inline bool os_is_kept(const os_kept *file) { return file->path != NULL; }
 
-/* Like os_read_text and os_number_in. */
+/* Like os_read_text. */
 int os_kept_text(os_kept *file, char *text, size_t bytes);
-int os_kept_number(os_kept *file, uint64_t *value);
 
 #endif

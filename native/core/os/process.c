@@ -10,7 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "os/hash.h"
 
 bool os_process_exists(uint32_t pid) { return kill((pid_t)pid, 0) == 0 || errno != ESRCH; }
 
@@ -88,12 +87,4 @@ uint64_t os_address_space_bytes(void) {
     uint64_t bytes = (uint64_t)1 << 32;
     while (bytes < top) bytes *= 2;
     return bytes;
-}
-
-int os_cgroup_membership(uint64_t *hash) {
-    char text[4096];
-    int result = os_read_small("/proc/self/cgroup", text, sizeof text);
-    if (result < 0) return result;
-    *hash = hash_of(text);
-    return 0;
 }

@@ -105,15 +105,19 @@ char *os_lowest_resident(char *from, char *to) {
     return found == 0 ? to : (char *)(uintptr_t)region.start;
 }
 
-size_t os_resident_bytes(char *from, char *to) {
+size_t os_count_resident(char *from, char *to) {
     const size_t page = os_page_bytes();
     unsigned char pages[RESIDENCY_PAGES];
     size_t resident = 0;
-    for (char *at = os_lowest_resident(from, to); at < to; at += RESIDENCY_PAGES * page) {
+    for (char *at = from; at < to; at += RESIDENCY_PAGES * page) {
         size_t bytes = (size_t)(to - at);
         if (bytes > RESIDENCY_PAGES * page) bytes = RESIDENCY_PAGES * page;
         if (os_residency(at, bytes, pages) < 0) break;
         for (size_t i = 0; i < bytes / page; i++) resident += pages[i];
     }
     return resident * page;
+}
+
+size_t os_resident_bytes(char *from, char *to) {
+    return os_count_resident(os_lowest_resident(from, to), to);
 }

@@ -16,7 +16,7 @@
 #include "pressure/limits.h"
 
 #define LIMIT_NS 100000000ull
-#define CLEAN_NS 20000000ull /* the file that reports it is long */
+#define CLEAN_NS 20000000ull /* the file that reports it is long, and every turn of the reserve asks */
 #define FAILING_NS 1000000000ull
 
 /* False if the cgroup was removed. Usage that can't be read for another reason keeps its last value for a
@@ -83,7 +83,7 @@ bool headroom_with_files(uint64_t enough, uint64_t *free_bytes) {
     return below_limits(enough, true, free_bytes);
 }
 
-uint64_t headroom_of_process(uint64_t *limit) {
+uint64_t headroom_below_set(uint64_t *limit) {
     uint64_t set, used;
     const bool is_set = limits_read_set(&set, &used);
     if (limit) *limit = is_set ? set : UINT64_MAX;

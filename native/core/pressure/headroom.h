@@ -15,7 +15,7 @@ bool headroom_with_files(uint64_t enough, uint64_t *free_bytes);
 
 /* Bytes below the limit that the program has set for its resident set, and (unless NULL) that limit; both
  * are UINT64_MAX if it has set none. */
-uint64_t headroom_of_process(uint64_t *limit);
+uint64_t headroom_below_set(uint64_t *limit);
 
 /* Bytes free on the machine, including what could be freed at once, as of at most `age_ns` ago: the file
  * that reports it is long. 0 if unknown. */

@@ -11,7 +11,7 @@
 #include "counters/stats.h"
 #include "vrange.h"
 
-#define MACHINE_AGE_NS 5000000u
+#define MACHINE_AGE_NS 5000000u /* new: the copy of a large value follows at once */
 #define TIGHT_BYTES (128ull << 20) /* what other threads may allocate while a copy is made */
 
 static _Atomic uint64_t reserved; /* by threads that are storing now */
@@ -19,7 +19,7 @@ static _Atomic uint64_t reserved; /* by threads that are storing now */
 uint64_t room_free(uint64_t enough) {
     uint64_t below_limits;
     headroom_with_files(enough, &below_limits);
-    const uint64_t machine = headroom_of_machine(MACHINE_AGE_NS), process = headroom_of_process(NULL);
+    const uint64_t machine = headroom_of_machine(MACHINE_AGE_NS), process = headroom_below_set(NULL);
     uint64_t least = machine && machine < below_limits ? machine : below_limits;
     return process < least ? process : least;
 }

@@ -14,7 +14,7 @@
 
 #define LIMITS_NS 100000000ull
 #define MACHINE_NS 50000000ull
-#define CLEAN_NS 1000000ull
+#define CLEAN_NS 1000000ull /* a recursion may fill the least margin in headroom.c's 20 ms */
 #define CLEAN_SHARE 2
 
 #define MARGIN_SHARE 8

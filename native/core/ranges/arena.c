@@ -21,8 +21,6 @@
 #include "base/rung.h"
 #include "base/scratch.h"
 
-#define SAME_CLASS_TRIES 32
-
 static struct {
     pthread_mutex_t lock;
     vrange_arena *first;

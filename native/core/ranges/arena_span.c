@@ -16,7 +16,6 @@
 #define FIRST_BYTES ((uint64_t)256 << 10)
 #define FIRST_LEAST_BYTES ((uint64_t)64 << 10)
 #define FIRSTS_IN_BUDGET 8192
-#define COMMIT_STEP_BYTES (64u << 20)
 #define SHORT_SHARE 16 /* a step of less than this share of the arena does not pay */
 
 static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }

@@ -23,7 +23,6 @@
 #include "counters/stats.h"
 #include "ranges/worth.h"
 
-#define UNKNOWN_COST_NS 1000000.0f /* 1 ms, if the caller gives no cost: as good as any other value */
 
 static int take_range(vrange_arena *arena, size_t bytes, float cost_ns, uint32_t uses, range **out) {
     const size_t page = os_page_bytes();
@@ -32,7 +31,7 @@ static int take_range(vrange_arena *arena, size_t bytes, float cost_ns, uint32_t
     int result = arena_take(arena, (uint32_t)((bytes + page - 1) / page), out);
     if (result < 0) return result;
     range *r = *out;
-    r->cost_ns = cost_ns > 0 ? cost_ns : UNKNOWN_COST_NS;
+    r->cost_ns = cost_ns > 0 ? cost_ns : (float)UNKNOWN_COST_NS;
     atomic_store(&r->owner, 0);
     atomic_store(&r->uses, uses < USES_MOST - USE ? uses + USE : USES_MOST);
     atomic_store(&r->epoch, atomic_load(&arena->epoch));
@@ -215,12 +214,6 @@ uint32_t vrange_uses(uint64_t handle) {
     if (!r || !is_current(atomic_load(range_word(r)), handle & WORD_GENERATION)) return 0;
     vrange_arena *arena = r->arena;
     return arena ? uses_aged(r, atomic_load(&arena->epoch)) : 0;
-}
-
-double vrange_worth(uint64_t handle) {
-    range *r = range_of(handle);
-    if (!r || !is_current(atomic_load(range_word(r)), handle & WORD_GENERATION)) return 0;
-    return ((double)vrange_uses(handle) + 1) * (double)r->cost_ns;
 }
 
 size_t vrange_page_bytes(void) { return os_page_bytes(); }

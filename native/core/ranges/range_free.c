@@ -52,7 +52,8 @@ int vrange_free(uint64_t handle) {
     return result;
 }
 
-void range_abandon(range *r, vrange_arena *arena) {
+/* Frees the range if it belongs to `arena`; if it is pinned, dooms it. */
+static void abandon(range *r, vrange_arena *arena) {
     /* Read the word before the arena: if the range is freed and taken by another arena in between, its
      * generation has changed, and free_or_doom does nothing. */
     uint64_t word = atomic_load(range_word(r));
@@ -64,7 +65,7 @@ void vrange_arena_close(vrange_arena *arena) {
     gate_enter();
     arena_begin_closing(arena);
     /* Ranges without pins are freed now, the others with their last pin. */
-    for (uint32_t index = 1; index < table_count(); index++) range_abandon(table_at(index), arena);
+    for (uint32_t index = 1; index < table_count(); index++) abandon(table_at(index), arena);
     arena_end_closing(arena);
     gate_leave();
 }

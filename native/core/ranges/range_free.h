@@ -7,7 +7,4 @@
  * `has_pages`, its pages are discarded first. */
 void range_finish_free(range *r, bool has_pages);
 
-/* Frees the range if it belongs to `arena`; if it is pinned, dooms it. */
-void range_abandon(range *r, struct vrange_arena *arena);
-
 #endif

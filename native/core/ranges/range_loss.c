@@ -98,15 +98,8 @@ void range_be_purged(range *r, uint64_t word) {
 }
 
 size_t range_resident_bytes(range *r) {
-    unsigned char seen[4096];
-    const size_t page = os_page_bytes();
-    size_t resident = 0;
-    for (uint32_t from = 0; from < r->pages; from += sizeof seen) {
-        uint32_t count = r->pages - from < sizeof seen ? r->pages - from : (uint32_t)sizeof seen;
-        if (os_residency(range_address(r) + (size_t)from * page, count * page, seen) < 0) break;
-        for (uint32_t i = 0; i < count; i++) resident += seen[i] * page;
-    }
-    return resident;
+    char *address = range_address(r);
+    return os_count_resident(address, address + range_bytes(r));
 }
 
 void range_count_offer_over(range *r) {

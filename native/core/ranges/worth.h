@@ -14,6 +14,7 @@
 #include "ranges/range_state.h"
 
 #define USE 16u
+#define UNKNOWN_COST_NS 1000000u /* 1 ms, if the caller gives no cost: as good as any other value */
 #define USES_MOST 0x0fffffffu
 #define REQUESTS_PER_RANGE_AND_EPOCH 20u
 #define REQUESTS_PER_EPOCH_LEAST 1000u

@@ -14,9 +14,7 @@
  * If no thread can be started, a range is offered when it is released. On the eager rung there is nothing
  * to offer: the thread compares usage with the limit and discards by itself. */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <pthread.h>
-#include <string.h>
 
 #include "ranges/arena.h"
 #include "ranges/range_offer.h"
@@ -25,7 +23,6 @@
 #include "arrays/array_offer.h"
 #include "arrays/array_places.h"
 #include "base/caretaker.h"
-#include "reserve/demand.h"
 #include "base/gate.h"
 #include "base/inherit.h"
 #include "pressure/alarm.h"
@@ -33,7 +30,7 @@
 #include "pressure/limits.h"
 #include "heap/heap.h"
 #include "base/mend.h"
-#include "reserve/offered.h"
+#include "reserve/offer.h"
 #include "os/os.h"
 #include "reserve/rank.h"
 #include "reserve/rest.h"
@@ -42,24 +39,12 @@
 #include "arrays/sigbus.h"
 #include "base/rung.h"
 #include "counters/stats.h"
-#include "ranges/worth.h"
 
 #define DEFAULT_BYTES (64ull << 20)
-#define BATCH_RANGES 64
-#define BATCH_BYTES (4u << 20) /* a pin of a range in the batch waits for it: some hundred microseconds */
-#define TICK_BYTES (64u << 20) /* a fork waits for the tick */
-#define LOOKS_AT_OTHERS 4   /* a look is a system call */
-#define LOOKS_FROM_OLDEST 8 /* after this many untouched ranges the kernel has taken no more */
-#define AHEAD_SHARE 4       /* at most this share of the reserve is discarded ahead of demand */
-#define MACHINE_AGE_NS 50000000u
+#define MACHINE_AGE_NS 50000000u /* every turn asks, and `is_enough` leaves twice the room */
 #define OUTSIZED_SHARE 8 /* of the reserve */
 #define OUTSIZED_TIMES 4 /* several threads may each allocate as much, twice */
-#define TOP_UP_SHARE 16  /* this share of the reserve may be missing */
 #define SHORT_BYTES (1ull << 20) /* with so little free, the kernel reclaims for a store */
-
-typedef struct {
-    size_t stale, lost;
-} looked;
 
 static struct {
     _Atomic bool always; /* offers even while enough is free */
@@ -67,16 +52,12 @@ static struct {
 
     /* Everything below belongs to the thread that holds `turn`. */
     pthread_mutex_t turn;
-    offered_queue offered; /* some entries may be stale: see offered.h */
-    size_t next_look;
     uint64_t taken; /* bytes found taken since the last tick */
-    demand demand;
     bool offers_to_sleep; /* also if enough is free */
     victims victims;
     bool lacks_victims; /* a store found none to replace */
 
     _Atomic bool is_near; /* at the last turn, the limit was near */
-    _Atomic uint64_t offers, losses;
 } reserve = {.turn = PTHREAD_MUTEX_INITIALIZER, .bytes = DEFAULT_BYTES};
 
 /* Free memory is available as fast as offered memory. So nothing is offered as long as more is free than
@@ -90,131 +71,6 @@ static free_memory look_for_memory(void) {
     r.is_enough = is_known && !r.is_near && !atomic_load(&reserve.always) &&
                   r.of_machine / (2 * NEAR_RESERVES) >= bytes;
     return r;
-}
-
-static bool collect(const candidate *item) {
-    range *r = table_at(item->index);
-    const uint64_t bytes = range_bytes(r);
-    if (!range_collect(r, item->generation)) return false;
-    tally(&reserve.losses, 1);
-    reserve.taken += bytes;
-    return true;
-}
-
-/* Looks at offered ranges, from a place in the queue on, until `whole_most` of them were found whole. */
-static void look_from(size_t place, size_t whole_most, looked *seen) {
-    size_t whole = 0;
-    for (size_t i = 0; i < reserve.offered.count && whole < whole_most; i++) {
-        const candidate *item = &reserve.offered.items[(place + i) % reserve.offered.count];
-        if (offered_is_stale(item)) seen->stale++;
-        else if (collect(item)) seen->lost++;
-        else whole++;
-    }
-}
-
-/* The kernel takes pages roughly in the order in which they were offered, so looking starts at the oldest
- * and goes on for as long as it finds losses. But the kernel skips pages that another processor still has
- * in a batch of its own, for as long as that processor is idle. So some of the other ranges are looked at
- * in turn, and all of them if that finds losses that the oldest ones did not show. */
-static void collect_losses(void) {
-    looked oldest = {0}, others = {0};
-    look_from(0, LOOKS_FROM_OLDEST, &oldest);
-    if (!oldest.lost) {
-        look_from(reserve.next_look, LOOKS_AT_OTHERS, &others);
-        reserve.next_look += LOOKS_AT_OTHERS;
-        if (others.lost) look_from(0, SIZE_MAX, &others);
-    }
-    if (oldest.stale + oldest.lost + others.stale + others.lost > LOOKS_FROM_OLDEST)
-        offered_drop_stale(&reserve.offered);
-}
-
-/* Ranges that are BUSY, for one system call. */
-typedef struct {
-    candidate items[BATCH_RANGES];
-    struct iovec spans[BATCH_RANGES];
-    size_t count, bytes;
-} batch;
-
-static bool batch_is_full(const batch *b) { return b->count == BATCH_RANGES || b->bytes >= BATCH_BYTES; }
-
-static void batch_add(batch *b, const candidate *item, range *r) {
-    b->items[b->count] = *item;
-    b->items[b->count].released_ns = atomic_load(&r->released_ns);
-    b->spans[b->count++] = (struct iovec){range_address(r), range_bytes(r)};
-    b->bytes += range_bytes(r);
-}
-
-/* ---- discarding ahead of the kernel ----------------------------------------------------------- */
-
-static void take_batch(batch *b) {
-    if (b->count == 0) return;
-    const bool is_empty = os_discard_many(b->spans, b->count) == 0;
-    for (size_t i = 0; i < b->count; i++) range_take_end(table_at(b->items[i].index), is_empty);
-    tally(&reserve.losses, b->count);
-    b->count = b->bytes = 0;
-}
-
-/* Near the limit, discards the oldest offered ranges while the process allocates memory, so that it finds
- * free memory (demand.c). */
-static void give_ahead(uint64_t free_bytes) {
-    const uint64_t most = atomic_load(&reserve.bytes) / AHEAD_SHARE;
-    uint64_t held;
-    if (free_bytes > 2 * most || os_anonymous_bytes(&held) < 0) {
-        reserve.demand = (demand){0};
-        return;
-    }
-    uint64_t wanted = demand_look(&reserve.demand, held, reserve.taken, os_now_ns());
-    if (wanted > most) wanted = most;
-    batch b = {.count = 0};
-    size_t looked_at = 0;
-    while (looked_at < reserve.offered.count && free_bytes < wanted) {
-        const candidate *item = &reserve.offered.items[looked_at++];
-        range *r = table_at(item->index);
-        if (offered_is_stale(item) || !range_take_begin(r, item->generation)) continue;
-        const uint64_t bytes = range_bytes(r);
-        free_bytes += bytes;
-        reserve.demand.held_bytes -= bytes < reserve.demand.held_bytes ? bytes : 0;
-        batch_add(&b, item, r);
-        if (batch_is_full(&b)) take_batch(&b);
-    }
-    take_batch(&b);
-    if (looked_at) offered_drop_stale(&reserve.offered);
-}
-
-/* ---- offering --------------------------------------------------------------------------------- */
-
-static void offer_batch(batch *b) {
-    if (b->count == 0) return;
-    bool offered = os_lazyfree_many(b->spans, b->count) == 0;
-    if (!offered) rung_offer_failed();
-    for (size_t i = 0; i < b->count; i++) {
-        range_offer_end(table_at(b->items[i].index), offered);
-        if (offered) offered_add(&reserve.offered, &b->items[i]);
-    }
-    if (offered) tally(&reserve.offers, b->count);
-    b->count = b->bytes = 0;
-}
-
-/* Returns whether more has to be done at once. */
-static bool top_up(void) {
-    const uint64_t wanted = atomic_load(&reserve.bytes);
-    uint64_t offered = atomic_load(&stats_offered_bytes), done = 0;
-    /* Not for every value that a hit takes back from the reserve: ranking costs the same for one range as
-     * for many. */
-    if (offered + wanted / TOP_UP_SHARE > wanted || atomic_load(&stats_idle_bytes) == 0) return false;
-    if (victims_are_old(&reserve.victims)) victims_rank(&reserve.victims, wanted);
-    batch b = {.count = 0};
-    while (offered + done < wanted && done < TICK_BYTES) {
-        const candidate *item = victims_next(&reserve.victims);
-        if (!item) break;
-        range *r = table_at(item->index);
-        if (!range_offer_begin(r, item->generation)) continue;
-        batch_add(&b, item, r);
-        done += range_bytes(r);
-        if (batch_is_full(&b)) offer_batch(&b);
-    }
-    offer_batch(&b);
-    return done >= TICK_BYTES;
 }
 
 /* ---- the eager rung --------------------------------------------------------------------------- */
@@ -239,6 +95,7 @@ static bool shed_over_limit(uint64_t free_bytes) {
 /* One turn of the reserve. Returns whether the next one has to come at once. Inside the gate, holding
  * `turn`. */
 static bool take_turn(free_memory now) {
+    const uint64_t bytes = atomic_load(&reserve.bytes);
     bool goes_on;
     reserve.taken = 0;
     return_memory(&now.below_set);
@@ -246,12 +103,12 @@ static bool take_turn(free_memory now) {
     if (vrange_rung() == VRANGE_RUNG_EAGER) {
         goes_on = shed_over_limit(now.below_limits);
     } else {
-        collect_losses();
-        give_ahead(now.below_limits);
-        goes_on = (!now.is_enough || reserve.offers_to_sleep) && top_up();
+        reserve.taken = offer_collect_losses();
+        offer_give_ahead(now.below_limits, bytes);
+        goes_on = (!now.is_enough || reserve.offers_to_sleep) && offer_top_up(&reserve.victims, bytes);
     }
     if (reserve.lacks_victims && victims_are_old(&reserve.victims)) {
-        victims_rank(&reserve.victims, atomic_load(&reserve.bytes));
+        victims_rank(&reserve.victims, bytes);
         reserve.lacks_victims = false;
     }
     return goes_on;
@@ -269,7 +126,7 @@ static uint64_t look_after_everything(uint64_t slept_ns) {
     pthread_mutex_unlock(&reserve.turn);
     if (vrange_rung() != VRANGE_RUNG_EAGER) {
         arrays_offer();
-        refault_look();
+        sigbus_look();
     }
     return r.sleep_ns;
 }
@@ -285,10 +142,8 @@ static bool help(void) {
 /* In the child of a fork, where all volatile ranges are purged. The queue and the ranking are of the
  * parent's ranges, and looking them up would read, and so copy, their words. */
 static void forget_ranges_of_parent(void) {
-    reserve.offered.count = 0;
-    reserve.next_look = 0;
+    offer_forget();
     victims_forget(&reserve.victims);
-    reserve.demand = (demand){0};
     rest_forget();
 }
 
@@ -317,8 +172,8 @@ void vrange_reserve_read(vrange_reserve_info *out) {
                                  .idle_bytes = stats_idle_bytes,
                                  .ticks = thread.ticks,
                                  .helped = thread.helped,
-                                 .offers = reserve.offers,
-                                 .losses = reserve.losses,
+                                 .offers = offer_offers(),
+                                 .losses = offer_losses(),
                                  .rankings = reserve.victims.rankings,
                                  .busy_ns = thread.busy_ns};
 }
@@ -344,19 +199,10 @@ static bool offer_outsized(range *r, uint64_t generation) {
     }
     gate_enter();
     pthread_mutex_lock(&reserve.turn);
-    if (range_offer_begin(r, generation)) {
-        const candidate item = {.index = r->index,
-                                .generation = generation,
-                                .released_ns = atomic_load(&r->released_ns)};
-        const uint64_t bytes = range_bytes(r);
-        tally(&stats_copying_bytes, bytes); /* until it counts as offered */
-        const bool offered = os_lazyfree(range_address(r), bytes) == 0;
-        range_offer_end(r, offered);
-        untally(&stats_copying_bytes, bytes);
-        if (offered) offered_add(&reserve.offered, &item);
-    }
+    offer_range(r, generation);
     pthread_mutex_unlock(&reserve.turn);
-    gate_leave();    return true;
+    gate_leave();
+    return true;
 }
 
 /* Whether new pages for a store would make the kernel reclaim; on the eager rung, make the thread discard. */

@@ -32,7 +32,7 @@ static struct {
 
 kept_free look_below_set_limit(uint64_t reserve_bytes) {
     uint64_t limit;
-    kept_free k = {.left = headroom_of_process(&limit)};
+    kept_free k = {.left = headroom_below_set(&limit)};
     atomic_store(&stores.reserve_bytes, reserve_bytes);
     k.wanted = reserve_bytes > LEAST ? reserve_bytes : LEAST;
     if (k.wanted > limit / MOST_SHARE) k.wanted = limit / MOST_SHARE;
@@ -46,7 +46,7 @@ static void return_arrays(uint64_t left) {
     const uint64_t now = os_now_ns();
     if (!arrays_exist() || now < not_before_ns) return;
     arrays_return();
-    if (headroom_of_process(NULL) < left + FRUITLESS_BYTES) not_before_ns = now + FRUITLESS_NS;
+    if (headroom_below_set(NULL) < left + FRUITLESS_BYTES) not_before_ns = now + FRUITLESS_NS;
 }
 
 static uint64_t missing_from(const kept_free *k) { return k->wanted - k->left + k->wanted / MORE_SHARE; }
@@ -69,7 +69,7 @@ void return_before_use(size_t bytes) {
     if (atomic_load(&stores.budget) <= 0 || limit != atomic_load(&stores.limit)) {
         const kept_free now = look_below_set_limit(atomic_load(&stores.reserve_bytes));
         if (now.is_short) shed_least(NULL, missing_from(&now), false);
-        const uint64_t left = headroom_of_process(NULL) / BUDGET_SHARE;
+        const uint64_t left = headroom_below_set(NULL) / BUDGET_SHARE;
         atomic_store(&stores.budget, left < (uint64_t)BUDGET_LEAST ? BUDGET_LEAST : (int64_t)left);
         atomic_store(&stores.limit, limit);
     }

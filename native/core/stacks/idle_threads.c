@@ -165,7 +165,7 @@ int vrange_thread_register(void) {
     if (os_is_main_thread()) return -EPERM;
     char *low, *top;
     int result = os_thread_stack(&low, &top);
-    if (result == 0) result = overflow_arm_thread(); /* this also reports the end of the thread */
+    if (result == 0) result = sigsegv_arm_thread(); /* this also reports the end of the thread */
     if (result < 0) return result;
     gate_enter();
     pthread_mutex_lock(&idle.lock);

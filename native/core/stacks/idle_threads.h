@@ -1,5 +1,5 @@
-#ifndef VRANGE_IDLE_H
-#define VRANGE_IDLE_H
+#ifndef VRANGE_IDLE_THREADS_H
+#define VRANGE_IDLE_THREADS_H
 
 void idle_after_fork(void);
 

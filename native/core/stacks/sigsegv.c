@@ -130,14 +130,14 @@ static fault_answer mend_overflow(siginfo_t *info, void *context) {
 
 /* ---- arming and disarming ---------------------------------------------------------------------- */
 
-void overflow_arm_process(void) {
+void sigsegv_arm_process(void) {
     if (fault_chain_is_first(SIGSEGV)) return;
     gate_enter();
     fault_chain_be_first(SIGSEGV);
     gate_leave();
 }
 
-void overflow_disarm(void) { fault_chain_leave(SIGSEGV); }
+void sigsegv_disarm(void) { fault_chain_leave(SIGSEGV); }
 
 /* ---- what a thread needs until it ends --------------------------------------------------------- */
 
@@ -163,9 +163,9 @@ static void end_thread(void) {
     thread.armed = false;
 }
 
-int overflow_arm_thread(void) {
+int sigsegv_arm_thread(void) {
     if (thread.armed) return 0;
-    overflow_arm_process();
+    sigsegv_arm_process();
     stack_t now;
     if (os_alternate_stack(NULL, &now) == 0 && (now.ss_flags & SS_DISABLE)) {
         stack_t ours = {.ss_sp = os_map(os_alternate_stack_bytes()),

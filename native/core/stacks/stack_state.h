@@ -61,7 +61,6 @@ typedef struct stack {
 
 enum { STACK_NONE, STACK_POOLED, STACK_CHANGING };
 
-#define STACK_BYTES_LEAST (256u * 1024)
 /* Address space of an automatic stack; less if RLIMIT_AS is small. */
 #define STACK_AUTOMATIC_BYTES ((size_t)4 << 30)
 

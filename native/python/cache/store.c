@@ -17,9 +17,9 @@
 #include "python/cache/hot_front.h"
 #include "python/cache/limbo.h"
 #include "python/lease.h"
+#include "ranges/worth.h"
 
 #define OTHERS_BYTES (32u << 20) /* what other threads may allocate while a large value is copied */
-#define UNKNOWN_COST_NS 1000000u /* as of a range (range.c) */
 
 enum { FAILED = -1, DONE, REFUSED };
 
@@ -194,7 +194,7 @@ static int take_range(vrange_arena *arena, const request *r, const coded *c, uin
     const int result = vrange_allocate(arena, c->bytes, handle);
     if (result != VRANGE_OK) return result;
     if (r->cost_ns) vrange_set_cost(*handle, r->cost_ns);
-    vrange_used(*handle, uses / 16);
+    vrange_used(*handle, uses / USE);
     return result;
 }
 

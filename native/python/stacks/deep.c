@@ -4,8 +4,6 @@
  * thread's limits to what that stack can hold. The stack pointer moves there, and comes back with the
  * result or the exception. This file decides what a shallow call costs: it makes no system call and no
  * allocation. */
-#define PY_SSIZE_T_CLEAN
-#include "python/abi3.h"
 #include <dlfcn.h>
 #include <errno.h>
 #include <string.h>
@@ -16,6 +14,7 @@
 #include "os/os.h"
 #include "stacks/sigsegv.h"
 #include "python/stacks/recursion.h"
+#include "python/support.h"
 #include "pressure/limits.h"
 #include "stacks/stack.h"
 #include "stacks/stack_current.h"
@@ -23,7 +22,6 @@
 #include "stacks/stack_room.h"
 #include "stacks/switch.h"
 
-#define LET_OTHERS_RUN_BYTES (1u << 20) /* above this, freeing takes longer than passing the GIL on */
 #define SETTINGS_CACHED_MOST 256
 #define ARM_AGAIN_CALLS 64
 #define ARGUMENTS_IN_PLACE 16
@@ -162,7 +160,7 @@ static PyObject *call_on(stack *s, job *call, int release) {
         Py_END_ALLOW_THREADS
     }
     /* Handlers are rarely installed over ours: an occasional check is enough. */
-    if (used || ++calls % ARM_AGAIN_CALLS == 0) overflow_arm_process();
+    if (used || ++calls % ARM_AGAIN_CALLS == 0) sigsegv_arm_process();
     return call->result;
 }
 
@@ -185,9 +183,9 @@ static PyObject *run(const settings *how, job *call) {
         }
     }
     if (greenlets_watch() < 0) return NULL;
-    if (is_faulthandler_switched()) overflow_arm_process();
+    if (is_faulthandler_switched()) sigsegv_arm_process();
     stack *s;
-    int result = overflow_arm_thread();
+    int result = sigsegv_arm_thread();
     if (result == 0) result = take(bytes, automatic, &s);
     if (result < 0) return refuse_take(result, automatic ? AUTOMATIC_LEAST : bytes);
     s->outer = outer;
@@ -457,6 +455,6 @@ PyMODINIT_FUNC PyInit__deep(void) {
         return NULL;
     }
     /* There are 32 places at most. Without one, the handler stays until the process ends. */
-    Py_AtExit(overflow_disarm);
+    Py_AtExit(sigsegv_disarm);
     return module;
 }

@@ -1,0 +1,32 @@
+/* What is offered to the kernel: offering, seeing what the kernel took, and discarding ahead of it. All of it
+ * is called inside the gate, by the thread that has the reserve's turn. */
+#ifndef VRANGE_OFFER_H
+#define VRANGE_OFFER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ranges/range_state.h"
+#include "reserve/victims.h"
+
+/* Finds offered ranges of which the kernel took pages, and discards the rest of each. Returns their bytes. */
+uint64_t offer_collect_losses(void);
+
+/* Near the limit, discards the oldest offered ranges while the process allocates memory, so that it finds
+ * free memory (demand.c). */
+void offer_give_ahead(uint64_t free_bytes, uint64_t reserve_bytes);
+
+/* Offers victims until `wanted` bytes are offered. Returns whether more has to be done at once. */
+bool offer_top_up(victims *v, uint64_t wanted);
+
+/* Offers one idle range. */
+void offer_range(range *r, uint64_t generation);
+
+/* How many ranges were offered, and how many of them were lost. Any thread may ask. */
+uint64_t offer_offers(void);
+uint64_t offer_losses(void);
+
+/* In the child of a fork: the offered ranges are the parent's. */
+void offer_forget(void);
+
+#endif
