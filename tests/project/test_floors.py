@@ -116,9 +116,12 @@ def uses(code: str, name: str) -> bool:
     return bool(re.search(rf"(?<![.>\w]){name}\b", code))
 
 
-def test_native_files_call_only_floors_below_and_form_no_circle() -> None:
-    """Includes hide some: a function may be declared in a header that is not its own file's."""
-    codes = {file: code_of(file) for file in c_files()}
+def calls(files: Iterable[Path]) -> list[tuple[Path, str, Path]]:
+    """Each call of a function of another file: the caller, the function, and its file.
+
+    Includes hide some: a function may be declared in a header that is not its own file's.
+    """
+    codes = {file: code_of(file) for file in files}
     defined: dict[str, set[Path]] = defaultdict(set)
     own: dict[Path, set[str]] = defaultdict(set)
     for file, code in codes.items():
@@ -126,20 +129,44 @@ def test_native_files_call_only_floors_below_and_form_no_circle() -> None:
             own[file].add(name)
             if file.suffix == ".c" and not re.search(r"\bstatic\b", before):
                 defined[name].add(file)
-    assert {"vrange_store", "index_find"} <= defined.keys()
+    return [
+        (file, name, definer)
+        for file, code in codes.items()
+        if file.suffix == ".c"
+        for name in set(re.findall(r"\w+", code)) & defined.keys() - own[file]
+        if uses(code, name)
+        for definer in defined[name]
+    ]
+
+
+def test_native_files_call_only_floors_below_and_form_no_circle() -> None:
+    found = calls(c_files())
+    assert {"vrange_free", "index_find"} <= {name for _, name, _ in found}
     graph: dict[str, set[str]] = defaultdict(set)
-    upward: list[tuple[str, str]] = []
-    for file, code in codes.items():
-        me = file.relative_to(NATIVE).with_suffix("").as_posix()
-        found = {h for h in included(file) if h != NATIVE / "vrange.h"}
-        for name in set(re.findall(r"\w+", code)) & defined.keys() - own[file]:
-            if file.suffix == ".c" and uses(code, name):
-                found |= defined[name]
-                upward += [(me, name) for f in defined[name] if not may_call(file, f)]
-        others = {f.relative_to(NATIVE).with_suffix("").as_posix() for f in found}
-        graph[me] |= others - {me}
+    edges = [(caller, definer) for caller, _, definer in found]
+    edges += [(f, h) for f in c_files() for h in included(f) if h != NATIVE / "vrange.h"]
+    for one, other in edges:
+        me, it = (f.relative_to(NATIVE).with_suffix("").as_posix() for f in (one, other))
+        graph[me] |= {it} - {me}
     assert circle(graph) is None
+    upward = [(caller.name, name) for caller, name, f in found if not may_call(caller, f)]
     assert upward == [], "calls of a room that is not below: register the function from above"
+
+
+def test_a_file_of_the_cache_calls_only_rows_below_its_own() -> None:
+    """The rows of the table in docs/architecture.md, from the ground."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    table = text.partition("The cache's room has floors of its own")[2].partition("\n### ")[0]
+    rows = [re.findall(r"`(\w+)\.[ch]`", line) for line in table.splitlines()]
+    row_of = {name: number for number, names in enumerate(rows) for name in names}
+    files = [file for file in c_files() if room_of(file) == "python/cache"]
+    assert sorted(row_of) == sorted({file.stem for file in files})
+    not_below = [
+        (caller.name, name)
+        for caller, name, definer in calls(files)
+        if row_of[definer.stem] >= row_of[caller.stem]
+    ]
+    assert not_below == []
 
 
 def test_the_rooms_of_the_package_keep_their_floors() -> None:
