@@ -10,7 +10,7 @@ READY := $(VENV)/ready
 DEMO := $(VENV)/demo
 
 CFLAGS_STRICT := -std=c11 -O2 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
-	-Wno-missing-field-initializers -Werror=incompatible-pointer-types \
+	-Wno-missing-field-initializers -Werror=implicit-function-declaration -Werror=incompatible-pointer-types \
 	-DPy_LIMITED_API=0x030b0000 -fPIC -fsyntax-only
 
 .PHONY: demo test test-native test-rungs lint coverage bench clean
@@ -35,6 +35,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m dashboards --check
+	@awk 'length > 112 { print FILENAME ":" FNR ": longer than 112 columns"; long = 1 } END { exit long }' $$(find native -name "*.[ch]")
 	$(CC) $(CFLAGS_STRICT) -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') -Inative -Inative/core $$(find native -name "*.c")
 
 # Measures how much of the Python and the C code the tests run; PYTEST_ARGS chooses tests.

@@ -269,9 +269,9 @@ int vrange_state(uint64_t handle);
  * allocated. */
 int vrange_set_cost(uint64_t handle, uint64_t cost_ns);
 
-/* A number that the owner of a range finds again when it learns of the loss; 0 until it was set. Near the limit an
- * idle range that has an owner may be purged for a new one, which gets its pages; its address changes then. A
- * range without an owner keeps its address as long as it exists. */
+/* A number that the owner of a range finds again when it learns of the loss; 0 until it was set. Near the
+ * limit an idle range that has an owner may be purged for a new one, which gets its pages; its address changes
+ * then. A range without an owner keeps its address as long as it exists. */
 int vrange_set_owner(uint64_t handle, uint32_t owner);
 uint32_t vrange_owner(uint64_t handle);
 
@@ -595,7 +595,7 @@ typedef struct {
 typedef struct {
     int running;
     int level;
-    int place;            /* index among the watched cgroups of the one nearest to its limit,, or one of those two */
+    int place; /* index among the watched cgroups of the one nearest to its limit, or one of those two */
     int moved;            /* the process is in another cgroup: set the places again */
     uint64_t usage_bytes; /* as the kernel counts it */
     uint64_t used_bytes;  /* without what can be taken at once */

@@ -1,5 +1,5 @@
-/* The observer of the memory that the interpreter takes for objects and for frames. Deep calls observe it
- * (python/stacks), and the wrapped provider of arenas reports it (python/heap): neither room knows the other. */
+/* The observer of the memory that the interpreter takes for objects and for frames. Deep calls observe it,
+ * and the wrapped provider of arenas reports it; neither room knows the other. */
 #ifndef VRANGE_ARENA_OBSERVER_H
 #define VRANGE_ARENA_OBSERVER_H
 

@@ -18,7 +18,7 @@ typedef enum {
     /* Not even a value that is in use could be kept, or a recursion go deeper, without it: tables, buffers,
      * deep stacks of automatic size. The whole budget. */
     SPACE_NEEDED,
-    /* A cache or the heap begins. Three quarters of the budget, so that these do not take it from the former. */
+    /* A cache or the heap begins. Three quarters of the budget, so that these leave some to the former. */
     SPACE_FIRST,
     /* It grows, and gets by without it: five eighths of the budget, so that others can still begin. */
     SPACE_MORE,

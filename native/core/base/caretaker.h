@@ -45,8 +45,8 @@ void caretaker_rouse(void);
 /* Something has happened: the thread takes a turn now. */
 void caretaker_call(void);
 
-/* Like caretaker_rouse, and does what can't wait before the caller uses `bytes` more, or if the thread is late. Call
- * inside the gate, with no range BUSY. */
+/* Like caretaker_rouse, and does what can't wait before the caller uses `bytes` more, or if the thread is
+ * late. Call inside the gate, with no range BUSY. */
 void caretaker_help(size_t bytes);
 
 /* Between the two calls there is no thread, and callers of caretaker_help take its turns if they are due.

@@ -108,7 +108,8 @@ static bool try_refault(void) {
         what = "MADV_POPULATE_WRITE does not report a lost page";
         trial[0] = 1;
         result = os_discard(trial + page, page);
-        if (result == -EINVAL) what = "this process locked its memory (mlockall), which can't be discarded then";
+        if (result == -EINVAL)
+            what = "this process locked its memory (mlockall), which can't be discarded then";
         if (result == 0) {
             int there = os_populate(trial, page);
             int lost = os_populate(trial + page, page);

@@ -68,7 +68,8 @@ static int open_zones(void) {
     uint64_t reserved = 0;
     for (int i = 0; i < ZONES; i++) {
         const bool huge = i == HUGE;
-        if (zone_open(&heap.zones[i], wanted, huge ? OS_HUGE_BYTES : os_page_bytes(), huge) == 0) reserved += wanted;
+        if (zone_open(&heap.zones[i], wanted, huge ? OS_HUGE_BYTES : os_page_bytes(), huge) == 0)
+            reserved += wanted;
     }
     tally(&heap.account->reserved_bytes, reserved);
     return 0;

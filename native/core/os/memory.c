@@ -38,8 +38,8 @@
 
 size_t os_page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 
-/* Core dumps (core(5), gcore) leave out what vrange reserves: a dump would be as large as the address space, and
- * reading volatile pages for it would bring them back. VRANGE_DUMP=1 asks for all that is accessible. */
+/* Core dumps (core(5), gcore) leave out what vrange reserves: a dump would be as large as the address space,
+ * and reading volatile pages for it would bring them back. VRANGE_DUMP=1 asks for all that is accessible. */
 static bool dumps_all(void) {
     enum { UNKNOWN, NO, YES };
     static _Atomic int asked = UNKNOWN;

@@ -1,11 +1,11 @@
 /* The kernel wakes the caretaker: a thread that waits for what the kernel reports about the process's cgroups.
  *
- * cgroup v1 reports when usage crosses a threshold, and when it reclaims memory; only the owner of a cgroup may
- * ask for it. v2 reports when usage meets the limit, that is, when it begins to reclaim. Both report when
+ * cgroup v1 reports when usage crosses a threshold, and when it reclaims memory; only the owner of a cgroup
+ * may ask for it. v2 reports when usage meets the limit, that is, when it begins to reclaim. Both report when
  * somebody writes another limit into a file. Where none of it works, the caretaker looks often.
  *
- * After a report the thread waits until the caretaker relies on it again: while files are read in a full cgroup,
- * the kernel reports thousands of times a second. */
+ * After a report the thread waits until the caretaker relies on it again: while files are read in a full
+ * cgroup, the kernel reports thousands of times a second. */
 #define _GNU_SOURCE
 #include "pressure/alarm.h"
 
@@ -140,7 +140,8 @@ static alarm_kind kind_now(const limits *l) {
     alarm_kind kind = (alarm_kind)atomic_load(&alarms.kind);
     for (size_t i = 0; i < l->count && i < alarms.count; i++) {
         const uint64_t threshold = alarms.places[i].threshold;
-        if (threshold != NO_THRESHOLD && l->cgroups[i].used >= threshold && kind == ALARM_EARLY) kind = ALARM_LATE;
+        if (threshold != NO_THRESHOLD && l->cgroups[i].used >= threshold && kind == ALARM_EARLY)
+            kind = ALARM_LATE;
     }
     return kind;
 }

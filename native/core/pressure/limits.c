@@ -74,7 +74,8 @@ static void open_cgroup(limits *l, const vrange_cgroups *found, vrange_cgroup *c
 }
 
 static int read_membership(limits *l, uint64_t *hash) {
-    const int result = l->membership_path ? os_read_small(l->membership_path, l->text, sizeof l->text) : -ENOENT;
+    const int result =
+        l->membership_path ? os_read_small(l->membership_path, l->text, sizeof l->text) : -ENOENT;
     if (result >= 0) *hash = hash_of(l->text);
     return result < 0 ? result : 0;
 }

@@ -1,10 +1,10 @@
 /* Spans: an arena of a given size has one; the arena of a cache begins with a small one and adds another when
  * it is full.
  *
- * Each new span is as large as all before it together, if the budget of address space is far from used up. So a cache of
- * any size has few spans, and reserves at most about twice what it uses. Spans of one process mostly lie side
- * by side, and the kernel makes one mapping of neighbours that are alike: ten thousand small caches stay far
- * below vm.max_map_count.
+ * Each new span is as large as all before it together, if the budget of address space is far from used up. So
+ * a cache of any size has few spans, and reserves at most about twice what it uses. Spans of one process
+ * mostly lie side by side, and the kernel makes one mapping of neighbours that are alike: ten thousand small
+ * caches stay far below vm.max_map_count.
  *
  * A span is made accessible in steps, from the bottom up. So under vm.overcommit_memory=2 only memory that
  * was used at least once counts as committed, and a span is two mappings instead of thousands. */

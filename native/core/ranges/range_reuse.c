@@ -26,7 +26,8 @@ static bool take_idle(range *r, uint64_t generation, const range *fresh) {
     if (!is_current(word, generation) || word_state(word) != RESIDENT || word_pins(word)) return false;
     if (word & WORD_PARTIAL) return false;
     /* Until the range is BUSY, another thread may free it. Then its generation changes as well. */
-    if (atomic_load(&r->arena) != fresh->arena || r->pages != fresh->pages || !atomic_load(&r->owner)) return false;
+    if (atomic_load(&r->arena) != fresh->arena || r->pages != fresh->pages || !atomic_load(&r->owner))
+        return false;
     return atomic_compare_exchange_strong(range_word(r), &word, (word & ~WORD_STATE) | BUSY);
 }
 

@@ -8,17 +8,19 @@
 #include "ranges/range_state.h"
 
 /* For the reserve, once at load time: sets what looks for an idle range that is worth no more than `worth`
- * (worth.h), and calls range_take_over with it. It is called inside the gate, and returns false if new pages are
- * better. */
+ * (worth.h), and calls range_take_over with it. It is called inside the gate, and returns false if new pages
+ * are better. */
 void range_register_reuse(bool (*find)(range *fresh, float worth));
 
-/* Gives a new range, which is BUSY and has no pages, those of an idle range that is worth no more. Returns false
- * if new pages are better. Otherwise every page of the new range is present, with content of the idle range. */
+/* Gives a new range, which is BUSY and has no pages, those of an idle range that is worth no more. Returns
+ * false if new pages are better. Otherwise every page of the new range is present, with content of the idle
+ * range. */
 bool range_reuse(range *fresh, float worth);
 
-/* Exchanges the places of the two ranges. The idle one is purged then, as if the kernel had taken it, and listed
- * as lost. Returns false if it is not idle, not of the same arena and size, or must not be lost. Only a range
- * with an owner (vrange_set_owner) may be lost: its owner reads the list, and does not rely on its address. */
+/* Exchanges the places of the two ranges. The idle one is purged then, as if the kernel had taken it, and
+ * listed as lost. Returns false if it is not idle, not of the same arena and size, or must not be lost. Only a
+ * range with an owner (vrange_set_owner) may be lost: its owner reads the list, and does not rely on its
+ * address. */
 bool range_take_over(range *fresh, range *idle, uint64_t generation);
 
 #endif

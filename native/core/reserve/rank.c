@@ -50,8 +50,8 @@ static void sink(candidate *items, size_t at, size_t count) {
     items[at] = item;
 }
 
-/* A heap sort. qsort would allocate, and the first allocation in a thread makes glibc reserve an arena of 64 MiB
- * for that thread: half of what vrange may have of the address space under a limit of 1 GiB. */
+/* A heap sort. qsort would allocate, and the first allocation in a thread makes glibc reserve an arena of 64
+ * MiB for that thread: half of what vrange may have of the address space under a limit of 1 GiB. */
 static void sort(candidate *items, size_t count) {
     for (size_t at = count / 2; at-- > 0;) sink(items, at, count);
     for (size_t last = count; last-- > 1;) {

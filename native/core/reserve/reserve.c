@@ -65,7 +65,8 @@ static struct {
  * processes will need, on the machine. */
 static free_memory look_for_memory(void) {
     const uint64_t bytes = atomic_load(&reserve.bytes);
-    free_memory r = {.below_set = look_below_set_limit(bytes), .of_machine = headroom_of_machine(MACHINE_AGE_NS)};
+    free_memory r = {.below_set = look_below_set_limit(bytes),
+                     .of_machine = headroom_of_machine(MACHINE_AGE_NS)};
     const bool is_known = headroom_below_limits(NEAR_RESERVES * bytes, &r.below_limits);
     r.is_near = r.below_limits / NEAR_RESERVES < bytes;
     r.is_enough = is_known && !r.is_near && !atomic_load(&reserve.always) &&
@@ -152,7 +153,7 @@ static void forget_ranges_of_parent(void) {
 int vrange_reserve_start(uint64_t bytes, uint64_t tick_ns, int always) {
     atomic_store(&reserve.bytes, bytes);
     atomic_store(&reserve.always, always);
-    /* Here and not in the thread's first turn: it allocates, and glibc would reserve an arena for the thread. */
+    /* Here and not in the thread's first turn: it allocates, and glibc would reserve an arena for that. */
     limits_follow_outside();
     return caretaker_start(tick_ns);
 }
@@ -215,7 +216,7 @@ static bool is_short_of(uint64_t bytes) {
 }
 
 /* Near the limit, a store replaces an idle range. What is offered is worth less than idle ranges, but writing
- * over it takes a system call to secure it and another one to offer as much again: that costs what new pages do. */
+ * over it takes a system call to secure it and another one to offer as much again: that costs the same. */
 static bool replace_one(range *fresh, float worth) {
     if (!is_short_of(range_bytes(fresh)) || pthread_mutex_trylock(&reserve.turn) != 0) return false;
     const bool replaced = victims_replace_one(&reserve.victims, fresh, worth);

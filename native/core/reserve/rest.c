@@ -23,7 +23,7 @@
 #define QUIET_AFTER_NS 1000000000u
 #define QUIET_SLEEP_NS 1000000000u
 #define QUIET_BYTES (8ull << 30) /* more than two threads allocate meanwhile */
-#define QUIET_SHARE 16           /* of the reserve: using less is no change, and a reserve that lacks less is whole */
+#define QUIET_SHARE 16 /* of the reserve: using less is no change, and a reserve that lacks less is whole */
 #define TAKEN_SHARE 32           /* of the reserve, which the kernel takes until the next look */
 #define HURRIES_MOST 16          /* a tick */
 

@@ -163,7 +163,8 @@ __attribute__((noinline)) static PyObject *compute(const cached_function *self, 
     const bool is_plain = !self->key_function && !self->typed && !given.named && PyTuple_CheckExact(key);
     PyObject *args = is_plain ? Py_NewRef(key) : positional_tuple(&given);
     PyObject *kwargs = args && given.named ? named_dict(&given) : NULL;
-    if (args && (kwargs || !given.named)) return core_answer(self->core, key, hash, self->function, args, kwargs);
+    if (args && (kwargs || !given.named))
+        return core_answer(self->core, key, hash, self->function, args, kwargs);
     Py_XDECREF(args);
     Py_DECREF(key);
     return NULL;
@@ -323,8 +324,8 @@ static PyObject *use_in_calls(PyObject *module, PyObject *args) {
 int call_add_type(PyObject *module) {
     static PyMethodDef functions[] = {
         {"use_in_calls", use_in_calls, METH_VARARGS,
-         "use_in_calls(bind, reduce, refuse): bind(function, instance) makes a method, reduce(function) pickles, "
-         "refuse(function, key) raises for a key that can't be hashed."},
+         "use_in_calls(bind, reduce, refuse): bind(function, instance) makes a method, reduce(function) "
+         "pickles, refuse(function, key) raises for a key that can't be hashed."},
         {0}};
     static PyMethodDef methods[] = {
         {"make_key", call_make_key, METH_VARARGS,

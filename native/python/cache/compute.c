@@ -54,7 +54,8 @@ static beginning begin(cache_core *self, PyObject *key, key_hash hash, PyObject 
         case LOOKUP_UNDER_WAY: {
             PyObject *value = wait_for(self, &found, function, args, kwargs);
             if (value != Py_NotImplemented) return (beginning){NULL, value};
-            Py_DECREF(value); /* the flight landed without a value, or with one of which each caller gets its own */
+            /* The flight landed without a value, or with one of which each caller gets its own. */
+            Py_DECREF(value);
             has_waited = true;
             continue;
         }

@@ -219,7 +219,8 @@ static PyObject *abandon(PyObject *object, PyObject *unused) {
 int flight_add_type(PyObject *module) {
     static PyMemberDef members[] = {
         {"landed", T_BOOL, offsetof(flight, landed), READONLY, "Whether the flight has ended."},
-        {"outer", T_OBJECT, offsetof(flight, outer), READONLY, "The flight in whose computation it began, or None."},
+        {"outer", T_OBJECT, offsetof(flight, outer), READONLY,
+         "The flight in whose computation it began, or None."},
         {"loop", T_OBJECT, offsetof(flight, loop), READONLY,
          "The event loop that has to run for it, or None."},
         {0}};

@@ -21,7 +21,8 @@ typedef struct {
 static PyTypeObject *form_type;
 
 static PyObject *form_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"parts", "decode", "refers", "is_view", "nbytes", "write", "room", "is_private", NULL};
+    static char *names[] = {"parts", "decode", "refers", "is_view", "nbytes",
+                            "write", "room", "is_private", NULL};
     PyObject *parts, *decode, *write = NULL, *room = NULL;
     int refers = 0, is_view = 0, is_private = 0;
     Py_ssize_t nbytes = 0;
@@ -154,7 +155,8 @@ int form_add_type(PyObject *module) {
          "Whether each caller gets an object of its own. Such a value is never hot."},
         {0}};
     static PyType_Slot slots[] = {
-        {Py_tp_doc, "Form(parts, decode, refers=False, is_view=False, nbytes=0, write=None, room=None, is_private=False)\n\n"
+        {Py_tp_doc, "Form(parts, decode, refers=False, is_view=False, nbytes=0, write=None, room=None, "
+                    "is_private=False)\n\n"
                     "How a value is stored and decoded. Without parts, write(lease) writes its `nbytes`. "
                     "`room` lives as long as the form."},
         {Py_tp_new, form_new},

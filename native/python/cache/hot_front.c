@@ -167,7 +167,8 @@ static cache_core *largest_automatic(void) {
 static Py_ssize_t most_together(void) {
     const uint64_t now = os_now_ns();
     if (now - fronts.looked_ns >= LOOK_NS) {
-        const int64_t enough = fronts.automatic < INT64_MAX / SPARE_SHARE ? fronts.automatic * SPARE_SHARE : INT64_MAX;
+        const int64_t enough =
+            fronts.automatic < INT64_MAX / SPARE_SHARE ? fronts.automatic * SPARE_SHARE : INT64_MAX;
         const int64_t spare = spare_bytes(enough);
         const int64_t share = spare > INT64_MAX - fronts.held ? INT64_MAX : (spare + fronts.held) / SPARE_SHARE;
         fronts.affordable = share < 0 ? 0 : (Py_ssize_t)share;

@@ -149,7 +149,8 @@ static int add_slab(cache_core *self, const coded *c) {
 }
 
 /* `answer` stays NULL if there is no caller to answer, or if the caller gets its own value. */
-static int answer_first(cache_core *self, const request *r, const coded *c, PyObject *lease, PyObject **answer) {
+static int answer_first(cache_core *self, const request *r, const coded *c, PyObject *lease,
+                        PyObject **answer) {
     *answer = NULL;
     if (!r->has_caller || !c->is_view) return DONE;
     switch (first_answer(self, c, lease, answer)) {
