@@ -209,7 +209,9 @@ def test_without_address_space_a_value_is_not_stored() -> None:
     for value in values:
         cache["k"] = value
         assert "k" not in cache, "neither the new value nor the one before"
-        assert cache.get_or_compute("other", lambda: value) is value
+        answer = cache.get_or_compute("other", lambda: value)
+        # An array comes as a view that is read-only, as a stored one would.
+        assert answer is value or (np.shares_memory(answer, value) and not answer.flags.writeable)
     print(cache.info().refused)
     """
     assert succeeds(code).strip() == "6"

@@ -166,7 +166,7 @@ def test_the_handler_is_gone_after_the_interpreter() -> None:
         if child == 0:
             # what Py_AtExit runs, in a process that can still look
             import vrange._native
-            ctypes.PyDLL(vrange._native.__file__).vrange_overflow_disarm()
+            ctypes.PyDLL(vrange._native.__file__).vrange_sigsegv_disarm()
             assert handler() is None
             __import__("os")._exit(9)
         import os
