@@ -170,13 +170,15 @@ def test_put_off_until_the_level_is_normal_again_is_not_done(job: FakeCgroup, wa
     with watch(actions=["stacks"], min_interval=3600) as watcher:
         job.use(0.9)
         wait_until(lambda: watcher.info().done["stacks"] == 1, "nothing is done")
-        for turn in (1, 2, 3):
+        for _ in range(3):
+            before = watcher.info().skipped["stacks"]
             job.use(0.5)
             # A normal that is over before anybody acts on it ends nothing that was put off.
             wait_until(lambda: watcher._acted_on == "normal", "the level is not seen")
             job.use(0.9)
             reaches(watcher, "elevated")
-            wait_until(lambda turn=turn: watcher.info().skipped["stacks"] == turn, "not put off")
+            # A loaded machine sees usage grow in two steps, and then it is put off twice.
+            wait_until(lambda was=before: watcher.info().skipped["stacks"] > was, "not put off")
         assert watcher.info().done["stacks"] == 1
 
 
