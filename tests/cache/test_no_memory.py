@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +31,8 @@ def failing(allocation: int) -> Iterator[None]:
         memory.remove_mem_hooks()
 
 
+# PyObject_ClearWeakRefs leaves dangling references if it gets no memory: any object that dies then.
+@pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="CPython 3.12 crashes by itself")
 @pytest.mark.parametrize("kind", VALUES)
 @pytest.mark.parametrize("hot_bytes", [0, "1MiB"])
 def test_one_failing_allocation_makes_no_hit_compute(kind: str, hot_bytes: int | str) -> None:
