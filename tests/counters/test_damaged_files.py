@@ -17,7 +17,6 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from segment_support import end, own_path, start
 
-import vrange
 from vrange._core import ffi, lib
 from vrange._counters import lock, processes, segment, service
 from vrange._counters.ledger import Service, ledger_path, load, save
