@@ -48,8 +48,8 @@ static void prepare_huge(void) {
     space_give(bytes, SPACE_MORE);
 }
 
-/* A process of little address space gets few buffers. The first ones are beyond any budget: whoever fills a
- * page needs one, and could only wait. */
+/* A process with little address space gets few buffers. The budget does not count the first ones, because a
+ * thread that fills a page can't go on without a buffer. */
 static unsigned slots_by_budget(void) {
     const uint64_t slots = space_most(SPACE_NEEDED) / SPACE_SHARE / SCRATCH_BYTES;
     return slots < SLOTS_LEAST ? SLOTS_LEAST : slots > SLOTS_MOST ? SLOTS_MOST

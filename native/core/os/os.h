@@ -114,7 +114,7 @@ int os_residency(void *address, size_t bytes, unsigned char *pages) EXPORTED(os_
 bool os_is_resident(void *address);
 /* The lowest page of [from, to) with memory behind it; `to` if there is none. */
 char *os_lowest_resident(char *from, char *to);
-/* For what is mostly empty at its low end, as a stack is. */
+/* Counts the resident bytes. Faster if the low end of the memory is mostly empty, as that of a stack is. */
 size_t os_resident_bytes(char *from, char *to);
 /* The same, without looking for the lowest page first. */
 size_t os_count_resident(char *from, char *to);

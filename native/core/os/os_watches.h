@@ -28,7 +28,7 @@ int os_watches_begin(os_watches *w);
 int os_watch_v1(os_watches *w, const char *directory, const char *file, const char *argument);
 /* A file that the kernel itself notifies of changes, as memory.events of cgroup v2. */
 int os_watch_notified(os_watches *w, const char *directory, const char *file);
-/* A file that somebody may write. */
+/* Reports when a process writes the file. */
 int os_watch_written(os_watches *w, const char *path);
 
 /* Waits until something is reported, and takes all that is. Returns 1, or 0 after os_watches_end, or -errno. */

@@ -1,8 +1,8 @@
 /* The kernel wakes the caretaker: a thread that waits for what the kernel reports about the process's cgroups.
  *
  * cgroup v1 reports when usage crosses a threshold, and when it reclaims memory; only the owner of a cgroup
- * may ask for it. v2 reports when usage meets the limit, that is, when it begins to reclaim. Both report when
- * somebody writes another limit into a file. Where none of it works, the caretaker looks often.
+ * may ask for it. v2 reports when usage meets the limit, that is, when it begins to reclaim. inotify reports a
+ * changed limit on both. If none of these works, the caretaker looks often.
  *
  * After a report the thread waits until the caretaker relies on it again: while files are read in a full
  * cgroup, the kernel reports thousands of times a second. */

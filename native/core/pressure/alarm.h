@@ -10,8 +10,8 @@ typedef enum {
     ALARM_EARLY, /* when less than `enough` is free below a limit */
 } alarm_kind;
 
-/* Asks the kernel to wake the caretaker (caretaker_call), also when somebody changes a limit. Returns what can
- * be relied on now. */
+/* Asks the kernel to wake the caretaker (caretaker_call) when memory gets short or a limit changes. Returns
+ * which of these reports the caretaker can rely on now. */
 alarm_kind alarm_set(uint64_t enough);
 
 /* Ends the thread that waits for the kernel. When it returns, the kernel doesn't count that thread any more.

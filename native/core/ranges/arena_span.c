@@ -38,7 +38,7 @@ uint32_t span_next_pages(const vrange_arena *arena, uint32_t pages) {
     const uint64_t first = first_bytes() / page;
     uint64_t wanted = arena->reserved_pages > first ? arena->reserved_pages : first;
     if (arena->span_count == SPANS_MOST || pages > most) return 0;
-    /* Half of what is left, as other caches grow too, unless more is needed. */
+    /* At most half of what is left, because other caches grow too. A larger request gets what it needs. */
     wanted = least(wanted, arena->reserved_pages ? most / 2 : most);
     if (wanted < arena->reserved_pages / SHORT_SHARE) return 0;
     return (uint32_t)(wanted > pages ? wanted : pages);
