@@ -158,7 +158,7 @@ void vrange_latency_record(int kind, int latency, uint64_t nanoseconds);
 void vrange_latency_read(int kind, int latency, vrange_histogram *out);
 uint64_t vrange_bucket_floor_ns(size_t bucket);
 
-/* ---- address space (address_space.c) ----------------------------------------------------------- */
+/* ---- address space (space_budget.c) ----------------------------------------------------------- */
 
 typedef struct {
     uint64_t limit_bytes;  /* RLIMIT_AS; UINT64_MAX if there is none */

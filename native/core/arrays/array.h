@@ -2,9 +2,9 @@
 #ifndef VRANGE_ARRAY_H
 #define VRANGE_ARRAY_H
 
-/* For mending (mend.c), with the gate closed. arrays_register registers all arrays with a new descriptor.
- * arrays_forget_content treats what is not pinned as lost. arrays_bar makes every touch of what is not
- * pinned fault, for when there is no descriptor any more. */
+/* For mending (userfault_reopen.c), with the gate closed. arrays_register registers all arrays with a new
+ * descriptor. arrays_forget_content treats what is not pinned as lost. arrays_bar makes every touch of what
+ * is not pinned fault, for when there is no descriptor any more. */
 int arrays_register(int userfault);
 void arrays_forget_content(void);
 void arrays_bar(void);

@@ -1,6 +1,6 @@
 /* The content of a file, read again where it was lost. */
 #include "os/os.h"
-#include "os/os_held.h"
+#include "os/os_kept_descriptors.h"
 #include "vrange.h"
 
 int vrange_regenerate_file(void *to, size_t offset, size_t bytes, void *context) {

@@ -25,7 +25,7 @@
 #include "base/caretaker.h"
 #include "base/fault_chain.h"
 #include "base/gate.h"
-#include "base/mend.h"
+#include "base/userfault_closed.h"
 #include "os/os.h"
 #include "base/rung.h"
 

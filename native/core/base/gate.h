@@ -23,7 +23,7 @@ void gate_wait(void);
  * a thread in a signal handler that must wait for the thread that closes the gate. */
 bool gate_step_out(void);
 
-/* For fork, and for mending (mend.h): closes the gate and waits until no thread is inside. */
+/* For fork, and for mending (userfault_closed.h): closes the gate and waits until no thread is inside. */
 void gate_close(void);
 void gate_open(void);
 

@@ -17,7 +17,7 @@
 #include <string.h>
 
 #include "os/os.h"
-#include "os/os_held.h"
+#include "os/os_kept_descriptors.h"
 #include "vrange.h"
 
 #define REFUSAL_BYTES 160

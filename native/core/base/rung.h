@@ -15,8 +15,8 @@ bool rung_has_userfault(void);
  * lost page would then read as zeros. Finding a page present counts only if this returns true afterwards. */
 bool rung_holds(void);
 
-/* The two ends of mending (mend.c): the first opens a new descriptor. The second, once everything is
- * registered with it, places the canary that rung_holds checks. */
+/* The two ends of mending (userfault_reopen.c): the first opens a new descriptor. The second, once everything
+ * is registered with it, places the canary that rung_holds checks. */
 int rung_mend_begin(void);
 int rung_mend_end(void);
 /* Changes at both ends. A call that failed while this changed may be tried again. */

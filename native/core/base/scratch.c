@@ -13,7 +13,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#include "base/address_space.h"
+#include "base/space_budget.h"
 #include "os/os.h"
 
 #define SLOTS_MOST 64

@@ -20,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/address_space.h"
+#include "base/space_budget.h"
 #include "base/caretaker.h"
 #include "base/gate.h"
 #include "heap/heap_zone.h"

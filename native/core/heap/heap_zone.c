@@ -15,7 +15,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/address_space.h"
+#include "base/space_budget.h"
 #include "os/os.h"
 
 struct heap_tag {

@@ -1,7 +1,7 @@
 /* System calls: reading and mapping files, and what the kernel reports in files. */
 #define _GNU_SOURCE
 #include "os/os.h"
-#include "os/os_held.h"
+#include "os/os_kept_descriptors.h"
 
 #include <dirent.h>
 #include <errno.h>

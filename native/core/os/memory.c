@@ -1,7 +1,7 @@
 /* System calls: reserving and releasing address space, and the memory behind it. */
 #define _GNU_SOURCE
 #include "os/os.h"
-#include "os/os_held.h"
+#include "os/os_kept_descriptors.h"
 
 #include <errno.h>
 #include <stdatomic.h>

@@ -1,4 +1,4 @@
-/* System calls: reading open files. held.c keeps files open; files.c reads files by name. */
+/* System calls: reading open files. kept_descriptors.c keeps files open; files.c reads files by name. */
 #define _GNU_SOURCE
 #include "os/os.h"
 

@@ -4,7 +4,7 @@
  * span of any size. Both answers may be out of date before the caller reads them. */
 #define _GNU_SOURCE
 #include "os/os.h"
-#include "os/os_held.h"
+#include "os/os_kept_descriptors.h"
 
 #include <errno.h>
 #include <fcntl.h>

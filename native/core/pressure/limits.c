@@ -2,7 +2,7 @@
  *
  * A process is ended by a limit of its cgroup, of a cgroup around that, or of the machine; RLIMIT_AS and
  * RLIMIT_DATA make its allocations fail. Limits may change at any moment, so they are read again now and
- * then. Files stay open, and each read checks that the descriptor is still ours (os_held.h). */
+ * then. Files stay open, and each read checks that the descriptor is still ours (os_kept_descriptors.h). */
 #define _GNU_SOURCE
 #include "pressure/limits.h"
 

@@ -1,8 +1,8 @@
 /* The memory limits of this process, and how much of each is used.
  *
- * This is the one place that reads them. headroom.c, spare.c and pressure.c decide what the figures mean. A
- * `limits` belongs to one caller at a time: limits_take() and limits_try() hand out those of the process.
- * Reading is async-signal-safe; finding is not. */
+ * This is the one place that reads them. headroom.c, headroom_in_signal.c and pressure.c decide what the
+ * figures mean. A `limits` belongs to one caller at a time: limits_take() and limits_try() hand out those of
+ * the process. Reading is async-signal-safe; finding is not. */
 #ifndef VRANGE_LIMITS_H
 #define VRANGE_LIMITS_H
 
@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #include "exported.h"
-#include "os/os_held.h"
+#include "os/os_kept_descriptors.h"
 #include "vrange.h"
 
 /* What a cgroup's usage consists of, with that of the cgroups below it. */

@@ -23,7 +23,7 @@
 
 #include "base/gate.h"
 #include "os/os.h"
-#include "os/os_held.h"
+#include "os/os_kept_descriptors.h"
 #include "os/os_thread.h"
 #include "counters/stats.h"
 #include "pressure/limits.h"

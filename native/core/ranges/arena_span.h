@@ -2,7 +2,7 @@
 #ifndef VRANGE_ARENA_SPAN_H
 #define VRANGE_ARENA_SPAN_H
 
-#include "base/address_space.h"
+#include "base/space_budget.h"
 #include "ranges/arena_state.h"
 
 #define NO_SPAN UINT32_MAX

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "base/address_space.h"
+#include "base/space_budget.h"
 #include "base/size_class.h"
 #include "counters/stats.h"
 

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "ranges/arena.h"
-#include "ranges/fill.h"
+#include "ranges/range_fill.h"
 #include "base/gate.h"
 #include "os/os.h"
 #include "ranges/range_busy.h"

@@ -4,7 +4,7 @@
 
 #include "base/rung.h"
 #include "counters/stats.h"
-#include "pressure/room.h"
+#include "pressure/room_for_copy.h"
 #include "ranges/arena_lost.h"
 #include "ranges/arena_state.h"
 #include "ranges/range_busy.h"

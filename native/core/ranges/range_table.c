@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 #include "ranges/arena_state.h"
-#include "base/address_space.h"
+#include "base/space_budget.h"
 #include "base/inherit.h"
 #include "os/os.h"
 

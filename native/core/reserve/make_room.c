@@ -10,7 +10,7 @@
 
 #include "base/gate.h"
 #include "counters/stats.h"
-#include "pressure/room.h"
+#include "pressure/room_for_copy.h"
 #include "reserve/shed.h"
 #include "vrange.h"
 

@@ -9,7 +9,7 @@
 #include "ranges/range_offer.h"
 #include "ranges/range_table.h"
 #include "reserve/demand.h"
-#include "reserve/offered.h"
+#include "reserve/offered_queue.h"
 
 #define BATCH_RANGES 64
 #define BATCH_BYTES (4u << 20) /* a pin of a range in the batch waits for it: some hundred microseconds */
@@ -21,7 +21,7 @@
 
 /* Belongs to the thread that has the reserve's turn, except for the counters. */
 static struct {
-    offered_queue queue; /* some entries may be stale: see offered.h */
+    offered_queue queue; /* some entries may be stale: see offered_queue.h */
     size_t next_look;
     uint64_t taken; /* bytes found taken at the last look */
     demand demand;

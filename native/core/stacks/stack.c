@@ -13,7 +13,7 @@
 #include <pthread.h>
 #include <string.h>
 
-#include "base/address_space.h"
+#include "base/space_budget.h"
 #include "base/gate.h"
 #include "os/os.h"
 #include "os/os_thread.h"

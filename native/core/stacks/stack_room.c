@@ -25,7 +25,7 @@
 #include <stdint.h>
 
 #include "os/os.h"
-#include "pressure/spare.h"
+#include "pressure/headroom_in_signal.h"
 #include "stacks/stack_current.h"
 #include "stacks/stack_pages.h"
 
@@ -99,7 +99,7 @@ static int64_t end_of(const stack *s, const char *sp) {
 /* Returns the memory that is left after what the ends of all deep calls take. */
 static int64_t room_for(stack *s, const char *sp) {
     const int64_t all = publish(s, end_of(s, sp) + used_again(s, sp));
-    return spare_bytes(all + (int64_t)(STEP_SHARE * STEP_MOST)) - all;
+    return headroom_in_signal(all + (int64_t)(STEP_SHARE * STEP_MOST)) - all;
 }
 
 /* ---- cutting and restoring levels -------------------------------------------------------------- */
@@ -168,7 +168,7 @@ static bool open_step(stack *s, char *address, char *sp) {
     } else if (!s->is_cut || has_levels(s)) {
         cut_all(s, sp);
         step = little(s);
-    } else if (address < s->cut_at && (size_t)(s->cut_at - address) > END_BYTES && spare_bytes(0) <= 0) {
+    } else if (address < s->cut_at && (size_t)(s->cut_at - address) > END_BYTES && headroom_in_signal(0) <= 0) {
         return false; /* the recursion counts no levels, and would go on to take the last of the memory */
     }
     /* A small step must take small pages: no huge page may reach over it. */

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "pressure/room.h"
+#include "pressure/room_for_copy.h"
 #include "python/cache/ndarray.h"
 #include "python/cache/small_codec.h"
 #include "python/lease.h"

@@ -11,7 +11,7 @@
 
 #include "counters/stats.h"
 #include "os/os.h"
-#include "pressure/spare.h"
+#include "pressure/headroom_in_signal.h"
 #include "python/cache/limbo.h"
 #include "python/cache/ndarray.h"
 
@@ -169,7 +169,7 @@ static Py_ssize_t most_together(void) {
     if (now - fronts.looked_ns >= LOOK_NS) {
         const int64_t enough =
             fronts.automatic < INT64_MAX / SPARE_SHARE ? fronts.automatic * SPARE_SHARE : INT64_MAX;
-        const int64_t spare = spare_bytes(enough);
+        const int64_t spare = headroom_in_signal(enough);
         const int64_t share = spare > INT64_MAX - fronts.held ? INT64_MAX : (spare + fronts.held) / SPARE_SHARE;
         fronts.affordable = share < 0 ? 0 : (Py_ssize_t)share;
         fronts.looked_ns = now;

@@ -2,7 +2,7 @@
  * dies, so also if a signal handler raises between two lines of Python. */
 #include "python/cache/room_type.h"
 
-#include "pressure/room.h"
+#include "pressure/room_for_copy.h"
 #include "vrange.h"
 
 typedef struct {

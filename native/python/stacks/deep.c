@@ -10,7 +10,7 @@
 
 #include "python/arena_observer.h"
 #include "python/stacks/greenlets.h"
-#include "base/address_space.h"
+#include "base/space_budget.h"
 #include "os/os.h"
 #include "stacks/sigsegv.h"
 #include "python/stacks/recursion.h"

@@ -9,8 +9,8 @@
  * Between the check and the use another thread may still close the number and open its own file under it;
  * that window is some hundred nanoseconds. Reads are therefore checked again afterwards, and an ioctl of
  * userfaultfd does nothing to other files. */
-#ifndef VRANGE_OS_HELD_H
-#define VRANGE_OS_HELD_H
+#ifndef VRANGE_OS_KEPT_DESCRIPTORS_H
+#define VRANGE_OS_KEPT_DESCRIPTORS_H
 
 #include <stdatomic.h>
 #include <stdbool.h>

@@ -1,6 +1,6 @@
 /* The queue of what is offered. A pin or a free removes nothing from it, because neither may wait for a
  * lock. The entry is stale then, and the next reader of the queue drops it. */
-#include "reserve/offered.h"
+#include "reserve/offered_queue.h"
 
 #include "os/os.h"
 

@@ -1,6 +1,6 @@
 /* Whether there is room for a large copy of a caller's value. Called inside the gate. */
-#ifndef VRANGE_ROOM_H
-#define VRANGE_ROOM_H
+#ifndef VRANGE_ROOM_FOR_COPY_H
+#define VRANGE_ROOM_FOR_COPY_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,11 +1,11 @@
-/* The budget of address space; see address_space.h.
+/* The budget of address space; see space_budget.h.
  *
  * Under a limit, vrange has an eighth of it at most. It also leaves three quarters of what is still free below
  * the limit at the time. Both together leave a program half of its limit, in one piece, whatever caches did
  * before.
  *
  * The child of a fork inherits all mappings, and therefore the count. */
-#include "base/address_space.h"
+#include "base/space_budget.h"
 
 #include <stdatomic.h>
 

@@ -5,7 +5,7 @@
  * the threads must not run again when fork() returns: the hooks of the interpreter say when. They may not
  * end long before it either. Between the two hooks and fork() other code runs, which may wait for a lock, and
  * meanwhile nobody would keep the reserve. */
-#include "process/pause.h"
+#include "process/fork_pause.h"
 
 #include <stdatomic.h>
 

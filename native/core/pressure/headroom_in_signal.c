@@ -1,10 +1,11 @@
-/* Spare memory: how much can still be allocated before a limit ends the process or an allocation fails.
+/* Headroom for callers that can't wait: how much can still be allocated before a limit ends the process or an
+ * allocation fails.
  *
  * headroom.c computes nearly the same for the caretaker, which may wait. Deep calls ask from a signal handler
  * that runs on an alternate stack of a few KiB and may interrupt any code. So this file waits for no lock
  * and allocates nothing. A thread that asks while another one has the limits, or a handler that interrupted
  * the reader, gets the last answer, which is at most one reading old. */
-#include "pressure/spare.h"
+#include "pressure/headroom_in_signal.h"
 
 #include <stdatomic.h>
 
@@ -72,7 +73,7 @@ static int64_t look(limits *l, int64_t enough) {
     return least_of(least_of(least, below(l->commit_limit, l->committed)), look_at_process());
 }
 
-int64_t spare_bytes(int64_t enough) {
+int64_t headroom_in_signal(int64_t enough) {
     limits *l = limits_try();
     if (!l) return atomic_load(&last_answer);
     const int64_t least = look(l, enough);

@@ -3,7 +3,7 @@
  * Without reservations each thread would find the same bytes free. So bytes that other threads have
  * reserved for their copies do not count. reserve/make_room.c makes the reservations, and evicts volatile
  * ranges for them. */
-#include "pressure/room.h"
+#include "pressure/room_for_copy.h"
 
 #include <stdatomic.h>
 

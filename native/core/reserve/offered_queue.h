@@ -1,6 +1,6 @@
 /* The ranges that were offered to the kernel, in the order of offering: the oldest first. */
-#ifndef VRANGE_OFFERED_H
-#define VRANGE_OFFERED_H
+#ifndef VRANGE_OFFERED_QUEUE_H
+#define VRANGE_OFFERED_QUEUE_H
 
 #include "reserve/rank.h"
 

@@ -1,6 +1,7 @@
-/* Mending: other code closed the userfaultfd, so vrange opens another one or moves to a lower rung. */
-#ifndef VRANGE_MEND_H
-#define VRANGE_MEND_H
+/* Mending: other code closed the userfaultfd, so vrange opens another one or moves to a lower rung. A thread
+ * that finds it closed calls one of these. */
+#ifndef VRANGE_USERFAULT_CLOSED_H
+#define VRANGE_USERFAULT_CLOSED_H
 
 /* Call once, at load time: sets what is called, with the gate closed, if the userfaultfd is no longer
  * ours. */

@@ -3,8 +3,8 @@
  * Reserving costs no memory, but it can be what a program then lacks. The address space is limited by RLIMIT_AS
  * and RLIMIT_DATA, and by the processor: ten thousand caches can't have twice the machine's memory each. So
  * every room of vrange that reserves for its own use asks here, and takes what it gets. */
-#ifndef VRANGE_ADDRESS_SPACE_H
-#define VRANGE_ADDRESS_SPACE_H
+#ifndef VRANGE_SPACE_BUDGET_H
+#define VRANGE_SPACE_BUDGET_H
 
 #include <stdbool.h>
 #include <stddef.h>

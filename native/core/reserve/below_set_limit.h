@@ -1,6 +1,6 @@
 /* Keeping memory free below the limit that the program has set for its resident set. */
-#ifndef VRANGE_RETURN_MEMORY_H
-#define VRANGE_RETURN_MEMORY_H
+#ifndef VRANGE_BELOW_SET_LIMIT_H
+#define VRANGE_BELOW_SET_LIMIT_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,5 +1,6 @@
-/* Mending, as the rooms below ask for it. The rooms above know what has to be mended (process/mend.c). */
-#include "base/mend.h"
+/* Mending, as the rooms ask for it. The floor above all of them registers how it is done, since it knows what
+ * has to be registered again (process/userfault_reopen.c). */
+#include "base/userfault_closed.h"
 
 #include "base/gate.h"
 #include "base/rung.h"

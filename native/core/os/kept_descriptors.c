@@ -1,6 +1,6 @@
-/* System calls: descriptors that are kept open; see os_held.h. */
+/* System calls: descriptors that are kept open; see os_kept_descriptors.h. */
 #define _GNU_SOURCE
-#include "os/os_held.h"
+#include "os/os_kept_descriptors.h"
 
 #include <errno.h>
 #include <fcntl.h>

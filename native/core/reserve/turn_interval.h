@@ -1,11 +1,11 @@
 /* How long the caretaker sleeps between two turns. */
-#ifndef VRANGE_REST_H
-#define VRANGE_REST_H
+#ifndef VRANGE_TURN_INTERVAL_H
+#define VRANGE_TURN_INTERVAL_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "reserve/return_memory.h"
+#include "reserve/below_set_limit.h"
 
 #define NEAR_RESERVES 2 /* within this many times the reserve, the limit is near */
 

@@ -9,7 +9,7 @@
  *
  * Touches of arrays can't wait at the gate, as their thread may be inside it. While the registration is half
  * done their system calls fail, and they try again. */
-#include "base/mend.h"
+#include "base/userfault_closed.h"
 
 #include <errno.h>
 #include <stdbool.h>

@@ -4,7 +4,7 @@
  * maps a new page with its content already in place. That is also faster than a fault and a copy (17 µs
  * instead of 38 µs for 64 KiB). It copies whole pages only. So small parts, and the rest of a part after its
  * last whole page, are first gathered in one page. */
-#include "ranges/fill.h"
+#include "ranges/range_fill.h"
 
 #include <errno.h>
 #include <string.h>

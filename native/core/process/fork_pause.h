@@ -1,6 +1,6 @@
 /* Ends vrange's threads for the moment of a fork that the interpreter has announced. */
-#ifndef VRANGE_PAUSE_H
-#define VRANGE_PAUSE_H
+#ifndef VRANGE_FORK_PAUSE_H
+#define VRANGE_FORK_PAUSE_H
 
 /* Outside the gate. */
 void pause_before_fork(void);

@@ -1,6 +1,6 @@
 /* Puts content into the pages of a range that the caller has BUSY. */
-#ifndef VRANGE_FILL_H
-#define VRANGE_FILL_H
+#ifndef VRANGE_RANGE_FILL_H
+#define VRANGE_RANGE_FILL_H
 
 #include <stdbool.h>
 

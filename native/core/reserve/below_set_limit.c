@@ -1,6 +1,6 @@
 /* Below a limit on the resident set nothing is offered, because no kernel reclaims anything there. Memory is
  * kept free instead, by discarding: the process can grow by it before the next look. */
-#include "reserve/return_memory.h"
+#include "reserve/below_set_limit.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
