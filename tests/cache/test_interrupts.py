@@ -1,5 +1,5 @@
 """A signal's handler that raises, anywhere: no key stays under way, no lock held, nothing pinned,
-and the books agree with themselves.
+and the indexes agree with themselves.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     self->bytes_most = self->max_bytes = max_bytes;
     self->max_entries = max_entries;
     self->copies = copies != 0;
-    self->index.books_are_automatic = entries == Py_None;
+    self->index.shares_bound = entries == Py_None;
     self->hot_is_automatic = hot == Py_None;
     hot_join(self, hot_bytes);
     core_join(self);
@@ -276,7 +276,7 @@ int core_add_type(PyObject *module) {
         {"closed", T_BOOL, offsetof(cache_core, closed), READONLY, "Whether close() was called."},
         {"arena", T_ULONGLONG, offsetof(cache_core, arena), READONLY, "Its address; 0: none."},
         {"bytes", T_PYSSIZET, offsetof(cache_core, bytes), READONLY, "Of all ranges, in pages."},
-        {"book_bytes", T_PYSSIZET, offsetof(cache_core, index.book_bytes), READONLY, "Of keys and entries."},
+        {"index_bytes", T_PYSSIZET, offsetof(cache_core, index.bytes), READONLY, "Of keys and entries."},
         {"hot_bytes", T_PYSSIZET, offsetof(cache_core, hot_bytes), READONLY, "Held strongly."},
         {"object_bytes", T_PYSSIZET, offsetof(cache_core, object_bytes), READONLY,
          "The part of hot_bytes that lies outside ranges."},

@@ -86,33 +86,33 @@ again:
 static struct {
     Py_ssize_t bytes, bytes_most, caches; /* of all caches without max_entries */
     Py_ssize_t given_most;                /* of one cache with max_entries */
-} books = {.bytes_most = PY_SSIZE_T_MAX, .given_most = PY_SSIZE_T_MAX};
+} all = {.bytes_most = PY_SSIZE_T_MAX, .given_most = PY_SSIZE_T_MAX};
 
 static void count_bytes(cache_index *index, Py_ssize_t bytes) {
-    const bool had_some = index->book_bytes > 0;
-    index->book_bytes += bytes;
-    if (!index->books_are_automatic) return;
-    books.caches += (index->book_bytes > 0) - had_some;
-    books.bytes += bytes;
+    const bool had_some = index->bytes > 0;
+    index->bytes += bytes;
+    if (!index->shares_bound) return;
+    all.caches += (index->bytes > 0) - had_some;
+    all.bytes += bytes;
 }
 
 bool index_is_too_large(const cache_index *index) {
-    if (!index->books_are_automatic) return index->book_bytes > books.given_most;
-    return books.bytes > books.bytes_most &&
-           index->book_bytes > books.bytes_most / (books.caches ? books.caches : 1);
+    if (!index->shares_bound) return index->bytes > all.given_most;
+    return all.bytes > all.bytes_most &&
+           index->bytes > all.bytes_most / (all.caches ? all.caches : 1);
 }
 
 void index_forget(cache_index *index) {
-    if (index->book_bytes) count_bytes(index, -index->book_bytes);
+    if (index->bytes) count_bytes(index, -index->bytes);
     *index = (cache_index){.version = index->version + 1,
                            .serials = index->serials,
                            .stamps = index->stamps,
-                           .books_are_automatic = index->books_are_automatic};
+                           .shares_bound = index->shares_bound};
 }
 
 PyObject *index_set_bounds(PyObject *module, PyObject *args) {
     (void)module;
-    if (!PyArg_ParseTuple(args, "nn", &books.bytes_most, &books.given_most)) return NULL;
+    if (!PyArg_ParseTuple(args, "nn", &all.bytes_most, &all.given_most)) return NULL;
     Py_RETURN_NONE;
 }
 

@@ -52,8 +52,8 @@ typedef struct {
     entry_no limbo;            /* entries that left, with references still to be dropped */
     uint32_t version;          /* another one after each key that was added or left */
     uint32_t serials, stamps;
-    Py_ssize_t book_bytes;     /* of the records and their keys, roughly */
-    bool books_are_automatic;  /* bounded together with those of other caches */
+    Py_ssize_t bytes;          /* of the records and their keys, roughly */
+    bool shares_bound;         /* bounded together with those of other caches */
 } cache_index;
 
 static inline entry *entry_at(const cache_index *index, entry_no number) {
@@ -97,10 +97,10 @@ void index_free(cache_index *index);
 
 int index_visit(const cache_index *index, visitproc visit, void *arg);
 
-/* Whether the caches of the process have more bookkeeping than they may, and this one more than its share. */
+/* Whether the caches of the process have larger indexes than they may, and this one has more than its share. */
 bool index_is_too_large(const cache_index *index);
 
-/* set_book_bytes(together, each) */
+/* set_index_bytes(together, each) */
 PyObject *index_set_bounds(PyObject *module, PyObject *args);
 
 #endif

@@ -23,8 +23,8 @@ static int add_to(PyObject *module) {
          "use_hot_share(share): hot fronts may use this share of their bounds; the bytes let go."},
         {"set_hot_bytes", hot_set_automatic, METH_O,
          "set_hot_bytes(bytes): of all hot fronts with the default bound together."},
-        {"set_book_bytes", index_set_bounds, METH_VARARGS,
-         "set_book_bytes(together, each): of keys and entries of all caches without max_entries, and of one "
+        {"set_index_bytes", index_set_bounds, METH_VARARGS,
+         "set_index_bytes(together, each): of keys and entries of all caches without max_entries, and of one "
          "with it."},
         {"forget_flights", flight_forget_others, METH_O,
          "forget_flights(led): in the child of a fork, all but those led here are over."},

@@ -369,7 +369,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             regenerate_seconds=now.regenerate_seconds - before.regenerate_seconds,
             refused=now.refused - before.refused,
             max_entries=self._max_entries,
-            index_bytes=self._core.book_bytes,
+            index_bytes=self._core.index_bytes,
             waited=waited,
             object_bytes=self._core.object_bytes,
         )
@@ -456,4 +456,4 @@ def _set_automatic_bounds() -> None:
     limit = memory_limit().limit_bytes
     share = limit // _AUTO_SHARE
     hit.set_hot_bytes(share)
-    hit.set_book_bytes(share, limit // _GIVEN_SHARE)
+    hit.set_index_bytes(share, limit // _GIVEN_SHARE)
