@@ -3,11 +3,12 @@
 
 static cache_core *first;
 
-bool core_is_open(const cache_core *self) {
-    if (!self->closed) return true;
+int core_raise_closed(const cache_core *self) {
     PyErr_Format(PyExc_ValueError, "cache %R is closed", self->name);
-    return false;
+    return -1;
 }
+
+bool core_is_open(const cache_core *self) { return !self->closed || core_raise_closed(self) == 0; }
 
 void core_remember(cache_core *self, key_hash hash, uint32_t uses, bool purged) {
     const uint32_t epoch = self->arena ? vrange_arena_epoch(self->arena) : 0;

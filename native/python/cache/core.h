@@ -81,6 +81,9 @@ struct cache_core {
 /* Raises ValueError if the cache is closed: false. */
 bool core_is_open(const cache_core *self);
 
+/* Raises that error, and returns -1. A cache loses its arena only by being closed. */
+int core_raise_closed(const cache_core *self);
+
 /* Made with max_entries=0: each request computes. */
 static inline bool core_keeps_nothing(const cache_core *self) { return self->max_entries == 0; }
 
