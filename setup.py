@@ -9,8 +9,22 @@ from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 LIBRARY = "libvrange.so.0"  # with its version, Python does not take it for a module
+
+
+class BuildPy(build_py):
+    """Puts the dashboards into the wheel, for `vrange dashboards`. A checkout has them already."""
+
+    def run(self) -> None:
+        """Copy the package, then the dashboards."""
+        super().run()
+        if self.editable_mode:
+            return
+        there = Path(self.build_lib, "vrange", "cli", "dashboards")
+        for file in [*Path("dashboards").glob("*.json"), Path("dashboards", "rules.yml")]:
+            self.copy_file(str(file), str(there / file.name))
 
 
 class BuildExt(build_ext):
@@ -18,6 +32,10 @@ class BuildExt(build_ext):
 
     def build_extensions(self) -> None:
         """Build the library, then the extension."""
+        # Half of a library's size is debug information. Only a checkout is debugged and profiled.
+        self._stripped = [] if self.editable_mode else ["-Wl,--strip-debug"]
+        for extension in self.extensions:
+            extension.extra_link_args += self._stripped
         self._build_core(Path(self.get_ext_fullpath("vrange._native")).parent)
         super().build_extensions()
 
@@ -44,7 +62,7 @@ class BuildExt(build_ext):
             objects,
             str(self._library),
             libraries=how["CORE_LIBRARIES"],
-            extra_postargs=how["CORE_LINK_OPTIONS"],
+            extra_postargs=[*how["CORE_LINK_OPTIONS"], *self._stripped],
         )
         for extension in self.extensions:
             extension.library_dirs.append(str(where))
@@ -60,8 +78,8 @@ class BuildExt(build_ext):
 if sys.platform == "linux":
     setup(
         cffi_modules=["native/build.py:ffi"],
-        cmdclass={"build_ext": BuildExt},
+        cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
         options={"bdist_wheel": {"py_limited_api": "cp311"}},
     )
 else:
-    setup()  # the package without its native part: see vrange/_portable
+    setup(cmdclass={"build_py": BuildPy})  # without its native part: see vrange/_portable

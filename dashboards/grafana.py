@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from string import ascii_uppercase
 from typing import Any
 
 from grafana_foundation_sdk.builders import common, dashboard, heatmap, prometheus, stat, timeseries
@@ -14,11 +15,14 @@ from grafana_foundation_sdk.models import prometheus as prometheus_models
 from dashboards.panels import DASHBOARDS, Dashboard, Panel, Query
 
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
+TAG = "vrange"
 COLUMNS, HALF, HEIGHT = 24, 12, 8
 
 
-def _target(query: Query, draw: str) -> prometheus.Dataquery:
+def _target(query: Query, letter: str, draw: str) -> prometheus.Dataquery:
+    # Grafana's backend tells the answers to a panel's queries apart by refId only.
     target = prometheus.Dataquery().expr(query.expression).legend_format(query.legend)
+    target = target.ref_id(letter)
     if draw == "heatmap":
         return target.format(prometheus_models.PromQueryFormat.HEATMAP)
     return target
@@ -44,9 +48,10 @@ def _panel(panel: Panel, place: int) -> Any:
         if panel.draw == "stacked":
             stacking = common.StackingConfig().mode(common_models.StackingMode.NORMAL)
             built = built.stacking(stacking).fill_opacity(40)
-    built = built.title(panel.title).description(panel.description).datasource(SOURCE)
-    for query in panel.queries:
-        built = built.with_target(_target(query, panel.draw))
+    built = built.id(place + 1).title(panel.title).description(panel.description)
+    built = built.datasource(SOURCE)
+    for letter, query in zip(ascii_uppercase, panel.queries, strict=False):
+        built = built.with_target(_target(query, letter, panel.draw))
     return built.grid_pos(
         models.GridPos(h=HEIGHT, w=HALF, x=HALF * (place % 2), y=HEIGHT * (place // 2))
     )
@@ -65,13 +70,26 @@ def _label_variable(name: str, metric: str) -> dashboard.QueryVariable:
     )
 
 
+def _links() -> dashboard.DashboardLink:
+    """Return a menu of all dashboards that have our tag, with the range and the variables kept."""
+    return (
+        dashboard.DashboardLink("vrange")
+        .type(models.DashboardLinkType.DASHBOARDS)
+        .tags([TAG])
+        .as_dropdown(True)
+        .keep_time(True)
+        .include_vars(True)
+    )
+
+
 def build(shown: Dashboard) -> str:
     """Return a dashboard's JSON, as it is committed."""
     builder = (
         dashboard.Dashboard(shown.title)
         .uid(shown.uid)
         .description(shown.description)
-        .tags(["vrange"])
+        .tags([TAG])
+        .links([_links()])
         .time("now-1h", "now")
         .refresh("30s")
         .with_variable(dashboard.DatasourceVariable("datasource").type("prometheus"))

@@ -34,11 +34,25 @@ def test_a_dashboard_has_its_panels_side_by_side_and_its_variables(shown: Dashbo
         assert [target["expr"] for target in panel["targets"]] == [
             query.expression for query in one.queries
         ]
+        letters = [target["refId"] for target in panel["targets"]]
+        assert all(letters)
+        assert len(set(letters)) == len(letters)
         if one.draw == "heatmap":
             assert panel["type"] == "heatmap"
             assert {target["format"] for target in panel["targets"]} == {"heatmap"}
+    ids = [panel["id"] for panel in data["panels"]]
+    assert len(set(ids)) == len(ids)
     names = [variable["name"] for variable in data["templating"]["list"]]
     assert names == ["datasource", "job", "instance", *(["name"] if shown.named else [])]
+
+
+@pytest.mark.parametrize("shown", DASHBOARDS, ids=lambda shown: shown.uid)
+def test_a_dashboard_has_a_menu_of_the_others(shown: Dashboard) -> None:
+    boards = [json.loads(path.read_text()) for path in HERE.glob("*.json")]
+    mine = next(board for board in boards if board["uid"] == shown.uid)
+    [link] = mine["links"]
+    assert link["type"] == "dashboards"
+    assert all(set(link["tags"]) <= set(board["tags"]) for board in boards)
 
 
 @pytest.mark.skipif(

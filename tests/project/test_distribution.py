@@ -1,0 +1,89 @@
+"""What is uploaded: an sdist, and a wheel that is built from it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# The tests run without these: what git ignores, and what only git and CI read.
+NOT_SHIPPED = re.compile(r"\.(ci/|github/|gitignore|readthedocs)")
+
+
+def source_files() -> list[str]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return listed.stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The built files by ending, made in a copy: a build leaves files where it is made."""
+    copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("dist")
+    for name in source_files():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, copy / name)
+    built = subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", str(out), str(copy)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
+    return {path.suffix: path for path in out.iterdir()}
+
+
+@pytest.mark.timeout(700)
+def test_the_sdist_has_all_that_the_tests_need(distributions: dict[str, Path]) -> None:
+    with tarfile.open(distributions[".gz"]) as sdist:
+        there = {name.partition("/")[2] for name in sdist.getnames()}
+    assert [
+        name for name in source_files() if name not in there and not NOT_SHIPPED.match(name)
+    ] == []
+
+
+def test_the_wheel_has_no_debug_information(distributions: dict[str, Path], tmp_path: Path) -> None:
+    with zipfile.ZipFile(distributions[".whl"]) as wheel:
+        wheel.extractall(tmp_path)
+    libraries = [path for path in tmp_path.rglob("*.so*") if path.is_file()]
+    assert {path.name.partition(".")[0] for path in libraries} >= {"libvrange", "_native"}
+    for library in libraries:
+        sections = subprocess.run(
+            ["readelf", "--sections", "--wide", str(library)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
+        assert ".text" in sections
+        assert "debug_info" not in sections, library.name
+
+
+def test_the_wheel_writes_the_dashboards(distributions: dict[str, Path], tmp_path: Path) -> None:
+    with zipfile.ZipFile(distributions[".whl"]) as wheel:
+        wheel.extractall(tmp_path / "installed")
+    subprocess.run(
+        [sys.executable, "-m", "vrange", "dashboards", "--write", str(tmp_path / "written")],
+        cwd=tmp_path / "installed",
+        env={"PYTHONPATH": str(tmp_path / "installed")},
+        check=True,
+        timeout=60,
+    )
+    for name in source_files():
+        folder, _, file = name.rpartition("/")
+        if folder == "dashboards" and (file.endswith(".json") or file == "rules.yml"):
+            assert (tmp_path / "written" / file).read_bytes() == (ROOT / name).read_bytes()
