@@ -51,14 +51,16 @@ def run(
     cores: set[int] | None = None,
     on_line: Callable[[dict[str, Any]], None] = lambda line: None,
     timeout: float = 600,
+    group: MemoryCgroup | None = None,
+    environment: dict[str, str] | None = None,
 ) -> Outcome:
     """Run `python -m MODULE` with the task on its standard input, until it ends or is killed.
 
-    `on_line` is called with each line as it arrives. If a child ends by itself with a status other
-    than 0, the benchmark is faulty; that is not a result.
+    The child is in a cgroup of its own with `limit_bytes`, or in the caller's `group`. `on_line` is
+    called with each line as it arrives. If a child ends by itself with a status other than 0, and
+    the kernel has killed none of its processes, the benchmark is faulty; that is not a result.
     """
     with ExitStack() as stack:
-        group = None
         if limit_bytes is not None:
             group = stack.enter_context(MemoryCgroup(limit_bytes))
 
@@ -78,7 +80,7 @@ def run(
                 text=True,
                 cwd=ROOT,
                 # NumPy's BLAS would start a thread a core, which wait by spinning.
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **(environment or {})},
                 preexec_fn=settle,
             )
         )
@@ -98,7 +100,7 @@ def run(
             peak_bytes=(group.peak_bytes or 0) if group else 0,
             stderr=stderr.read(),
         )
-    if outcome.exit_status > 0:
+    if outcome.exit_status > 0 and not outcome.oom_kills:
         raise RuntimeError(f"{module} failed on {task}:\n{outcome.stderr}")
     return outcome
 
