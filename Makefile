@@ -35,6 +35,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m dashboards --check
+	$(BIN)/clang-format --dry-run --Werror $$(find native tests benchmarks -name "*.[ch]")
 	@awk 'length > 112 { print FILENAME ":" FNR ": longer than 112 columns"; long = 1 } END { exit long }' $$(find native -name "*.[ch]")
 	$(CC) $(CFLAGS_STRICT) -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') -Inative -Inative/core $$(find native -name "*.c")
 

@@ -27,15 +27,15 @@ static inline void ends_well(pid_t child) {
 }
 
 /* In a child of fork; it ends well where nothing was found wrong. */
-#define IN_CHILD(...)             \
-    do {                          \
-        fflush(NULL);             \
-        pid_t child_ = fork();    \
-        if (child_ == 0) {        \
-            __VA_ARGS__;          \
-            _exit(0);             \
-        }                         \
-        ends_well(child_);        \
+#define IN_CHILD(...)          \
+    do {                       \
+        fflush(NULL);          \
+        pid_t child_ = fork(); \
+        if (child_ == 0) {     \
+            __VA_ARGS__;       \
+            _exit(0);          \
+        }                      \
+        ends_well(child_);     \
     } while (0)
 
 static inline uint64_t filled(vrange_arena *arena, size_t bytes, uint64_t seed) {

@@ -13,12 +13,12 @@
 
 #define STACK_BYTES (1u << 20)
 
-#define CHECK(what)                                                   \
-    do {                                                              \
-        if (!(what)) {                                                \
+#define CHECK(what)                                                    \
+    do {                                                               \
+        if (!(what)) {                                                 \
             fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what); \
-            exit(1);                                                  \
-        }                                                             \
+            exit(1);                                                   \
+        }                                                              \
     } while (0)
 
 static char *new_stack(void) {

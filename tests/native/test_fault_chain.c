@@ -57,11 +57,11 @@ int __wrap_os_signal_action(int number, const struct sigaction *action, struct s
 static void install_second(void) { install(second, 0); }
 static void restore(void) { sigaction(SIGBUS, &before_restoring, NULL); }
 
-#define EXPECT(by_first, by_second, by_restoring)                                                  \
-    do {                                                                                           \
-        memset(seen, 0, sizeof seen);                                                              \
-        CHECK(raise(SIGBUS) == 0);                                                                 \
-        CHECK(seen[0] == (by_first) && seen[1] == (by_second) && seen[2] == (by_restoring));       \
+#define EXPECT(by_first, by_second, by_restoring)                                            \
+    do {                                                                                     \
+        memset(seen, 0, sizeof seen);                                                        \
+        CHECK(raise(SIGBUS) == 0);                                                           \
+        CHECK(seen[0] == (by_first) && seen[1] == (by_second) && seen[2] == (by_restoring)); \
     } while (0)
 
 static void a_handler_that_comes_meanwhile_is_the_next(void) {

@@ -230,7 +230,10 @@ static void leaves_raw_children_alone(void) {
 
 /* ---- while other threads pin ------------------------------------------------------------------ */
 
-enum { SHARED = 64, THREADS = 2 };
+enum {
+    SHARED = 64,
+    THREADS = 2,
+};
 static uint64_t shared[SHARED];
 static _Atomic bool stop;
 static _Atomic uint64_t turns;

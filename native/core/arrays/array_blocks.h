@@ -29,5 +29,4 @@ static inline void give_blocks(vrange_array *array, size_t first, size_t count) 
     for (size_t i = 0; i < count; i++) atomic_fetch_and(&array->pins[first + i], ~BLOCK_BUSY);
 }
 
-
 #endif

@@ -74,7 +74,8 @@ static int place_canary(void) {
     if (result == -EINVAL) result = 0; /* locked memory: its content may stay, if populating it still fails */
     if (result < 0) return result;
     result = os_populate(ladder.canary, page);
-    return result == -EFAULT ? 0 : result < 0 ? result : -ENOTSUP;
+    return result == -EFAULT ? 0 : result < 0 ? result
+                                              : -ENOTSUP;
 }
 
 bool rung_holds(void) {

@@ -33,7 +33,11 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "a lock would not be shared with the
 
 segment_header *_Atomic segment_here;
 
-enum { UNMADE, MAKING, MADE };
+enum {
+    UNMADE,
+    MAKING,
+    MADE,
+};
 
 static struct {
     _Atomic int state;
@@ -66,7 +70,12 @@ bool segment_back(segment_header *segment, void *part, size_t bytes) {
 
 /* The places of the directory. Writers skip OF_LOGIN: a service and a shell may differ in $XDG_RUNTIME_DIR, so
  * readers look there too. */
-enum { BY_VARIABLE, OF_SESSION, OF_LOGIN, IN_MEMORY };
+enum {
+    BY_VARIABLE,
+    OF_SESSION,
+    OF_LOGIN,
+    IN_MEMORY,
+};
 
 /* -ENOENT if this process has no such place. A truncated path would name another directory: it is refused. */
 static int directory_at(size_t which, char *directory, size_t bytes) {

@@ -42,7 +42,11 @@
 #define UNITS_TO_SPREAD 16
 #define ZONE_SHARE 8 /* of the address space that may be reserved, for each zone */
 
-enum { PAGES, HUGE, ZONES };
+enum {
+    PAGES,
+    HUGE,
+    ZONES,
+};
 
 static struct {
     pthread_mutex_t lock; /* held while the heap is opened */

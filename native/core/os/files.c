@@ -159,7 +159,8 @@ int os_is_in_use(const char *path) {
     os_note(file, &held);
     int result = -ENOTSUP;
     if (shows_writers(file)) {
-        result = fcntl(file, F_SETLEASE, F_RDLCK) == 0 ? 0 : errno == EAGAIN ? 1 : -errno;
+        result = fcntl(file, F_SETLEASE, F_RDLCK) == 0 ? 0 : errno == EAGAIN ? 1
+                                                                             : -errno;
         if (result == 0) fcntl(file, F_SETLEASE, F_UNLCK);
     }
     os_let_go(&held);

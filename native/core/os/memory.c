@@ -41,7 +41,11 @@ size_t os_page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 /* Core dumps (core(5), gcore) leave out what vrange reserves: a dump would be as large as the address space,
  * and reading volatile pages for it would bring them back. VRANGE_DUMP=1 asks for all that is accessible. */
 static bool dumps_all(void) {
-    enum { UNKNOWN, NO, YES };
+    enum {
+        UNKNOWN,
+        NO,
+        YES,
+    };
     static _Atomic int asked = UNKNOWN;
     if (atomic_load_explicit(&asked, memory_order_relaxed) == UNKNOWN) {
         const char *text = getenv("VRANGE_DUMP");
@@ -170,7 +174,11 @@ void os_list_new_pages(void *empty) {
 /* One call for the whole batch saves a TLB shoot-down for each range. Kernels before 6.13 refuse it, even
  * on the calling process itself. A process that may not open a pidfd on itself can't use it either. */
 static bool advise_at_once(const struct iovec *spans, size_t count, int advice) {
-    enum { UNTRIED, WORKS, REFUSED };
+    enum {
+        UNTRIED,
+        WORKS,
+        REFUSED,
+    };
     static _Thread_local int batch = UNTRIED;
     if (batch == REFUSED) return false;
     size_t total = 0;

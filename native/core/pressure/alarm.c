@@ -25,7 +25,11 @@
 #define FOR_EVER_NS 3600000000000ull
 #define NO_THRESHOLD UINT64_MAX
 
-enum { WATCHING, REPORTED, ENDING }; /* states */
+enum {
+    WATCHING,
+    REPORTED,
+    ENDING,
+}; /* states */
 
 typedef struct {
     char *directory, *usage; /* the name of a file in it */

@@ -23,7 +23,6 @@
 #include "counters/stats.h"
 #include "ranges/worth.h"
 
-
 static int take_range(vrange_arena *arena, size_t bytes, float cost_ns, uint32_t uses, range **out) {
     const size_t page = os_page_bytes();
     if (bytes == 0) return -EINVAL;

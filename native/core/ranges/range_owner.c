@@ -18,5 +18,5 @@ uint32_t vrange_owner(uint64_t handle) {
 size_t vrange_bytes(uint64_t handle) {
     range *r = range_of(handle);
     return r && (atomic_load(range_word(r)) & WORD_GENERATION) == (handle & WORD_GENERATION) ? range_bytes(r)
-                                                                                       : 0;
+                                                                                             : 0;
 }

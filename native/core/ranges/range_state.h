@@ -25,7 +25,13 @@
 
 #include "vrange.h"
 
-enum { FREE, RESIDENT, OFFERED, PURGED, BUSY };
+enum {
+    FREE,
+    RESIDENT,
+    OFFERED,
+    PURGED,
+    BUSY,
+};
 
 #define WORD_STATE 0x7ull
 #define WORD_PARTIAL 0x8ull

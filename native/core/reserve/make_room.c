@@ -25,7 +25,8 @@ static uint64_t margin(void) {
     vrange_reserve_info reserve;
     vrange_reserve_read(&reserve);
     const uint64_t share = reserve.bytes / MARGIN_SHARE;
-    return share < MARGIN_LEAST ? MARGIN_LEAST : share > MARGIN_MOST ? MARGIN_MOST : share;
+    return share < MARGIN_LEAST ? MARGIN_LEAST : share > MARGIN_MOST ? MARGIN_MOST
+                                                                     : share;
 }
 
 int vrange_room_take(uint64_t bytes) {

@@ -1,7 +1,6 @@
 /* Evicting the least valuable ranges at once, for callers that need their memory or their address space. */
 #include "reserve/shed.h"
 
-
 #include "base/gate.h"
 #include "ranges/range_offer.h"
 #include "reserve/rank.h"

@@ -101,11 +101,13 @@ rest rest_after(uint64_t slept_ns, const free_memory *now, uint64_t reserve_byte
     if (taken) {
         const uint64_t part = reserve_bytes / TAKEN_SHARE;
         const uint64_t enough = (uint64_t)((double)slept_ns * (double)part / (double)taken);
-        r.sleep_ns = enough < least ? least : enough < tick ? enough : tick;
+        r.sleep_ns = enough < least ? least : enough < tick ? enough
+                                                            : tick;
         return r;
     }
     const uint64_t most =
         longest_sleep(quiet_now, now, NEAR_RESERVES * reserve_bytes, share, &r.needs_offered);
-    r.sleep_ns = slept_ns < tick ? tick : 2 * slept_ns < most ? 2 * slept_ns : most;
+    r.sleep_ns = slept_ns < tick ? tick : 2 * slept_ns < most ? 2 * slept_ns
+                                                              : most;
     return r;
 }

@@ -39,7 +39,6 @@ static struct {
 static _Thread_local stack *favourite;
 static _Thread_local int own_id; /* 0: not asked yet, as asking is a system call */
 
-
 static uintptr_t self(void) { return (uintptr_t)pthread_self(); }
 
 /* ---- making and unmaking ----------------------------------------------------------------------- */
@@ -241,7 +240,6 @@ int stack_take(size_t bytes, bool automatic, stack **out) {
 }
 
 /* ---- returning --------------------------------------------------------------------------------- */
-
 
 uint64_t vrange_stacks_trim_pooled(void) {
     uint64_t resident = 0;

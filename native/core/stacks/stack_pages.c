@@ -150,7 +150,7 @@ size_t stack_trim_below(char *low, char *sp, int release) {
     char *from = os_lowest_resident(low, end);
     const bool offers = release == VRANGE_RELEASE_VOLATILE && !limits_has_set();
     int result = offers ? os_lazyfree(from, (size_t)(end - from))
-                                                    : os_discard(from, (size_t)(end - from));
+                        : os_discard(from, (size_t)(end - from));
     return result < 0 ? 0 : resident;
 }
 

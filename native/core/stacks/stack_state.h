@@ -59,7 +59,11 @@ typedef struct stack {
     _Atomic int thread_id;
 } stack;
 
-enum { STACK_NONE, STACK_POOLED, STACK_CHANGING };
+enum {
+    STACK_NONE,
+    STACK_POOLED,
+    STACK_CHANGING,
+};
 
 /* Address space of an automatic stack; less if RLIMIT_AS is small. */
 #define STACK_AUTOMATIC_BYTES ((size_t)4 << 30)

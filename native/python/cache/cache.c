@@ -172,9 +172,9 @@ static PyObject *core_use_arena(PyObject *object, PyObject *args) {
 /* ---- the type -------------------------------------------------------------------------------- */
 
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"owner",     "account",   "name",        "open_arena", "encode",
-                            "weigh",     "wait",      "give_up",     "led",        "ttl_ns",
-                            "max_bytes", "hot_bytes", "max_entries", "copies",     NULL};
+    static char *names[] = {"owner", "account", "name", "open_arena", "encode",
+                            "weigh", "wait", "give_up", "led", "ttl_ns",
+                            "max_bytes", "hot_bytes", "max_entries", "copies", NULL};
     PyObject *owner, *name, *open_arena, *encode, *weigh, *wait, *give_up, *led, *hot, *entries;
     unsigned long long account, ttl_ns;
     Py_ssize_t max_bytes;

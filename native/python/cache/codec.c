@@ -87,7 +87,8 @@ static int code_array(PyObject *value, PyObject *its_viewer, coded *out) {
 
 static int code_by_python(cache_core *self, PyObject *value, coded *out) {
     PyObject *form = PyObject_CallFunction(self->encode, "On", value, self->bytes_most);
-    const int result = !form ? CODING_FAILED : form == Py_None ? NOT_KEPT : coded_by_form(out, form);
+    const int result = !form ? CODING_FAILED : form == Py_None ? NOT_KEPT
+                                                               : coded_by_form(out, form);
     Py_XDECREF(form);
     return result;
 }

@@ -5,7 +5,11 @@
 #include "python/cache/core.h"
 #include "python/cache/form.h"
 
-enum { CODING_FAILED = -1, CODED, NOT_KEPT };
+enum {
+    CODING_FAILED = -1,
+    CODED,
+    NOT_KEPT,
+};
 
 /* NOT_KEPT: the value can't be coded, and Python's codec has warned. CODING_FAILED with an error set. May run
  * Python. The caller calls coded_release in each case. */

@@ -5,7 +5,11 @@
 #include "python/cache/core.h"
 #include "python/cache/form.h"
 
-enum { FIRST_FAILED = -1, FIRST_DECODED, FIRST_IS_UNREADABLE };
+enum {
+    FIRST_FAILED = -1,
+    FIRST_DECODED,
+    FIRST_IS_UNREADABLE,
+};
 
 /* Decodes the coded value, over `lease` if it has a range of its own. FIRST_IS_UNREADABLE: the value can't be
  * decoded, and Python has warned. FIRST_FAILED with an error set. May run Python. */

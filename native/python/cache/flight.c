@@ -128,8 +128,10 @@ int flight_land(flight *f, PyObject *value) {
     f->landed = 1;
     Py_CLEAR(f->loop);
     const bool shares_value = value && !f->is_private;
-    PyObject *shared = shares_value ? value : value ? NULL : shared_error(type, error);
-    const int state = shares_value ? WAITER_HAS_VALUE : shared ? WAITER_HAS_ERROR : WAITER_HAS_NOTHING;
+    PyObject *shared = shares_value ? value : value ? NULL
+                                                    : shared_error(type, error);
+    const int state = shares_value ? WAITER_HAS_VALUE : shared ? WAITER_HAS_ERROR
+                                                               : WAITER_HAS_NOTHING;
     const int told = tell(f, state, shared);
     if (self) limbo_drain(self);
     Py_XDECREF((PyObject *)self);
@@ -165,10 +167,10 @@ PyObject *flight_forget_others(PyObject *module, PyObject *led) {
 
 /* ---- the type -------------------------------------------------------------------------------- */
 
-static const size_t references[] = {offsetof(flight, core),    offsetof(flight, outer),
-                                    offsetof(flight, loop),    offsetof(flight, waiters),
+static const size_t references[] = {offsetof(flight, core), offsetof(flight, outer),
+                                    offsetof(flight, loop), offsetof(flight, waiters),
                                     offsetof(flight, waits_for), offsetof(flight, function),
-                                    offsetof(flight, args),    offsetof(flight, kwargs),
+                                    offsetof(flight, args), offsetof(flight, kwargs),
                                     0};
 
 static int flight_traverse(PyObject *object, visitproc visit, void *arg) {

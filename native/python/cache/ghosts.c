@@ -14,7 +14,12 @@
 #define GHOSTS_LEAST 4096u
 #define GHOSTS_MOST (1u << 24)
 
-enum { EMPTY, DEAD, EVICTED, PURGED };
+enum {
+    EMPTY,
+    DEAD,
+    EVICTED,
+    PURGED,
+};
 
 /* Where the ghost is or would be; NULL: the table has no room. */
 static ghost *look(const ghost_table *table, uint32_t hash) {

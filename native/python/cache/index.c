@@ -118,7 +118,11 @@ PyObject *index_set_bounds(PyObject *module, PyObject *args) {
 
 /* The bytes of a key beside its entry, roughly. Returns the same each time, so that sums add up. */
 static Py_ssize_t key_weight(PyObject *key) {
-    enum { OBJECT = 64, TUPLE = 56, SHORT = 32 };
+    enum {
+        OBJECT = 64,
+        TUPLE = 56,
+        SHORT = 32,
+    };
     if (PyUnicode_CheckExact(key)) return OBJECT + PyUnicode_GetLength(key);
     if (PyBytes_CheckExact(key)) return SHORT + PyBytes_Size(key);
     if (PyLong_CheckExact(key) || PyFloat_CheckExact(key)) return SHORT;

@@ -37,7 +37,11 @@ _Static_assert(sizeof(entry) == 64, "a cache line");
 
 #define CREDIT_MOST 3
 
-enum { RECORD_FREE, RECORD_LISTED, RECORD_LIMBO };
+enum {
+    RECORD_FREE,
+    RECORD_LISTED,
+    RECORD_LIMBO,
+};
 
 #define CHUNK 1024u
 

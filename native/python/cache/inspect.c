@@ -81,7 +81,8 @@ PyObject *core_keys(PyObject *object, PyObject *unused) {
 
 static int add_handle(PyObject *set, uint64_t handle) {
     PyObject *number = handle ? PyLong_FromUnsignedLongLong(handle) : NULL;
-    const int result = number ? PySet_Add(set, number) : handle ? -1 : 0;
+    const int result = number ? PySet_Add(set, number) : handle ? -1
+                                                                : 0;
     Py_XDECREF(number);
     return result;
 }

@@ -4,7 +4,12 @@
 
 #include "python/cache/core.h"
 
-enum { LOOKUP_FAILED = -1, LOOKUP_FOUND, LOOKUP_ABSENT, LOOKUP_UNDER_WAY };
+enum {
+    LOOKUP_FAILED = -1,
+    LOOKUP_FOUND,
+    LOOKUP_ABSENT,
+    LOOKUP_UNDER_WAY,
+};
 
 typedef struct {
     bool has_waited;  /* set by the caller: it waited for another's computation, so a hit counts as waited */

@@ -12,7 +12,11 @@
 #include "python/numpy_table.h"
 
 /* As in numpy/ndarraytypes.h. Without its flag, an array is not writeable. */
-enum { C_CONTIGUOUS = 0x1, F_CONTIGUOUS = 0x2, ALIGNED = 0x100 };
+enum {
+    C_CONTIGUOUS = 0x1,
+    F_CONTIGUOUS = 0x2,
+    ALIGNED = 0x100,
+};
 
 #define DIMENSIONS_MOST 64
 #define KNOWN_VIEWERS 64

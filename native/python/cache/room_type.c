@@ -27,7 +27,7 @@ static PyObject *room_hold(PyObject *object, PyObject *number) {
     result = vrange_room_take(bytes);
     Py_END_ALLOW_THREADS
     if (result < 0) return PyErr_Format(PyExc_MemoryError, "no room for %llu bytes more",
-                                         (unsigned long long)bytes);
+                                        (unsigned long long)bytes);
     self->taken = bytes;
     Py_RETURN_NONE;
 }

@@ -30,9 +30,9 @@ static int add_to(PyObject *module) {
          "forget_flights(led): in the child of a fork, all but those led here are over."},
         {0}};
     int (*const parts[])(PyObject *) = {stopwatch_add_type, ndarray_add_type, room_add_type,
-                                        leaves_add_type,    form_add_type,    waiter_add_type,
-                                        flight_add_type,    wait_add_functions, compute_async_add_type,
-                                        core_add_type,      call_add_type};
+                                        leaves_add_type, form_add_type, waiter_add_type,
+                                        flight_add_type, wait_add_functions, compute_async_add_type,
+                                        core_add_type, call_add_type};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         if (parts[i](module) < 0) return -1;
     }

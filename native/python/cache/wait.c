@@ -8,7 +8,11 @@
 #include "python/cache/flight.h"
 #include "python/cache/waiter.h"
 
-enum { WAITS, HAS_LANDED, NEVER_ENDS };
+enum {
+    WAITS,
+    HAS_LANDED,
+    NEVER_ENDS,
+};
 
 static PyObject *blocked; /* dict, thread to the flight it waits for without running its event loop */
 static unsigned long walks;

@@ -115,4 +115,3 @@ int waiter_add_type(PyObject *module) {
     waiter_type = add_type(module, &spec);
     return waiter_type ? 0 : -1;
 }
-

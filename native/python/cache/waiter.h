@@ -6,7 +6,12 @@
 
 #include <stdbool.h>
 
-enum waiter_state { WAITER_WAITS, WAITER_HAS_VALUE, WAITER_HAS_ERROR, WAITER_HAS_NOTHING };
+enum waiter_state {
+    WAITER_WAITS,
+    WAITER_HAS_VALUE,
+    WAITER_HAS_ERROR,
+    WAITER_HAS_NOTHING,
+};
 
 bool is_waiter(PyObject *object);
 

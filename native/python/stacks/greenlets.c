@@ -34,12 +34,21 @@ enum {
 };
 
 static void **api; /* NULL: not watched */
-static PyObject *(*original_switch)(PyObject *, PyObject *, PyObject *);
-static PyObject *(*original_throw)(PyObject *, PyObject *, PyObject *, PyObject *);
 
-static PyObject *current_greenlet(void) { return ((PyObject *(*)(void))api[API_GET_CURRENT])(); }
-static bool is_started(PyObject *g) { return ((int (*)(PyObject *))api[API_STARTED])(g); }
-static bool is_active(PyObject *g) { return ((int (*)(PyObject *))api[API_ACTIVE])(g); }
+typedef PyObject *get_current(void);
+typedef PyObject *get_parent(PyObject *);
+typedef int ask(PyObject *);
+typedef int set_parent(PyObject *, PyObject *);
+typedef PyObject *switch_to(PyObject *, PyObject *, PyObject *);
+typedef PyObject *throw_into(PyObject *, PyObject *, PyObject *, PyObject *);
+
+static switch_to *original_switch;
+static throw_into *original_throw;
+
+static PyObject *current_greenlet(void) { return ((get_current *)api[API_GET_CURRENT])(); }
+static PyObject *parent_of(PyObject *g) { return ((get_parent *)api[API_GET_PARENT])(g); }
+static bool is_started(PyObject *g) { return ((ask *)api[API_STARTED])(g); }
+static bool is_active(PyObject *g) { return ((ask *)api[API_ACTIVE])(g); }
 
 /* ---- which switches stay inside ---------------------------------------------------------------- */
 
@@ -62,7 +71,7 @@ static bool is_known(const stack *s, PyObject *greenlet) {
 static bool stays_inside(const stack *s, PyObject *target, PyObject *current) {
     if (target == current || is_known(s, target)) return true;
     if (is_active(target) || (!is_started(target) && is_hub(target))) return false;
-    PyObject *parent = ((PyObject *(*)(PyObject *)) api[API_GET_PARENT])(target);
+    PyObject *parent = parent_of(target);
     bool inside = parent && stays_inside(s, parent, current);
     Py_XDECREF(parent);
     return inside;
@@ -161,7 +170,7 @@ static int watch_methods(void) {
     PyObject *main = current;
     Py_XINCREF(main);
     while (main) {
-        PyObject *parent = ((PyObject *(*)(PyObject *))api[API_GET_PARENT])(main);
+        PyObject *parent = parent_of(main);
         if (!parent) break;
         Py_DECREF(main);
         main = parent;
@@ -187,9 +196,8 @@ int greenlets_watch(void) {
     if (api || !loaded_greenlet()) return PyErr_Occurred() ? -1 : 0;
     void **table = PyCapsule_Import("greenlet._C_API", 0);
     if (!table) return -1;
-    original_switch = (PyObject *(*)(PyObject *, PyObject *, PyObject *)) table[API_SWITCH];
-    original_throw =
-        (PyObject *(*)(PyObject *, PyObject *, PyObject *, PyObject *)) table[API_THROW];
+    original_switch = (switch_to *)table[API_SWITCH];
+    original_throw = (throw_into *)table[API_THROW];
     api = table;
     if (watch_methods() < 0) {
         api = NULL;
@@ -205,7 +213,7 @@ int greenlets_watch(void) {
 /* True if the greenlet is finished. */
 static bool end_one(PyObject *greenlet, PyObject *current) {
     if (greenlet == current || !is_active(greenlet)) return true;
-    if (((int (*)(PyObject *, PyObject *))api[API_SET_PARENT])(greenlet, current) == 0) {
+    if (((set_parent *)api[API_SET_PARENT])(greenlet, current) == 0) {
         PyObject *result = watched_throw(greenlet, (PyObject *)api[API_EXIT], NULL, NULL);
         if (!result) PyErr_WriteUnraisable(greenlet);
         Py_XDECREF(result);

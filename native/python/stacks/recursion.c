@@ -152,8 +152,11 @@ typedef struct {
 
 /* offsetof(PyThreadState, recursion_remaining), or py_ and c_recursion_remaining. */
 static const known known_places[] = {
-    {11, AT(32), AT(32)}, {12, AT(28), AT(36)}, {13, AT(44), AT(52)},
-    {14, AT(48), ABSENT}, {15, AT(52), ABSENT},
+    {11, AT(32), AT(32)},
+    {12, AT(28), AT(36)},
+    {13, AT(44), AT(52)},
+    {14, AT(48), ABSENT},
+    {15, AT(52), ABSENT},
 };
 
 static const char *look(void) {
