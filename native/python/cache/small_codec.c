@@ -7,15 +7,17 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { NONE = 'N',
-       FALSE_ = 'F',
-       TRUE_ = 'T',
-       INT = 'i',
-       FLOAT = 'f',
-       BYTES = 'b',
-       STR = 's',
-       ODD_STR = 'o',
-       TUPLE = 't' };
+enum {
+    NONE = 'N',
+    FALSE_ = 'F',
+    TRUE_ = 'T',
+    INT = 'i',
+    FLOAT = 'f',
+    BYTES = 'b',
+    STR = 's',
+    ODD_STR = 'o',
+    TUPLE = 't',
+};
 
 #define NESTED_MOST 16
 

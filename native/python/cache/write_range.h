@@ -6,9 +6,11 @@
 #include "python/cache/form.h"
 
 /* How a store, or a step of one, ended. STORE_FAILED with an error set. */
-enum { STORE_FAILED = -1,
-       STORE_DONE,
-       STORE_REFUSED };
+enum {
+    STORE_FAILED = -1,
+    STORE_DONE,
+    STORE_REFUSED,
+};
 
 /* Writes the value into a new range, which is pinned. Evicts others if that makes room. STORE_REFUSED: there
  * is no room all the same. May run Python. */
