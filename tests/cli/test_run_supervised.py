@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -204,6 +205,52 @@ os.wait()
     figures = json.loads(told.read_text())
     assert figures["rss_bytes"]["peak"] > 150 * MIB
     assert max(one[3] for one in figures["samples"]) == 2
+
+
+PARENT = """
+import os, subprocess, sys, time
+child = "import time; time.sleep(1)" if len(sys.argv) == 1 else sys.argv[1]
+subprocess.run([sys.executable, "-c", child], check=True)
+if os.fork() == 0:
+    time.sleep(1)
+    os._exit(0)
+os.wait()
+subprocess.run(["sleep", "1"], check=True)
+"""
+
+
+def test_children_that_ran_without_vrange_are_told(tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    done = run("--report", "--json", told, program(tmp_path, PARENT))
+    assert done.returncode == 0, done.stderr
+    assert "children     started 1 Python without vrange; --children" in done.stderr
+    # The forked child has vrange, and sleep is no Python.
+    assert json.loads(told.read_text())["pythons_without_vrange"] == 1
+
+
+def test_a_part_that_only_a_child_uses_is_told_of_the_child(tmp_path: Path) -> None:
+    child = "import numpy, time; time.sleep(1)"
+    done = run("--children", "--report", program(tmp_path, PARENT), child)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"numpy +on, NumPy \S+ \(in 1 of 3 processes\)", done.stderr), done.stderr
+    assert "without vrange" not in done.stderr
+
+
+def test_the_picture_has_what_the_kernel_may_take(tmp_path: Path) -> None:
+    code = """
+import mmap, time
+held = mmap.mmap(-1, 100 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for at in range(0, len(held), 4096):
+    held[at] = 1
+held.madvise(mmap.MADV_FREE)
+time.sleep(1)
+"""
+    told, picture = tmp_path / "told.json", tmp_path / "memory.svg"
+    done = run("--no-numpy", "--json", told, "--plot", picture, program(tmp_path, code))
+    assert done.returncode == 0, done.stderr
+    known = [one[4] for one in json.loads(told.read_text())["samples"] if one[4] is not None]
+    assert max(known) >= 100 * MIB
+    assert "LazyFree" in picture.read_text()
 
 
 def test_a_program_that_leaves_a_thread_or_a_child_behind_is_not_waited_for(tmp_path: Path) -> None:

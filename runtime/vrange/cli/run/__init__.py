@@ -138,7 +138,9 @@ def run(args: argparse.Namespace) -> int:
         if records is None:
             _as_before_python()
             os.execve(target.path, target.arguments, variables)
-        ending = supervise(target.path, target.arguments, variables)
+        ending = supervise(
+            target.path, target.arguments, variables, lazyfree=bool(args.json or args.plot)
+        )
         _tell(args, Report.gather(target.arguments, ending, Path(records)))
     except OSError as error:
         refused = CannotRunError.of(target, error)

@@ -20,6 +20,18 @@ def draw(report: Report, file: str) -> None:
     seconds = [one.seconds for one in samples]
     axes.fill_between(seconds, [one.rss_bytes / _MIB for one in samples], alpha=0.3)
     axes.plot(seconds, [one.rss_bytes / _MIB for one in samples], label="resident (RSS)")
+    reclaimable = [one for one in samples if one.lazyfree_bytes is not None]
+    if reclaimable:
+        axes.fill_between(
+            [one.seconds for one in reclaimable],
+            [(one.rss_bytes - (one.lazyfree_bytes or 0)) / _MIB for one in reclaimable],
+            [one.rss_bytes / _MIB for one in reclaimable],
+            hatch="///",
+            facecolor="none",
+            edgecolor="C2",
+            linewidth=0,
+            label="of that, the kernel's at any moment (LazyFree)",
+        )
     if sampler.limit is not None:
         known = [one for one in samples if one.cgroup_bytes is not None]
         axes.plot(

@@ -51,6 +51,32 @@ class Report:
         """The largest resident size at one time; for a single process, the kernel's own figure."""
         return max(self.ending.sampler.peak_rss_bytes, self.ending.largest_rss_bytes)
 
+    @property
+    def without_vrange(self) -> int:
+        """How many Pythons that the program started ran without vrange, as far as they were seen.
+
+        One that ends within a fifth of a second may be missed.
+        """
+        inside = {record["pid"] for record in self.records}
+        return len(self.ending.sampler.interpreters - inside)
+
+    def parts(self) -> dict[str, str]:
+        """Return what became of each part, in how many of the processes if they differ.
+
+        What merely waits for an import that one process never made says nothing about the others.
+        """
+        told: dict[str, str] = {}
+        names = dict.fromkeys(name for one in self.records for name in one.get("parts", {}))
+        for name in names:
+            states = Counter(one["parts"][name] for one in self.records if name in one["parts"])
+            done = {state: n for state, n in states.items() if not state.startswith("ready")}
+            shown = [
+                state if len(states) == 1 else f"{state} (in {n} of {states.total()} processes)"
+                for state, n in (done or states).items()
+            ]
+            told[name] = "; ".join(shown)
+        return told
+
     def summed(self, *path: str) -> Counter[str]:
         """Return one part of the records, summed over the processes."""
         total: Counter[str] = Counter()
@@ -97,8 +123,10 @@ def as_json(report: Report) -> str:
         "stacks": dict(report.summed("stacks")),
         "processes": report.records,
         "sampling": {"samples": sampler.taken, "cpu_seconds": sampler.cpu_seconds},
+        "pythons_without_vrange": report.without_vrange,
         "samples": [
-            [one.seconds, one.rss_bytes, one.cgroup_bytes, one.processes] for one in sampler.samples
+            [one.seconds, one.rss_bytes, one.cgroup_bytes, one.processes, one.lazyfree_bytes]
+            for one in sampler.samples
         ],
     }
     return json.dumps(told, indent=1) + "\n"
@@ -159,8 +187,13 @@ def _lines(report: Report) -> Iterator[str]:
             "stacks",
             f"{format_bytes(stacks['returned_bytes'])} returned in {stacks['trims']} trims",
         )
-    for name, state in own.get("parts", {}).items():
+    for name, state in report.parts().items():
         yield _line(name, state)
+    if report.without_vrange:
+        yield _line(
+            "children",
+            f"started {report.without_vrange} Python without vrange; --children switches it on there",
+        )
     if not own.get("ended"):
         yield _line("", "it did not reach its exit, so its last actions are missing above")
 

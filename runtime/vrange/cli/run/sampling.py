@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from vrange._cgroup.limits import MemoryLimit, memory_limit, usage_of
+from vrange._counters.lazyfree import lazyfree_bytes
+from vrange.cli.run.family import Family
 
 __all__ = ["Sample", "Sampler"]
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SHARE = 1e-3
 _SECONDS_LEAST = 0.05
-_FAMILY_SECONDS = 1.0  # the interval at which children are looked up
+_FAMILY_SECONDS = 0.2  # the interval at which children are looked up
 _SAMPLES_MOST = 4096
 
 
@@ -37,6 +39,9 @@ class Sample:
         The bytes of the cgroup.
     processes : int
         The number of processes.
+    lazyfree_bytes : int or None
+        What of the resident bytes the kernel may reclaim at any moment; None if it was not read
+        for this sample.
 
     """
 
@@ -44,23 +49,50 @@ class Sample:
     rss_bytes: int
     cgroup_bytes: int | None
     processes: int
+    lazyfree_bytes: int | None = None
+
+
+class _Budget:
+    """Calls a function as often as its share of a processor allows."""
+
+    def __init__(self, least_seconds: float) -> None:
+        self._least = least_seconds
+        self._due = 0.0
+
+    def spend(self, now: float, function: Callable[[], None]) -> None:
+        if now < self._due:
+            return
+        began = time.thread_time()
+        function()
+        self._due = now + max(self._least, (time.thread_time() - began) / _SHARE)
 
 
 class Sampler:
-    """Samples process `pid` and the processes that it starts."""
+    """Samples process `pid` and the processes that it starts.
 
-    def __init__(self, pid: int) -> None:
+    Parameters
+    ----------
+    pid : int
+        The program's process.
+    lazyfree : bool, default False
+        Whether to read `LazyFree` as well. The kernel walks all pages of a process for it, so this
+        has a share of a processor of its own, and most samples of a large process are without it.
+
+    """
+
+    def __init__(self, pid: int, *, lazyfree: bool = False) -> None:
         self.samples: list[Sample] = []
         self.peak_rss_bytes = 0
         self.peak_cgroup_bytes: int | None = None
         self.limit: MemoryLimit | None = None
         self.taken = 0
         self.pause_seconds = _SECONDS_LEAST
-        self._pid = pid
         self._began = time.monotonic()
         self._cpu = 0.0
-        self._family = [pid]
-        self._family_at = -_FAMILY_SECONDS
+        self._family = Family(pid)
+        self._families = _Budget(_FAMILY_SECONDS)
+        self._lazyfree = _Budget(_SECONDS_LEAST) if lazyfree else None
+        self._lazyfree_bytes: int | None = None
         self._weighted = 0.0
         self._seconds = 0.0
         with suppress(OSError, ValueError):
@@ -73,6 +105,11 @@ class Sampler:
         return self._cpu
 
     @property
+    def interpreters(self) -> set[int]:
+        """The Pythons that the program started, other than by fork."""
+        return self._family.interpreters
+
+    @property
     def average_rss_bytes(self) -> int:
         """The average over time."""
         return int(self._weighted / self._seconds) if self._seconds else self.peak_rss_bytes
@@ -81,12 +118,13 @@ class Sampler:
         """Take one sample, or none if the process has ended."""
         began = time.thread_time()
         now = time.monotonic() - self._began
-        if now - self._family_at >= _FAMILY_SECONDS:
-            self._family = _family(self._pid)
-            self._family_at = now
-        sizes = [size for size in map(_rss_bytes, self._family) if size]
+        self._families.spend(now, self._family.look)
+        sizes = [size for size in map(_rss_bytes, self._family.pids) if size]
         if sizes:
-            self._add(Sample(now, sum(sizes), self._cgroup(), len(sizes)))
+            self._lazyfree_bytes = None
+            if self._lazyfree is not None:
+                self._lazyfree.spend(now, self._read_lazyfree)
+            self._add(Sample(now, sum(sizes), self._cgroup(), len(sizes), self._lazyfree_bytes))
         spent = time.thread_time() - began
         self._cpu += spent
         self.taken += 1
@@ -105,6 +143,9 @@ class Sampler:
             pairs = zip(self.samples[::2], self.samples[1::2], strict=False)
             self.samples = [max(pair, key=lambda one: one.rss_bytes) for pair in pairs]
 
+    def _read_lazyfree(self) -> None:
+        self._lazyfree_bytes = sum(lazyfree_bytes(pid) or 0 for pid in self._family.pids)
+
     def _cgroup(self) -> int | None:
         if self.limit is None:
             return None
@@ -120,14 +161,3 @@ def _rss_bytes(pid: int) -> int:
             return int(file.read().split()[1]) * _PAGE
     except (OSError, IndexError):
         return 0
-
-
-def _family(pid: int) -> list[int]:
-    """Return the process and its descendants, if the kernel lists them (CONFIG_PROC_CHILDREN)."""
-    found = [pid]
-    for one in found:
-        with suppress(OSError):
-            for task in Path(f"/proc/{one}/task").iterdir():
-                with suppress(OSError):
-                    found += map(int, (task / "children").read_text().split())
-    return found

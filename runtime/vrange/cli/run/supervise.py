@@ -63,8 +63,10 @@ class Ending:
     sampler: Sampler
 
 
-def supervise(path: str, arguments: list[str], variables: Mapping[str, str]) -> Ending:
-    """Run a program to its end.
+def supervise(
+    path: str, arguments: list[str], variables: Mapping[str, str], *, lazyfree: bool = False
+) -> Ending:
+    """Run a program to its end, and sample its memory; with `lazyfree`, what is reclaimable too.
 
     Raises
     ------
@@ -85,7 +87,7 @@ def supervise(path: str, arguments: list[str], variables: Mapping[str, str]) -> 
             setsigmask=before,
             setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
         )
-        sampler = Sampler(pid)
+        sampler = Sampler(pid, lazyfree=lazyfree)
         status, usage = _follow(pid, sampler, waited_for)
     finally:
         while signal.sigtimedwait(waited_for - {signal.SIGTSTP}, 0) is not None:
