@@ -192,7 +192,7 @@ def _lines(report: Report) -> Iterator[str]:
     if report.without_vrange:
         yield _line(
             "children",
-            f"started {report.without_vrange} Python without vrange; --children has it on there too",
+            f"started {report.without_vrange} Python without vrange; --children has it on there",
         )
     if not own.get("ended"):
         yield _line("", "it did not reach its exit, so its last actions are missing above")
