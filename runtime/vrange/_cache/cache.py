@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
-import threading
 import time
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Hashable,
-    Iterator,
-)
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from datetime import timedelta
-from functools import cache, partial
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from vrange._cache.address_space import CacheArena
+from vrange._cache.bounds import follow_limit
+from vrange._cache.burial import give_back
 from vrange._cache.codec import Codec
+from vrange._cache.common import CommonCache
+from vrange._cache.figures import Figures
 from vrange._cache.info import CacheInfo
-from vrange._cache.mapping import CacheMapping
-from vrange._cache.not_kept import Source
-from vrange._cache.options import check_max_entries, nanoseconds_of_ttl, seconds_of_timeout
+from vrange._cache.parameters import checked_parameters, nanoseconds_of_ttl
 from vrange._cache.waiting import answer_after, answer_async, led_here
-from vrange._cgroup.limits import memory_limit
 from vrange._core import hit, lib
 from vrange._counters.account import Account
-from vrange._ranges.set_limit import on_change
-from vrange.sizes import format_bytes, parse_bytes
+from vrange.sizes import format_bytes
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-_AUTO_SHARE = 10  # of the memory limit: hot values, and keys and entries, of all caches together
-_BURIED_AT_ONCE = 32  # entries, between two looks at the clock
-_BURY_SECONDS = 0.0005  # with the GIL held; after it other threads run for a moment
-_BURY_PAUSE_SECONDS = 0.0002
-_GIVEN_SHARE = 4  # of the memory limit: keys and entries of one cache with max_entries
 _ABSENT = object()
-_numbers = itertools.count(1)
 
 
-class VolatileCache(CacheMapping[K, V], Generic[K, V]):
+class VolatileCache(CommonCache[K, V], Generic[K, V]):
     """A mapping that uses the spare memory, and whose values the kernel may take.
 
     A value is volatile while the program does not hold it: the kernel takes it when memory runs
@@ -124,56 +110,42 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         timeout: float | timedelta | None = None,
         copy: bool = False,
     ) -> None:
-        ttl_ns = nanoseconds_of_ttl(ttl)
-        check_max_entries(max_entries)
-        self._timeout = seconds_of_timeout(timeout)
-        self._parameters: dict[str, Any] = {
-            "ttl": ttl,
-            "max_bytes": max_bytes,
-            "max_entries": max_entries,
-            "hot_bytes": hot_bytes,
-            "arena_bytes": arena_bytes,
-            "timeout": timeout,
-            "copy": copy,
-        }
-        self._max_entries = max_entries
-        self._max_bytes = None if max_bytes is None else parse_bytes(max_bytes, "max_bytes")
-        arena_size = None if arena_bytes is None else parse_bytes(arena_bytes, "arena_bytes")
-        if arena_size == 0:
-            raise ValueError("arena_bytes must be at least 1, but is 0")
-        hot_limit = None if hot_bytes == "auto" else parse_bytes(hot_bytes, "hot_bytes")
-        if self._max_bytes is not None:
-            # Values that are held strongly can't be evicted to stay below max_bytes.
-            half = self._max_bytes // 2
-            hot_limit = half if hot_limit is None else min(hot_limit, half)
-        self._account = Account(
-            name if name is not None else f"cache-{next(_numbers)}", lib.VRANGE_KIND_CACHE
+        given = checked_parameters(
+            ttl=ttl,
+            max_bytes=max_bytes,
+            max_entries=max_entries,
+            hot_bytes=hot_bytes,
+            arena_bytes=arena_bytes,
+            timeout=timeout,
+            copy=copy,
         )
-        self._arena = CacheArena(self._account, arena_size)
-        self._source = Source(self._account.name)
+        super().__init__(name, given)
+        hot_limit = None if given.hot_bytes == "auto" else given.hot_bytes
+        if given.max_bytes is not None:
+            # Values that are held strongly can't be evicted to stay below max_bytes.
+            half = given.max_bytes // 2
+            hot_limit = half if hot_limit is None else min(hot_limit, half)
+        self._account = Account(self._name, lib.VRANGE_KIND_CACHE)
+        self._arena = CacheArena(self._account, given.arena_bytes)
         codec = Codec(self._source, copies=copy)
-        _follow_limit()
+        follow_limit()
         self._core = hit.CacheCore(
             owner=self._account,
             account=self._account.address,
-            name=self._account.name,
+            name=self._name,
             open_arena=self._arena.open,
             encode=codec.encode,
             weigh=codec.weigh,
-            wait=partial(answer_after, self._timeout),
+            wait=partial(answer_after, given.timeout),
             give_up=self._source.give_up,
             led=led_here,
-            ttl_ns=ttl_ns,
-            max_bytes=sys.maxsize if self._max_bytes is None else self._max_bytes,
+            ttl_ns=nanoseconds_of_ttl(given.ttl),
+            max_bytes=sys.maxsize if given.max_bytes is None else given.max_bytes,
             hot_bytes=hot_limit,
             max_entries=max_entries,
             copies=copy,
         )
-        self._baseline = self._account.read()
-
-    def _values_are_of(self, function: Callable[..., Any]) -> None:
-        """Note the function that is decorated, for warnings."""
-        self._source.is_function(function)
+        self._figures = Figures(self._account)
 
     # ---- lookups -----------------------------------------------------------------------------
 
@@ -237,7 +209,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             The value, also if there is no room to cache it.
 
         """
-        answer: V = await answer_async(self._core, key, compute, self._timeout)
+        answer: V = await answer_async(self._core, key, compute, self._parameters.timeout)
         return answer
 
     def set(self, key: K, value: V, *, ttl: float | timedelta | None = None) -> None:
@@ -306,33 +278,14 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
 
     def clear(self) -> None:
         """Remove all entries and reset the figures. Values that the program holds stay valid."""
-        self._bury(self._core.clear())
-        self._baseline = self._account.read()
+        if self._core.clear():
+            give_back(self._core)
+        self._figures.start()
 
-    def copy(self, *, name: str | None = None) -> VolatileCache[K, V]:
-        """Return a new cache with the same parameters and the values that are still there.
-
-        Parameters
-        ----------
-        name : str, optional
-            The label of its metrics. The default is as for a new cache.
-
-        Returns
-        -------
-        VolatileCache
-            The new cache. The ttl of its values starts again, with the ttl of the cache.
-
-        """
-        copy: VolatileCache[K, V] = VolatileCache(name=name, **self._parameters)
-        copy.update(self)
-        return copy
+    def _new(self, name: str | None) -> VolatileCache[K, V]:
+        return VolatileCache(name=name, **vars(self._parameters))
 
     # ---- all of it ---------------------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        """The label of this cache's metrics."""
-        return self._account.name
 
     def info(self) -> CacheInfo:
         """Return the requests by outcome since the last clear, and the bytes by state.
@@ -343,36 +296,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             The figures.
 
         """
-        entries = self._core.count()  # sweeps, so that the bytes below are right
-        before = self._baseline  # first: clear() may set a later one meanwhile
-        now = self._account.read()
-        hot_hits = now.hot_hits - before.hot_hits
-        resident_hits = now.resident_hits - before.resident_hits
-        waited = now.waited - before.waited
-        return CacheInfo(
-            name=self.name,
-            hits=hot_hits + resident_hits + waited,
-            hot_hits=hot_hits,
-            resident_hits=resident_hits,
-            misses=now.misses - before.misses,
-            purged=now.purged - before.purged,
-            entries=entries,
-            pinned_bytes=now.pinned_bytes,
-            idle_bytes=now.idle_bytes,
-            offered_bytes=now.offered_bytes,
-            purged_bytes=now.purged_bytes,
-            hot_bytes=self._core.hot_bytes,
-            max_bytes=self._max_bytes,
-            evicted_bytes=now.evicted_total_bytes - before.evicted_total_bytes,
-            purged_total_bytes=now.purged_total_bytes - before.purged_total_bytes,
-            regenerated=now.regenerated - before.regenerated,
-            regenerate_seconds=now.regenerate_seconds - before.regenerate_seconds,
-            refused=now.refused - before.refused,
-            max_entries=self._max_entries,
-            index_bytes=self._core.index_bytes,
-            waited=waited,
-            object_bytes=self._core.object_bytes,
-        )
+        return self._figures.read(self._core, self._parameters)
 
     def discard(self, *keys: K) -> int:
         """Make the kernel take values now, for tests. Values that the program holds stay.
@@ -403,26 +327,6 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         self._core.close()
         self._arena.close()
 
-    def _bury(self, some_are_left: bool) -> None:
-        """Free the cleared entries, in a thread of their own."""
-        if some_are_left:
-            threading.Thread(target=_bury, args=(self._core,), name="vrange-clear").start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _repr_html_(self) -> str:
-        """Return a bar of its requests by outcome, and a line of figures, for notebooks."""
-        return self.info()._repr_html_()
-
     def __repr__(self) -> str:
         if self._core.closed:
             return f"<{type(self).__name__} {self.name!r}, closed>"
@@ -433,27 +337,3 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             f"({format_bytes(now.object_bytes)} in objects), "
             f"{format_bytes(now.idle_bytes)} idle, {format_bytes(now.offered_bytes)} offered>"
         )
-
-
-def _bury(core: hit.CacheCore) -> None:
-    lib.vrange_thread_name(b"vrange-clear")
-    begun = time.monotonic()
-    while core.bury(_BURIED_AT_ONCE):
-        if time.monotonic() - begun > _BURY_SECONDS:
-            # Without a pause, this thread would win the GIL back before other threads wake up.
-            time.sleep(_BURY_PAUSE_SECONDS)
-            begun = time.monotonic()
-
-
-@cache
-def _follow_limit() -> None:
-    """Set the automatic bounds, now and whenever the program sets a limit."""
-    on_change(_set_automatic_bounds)
-    _set_automatic_bounds()
-
-
-def _set_automatic_bounds() -> None:
-    limit = memory_limit().limit_bytes
-    share = limit // _AUTO_SHARE
-    hit.set_hot_bytes(share)
-    hit.set_index_bytes(share, limit // _GIVEN_SHARE)

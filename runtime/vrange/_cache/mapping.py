@@ -12,7 +12,10 @@ from collections.abc import (
     MutableMapping,
     ValuesView,
 )
-from typing import Any, Generic, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
+
+if TYPE_CHECKING:
+    from vrange._cache.cache import VolatileCache
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -29,8 +32,26 @@ class CacheMapping(MutableMapping[K, V], Generic[K, V]):
         """The label of the cache's metrics."""
 
     @abstractmethod
-    def copy(self, *, name: str | None = None) -> CacheMapping[K, V]:
-        """Return a new cache."""
+    def _new(self, name: str | None) -> VolatileCache[K, V]:
+        """Return an empty cache with the same parameters."""
+
+    def copy(self, *, name: str | None = None) -> VolatileCache[K, V]:
+        """Return a new cache with the same parameters and the values that are still there.
+
+        Parameters
+        ----------
+        name : str, optional
+            The label of its metrics. The default is as for a new cache.
+
+        Returns
+        -------
+        VolatileCache
+            The new cache. The ttl of its values starts again, with the ttl of the cache.
+
+        """
+        copy = self._new(name)
+        copy.update(self)
+        return copy
 
     # An entry may be purged at any moment, so iterators skip entries that have gone.
 
@@ -61,18 +82,17 @@ class CacheMapping(MutableMapping[K, V], Generic[K, V]):
             raise KeyError(key)
         return missing(self, key)  # type: ignore[no-any-return]
 
-    def __or__(self, other: Mapping[K, V]) -> CacheMapping[K, V]:
+    def __or__(self, other: Mapping[K, V]) -> VolatileCache[K, V]:
         if not isinstance(other, Mapping):
             return NotImplemented
         both = self.copy()
         both.update(other)
         return both
 
-    def __ror__(self, other: Mapping[K, V]) -> CacheMapping[K, V]:
+    def __ror__(self, other: Mapping[K, V]) -> VolatileCache[K, V]:
         if not isinstance(other, Mapping):
             return NotImplemented
-        both = self.copy()
-        both.clear()
+        both = self._new(None)
         both.update(other)
         both.update(self)
         return both
@@ -81,7 +101,7 @@ class CacheMapping(MutableMapping[K, V], Generic[K, V]):
         self.update(other)
         return self
 
-    def __copy__(self) -> CacheMapping[K, V]:
+    def __copy__(self) -> VolatileCache[K, V]:
         return self.copy()
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:

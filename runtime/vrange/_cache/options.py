@@ -1,46 +1,15 @@
-"""The parameters of caches and of @cached, and their checks, for all platforms."""
+"""The parameters of @cached and their checks, for all platforms."""
 
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from typing import Any
 
 from vrange._cache.mapping import CacheMapping
-
-_FOREVER_SECONDS = 3e9  # a century; in nanoseconds, added to a clock, it fits into 64 bits
-_TTL_TAKEN = "a positive number of seconds, a timedelta or None"
-
-
-def seconds_of_ttl(ttl: object) -> float | None:
-    """Return the seconds of a `ttl`, or None. Raise TypeError or ValueError for anything else."""
-    if ttl is None:
-        return None
-    if isinstance(ttl, timedelta):
-        seconds = ttl.total_seconds()
-    elif isinstance(ttl, int | float) and not isinstance(ttl, bool):
-        seconds = ttl
-    else:
-        raise ValueError(f"ttl must be {_TTL_TAKEN}, not {ttl!r}")
-    if not seconds > 0:
-        raise ValueError(f"ttl must be {_TTL_TAKEN}, not {ttl!r}")
-    return seconds
-
-
-def seconds_of_timeout(timeout: object) -> float | None:
-    """Return the seconds of a `timeout`, or None. Raise ValueError for anything else."""
-    if timeout is None:
-        return None
-    if isinstance(timeout, timedelta):
-        timeout = timeout.total_seconds()
-    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0:
-        raise ValueError(
-            f"timeout must be a number of seconds, a timedelta or None, not {timeout!r}"
-        )
-    return min(timeout, threading.TIMEOUT_MAX)
+from vrange._cache.parameters import check_max_entries, seconds_of_timeout, seconds_of_ttl
 
 
 def names_of(ignore: object) -> tuple[str, ...]:
@@ -49,22 +18,6 @@ def names_of(ignore: object) -> tuple[str, ...]:
     if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"ignore must be names of parameters, not {ignore!r}")
     return tuple(names)
-
-
-def nanoseconds_of_ttl(ttl: object) -> int:
-    """Return the nanoseconds of a `ttl`; 0 if it is None."""
-    seconds = seconds_of_ttl(ttl)
-    return 0 if seconds is None else max(1, int(min(seconds, _FOREVER_SECONDS) * 1e9))
-
-
-def check_max_entries(max_entries: object) -> None:
-    """Raise TypeError or ValueError for anything but None or an int of at least 0."""
-    if max_entries is None:
-        return
-    if not isinstance(max_entries, int) or isinstance(max_entries, bool):
-        raise TypeError(f"max_entries must be an int or None, not {max_entries!r}")
-    if max_entries < 0:
-        raise ValueError(f"max_entries must be at least 0, but is {max_entries}")
 
 
 _OF_CACHE = "name", "ttl", "max_bytes", "max_entries", "maxsize", "hot_bytes", "timeout", "copy"

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from datetime import timedelta
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import psutil
 
+from vrange._cache.common import CommonCache
 from vrange._cache.info import CacheInfo
-from vrange._cache.mapping import CacheMapping
-from vrange._cache.not_kept import Source
-from vrange._cache.options import check_max_entries, seconds_of_timeout, seconds_of_ttl
+from vrange._cache.parameters import checked_parameters, seconds_of_ttl
 from vrange._portable.kept import Kept, keep
 from vrange._portable.singleflight import Flight, SingleFlight
-from vrange.sizes import format_bytes, parse_bytes
+from vrange.sizes import format_bytes
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 _SHARE_OF_MEMORY = 10  # by default, a cache has at most 1/10 of the machine's memory
-_numbers = itertools.count(1)
 _ABSENT = object()
 
 
-class VolatileCache(CacheMapping[K, V], Generic[K, V]):
+class VolatileCache(CommonCache[K, V], Generic[K, V]):
     """A mapping with the interface of Linux's class of the same name, and an ordinary bound.
 
     No kernel reclaims from it, so it has a fixed size. Beyond that size it evicts the least
@@ -78,33 +74,23 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         timeout: float | timedelta | None = None,
         copy: bool = False,
     ) -> None:
-        seconds = seconds_of_ttl(ttl)
-        check_max_entries(max_entries)
-        self._parameters: dict[str, Any] = {
-            "ttl": ttl,
-            "max_bytes": max_bytes,
-            "max_entries": max_entries,
-            "hot_bytes": hot_bytes,
-            "arena_bytes": arena_bytes,
-            "timeout": timeout,
-            "copy": copy,
-        }
-        self._max_entries = max_entries
-        if hot_bytes != "auto":
-            parse_bytes(hot_bytes, "hot_bytes")
-        if arena_bytes is not None:
-            parse_bytes(arena_bytes, "arena_bytes")
-        self._max_bytes = None if max_bytes is None else parse_bytes(max_bytes, "max_bytes")
-        self._copies = copy
-        self._bound = self._max_bytes
+        given = checked_parameters(
+            ttl=ttl,
+            max_bytes=max_bytes,
+            max_entries=max_entries,
+            hot_bytes=hot_bytes,
+            arena_bytes=arena_bytes,
+            timeout=timeout,
+            copy=copy,
+        )
+        super().__init__(name, given)
+        self._bound = given.max_bytes
         if self._bound is None:
             self._bound = psutil.virtual_memory().total // _SHARE_OF_MEMORY
-        self._name = name if name is not None else f"cache-{next(_numbers)}"
-        self._source = Source(self._name)
-        self._ttl = float("inf") if seconds is None else seconds
+        self._ttl = float("inf") if given.ttl is None else given.ttl
         self._lock = threading.RLock()
         self._values: OrderedDict[K, tuple[Kept, int, float]] = OrderedDict()
-        self._flights = SingleFlight(seconds_of_timeout(timeout), self._count_waited)
+        self._flights = SingleFlight(given.timeout, self._count_waited)
         self._closed = False
         self._bytes = 0
         self._forget_counts()
@@ -113,10 +99,6 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         self._hits = self._misses = self._evicted_bytes = self._regenerated = 0
         self._refused = self._waited = 0
         self._regenerate_seconds = 0.0
-
-    def _values_are_of(self, function: Callable[..., Any]) -> None:
-        """Note the function that is decorated, for warnings."""
-        self._source.is_function(function)
 
     # ---- lookups -----------------------------------------------------------------------------
 
@@ -131,7 +113,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         nothing is cached.
         """
         found = self._look_up(key)
-        if self._max_entries == 0:
+        if self._parameters.max_entries == 0:
             return compute()
         value: V = self._compute(key, compute) if found is _ABSENT else found
         return value
@@ -141,7 +123,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         found = self._look_up(key)
         if found is not _ABSENT:
             return found  # type: ignore[no-any-return]
-        if self._max_entries == 0:
+        if self._parameters.max_entries == 0:
             return await compute()
 
         leads = False
@@ -216,7 +198,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         self, key: Any, value: Any, flight: Flight | None = None, seconds: float | None = None
     ) -> Any:
         hash(key)
-        if self._max_entries == 0:
+        if self._parameters.max_entries == 0:
             self._check_open()
             return value
         if flight is not None and (flight.stale or flight.skipped):
@@ -237,7 +219,8 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
                 return answer
             size = kept.nbytes
             while self._values and (
-                self._bytes + size > self._bound or len(self._values) == self._max_entries
+                self._bytes + size > self._bound
+                or len(self._values) == self._parameters.max_entries
             ):
                 _, gone, _ = self._values.popitem(last=False)[1]
                 self._bytes -= gone
@@ -247,7 +230,7 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         return answer
 
     def _keep_and_read(self, value: Any) -> tuple[Kept, Any]:
-        kept = keep(value, self._source.homes, copies=self._copies)
+        kept = keep(value, self._source.homes, copies=self._parameters.copy)
         return kept, kept.answer()
 
     def _drop(self, key: Any) -> bool:
@@ -313,30 +296,10 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
             self._bytes = 0
             self._forget_counts()
 
-    def copy(self, *, name: str | None = None) -> VolatileCache[K, V]:
-        """Return a new cache with the same parameters and the values that are still there.
-
-        Parameters
-        ----------
-        name : str, optional
-            The label of its metrics. The default is as for a new cache.
-
-        Returns
-        -------
-        VolatileCache
-            The new cache. The ttl of its values starts again, with the ttl of the cache.
-
-        """
-        copy: VolatileCache[K, V] = VolatileCache(name=name, **self._parameters)
-        copy.update(self)
-        return copy
+    def _new(self, name: str | None) -> Any:
+        return VolatileCache(name=name, **vars(self._parameters))
 
     # ---- all of it ---------------------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        """The cache's name."""
-        return self._name
 
     def info(self) -> CacheInfo:
         """Return the figures as on Linux. Every hit is a hot one, and nothing is ever purged."""
@@ -355,14 +318,14 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
                 offered_bytes=0,
                 purged_bytes=0,
                 hot_bytes=self._bytes,
-                max_bytes=self._max_bytes,
+                max_bytes=self._parameters.max_bytes,
                 evicted_bytes=self._evicted_bytes,
                 purged_total_bytes=0,
                 regenerated=self._regenerated,
                 regenerate_seconds=self._regenerate_seconds,
                 refused=self._refused,
                 waited=self._waited,
-                max_entries=self._max_entries,
+                max_entries=self._parameters.max_entries,
                 object_bytes=0,  # all of them count as pinned
             )
 
@@ -376,21 +339,6 @@ class VolatileCache(CacheMapping[K, V], Generic[K, V]):
         with self._lock:
             self.clear()
             self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _repr_html_(self) -> str:
-        """Return HTML for notebooks: a bar of the requests by outcome, and a line of figures."""
-        return self.info()._repr_html_()
 
     def __repr__(self) -> str:
         if self._closed:

@@ -1,0 +1,97 @@
+"""The parameters of a cache and their checks, for all platforms."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from vrange.sizes import parse_bytes
+
+_FOREVER_SECONDS = 3e9  # a century; in nanoseconds, added to a clock, it fits into 64 bits
+_TTL_TAKEN = "a positive number of seconds, a timedelta or None"
+
+
+def seconds_of_ttl(ttl: object) -> float | None:
+    """Return the seconds of a `ttl`, or None. Raise TypeError or ValueError for anything else."""
+    if ttl is None:
+        return None
+    if isinstance(ttl, timedelta):
+        seconds = ttl.total_seconds()
+    elif isinstance(ttl, int | float) and not isinstance(ttl, bool):
+        seconds = ttl
+    else:
+        raise ValueError(f"ttl must be {_TTL_TAKEN}, not {ttl!r}")
+    if not seconds > 0:
+        raise ValueError(f"ttl must be {_TTL_TAKEN}, not {ttl!r}")
+    return seconds
+
+
+def seconds_of_timeout(timeout: object) -> float | None:
+    """Return the seconds of a `timeout`, or None. Raise ValueError for anything else."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, timedelta):
+        timeout = timeout.total_seconds()
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0:
+        raise ValueError(
+            f"timeout must be a number of seconds, a timedelta or None, not {timeout!r}"
+        )
+    return min(timeout, threading.TIMEOUT_MAX)
+
+
+def nanoseconds_of_ttl(ttl: object) -> int:
+    """Return the nanoseconds of a `ttl`; 0 if it is None."""
+    seconds = seconds_of_ttl(ttl)
+    return 0 if seconds is None else max(1, int(min(seconds, _FOREVER_SECONDS) * 1e9))
+
+
+def check_max_entries(max_entries: object) -> None:
+    """Raise TypeError or ValueError for anything but None or an int of at least 0."""
+    if max_entries is None:
+        return
+    if not isinstance(max_entries, int) or isinstance(max_entries, bool):
+        raise TypeError(f"max_entries must be an int or None, not {max_entries!r}")
+    if max_entries < 0:
+        raise ValueError(f"max_entries must be at least 0, but is {max_entries}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheParameters:
+    """The checked parameters of a cache, without its name: times in seconds, sizes in bytes."""
+
+    ttl: float | None
+    max_bytes: int | None
+    max_entries: int | None
+    hot_bytes: int | Literal["auto"]
+    arena_bytes: int | None
+    timeout: float | None
+    copy: bool
+
+
+def checked_parameters(
+    *,
+    ttl: object,
+    max_bytes: int | str | None,
+    max_entries: int | None,
+    hot_bytes: int | str,
+    arena_bytes: int | str | None,
+    timeout: object,
+    copy: bool,
+) -> CacheParameters:
+    """Return the parameters of a cache. Raise TypeError or ValueError for a bad one."""
+    check_max_entries(max_entries)
+    if arena_bytes is not None:
+        arena_bytes = parse_bytes(arena_bytes, "arena_bytes")
+        if arena_bytes == 0:
+            raise ValueError("arena_bytes must be at least 1, but is 0")
+    return CacheParameters(
+        ttl=seconds_of_ttl(ttl),
+        max_bytes=None if max_bytes is None else parse_bytes(max_bytes, "max_bytes"),
+        max_entries=max_entries,
+        hot_bytes="auto" if hot_bytes == "auto" else parse_bytes(hot_bytes, "hot_bytes"),
+        arena_bytes=arena_bytes,
+        timeout=seconds_of_timeout(timeout),
+        copy=copy,
+    )
