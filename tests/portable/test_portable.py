@@ -240,13 +240,14 @@ def test_setup_builds_nothing_native_elsewhere(tmp_path: Path) -> None:
     import sys
     from types import ModuleType
     told = []
-    for name in ("setuptools", "setuptools.command", "setuptools.command.build_ext"):
-        sys.modules[name] = ModuleType(name)  # which not every environment has
+    for name in "", ".command", ".command.build_ext", ".command.build_py":
+        sys.modules["setuptools" + name] = ModuleType(name)  # which not every environment has
     sys.modules["setuptools"].setup = lambda **settings: told.append(settings)
     sys.modules["setuptools.command.build_ext"].build_ext = object
+    sys.modules["setuptools.command.build_py"].build_py = object
     sys.platform = "darwin"
     exec(open({str(root / "setup.py")!r}).read())
-    assert told == [{{}}], told
+    assert [list(settings["cmdclass"]) for settings in told] == [["build_py"]], told
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=60)
 
