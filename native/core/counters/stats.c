@@ -213,7 +213,8 @@ void stats_offered(vrange_account *account, int64_t by) {
 
 #define EIGHTHS 8
 
-static _Thread_local segment_histogram *own_shard; /* NULL: not assigned yet */
+/* NULL: none is assigned yet, or this thread shares shard 0. */
+static _Thread_local segment_histogram *own_shard;
 static _Thread_local bool shares_shard;
 
 static size_t bucket_of(uint64_t nanoseconds) {
@@ -234,9 +235,10 @@ static void record(segment_histogram *histogram, uint64_t nanoseconds) {
     tally(&histogram->buckets[bucket_of(nanoseconds)], 1);
 }
 
-static void record_alone(segment_histogram *histogram, uint64_t nanoseconds) {
+/* In a histogram of the thread's own shard. */
+static inline void record_alone(segment_histogram *histogram, uint64_t nanoseconds, size_t bucket) {
     tally_alone(&histogram->sum_ns, nanoseconds);
-    tally_alone(&histogram->buckets[bucket_of(nanoseconds)], 1);
+    tally_alone(&histogram->buckets[bucket], 1);
 }
 
 static bool is_latency(int kind, int latency) {
@@ -246,28 +248,46 @@ static bool is_latency(int kind, int latency) {
 /* Runs once a thread. The first threads get a shard each; the others share shard 0, which has memory
  * behind it from the beginning. The shard of a thread that ended is not reused: the next owner would have
  * to know that it sees the last write. */
-static segment_histogram *take_shard(void) {
-    segment_header *segment = segment_make();
-    if (!segment) return NULL;
+static void take_shard(segment_header *segment) {
     uint32_t used = atomic_load(&segment->shards_used);
     while (used < SEGMENT_SHARDS) {
         uint32_t next = used ? used : 1;
         if (!segment_back(segment, segment_shard(segment, next), segment->shard_bytes)) break;
         if (!atomic_compare_exchange_strong(&segment->shards_used, &used, next + 1)) continue;
-        shares_shard = false;
-        return own_shard = segment_shard(segment, next);
+        own_shard = segment_shard(segment, next);
+        return;
     }
     shares_shard = true;
-    return own_shard = segment_shard(segment, 0);
+}
+
+/* The thread's first record, or any of a thread that has no shard of its own. Not inlined: the registers that
+ * it saves would be saved at every record. */
+__attribute__((noinline)) static void record_without_shard(int which, uint64_t nanoseconds) {
+    segment_header *segment = segment_make();
+    if (!segment) return;
+    if (!shares_shard) take_shard(segment);
+    if (own_shard) record_alone(&own_shard[which], nanoseconds, bucket_of(nanoseconds));
+    else record(&segment_shard(segment, 0)[which], nanoseconds);
 }
 
 void vrange_latency_record(int kind, int latency, uint64_t nanoseconds) {
     if (!RECORDING || !is_latency(kind, latency)) return;
+    const int which = kind * VRANGE_LATENCIES + latency;
     segment_histogram *shard = own_shard;
-    if (!shard && !(shard = take_shard())) return;
-    shard += kind * VRANGE_LATENCIES + latency;
-    if (shares_shard) record(shard, nanoseconds);
-    else record_alone(shard, nanoseconds);
+    if (shard) record_alone(&shard[which], nanoseconds, bucket_of(nanoseconds));
+    else record_without_shard(which, nanoseconds);
+}
+
+void stats_record_fast(int which, int kind, int latency, uint64_t start_ns) {
+    if (!RECORDING) return;
+    stats_fast_path *path = &stats_fast[which];
+    if (start_ns) {
+        path->ns = os_now_ns() - start_ns;
+        path->bucket = (uint32_t)bucket_of(path->ns);
+    }
+    segment_histogram *shard = own_shard;
+    if (shard) record_alone(&shard[kind * VRANGE_LATENCIES + latency], path->ns, path->bucket);
+    else vrange_latency_record(kind, latency, path->ns);
 }
 
 void vrange_latency_read(int kind, int latency, vrange_histogram *out) {
@@ -337,6 +357,7 @@ void stats_pressure_acted(int action, int outcome, uint64_t bytes) {
 void stats_after_fork(void) {
     segment_header *segment = atomic_load(&segment_here);
     own_shard = NULL;
+    shares_shard = false;
     if (!segment) {
         segment_after_fork();
         return;

@@ -31,6 +31,7 @@ _PROC_SELF = Path("/proc/self")
 
 Source = Literal["cgroup v2", "cgroup v1", "machine", "RLIMIT_AS", "RLIMIT_DATA", "set_limit"]
 _SOURCES = names(lib.VRANGE_NAMES_LIMITS)
+_NO_CGROUPS = ffi.new("vrange_cgroups *")
 
 
 @dataclass(frozen=True)
@@ -115,5 +116,10 @@ def memory_usage() -> int:
 def usage_of(limit: MemoryLimit) -> int:
     """Return the bytes in use under a limit. Raise OSError if its cgroup was removed."""
     if limit.usage_path is None:
-        return memory_usage()
-    return int(Path(limit.usage_path).read_text())
+        # Finding the cgroups takes ten times as long, and their usage is not what is asked for.
+        tightest = ffi.new("vrange_limit *")
+        lib.vrange_limit_of(_NO_CGROUPS, tightest)
+        usage: int = tightest.usage
+        return usage
+    with open(limit.usage_path, "rb", buffering=0) as file:
+        return int(file.read())

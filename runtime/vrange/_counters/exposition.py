@@ -12,6 +12,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, lru_cache
+from operator import add, attrgetter
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -30,7 +31,7 @@ from vrange._counters.totals import Totals
 __all__ = ["Gauges", "families"]
 
 STATES = ("pinned", "idle", "offered", "purged", "hot", "object")
-_STATE_FIELDS = tuple(f"{state}_bytes" for state in STATES)
+_bytes_by_state = attrgetter(*(f"{state}_bytes" for state in STATES))
 _NS = 1e-9
 # In ns; each is the beginning of a native bucket. From faster than any call to slower than any
 # wait.
@@ -273,16 +274,18 @@ def _gauges(told: _Told, more: list[str]) -> Iterator[Metric]:
     )
     info = InfoMetricFamily("vrange", "The mechanism in use (rung) and the kernel.", labels=more)
     for values, total, gauges in told:
-        names: dict[str, list[int]] = {}
+        names: dict[str, tuple[int, ...]] = {}
         for account in total.accounts.values():
             if not account.closed:
-                sums = names.setdefault(account.name, [0] * len(STATES))
-                for place, state in enumerate(_STATE_FIELDS):
-                    sums[place] += getattr(account, state)
+                here = _bytes_by_state(account)
+                before = names.get(account.name)
+                names[account.name] = tuple(map(add, before, here)) if before else here
         for name, sums in names.items():
             labels = (*zip(more, values, strict=True), ("name", name))
-            for place, (told_labels, _) in enumerate(_labels_of_each(labels, "state", STATES)):
-                by_state.samples.append(Sample("vrange_bytes", told_labels, sums[place]))
+            each = zip(_labels_of_each(labels, "state", STATES), sums, strict=True)
+            by_state.samples.extend(
+                Sample("vrange_bytes", one, figure) for (one, _), figure in each
+            )
         read = {
             "process_lazyfree": gauges.lazyfree_bytes,
             "memory_usage": gauges.memory_usage_bytes,

@@ -103,8 +103,9 @@ class Totals:
         total = self.accounts.get(key)
         if total is None:
             total = self.accounts[key] = AccountCounts(key[1], key[0], closed=True)
+        sums, counts = vars(total), vars(account)
         for name in _COUNTS if ended else (*_COUNTS, *_GAUGES):
-            setattr(total, name, getattr(total, name) + getattr(account, name))
+            sums[name] += counts[name]
         for outcome, count in account.requests.items():
             total.requests[outcome] = total.requests.get(outcome, 0) + count
         total.regenerate.add(account.regenerate)
