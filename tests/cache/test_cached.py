@@ -274,6 +274,7 @@ def test_parameters_and_what_it_says_of_itself() -> None:
         "skip": None,
         "timeout": None,
         "copy": False,
+        "on_evict": None,
     }
     assert function.cache_parameters() == parameters
     function.cache_parameters()["name"] = "changed"

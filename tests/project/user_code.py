@@ -100,7 +100,23 @@ def loaded(path: str, session: object = None) -> str:
     return path
 
 
+def note_left(key: str, cause: str) -> None:
+    assert cause in {"evicted", "expired", "purged", "refused"}
+
+
+heard: vrange.VolatileCache[str, int] = vrange.VolatileCache(on_evict=note_left)
+
+
+@vrange.cached(max_entries=1, on_evict=lambda key, cause: note_left(str(key), cause))
+def listened(path: str) -> str:
+    return path
+
+
 def use_options() -> None:
+    assert_type(listened("a"), str)
+    assert_type(listened("b"), str)
+    heard["a"] = 1
+    vrange.cached(on_evict=lambda key: None)  # type: ignore[arg-type,misc] # pyright: ignore
     assert_type(found("a"), str | None)
     assert_type(loaded("a", session=3), str)
     vrange.cached(cache=both, ttl=5)  # type: ignore[call-overload] # pyright: ignore

@@ -94,11 +94,12 @@ static PyObject *core_remove(PyObject *object, PyObject *key) {
     bool had_value = false;
     if (number) {
         const entry *e = entry_at(&self->index, number);
-        had_value = e->place != PLACE_FLIGHT && (e->place || e->value) && !entry_is_expired(self, number);
-        evict_entry(self, number);
+        const bool is_expired = e->place != PLACE_FLIGHT && entry_is_expired(self, number);
+        had_value = e->place != PLACE_FLIGHT && (e->place || e->value) && !is_expired;
+        evict_entry(self, number, is_expired && !self->is_heir ? LEFT_EXPIRED : NOT_TOLD);
         limbo_drain(self);
     }
-    return PyBool_FromLong(had_value);
+    return listener_pass(self, PyBool_FromLong(had_value));
 }
 
 /* One step: no other code runs between the lookup and the removal. */
@@ -117,16 +118,15 @@ static PyObject *core_pop(PyObject *object, PyObject *const *args, Py_ssize_t co
             Py_DECREF(found.value); /* code that decoding ran removed it */
             continue;
         }
-        if (number && number != FIND_FAILED) evict_entry(self, number);
+        if (number && number != FIND_FAILED) evict_entry(self, number, NOT_TOLD);
         if (number != FIND_FAILED) ghosts_forget(&self->ghosts, hash);
         limbo_drain(self);
         if (number == FIND_FAILED) {
             if (result == LOOKUP_FOUND) Py_DECREF(found.value);
             return NULL;
         }
-        if (result == LOOKUP_FOUND) return found.value;
-        stats_request_with_gil(self->account, found.outcome);
-        return Py_NewRef(args[1]);
+        if (result != LOOKUP_FOUND) stats_request_with_gil(self->account, found.outcome);
+        return listener_pass(self, result == LOOKUP_FOUND ? found.value : Py_NewRef(args[1]));
     }
 }
 
@@ -174,14 +174,14 @@ static PyObject *core_use_arena(PyObject *object, PyObject *args) {
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"owner", "account", "name", "open_arena", "encode",
                             "weigh", "wait", "give_up", "led", "ttl_ns",
-                            "max_bytes", "hot_bytes", "max_entries", "copies", NULL};
-    PyObject *owner, *name, *open_arena, *encode, *weigh, *wait, *give_up, *led, *hot, *entries;
+                            "max_bytes", "hot_bytes", "max_entries", "copies", "on_evict", NULL};
+    PyObject *owner, *name, *open_arena, *encode, *weigh, *wait, *give_up, *led, *hot, *entries, *on_evict;
     unsigned long long account, ttl_ns;
     Py_ssize_t max_bytes;
     int copies;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OKUOOOOOOKnOOp", names, &owner, &account, &name,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OKUOOOOOOKnOOpO", names, &owner, &account, &name,
                                      &open_arena, &encode, &weigh, &wait, &give_up, &led, &ttl_ns,
-                                     &max_bytes, &hot, &entries, &copies))
+                                     &max_bytes, &hot, &entries, &copies, &on_evict))
         return NULL;
     PyObject *get_led = PyObject_GetAttrString(led, "get"), *set_led = PyObject_GetAttrString(led, "set");
     const Py_ssize_t hot_bytes = hot == Py_None ? 0 : PyLong_AsSsize_t(hot);
@@ -201,6 +201,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     self->weigh = Py_NewRef(weigh);
     self->wait = Py_NewRef(wait);
     self->give_up = Py_NewRef(give_up);
+    self->on_evict = Py_XNewRef(on_evict == Py_None ? NULL : on_evict);
     self->get_led = get_led;
     self->set_led = set_led;
     self->ttl_ns = ttl_ns;
@@ -217,16 +218,19 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
 static const size_t references[] = {
     offsetof(cache_core, owner), offsetof(cache_core, name), offsetof(cache_core, open_arena),
     offsetof(cache_core, encode), offsetof(cache_core, weigh), offsetof(cache_core, wait),
-    offsetof(cache_core, give_up), offsetof(cache_core, get_led), offsetof(cache_core, set_led), 0};
+    offsetof(cache_core, give_up), offsetof(cache_core, get_led), offsetof(cache_core, set_led),
+    offsetof(cache_core, on_evict), 0};
 
 static int core_traverse(PyObject *object, visitproc visit, void *arg) {
     int result = index_visit(&CORE(object)->index, visit, arg);
     if (result == 0) result = clear_visit(CORE(object), visit, arg);
+    if (result == 0) result = listener_visit(CORE(object), visit, arg);
     return result ? result : visit_references(object, references, visit, arg);
 }
 
 /* The callables stay: a finalizer in the same cycle may still use the cache. */
 static int core_tp_clear(PyObject *object) {
+    listener_forget(CORE(object));
     clear_all(CORE(object));
     while (clear_some(CORE(object), CLEARED_AT_ONCE)) {
     }

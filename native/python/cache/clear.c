@@ -35,7 +35,7 @@ void clear_all(cache_core *self) {
     grave *g = calloc(1, sizeof *g);
     if (!g) { /* no memory for a grave: one entry at a time */
         for (entry_no number = 1; number < self->index.records; number++) {
-            if (entry_at(&self->index, number)->state == RECORD_LISTED) evict_entry(self, number);
+            if (entry_at(&self->index, number)->state == RECORD_LISTED) evict_entry(self, number, NOT_TOLD);
         }
         ghosts_clear(&self->ghosts);
         limbo_drain(self);

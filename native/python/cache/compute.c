@@ -12,6 +12,7 @@
 #include "os/os.h"
 #include "counters/stats.h"
 #include "python/cache/codec.h"
+#include "python/cache/listener.h"
 #include "python/cache/lookup.h"
 #include "python/cache/stopwatch.h"
 #include "python/cache/store.h"
@@ -103,7 +104,10 @@ __attribute__((noinline)) static PyObject *finish(flight *f, PyObject *computed)
         if (value) count_regenerated(f, took.passed_ns);
     }
     flight_leave(f);
+    cache_core *self = f->core && f->core->untold_count ? (cache_core *)Py_NewRef((PyObject *)f->core) : NULL;
     if (flight_land(f, value) < 0) Py_CLEAR(value);
+    if (self) value = listener_pass(self, value); /* now, as a listener may wait for a waiter */
+    Py_XDECREF((PyObject *)self);
     /* Contexts of tasks and threads may keep the flight alive; they need not keep the arguments alive. */
     Py_CLEAR(f->function);
     Py_CLEAR(f->args);

@@ -10,6 +10,7 @@
 #include "os/os.h"
 #include "counters/stats.h"
 #include "python/cache/compute.h"
+#include "python/cache/listener.h"
 #include "python/cache/lookup.h"
 #include "python/cache/store.h"
 
@@ -53,6 +54,7 @@ static PyObject *end(computation *self, PyObject *value) {
         kept = Py_NewRef(value);
     }
     if (flight_land(f, kept) < 0) Py_CLEAR(kept);
+    if (value) kept = listener_pass(self->core, kept);
     Py_DECREF((PyObject *)f);
     return kept;
 }

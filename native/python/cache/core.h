@@ -44,11 +44,13 @@ struct cache_core {
     PyObject *wait;              /* called if another caller computes the key */
     PyObject *weigh;             /* called with a value, its form and a bound: its bytes as an object */
     PyObject *give_up;           /* called with key and error if a value can't be decoded */
+    PyObject *on_evict;          /* called with key and cause of what the cache removed (listener.h); or NULL */
     PyObject *get_led, *set_led; /* of the context variable that has the innermost flight */
     vrange_account *account;
     vrange_arena *arena;         /* NULL until the first value is stored, and once closed */
     bool closed;
     bool copies; /* each caller gets a writable value of its own */
+    bool is_heir; /* in the child of a fork: the listener is not to hear of what stayed in the parent */
 
     cache_index index;
     slab_table slabs;
@@ -60,6 +62,9 @@ struct cache_core {
     uint64_t leaving[LEAVING_MOST]; /* large ranges to be freed once the state is whole (limbo.c) */
     uint32_t leaving_count;
     struct grave *graves; /* cleared content that is still to be given back (clear.c) */
+
+    struct note_block *untold, *untold_last; /* what the listener is to hear of (listener.c) */
+    size_t untold_count;
 
     struct flight *flights; /* computations under way (flight.h) */
     unsigned flight_count;  /* entries without a value */

@@ -19,7 +19,7 @@
 
 /* ---- one entry ------------------------------------------------------------------------------- */
 
-void evict_entry(cache_core *self, entry_no number) {
+void evict_entry(cache_core *self, entry_no number, leave_cause cause) {
     entry *e = entry_at(&self->index, number);
     if (e->place == PLACE_FLIGHT) {
         flight_call_off(self, number);
@@ -28,6 +28,7 @@ void evict_entry(cache_core *self, entry_no number) {
     e->value = hot_release(self, number); /* its reference goes to limbo */
     const uint64_t place = e->place;
     e->place = PLACE_NOWHERE;
+    listener_note(self, e->key, cause);
     index_bury(&self->index, number);
     limbo_free_place(self, place);
 }
@@ -65,20 +66,30 @@ static void lose_range(cache_core *self, uint64_t handle, bool purged) {
     }
 }
 
+/* False: there were none. */
+static bool lose_some(cache_core *self, bool purged) {
+    uint64_t handles[LOST_AT_ONCE];
+    const size_t count = self->arena ? vrange_arena_lost(self->arena, handles, LOST_AT_ONCE) : 0;
+    for (size_t i = 0; i < count; i++) lose_range(self, handles[i], purged);
+    return count > 0;
+}
+
+void evict_left_behind(cache_core *self) {
+    if (!self->is_heir) return;
+    while (lose_some(self, true)) {
+    }
+    self->is_heir = false;
+}
+
 static bool sweep(cache_core *self, bool purged) {
     bool found = false;
+    evict_left_behind(self);
     if (self->deadlines.count) {
         const uint64_t now = os_now_ns();
         for (entry_no number; (number = expiry_next(&self->deadlines, &self->index, now)); found = true)
-            evict_entry(self, number);
+            evict_entry(self, number, LEFT_EXPIRED);
     }
-    if (self->arena) {
-        uint64_t handles[LOST_AT_ONCE];
-        const size_t count = vrange_arena_lost(self->arena, handles, LOST_AT_ONCE);
-        for (size_t i = 0; i < count; i++) lose_range(self, handles[i], purged);
-        found |= count > 0;
-    }
-    return found;
+    return lose_some(self, purged) || found;
 }
 
 void evict_sweep_all(cache_core *self, bool purged) {
@@ -152,7 +163,7 @@ static bool evict_by_hand(cache_core *self, entry_no kept) {
     const entry *e = entry_at(&self->index, number);
     const uint32_t uses = e->place & PLACE_SLOT || !e->place ? 0 : vrange_uses(e->place);
     core_remember(self, e->hash, uses, false);
-    evict_entry(self, number);
+    evict_entry(self, number, LEFT_EVICTED);
     return true;
 }
 

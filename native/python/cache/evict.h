@@ -3,13 +3,18 @@
 #define VRANGE_CACHE_EVICT_H
 
 #include "python/cache/core.h"
+#include "python/cache/listener.h"
 
 /* Puts the entry into limbo and frees its place. A computation under way is called off. */
-void evict_entry(cache_core *self, entry_no number);
+void evict_entry(cache_core *self, entry_no number, leave_cause cause);
 
 /* The entry's range, or its whole slab, was found lost. */
 void evict_lost_place(cache_core *self, entry_no number);
 void evict_lost_slab(cache_core *self, slab *gone);
+
+/* In the child of a fork, removes what stayed in the parent, before the listener could hear of it. Later calls
+ * do nothing. */
+void evict_left_behind(cache_core *self);
 
 /* Removes all entries that were found lost or have expired. `purged`: the kernel took them. */
 void evict_sweep_all(cache_core *self, bool purged);

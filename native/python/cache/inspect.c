@@ -32,6 +32,7 @@ PyObject *core_count(PyObject *object, PyObject *unused) {
     cache_core *self = CORE(object);
     evict_sweep_all(self, true);
     limbo_drain(self);
+    if (listener_tell(self) < 0) return NULL;
     return PyLong_FromSsize_t((Py_ssize_t)self->index.entries - self->flight_count);
 }
 
@@ -64,6 +65,7 @@ PyObject *core_keys(PyObject *object, PyObject *unused) {
     cache_core *self = CORE(object);
     evict_sweep_all(self, true);
     limbo_drain(self);
+    if (listener_tell(self) < 0) return NULL;
     for (;;) {
         const uint32_t version = self->index.version;
         Py_ssize_t count;
@@ -126,7 +128,7 @@ PyObject *core_cool(PyObject *object, PyObject *keys) {
         if (number == FIND_FAILED) return NULL;
         if (number) hot_let_go(self, number);
     }
-    Py_RETURN_NONE;
+    return listener_pass(self, Py_NewRef(Py_None));
 }
 
 PyObject *core_hot_keys(PyObject *object, PyObject *unused) {

@@ -4,6 +4,8 @@
  * while the state is being changed. So both wait here until the state is whole (core.h). */
 #include "python/cache/limbo.h"
 
+#include "python/cache/listener.h"
+
 /* Freeing a large range takes long, so it is left for limbo_drain, which releases the GIL for it. */
 void limbo_free_range(cache_core *self, uint64_t handle, Py_ssize_t bytes) {
     self->bytes -= bytes;
@@ -28,6 +30,8 @@ void limbo_lose(cache_core *self, entry_no number, uint32_t uses, bool purged) {
     e->place = PLACE_NOWHERE;
     if (e->value) return; /* leaves together with its hot value */
     core_remember(self, e->hash, uses, purged);
+    listener_note(self, e->key, self->is_heir ? NOT_TOLD : purged ? LEFT_PURGED
+                                                                  : LEFT_EVICTED);
     index_bury(&self->index, number);
 }
 

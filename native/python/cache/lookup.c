@@ -76,11 +76,11 @@ static bool can_be_read(cache_core *self, entry_no number, uint32_t stamp) {
 }
 
 static int forget_and_warn(cache_core *self, PyObject *key, entry_no number, PyObject *error) {
-    evict_entry(self, number);
+    evict_entry(self, number, LEFT_REFUSED);
     limbo_drain(self);
     PyObject *done = PyObject_CallFunctionObjArgs(self->give_up, key, error, NULL);
     Py_XDECREF(done);
-    return done ? 0 : -1;
+    return done ? listener_tell(self) : -1;
 }
 
 /* A value that can't be decoded would fail at every request, so its entry is removed. So is the entry of a
@@ -92,10 +92,10 @@ static int give_up(cache_core *self, PyObject *key, entry_no number, uint32_t st
         PyErr_Clear();
         if (entry_is_still(&self->index, number, stamp)) {
             core_remember(self, entry_at(&self->index, number)->hash, 0, false);
-            evict_entry(self, number);
+            evict_entry(self, number, LEFT_EVICTED);
         }
         limbo_drain(self);
-        return 0;
+        return listener_tell(self);
     }
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
@@ -122,7 +122,7 @@ static int read_entry(cache_core *self, PyObject *key, entry_no number, looked_u
         if (PyErr_Occurred()) return give_up(self, key, number, stamp) < 0 ? LOOKUP_FAILED : LOOKUP_ABSENT;
         if (is_lost && is_same) evict_lost_place(self, number);
         limbo_drain(self);
-        return LOOKUP_ABSENT;
+        return listener_tell(self) < 0 ? LOOKUP_FAILED : LOOKUP_ABSENT;
     }
     if (!is_same) { /* code that decoding ran replaced it */
         Py_DECREF(value);
@@ -131,7 +131,7 @@ static int read_entry(cache_core *self, PyObject *key, entry_no number, looked_u
     entry *e = entry_at(&self->index, number);
     if (e->credit < CREDIT_MOST) e->credit++;
     stats_request_with_gil(self->account, out->has_waited ? VRANGE_REQUEST_WAITED : VRANGE_REQUEST_RESIDENT);
-    if (hot_offer(self, number, stamp, value) < 0) {
+    if (hot_offer(self, number, stamp, value) < 0 || listener_tell(self) < 0) {
         Py_DECREF(value);
         return LOOKUP_FAILED;
     }
@@ -158,9 +158,15 @@ int core_look_up(cache_core *self, PyObject *key, key_hash hash, looked_up *out)
                 ghosts_was_purged(&self->ghosts, hash) ? VRANGE_REQUEST_PURGED : VRANGE_REQUEST_MISS;
             return LOOKUP_UNDER_WAY;
         }
-        if (entry_is_expired(self, number)) {
-            evict_entry(self, number);
+        if (self->is_heir && !e->value) {
+            evict_left_behind(self);
             limbo_drain(self);
+            continue;
+        }
+        if (entry_is_expired(self, number)) {
+            evict_entry(self, number, LEFT_EXPIRED);
+            limbo_drain(self);
+            if (listener_tell(self) < 0) return LOOKUP_FAILED;
             continue;
         }
         if (e->value) {

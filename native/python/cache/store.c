@@ -138,6 +138,14 @@ static int code(cache_core *self, PyObject *value, coded *c) {
     }
 }
 
+/* Its key is in the request, or in the flight's entry unless the flight was called off meanwhile. */
+static void count_refused(cache_core *self, const store_request *r) {
+    vrange_account_refused(self->account);
+    PyObject *key = !r->of ? r->key : r->of->number ? entry_at(&self->index, r->of->number)->key
+                                                    : NULL;
+    if (key) listener_note(self, key, LEFT_REFUSED);
+}
+
 /* Sets the answer to the object that later callers get as well. For an ndarray that is a view of the stored
  * bytes, so that the memory is not held twice. It stays the value itself where no caller can tell the
  * difference. */
@@ -145,6 +153,7 @@ static int store(cache_core *self, store_request *r, PyObject **answer) {
     r->called_off = r->of && r->of->number == 0;
     if (r->called_off) return STORE_REFUSED; /* its result is not to be stored */
     coded c;
+    evict_left_behind(self);
     int done = open_arena(self); /* first, because it reads the limits that coding a large value checks */
     memset(&c, 0, offsetof(coded, small));
     if (done == STORE_DONE) done = code(self, *answer, &c);
@@ -163,7 +172,7 @@ static int store(cache_core *self, store_request *r, PyObject **answer) {
         PyErr_Clear(); /* no memory to store it: the caller gets it all the same */
         done = STORE_REFUSED;
     }
-    if (done == STORE_REFUSED && !r->called_off) vrange_account_refused(self->account);
+    if (done == STORE_REFUSED && !r->called_off) count_refused(self, r);
     if (done == STORE_DONE) evict_to_bounds(self, r->stored_in, r->stamp);
     Py_XDECREF(r->lease);
     if (done == STORE_DONE) hot_give_way();
@@ -180,7 +189,7 @@ static uint64_t expiry_of(const cache_core *self) {
 static int be_purged(cache_core *self, PyObject *key, key_hash hash) {
     const entry_no number = index_find(&self->index, key, hash);
     if (number == FIND_FAILED) return STORE_FAILED;
-    if (number) evict_entry(self, number);
+    if (number) evict_entry(self, number, NOT_TOLD); /* store() noted that it was refused */
     core_remember(self, hash, 0, true);
     limbo_drain(self);
     return STORE_DONE;
@@ -192,7 +201,7 @@ static void forget(cache_core *self, PyObject *key, key_hash hash) {
     PyErr_Fetch(&type, &error, &traceback);
     const entry_no number = index_find(&self->index, key, hash);
     if (number == FIND_FAILED) PyErr_Clear();
-    else if (number) evict_entry(self, number);
+    else if (number) evict_entry(self, number, LEFT_REFUSED);
     limbo_drain(self);
     PyErr_Restore(type, error, traceback);
 }
@@ -208,9 +217,9 @@ int store_set(cache_core *self, PyObject *key, key_hash hash, PyObject *value, u
     PyObject *answer = Py_NewRef(value);
     int done = store(self, &r, &answer);
     Py_DECREF(answer);
-    if (done == STORE_REFUSED) return be_purged(self, key, hash);
-    if (done == STORE_FAILED) forget(self, key, hash);
-    return done;
+    if (done == STORE_REFUSED) done = be_purged(self, key, hash);
+    else if (done == STORE_FAILED) forget(self, key, hash);
+    return listener_tell(self) < 0 ? STORE_FAILED : done;
 }
 
 PyObject *store_computed(flight *of, PyObject *value, uint64_t cost_ns) {

@@ -7,6 +7,7 @@
 #include "python/cache/hot_front.h"
 #include "python/cache/index.h"
 #include "python/cache/leaves.h"
+#include "python/cache/listener.h"
 #include "python/cache/ndarray.h"
 #include "python/cache/room_type.h"
 #include "python/cache/stopwatch.h"
@@ -28,11 +29,13 @@ static int add_to(PyObject *module) {
          "with it."},
         {"forget_flights", flight_forget_others, METH_O,
          "forget_flights(led): in the child of a fork, all but those led here are over."},
+        {"forget_events", listeners_after_fork, METH_NOARGS,
+         "forget_events(): in the child of a fork, no listener hears of what left or stayed in the parent."},
         {0}};
     int (*const parts[])(PyObject *) = {stopwatch_add_type, ndarray_add_type, room_add_type,
                                         leaves_add_type, form_add_type, waiter_add_type,
                                         flight_add_type, wait_add_functions, compute_async_add_type,
-                                        core_add_type, call_add_type};
+                                        core_add_type, call_add_type, listener_add_causes};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         if (parts[i](module) < 0) return -1;
     }

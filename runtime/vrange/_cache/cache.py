@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterator
@@ -16,7 +17,7 @@ from vrange._cache.codec import Codec
 from vrange._cache.common import CommonCache
 from vrange._cache.figures import Figures
 from vrange._cache.info import CacheInfo
-from vrange._cache.parameters import checked_parameters, nanoseconds_of_ttl
+from vrange._cache.parameters import EvictionCause, checked_parameters, nanoseconds_of_ttl
 from vrange._cache.waiting import answer_after, answer_async, led_here
 from vrange._core import hit, lib
 from vrange._counters.account import Account
@@ -65,6 +66,10 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
     copy : bool
         Whether each caller gets a value of its own, which it may change. Use it for libraries that
         write to arguments that they seem only to read.
+    on_evict : callable, optional
+        Called with the key and the cause of each entry that the cache removed by itself: "evicted",
+        "expired", "purged" (the kernel took it) or "refused" (its value could not be stored). See
+        Notes.
 
     Raises
     ------
@@ -84,6 +89,12 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
     A lookup that begins after a key was set or removed (`cache[key] = value`, `del`, `pop`,
     `clear`) returns the value that was set, or computes it again. A computation that began earlier
     stores nothing, and only lookups that began earlier get its value.
+
+    `on_evict` is not called for entries that the program removes or replaces. It is called after
+    the cache noticed that an entry is gone: at a lookup of the key, at a store, or by `len`, `info`
+    and iteration. It gets no value, because the value may be gone. It runs in the thread of that
+    call, outside all locks, and may use the cache. An Exception that it raises goes to
+    `sys.unraisablehook`.
 
     Threads may share a cache; hits take no lock and keep the GIL. The child of a fork inherits the
     values that are held at that moment, by the program or in the hot front; other keys are misses
@@ -109,6 +120,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         arena_bytes: int | str | None = None,
         timeout: float | timedelta | None = None,
         copy: bool = False,
+        on_evict: Callable[[K, EvictionCause], object] | None = None,
     ) -> None:
         given = checked_parameters(
             ttl=ttl,
@@ -118,6 +130,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
             arena_bytes=arena_bytes,
             timeout=timeout,
             copy=copy,
+            on_evict=on_evict,
         )
         super().__init__(name, given)
         hot_limit = None if given.hot_bytes == "auto" else given.hot_bytes
@@ -144,6 +157,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
             hot_bytes=hot_limit,
             max_entries=max_entries,
             copies=copy,
+            on_evict=on_evict,
         )
         self._figures = Figures(self._account)
 
@@ -337,3 +351,6 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
             f"({format_bytes(now.object_bytes)} in objects), "
             f"{format_bytes(now.idle_bytes)} idle, {format_bytes(now.offered_bytes)} offered>"
         )
+
+
+os.register_at_fork(after_in_child=hit.forget_events)

@@ -18,6 +18,7 @@ from vrange._cache.function import (
     CachedStaticMethod,
 )
 from vrange._cache.options import CachedOptions
+from vrange._cache.parameters import EvictionCause
 from vrange._cache.waiting import led_here
 from vrange._core import hit
 
@@ -109,6 +110,7 @@ def cached(
     skip: Callable[[Any], object] | None = None,
     timeout: float | timedelta | None = None,
     copy: bool = False,
+    on_evict: Callable[[Any, EvictionCause], object] | None = None,
 ) -> CachedDecorator: ...
 @overload
 def cached(
@@ -124,6 +126,7 @@ def cached(
     skip: Callable[[Any], object] | None = None,
     timeout: float | timedelta | None = None,
     copy: bool = False,
+    on_evict: Callable[[Any, EvictionCause], object] | None = None,
 ) -> CachedDecorator: ...
 @overload
 def cached(
@@ -151,6 +154,7 @@ def cached(
     skip: Callable[[Any], object] | None = None,
     timeout: float | timedelta | None = None,
     copy: bool = False,
+    on_evict: Callable[[Any, EvictionCause], object] | None = None,
 ) -> Any:
     """Cache a function's results in memory that the kernel may take back.
 
@@ -170,8 +174,8 @@ def cached(
         Called with the arguments of a call; returns its key. By default the arguments are the key.
     typed : bool
         Whether arguments of different types, such as 3 and 3.0, always have different keys.
-    ttl, max_bytes, max_entries, hot_bytes, timeout, copy
-        As for VolatileCache.
+    ttl, max_bytes, max_entries, hot_bytes, timeout, copy, on_evict
+        As for VolatileCache. `on_evict` gets the key of a call.
     ignore : str or iterable of str
         The names of parameters that do not change the result, such as "session". They are not part
         of the key.
@@ -235,5 +239,6 @@ def cached(
         skip=skip,
         timeout=timeout,
         copy=copy,
+        on_evict=on_evict,
     )
     return decorate_or_wait(function, options, BACKEND)

@@ -9,7 +9,13 @@ from datetime import timedelta
 from typing import Any
 
 from vrange._cache.mapping import CacheMapping
-from vrange._cache.parameters import check_max_entries, seconds_of_timeout, seconds_of_ttl
+from vrange._cache.parameters import (
+    Listener,
+    check_max_entries,
+    check_on_evict,
+    seconds_of_timeout,
+    seconds_of_ttl,
+)
 
 
 def names_of(ignore: object) -> tuple[str, ...]:
@@ -20,7 +26,17 @@ def names_of(ignore: object) -> tuple[str, ...]:
     return tuple(names)
 
 
-_OF_CACHE = "name", "ttl", "max_bytes", "max_entries", "maxsize", "hot_bytes", "timeout", "copy"
+_OF_CACHE = (
+    "name",
+    "ttl",
+    "max_bytes",
+    "max_entries",
+    "maxsize",
+    "hot_bytes",
+    "timeout",
+    "copy",
+    "on_evict",
+)
 
 
 @dataclass(kw_only=True)
@@ -40,6 +56,7 @@ class CachedOptions:
     skip: Callable[[Any], object] | None = None
     timeout: float | timedelta | None = None
     copy: bool = False
+    on_evict: Listener | None = None
 
     def __post_init__(self) -> None:
         """Check the parameters, except sizes and names, which the cache checks."""
@@ -54,6 +71,7 @@ class CachedOptions:
             self._check_with_cache()
         seconds_of_ttl(self.ttl)
         seconds_of_timeout(self.timeout)
+        check_on_evict(self.on_evict)
         if isinstance(self.maxsize, int) and self.maxsize < 0:
             self.maxsize = 0  # as for lru_cache
         check_max_entries(self.max_entries)

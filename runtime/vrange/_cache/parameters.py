@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from vrange.sizes import parse_bytes
 
 _FOREVER_SECONDS = 3e9  # a century; in nanoseconds, added to a clock, it fits into 64 bits
 _TTL_TAKEN = "a positive number of seconds, a timedelta or None"
+
+# Why the cache removed an entry, for `on_evict` (native/python/cache/listener.h).
+EvictionCause = Literal["evicted", "expired", "purged", "refused"]
+Listener = Callable[[Any, EvictionCause], object]
 
 
 def seconds_of_ttl(ttl: object) -> float | None:
@@ -57,6 +63,18 @@ def check_max_entries(max_entries: object) -> None:
         raise ValueError(f"max_entries must be at least 0, but is {max_entries}")
 
 
+def check_on_evict(on_evict: object) -> None:
+    """Raise TypeError for anything but None or a callable that returns no coroutine."""
+    if on_evict is not None and not callable(on_evict):
+        raise TypeError(f"on_evict must be callable or None, not {on_evict!r}")
+    call = getattr(on_evict, "__call__", None)  # noqa: B004 - of an object, it may be a coroutine
+    if inspect.iscoroutinefunction(on_evict) or inspect.iscoroutinefunction(call):
+        raise TypeError(
+            f"on_evict must be an ordinary function, not a coroutine function: {on_evict!r} would "
+            "never be awaited. Give a function that starts a task"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class CacheParameters:
     """The checked parameters of a cache, without its name: times in seconds, sizes in bytes."""
@@ -68,6 +86,7 @@ class CacheParameters:
     arena_bytes: int | None
     timeout: float | None
     copy: bool
+    on_evict: Listener | None
 
 
 def checked_parameters(
@@ -79,9 +98,11 @@ def checked_parameters(
     arena_bytes: int | str | None,
     timeout: object,
     copy: bool,
+    on_evict: Listener | None,
 ) -> CacheParameters:
     """Return the parameters of a cache. Raise TypeError or ValueError for a bad one."""
     check_max_entries(max_entries)
+    check_on_evict(on_evict)
     if arena_bytes is not None:
         arena_bytes = parse_bytes(arena_bytes, "arena_bytes")
         if arena_bytes == 0:
@@ -94,4 +115,5 @@ def checked_parameters(
         arena_bytes=arena_bytes,
         timeout=seconds_of_timeout(timeout),
         copy=copy,
+        on_evict=on_evict,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterator
@@ -13,8 +12,9 @@ import psutil
 
 from vrange._cache.common import CommonCache
 from vrange._cache.info import CacheInfo
-from vrange._cache.parameters import checked_parameters, seconds_of_ttl
+from vrange._cache.parameters import EvictionCause, checked_parameters, seconds_of_ttl
 from vrange._portable.kept import Kept, keep
+from vrange._portable.listener import TellingLock
 from vrange._portable.singleflight import Flight, SingleFlight
 from vrange.sizes import format_bytes
 
@@ -49,6 +49,8 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         Accepted and ignored.
     copy : bool, optional
         Whether each caller gets a value of its own, which it may change.
+    on_evict : callable, optional
+        Called with the key and the cause of each entry that the cache removed by itself.
 
     Notes
     -----
@@ -73,6 +75,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         arena_bytes: int | str | None = None,
         timeout: float | timedelta | None = None,
         copy: bool = False,
+        on_evict: Callable[[K, EvictionCause], object] | None = None,
     ) -> None:
         given = checked_parameters(
             ttl=ttl,
@@ -82,13 +85,14 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
             arena_bytes=arena_bytes,
             timeout=timeout,
             copy=copy,
+            on_evict=on_evict,
         )
         super().__init__(name, given)
         self._bound = given.max_bytes
         if self._bound is None:
             self._bound = psutil.virtual_memory().total // _SHARE_OF_MEMORY
         self._ttl = float("inf") if given.ttl is None else given.ttl
-        self._lock = threading.RLock()
+        self._lock = TellingLock(on_evict)
         self._values: OrderedDict[K, tuple[Kept, int, float]] = OrderedDict()
         self._flights = SingleFlight(given.timeout, self._count_waited)
         self._closed = False
@@ -138,6 +142,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
             return self._keep(key, await compute(), started, flight)
 
         answer = await self._flights.fly_async(key, lead)
+        self._lock.tell()  # the flight has landed: a listener may wait for a waiter
         return answer if leads else self._own(key, answer)  # type: ignore[no-any-return]
 
     def _count_waited(self) -> None:
@@ -156,13 +161,13 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         return found
 
     def _peek(self, key: Any) -> Any:
-        with self._lock:
+        with self._lock.quietly():
             self._check_open()
             entry = self._values.get(key)
             if entry is None:
                 return _ABSENT
             if entry[2] <= time.monotonic():
-                self._drop(key)
+                self._drop(key, "expired")
                 return _ABSENT
             self._values.move_to_end(key)
             kept = entry[0]
@@ -181,6 +186,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
             return self._keep(key, compute(), started, flight)
 
         answer = self._flights.fly(key, lead)
+        self._lock.tell()
         return answer if leads else self._own(key, answer)
 
     def _own(self, key: Any, answer: Any) -> Any:
@@ -189,7 +195,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         return answer if found is _ABSENT else found
 
     def _keep(self, key: Any, value: Any, started: float, flight: Flight) -> Any:
-        with self._lock:
+        with self._lock.quietly():
             self._regenerated += 1
             self._regenerate_seconds += time.perf_counter() - started
         return self._store(key, value, flight)
@@ -206,7 +212,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         found = self._source.code(value, lambda: self._keep_and_read(value))
         kept, answer = (None, value) if found is None else found
         expires = time.monotonic() + (self._ttl if seconds is None else seconds)
-        with self._lock:
+        with self._lock.quietly():
             self._check_open()
             if flight is None:
                 self._flights.drop(key)
@@ -216,15 +222,17 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
             self._drop(key)
             if kept is None or kept.nbytes > self._bound:
                 self._refused += 1
+                self._lock.note(key, "refused")
                 return answer
             size = kept.nbytes
             while self._values and (
                 self._bytes + size > self._bound
                 or len(self._values) == self._parameters.max_entries
             ):
-                _, gone, _ = self._values.popitem(last=False)[1]
+                evicted, (_, gone, _) = self._values.popitem(last=False)
                 self._bytes -= gone
                 self._evicted_bytes += gone
+                self._lock.note(evicted, "evicted")
             self._values[key] = (kept, size, expires)
             self._bytes += size
         return answer
@@ -233,10 +241,12 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         kept = keep(value, self._source.homes, copies=self._parameters.copy)
         return kept, kept.answer()
 
-    def _drop(self, key: Any) -> bool:
+    def _drop(self, key: Any, cause: EvictionCause | None = None) -> bool:
         entry = self._values.pop(key, None)
         if entry is not None:
             self._bytes -= entry[1]
+            if cause is not None:
+                self._lock.note(key, cause)
         return entry is not None
 
     def _check_open(self) -> None:
@@ -246,11 +256,13 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
     def set(self, key: K, value: V, *, ttl: float | timedelta | None = None) -> None:
         """Store `value` under `key` with a ttl of its own."""
         self._store(key, value, seconds=seconds_of_ttl(ttl))
+        self._lock.tell()
 
     # ---- as a mapping ------------------------------------------------------------------------
 
     def __setitem__(self, key: K, value: V) -> None:
         self._store(key, value)
+        self._lock.tell()
 
     def __delitem__(self, key: K) -> None:
         with self._lock:
@@ -285,7 +297,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         with self._lock:
             now = time.monotonic()
             for key in [key for key, entry in self._values.items() if entry[2] <= now]:
-                self._drop(key)
+                self._drop(key, "expired")
             return list(self._values)
 
     def clear(self) -> None:
@@ -332,7 +344,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
     def discard(self, *keys: K) -> int:
         """Remove these entries, or all of them. Return the number of removed entries."""
         with self._lock:
-            return sum(self._drop(key) for key in keys or self._keys())
+            return sum(self._drop(key, "purged") for key in keys or self._keys())
 
     def close(self) -> None:
         """Remove all entries. Any later use of the cache raises ValueError."""
