@@ -9,13 +9,13 @@
 #include <structmember.h>
 
 #include "python/cache/cache.h"
+#include "python/cache/call_key.h"
 #include "python/cache/compute.h"
 #include "python/cache/lookup.h"
 
 /* Both flags are part of the stable ABI from 3.12 on, and have the same values in 3.11. */
 #define HAVE_VECTORCALL (1ul << 11)
 #define METHOD_DESCRIPTOR (1ul << 17)
-#define ARGUMENTS_OFFSET ((size_t)1 << (8 * sizeof(size_t) - 1))
 typedef PyObject *(*vector_function)(PyObject *, PyObject *const *, size_t, PyObject *);
 
 typedef struct {
@@ -23,102 +23,15 @@ typedef struct {
     vector_function vector;
     cache_core *core;
     PyObject *function;
-    PyObject *key_function; /* called with the arguments; NULL: the arguments are the key */
-    PyObject *attributes;   /* __dict__ */
+    key_rule rule;        /* owns its function */
+    PyObject *attributes; /* __dict__ */
     PyObject *weak_references;
-    char typed;
 } cached_function;
 
-static PyObject *keyword_mark; /* separates positional from keyword arguments in a key */
 /* Functions of vrange._cache, which registers them with use_in_calls. */
 static PyObject *bind_method; /* called with a function and an instance or a class */
 static PyObject *reduce_call; /* called with a function */
 static PyObject *refuse_key;  /* called with a function and a key that can't be hashed */
-
-/* ---- arguments, as the interpreter passes them ----------------------------------------------- */
-
-typedef struct {
-    PyObject *const *values; /* the positional arguments, then the values of the named ones */
-    Py_ssize_t positional, named;
-    PyObject *names; /* tuple or NULL */
-} arguments;
-
-static arguments arguments_of(PyObject *const *values, size_t count, PyObject *names) {
-    return (arguments){.values = values,
-                       .positional = (Py_ssize_t)(count & ~ARGUMENTS_OFFSET),
-                       .named = names ? PyTuple_Size(names) : 0,
-                       .names = names};
-}
-
-static PyObject *positional_tuple(const arguments *given) {
-    PyObject *tuple = PyTuple_New(given->positional);
-    for (Py_ssize_t i = 0; tuple && i < given->positional; i++)
-        PyTuple_SetItem(tuple, i, Py_NewRef(given->values[i]));
-    return tuple;
-}
-
-static PyObject *named_dict(const arguments *given) {
-    PyObject *dict = PyDict_New();
-    for (Py_ssize_t i = 0; dict && i < given->named; i++) {
-        if (PyDict_SetItem(dict, PyTuple_GetItem(given->names, i), given->values[given->positional + i]) < 0)
-            Py_CLEAR(dict);
-    }
-    return dict;
-}
-
-/* ---- keys ------------------------------------------------------------------------------------- */
-
-static bool stands_for_itself(PyObject *only) {
-    /* An exact str or int never equals a tuple, so it can be the key in place of a tuple of one item. */
-    return PyUnicode_CheckExact(only) || PyLong_CheckExact(only);
-}
-
-static PyObject *full_key(const cached_function *self, const arguments *given) {
-    const Py_ssize_t all = given->positional + given->named;
-    PyObject *key = PyTuple_New(given->positional + (given->named ? 1 + 2 * given->named : 0) +
-                                (self->typed ? all : 0));
-    if (!key) return NULL;
-    Py_ssize_t at = 0;
-    for (Py_ssize_t i = 0; i < given->positional; i++)
-        PyTuple_SetItem(key, at++, Py_NewRef(given->values[i]));
-    if (given->named) PyTuple_SetItem(key, at++, Py_NewRef(keyword_mark));
-    for (Py_ssize_t i = 0; i < given->named; i++) {
-        PyTuple_SetItem(key, at++, Py_NewRef(PyTuple_GetItem(given->names, i)));
-        PyTuple_SetItem(key, at++, Py_NewRef(given->values[given->positional + i]));
-    }
-    for (Py_ssize_t i = 0; self->typed && i < all; i++)
-        PyTuple_SetItem(key, at++, Py_NewRef((PyObject *)Py_TYPE(given->values[i])));
-    return key;
-}
-
-static PyObject *key_by_function(const cached_function *self, const arguments *given) {
-    PyObject *args = positional_tuple(given), *kwargs = given->named ? named_dict(given) : NULL;
-    PyObject *key = NULL;
-    if (args && (kwargs || !given->named)) key = PyObject_Call(self->key_function, args, kwargs);
-    Py_XDECREF(args);
-    Py_XDECREF(kwargs);
-    return key;
-}
-
-static PyObject *make_key(const cached_function *self, const arguments *given) {
-    if (self->key_function) return key_by_function(self, given);
-    if (self->typed || given->named) return full_key(self, given);
-    if (given->positional == 1 && stands_for_itself(given->values[0])) return Py_NewRef(given->values[0]);
-    return positional_tuple(given);
-}
-
-__attribute__((noinline)) static PyObject *key_of_all(const cached_function *self, PyObject *const *values,
-                                                      size_t count, PyObject *names) {
-    const arguments given = arguments_of(values, count, names);
-    return make_key(self, &given);
-}
-
-static PyObject *key_of_vector(const cached_function *self, PyObject *const *values, size_t count,
-                               PyObject *names) {
-    const bool is_one = (count & ~ARGUMENTS_OFFSET) == 1 && !names && !self->key_function && !self->typed;
-    if (is_one && stands_for_itself(values[0])) return Py_NewRef(values[0]);
-    return key_of_all(self, values, count, names);
-}
 
 /* ---- calls ------------------------------------------------------------------------------------ */
 
@@ -160,7 +73,7 @@ __attribute__((noinline)) static hit look_up(const cached_function *self, PyObje
 __attribute__((noinline)) static PyObject *compute(const cached_function *self, PyObject *key, key_hash hash,
                                                    PyObject *const *values, size_t count, PyObject *names) {
     const arguments given = arguments_of(values, count, names);
-    const bool is_plain = !self->key_function && !self->typed && !given.named && PyTuple_CheckExact(key);
+    const bool is_plain = !self->rule.function && !self->rule.typed && !given.named && PyTuple_CheckExact(key);
     PyObject *args = is_plain ? Py_NewRef(key) : positional_tuple(&given);
     PyObject *kwargs = args && given.named ? named_dict(&given) : NULL;
     if (args && (kwargs || !given.named))
@@ -172,7 +85,7 @@ __attribute__((noinline)) static PyObject *compute(const cached_function *self, 
 
 static PyObject *call_vector(PyObject *object, PyObject *const *values, size_t count, PyObject *names) {
     const cached_function *self = (cached_function *)object;
-    PyObject *key = key_of_vector(self, values, count, names);
+    PyObject *key = key_of_vector(&self->rule, values, count, names);
     if (!key) return NULL;
     const hit h = look_up(self, key);
     if (h.result == LOOKUP_ABSENT || h.result == LOOKUP_UNDER_WAY)
@@ -216,7 +129,7 @@ static PyObject *call(PyObject *object, PyObject *args, PyObject *kwargs) {
     return with_vector((cached_function *)object, args, kwargs, answer);
 }
 
-static PyObject *key_of_call(cached_function *self, const arguments *given) { return make_key(self, given); }
+static PyObject *key_of_call(cached_function *self, const arguments *given) { return make_key(&self->rule, given); }
 
 static PyObject *call_make_key(PyObject *object, PyObject *both) {
     PyObject *args, *kwargs;
@@ -238,8 +151,7 @@ static PyObject *call_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     self->vector = call_vector;
     self->core = (cache_core *)Py_NewRef(core);
     self->function = Py_NewRef(function);
-    self->key_function = key == Py_None ? NULL : Py_NewRef(key);
-    self->typed = (char)typed;
+    self->rule = (key_rule){.function = key == Py_None ? NULL : Py_NewRef(key), .typed = typed};
     return (PyObject *)self;
 }
 
@@ -252,14 +164,13 @@ static PyObject *call_fill(PyObject *object, PyObject *args) {
     if (self->function != Py_None) return PyErr_Format(PyExc_RuntimeError, "it has a function");
     PyObject *none = self->function;
     self->function = Py_NewRef(function);
-    self->key_function = key == Py_None ? NULL : Py_NewRef(key);
-    self->typed = (char)typed;
+    self->rule = (key_rule){.function = key == Py_None ? NULL : Py_NewRef(key), .typed = typed};
     Py_DECREF(none);
     Py_RETURN_NONE;
 }
 
 static const size_t references[] = {offsetof(cached_function, core), offsetof(cached_function, function),
-                                    offsetof(cached_function, key_function),
+                                    offsetof(cached_function, rule.function),
                                     offsetof(cached_function, attributes), 0};
 
 static int call_traverse(PyObject *object, visitproc visit, void *arg) {
@@ -362,6 +273,5 @@ int call_add_type(PyObject *module) {
                                .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | HAVE_VECTORCALL |
                                         METHOD_DESCRIPTOR,
                                .slots = slots};
-    keyword_mark = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
-    return keyword_mark && add_type(module, &spec) && PyModule_AddFunctions(module, functions) == 0 ? 0 : -1;
+    return call_key_start() && add_type(module, &spec) && PyModule_AddFunctions(module, functions) == 0 ? 0 : -1;
 }
