@@ -64,6 +64,7 @@ static uint64_t sleep_for(uint64_t sleep_ns, uint32_t calls) {
 static void *run(void *unused) {
     (void)unused;
     atomic_store(&caretaker.thread_id, os_thread_id());
+    os_thread_go_first(); /* what it frees late may be too late */
     uint64_t slept_ns = 0;
     while (!atomic_load(&caretaker.stop)) {
         const uint64_t start = os_thread_cpu_ns();

@@ -13,6 +13,8 @@
 /* Starts a thread that receives no signals: the application's signals are for its own threads. top, gdb and
  * perf show its name, of at most 15 characters. Returns 0 or an errno. */
 int os_thread_start(pthread_t *thread, void *(*function)(void *), const char *name);
+/* Asks the scheduler to run the calling thread soon after it wakes, for a thread that works little. */
+void os_thread_go_first(void);
 /* Names the calling thread; a longer name is cut. */
 void os_thread_name(const char *name);
 /* Waits for a thread that pthread_join has returned for: for a moment the kernel still counts it. */

@@ -55,17 +55,20 @@ static bool count_missing(range *r, uint32_t missing) {
     return true;
 }
 
+/* The kernel takes pages in the order in which they were offered, so the first page is taken first. A range
+ * that loses only other pages, to MADV_PAGEOUT, is found by its next pin. */
+bool range_seems_taken(range *r) {
+    /* The range is not BUSY: another thread may free it meanwhile, and then its descriptor belongs to no
+     * arena. */
+    const vrange_arena *arena = atomic_load(&r->arena);
+    const char *base = arena ? arena->spans[r->span].base : NULL;
+    return base && !os_is_resident((char *)base + (size_t)r->first_page * os_page_bytes());
+}
+
 bool range_collect(range *r, uint64_t generation) {
     uint64_t word = atomic_load(range_word(r));
     if (!is_current(word, generation) || word_state(word) != OFFERED) return false;
-    /* The range is not BUSY yet: another thread may free it meanwhile, and then its descriptor belongs to no
-     * arena. */
-    vrange_arena *arena = atomic_load(&r->arena);
-    if (!arena) return false;
-    /* The kernel takes pages in the order in which they were offered, so the first page is taken first. A
-     * range that loses only other pages, to MADV_PAGEOUT, is found by its next pin. */
-    const char *base = arena->spans[r->span].base;
-    if (!base || os_is_resident((char *)base + (size_t)r->first_page * os_page_bytes())) return false;
+    if (!range_seems_taken(r)) return false;
     if (!atomic_compare_exchange_strong(range_word(r), &word, (word & ~WORD_STATE) | BUSY)) return false;
     const uint32_t missing = r->pages - (uint32_t)(range_resident_bytes(r) / os_page_bytes());
     if (word & WORD_PARTIAL && missing < r->pages) {
@@ -74,7 +77,7 @@ bool range_collect(range *r, uint64_t generation) {
         return is_news;
     }
     range_count_offer_over(r);
-    tally(&arena->account->purged_total, range_bytes(r));
+    tally(&r->arena->account->purged_total, range_bytes(r));
     range_discard_rest(r, word);
     arena_list_lost(r);
     return true;

@@ -17,6 +17,9 @@ void range_offer_now(range *r, uint64_t generation);
 void range_register_outsized(bool (*offer)(range *r, uint64_t generation));
 bool range_offer_outsized(range *r, uint64_t generation);
 
+/* Whether the first page of an offered range is missing. A hint: the range may be in use again. */
+bool range_seems_taken(range *r);
+
 /* Checks whether an offered range lost pages. If so, discards the rest, lists the range as lost, and returns
  * true. A partial range stays offered; true then means that more of its pages are missing than before. */
 bool range_collect(range *r, uint64_t generation);

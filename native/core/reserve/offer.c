@@ -16,6 +16,9 @@
 #define TICK_BYTES (64u << 20) /* a fork waits for the tick */
 #define LOOKS_AT_OTHERS 4   /* a look is a system call */
 #define LOOKS_FROM_OLDEST 8 /* after this many untouched ranges the kernel has taken no more */
+#define LOOKS_TO_ESTIMATE 16u
+#define LOSSES_A_TURN 256 /* each costs three system calls, and meanwhile nothing is offered */
+#define RANKED_TIMES 4    /* what is wanted, while the kernel takes it */
 #define AHEAD_SHARE 4       /* at most this share of the reserve is discarded ahead of demand */
 #define TOP_UP_SHARE 16  /* this share of the reserve may be missing */
 
@@ -43,10 +46,11 @@ static bool collect(const candidate *item) {
     return true;
 }
 
-/* Looks at offered ranges, from a place in the queue on, until `whole_most` of them were found whole. */
+/* Looks at offered ranges, from a place in the queue on, until `whole_most` of them were found whole, or as
+ * many losses as one turn has time for. */
 static void look_from(size_t place, size_t whole_most, looked *seen) {
     size_t whole = 0;
-    for (size_t i = 0; i < offered.queue.count && whole < whole_most; i++) {
+    for (size_t i = 0; i < offered.queue.count && whole < whole_most && seen->lost < LOSSES_A_TURN; i++) {
         const candidate *item = &offered.queue.items[(place + i) % offered.queue.count];
         if (offered_is_stale(item)) seen->stale++;
         else if (collect(item)) seen->lost++;
@@ -58,7 +62,7 @@ static void look_from(size_t place, size_t whole_most, looked *seen) {
  * and goes on for as long as it finds losses. But the kernel skips pages that another processor still has
  * in a batch of its own, for as long as that processor is idle. So some of the other ranges are looked at
  * in turn, and all of them if that finds losses that the oldest ones did not show. */
-uint64_t offer_collect_losses(void) {
+uint64_t offer_collect_losses(bool *goes_on) {
     offered.taken = 0;
     looked oldest = {0}, others = {0};
     look_from(0, LOOKS_FROM_OLDEST, &oldest);
@@ -69,7 +73,23 @@ uint64_t offer_collect_losses(void) {
     }
     if (oldest.stale + oldest.lost + others.stale + others.lost > LOOKS_FROM_OLDEST)
         offered_drop_stale(&offered.queue);
+    *goes_on = oldest.lost >= LOSSES_A_TURN || others.lost >= LOSSES_A_TURN;
     return offered.taken;
+}
+
+/* To collect thousands of small ranges takes longer than a burst takes to use up the reserve. The first pages
+ * of a few ranges, spread over the queue, show at once how much of it is gone. */
+uint64_t offer_estimate_taken(void) {
+    const size_t count = offered.queue.count;
+    const size_t looks = count < LOOKS_TO_ESTIMATE ? count : LOOKS_TO_ESTIMATE;
+    uint64_t present = 0, lost = 0;
+    for (size_t i = 0; i < looks; i++) {
+        const candidate *item = &offered.queue.items[i * count / looks];
+        if (offered_is_stale(item)) continue;
+        if (range_seems_taken(table_at(item->index))) lost++;
+        else present++;
+    }
+    return lost ? atomic_load(&stats_offered_bytes) / (present + lost) * lost : 0;
 }
 
 /* Ranges that are BUSY, for one system call. */
@@ -137,15 +157,26 @@ static void offer_batch(batch *b) {
     b->count = b->bytes = 0;
 }
 
-bool offer_top_up(victims *v, uint64_t wanted) {
-    uint64_t present = atomic_load(&stats_offered_bytes), done = 0;
+bool offer_top_up(victims *v, uint64_t wanted, uint64_t taken, bool is_burst) {
+    const uint64_t bytes = atomic_load(&stats_offered_bytes), present = bytes > taken ? bytes - taken : 0;
+    uint64_t done = 0;
     /* Not for every value that a hit takes back from the reserve: ranking costs the same for one range as
      * for many. */
     if (present + wanted / TOP_UP_SHARE > wanted || atomic_load(&stats_idle_bytes) == 0) return false;
-    if (victims_are_old(v)) victims_rank(v, wanted);
+    bool may_rank = is_burst;
+    if (victims_are_old(v)) {
+        victims_rank(v, wanted);
+        may_rank = false;
+    }
     batch b = {.count = 0};
     while (present + done < wanted && done < TICK_BYTES) {
         const candidate *item = victims_next(v);
+        if (!item && may_rank) {
+            /* Whatever it costs: while the kernel takes from the reserve, there must be victims. */
+            victims_rank(v, RANKED_TIMES * wanted);
+            may_rank = false;
+            continue;
+        }
         if (!item) break;
         range *r = table_at(item->index);
         if (!range_offer_begin(r, item->generation)) continue;

@@ -9,15 +9,20 @@
 #include "ranges/range_state.h"
 #include "reserve/victims.h"
 
-/* Finds offered ranges of which the kernel took pages, and discards the rest of each. Returns their bytes. */
-uint64_t offer_collect_losses(void);
+/* Finds offered ranges of which the kernel took pages, and discards the rest of each. Returns their bytes, and
+ * in *goes_on whether there may be more of them. */
+uint64_t offer_collect_losses(bool *goes_on);
+
+/* About how many of the offered bytes the kernel has taken, and offer_collect_losses has not found yet. */
+uint64_t offer_estimate_taken(void);
 
 /* Near the limit, discards the oldest offered ranges while the process allocates memory, so that it finds
  * free memory (demand.c). */
 void offer_give_ahead(uint64_t free_bytes, uint64_t reserve_bytes);
 
-/* Offers victims until `wanted` bytes are offered. Returns whether more has to be done at once. */
-bool offer_top_up(victims *v, uint64_t wanted);
+/* Offers victims until `wanted` bytes are offered, besides the `taken` ones. In a burst the victims are ranked
+ * again if they run out. Returns whether more has to be done at once. */
+bool offer_top_up(victims *v, uint64_t wanted, uint64_t taken, bool is_burst);
 
 /* Offers one idle range. */
 void offer_range(range *r, uint64_t generation);

@@ -30,6 +30,7 @@
 #include "pressure/limits.h"
 #include "heap/heap.h"
 #include "base/userfault_closed.h"
+#include "reserve/burst.h"
 #include "reserve/offer.h"
 #include "os/os.h"
 #include "reserve/rank.h"
@@ -42,6 +43,7 @@
 
 #define DEFAULT_BYTES (64ull << 20)
 #define MACHINE_AGE_NS 50000000u /* every turn asks, and `is_enough` leaves twice the room */
+#define BURST_SHARE 8    /* of the reserve: if so much is taken between two looks, it is refilled first */
 #define OUTSIZED_SHARE 8 /* of the reserve */
 #define OUTSIZED_TIMES 4 /* several threads may each allocate as much, twice */
 #define SHORT_BYTES (1ull << 20) /* with so little free, the kernel reclaims for a store */
@@ -93,6 +95,20 @@ static bool shed_over_limit(uint64_t free_bytes) {
 
 /* ---- the turn --------------------------------------------------------------------------------- */
 
+/* In a burst the reserve is topped up before its losses are collected, which takes longer. */
+static bool keep_offered(const free_memory *now, uint64_t bytes) {
+    const bool offers = !now->is_enough || reserve.offers_to_sleep;
+    const uint64_t gone = offer_estimate_taken(), wanted = burst_reserve(bytes, gone, os_now_ns());
+    const bool is_burst = gone > bytes / BURST_SHARE;
+    bool has_more_losses;
+    if (offers && is_burst) offer_top_up(&reserve.victims, wanted, gone, true);
+    reserve.taken = offer_collect_losses(&has_more_losses);
+    offer_give_ahead(now->below_limits, bytes);
+    const uint64_t left = has_more_losses ? offer_estimate_taken() : 0;
+    const bool has_more = offers && offer_top_up(&reserve.victims, wanted, left, is_burst);
+    return has_more || has_more_losses;
+}
+
 /* One turn of the reserve. Returns whether the next one has to come at once. Inside the gate, holding
  * `turn`. */
 static bool take_turn(free_memory now) {
@@ -104,9 +120,7 @@ static bool take_turn(free_memory now) {
     if (vrange_rung() == VRANGE_RUNG_EAGER) {
         goes_on = shed_over_limit(now.below_limits);
     } else {
-        reserve.taken = offer_collect_losses();
-        offer_give_ahead(now.below_limits, bytes);
-        goes_on = (!now.is_enough || reserve.offers_to_sleep) && offer_top_up(&reserve.victims, bytes);
+        goes_on = keep_offered(&now, bytes);
     }
     if (reserve.lacks_victims && victims_are_old(&reserve.victims)) {
         victims_rank(&reserve.victims, bytes);
@@ -146,6 +160,7 @@ static void forget_ranges_of_parent(void) {
     offer_forget();
     victims_forget(&reserve.victims);
     rest_forget();
+    burst_forget();
 }
 
 /* ---- for users -------------------------------------------------------------------------------- */

@@ -1,0 +1,29 @@
+"""Bursts at a full limit, on every rung: what is possible without a kill ends without one.
+
+The cases are those of benchmarks/survival that were once lost: many small ranges and threads that
+run instead of the reserve's, a limit that is lowered, a child that only exists, and workers.
+"""
+
+from __future__ import annotations
+
+import pytest
+from benchmarks.survival import matrix, runner, tables
+from benchmarks.survival.matrix import Case
+
+from vrange.cli.memory_cgroup import MemoryCgroup
+
+pytestmark = [pytest.mark.memory_cgroup, pytest.mark.timeout(300)]
+
+CASES = [Case(256, "12 threads", 1002), Case(128, "lowered limit", 107)]
+
+
+@pytest.mark.parametrize("rung", matrix.RUNGS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.shape)
+def test_a_burst_that_is_possible_kills_nobody(case: Case, rung: str) -> None:
+    if refusal := MemoryCgroup.unavailable():
+        pytest.skip(reason=f"no memory cgroup can be made: {refusal}")
+    run = runner.run(case, rung, None)
+    described = tables.description({"case": case.key, "contender": rung, **run})
+    assert not run["error"], run["error"]
+    assert tables.counted([run]) == (matrix.BURSTS, 0), described
+    assert run["wrong"] == 0
