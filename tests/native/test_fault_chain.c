@@ -98,9 +98,8 @@ static void *stay_first(void *unused) {
     return NULL;
 }
 
-/* A signal is never lost, and the chain never loops. Not settled: once in some 100,000 changes of handlers
- * the two threads disagree about the order, and signals then go to a handler that has left, until handlers
- * change otherwise. So the number of those is printed, and not checked. */
+/* Each signal goes to the handler that came last, and then to the one before it, whatever moment the other
+ * thread puts ours first in. */
 #define SIGNALS_SENT 30000
 
 static void signals_go_on_while_another_thread_stays_first(void) {
@@ -112,12 +111,12 @@ static void signals_go_on_while_another_thread_stays_first(void) {
         before_restoring = install(restoring, SA_NODEFER);
         memset(seen, 0, sizeof seen);
         CHECK(raise(SIGBUS) == 0);
-        CHECK(seen[0] + seen[2] > 0);
         misdirected += seen[0] != 1 || seen[2] != 1;
     }
     is_over = true;
     pthread_join(thread, NULL);
-    printf("fault_chain: %d of %d signals misdirected\n", misdirected, SIGNALS_SENT);
+    if (misdirected) printf("fault_chain: %d of %d signals misdirected\n", misdirected, SIGNALS_SENT);
+    CHECK(misdirected == 0);
 }
 
 int main(void) {

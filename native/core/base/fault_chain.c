@@ -8,8 +8,11 @@
  *    signal.signal() installs a handler that only sets a flag, so that a touch would be retried for ever. So
  *    the rooms check now and then whether our handler is still the first, and make it so.
  *  - A handler that was over ours may restore ours when it leaves, and must not be called any more: once
- *    disabled, faulthandler swallows the signals it gets. So each of our installations is marked with the
- *    number of handlers below it.
+ *    disabled, faulthandler swallows the signals it gets. So each of our installations is known by a function
+ *    of its own, for which the number of handlers below it is recorded.
+ *  - Which handler is below an installation is known only once it is installed: another thread may have
+ *    changed handlers just before, and a third one may put its handler over ours just after. So the record is
+ *    corrected, and not what is installed.
  *  - A handler that returns without mending anything would be called for ever.
  *  - A thread-local may be allocated at its first touch, and the signal may have interrupted the allocator.
  *    So the library is built with -ftls-model=initial-exec.
@@ -29,7 +32,8 @@
 #include "os/os_thread.h"
 
 #define SIGNALS 2
-#define PREVIOUS_MOST 64
+#define PREVIOUS_MOST 24
+#define ENTRIES 64 /* more than twice as many: one that is still in use is not used again */
 
 typedef struct {
     int number; /* 0: not registered */
@@ -39,7 +43,10 @@ typedef struct {
 
     pthread_mutex_t lock; /* taken to change what follows */
     struct sigaction previous[PREVIOUS_MOST]; /* were first before ours, newest last; may be read meanwhile */
+    int covered[PREVIOUS_MOST]; /* the entry of ours that each of them may restore */
     _Atomic int count;
+    _Atomic int below[ENTRIES]; /* the handlers below the installation with this entry */
+    int installed, newest;      /* the entries that is in place, as far as is known, and that was made last */
     bool is_away; /* ours was removed: only the oldest is known, and it may be out of date */
     _Atomic unsigned changes; /* odd while `previous` and the installed handler do not agree */
     _Atomic bool is_ending;
@@ -55,23 +62,31 @@ static chain *chain_of(int number) {
 
 /* ---- our own handler ---------------------------------------------------------------------------- */
 
-/* Flags that have a meaning for SIGCHLD only and that the kernel keeps. They store the number of handlers
- * below ours, as far as two bits can. */
-#define MARK (SA_NOCLDSTOP | SA_NOCLDWAIT)
-
-static int mark_of(int count) { return (count & 1 ? SA_NOCLDSTOP : 0) | (count & 2 ? SA_NOCLDWAIT : 0); }
-
 static void on_fault(int number, siginfo_t *info, void *context);
 
-static bool is_ours(const struct sigaction *action) {
-    return action->sa_flags & SA_SIGINFO && action->sa_sigaction == on_fault;
+/* The entries do the same. The address of the one that is installed shows which installation it is. */
+#define EIGHT(what, n) what(n##0) what(n##1) what(n##2) what(n##3) what(n##4) what(n##5) what(n##6) what(n##7)
+#define EACH(what)                                                                                             \
+    EIGHT(what, 0) EIGHT(what, 1) EIGHT(what, 2) EIGHT(what, 3)                                                \
+    EIGHT(what, 4) EIGHT(what, 5) EIGHT(what, 6) EIGHT(what, 7)
+#define DEFINED(n)                                                                                             \
+    static void entry_##n(int number, siginfo_t *info, void *context) { on_fault(number, info, context); }
+#define LISTED(n) entry_##n,
+EACH(DEFINED)
+static void (*const entries[ENTRIES])(int, siginfo_t *, void *) = {EACH(LISTED)};
+
+/* -1 if the handler is none of ours. */
+static int entry_of(const struct sigaction *action) {
+    for (int i = 0; action->sa_flags & SA_SIGINFO && i < ENTRIES; i++)
+        if (action->sa_sigaction == entries[i]) return i;
+    return -1;
 }
 
-/* How many of the `count` handlers that are known are below this installation of ours. */
-static int count_below(int count, const struct sigaction *ours) {
-    for (int gone = 0; gone < 4 && gone <= count; gone++)
-        if (mark_of(count - gone) == (ours->sa_flags & MARK)) return count - gone;
-    return count;
+static bool is_ours(const struct sigaction *action) { return entry_of(action) >= 0; }
+
+/* How many handlers are below this installation of ours. */
+static int count_below(chain *c, const struct sigaction *ours) {
+    return atomic_load(&c->below[entry_of(ours)]);
 }
 
 /* The signal that a thread last passed on, and the handler it went to. */
@@ -133,7 +148,8 @@ static int count_now(chain *c) {
         const int count = atomic_load(&c->count);
         struct sigaction now;
         const bool is_known = os_signal_action(c->number, NULL, &now) == 0 && is_ours(&now);
-        if (atomic_load(&c->changes) == changes) return is_known ? count_below(count, &now) : count;
+        const int below = is_known ? count_below(c, &now) : count;
+        if (atomic_load(&c->changes) == changes) return below;
     }
 }
 
@@ -187,40 +203,55 @@ static bool is_same(const struct sigaction *one, const struct sigaction *other) 
 /* Our own handler is in place again because a handler that was over it restored it: the handlers above it
  * are gone. */
 static void forget_who_left(chain *c, const struct sigaction *ours) {
-    atomic_store(&c->count, count_below(atomic_load(&c->count), ours));
+    atomic_store(&c->count, count_below(c, ours));
+    c->installed = entry_of(ours);
 }
 
-/* Records the handler that ours is installed over. */
+/* Records the handler that ours is installed over. If it is known, a handler over it restored it and left: that
+ * one was installed while ours was not in place. */
 static void note_below(chain *c, const struct sigaction *below) {
-    int count = c->is_away ? 0 : atomic_load(&c->count);
-    if (count == 0 || !is_same(&c->previous[count - 1], below)) {
-        /* Full only if other code changes handlers without end; then the newest is forgotten. */
-        if (count == PREVIOUS_MOST) count--;
+    const int most = c->is_away ? 0 : atomic_load(&c->count);
+    int count = most;
+    while (count > 0 && !is_same(&c->previous[count - 1], below)) count--;
+    if (count == 0) {
+        /* Full only if other code installs new handlers without end; then the newest is forgotten. */
+        count = most < PREVIOUS_MOST ? most : most - 1;
+        c->covered[count] = c->installed;
         c->previous[count++] = *below;
     }
     atomic_store(&c->count, count);
     c->is_away = false;
 }
 
-/* Installs ours over `now`, and over any handler that was installed meanwhile. While it handles a signal,
- * faulthandler restores the handler before it and sends the signal again; that handler must not be called
- * a second time. */
-static int exchange(chain *c, const struct sigaction *now) {
-    struct sigaction below = *now, expected = *now, was;
-    for (;;) {
-        const int count = c->is_away ? 0 : atomic_load(&c->count);
-        if (is_ours(&below)) forget_who_left(c, &below);
-        else note_below(c, &below);
-        /* NODEFER: what mends a fault may raise another one, and the handler below may raise the same. */
-        const struct sigaction ours = {
-            .sa_sigaction = on_fault,
-            .sa_flags = SA_SIGINFO | SA_NODEFER | c->flags | mark_of(atomic_load(&c->count))};
-        const int result = os_signal_action(c->number, &ours, &was);
-        if (result < 0 || is_same(&was, &expected)) return result;
-        atomic_store(&c->count, count);
-        below = was;
-        expected = ours;
+/* An entry that no handler which is known may restore. Others are used again as late as possible. */
+static int next_entry(const chain *c) {
+    for (int entry = (c->newest + 1) % ENTRIES;; entry = (entry + 1) % ENTRIES) {
+        bool is_covered = false;
+        for (int i = 0; i < atomic_load(&c->count); i++) is_covered |= c->covered[i] == entry;
+        if (!is_covered) return entry;
     }
+}
+
+/* Installs ours over `now`, or over what was installed meanwhile. While it handles a signal, faulthandler
+ * restores the handler before it and sends the signal again; that handler must not be called a second time. */
+static int exchange(chain *c, const struct sigaction *now) {
+    const int before = c->is_away ? 0 : atomic_load(&c->count), entry = next_entry(c);
+    /* NODEFER: what mends a fault may raise another one, and the handler below may raise the same. */
+    const struct sigaction ours = {.sa_sigaction = entries[entry],
+                                   .sa_flags = SA_SIGINFO | SA_NODEFER | c->flags};
+    struct sigaction was;
+    note_below(c, now);
+    atomic_store(&c->below[entry], atomic_load(&c->count));
+    const int result = os_signal_action(c->number, &ours, &was);
+    if (result < 0) return result;
+    if (!is_same(&was, now)) {
+        atomic_store(&c->count, before);
+        if (is_ours(&was)) forget_who_left(c, &was);
+        else note_below(c, &was);
+        atomic_store(&c->below[entry], atomic_load(&c->count));
+    }
+    c->installed = c->newest = entry;
+    return result;
 }
 
 /* A signal that arrives meanwhile waits until the previous handler is known. */
