@@ -9,11 +9,9 @@
  * read once. */
 #include "pressure/headroom.h"
 
-#include <stdatomic.h>
-
-#include "counters/stats.h"
 #include "os/os.h"
 #include "pressure/limits.h"
+#include "pressure/reclaimable.h"
 
 #define LIMIT_NS 100000000ull
 #define CLEAN_NS 20000000ull /* the file that reports it is long, and every turn of the reserve asks */
@@ -29,47 +27,33 @@ static bool read_usage(limits *l, limits_cgroup *c, uint64_t now, uint64_t *used
     return true;
 }
 
-/* File pages that can be taken at once, and (*active) those that the kernel takes later. Offered pages are
- * listed among the first, and are not free. */
-static uint64_t clean_bytes(limits *l, limits_cgroup *c, uint64_t now, uint64_t *active) {
-    *active = 0;
+/* File pages that can be taken at once and, if `later` is set, those that the kernel takes later. Offered pages
+ * are not free. */
+static uint64_t file_bytes(limits *l, limits_cgroup *c, uint64_t now, bool later, uint64_t missing) {
     if (limits_read_content(l, c, now, CLEAN_NS) < 0) return 0;
-    const memory_stat *s = &c->content;
-    const uint64_t offered = atomic_load(&stats_offered_bytes);
-    /* Pages that were offered and are pinned again stay on the list of inactive file pages until the
-     * kernel looks at them. So there can't be more file pages than the kernel counts as used for files. */
-    const uint64_t most = s->files > s->shared ? s->files - s->shared : 0;
-    const uint64_t inactive = s->inactive_file < most + offered ? s->inactive_file : most + offered;
-    const uint64_t not_clean = s->not_clean + offered + atomic_load(&stats_copying_bytes);
-    const uint64_t clean = inactive > not_clean ? inactive - not_clean : 0;
-    /* The other half is in use by running programs. */
-    *active = most > clean ? most - clean : 0;
-    if (*active > s->active_file / 2) *active = s->active_file / 2;
-    return clean;
+    const reclaimable r = reclaimable_of(c);
+    return r.clean_files + (later && r.clean_files < missing ? r.later_files : 0);
 }
 
-static bool look(limits *l, uint64_t enough, bool with_active, uint64_t *free_bytes) {
+static bool look(limits *l, uint64_t enough, bool with_later, uint64_t *free_bytes) {
     const uint64_t now = os_now_ns();
     for (size_t i = 0; i < l->count; i++) {
         limits_cgroup *c = &l->cgroups[i];
-        uint64_t used, active;
+        uint64_t used;
         limits_read_limit(l, c, now, LIMIT_NS);
         if (c->limit >= l->machine_bytes) continue;
         if (!read_usage(l, c, now, &used)) return false;
         uint64_t left = used < c->limit ? c->limit - used : 0;
-        if (left < enough) {
-            left += clean_bytes(l, c, now, &active);
-            if (left < enough && with_active) left += active;
-        }
+        if (left < enough) left += file_bytes(l, c, now, with_later, enough - left);
         if (left < *free_bytes) *free_bytes = left;
     }
     return l->is_complete || *free_bytes < UINT64_MAX;
 }
 
-static bool below_limits(uint64_t enough, bool with_active, uint64_t *free_bytes) {
+static bool below_limits(uint64_t enough, bool with_later, uint64_t *free_bytes) {
     limits_follow();
     *free_bytes = UINT64_MAX;
-    const bool known = look(limits_take(), enough, with_active, free_bytes);
+    const bool known = look(limits_take(), enough, with_later, free_bytes);
     limits_give();
     if (!known) *free_bytes = UINT64_MAX;
     return known;

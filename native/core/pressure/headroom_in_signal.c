@@ -12,6 +12,7 @@
 #include "counters/stats.h"
 #include "os/os.h"
 #include "pressure/limits.h"
+#include "pressure/reclaimable.h"
 
 #define LIMITS_NS 100000000ull
 #define MACHINE_NS 50000000ull
@@ -38,8 +39,7 @@ static int64_t below(uint64_t limit, uint64_t used) {
  * counts, as offered pages that are in use again stay on the same list until reclaim looks at them. */
 static int64_t clean_bytes(limits *l, limits_cgroup *c, uint64_t now) {
     if (limits_read_content(l, c, now, CLEAN_NS) < 0) return 0;
-    const memory_stat *s = &c->content;
-    return s->inactive_file > s->not_clean ? (int64_t)((s->inactive_file - s->not_clean) / CLEAN_SHARE) : 0;
+    return (int64_t)(reclaimable_of(c).clean / CLEAN_SHARE);
 }
 
 /* If usage can't be read, for example when the process has no descriptor left, the last figure counts. */
