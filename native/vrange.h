@@ -559,7 +559,7 @@ void vrange_heap_read(vrange_heap_info *out);
 
 /* Returns all freed memory to the kernel now. Returns how many bytes had memory behind them. */
 uint64_t vrange_heap_trim(void);
-/* ---- pressure: how much of the usable memory is used (pressure.c) ----------------------------- */
+/* ---- pressure: how much of the usable memory is used (watcher.c) ------------------------------ */
 
 #define VRANGE_PRESSURE_NONE 0 /* no watcher runs */
 #define VRANGE_PRESSURE_NORMAL 1

@@ -1,6 +1,6 @@
 /* The memory limits of this process, and how much of each is used.
  *
- * This is the one place that reads them. headroom.c, headroom_in_signal.c and pressure.c decide what the
+ * This is the one place that reads them. headroom.c, headroom_in_signal.c and nearest_limit.c decide what the
  * figures mean. A `limits` belongs to one caller at a time: limits_take() and limits_try() hand out those of
  * the process. Reading is async-signal-safe; finding is not. */
 #ifndef VRANGE_LIMITS_H

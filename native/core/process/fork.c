@@ -21,7 +21,7 @@
 #include "os/os.h"
 #include "pressure/limits.h"
 #include "pressure/alarm.h"
-#include "pressure/pressure.h"
+#include "pressure/watcher.h"
 #include "heap/pymalloc_arenas.h"
 #include "process/fork_pause.h"
 #include "ranges/range_table.h"
@@ -79,7 +79,7 @@ static void after_fork_in_child(void) {
     pause_after_fork_in_child();
     caretaker_forget_thread();
     room_after_fork();
-    pressure_after_fork();
+    watcher_after_fork();
     scratch_forget_owners();
     limits_after_fork();
     alarm_after_fork();

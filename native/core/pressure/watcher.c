@@ -1,21 +1,14 @@
 /* The pressure watcher: a thread of its own measures how much of the usable memory is used.
  *
- * The thread reads usage and limit of every cgroup around the process (limits.c), each of which may be the
- * one that ends the process, and computes a level from the fullest. If no cgroup has a limit, the machine
- * counts.
- *
- * Not all usage counts. The kernel takes clean file pages and offered pages at no harm to any program
- * (both are on its inactive file list), and idle bytes are offered as it takes those. So the three are
- * left out; otherwise a cache that fills spare memory would be pressure for ever. Stalls (PSI) confirm
- * pressure: with stalls, elevated becomes critical.
+ * The thread computes a level from the place that is nearest to its limit (nearest_limit.c). Stalls confirm
+ * pressure: with stalls (stalls.c), elevated becomes critical.
  *
  * No Python runs here. A thread that wants to know sleeps in vrange_pressure_wait until the level changes.
  * The reserve has a thread of its own, which this one must not delay. */
 #define _GNU_SOURCE
-#include "pressure/pressure.h"
+#include "pressure/watcher.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,29 +16,18 @@
 
 #include "base/gate.h"
 #include "os/os.h"
-#include "os/os_kept_descriptors.h"
 #include "os/os_thread.h"
 #include "counters/stats.h"
 #include "pressure/limits.h"
+#include "pressure/nearest_limit.h"
+#include "pressure/stalls.h"
 #include "vrange.h"
 
-#define NOWHERE INT_MIN
-#define MACHINE_STALLS "/proc/pressure/memory"
-#define STALL_WINDOW_NS 1000000000ull
-#define STALL_LEAST_NS 200000000ull /* in less time than this a share means nothing */
 #define FAR_INTERVALS 2
 #define QUIET_INTERVALS 5
 #define QUIET_AFTER_NS 1000000000ull
 #define INTERVALS_A_LIMIT 10 /* a second, at the default interval; a limit seldom changes */
-#define LOOKS_AN_INACTIVE 3
-#define LOOKS_A_STALL 3 /* PSI covers the last second */
-#define MOVED_SHARE 256 /* of the limit: a change of this size counts as a move */
-#define MICROSECOND 1000u
-
-typedef struct {
-    uint64_t usage_then; /* when `inactive_file` was last read */
-    unsigned looks;      /* since then */
-} place;
+#define MOVED_SHARE 256      /* of the limit: usage that changes by less is quiet */
 
 static struct {
     pthread_mutex_t lock; /* guards all below; held during a look, so that no file is closed under it */
@@ -54,20 +36,16 @@ static struct {
     bool running, stop, anything_read;
     vrange_pressure_settings settings;
 
-    limits limits;
-    place places[VRANGE_CGROUPS];
-    os_kept machine_stalls;
+    watched_limits watched;
+    stalls stalls;
 
-    uint64_t stalled_ns, stalled_us; /* where the window began */
-    int stalls_of;
-    unsigned stall_looks;
     double alarmed_at; /* the share at the last change or growth; lowered as usage falls */
     uint64_t alarmed_ns;
     uint64_t quiet_at, quiet_ns; /* usage when it last changed, and when that was */
 
     uint64_t turn; /* advances whenever there is news for a waiter */
     vrange_pressure_info info;
-} watch = {.lock = PTHREAD_MUTEX_INITIALIZER, .stalls_of = NOWHERE};
+} watch = {.lock = PTHREAD_MUTEX_INITIALIZER, .stalls.of = STALLS_OF_NOTHING};
 
 /* Uses the monotonic clock, as the wall clock may be set. */
 __attribute__((constructor)) static void make_conditions(void) {
@@ -86,110 +64,6 @@ static void call_waiters(void) {
 }
 
 /* ---- one look --------------------------------------------------------------------------------- */
-
-/* Reading a removed cgroup fails so. A waiter has to find out where the process is now. */
-static void note_failure(int error) {
-    watch.info.read_errors++;
-    if (error != -ENODEV || watch.info.moved) return;
-    watch.info.moved = 1;
-    call_waiters();
-}
-
-typedef struct {
-    uint64_t usage, limit, used;
-} figures;
-
-static uint64_t less(uint64_t from, uint64_t by) { return from > by ? from - by : 0; }
-
-/* The part of a cgroup's usage that can be taken at once: clean file pages, and offered pages. Reading the
- * file that reports it costs as much as all the others: it is read again when usage has changed. */
-static uint64_t inactive_bytes(limits_cgroup *c, place *p, uint64_t now) {
-    const uint64_t moved = c->used > p->usage_then ? c->used - p->usage_then : p->usage_then - c->used;
-    if (p->looks++ % LOOKS_AN_INACTIVE == 0 || moved >= c->limit / MOVED_SHARE) {
-        p->looks = 1;
-        p->usage_then = c->used;
-        limits_read_content(&watch.limits, c, now, 0);
-    }
-    return c->content_ns ? c->content.inactive_file : atomic_load(&stats_offered_bytes);
-}
-
-/* False if the cgroup can't be read, or has no limit below the machine's memory. */
-static bool look_at(limits_cgroup *c, place *p, figures *out) {
-    const uint64_t now = os_now_ns();
-    int result = limits_read_limit(&watch.limits, c, now, INTERVALS_A_LIMIT * watch.settings.interval_ns);
-    if (result == 0 && (c->limit == 0 || c->limit >= watch.limits.machine_bytes)) return false;
-    if (result == 0) result = limits_read_usage(&watch.limits, c, now);
-    if (result < 0) {
-        note_failure(result);
-        return false;
-    }
-    *out = (figures){.usage = c->used, .limit = c->limit, .used = c->used};
-    const double floor = watch.settings.elevated - watch.settings.hysteresis;
-    if ((double)out->usage < floor * (double)out->limit) return true; /* low even if all of it counts */
-    out->used = less(out->usage, inactive_bytes(c, p, now) + atomic_load(&stats_idle_bytes));
-    return true;
-}
-
-/* The limit that the program has set. What is volatile can be discarded at once. */
-static bool look_at_set(figures *out) {
-    if (!limits_read_set(&out->limit, &out->usage)) return false;
-    out->used = less(out->usage, atomic_load(&stats_idle_bytes) + atomic_load(&stats_offered_bytes));
-    return true;
-}
-
-static double share_of(const figures *f) { return (double)f->used / (double)f->limit; }
-
-/* Finds the fullest of all places; false if none could be read. */
-static bool look(figures *worst, int *which) {
-    *which = NOWHERE;
-    for (size_t i = 0; i < watch.limits.count; i++) {
-        figures here;
-        if (!look_at(&watch.limits.cgroups[i], &watch.places[i], &here)) continue;
-        if (*which == NOWHERE || share_of(&here) > share_of(worst)) {
-            *worst = here;
-            *which = (int)i;
-        }
-    }
-    figures own;
-    if (look_at_set(&own) && (*which == NOWHERE || share_of(&own) > share_of(worst))) {
-        *worst = own;
-        *which = VRANGE_PRESSURE_SET;
-    }
-    if (*which != NOWHERE) return true;
-    if (limits_read_machine(&watch.limits, os_now_ns(), 0) < 0) return false;
-    *worst = (figures){.usage = watch.limits.machine_used,
-                       .limit = watch.limits.machine_bytes,
-                       .used = less(watch.limits.machine_used, atomic_load(&stats_idle_bytes))};
-    *which = VRANGE_PRESSURE_MACHINE;
-    return true;
-}
-
-/* The share of about the last second in which some task waited for memory; 0 while it is unknown. */
-static double stalled_share(int which) {
-    os_kept *own = which >= 0 ? &watch.limits.cgroups[which].stalls : NULL;
-    os_kept *file = own && os_is_kept(own) ? own : &watch.machine_stalls;
-    char text[256];
-    if (watch.stalls_of == which && watch.stall_looks++ % LOOKS_A_STALL != 0) return watch.info.stalled;
-    if (os_kept_text(file, text, sizeof text) < 0) return 0;
-    const char *total = strstr(text, "total=");
-    if (strncmp(text, "some ", 5) != 0 || !total) return 0;
-    const uint64_t now = os_now_ns(), us = strtoull(total + 6, NULL, 10);
-    const uint64_t passed = now - watch.stalled_ns;
-    if (watch.stalls_of != which || us < watch.stalled_us || passed > 3 * STALL_WINDOW_NS) {
-        watch.stalls_of = which;
-        watch.stall_looks = 1;
-        watch.stalled_ns = now;
-        watch.stalled_us = us;
-        return 0;
-    }
-    if (passed < STALL_LEAST_NS) return watch.info.stalled;
-    const double share = (double)((us - watch.stalled_us) * MICROSECOND) / (double)passed;
-    if (passed > STALL_WINDOW_NS) {
-        watch.stalled_ns = now;
-        watch.stalled_us = us;
-    }
-    return share;
-}
 
 static int next_level(int level, double share, double stalled) {
     const vrange_pressure_settings *s = &watch.settings;
@@ -212,26 +86,39 @@ static bool has_grown(double share) {
            os_now_ns() - watch.alarmed_ns >= watch.settings.again_ns;
 }
 
-static void look_for_move(void) {
-    if (watch.info.moved || !limits_have_moved(&watch.limits, os_now_ns())) return;
+/* A waiter has to find out in which cgroups the process is now. */
+static void note_move(void) {
+    if (watch.info.moved) return;
     watch.info.moved = 1;
     call_waiters();
 }
 
+/* The share at and above which what is left out of the usage, and stalls, make a difference. */
+static double floor_share(void) { return watch.settings.elevated - watch.settings.hysteresis; }
+
+static bool look(fullness *fullest) {
+    read_failures failures;
+    const uint64_t limit_age = INTERVALS_A_LIMIT * watch.settings.interval_ns;
+    const bool found = nearest_limit(&watch.watched, limit_age, floor_share(), fullest, &failures);
+    watch.info.read_errors += failures.failed;
+    if (failures.was_removed) note_move();
+    return found;
+}
+
 static void tick(void) {
-    figures worst;
-    int which;
+    fullness fullest;
     watch.info.polls++;
-    look_for_move();
-    if (!look(&worst, &which)) return; /* the level stays as it was */
-    const double share = share_of(&worst);
-    const double floor = watch.settings.elevated - watch.settings.hysteresis;
-    const double stalled = share >= floor ? stalled_share(which) : 0;
+    if (!watch.info.moved && limits_have_moved(&watch.watched.limits, os_now_ns())) note_move();
+    if (!look(&fullest)) return; /* the level stays as it was */
+    const double share = fullness_share(&fullest);
+    double stalled = 0;
+    if (share >= floor_share())
+        stalled = stalls_share(&watch.stalls, &watch.watched.limits, fullest.place, watch.info.stalled);
     const int level = next_level(watch.info.level, share, stalled);
-    watch.info.usage_bytes = worst.usage;
-    watch.info.used_bytes = worst.used;
-    watch.info.limit_bytes = worst.limit;
-    watch.info.place = which;
+    watch.info.usage_bytes = fullest.usage;
+    watch.info.used_bytes = fullest.used;
+    watch.info.limit_bytes = fullest.limit;
+    watch.info.place = fullest.place;
     watch.info.stalled = stalled;
     watch.anything_read = true;
     if (level == watch.info.level) {
@@ -292,10 +179,10 @@ int vrange_pressure_find(const char *proc_self, vrange_cgroups *found) {
     gate_enter();
     limits_find(fresh, proc_self, found);
     pthread_mutex_lock(&watch.lock);
-    const limits before = watch.limits;
-    watch.limits = *fresh;
-    memset(watch.places, 0, sizeof watch.places);
-    watch.stalls_of = NOWHERE;
+    const limits before = watch.watched.limits;
+    watch.watched.limits = *fresh;
+    memset(watch.watched.looked, 0, sizeof watch.watched.looked);
+    watch.stalls.of = STALLS_OF_NOTHING;
     watch.info.moved = 0;
     watch.info.place = VRANGE_PRESSURE_MACHINE;
     pthread_mutex_unlock(&watch.lock);
@@ -312,7 +199,7 @@ int vrange_pressure_start(const vrange_pressure_settings *settings) {
     int error = watch.running ? EBUSY : 0;
     if (!error) {
         watch.settings = *settings;
-        if (os_keep(MACHINE_STALLS, &watch.machine_stalls) == -ENOENT) os_forget(&watch.machine_stalls);
+        stalls_open(&watch.stalls);
         watch.stop = watch.anything_read = false;
         watch.alarmed_at = 0;
         watch.info = (vrange_pressure_info){.level = VRANGE_PRESSURE_NORMAL,
@@ -327,7 +214,7 @@ int vrange_pressure_start(const vrange_pressure_settings *settings) {
         watch.running = true;
         if (watch.info.changes == 0) stats_pressure_level(watch.info.level);
     } else if (error != EBUSY) {
-        os_forget(&watch.machine_stalls);
+        stalls_close(&watch.stalls);
         watch.info.level = VRANGE_PRESSURE_NONE;
     }
     pthread_mutex_unlock(&watch.lock);
@@ -348,8 +235,8 @@ void vrange_pressure_stop(void) {
     if (running) pthread_join(thread, NULL);
     gate_enter();
     pthread_mutex_lock(&watch.lock);
-    limits_forget(&watch.limits);
-    os_forget(&watch.machine_stalls);
+    limits_forget(&watch.watched.limits);
+    stalls_close(&watch.stalls);
     watch.info.level = VRANGE_PRESSURE_NONE;
     if (running) stats_pressure_level(VRANGE_PRESSURE_NONE);
     call_waiters();
@@ -389,13 +276,13 @@ void vrange_pressure_acted(int action, int outcome, uint64_t bytes) {
     stats_pressure_acted(action, outcome, bytes);
 }
 
-void pressure_after_fork(void) {
+void watcher_after_fork(void) {
     /* The thread that held the lock does not exist here. The gate kept the table of files consistent. */
     watch.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     make_conditions();
     if (!watch.running) return;
-    limits_forget(&watch.limits);
-    os_forget(&watch.machine_stalls);
+    limits_forget(&watch.watched.limits);
+    stalls_close(&watch.stalls);
     watch.running = false;
     watch.stop = true;
     watch.info.level = VRANGE_PRESSURE_NONE;
