@@ -18,7 +18,7 @@ platform.system = lambda: "Darwin"
 sys.modules["vrange._native"] = None  # as it is not built there
 sys.path.insert(0, {str(TESTS)!r})
 import vrange
-import test_answers as answers, test_identity as identity
+import test_answers as answers, test_identity as identity, test_unstored_answers as unstored
 """
 
 
@@ -46,6 +46,15 @@ def test_answers(check: str) -> None:
     elsewhere(f"""
     for kind in answers.KINDS:
         answers.{check}
+    """)
+
+
+def test_answers_that_are_not_stored() -> None:
+    elsewhere("""
+    for kind in unstored.KINDS:
+        for way in unstored.WAYS:
+            for copy in False, True:
+                unstored.test_it_is_as_writable_as_a_stored_one(kind, way, copy)
     """)
 
 

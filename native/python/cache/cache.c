@@ -7,6 +7,7 @@
 #include "counters/stats.h"
 #include "python/cache/check.h"
 #include "python/cache/clear.h"
+#include "python/cache/codec.h"
 #include "python/cache/compute.h"
 #include "python/cache/compute_async.h"
 #include "python/cache/evict.h"
@@ -59,6 +60,10 @@ static PyObject *core_get_or_compute(PyObject *object, PyObject *const *args, Py
 static PyObject *core_answer_async_call(PyObject *object, PyObject *const *args, Py_ssize_t count) {
     if (!takes(count, 4, "answer_async(key, function, loop, has_waited)")) return NULL;
     return core_answer_async(CORE(object), args[0], args[1], args[2], args[3] == Py_True);
+}
+
+static PyObject *core_unstored(PyObject *object, PyObject *value) {
+    return core_answer_unstored(CORE(object), Py_NewRef(value));
 }
 
 static PyObject *core_contains(PyObject *object, PyObject *key) {
@@ -173,14 +178,15 @@ static PyObject *core_use_arena(PyObject *object, PyObject *args) {
 
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"owner", "account", "name", "open_arena", "encode",
-                            "weigh", "wait", "give_up", "led", "ttl_ns",
+                            "weigh", "as_answered", "wait", "give_up", "led", "ttl_ns",
                             "max_bytes", "hot_bytes", "max_entries", "copies", "on_evict", NULL};
-    PyObject *owner, *name, *open_arena, *encode, *weigh, *wait, *give_up, *led, *hot, *entries, *on_evict;
+    PyObject *owner, *name, *open_arena, *encode, *weigh, *as_answered, *wait, *give_up, *led, *hot, *entries;
+    PyObject *on_evict;
     unsigned long long account, ttl_ns;
     Py_ssize_t max_bytes;
     int copies;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OKUOOOOOOKnOOpO", names, &owner, &account, &name,
-                                     &open_arena, &encode, &weigh, &wait, &give_up, &led, &ttl_ns,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OKUOOOOOOOKnOOpO", names, &owner, &account, &name,
+                                     &open_arena, &encode, &weigh, &as_answered, &wait, &give_up, &led, &ttl_ns,
                                      &max_bytes, &hot, &entries, &copies, &on_evict))
         return NULL;
     PyObject *get_led = PyObject_GetAttrString(led, "get"), *set_led = PyObject_GetAttrString(led, "set");
@@ -199,6 +205,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     self->open_arena = Py_NewRef(open_arena);
     self->encode = Py_NewRef(encode);
     self->weigh = Py_NewRef(weigh);
+    self->as_answered = Py_NewRef(as_answered);
     self->wait = Py_NewRef(wait);
     self->give_up = Py_NewRef(give_up);
     self->on_evict = Py_XNewRef(on_evict == Py_None ? NULL : on_evict);
@@ -219,7 +226,7 @@ static const size_t references[] = {
     offsetof(cache_core, owner), offsetof(cache_core, name), offsetof(cache_core, open_arena),
     offsetof(cache_core, encode), offsetof(cache_core, weigh), offsetof(cache_core, wait),
     offsetof(cache_core, give_up), offsetof(cache_core, get_led), offsetof(cache_core, set_led),
-    offsetof(cache_core, on_evict), 0};
+    offsetof(cache_core, on_evict), offsetof(cache_core, as_answered), 0};
 
 static int core_traverse(PyObject *object, visitproc visit, void *arg) {
     int result = index_visit(&CORE(object)->index, visit, arg);
@@ -255,6 +262,7 @@ int core_add_type(PyObject *module) {
         {"answer_async", FAST(core_answer_async_call), METH_FASTCALL,
          "answer_async(key, function, loop, has_waited): an awaitable of the value, or of another "
          "caller's Flight."},
+        {"unstored", core_unstored, METH_O, "unstored(value): what the caller of a value that is not stored gets."},
         {"contains", core_contains, METH_O, "contains(key): whether the value seems to be there."},
         {"store", FAST(core_set), METH_FASTCALL,
          "store(key, value, expires_ns, cost_ns): expires_ns is of the monotonic clock; 0: by the ttl. "

@@ -40,7 +40,12 @@ PyObject *decode_range(PyObject *form, bool is_text, PyObject *lease) {
 }
 
 PyObject *core_answer_unstored(const cache_core *self, PyObject *value) {
-    return value && !self->copies ? array_as_answered(value) : value;
+    const bool has_no_arrays = !value || PyUnicode_CheckExact(value) || PyBytes_CheckExact(value) ||
+                               PyLong_CheckExact(value) || PyFloat_CheckExact(value) || value == Py_None;
+    if (has_no_arrays) return value;
+    PyObject *answer = PyObject_CallFunctionObjArgs(self->as_answered, value, NULL);
+    Py_DECREF(value);
+    return answer;
 }
 
 /* ---- coding ---------------------------------------------------------------------------------- */

@@ -15,8 +15,8 @@ enum {
  * Python. The caller calls coded_release in each case. */
 int code_value(cache_core *self, PyObject *value, coded *out);
 
-/* What a caller gets of a value that is not stored: as read-only as if it were. Steals the reference; NULL
- * stays NULL. May run Python. */
+/* What a caller gets of a value that is not stored: as writable as if it were. Steals the reference; NULL
+ * stays NULL; NULL with an error set. May run Python. */
 PyObject *core_answer_unstored(const cache_core *self, PyObject *value);
 
 /* NULL with an error set. Both may run Python. */

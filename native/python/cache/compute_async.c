@@ -9,6 +9,7 @@
 
 #include "os/os.h"
 #include "counters/stats.h"
+#include "python/cache/codec.h"
 #include "python/cache/compute.h"
 #include "python/cache/listener.h"
 #include "python/cache/lookup.h"
@@ -51,7 +52,7 @@ static PyObject *end(computation *self, PyObject *value) {
         kept = store_computed(f, value, took);
         if (kept) count_regenerated(f, took);
     } else if (value) { /* it was abandoned meanwhile */
-        kept = Py_NewRef(value);
+        kept = core_answer_unstored(self->core, Py_NewRef(value));
     }
     if (flight_land(f, kept) < 0) Py_CLEAR(kept);
     if (value) kept = listener_pass(self->core, kept);

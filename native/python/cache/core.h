@@ -41,6 +41,7 @@ struct cache_core {
     PyObject *name;              /* str */
     PyObject *open_arena;        /* called when the first value is stored: calls use_arena */
     PyObject *encode;            /* called with a value that is not natively coded: returns a Form */
+    PyObject *as_answered;       /* called with a value that is not stored: returns what the caller gets */
     PyObject *wait;              /* called if another caller computes the key */
     PyObject *weigh;             /* called with a value, its form and a bound: its bytes as an object */
     PyObject *give_up;           /* called with key and error if a value can't be decoded */

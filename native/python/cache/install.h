@@ -14,6 +14,7 @@ typedef struct {
     entry_no stored_in; /* set by install */
     uint32_t stamp;
     bool called_off, is_private;
+    bool is_unfit;   /* can't be coded: no value like it was ever stored */
     bool has_caller; /* a caller gets the answer */
     PyObject *lease; /* set by store.c: pins the range of the value, so that others go for it */
 } store_request;

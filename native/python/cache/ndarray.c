@@ -78,44 +78,6 @@ vrange_part array_content(PyObject *array, PyObject *its_viewer) {
     return (vrange_part){((const ndarray *)array)->data, (size_t)((const viewer *)its_viewer)->bytes};
 }
 
-/* An attribute; false where it is not there either. */
-static bool is_true_of(PyObject *object, const char *attribute) {
-    PyObject *value = PyObject_GetAttrString(object, attribute);
-    const bool is_true = value && PyObject_IsTrue(value) == 1;
-    Py_XDECREF(value);
-    PyErr_Clear();
-    return is_true;
-}
-
-/* Exactly an ndarray: subclasses are pickled, and come back writable. NumPy may not be imported. */
-static bool is_array(PyObject *object) {
-    PyObject *name = PyUnicode_FromString("numpy");
-    PyObject *module = name ? PyImport_GetModule(name) : NULL;
-    PyObject *array_type = module ? PyObject_GetAttrString(module, "ndarray") : NULL;
-    const bool is = array_type == (PyObject *)Py_TYPE(object);
-    Py_XDECREF(array_type);
-    Py_XDECREF(module);
-    Py_XDECREF(name);
-    PyErr_Clear();
-    return is;
-}
-
-PyObject *array_as_answered(PyObject *value) {
-    if (!is_array(value)) return value;
-    PyObject *dtype = PyObject_GetAttrString(value, "dtype"), *flags = PyObject_GetAttrString(value, "flags");
-    const bool changes = dtype && flags && !is_true_of(dtype, "hasobject") && is_true_of(flags, "writeable");
-    Py_XDECREF(dtype);
-    Py_XDECREF(flags);
-    PyErr_Clear();
-    if (!changes) return value;
-    PyObject *viewed = PyObject_CallMethod(value, "view", NULL);
-    PyObject *done = viewed ? PyObject_CallMethod(viewed, "setflags", "O", Py_False) : NULL;
-    if (!done) Py_CLEAR(viewed);
-    Py_XDECREF(done);
-    Py_DECREF(value);
-    return viewed;
-}
-
 bool is_viewer(PyObject *object) { return Py_TYPE(object) == viewer_type; }
 
 static PyObject *view(const viewer *self, void *address, Py_ssize_t bytes, PyObject *base) {

@@ -20,10 +20,6 @@ PyObject *viewer_of_array(PyObject *object);
 /* The bytes of such an array. */
 vrange_part array_content(PyObject *array, PyObject *its_viewer);
 
-/* What a caller gets of a value that is not stored: of an array that would come back read-only a read-only
- * view, else the value. Steals the reference; NULL with an error set. May run Python. */
-PyObject *array_as_answered(PyObject *value);
-
 int ndarray_add_type(PyObject *module);
 
 #endif

@@ -62,13 +62,13 @@ static int add_slab(cache_core *self, const coded *c) {
 }
 
 /* `answer` stays NULL if there is no caller to answer, or if the caller gets its own value. */
-static int answer_first(cache_core *self, const store_request *r, const coded *c, PyObject *lease,
+static int answer_first(cache_core *self, store_request *r, const coded *c, PyObject *lease,
                         PyObject **answer) {
     *answer = NULL;
     if (!r->has_caller || !c->is_view) return STORE_DONE;
     switch (first_answer(self, c, lease, answer)) {
     case FIRST_DECODED: return STORE_DONE;
-    case FIRST_IS_UNREADABLE: return STORE_REFUSED;
+    case FIRST_IS_UNREADABLE: r->is_unfit = true; return STORE_REFUSED;
     default: return STORE_FAILED;
     }
 }
@@ -130,10 +130,10 @@ static int store_range(cache_core *self, store_request *r, const coded *c, PyObj
 
 /* ---- both ------------------------------------------------------------------------------------ */
 
-static int code(cache_core *self, PyObject *value, coded *c) {
+static int code(cache_core *self, store_request *r, PyObject *value, coded *c) {
     switch (code_value(self, value, c)) {
     case CODED: return STORE_DONE;
-    case NOT_KEPT: return STORE_REFUSED;
+    case NOT_KEPT: r->is_unfit = true; return STORE_REFUSED;
     default: return STORE_FAILED;
     }
 }
@@ -156,7 +156,7 @@ static int store(cache_core *self, store_request *r, PyObject **answer) {
     evict_left_behind(self);
     int done = open_arena(self); /* first, because it reads the limits that coding a large value checks */
     memset(&c, 0, offsetof(coded, small));
-    if (done == STORE_DONE) done = code(self, *answer, &c);
+    if (done == STORE_DONE) done = code(self, r, *answer, &c);
     if (done == STORE_DONE && r->cost_ns) self->last_cost_ns = r->cost_ns;
     if (done == STORE_DONE && !c.is_small) {
         done = store_range(self, r, &c, answer);
@@ -231,6 +231,6 @@ PyObject *store_computed(flight *of, PyObject *value, uint64_t cost_ns) {
     const int done = store(self, &r, &answer);
     of->is_private = done == STORE_DONE && r.is_private;
     if (done == STORE_FAILED) Py_CLEAR(answer);
-    if (done == STORE_REFUSED) answer = core_answer_unstored(self, answer);
+    if (done == STORE_REFUSED && !r.is_unfit) answer = core_answer_unstored(self, answer);
     return answer;
 }

@@ -14,10 +14,12 @@ from vrange._cache.address_space import CacheArena
 from vrange._cache.bounds import follow_limit
 from vrange._cache.burial import give_back
 from vrange._cache.codec import Codec
+from vrange._cache.collector import copy_within_room
 from vrange._cache.common import CommonCache
 from vrange._cache.figures import Figures
 from vrange._cache.info import CacheInfo
 from vrange._cache.parameters import EvictionCause, checked_parameters, nanoseconds_of_ttl
+from vrange._cache.unstored import as_answered, as_own
 from vrange._cache.waiting import answer_after, answer_async, led_here
 from vrange._core import hit, lib
 from vrange._counters.account import Account
@@ -90,11 +92,9 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
     `clear`) returns the value that was set, or computes it again. A computation that began earlier
     stores nothing, and only lookups that began earlier get its value.
 
-    `on_evict` is not called for entries that the program removes or replaces. It is called after
-    the cache noticed that an entry is gone: at a lookup of the key, at a store, or by `len`, `info`
-    and iteration. It gets no value, because the value may be gone. It runs in the thread of that
-    call, outside all locks, and may use the cache. An Exception that it raises goes to
-    `sys.unraisablehook`.
+    `on_evict` runs in the thread whose lookup, store, `len`, `info` or iteration notices that the
+    entry is gone, outside all locks, and may use the cache. What the program removes or replaces
+    does not call it. An Exception that it raises goes to `sys.unraisablehook`.
 
     Threads may share a cache; hits take no lock and keep the GIL. The child of a fork inherits the
     values that are held at that moment, by the program or in the hot front; other keys are misses
@@ -149,6 +149,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
             open_arena=self._arena.open,
             encode=codec.encode,
             weigh=codec.weigh,
+            as_answered=partial(as_own, copy=copy_within_room) if copy else as_answered,
             wait=partial(answer_after, given.timeout),
             give_up=self._source.give_up,
             led=led_here,

@@ -169,3 +169,11 @@ def room_for(nbytes: int) -> hit.Room:
     room = hit.Room()
     room.hold(nbytes)
     return room
+
+
+def copy_within_room(array: Any) -> Any:
+    """Return a copy of an array. MemoryError without room."""
+    room = room_for(array.nbytes)
+    copy = array.copy("K")
+    room.release()
+    return copy

@@ -66,8 +66,7 @@ class Finder:
         if self.copies:
             return False
         if self._shared is None:
-            self._shared = set()
-            _add_arrays_of_containers(self._value, self.array, self._shared, set())
+            self._shared = set(map(id, arrays_of_containers(self._value, self.array)))
         return id(array) in self._shared or id(array) in self._marked
 
     def is_copied(self, buffer: memoryview) -> bool:
@@ -83,15 +82,14 @@ class Finder:
         )
 
 
-def _add_arrays_of_containers(
-    value: Any, array: type | None, found: set[int], seen: set[int]
-) -> None:
-    """Add the addresses of arrays that are reached only through tuples, lists and dicts."""
-    pending = [value]
+def arrays_of_containers(value: Any, array: type | None) -> list[Any]:
+    """Return the arrays that are reached only through tuples, lists and dicts."""
+    found: list[Any] = []
+    pending, seen = [value], set[int]()
     while pending:
         item = pending.pop()
         if type(item) is array:
-            found.add(id(item))
+            found.append(item)
         elif isinstance(item, dict | list | tuple) and id(item) not in seen:
             seen.add(id(item))
             if isinstance(item, dict):
@@ -100,3 +98,4 @@ def _add_arrays_of_containers(
             kinds = set(map(type, item))
             if array in kinds or any(issubclass(kind, dict | list | tuple) for kind in kinds):
                 pending.extend(item)
+    return found

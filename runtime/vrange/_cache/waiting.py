@@ -47,7 +47,7 @@ async def answer_async(
         waiter = await _wait_async(answer, timeout)
         if waiter is None:
             core.count_request(False)
-            return await function()
+            return core.unstored(await function())
         if waiter.state in (hit.HAS_VALUE, hit.HAS_ERROR):
             core.count_request(True)
         outcome, has_waited = _outcome(waiter), True

@@ -13,6 +13,7 @@ import psutil
 from vrange._cache.common import CommonCache
 from vrange._cache.info import CacheInfo
 from vrange._cache.parameters import EvictionCause, checked_parameters, seconds_of_ttl
+from vrange._cache.unstored import as_answered, as_own
 from vrange._portable.kept import Kept, keep
 from vrange._portable.listener import TellingLock
 from vrange._portable.singleflight import Flight, SingleFlight
@@ -208,7 +209,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
             self._check_open()
             return value
         if flight is not None and (flight.stale or flight.skipped):
-            return value
+            return as_own(value) if self._parameters.copy else as_answered(value)
         found = self._source.code(value, lambda: self._keep_and_read(value))
         kept, answer = (None, value) if found is None else found
         expires = time.monotonic() + (self._ttl if seconds is None else seconds)
