@@ -30,6 +30,7 @@ if sys.platform == "linux":
     from vrange._ranges.reserve import set_reserve
     from vrange._ranges.set_limit import memory_limit, set_limit
     from vrange._stacks.deep import DeepStack, StackUnavailableError, deep_call, deep_recursion
+    from vrange._stacks.deep_threads import deep_threads
     from vrange._stacks.trim import (
         StackInfo,
         StackUse,
@@ -52,6 +53,7 @@ else:
         cached,
         deep_call,
         deep_recursion,
+        deep_threads,
         memory_limit,
         register_thread,
         set_limit,
@@ -92,6 +94,7 @@ __all__ = [
     "capabilities",
     "deep_call",
     "deep_recursion",
+    "deep_threads",
     "fills",
     "heap",
     "keys",

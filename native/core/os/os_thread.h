@@ -25,6 +25,8 @@ bool os_is_main_thread(void) EXPORTED(os_is_main_thread);
 int os_thread_stack(char **low, char **top);
 /* Whether the thread is waiting in the kernel, so that a signal interrupts no code that it is running. */
 bool os_thread_is_blocked(int thread_id);
+/* Where the stack of a waiting thread ends. 0 if the thread runs; -errno if the kernel does not say. */
+int os_thread_stack_pointer(int thread_id, char **sp);
 int os_thread_signal(int thread_id, int number);
 /* Blocks more signals in this thread. Async-signal-safe. */
 void os_block_signals(const sigset_t *more);

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
@@ -132,6 +133,22 @@ bool os_thread_is_blocked(int thread_id) {
     /* "1234 (name) S ...": the name may contain anything, even a parenthesis, so the last one counts. */
     const char *name_end = strrchr(text, ')');
     return name_end && name_end[1] == ' ' && (name_end[2] == 'S' || name_end[2] == 'D');
+}
+
+int os_thread_stack_pointer(int thread_id, char **sp) {
+    char path[64], text[256];
+    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", thread_id);
+    const int length = os_read_small(path, text, sizeof text);
+    if (length < 0) return length;
+    /* "running", or the system call, its arguments, the stack pointer and the instruction */
+    char *instruction = strrchr(text, ' ');
+    if (!instruction) return length > 0 && text[0] == 'r' ? 0 : -ENODATA;
+    *instruction = 0;
+    char *pointer = strrchr(text, ' ');
+    uintptr_t value;
+    if (!pointer || sscanf(pointer, " %" SCNxPTR, &value) != 1) return -ENODATA;
+    *sp = (char *)value;
+    return 1;
 }
 
 int os_thread_signal(int thread_id, int number) {

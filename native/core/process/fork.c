@@ -17,6 +17,7 @@
 #include "base/caretaker.h"
 #include "base/gate.h"
 #include "stacks/idle_threads.h"
+#include "stacks/own_stack.h"
 #include "base/inherit.h"
 #include "os/os.h"
 #include "pressure/limits.h"
@@ -84,6 +85,7 @@ static void after_fork_in_child(void) {
     limits_after_fork();
     alarm_after_fork();
     stacks_after_fork();
+    own_stacks_after_fork();
     idle_after_fork();
     stats_after_fork();
     if (make_memory_own() < 0) {

@@ -37,6 +37,7 @@
 #include "reserve/turn_interval.h"
 #include "reserve/below_set_limit.h"
 #include "reserve/victims.h"
+#include "stacks/deep_threads.h"
 #include "arrays/sigbus.h"
 #include "base/rung.h"
 #include "counters/stats.h"
@@ -143,7 +144,8 @@ static uint64_t look_after_everything(uint64_t slept_ns) {
         arrays_offer();
         sigbus_look();
     }
-    return r.sleep_ns;
+    const uint64_t stacks_ns = deep_threads_look();
+    return r.sleep_ns < stacks_ns ? r.sleep_ns : stacks_ns;
 }
 
 static bool help(void) {

@@ -6,8 +6,8 @@
  * where it is. So an idle thread is sent a signal. The signal handler trims the stack that it runs on, and
  * the thread goes on waiting.
  *
- * The main thread's own stack is refused. Its mapping grows as it is touched, and its bounds can't be
- * known reliably: folly once cleared heap buffers there (facebook/folly#1488). */
+ * The main thread's own stack is refused, unless it was made deep (own_stack.c). Its mapping grows as it is
+ * touched, and its bounds can't be known reliably: folly once cleared heap buffers there (facebook/folly#1488). */
 #define _GNU_SOURCE
 #include "stacks/idle_threads.h"
 
@@ -20,6 +20,7 @@
 #include "base/gate.h"
 #include "os/os.h"
 #include "os/os_thread.h"
+#include "stacks/own_stack.h"
 #include "stacks/sigsegv.h"
 #include "counters/segment.h"
 #include "stacks/stack.h"
@@ -33,6 +34,8 @@
 typedef struct {
     _Atomic int thread_id; /* 0: free */
     char *low, *top;
+    stack *own; /* NULL: the stack was not made deep */
+    _Atomic bool only_deep; /* left alone unless its own stack went deep */
     _Atomic int release;
     _Atomic bool asked;
     _Atomic uint64_t answers;
@@ -50,9 +53,12 @@ static _Thread_local registered *mine;
 
 /* ---- a thread trims itself ---------------------------------------------------------------------- */
 
-static int64_t trim_own(char *low, char *top, char *sp, int release) {
+static int64_t trim_own(char *low, char *top, stack *own, char *sp, int release) {
     if (sp < low || sp >= top) return -ENOTSUP;
-    return (int64_t)stack_trim_below(low, sp, release);
+    if (own) low = atomic_load(&own->warned) ? own->low : own->open_low;
+    const int64_t returned = (int64_t)stack_trim_below(low, sp, release);
+    if (own) own_stack_close(own, sp);
+    return returned;
 }
 
 /* Trims the deep stacks that the thread is on, from the innermost outwards. Sets *sp to where the thread
@@ -73,8 +79,9 @@ int64_t vrange_stack_trim(int release) {
     char *sp = __builtin_frame_address(0);
     const bool on_deep_stack = stack_around(sp) != NULL;
     size_t returned = trim_deep(&sp, release);
-    if (!on_deep_stack && os_is_main_thread()) return -EPERM;
-    if (!os_is_main_thread()) {
+    const bool is_main = os_is_main_thread() && !(mine && mine->own);
+    if (!on_deep_stack && is_main) return -EPERM;
+    if (!is_main) {
         char *low, *top;
         if (mine) {
             low = mine->low;
@@ -83,7 +90,7 @@ int64_t vrange_stack_trim(int release) {
             int result = os_thread_stack(&low, &top);
             if (result < 0) return result;
         }
-        int64_t own = trim_own(low, top, sp, release);
+        int64_t own = trim_own(low, top, mine ? mine->own : NULL, sp, release);
         if (own < 0 && !on_deep_stack) return own;
         if (own > 0) returned += (size_t)own;
     }
@@ -112,7 +119,7 @@ static void on_trim(int number) {
         char *sp = __builtin_frame_address(0);
         const int release = atomic_load(&thread->release);
         size_t returned = trim_deep(&sp, release);
-        int64_t own = trim_own(thread->low, thread->top, sp, release);
+        int64_t own = trim_own(thread->low, thread->top, thread->own, sp, release);
         if (own > 0) {
             returned += (size_t)own;
             size_t high = (size_t)own + (size_t)(thread->top - sp);
@@ -146,13 +153,15 @@ static registered *free_place(void) {
     return &idle.all[count];
 }
 
-static int register_at(char *low, char *top) {
+static int register_at(char *low, char *top, stack *own) {
     segment_make(); /* the signal handler counts, and can't make the segment itself */
     if (!idle.signal) idle.signal = choose_signal();
     registered *place = idle.signal ? free_place() : NULL;
     if (!place) return -ENOSPC;
     place->low = low;
     place->top = top;
+    place->own = own;
+    atomic_store(&place->only_deep, own != NULL);
     atomic_store(&place->asked, false);
     atomic_store(&place->high_water, 0);
     atomic_store(&place->thread_id, os_thread_id());
@@ -160,19 +169,27 @@ static int register_at(char *low, char *top) {
     return 0;
 }
 
+static int register_locked(char *low, char *top, stack *own) {
+    gate_enter();
+    pthread_mutex_lock(&idle.lock);
+    const int result = register_at(low, top, own);
+    pthread_mutex_unlock(&idle.lock);
+    gate_leave();
+    return result;
+}
+
+int idle_register_own(stack *own) {
+    return mine ? -EEXIST : register_locked(own->low, own->top, own);
+}
+
 int vrange_thread_register(void) {
+    if (mine) atomic_store(&mine->only_deep, false);
     if (mine) return 0;
     if (os_is_main_thread()) return -EPERM;
     char *low, *top;
     int result = os_thread_stack(&low, &top);
     if (result == 0) result = sigsegv_arm_thread(); /* this also reports the end of the thread */
-    if (result < 0) return result;
-    gate_enter();
-    pthread_mutex_lock(&idle.lock);
-    result = register_at(low, top);
-    pthread_mutex_unlock(&idle.lock);
-    gate_leave();
-    return result;
+    return result < 0 ? result : register_locked(low, top, NULL);
 }
 
 void vrange_thread_name(const char *name) { os_thread_name(name); }
@@ -192,13 +209,28 @@ static uint32_t ask_blocked(int release, uint64_t *answers_before) {
         registered *thread = &idle.all[i];
         const int id = atomic_load(&thread->thread_id);
         answers_before[i] = UINT64_MAX;
-        if (id == 0 || thread == mine || !os_thread_is_blocked(id)) continue;
+        if (id == 0 || thread == mine || atomic_load(&thread->only_deep)) continue;
+        if (!os_thread_is_blocked(id)) continue;
         answers_before[i] = atomic_load(&thread->answers);
         atomic_store(&thread->release, release);
         atomic_store(&thread->asked, true);
         if (os_thread_signal(id, idle.signal) == 0) asked++;
         else answers_before[i] = UINT64_MAX;
     }
+    return asked;
+}
+
+/* The caretaker may not wait here: a caller of vrange_stacks_trim_idle holds the lock while threads answer. */
+bool idle_ask_thread(int thread_id) {
+    if (pthread_mutex_trylock(&idle.lock) != 0) return false;
+    registered *thread = registered_thread(thread_id);
+    bool asked = thread && thread->own && !atomic_load(&thread->asked);
+    if (asked) {
+        atomic_store(&thread->release, VRANGE_RELEASE_NOW);
+        atomic_store(&thread->asked, true);
+        asked = os_thread_signal(thread_id, idle.signal) == 0;
+    }
+    pthread_mutex_unlock(&idle.lock);
     return asked;
 }
 

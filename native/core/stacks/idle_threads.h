@@ -1,6 +1,18 @@
 #ifndef VRANGE_IDLE_THREADS_H
 #define VRANGE_IDLE_THREADS_H
 
+#include <stdbool.h>
+
+#include "stacks/stack_state.h"
+
+/* Registers the calling thread, which may be main, with its own stack. It is asked to trim only by
+ * idle_ask_thread, unless it is registered as others are, too. */
+int idle_register_own(stack *own);
+
+/* Asks such a thread to trim and close its own stack, whether it waits or runs, and does not wait for it. False
+ * if it was asked before and has not answered yet, or can't be asked now. */
+bool idle_ask_thread(int thread_id);
+
 void idle_after_fork(void);
 
 #endif

@@ -20,10 +20,12 @@
 #include <string.h>
 #include <ucontext.h>
 
+#include "base/caretaker.h"
 #include "base/fault_chain.h"
 #include "base/gate.h"
 #include "os/os.h"
 #include "os/os_thread.h"
+#include "stacks/own_stack.h"
 #include "stacks/stack.h"
 #include "stacks/stack_current.h"
 #include "stacks/stack_room.h"
@@ -106,8 +108,9 @@ static char *stack_pointer(const void *context, char *otherwise) {
 #endif
 }
 
-static stack *own_stack_around(const void *address) {
+static stack *callers_stack_around(const void *address) {
     stack *s = stack_around(address);
+    if (!s) s = own_stack_around(address);
     return s && atomic_load(&s->owner) == (uintptr_t)pthread_self() ? s : NULL;
 }
 
@@ -115,14 +118,17 @@ static stack *own_stack_around(const void *address) {
  * closed part: the kernel sends SIGSEGV instead of that signal. A fault recurs; any other signal is lost,
  * once. */
 static bool is_frame_of_signal(const siginfo_t *info, char *sp) {
-    stack *s = info->si_code == SI_KERNEL ? own_stack_around(sp) : NULL;
+    stack *s = info->si_code == SI_KERNEL ? callers_stack_around(sp) : NULL;
     return s && stack_room_for_signal(s, sp);
 }
 
 static fault_answer mend_overflow(siginfo_t *info, void *context) {
     char *const sp = stack_pointer(context, info->si_addr);
-    stack *s = info->si_code > 0 ? own_stack_around(info->si_addr) : NULL;
-    if ((s && stack_room_open(s, info->si_addr, sp)) || is_frame_of_signal(info, sp)) return FAULT_MENDED;
+    stack *s = info->si_code > 0 ? callers_stack_around(info->si_addr) : NULL;
+    if ((s && stack_room_open(s, info->si_addr, sp)) || is_frame_of_signal(info, sp)) {
+        if (s && s->is_own && !atomic_exchange(&s->is_deep, true)) caretaker_rouse(); /* deep_threads.c */
+        return FAULT_MENDED;
+    }
     if (!s) return FAULT_FOREIGN;
     tell(s, info->si_addr);
     return FAULT_FAILED;

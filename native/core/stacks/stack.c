@@ -267,7 +267,7 @@ void stack_retire(stack *s) {
 }
 
 void stack_abandon_all(stack *innermost) {
-    for (stack *s = innermost; s;) {
+    for (stack *s = innermost; s && !s->is_own;) {
         stack *outer = s->outer;
         s->counter = s->levels = NULL;
         char *lowest = os_lowest_resident(s->low, stack_kept_low(s));

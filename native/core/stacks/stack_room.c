@@ -45,6 +45,7 @@
 #define STEP_SHARE 16 /* of the room */
 #define SIGNAL_BYTES (64 * KIB)
 #define CUT_PAGES 7
+#define LEVELS_ALWAYS 1100
 #define IGNORED_LEVELS 200 /* after a cut */
 #define END_BYTES (512 * KIB) /* of the stack, for code that runs while the error is raised */
 #define ZONE_PARTS 16
@@ -60,14 +61,23 @@
 #define BOUNDS_LEAST (512 * KIB)
 
 int (*stack_set_bounds)(void *thread, void *low, size_t bytes);
+void *(*stack_thread_now)(void);
+
+void stack_room_settle(stack *s) {
+    if (!s->is_own || !s->thread || (stack_thread_now && stack_thread_now() == s->thread)) return;
+    s->counter = s->levels = NULL;
+    s->thread = NULL;
+    s->is_cut = false;
+    s->cut = s->cut_levels = 0;
+}
 
 static _Atomic int64_t needed; /* to end all deep calls that are under way */
 static _Atomic int looking;    /* how many of them need anything: they share the room */
 
+/* The sums stay right if a signal handler does the same in between. */
 static int64_t publish(stack *s, int64_t need) {
-    const int64_t more = need - s->needed;
-    if (!s->needed != !need) atomic_fetch_add(&looking, need ? 1 : -1);
-    s->needed = need;
+    const int64_t before = atomic_exchange(&s->needed, need), more = need - before;
+    if (!before != !need) atomic_fetch_add(&looking, need ? 1 : -1);
     return atomic_fetch_add(&needed, more) + more;
 }
 
@@ -93,7 +103,7 @@ static int64_t end_of(const stack *s, const char *sp) {
         const int64_t levels = (int64_t)s->levels_at_entry - *s->levels - s->cut_levels;
         if (END_OF_LEVEL * levels > frames) frames = END_OF_LEVEL * levels;
     }
-    return (frames > 0 ? frames : 0) + (s->top - sp);
+    return (frames > 0 ? frames : 0) + (s->base - sp);
 }
 
 /* Returns the memory that is left after what the ends of all deep calls take. */
@@ -104,21 +114,30 @@ static int64_t room_for(stack *s, const char *sp) {
 
 /* ---- cutting and restoring levels -------------------------------------------------------------- */
 
-static void cut_count(volatile int *left, int *kept) {
-    if (!left || *left <= 0) return;
-    *kept += *left;
-    *left = 0;
+/* How many levels a cut takes. The first levels stay, so that code which runs when the recursion is over has
+ * as many as in any thread. */
+static int levels_to_cut(const volatile int *left, int at_entry, int kept) {
+    if (!left) return 0;
+    const int used = at_entry - *left - kept;
+    return *left - (used < LEVELS_ALWAYS ? LEVELS_ALWAYS - used : 0);
+}
+
+static void cut_count(volatile int *left, int at_entry, int *kept) {
+    const int cut = levels_to_cut(left, at_entry, *kept);
+    if (cut <= 0) return;
+    *kept += cut;
+    *left -= cut;
 }
 
 static void cut_levels(stack *s, char *sp) {
     s->is_cut = s->was_cut = true;
     s->cut_at = sp;
-    cut_count(s->counter, &s->cut);
+    cut_count(s->counter, s->counter_at_entry, &s->cut);
 }
 
 static void cut_all(stack *s, char *sp) {
     cut_levels(s, sp);
-    if (s->levels != s->counter) cut_count(s->levels, &s->cut_levels);
+    if (s->levels != s->counter) cut_count(s->levels, s->levels_at_entry, &s->cut_levels);
     /* The interpreter refuses bounds that are too narrow by raising an exception. Making the exception would
      * call the allocator again, inside the call that this runs in. */
     if (stack_set_bounds && s->thread && sp > s->low + BOUND_BELOW && (size_t)(s->top - sp) > BOUNDS_LEAST)
@@ -135,7 +154,8 @@ static void give_levels_back(stack *s) {
 
 /* Whether levels were left since the cut: then this is another recursion, and can be cut again. */
 static bool has_levels(const stack *s) {
-    return (s->counter && *s->counter > 0) || (s->levels && *s->levels > 0);
+    return levels_to_cut(s->counter, s->counter_at_entry, s->cut) > 0 ||
+           (s->levels != s->counter && levels_to_cut(s->levels, s->levels_at_entry, s->cut_levels) > 0);
 }
 
 /* ---- opening step by step ---------------------------------------------------------------------- */
@@ -195,6 +215,7 @@ static bool open_part_of_zone(stack *s, char *address) {
 }
 
 bool stack_room_open(stack *s, char *address, char *sp) {
+    stack_room_settle(s);
     if (address >= s->low && address < s->warning_low && address < s->warning_top)
         return open_part_of_zone(s, address);
     if (address >= s->warning_top && address < s->open_low) return open_step(s, address, sp);
@@ -257,13 +278,17 @@ static bool ignores_count(const stack *s) {
 bool stack_room_observe(ptrdiff_t bytes) {
     stack *s = stack_current();
     if (!s || (!s->automatic && !s->is_cut)) return true;
+    stack_room_settle(s);
     const size_t size = (size_t)(bytes < 0 ? -bytes : bytes);
     const bool is_frames = size < FRAMES_MOST;
     char *sp = __builtin_frame_address(0);
     if (is_frames) s->frame_bytes += bytes;
     s->unlooked_bytes += size;
     if (!s->is_cut) {
-        if (end_of(s, sp) < UNSEEN_BYTES) return true;
+        if (end_of(s, sp) < UNSEEN_BYTES) {
+            if (s->needed) publish(s, 0);
+            return true;
+        }
         if (s->unlooked_bytes < s->look_after && os_now_coarse_ns() - s->looked_ns < LOOK_NS) return true;
     }
     /* After a cut, arenas are allocated for the traceback: only frames show that the recursion goes on. */

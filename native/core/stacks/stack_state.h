@@ -24,6 +24,7 @@ typedef struct stack {
     char *low, *warning_top, *huge_top, *top; /* huge_top is warning_top if there are no huge pages */
     size_t bytes;
     bool automatic;
+    bool is_own;     /* a thread's own stack (own_stack.c), and not one of the pool */
     char *first_low; /* lowest address that is open at first; warning_top unless automatic */
 
     /* The members below belong to the stack's owner, and to no thread while the stack is pooled. */
@@ -48,8 +49,9 @@ typedef struct stack {
     size_t unlooked_bytes, look_after;
     uint64_t looked_ns;
     int64_t room;         /* at the last check */
-    int64_t needed;       /* its part of what all deep calls need to end */
-    int levels_at_entry;  /* for the message: `levels` when the stack was entered */
+    _Atomic int64_t needed; /* its part of what all deep calls need to end */
+    char *base;           /* where the frames begin that count: the top, or inside an own stack */
+    int levels_at_entry, counter_at_entry; /* `levels` and `counter` when the stack was entered */
     volatile int *levels;
     void *greenlets;      /* a weak set of those switched out of during the call; NULL: none */
     bool reusable;
@@ -57,6 +59,7 @@ typedef struct stack {
     _Atomic uint64_t given; /* how many stacks had been taken when it was last returned */
     _Atomic size_t high_water;
     _Atomic int thread_id;
+    _Atomic bool is_deep; /* of an own stack: something of it is open that was closed at first */
 } stack;
 
 enum {

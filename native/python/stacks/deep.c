@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "python/arena_observer.h"
+#include "python/stacks/deep_threads.h"
 #include "python/stacks/greenlets.h"
 #include "base/space_budget.h"
 #include "os/os.h"
@@ -19,7 +19,6 @@
 #include "stacks/stack.h"
 #include "stacks/stack_current.h"
 #include "stacks/stack_pages.h"
-#include "stacks/stack_room.h"
 #include "stacks/switch.h"
 
 #define SETTINGS_CACHED_MOST 256
@@ -175,7 +174,7 @@ static PyObject *run(const settings *how, job *call) {
     const bool automatic = !how->bytes;
     const size_t bytes = automatic ? automatic_bytes() : how->bytes;
     /* An explicit size is honoured, whatever memory there is: so not on a stack that memory limits. */
-    if (outer && bytes <= outer->bytes && (automatic || !outer->automatic)) {
+    if (outer && (bytes <= outer->bytes || (automatic && outer->is_own)) && (automatic || !outer->automatic)) {
         crowded = is_nearly_used_up(outer, bytes);
         if (!crowded || outer->crowded) {
             start(call);
@@ -271,10 +270,7 @@ static PyObject *run_without_keyword(job *call, Py_ssize_t place) {
 }
 
 static bool is_ready(void) {
-    static bool observes;
-    const char *refusal = default_settings ? recursion_find() : "vrange._stacks.deep was not imported";
-    if (!refusal && !observes) refusal = arena_observe(stack_room_observe);
-    observes = !refusal;
+    const char *refusal = default_settings ? deep_stacks_prepare() : "vrange._stacks.deep was not imported";
     if (!refusal) return true;
     PyErr_Format(vrange_error, "deep calls are not possible here: %s", refusal);
     return false;
@@ -413,6 +409,14 @@ static PyMethodDef functions[] = {
      "limits(): return where the limits are: (Python's offset, C's, bounds settable, refusal)."},
     {"levels_left", deep_levels_left, METH_NOARGS,
      "levels_left(): return the levels of Python and of C that this thread has left (C: None on 3.14)."},
+    {"deepen_main", deep_threads_main, METH_VARARGS,
+     "deepen_main(bytes, usual): make the main thread's own stack deep; return its bytes."},
+    {"deepen_threads", deep_threads_switch, METH_VARARGS,
+     "deepen_threads(least): do so for each thread that begins to run Python on a stack of `least` bytes."},
+    {"set_default_stack", deep_threads_default_stack, METH_VARARGS,
+     "set_default_stack(bytes): set the size for threads that C starts without one; return -errno or 0."},
+    {"watch_stacks", deep_threads_again, METH_NOARGS,
+     "watch_stacks(): in the child of a fork, start what notices that a stack is shallow again."},
     {0}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT,

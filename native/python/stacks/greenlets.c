@@ -115,7 +115,7 @@ static bool may_switch(stack *s, PyObject *target) {
 
 static PyObject *watched_switch(PyObject *target, PyObject *args, PyObject *kwargs) {
     stack *s = stack_current();
-    if (s && !may_switch(s, target)) return NULL;
+    if (s && !s->is_own && !may_switch(s, target)) return NULL;
     PyObject *result = original_switch(target, args, kwargs);
     stack_set_current(s); /* other greenlets of this thread ran meanwhile */
     return result;
@@ -123,7 +123,7 @@ static PyObject *watched_switch(PyObject *target, PyObject *args, PyObject *kwar
 
 static PyObject *watched_throw(PyObject *target, PyObject *type, PyObject *value, PyObject *tb) {
     stack *s = stack_current();
-    if (s && !may_switch(s, target)) return NULL;
+    if (s && !s->is_own && !may_switch(s, target)) return NULL;
     PyObject *result = original_throw(target, type, value, tb);
     stack_set_current(s);
     return result;

@@ -227,6 +227,7 @@ int recursion_raise(stack *s, raised_limits *out) {
     s->thread = thread;
     s->levels = python;
     s->levels_at_entry = *python;
+    if (s->counter) s->counter_at_entry = *s->counter;
     return 0;
 }
 

@@ -70,6 +70,13 @@ def _switch_on(settings: Settings, record: Record) -> None:
         except Exception as error:
             record.parts[name] = f"off: {_reason(error)}"
 
+    if settings.deep is not None:
+        told = settings.deep
+        part("deep", lambda: _deep(told))
+        if record.parts["deep"].startswith("off"):
+            sys.stderr.write(f"vrange run: --deep is {record.parts['deep']}\n")
+    if settings.only_deep:
+        return
     # The interpreter's own allocator first: arenas made before that stay out of its reach.
     part("interpreter", lambda: _interpreter(settings))
     part("segment", _segment)
@@ -99,6 +106,12 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("vrange"):
         return f"this vrange has no {error.name}"
     return str(error) or type(error).__name__
+
+
+def _deep(told: str) -> str:
+    from vrange._autostart.deep import deepen_program
+
+    return deepen_program(told)
 
 
 def _interpreter(settings: Settings) -> str:

@@ -37,6 +37,10 @@ class Settings:
         Whether interpreters that the program starts get the same settings.
     records : str or None
         The directory for each process's figures; None: no figures.
+    deep : str or None
+        What `--deep` tells the program (vrange._autostart.deep); None: stacks stay as they are.
+    only_deep : bool
+        Whether this is an interpreter that the program started: nothing else is switched on.
     restore : Mapping[str, str or None]
         The values that `vrange run` changed in the environment; None: the variable was not set.
 
@@ -51,6 +55,8 @@ class Settings:
     metrics: tuple[str, int] | None = None
     children: bool = False
     records: str | None = None
+    deep: str | None = None
+    only_deep: bool = False
     restore: Mapping[str, str | None] = field(default_factory=dict)
 
     @classmethod

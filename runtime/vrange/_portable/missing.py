@@ -75,6 +75,11 @@ def deep_call(*_: object, **__: object) -> NoReturn:
     refuse("deep_call")
 
 
+def deep_threads(*_: object, **__: object) -> NoReturn:
+    """Raise VrangeError."""
+    refuse("deep_threads")
+
+
 def register_thread(*_: object, **__: object) -> NoReturn:
     """Raise VrangeError."""
     refuse("register_thread")

@@ -2,9 +2,9 @@
 
 Its directory is first on PYTHONPATH. Before anything else it removes itself from the path and,
 unless --children was given, from the environment, so that neither the program nor its children see
-it. Then it runs the sitecustomize that the interpreter would have run without it. Interpreters that
-vrange doesn't support must be able to read this file, and it must never be the reason that a
-program ends.
+it. With --deep it stays there, because children are deep, too; nothing else is on in them. Then it
+runs the sitecustomize that the interpreter would have run without it. Interpreters that vrange
+doesn't support must be able to read this file, and it must never be the reason that a program ends.
 """
 
 # ruff: noqa: UP031
@@ -22,6 +22,8 @@ def _restore(settings, here):
         return
     os.environ.pop("VRANGE_RUN", None)
     for name, value in settings.get("restore", {}).items():
+        if name == "PYTHONPATH" and settings.get("deep"):
+            continue
         now = os.environ.get(name)
         if name == "PYTHONPATH" and now is not None and now != here:
             # A program in between may have added to it.
@@ -42,6 +44,9 @@ def _switch_on():
         import json
 
         settings = json.loads(os.environ.get("VRANGE_RUN", "{}"))
+        deep = os.environ.get("VRANGE_DEEP")
+        if deep:
+            settings = dict(settings or {"only_deep": True}, deep=deep)
     finally:
         _restore(settings, here)
     if not settings:
@@ -49,6 +54,8 @@ def _switch_on():
     try:
         from vrange import _autostart
     except Exception as error:
+        if settings.get("only_deep"):
+            return
         sys.stderr.write(
             "vrange run: vrange can't be imported by %s (%s): the program runs without it\n"
             % (sys.executable, error)

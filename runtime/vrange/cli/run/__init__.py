@@ -27,10 +27,12 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vrange._autostart.settings import Settings
 from vrange.cli.printable import printable
+from vrange.cli.run.deep import raise_stack_limit, stack
 from vrange.cli.run.environment import environment
 from vrange.cli.run.options import listen_address, seconds
 from vrange.cli.run.report import Report, as_json, as_text
@@ -88,6 +90,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="serve /metrics for Prometheus, by default on 127.0.0.1",
     )
     on.add_argument(
+        "--deep",
+        metavar="SIZE",
+        nargs="?",
+        const="auto",
+        type=stack,
+        help="recursion as deep as memory allows, in the main thread, in every thread that the "
+        "program starts, and in its workers; --deep=SIZE bounds each stack (default 4GiB)",
+    )
+    on.add_argument(
         "--children",
         action="store_true",
         help="also in interpreters that the program starts; forked children have it anyway",
@@ -132,6 +143,8 @@ def run(args: argparse.Namespace) -> int:
         children=args.children,
         records=records,
     )
+    deep = None if args.deep is None else raise_stack_limit(args.deep)
+    settings = replace(settings, deep=deep)
     variables = environment(settings, os.environ)
     sys.stdout.flush()
     try:

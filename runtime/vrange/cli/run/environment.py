@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import vrange._autostart
+from vrange._autostart.deep import VARIABLE as DEEP
 from vrange._autostart.settings import VARIABLE, Settings
 
 __all__ = ["environment"]
@@ -27,4 +28,6 @@ def environment(settings: Settings, before: Mapping[str, str]) -> dict[str, str]
         changed["PYTHONMALLOC"] = "malloc"
     restore = {name: before.get(name) for name in changed}
     told = replace(settings, restore=restore).told()
+    if settings.deep is not None:
+        changed[DEEP] = settings.deep
     return {**before, **changed, VARIABLE: json.dumps(told)}

@@ -1,0 +1,83 @@
+/* System calls: the stack that the kernel made for the main thread. */
+#define _GNU_SOURCE
+#include "os/os_main_stack.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "os/os.h"
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+#define SIGNAL_SET_BYTES 8 /* what the kernel's own signal set takes */
+
+int os_main_stack(os_main_stack_place *out) {
+    FILE *maps = fopen("/proc/self/maps", "re");
+    if (!maps) return -errno;
+    char line[512];
+    bool found = false, begins = true;
+    uintptr_t from, to, end_before = 0;
+    char rights[8];
+    while (!found && fgets(line, sizeof line, maps)) {
+        const bool is_first_part = begins;
+        begins = strchr(line, '\n') != NULL; /* a long path comes in parts */
+        if (!is_first_part || sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %7s", &from, &to, rights) != 3) continue;
+        found = strstr(line, "[stack]") != NULL;
+        if (!found) end_before = to;
+    }
+    fclose(maps);
+    if (!found) return -ENOENT;
+    *out = (os_main_stack_place){.low = (char *)from,
+                                 .top = (char *)to,
+                                 .end_below = (char *)end_before,
+                                 .is_executable = strchr(rights, 'x') != NULL};
+    return 0;
+}
+
+uint64_t os_stack_limit(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_STACK, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY) return UINT64_MAX;
+    return (uint64_t)limit.rlim_cur;
+}
+
+/* The kernel grows the stack down to an address that is touched. If it must refuse, a touch would end the
+ * process, but a system call that reads there only fails. This one reads which signals to block: none, because
+ * a page that was never touched is zeros. */
+int os_grow_main_stack(char *to) {
+    return syscall(SYS_rt_sigprocmask, SIG_BLOCK, to, NULL, SIGNAL_SET_BYTES) < 0 ? -errno : 0;
+}
+
+int os_reserve_at(void *address, size_t bytes) {
+    void *got = mmap(address, bytes, PROT_NONE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    if (got == MAP_FAILED) return -errno;
+    if (got == address) return 0;
+    munmap(got, bytes); /* a kernel before 4.17, or an emulation, takes the address as a hint */
+    return -EEXIST;
+}
+
+int os_default_thread_stack(size_t bytes) {
+    int (*set)(const pthread_attr_t *); /* GNU, since 2.18 */
+    *(void **)&set = dlsym(RTLD_DEFAULT, "pthread_setattr_default_np");
+    if (!set) return -ENOSYS;
+    pthread_attr_t attributes;
+    int error = pthread_attr_init(&attributes);
+    if (error) return -error;
+    error = pthread_attr_setstacksize(&attributes, bytes);
+    if (!error) error = set(&attributes);
+    pthread_attr_destroy(&attributes);
+    return -error;
+}

@@ -1,0 +1,43 @@
+"""`vrange run --deep` inside the program: main's stack and those of the threads to come are deep.
+
+The settings are in one environment variable, which stays for the interpreters that the program
+starts: workers of multiprocessing (spawn, forkserver) are deep, too. exec keeps RLIMIT_STACK.
+"""
+
+from __future__ import annotations
+
+import resource
+
+from vrange._core import deep
+from vrange._stacks.deep_threads import deepen
+from vrange.sizes import format_bytes
+
+__all__ = ["VARIABLE", "deepen_program", "told"]
+
+VARIABLE = "VRANGE_DEEP"
+_USUAL_BYTES = 8 << 20  # of a thread whose stack would be unlimited
+
+
+def told(bytes_: int, soft_limit: int) -> str:
+    """Return the variable's value: the bytes of a stack, and RLIMIT_STACK without `--deep`."""
+    return f"{bytes_}:{soft_limit}"
+
+
+def deepen_program(value: str) -> str:
+    """Switch it on, and return what is on.
+
+    Raises
+    ------
+    OSError
+        If main's stack can't be made deep. Nothing is changed then, except that threads of C
+        libraries again get the stack that they would have without `--deep`.
+
+    """
+    bytes_, _, soft = value.partition(":")
+    usual = int(soft) if soft else _USUAL_BYTES
+    if usual == resource.RLIM_INFINITY:
+        usual = _USUAL_BYTES
+    deep.set_default_stack(usual)
+    main, threads, reason = deepen(int(bytes_), usual)
+    each = f"threads {format_bytes(threads)}" if threads else f"threads are not deep: {reason}"
+    return f"on, main {format_bytes(main)}, {each}"
