@@ -214,7 +214,7 @@ def limited(hard: int, *words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_hard_limit_bounds_it_and_is_named(tmp_path: Path) -> None:
-    file = program(tmp_path, IMPORTS + "print(is_refused(json.loads, '[' * 500_000))\n")
+    file = program(tmp_path, IMPORTS + "print(is_refused(json.loads, '[' * 2_000_000))\n")
     done = limited(64 * MIB, "--deep", file)
     assert done.stdout == "True\n"
     assert done.stderr == (
@@ -250,14 +250,26 @@ print(in_thread(is_refused, json.loads, "[" * n))
 
 
 def test_address_space_that_is_limited_is_left_to_the_program(tmp_path: Path) -> None:
-    code = f"""
-import resource
-resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
-import subprocess
-code = "from deep_program import *; print(recurse({20_000}) > 0, in_thread(usual, 900))"
-print(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip())
+    code = """
+print(recurse(LEVELS) > 0)
+waiting = threading.Event()
+threads = [threading.Thread(target=waiting.wait) for _ in range(200)]
+for thread in threads:
+    thread.start()
+waiting.set()
+for thread in threads:
+    thread.join()
+print(len(bytearray(4 << 30)) >> 30, in_thread(usual, 900))
 """
-    assert deep(tmp_path, code) == ["True 900"]
+    file = program(tmp_path, IMPORTS + code)
+    limits = (8 << 30, 8 << 30)
+    done = run(
+        "--deep",
+        file,
+        environment=HELPERS,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limits),
+    )
+    assert (done.stdout, done.stderr) == ("True\n4 900\n", "")
 
 
 SPIN = """

@@ -57,7 +57,7 @@ static int64_t trim_own(char *low, char *top, stack *own, char *sp, int release)
     if (sp < low || sp >= top) return -ENOTSUP;
     if (own) low = atomic_load(&own->warned) ? own->low : own->open_low;
     const int64_t returned = (int64_t)stack_trim_below(low, sp, release);
-    if (own) own_stack_close(own, sp);
+    if (own) own_stack_close(own, sp, (size_t)returned);
     return returned;
 }
 

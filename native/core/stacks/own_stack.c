@@ -29,6 +29,7 @@
 
 #define GAP_BYTES ((size_t)1 << 20) /* that stays free below main's stack, as the kernel keeps it */
 #define CLOSED_LEAST ((size_t)1 << 20)
+#define LITTLE_BYTES ((size_t)256 << 10)
 
 static struct {
     stack all[OWN_STACKS_MOST]; /* never moved: a signal handler reads this */
@@ -149,11 +150,12 @@ stack *own_stack_at(uint32_t number) {
     return atomic_load(&own.all[number].owner) > STACK_CHANGING ? &own.all[number] : NULL;
 }
 
-void own_stack_close(stack *s, const char *sp) {
+void own_stack_close(stack *s, const char *sp, size_t returned) {
     if (sp < s->first_low + VRANGE_STACK_KEPT_BYTES) return;
     stack_close_warning(s);
     stack_room_end(s);
-    atomic_store(&s->is_deep, false);
+    /* The trim may have come while calls were still returning. */
+    if (returned < LITTLE_BYTES || sp + LITTLE_BYTES > s->base) atomic_store(&s->is_deep, false);
 }
 
 /* The C library may give the stack to another thread. Main's it gives to none. */

@@ -29,9 +29,10 @@ stack *own_stack_around(const void *address);
 uint32_t own_stacks_count(void);
 stack *own_stack_at(uint32_t number);
 
-/* Closes what was opened since, if no frame above `sp` lies there; its pages were freed before. For the stack's
- * own thread. Async-signal-safe. */
-void own_stack_close(stack *s, const char *sp);
+/* After a trim that returned so many bytes: closes what was opened, if none of the frames, which end at `sp`,
+ * lies there. The stack counts as deep until it is shallow, or a trim returns little. For the stack's own thread.
+ * Async-signal-safe. */
+void own_stack_close(stack *s, const char *sp, size_t returned);
 
 /* In the child of a fork, where the other threads do not exist. */
 void own_stacks_after_fork(void);

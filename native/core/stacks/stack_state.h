@@ -59,7 +59,7 @@ typedef struct stack {
     _Atomic uint64_t given; /* how many stacks had been taken when it was last returned */
     _Atomic size_t high_water;
     _Atomic int thread_id;
-    _Atomic bool is_deep; /* of an own stack: something of it is open that was closed at first */
+    _Atomic bool is_deep; /* of an own stack: it went below `first_low`, and was not trimmed as a whole since */
 } stack;
 
 enum {

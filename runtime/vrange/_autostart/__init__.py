@@ -70,13 +70,12 @@ def _switch_on(settings: Settings, record: Record) -> None:
         except Exception as error:
             record.parts[name] = f"off: {_reason(error)}"
 
-    if settings.deep is not None:
-        told = settings.deep
-        part("deep", lambda: _deep(told))
-        if record.parts["deep"].startswith("off"):
-            sys.stderr.write(f"vrange run: --deep is {record.parts['deep']}\n")
     if settings.only_deep:
+        _deepen(settings, record, part)
         return
+    if settings.deep is not None:
+        # Threads that the parts below start must not have gigabytes of stack each.
+        part("deep", lambda: _usual_threads(settings))
     # The interpreter's own allocator first: arenas made before that stay out of its reach.
     part("interpreter", lambda: _interpreter(settings))
     part("segment", _segment)
@@ -96,6 +95,7 @@ def _switch_on(settings: Settings, record: Record) -> None:
         if record.parts["metrics"].startswith("off"):
             sys.stderr.write(f"vrange run: metrics are {record.parts['metrics']}\n")
     part("trims", lambda: _trims(settings, record))
+    _deepen(settings, record, part)
     if settings.records is not None:
         atexit.register(record.at_exit)
         os.register_at_fork(after_in_child=record.after_fork)
@@ -108,10 +108,22 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _deep(told: str) -> str:
+def _usual_threads(settings: Settings) -> str:
+    from vrange._autostart.deep import restore_default
+
+    restore_default(settings.deep or "")
+    return "off: not yet"
+
+
+def _deepen(settings: Settings, record: Record, part: Callable[..., None]) -> None:
+    if settings.deep is None:
+        return
     from vrange._autostart.deep import deepen_program
 
-    return deepen_program(told)
+    told = settings.deep
+    part("deep", lambda: deepen_program(told))
+    if record.parts["deep"].startswith("off"):
+        sys.stderr.write(f"vrange run: --deep is {record.parts['deep']}\n")
 
 
 def _interpreter(settings: Settings) -> str:

@@ -12,7 +12,7 @@ from vrange._core import deep
 from vrange._stacks.deep_threads import deepen
 from vrange.sizes import format_bytes
 
-__all__ = ["VARIABLE", "deepen_program", "told"]
+__all__ = ["VARIABLE", "deepen_program", "restore_default", "told"]
 
 VARIABLE = "VRANGE_DEEP"
 _USUAL_BYTES = 8 << 20  # of a thread whose stack would be unlimited
@@ -23,21 +23,28 @@ def told(bytes_: int, soft_limit: int) -> str:
     return f"{bytes_}:{soft_limit}"
 
 
+def restore_default(value: str) -> None:
+    """Let threads that C libraries start have the stack that they would have without `--deep`."""
+    deep.set_default_stack(_read(value)[1])
+
+
 def deepen_program(value: str) -> str:
     """Switch it on, and return what is on.
 
     Raises
     ------
     OSError
-        If main's stack can't be made deep. Nothing is changed then, except that threads of C
-        libraries again get the stack that they would have without `--deep`.
+        If main's stack can't be made deep. Threads are not deep then, either.
 
     """
-    bytes_, _, soft = value.partition(":")
-    usual = int(soft) if soft else _USUAL_BYTES
-    if usual == resource.RLIM_INFINITY:
-        usual = _USUAL_BYTES
-    deep.set_default_stack(usual)
-    main, threads, reason = deepen(int(bytes_), usual)
+    bytes_, usual = _read(value)
+    restore_default(value)
+    main, threads, reason = deepen(bytes_, usual)
     each = f"threads {format_bytes(threads)}" if threads else f"threads are not deep: {reason}"
     return f"on, main {format_bytes(main)}, {each}"
+
+
+def _read(value: str) -> tuple[int, int]:
+    bytes_, _, soft = value.partition(":")
+    usual = int(soft) if soft else _USUAL_BYTES
+    return int(bytes_), _USUAL_BYTES if usual == resource.RLIM_INFINITY else usual
