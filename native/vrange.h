@@ -186,6 +186,9 @@ int vrange_arena_can_hold(vrange_arena *arena, size_t bytes);
 /* Frees the volatile ranges. Pinned ranges stay readable until their last pin is released; the address
  * space is unmapped with the last of them. From now on every handle of the arena returns VRANGE_GONE. */
 void vrange_arena_close(vrange_arena *arena);
+/* The same in steps: frees ranges of about `most` bytes. Returns 1 if some may be left: call it again. After 0
+ * the arena is closed. From the first step on, no range can be allocated. */
+int vrange_arena_close_some(vrange_arena *arena, size_t most);
 
 /* Discards volatile ranges, the least valuable first, until `bytes` are discarded or none is left. Returns
  * the number of bytes discarded. These ranges are purged, and vrange_arena_lost lists them. */
@@ -259,6 +262,8 @@ int vrange_discard(uint64_t handle);
 
 /* Frees the range: at once, or when its last pin is released. From now on the handle returns VRANGE_GONE. */
 int vrange_free(uint64_t handle);
+/* The same for several ranges. Neighbours are discarded together, which is faster. */
+void vrange_free_all(const uint64_t *handles, size_t count);
 
 int vrange_range_read(uint64_t handle, vrange_range_info *out);
 

@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import MIB, PAGE, address_of_buffer, handle_of, is_mapped, lose, resident_pages
+from support import (
+    MIB,
+    PAGE,
+    address_of_buffer,
+    handle_of,
+    is_mapped,
+    lose,
+    resident_pages,
+    wait_until,
+)
 
 import vrange
 from vrange._core import lib
@@ -154,7 +163,7 @@ def test_held_arrays_stay_whatever_happens(cache: Cache) -> None:
     assert is_mapped(address)
     del held
     gc.collect()
-    assert not is_mapped(address)
+    wait_until(lambda: not is_mapped(address), "the arena is unmapped")
 
 
 def test_last_view_that_dies_is_the_release(cache: Cache) -> None:
@@ -330,7 +339,7 @@ def test_a_cache_that_died_gives_everything_back() -> None:
     assert held.sum() == 0
     del held
     gc.collect()
-    assert not is_mapped(address)
+    wait_until(lambda: not is_mapped(address), "the arena is unmapped")
 
 
 def test_unused_caches_cost_no_address_space() -> None:

@@ -21,7 +21,7 @@ uint64_t os_now_coarse_ns(void) EXPORTED(os_now_coarse_ns);
 uint64_t os_thread_cpu_ns(void) EXPORTED(os_thread_cpu_ns);
 /* How often this thread has blocked, for any reason. */
 uint64_t os_thread_waits(void) EXPORTED(os_thread_waits);
-void os_sleep_ns(uint64_t nanoseconds);
+void os_sleep_ns(uint64_t nanoseconds) EXPORTED(os_sleep_ns);
 /* Sleeps while *word is `value`, until os_wake or for as long. It may return early. Async-signal-safe. */
 void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t nanoseconds);
 void os_wake(_Atomic uint32_t *word);

@@ -84,6 +84,7 @@ static bool add_span(vrange_arena *arena, uint32_t pages) {
     whole->first_page = 0;
     whole->pages = pages;
     whole->below = whole->above = 0;
+    arena->spans[number].lowest = whole->index;
     free_list_add(arena, whole);
     return true;
 }
@@ -92,6 +93,7 @@ static bool add_span(vrange_arena *arena, uint32_t pages) {
  * mostly filled again. */
 static bool drop_empty_spans(vrange_arena *arena) {
     bool any = false;
+    if (arena->closing) return false; /* it returns them itself, after its walk over them */
     for (unsigned first = 0; first < FIRST_LEVELS; first++) {
         for (unsigned second = 0; second < SECOND_LEVELS; second++) {
             for (uint32_t index = arena->free_lists[first][second]; index;) {
@@ -177,6 +179,7 @@ static void join(range *r, range *gone_above) {
     r->pages += gone_above->pages;
     r->above = gone_above->above;
     if (gone_above->above) table_at(gone_above->above)->below = r->index;
+    if (r->arena->walk == gone_above->index) r->arena->walk = r->index;
     table_give(gone_above);
 }
 
@@ -298,14 +301,6 @@ int vrange_arena_can_hold(vrange_arena *arena, size_t bytes) {
     }
     pthread_mutex_unlock(&arena->lock);
     return can;
-}
-
-void arena_begin_closing(vrange_arena *arena) {
-    /* Counting one range more keeps the arena while its ranges are freed. */
-    pthread_mutex_lock(&arena->lock);
-    arena->closing = true;
-    atomic_fetch_add(&arena->ranges, 1);
-    pthread_mutex_unlock(&arena->lock);
 }
 
 void arena_end_closing(vrange_arena *arena) {

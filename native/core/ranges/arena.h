@@ -15,9 +15,7 @@ int arena_take(vrange_arena *arena, uint32_t pages, range **out);
  * closing arena is returned, the arena is unmapped. */
 void arena_give(range *r);
 
-/* The two ends of vrange_arena_close. From the first on, no range can be taken. The arena is unmapped when
- * its last range has been returned. */
-void arena_begin_closing(vrange_arena *arena);
+/* The end of closing (arena_close.c). The arena is unmapped when its last range has been returned. */
 void arena_end_closing(vrange_arena *arena);
 
 /* Before fork: passes all arenas to inherit.h. */

@@ -16,6 +16,7 @@ typedef struct {
     char *base;
     uint32_t pages;           /* 0: none */
     uint32_t committed_pages; /* a prefix: the rest is inaccessible and not committed yet */
+    uint32_t lowest;          /* the range at its beginning */
     space_use use;
 } arena_span;
 
@@ -39,6 +40,7 @@ struct vrange_arena {
     uint32_t unlisted_next, unlisted_end;
     _Atomic uint32_t ranges;
     bool closing;
+    uint32_t walk, walk_span; /* closing: the next range to free, and the next span (arena_close.c) */
 
     _Atomic uint32_t epoch;
     _Atomic uint32_t epoch_requests;

@@ -22,6 +22,10 @@ void wait_a_little(unsigned *waited);
 /* VRANGE_OK: the range is BUSY and ours; *word is its word before that. VRANGE_HELD: it has pins. */
 int take_busy(range *r, uint64_t generation, uint64_t *word);
 
+/* The same without waiting. -EBUSY: another thread has it BUSY. A thread that has a BUSY range must not wait
+ * for another one: the holder of that one may wait for the first. */
+int try_busy(range *r, uint64_t generation, uint64_t *word);
+
 static inline void put_state(range *r, uint64_t word, uint64_t state) {
     atomic_store(range_word(r), (word & ~WORD_STATE) | state);
 }

@@ -1,4 +1,4 @@
-/* Frees ranges: one at a time, or all of a closing arena. A pinned range is freed with its last pin. */
+/* Frees ranges, one or several at a time. A pinned range is freed with its last pin. */
 #include "ranges/range_free.h"
 
 #include <errno.h>
@@ -11,6 +11,8 @@
 #include "ranges/range_loss.h"
 #include "ranges/range_table.h"
 
+#define FREED_AT_ONCE 64
+
 void range_finish_free(range *r, bool has_pages) {
     if (has_pages) range_empty(r);
     range_forget_lost_pages(r);
@@ -19,23 +21,59 @@ void range_finish_free(range *r, bool has_pages) {
     arena_give(r);
 }
 
-/* The range is BUSY and current, and was in `state`. Removes it from the accounts and frees it. */
-static void free_busy(range *r, uint64_t state) {
+/* Several ranges that are freed together. The pages of neighbours are discarded with one system call: a call
+ * for each range of 4 KiB takes several times as long. */
+typedef struct {
+    range *taken[FREED_AT_ONCE]; /* BUSY */
+    size_t count;
+    char *from, *to; /* pages to discard */
+} batch;
+
+static void discard_pages(batch *b) {
+    if (b->from) pages_empty(b->from, (size_t)(b->to - b->from));
+    b->from = b->to = NULL;
+}
+
+static void add_pages(batch *b, char *address, size_t bytes) {
+    if (b->from && b->to == address) {
+        b->to += bytes;
+    } else if (b->from && b->from == address + bytes) {
+        b->from = address;
+    } else {
+        discard_pages(b);
+        b->from = address;
+        b->to = address + bytes;
+    }
+}
+
+static void finish(batch *b) {
+    discard_pages(b);
+    while (b->count) range_finish_free(b->taken[--b->count], false);
+}
+
+/* Adds a range that is BUSY and was in `state`. */
+static void add(batch *b, range *r, uint64_t state) {
     vrange_account *account = r->arena->account;
     const int64_t bytes = (int64_t)range_bytes(r);
     if (state == RESIDENT) stats_idle(account, -bytes);
     if (state == OFFERED) range_count_offer_over(r);
     if (state == PURGED) untally(&account->purged_bytes, (uint64_t)bytes);
-    range_finish_free(r, state != PURGED);
+    else add_pages(b, range_address(r), range_bytes(r));
+    b->taken[b->count++] = r;
+    if (b->count == FREED_AT_ONCE) finish(b);
 }
 
-/* Frees the range now, or dooms it if it is pinned. Called inside the gate. */
-static int free_or_doom(range *r, uint64_t generation) {
+/* Frees the range with the batch, or dooms it if it is pinned. Called inside the gate. */
+static int free_or_doom(batch *b, range *r, uint64_t generation) {
     for (;;) {
         uint64_t word;
-        int result = take_busy(r, generation, &word);
+        int result = try_busy(r, generation, &word);
+        if (result == -EBUSY) {
+            finish(b); /* before waiting */
+            result = take_busy(r, generation, &word);
+        }
         if (result == VRANGE_OK) {
-            free_busy(r, word_state(word));
+            add(b, r, word_state(word));
             return VRANGE_OK;
         }
         if (result != VRANGE_HELD) return result;
@@ -43,29 +81,23 @@ static int free_or_doom(range *r, uint64_t generation) {
     }
 }
 
-int vrange_free(uint64_t handle) {
-    range *r = range_of(handle);
-    if (!r) return VRANGE_GONE;
+static int free_some(const uint64_t *handles, size_t count) {
+    batch b = {.count = 0};
+    int result = VRANGE_OK;
     gate_enter();
-    int result = free_or_doom(r, handle & WORD_GENERATION);
+    for (size_t i = 0; i < count; i++) {
+        range *r = range_of(handles[i]);
+        result = r ? free_or_doom(&b, r, handles[i] & WORD_GENERATION) : VRANGE_GONE;
+    }
+    finish(&b);
     gate_leave();
     return result;
 }
 
-/* Frees the range if it belongs to `arena`; if it is pinned, dooms it. */
-static void abandon(range *r, vrange_arena *arena) {
-    /* Read the word before the arena: if the range is freed and taken by another arena in between, its
-     * generation has changed, and free_or_doom does nothing. */
-    uint64_t word = atomic_load(range_word(r));
-    if (atomic_load(&r->arena) == arena && word_state(word) != FREE)
-        free_or_doom(r, word & WORD_GENERATION);
-}
+int vrange_free(uint64_t handle) { return free_some(&handle, 1); }
 
-void vrange_arena_close(vrange_arena *arena) {
-    gate_enter();
-    arena_begin_closing(arena);
-    /* Ranges without pins are freed now, the others with their last pin. */
-    for (uint32_t index = 1; index < table_count(); index++) abandon(table_at(index), arena);
-    arena_end_closing(arena);
-    gate_leave();
+void vrange_free_all(const uint64_t *handles, size_t count) {
+    /* A fork need not wait for all of them. */
+    for (size_t done = 0; done < count; done += FREED_AT_ONCE)
+        free_some(handles + done, count - done < FREED_AT_ONCE ? count - done : FREED_AT_ONCE);
 }

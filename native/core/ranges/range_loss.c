@@ -19,6 +19,8 @@
 #include "ranges/sentinel.h"
 #include "counters/stats.h"
 
+#define EMPTIED_AT_ONCE ((size_t)4 << 20) /* bytes: about a millisecond */
+
 /* Records that the page is lost. Returns false if there is no memory for the record. */
 static bool mark_lost_page(range *r, uint64_t word, uint32_t page) {
     if (word & WORD_LOST && !r->lost_pages) return true; /* the whole range is lost already */
@@ -62,9 +64,7 @@ int range_secure(range *r) {
     return VRANGE_OK;
 }
 
-void range_empty(range *r) {
-    char *address = range_address(r);
-    const size_t bytes = range_bytes(r);
+static void empty_some(char *address, size_t bytes) {
     const int result = os_discard(address, bytes);
     if (result == 0) return;
     /* A sandbox refuses madvise, at least to this thread. So map fresh memory over the pages, but not on the
@@ -77,6 +77,16 @@ void range_empty(range *r) {
     fill_zero(address, bytes);
     memset(address, 0, bytes);
 }
+
+/* The kernel holds its lock of the address space during a call. A thread that maps memory waits for it, and page
+ * faults wait for that thread. So no call is long. */
+void pages_empty(char *address, size_t bytes) {
+    for (; bytes > EMPTIED_AT_ONCE; address += EMPTIED_AT_ONCE, bytes -= EMPTIED_AT_ONCE)
+        empty_some(address, EMPTIED_AT_ONCE);
+    empty_some(address, bytes);
+}
+
+void range_empty(range *r) { pages_empty(range_address(r), range_bytes(r)); }
 
 static void forget_content(range *r, uint64_t word) {
     free(r->sentinel_words);

@@ -21,6 +21,7 @@ void range_be_purged(range *r, uint64_t word);
 
 /* Empties the pages: the next reader finds zeros, or no page. */
 void range_empty(range *r);
+void pages_empty(char *address, size_t bytes);
 
 size_t range_resident_bytes(range *r);
 

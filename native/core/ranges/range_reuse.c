@@ -34,6 +34,7 @@ static bool take_idle(range *r, uint64_t generation, const range *fresh) {
 static void put_between(range *r, uint32_t below, uint32_t above) {
     r->below = below;
     r->above = above;
+    if (!below) r->arena->spans[r->span].lowest = r->index;
     if (below) table_at(below)->above = r->index;
     if (above) table_at(above)->below = r->index;
 }
@@ -51,6 +52,8 @@ static void exchange_places(range *a, range *b) {
     /* Two neighbours stay neighbours, the other way round. */
     put_between(a, b->below == a->index ? b->index : b->below, b->above == a->index ? b->index : b->above);
     put_between(b, below == b->index ? a->index : below, above == b->index ? a->index : above);
+    if (arena->walk == a->index) arena->walk = b->index;
+    else if (arena->walk == b->index) arena->walk = a->index;
     pthread_mutex_unlock(&arena->lock);
 }
 

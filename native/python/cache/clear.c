@@ -14,11 +14,16 @@
 #include "python/cache/hot_front.h"
 #include "python/cache/limbo.h"
 
+#define BURIED_AT_ONCE 64u
+#define FREED_AT_ONCE_BYTES ((size_t)64 << 10) /* with the GIL held */
+
 typedef struct grave {
     struct grave *next;
     cache_index index;
     slab_table slabs;
-    uint32_t record, slab;
+    ghosts ghosts;
+    deadlines deadlines;
+    uint32_t slab, record, bucket; /* the next ones: records and buckets from the end, so that the heap shrinks */
     bool arena_is_gone;
 } grave;
 
@@ -27,8 +32,8 @@ static void forget_places(cache_core *self) {
     hot_forget(self);
     self->bytes = 0;
     self->hand = 0;
-    expiry_clear(&self->deadlines);
-    ghosts_clear(&self->ghosts);
+    self->deadlines = (deadlines){0};
+    self->ghosts = (ghosts){0};
 }
 
 void clear_all(cache_core *self) {
@@ -45,45 +50,103 @@ void clear_all(cache_core *self) {
     while (self->flights) flight_detach(self->flights);
     g->index = self->index;
     g->slabs = self->slabs;
+    g->ghosts = self->ghosts;
+    g->deadlines = self->deadlines;
     g->arena_is_gone = !self->arena;
-    g->record = 1;
+    g->record = g->index.records;
+    g->bucket = g->index.bucket_room;
     g->next = self->graves;
     self->graves = g;
     index_forget(&self->index);
     forget_places(self);
 }
 
-/* Gives back the next entry of a grave. May run Python. */
-static void bury_entry(grave *g) {
-    entry *e = entry_at(&g->index, g->record++);
-    PyObject *key = e->key, *value = e->value, *form = e->form;
-    const uint64_t place = e->place;
-    const bool has_range = place && !(place & (PLACE_SLOT | PLACE_FLIGHT)) && !g->arena_is_gone;
-    *e = (entry){0};
-    if (has_range) vrange_free(place);
-    Py_XDECREF(key);
-    Py_XDECREF(value);
-    Py_XDECREF(form);
+typedef struct {
+    uint64_t handles[BURIED_AT_ONCE];
+    uint32_t count;
+    size_t bytes;
+} freed_ranges;
+
+static void add_range(freed_ranges *ranges, uint64_t handle) {
+    ranges->handles[ranges->count++] = handle;
+    ranges->bytes += vrange_bytes(handle);
 }
 
-static void bury_slab(grave *g) {
-    const uint64_t handle = slabs_dismantle(&g->slabs, g->slab++);
-    if (handle && !g->arena_is_gone) vrange_free(handle);
+/* Another thread may empty the grave meanwhile. */
+static void free_ranges(const freed_ranges *ranges) {
+    if (ranges->bytes <= FREED_AT_ONCE_BYTES) {
+        vrange_free_all(ranges->handles, ranges->count);
+        return;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    vrange_free_all(ranges->handles, ranges->count);
+    Py_END_ALLOW_THREADS
+}
+
+static void bury_slabs(grave *g, uint32_t most) {
+    freed_ranges ranges = {.count = 0};
+    for (; most > 0 && g->slab < g->slabs.room; most--) {
+        const uint64_t handle = slabs_dismantle(&g->slabs, g->slab++);
+        if (handle && !g->arena_is_gone) add_range(&ranges, handle);
+    }
+    free_ranges(&ranges);
+}
+
+static void add_reference(PyObject **references, uint32_t *count, PyObject *object) {
+    if (object) references[(*count)++] = object;
+}
+
+/* May run Python. */
+static void bury_entries(grave *g, uint32_t most) {
+    PyObject *references[3 * BURIED_AT_ONCE];
+    uint32_t count = 0;
+    freed_ranges ranges = {.count = 0};
+    for (; most > 0 && g->record > 1; most--) {
+        entry *e = entry_at(&g->index, --g->record);
+        const bool has_range = e->place && !(e->place & (PLACE_SLOT | PLACE_FLIGHT));
+        if (has_range && !g->arena_is_gone) add_range(&ranges, e->place);
+        add_reference(references, &count, e->key);
+        add_reference(references, &count, e->value);
+        add_reference(references, &count, e->form);
+        *e = (entry){0};
+        if (g->record % CHUNK == 0) index_free_chunk(&g->index, g->record / CHUNK);
+    }
+    free_ranges(&ranges);
+    while (count) Py_DECREF(references[--count]);
+}
+
+static void free_grave(grave *g) {
+    index_free(&g->index);
+    free(g->slabs.all);
+    const size_t bytes = (g->ghosts.young.room + g->ghosts.old.room) * sizeof(ghost) +
+                         g->deadlines.room * sizeof(deadline);
+    if (bytes > LET_OTHERS_RUN_BYTES) {
+        Py_BEGIN_ALLOW_THREADS
+        ghosts_clear(&g->ghosts);
+        expiry_clear(&g->deadlines);
+        Py_END_ALLOW_THREADS
+    }
+    ghosts_clear(&g->ghosts);
+    expiry_clear(&g->deadlines);
+    free(g);
 }
 
 bool clear_some(cache_core *self, uint32_t most) {
-    for (; most > 0 && self->graves; most--) {
+    while (most > 0 && self->graves) {
         grave *g = self->graves; /* read each time: dropping a reference may lead back here */
-        if (g->record < g->index.records) {
-            bury_entry(g);
-        } else if (g->slab < g->slabs.room) {
-            bury_slab(g);
+        const uint32_t some = most < BURIED_AT_ONCE ? most : BURIED_AT_ONCE;
+        if (g->slab < g->slabs.room) {
+            bury_slabs(g, some);
+        } else if (g->record > 1) {
+            bury_entries(g, some);
+        } else if (g->bucket) {
+            free(g->index.buckets[--g->bucket]);
+            g->index.buckets[g->bucket] = NULL;
         } else {
             self->graves = g->next;
-            index_free(&g->index);
-            free(g->slabs.all);
-            free(g);
+            free_grave(g);
         }
+        most -= some;
     }
     return self->graves != NULL;
 }

@@ -15,7 +15,9 @@
 #include "os/os.h"
 
 #define COMPARED 8 /* entries without credit, for each that is evicted */
-#define LOST_AT_ONCE 64
+#define SWEPT_AT_ONCE 64 /* entries, between two looks at the clock; also by each store */
+#define SWEEP_STEP_NS 300000u
+#define SWEEP_PAUSE_NS 100000u /* without one this thread would win the GIL back before the others wake up */
 
 /* ---- one entry ------------------------------------------------------------------------------- */
 
@@ -33,15 +35,17 @@ void evict_entry(cache_core *self, entry_no number, leave_cause cause) {
     limbo_free_place(self, place);
 }
 
-static void lose_slab(cache_core *self, slab *gone, bool purged) {
+/* Returns how many entries went. */
+static uint32_t lose_slab(cache_core *self, slab *gone, bool purged) {
     const uint64_t handle = gone->handle;
-    const uint32_t uses = vrange_uses(handle) / (gone->used ? gone->used : 1);
+    const uint32_t entries = gone->used, uses = vrange_uses(handle) / (entries ? entries : 1);
     for (uint32_t slot = 0; slot < gone->fresh; slot++) {
         const entry_no number = slab_owner(gone, slot);
         if (number) limbo_lose(self, number, uses, purged);
     }
     slabs_remove(&self->slabs, gone);
     limbo_free_range(self, handle, SLAB_BYTES);
+    return entries;
 }
 
 void evict_lost_slab(cache_core *self, slab *gone) { lose_slab(self, gone, true); }
@@ -54,46 +58,59 @@ void evict_lost_place(cache_core *self, entry_no number) {
 
 /* ---- lost and expired entries ---------------------------------------------------------------- */
 
-static void lose_range(cache_core *self, uint64_t handle, bool purged) {
+static uint32_t lose_range(cache_core *self, uint64_t handle, bool purged) {
     const uint32_t owner = vrange_owner(handle);
     if (owner & SLAB_OWNER) {
         slab *lost = slab_numbered(&self->slabs, owner & ~SLAB_OWNER);
-        if (lost && lost->handle == handle) lose_slab(self, lost, purged);
+        if (lost && lost->handle == handle) return lose_slab(self, lost, purged);
     } else if (owner && owner < self->index.records) {
         const entry *e = entry_at(&self->index, owner);
         if (e->state == RECORD_LISTED && e->place == handle)
             limbo_lose(self, owner, limbo_free_place(self, handle), purged);
     }
+    return 1;
 }
 
-/* False: there were none. */
-static bool lose_some(cache_core *self, bool purged) {
-    uint64_t handles[LOST_AT_ONCE];
-    const size_t count = self->arena ? vrange_arena_lost(self->arena, handles, LOST_AT_ONCE) : 0;
-    for (size_t i = 0; i < count; i++) lose_range(self, handles[i], purged);
-    return count > 0;
+/* Removes about `most` entries that were found lost. Returns how many. */
+static uint32_t lose_some(cache_core *self, uint32_t most, bool purged) {
+    uint32_t gone = 0;
+    uint64_t handle;
+    while (gone < most && self->arena && vrange_arena_lost(self->arena, &handle, 1))
+        gone += lose_range(self, handle, purged);
+    return gone;
 }
 
 void evict_left_behind(cache_core *self) {
     if (!self->is_heir) return;
-    while (lose_some(self, true)) {
-    }
+    lose_some(self, UINT32_MAX, true);
     self->is_heir = false;
 }
 
-static bool sweep(cache_core *self, bool purged) {
-    bool found = false;
+/* Removes about `most` entries: true if some may be left. */
+static bool sweep(cache_core *self, uint32_t most, bool purged) {
+    uint32_t gone = 0;
     evict_left_behind(self);
     if (self->deadlines.count) {
         const uint64_t now = os_now_ns();
-        for (entry_no number; (number = expiry_next(&self->deadlines, &self->index, now)); found = true)
+        for (entry_no number; gone < most; gone++) {
+            number = expiry_next(&self->deadlines, &self->index, now);
+            if (!number) break;
             evict_entry(self, number, LEFT_EXPIRED);
+        }
     }
-    return lose_some(self, purged) || found;
+    return gone + lose_some(self, most - gone, purged) >= most;
 }
 
 void evict_sweep_all(cache_core *self, bool purged) {
-    while (sweep(self, purged)) {
+    for (;;) {
+        const uint64_t end = os_now_ns() + SWEEP_STEP_NS;
+        bool some_are_left = sweep(self, SWEPT_AT_ONCE, purged);
+        while (some_are_left && os_now_ns() < end) some_are_left = sweep(self, SWEPT_AT_ONCE, purged);
+        limbo_drain(self);
+        if (!some_are_left) return;
+        Py_BEGIN_ALLOW_THREADS
+        os_sleep_ns(SWEEP_PAUSE_NS);
+        Py_END_ALLOW_THREADS
     }
 }
 
@@ -168,7 +185,7 @@ static bool evict_by_hand(cache_core *self, entry_no kept) {
 }
 
 void evict_to_bounds(cache_core *self, entry_no kept, uint32_t stamp) {
-    sweep(self, true);
+    sweep(self, SWEPT_AT_ONCE, true);
     keep_below_max_bytes(self);
     while (has_too_many(self)) {
         const bool is_there = entry_is_still(&self->index, kept, stamp);

@@ -16,7 +16,8 @@ void evict_lost_slab(cache_core *self, slab *gone);
  * do nothing. */
 void evict_left_behind(cache_core *self);
 
-/* Removes all entries that were found lost or have expired. `purged`: the kernel took them. */
+/* Removes all entries that were found lost or have expired, in steps between which other threads run.
+ * `purged`: the kernel took them. May run Python. */
 void evict_sweep_all(cache_core *self, bool purged);
 
 /* Keeps entries and bytes below their bounds, without evicting the entry just stored. May run Python. */

@@ -246,8 +246,17 @@ void index_free(cache_index *index) {
     *index = (cache_index){0};
 }
 
+void index_free_chunk(cache_index *index, uint32_t chunk) {
+    free(index->chunks[chunk]);
+    index->chunks[chunk] = NULL;
+    if (chunk >= index->deadline_room) return;
+    free(index->deadlines[chunk]);
+    index->deadlines[chunk] = NULL;
+}
+
 int index_visit(const cache_index *index, visitproc visit, void *arg) {
     for (entry_no number = 1; number < index->records; number++) {
+        if (!index->chunks[number / CHUNK]) break; /* cleared, and given back from the end */
         const entry *e = entry_at(index, number);
         if (e->collected) Py_VISIT(e->key);
         Py_VISIT(e->value);

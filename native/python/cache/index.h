@@ -99,6 +99,9 @@ void index_forget(cache_index *index);
 
 void index_free(cache_index *index);
 
+/* Frees the records of the last chunk of an index that is given back. */
+void index_free_chunk(cache_index *index, uint32_t chunk);
+
 int index_visit(const cache_index *index, visitproc visit, void *arg);
 
 /* Whether the caches of the process have larger indexes than they may, and this one has more than its share. */

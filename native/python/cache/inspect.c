@@ -31,7 +31,6 @@ PyObject *core_count(PyObject *object, PyObject *unused) {
     (void)unused;
     cache_core *self = CORE(object);
     evict_sweep_all(self, true);
-    limbo_drain(self);
     if (listener_tell(self) < 0) return NULL;
     return PyLong_FromSsize_t((Py_ssize_t)self->index.entries - self->flight_count);
 }
@@ -64,7 +63,6 @@ PyObject *core_keys(PyObject *object, PyObject *unused) {
     (void)unused;
     cache_core *self = CORE(object);
     evict_sweep_all(self, true);
-    limbo_drain(self);
     if (listener_tell(self) < 0) return NULL;
     for (;;) {
         const uint32_t version = self->index.version;

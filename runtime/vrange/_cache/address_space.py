@@ -6,14 +6,20 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+from vrange._cache import burial
 from vrange._cgroup.limits import machine_bytes
-from vrange._core import ffi, hit
+from vrange._core import ffi, hit, lib
 from vrange._counters.account import Account
-from vrange._ranges.arena import close_native_arena, open_growing_arena, open_native_arena
+from vrange._ranges.arena import open_growing_arena, open_native_arena
 from vrange.errors import ArenaFullError
 
 _TIMES_MEMORY = 2
+_CLOSED_BY_CALLER = 16 << 20  # bytes: a few milliseconds; what is more goes in the background
+_CLOSED_AT_ONCE = 256 << 10
+_WAIT_SECONDS = 2.0
 
 
 class CacheArena:
@@ -40,23 +46,41 @@ class CacheArena:
                 raise ArenaFullError(f"the arena of {self._account.name!r} is being opened")
             self._opens = True
             try:
-                if self._wanted is None:
-                    size = _TIMES_MEMORY * machine_bytes()
-                    native = open_growing_arena(size, self._account)
-                else:
-                    size = self._wanted
-                    native = open_native_arena(size, self._account)
+                try:
+                    native, size = self._open_native()
+                except ArenaFullError:
+                    if not burial.wait(_WAIT_SECONDS):
+                        raise
+                    native, size = self._open_native()
             finally:
                 self._opens = False
-            finalizer = weakref.finalize(self, close_native_arena, native, self._account)
+            finalizer = weakref.finalize(self, _close, native, self._account)
             finalizer.atexit = False
             self._close_native = finalizer
             core.use_arena(int(ffi.cast("uintptr_t", native)), size)
+
+    def _open_native(self) -> tuple[Any, int]:
+        if self._wanted is None:
+            size = _TIMES_MEMORY * machine_bytes()
+            return open_growing_arena(size, self._account), size
+        return open_native_arena(self._wanted, self._account), self._wanted
 
     def close(self) -> None:
         """Close the arena. A pinned range stays valid until its last pin is dropped."""
         with self._lock:
             self._close_native()
+
+
+def _close(native: Any, account: Account) -> None:
+    if not lib.vrange_arena_close_some(native, _CLOSED_BY_CALLER):
+        return
+    if not burial.give_back(partial(_close_some, native, account)):
+        lib.vrange_arena_close(native)
+
+
+def _close_some(native: Any, account: Account) -> bool:
+    """Return whether some is left. The account is an argument so that it outlives the arena."""
+    return bool(lib.vrange_arena_close_some(native, _CLOSED_AT_ONCE))
 
 
 _all: weakref.WeakSet[CacheArena] = weakref.WeakSet()

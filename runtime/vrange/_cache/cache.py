@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from vrange._cache.address_space import CacheArena
 from vrange._cache.bounds import follow_limit
-from vrange._cache.burial import give_back
+from vrange._cache.burial import bury
 from vrange._cache.codec import Codec
 from vrange._cache.collector import copy_within_room
 from vrange._cache.common import CommonCache
@@ -294,7 +294,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
     def clear(self) -> None:
         """Remove all entries and reset the figures. Values that the program holds stay valid."""
         if self._core.clear():
-            give_back(self._core)
+            bury(self._core)
         self._figures.start()
 
     def _new(self, name: str | None) -> VolatileCache[K, V]:
@@ -339,8 +339,10 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         Any later use of the cache raises ValueError. Arrays that the program holds stay valid until
         they die.
         """
-        self._core.close()
+        some_are_left = self._core.close()
         self._arena.close()
+        if some_are_left:
+            bury(self._core)
 
     def __repr__(self) -> str:
         if self._core.closed:
