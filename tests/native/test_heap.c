@@ -71,7 +71,7 @@ int main(void) {
     size_t stale;
     vrange_heap_info info;
     CHECK(!heap_allocate(MIB, &stale)); /* not open yet */
-    CHECK(heap_open() == 0 && heap_open() == 0);
+    CHECK(heap_open("numpy") == 0 && heap_open("numpy") == 0);
     CHECK(!heap_allocate(HEAP_BLOCK_BYTES_LEAST - 1, &stale));
     CHECK(!heap_allocate(SIZE_MAX / 2, &stale));
     CHECK(!heap_has(&state));

@@ -52,7 +52,7 @@ static void *ask_when_told(void *unused) {
 int main(void) {
     pthread_t thread;
     size_t stale;
-    CHECK(heap_open() == 0);
+    CHECK(heap_open("numpy") == 0);
     char *block = heap_allocate(LARGE_BYTES, &stale);
     CHECK(block);
     memset(block, 1, LARGE_BYTES);

@@ -21,6 +21,17 @@ void gate_enter(void) {
     is_inside = true;
 }
 
+bool gate_try_enter(void) {
+    if (is_inside) return false;
+    atomic_fetch_add(&inside, 1);
+    if (atomic_load(&gate_closed)) {
+        atomic_fetch_sub(&inside, 1);
+        return false;
+    }
+    is_inside = true;
+    return true;
+}
+
 void gate_wait(void) {
     while (atomic_load(&gate_closed)) os_sleep_ns(LOOK_AGAIN_NS);
 }

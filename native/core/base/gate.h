@@ -12,6 +12,11 @@
 void gate_enter(void);
 void gate_leave(void);
 
+/* Returns false instead of waiting: a fork is under way, or this thread is inside already. For what serves
+ * malloc. A thread that waited there for a fork might hold the lock that another library's fork handler waits
+ * for. */
+bool gate_try_enter(void);
+
 /* A pin is one atomic exchange of a word, outside the gate. After it the thread checks whether a fork is
  * under way, as that fork may already have looked for pins. If so, the thread takes the pin back and
  * waits. */

@@ -21,7 +21,7 @@
 
 _Atomic uint64_t stats_idle_bytes, stats_offered_bytes;
 _Atomic uint64_t stats_copying_bytes;
-_Thread_local stats_fast_path stats_fast[2];
+_Thread_local stats_fast_path stats_fast[STATS_FASTS];
 
 /* What a slot had counted when it was last opened. Subtracted modulo 2^64: in the child of a fork this is
  * negative, because the segment counts from zero there and the owner continues from its parent's count. */

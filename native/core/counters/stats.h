@@ -20,17 +20,20 @@
 /* The time at which an operation began or ended, used for latencies only. */
 #define stats_now_ns() (RECORDING ? os_now_ns() : 0)
 
-/* Pins and releases that need no system call take less time than reading the clock twice. So each thread
- * times one in 64, and that time stands for the 63 after it; each one is counted. One in sixteen would cost
- * 5 ns an operation. */
+/* Pins, releases and blocks of the heap that need no system call take less time than reading the clock twice.
+ * So each thread times one in 64, and that time stands for the 63 after it; each one is counted. One in
+ * sixteen would cost 5 ns an operation. */
 #define STATS_FAST_PIN 0
 #define STATS_FAST_RELEASE 1
+#define STATS_FAST_TAKE 2 /* a block of the heap */
+#define STATS_FAST_FREE 3
+#define STATS_FASTS 4
 #define STATS_TIMED_EVERY 64
 typedef struct {
     uint32_t turn, bucket; /* the bucket of `ns` */
     uint64_t ns;
 } stats_fast_path;
-extern _Thread_local stats_fast_path stats_fast[2];
+extern _Thread_local stats_fast_path stats_fast[STATS_FASTS];
 
 static inline bool stats_times_fast(int which) {
     stats_fast_path *path = &stats_fast[which];

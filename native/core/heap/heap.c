@@ -1,10 +1,13 @@
 /* The heap: blocks that are used again without a page fault, and that the kernel can reclaim when it
  * needs memory.
  *
- * A freed block is idle: it keeps its pages, and the next block of its size is cut from it without a
- * system call. The reserve thread offers (MADV_FREE) what has been idle for a while. It does so before it
- * offers any cached value, because the content of a freed block is worth nothing. The freeing thread never
- * offers: a loop of temporaries would pay once for offering each block and again for taking it back.
+ * A freed block is idle: it keeps its pages. At first it lies in a cell of the processor (heap_cells.h), and
+ * the next block of about its size is that one, without a lock. What has no room in a cell, or lies there for
+ * a while, is joined with its neighbours in a zone; the next block is cut from it without a system call.
+ *
+ * The reserve thread offers (MADV_FREE) what has been idle for a while. It does so before it offers any
+ * cached value, because the content of a freed block is worth nothing. The freeing thread never offers: a
+ * loop of temporaries would pay once for offering each block and again for taking it back.
  *
  * The heap needs no rung, so it is not registered with userfaultfd: a page that the kernel reclaimed reads
  * as zeros, and zeros are as good as the old content of a freed block.
@@ -16,88 +19,84 @@
 #include "heap/heap.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/space_budget.h"
 #include "base/caretaker.h"
 #include "base/gate.h"
-#include "heap/heap_zone.h"
+#include "base/space_budget.h"
+#include "heap/heap_cells.h"
+#include "heap/heap_offer.h"
+#include "heap/heap_state.h"
 #include "os/os.h"
-#include "pressure/limits.h"
-#include "os/os_thread.h"
-#include "base/rung.h"
-#include "counters/stats.h"
 
-/* Longer than a temporary of 256 MiB stays unused between two iterations of a loop. */
-#define IDLE_NS 100000000u
-/* An allocation that arrives during a batch waits until the batch ends: some hundred microseconds, or
- * milliseconds on kernels that need milliseconds to free a huge page. */
-#define BATCH_BYTES ((size_t)4 << 20)
-#define LET_IN_TRIES 100
-#define LET_IN_NS 20000u
 #define HUGE_WASTE_SHARE 4 /* the unused rest of the last huge page: at most this fraction (1/4) of a block */
 #define DISCARD_TO_CLEAR_BYTES ((size_t)32 << 20)
 #define UNITS_TO_SPREAD 16
 #define ZONE_SHARE 8 /* of the address space that may be reserved, for each zone */
 
-enum {
-    PAGES,
-    HUGE,
-    ZONES,
-};
+/* What the cells of a processor hold at most, and those of all processors as a share of memory. */
+#define CELLS_BYTES_MOST ((uint64_t)32 << 20)
+#define CELLS_SHARE 64
+/* Cells are emptied once the heap has grown by this share of what they hold. */
+#define CELLS_GROWN_SHARE 4
 
-static struct {
-    pthread_mutex_t lock; /* held while the heap is opened */
-    heap_zone zones[ZONES];
-    vrange_account *account;
-    size_t bytes_most; /* the machine could never back a larger block; glibc refuses it with the right error */
-    _Atomic bool open, uses_huge;
-    _Atomic uint64_t trimmed_bytes;
-} heap = {.lock = PTHREAD_MUTEX_INITIALIZER,
-          .zones = {{.lock = PTHREAD_MUTEX_INITIALIZER}, {.lock = PTHREAD_MUTEX_INITIALIZER}}};
+/* A smaller block is copied in less time than its pages are moved in. */
+#define MOVED_BYTES_LEAST ((size_t)1 << 20)
+#define MOVES_MOST 8192
 
 /* ---- opening ----------------------------------------------------------------------------------- */
 
 static int open_zones(void) {
-    uint64_t usage, total;
-    int result = os_machine_usage(&usage, &total);
+    uint64_t used, total;
+    int result = os_machine_usage(&used, &total);
     if (result < 0) return result;
-    heap.bytes_most = total;
+    heap.bytes_most = total; /* glibc refuses a larger block with the right error */
     /* Twice the memory leaves room for holes. If address space is limited, leave most of it to caches. What
      * finds no room here goes to the allocator that was there before, perhaps all of it. */
     const uint64_t most = space_most(SPACE_FIRST) / ZONE_SHARE;
     const uint64_t wanted = 2 * total < most ? 2 * total : most;
-    uint64_t reserved = 0;
-    for (int i = 0; i < ZONES; i++) {
-        const bool huge = i == HUGE;
-        if (zone_open(&heap.zones[i], wanted, huge ? OS_HUGE_BYTES : os_page_bytes(), huge) == 0)
-            reserved += wanted;
+    for (int i = 0; i < HEAP_ZONES; i++) {
+        const bool huge = i == HEAP_HUGE;
+        zone_open(&heap.zones[i], wanted, huge ? OS_HUGE_BYTES : os_page_bytes(), huge);
     }
-    tally(&heap.account->reserved_bytes, reserved);
+    const uint64_t cells = total / CELLS_SHARE / os_processors();
+    if (heap.zones[HEAP_PAGES].base)
+        cells_open((cells < CELLS_BYTES_MOST ? cells : CELLS_BYTES_MOST) / os_page_bytes());
     return 0;
 }
 
-int heap_open(void) {
-    if (atomic_load(&heap.open)) return 0;
-    vrange_account *account = vrange_account_open("numpy", VRANGE_KIND_HEAP);
-    if (!account) return -ENOMEM;
-    gate_enter();
-    pthread_mutex_lock(&heap.lock);
-    int result = 0;
-    if (!atomic_load(&heap.open)) {
-        heap.account = account;
-        account = NULL;
-        result = open_zones();
-        if (result == 0) {
-            atomic_store(&heap.open, true);
-        } else {
-            account = heap.account;
-            heap.account = NULL;
-        }
+/* The account begins with what the heap has already. */
+static void attach(vrange_account *account) {
+    for (int i = 0; i < HEAP_ZONES; i++) heap_lock(&heap.zones[i]);
+    for (int i = 0; i < HEAP_ZONES; i++) {
+        const heap_zone *zone = &heap.zones[i];
+        if (!zone->base) continue;
+        const heap_usage now = heap_usage_of(zone);
+        tally(&account->reserved_bytes, (uint64_t)zone->units * zone->unit_bytes);
+        tally(&account->range_bytes, now.used + now.idle + now.offered);
+        tally(&account->idle_bytes, now.idle);
+        tally(&account->offered_bytes, now.offered);
+        tally(&account->ranges, zone->blocks);
     }
-    caretaker_ensure();
+    atomic_store(&heap.account, account);
+    for (int i = 0; i < HEAP_ZONES; i++) pthread_mutex_unlock(&heap.zones[i].lock);
+}
+
+int heap_open(const char *name) {
+    if (atomic_load(&heap.open) && (!name || heap_account())) return 0;
+    vrange_account *account = name ? vrange_account_open(name, VRANGE_KIND_HEAP) : NULL;
+    if (name && !account) return -ENOMEM;
+    if (!name && !gate_try_enter()) return -EAGAIN;
+    if (name) gate_enter();
+    pthread_mutex_lock(&heap.lock);
+    int result = atomic_load(&heap.open) ? 0 : open_zones();
+    if (result == 0 && account && !heap_account()) {
+        attach(account);
+        account = NULL;
+    }
+    if (result == 0) atomic_store(&heap.open, true);
+    if (result == 0 && name) caretaker_ensure();
     pthread_mutex_unlock(&heap.lock);
     gate_leave();
     if (account) vrange_account_close(account);
@@ -108,67 +107,13 @@ void heap_use_huge_pages(bool use) { atomic_store(&heap.uses_huge, use); }
 
 /* ---- zones ------------------------------------------------------------------------------------- */
 
-typedef struct {
-    uint64_t used, idle, offered;
-} usage;
-
-static usage usage_of(const heap_zone *zone) {
-    return (usage){zone->used_units * zone->unit_bytes, zone_idle_bytes(zone),
-                   zone_offered_bytes(zone)};
-}
-
-static void lock_zone(heap_zone *zone) {
-    if (pthread_mutex_trylock(&zone->lock) == 0) return;
-    atomic_fetch_add(&zone->waiting, 1);
-    pthread_mutex_lock(&zone->lock);
-    atomic_fetch_sub(&zone->waiting, 1);
-}
-
-/* Called between the steps of long work. pthread mutexes are unfair: the releasing thread usually wins the
- * lock back before the waiters wake up, so this thread yields to them. The wait is bounded, because a
- * waiter without a processor may take long to run. */
-static void let_others_in(heap_zone *zone) {
-    for (int tries = 0; tries < LET_IN_TRIES && atomic_load(&zone->waiting); tries++)
-        os_sleep_ns(LET_IN_NS);
-}
-
-static void enter(heap_zone *zone, usage *before) {
-    gate_enter();
-    lock_zone(zone);
-    *before = usage_of(zone);
-}
-
-/* The account is not part of the bytes that the reserve counts. The kernel may have reclaimed heap bytes
- * already without any notice; if the reserve relied on them, it would offer too little else. */
-static void count(const heap_zone *zone, const usage *before) {
-    const usage now = usage_of(zone);
-    vrange_account *account = heap.account;
-    tally(&account->range_bytes,
-          now.used + now.idle + now.offered - before->used - before->idle - before->offered);
-    tally(&account->idle_bytes, now.idle - before->idle);
-    tally(&account->offered_bytes, now.offered - before->offered);
-}
-
-static void leave(heap_zone *zone, const usage *before) {
-    count(zone, before);
-    pthread_mutex_unlock(&zone->lock);
-    gate_leave();
-}
-
 static size_t rounded(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
 static heap_zone *zone_for(size_t bytes) {
-    if (atomic_load_explicit(&heap.uses_huge, memory_order_relaxed) && heap.zones[HUGE].base &&
+    if (atomic_load_explicit(&heap.uses_huge, memory_order_relaxed) && heap.zones[HEAP_HUGE].base &&
         rounded(bytes, OS_HUGE_BYTES) - bytes <= bytes / HUGE_WASTE_SHARE)
-        return &heap.zones[HUGE];
-    return &heap.zones[PAGES];
-}
-
-static heap_zone *zone_of(const void *pointer) {
-    for (int i = 0; i < ZONES; i++) {
-        if (zone_has(&heap.zones[i], pointer)) return &heap.zones[i];
-    }
-    return NULL;
+        return &heap.zones[HEAP_HUGE];
+    return &heap.zones[HEAP_PAGES];
 }
 
 /* Without this, arrays of one size would lie a multiple of a power of two apart, and a loop over three of
@@ -179,27 +124,62 @@ static uint32_t units_for(const heap_zone *zone, size_t bytes) {
     return zone->huge && units >= UNITS_TO_SPREAD ? units | 1 : units;
 }
 
-bool heap_has(const void *pointer) { return zone_of(pointer) != NULL; }
+bool heap_has(const void *pointer) { return heap_zone_of(pointer) != NULL; }
+
+size_t heap_spans(heap_span spans[HEAP_SPANS]) {
+    _Static_assert(HEAP_SPANS == HEAP_ZONES, "a span for each zone");
+    for (int i = 0; i < HEAP_ZONES; i++) {
+        const heap_zone *zone = &heap.zones[i];
+        spans[i] = (heap_span){(uintptr_t)zone->base, zone->base ? (size_t)zone->units * zone->unit_bytes : 0};
+    }
+    return HEAP_ZONES;
+}
 
 /* ---- blocks ------------------------------------------------------------------------------------ */
 
+/* Cells are of use to one processor only. If the heap grows while they hold much, their blocks go back to the
+ * zone, where every allocation finds them. Under the zone's lock. */
+static void note_growth(uint64_t units) {
+    if (!units) return;
+    heap.grown_units += units;
+    const uint64_t held = cells_read().units;
+    if (!held || heap.grown_units < held / CELLS_GROWN_SHARE) return;
+    heap.grown_units = 0;
+    heap_empty_cells(os_now_ns(), UINT64_MAX);
+}
+
+static void *take_from_zone(heap_zone *zone, uint32_t units, uint32_t *stale_units) {
+    heap_usage before;
+    if (!heap_try_enter(zone, &before)) return NULL;
+    void *block = zone_take(zone, units, stale_units);
+    if (block && !zone->huge) note_growth(units - (before.idle - zone_idle_bytes(zone)) / zone->unit_bytes);
+    heap_leave(zone, &before);
+    return block;
+}
+
 void *heap_allocate(size_t bytes, size_t *stale_bytes) {
-    if (bytes < HEAP_BLOCK_BYTES_LEAST || bytes > heap.bytes_most || !atomic_load(&heap.open))
+    if (bytes < HEAP_BLOCK_BYTES_LEAST || !atomic_load_explicit(&heap.open, memory_order_acquire) ||
+        bytes > heap.bytes_most)
         return NULL;
     caretaker_rouse();
-    const uint64_t start = stats_now_ns();
+    const uint64_t start = heap_account() && stats_times_fast(STATS_FAST_TAKE) ? stats_now_ns() : 0;
     heap_zone *zone = zone_for(bytes);
+    const uint32_t units = units_for(zone, bytes);
+    const cell_block found = zone->huge ? (cell_block){0} : cells_take(units);
+    if (found.first) {
+        *stale_bytes = bytes;
+        if (heap_account())
+            stats_record_fast(STATS_FAST_TAKE, VRANGE_KIND_HEAP, VRANGE_REALLOCATE_RESIDENT, start);
+        return zone_use_again(zone, found.first);
+    }
+    stats_was_slow(STATS_FAST_TAKE);
+    const uint64_t slow_start = start || !heap_account() ? start : stats_now_ns();
     uint32_t stale_units = 0;
-    usage before;
-    enter(zone, &before);
-    void *block = zone_take(zone, units_for(zone, bytes), &stale_units);
-    if (block) tally(&heap.account->ranges, 1);
-    leave(zone, &before);
+    void *block = take_from_zone(zone, units, &stale_units);
     if (!block) return NULL;
     *stale_bytes = (size_t)stale_units * zone->unit_bytes;
     if (*stale_bytes > bytes) *stale_bytes = bytes;
-    if (stale_units)
-        vrange_latency_record(VRANGE_KIND_HEAP, VRANGE_REALLOCATE_RESIDENT, stats_now_ns() - start);
+    if (stale_units && heap_account()) heap_record(VRANGE_REALLOCATE_RESIDENT, stats_now_ns() - slow_start);
     return block;
 }
 
@@ -213,8 +193,7 @@ void heap_clear(void *block, size_t stale_bytes) {
     memset((char *)block + discarded, 0, stale_bytes - discarded);
 }
 
-static void refuse(const void *pointer) {
-    (void)pointer;
+static void refuse(void) {
     static const char message[] =
         "vrange: array data was freed that is not allocated: it was freed twice, or overwritten\n";
     os_complain(message, sizeof message - 1);
@@ -222,121 +201,70 @@ static void refuse(const void *pointer) {
 }
 
 size_t heap_block_bytes(const void *block) {
-    heap_zone *zone = zone_of(block);
-    usage before;
-    enter(zone, &before);
+    heap_zone *zone = heap_zone_of(block);
     const uint32_t units = zone_block_units(zone, block);
-    leave(zone, &before);
-    if (!units) refuse(block);
+    if (!units) refuse();
     return (size_t)units * zone->unit_bytes;
 }
 
 bool heap_resize(void *block, size_t bytes) {
-    heap_zone *zone = zone_of(block);
+    heap_zone *zone = heap_zone_of(block);
+    if (!zone_block_units(zone, block)) refuse();
     /* In the wrong zone the block would hold a huge page for little content, or none for much. */
     if (bytes > heap.bytes_most || zone != zone_for(bytes)) return false;
-    usage before;
-    enter(zone, &before);
+    heap_usage before;
+    if (!heap_try_enter(zone, &before)) return false;
     bool done = zone_resize(zone, block, units_for(zone, bytes));
-    leave(zone, &before);
+    heap_leave(zone, &before);
     return done;
 }
 
-void heap_free(void *block) {
-    const uint64_t start = stats_now_ns();
-    heap_zone *zone = zone_of(block);
-    usage before;
-    enter(zone, &before);
-    if (!zone_block_units(zone, block)) refuse(block);
-    zone_give(zone, block, os_now_ns());
-    untally(&heap.account->ranges, 1);
-    count(zone, &before);
-    pthread_mutex_unlock(&zone->lock);
-    /* The child of a fork has no reserve thread until something starts one, so offer the block here. */
+bool heap_move(void *to, void *from, size_t bytes) {
+    /* Each move may leave two mappings more, and a process may have 65530 of them. */
+    static _Atomic uint32_t moves;
+    const size_t page = os_page_bytes();
+    if (bytes < MOVED_BYTES_LEAST || atomic_load_explicit(&moves, memory_order_relaxed) >= MOVES_MOST)
+        return false;
+    if (os_move_pages(to, from, (bytes + page - 1) / page * page) < 0) return false;
+    atomic_fetch_add_explicit(&moves, 1, memory_order_relaxed);
+    return true;
+}
+
+static void give_to_zone(heap_zone *zone, void *block) {
+    if (!gate_try_enter()) {
+        heap_defer(block);
+        return;
+    }
+    const uint64_t now = os_now_ns();
+    heap_give_deferred(now);
+    heap_lock(zone);
+    const heap_usage before = heap_usage_of(zone);
+    zone_give(zone, zone_unit_of(zone, block), now);
+    heap_unlock(zone, &before);
+    /* The child of a fork has no reserve thread until something starts one. */
     caretaker_ensure();
-    caretaker_rouse(); /* the block is offered once nobody has wanted it for a moment */
     if (caretaker_is_absent()) heap_offer(true);
     gate_leave();
-    vrange_latency_record(VRANGE_KIND_HEAP, VRANGE_FREE_RELEASED, stats_now_ns() - start);
 }
 
-/* ---- offering and trimming ---------------------------------------------------------------------- */
-
-static void offer_zone(heap_zone *zone, uint64_t before_ns) {
-    const bool discards = vrange_rung() == VRANGE_RUNG_EAGER || limits_has_set();
-    for (bool more = true; more;) {
-        size_t bytes = 0;
-        uint64_t freed_ns = 0;
-        lock_zone(zone);
-        const usage before = usage_of(zone);
-        /* Offer under the lock: a thread that took the block between the two steps would lose what it wrote. */
-        void *part = zone_idle_part(zone, before_ns, BATCH_BYTES, &bytes, &freed_ns);
-        more = part != NULL;
-        /* If the kernel refuses, the part stays resident and counts as offered: nothing more can be done. */
-        if (part) (void)(discards ? os_discard(part, bytes) : os_lazyfree(part, bytes));
-        count(zone, &before);
-        pthread_mutex_unlock(&zone->lock);
-        if (part) {
-            const uint64_t now = stats_now_ns();
-            vrange_latency_record(VRANGE_KIND_HEAP, VRANGE_FREE_OFFERED,
-                                  now > freed_ns ? now - freed_ns : 0);
-            let_others_in(zone);
-        }
+void heap_free(void *block) {
+    heap_zone *zone = heap_zone_of(block);
+    const uint32_t units = zone_set_aside(zone, block);
+    if (!units) refuse();
+    const bool is_counted = heap_account() != NULL;
+    const uint64_t start = is_counted && stats_times_fast(STATS_FAST_FREE) ? stats_now_ns() : 0;
+    /* Cells are emptied by the thread: without it the block goes to the zone, and starts one. */
+    if (!zone->huge && caretaker_is_running() &&
+        cells_put((cell_block){zone_unit_of(zone, block), units})) {
+        caretaker_rouse(); /* the block is offered once nobody has wanted it for a moment */
+        if (is_counted) stats_record_fast(STATS_FAST_FREE, VRANGE_KIND_HEAP, VRANGE_FREE_RELEASED, start);
+        return;
     }
+    stats_was_slow(STATS_FAST_FREE);
+    const uint64_t slow_start = start || !is_counted ? start : stats_now_ns();
+    give_to_zone(zone, block);
+    caretaker_rouse();
+    if (is_counted) heap_record(VRANGE_FREE_RELEASED, stats_now_ns() - slow_start);
 }
 
-void heap_offer(bool at_once) {
-    if (!atomic_load(&heap.open) || atomic_load(&heap.account->idle_bytes) == 0) return;
-    const uint64_t now = os_now_ns(), before_ns = at_once ? now : now - IDLE_NS;
-    for (int i = 0; i < ZONES; i++) {
-        if (heap.zones[i].base) offer_zone(&heap.zones[i], before_ns);
-    }
-}
-
-static uint64_t trim_zone(heap_zone *zone) {
-    uint64_t gone = 0;
-    uint32_t from = 1;
-    for (bool more = true; more;) {
-        usage before;
-        size_t bytes = 0;
-        enter(zone, &before);
-        char *part = zone_free_part(zone, &from, BATCH_BYTES, &bytes);
-        more = part != NULL;
-        if (part) {
-            const size_t resident = os_resident_bytes(part, part + bytes);
-            if (resident && os_discard(part, bytes) == 0) gone += resident;
-        }
-        leave(zone, &before);
-        if (more) let_others_in(zone);
-    }
-    return gone;
-}
-
-uint64_t vrange_heap_trim(void) {
-    uint64_t gone = 0;
-    if (!atomic_load(&heap.open)) return 0;
-    for (int i = 0; i < ZONES; i++) {
-        if (heap.zones[i].base) gone += trim_zone(&heap.zones[i]);
-    }
-    tally(&heap.trimmed_bytes, gone);
-    return gone;
-}
-
-void vrange_heap_read(vrange_heap_info *out) {
-    *out = (vrange_heap_info){.trimmed_bytes = atomic_load(&heap.trimmed_bytes)};
-    if (!atomic_load(&heap.open)) return;
-    for (int i = 0; i < ZONES; i++) {
-        heap_zone *zone = &heap.zones[i];
-        if (!zone->base) continue;
-        usage now;
-        enter(zone, &now);
-        out->blocks += zone->blocks;
-        out->reserved_bytes += (uint64_t)zone->units * zone->unit_bytes;
-        char *from = zone->base, *to = from + (size_t)zone->fresh * zone->unit_bytes;
-        leave(zone, &now);
-        out->used_bytes += now.used;
-        out->idle_bytes += now.idle;
-        out->offered_bytes += now.offered;
-        out->resident_bytes += os_resident_bytes(from + zone->unit_bytes, to);
-    }
-}
+void heap_after_fork(void) { cells_after_fork(); }

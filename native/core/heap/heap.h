@@ -1,7 +1,8 @@
 /* The heap: blocks of memory whose content is worth nothing once they are freed.
  *
  * It serves allocators of array data (numpy_handler.c). All calls are safe from any thread, and in the child
- * of a fork. An address alone tells whether a pointer belongs to the heap. */
+ * of a fork. An allocation never waits for a fork, but is refused, and a freed block is put aside until the
+ * fork is over. An address alone tells whether a pointer belongs to the heap. */
 #ifndef VRANGE_HEAP_H
 #define VRANGE_HEAP_H
 
@@ -14,8 +15,18 @@
 /* Smaller blocks go to the allocator below: they share pages, and glibc is as fast with them. */
 #define HEAP_BLOCK_BYTES_LEAST ((size_t)64 << 10)
 
-/* Reserves the address space; later calls do nothing. Returns 0 or a negative errno. */
-int heap_open(void) EXPORTED(heap_open);
+/* Reserves the address space; later calls do nothing. `name` is that of the heap's account. Without a name
+ * nothing is counted, no file is made and no thread is started, until a later call has one. Returns 0 or a
+ * negative errno: -EAGAIN without a name while a fork is under way. */
+int heap_open(const char *name) EXPORTED(heap_open);
+
+/* Where blocks can lie, once the heap is open. */
+#define HEAP_SPANS 2
+typedef struct {
+    uintptr_t from;
+    size_t bytes;
+} heap_span;
+size_t heap_spans(heap_span spans[HEAP_SPANS]) EXPORTED(heap_spans);
 
 /* Sets whether new blocks that are large enough get huge pages. */
 void heap_use_huge_pages(bool use) EXPORTED(heap_use_huge_pages);
@@ -35,11 +46,14 @@ size_t heap_block_bytes(const void *block) EXPORTED(heap_block_bytes);
 /* Resizes a block to `bytes` without moving it. Returns false if that is impossible; nothing changed then. */
 bool heap_resize(void *block, size_t bytes) EXPORTED(heap_resize);
 
+/* Moves the content of a block into a larger one, with the pages that it lies in instead of a copy. Returns
+ * false if that is impossible; then nothing changed. */
+bool heap_move(void *to, void *from, size_t bytes) EXPORTED(heap_move);
+
 /* Frees a block. Ends the process with a message if no block begins at this address. */
 void heap_free(void *block) EXPORTED(heap_free);
 
-/* For the reserve thread, inside the gate: offers what has been idle for a while, or everything that is
- * idle if `at_once`. */
-void heap_offer(bool at_once);
+/* In the child of a fork. */
+void heap_after_fork(void);
 
 #endif

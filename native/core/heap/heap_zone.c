@@ -22,6 +22,7 @@ struct heap_tag {
     uint32_t units; /* of the span that begins here; 0: no span begins here */
     uint32_t first; /* the first unit of the span that ends here */
     bool used;
+    _Atomic bool aside; /* used, but freed: it waits outside the zone to be used again */
     uint32_t idle_from, idle_end; /* of a free span; if equal, nothing of it is idle */
     uint32_t list_previous, list_next, idle_previous, idle_next;
     uint64_t freed_ns;
@@ -192,6 +193,7 @@ static int commit_up_to(heap_zone *zone, uint32_t end) {
 static void set_span(heap_zone *zone, uint32_t first, uint32_t units, bool used) {
     zone->tags[first].units = units;
     zone->tags[first].used = used;
+    atomic_store_explicit(&zone->tags[first].aside, false, memory_order_relaxed);
     zone->tags[first + units - 1].first = first;
 }
 
@@ -231,8 +233,22 @@ static uint32_t unit_at(heap_zone *zone, const void *pointer) {
 uint32_t zone_block_units(heap_zone *zone, const void *pointer) {
     const uint32_t unit = unit_at(zone, pointer);
     if (unit == 0 || (size_t)((const char *)pointer - zone->base) % zone->unit_bytes) return 0;
-    return zone->tags[unit].used ? zone->tags[unit].units : 0;
+    const heap_tag *tag = &zone->tags[unit];
+    return tag->used && !atomic_load_explicit(&tag->aside, memory_order_relaxed) ? tag->units : 0;
 }
+
+uint32_t zone_set_aside(heap_zone *zone, const void *pointer) {
+    if (!zone_block_units(zone, pointer)) return 0;
+    heap_tag *tag = &zone->tags[unit_at(zone, pointer)];
+    return atomic_exchange(&tag->aside, true) ? 0 : tag->units;
+}
+
+void *zone_use_again(heap_zone *zone, uint32_t first) {
+    atomic_store_explicit(&zone->tags[first].aside, false, memory_order_relaxed);
+    return zone->base + (size_t)first * zone->unit_bytes;
+}
+
+uint32_t zone_unit_of(heap_zone *zone, const void *pointer) { return unit_at(zone, pointer); }
 
 /* ---- freeing ----------------------------------------------------------------------------------- */
 
@@ -264,8 +280,7 @@ static void free_span(heap_zone *zone, uint32_t first, uint32_t units, uint64_t 
     free_list_add(zone, first);
 }
 
-void zone_give(heap_zone *zone, void *pointer, uint64_t now_ns) {
-    const uint32_t first = unit_at(zone, pointer);
+void zone_give(heap_zone *zone, uint32_t first, uint64_t now_ns) {
     zone->blocks--;
     free_span(zone, first, zone->tags[first].units, now_ns);
 }

@@ -1,6 +1,7 @@
 /* A zone of the heap: one reserved span of address space, cut into blocks of whole units.
  *
- * Only heap.c uses it. Callers hold `lock`. */
+ * Only the files of the heap use it. Callers hold `lock`, except where a function needs none because the
+ * caller owns the block. */
 #ifndef VRANGE_HEAP_ZONE_H
 #define VRANGE_HEAP_ZONE_H
 
@@ -54,13 +55,20 @@ static inline size_t zone_idle_bytes(const heap_zone *zone) {
  * content; the rest reads as zeros. */
 void *zone_take(heap_zone *zone, uint32_t units, uint32_t *stale_units);
 
-/* Returns the units of the block at `pointer`, or 0 if no block begins there. */
+/* Returns the units of the block at `pointer`, or 0 if no block begins there or it was freed. Needs no lock. */
 uint32_t zone_block_units(heap_zone *zone, const void *pointer);
+
+/* Marks a block as freed, which stays where it is until zone_use_again or zone_give. Returns its units; 0 if no
+ * block begins there, or if it was freed already. Need no lock. */
+uint32_t zone_set_aside(heap_zone *zone, const void *pointer);
+void *zone_use_again(heap_zone *zone, uint32_t first);
+uint32_t zone_unit_of(heap_zone *zone, const void *pointer);
 
 /* Grows or shrinks a block without moving it. Returns false if there is no room above it. */
 bool zone_resize(heap_zone *zone, void *pointer, uint32_t units);
 
-void zone_give(heap_zone *zone, void *pointer, uint64_t now_ns);
+/* Gives a block back that was set aside. */
+void zone_give(heap_zone *zone, uint32_t first, uint64_t now_ns);
 
 /* Returns a part, at most `most_bytes`, of the free span that has been idle longest, and no longer counts
  * it as idle: the caller offers it before it releases the lock. Returns NULL if nothing was freed before

@@ -26,6 +26,9 @@
 #define MADV_WIPEONFORK 18
 #define MADV_KEEPONFORK 19
 #endif
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4
+#endif
 #ifndef SYS_process_madvise
 #define SYS_process_madvise 440
 #endif
@@ -156,6 +159,11 @@ int os_replace(void *fresh, void *place, size_t bytes) {
     return address == MAP_FAILED ? -errno : 0;
 }
 
+int os_move_pages(void *to, void *from, size_t bytes) {
+    const int flags = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
+    return mremap(from, bytes, bytes, flags, to) == MAP_FAILED ? -errno : 0;
+}
+
 static int advise(void *address, size_t bytes, int advice) {
     while (madvise(address, bytes, advice) < 0) {
         if (errno != EINTR && errno != EAGAIN) return -errno;
@@ -232,10 +240,20 @@ bool os_is_readable(void *address) {
     return advise((void *)page, os_page_bytes(), MADV_POPULATE_READ) == 0;
 }
 
+/* Returns "" if the kernel has none. */
+static const char *huge_page_setting(char *text, size_t bytes) {
+    return os_read_small("/sys/kernel/mm/transparent_hugepage/enabled", text, bytes) > 0 ? text : "";
+}
+
 bool os_has_huge_pages(void) {
     char text[64];
-    const char *const path = "/sys/kernel/mm/transparent_hugepage/enabled";
-    return os_read_small(path, text, sizeof text) > 0 && strstr(text, "[never]") == NULL;
+    const char *setting = huge_page_setting(text, sizeof text);
+    return *setting && strstr(setting, "[never]") == NULL;
+}
+
+bool os_always_has_huge_pages(void) {
+    char text[64];
+    return strstr(huge_page_setting(text, sizeof text), "[always]") != NULL;
 }
 
 void os_forbid_huge_pages(void *address, size_t bytes) { madvise(address, bytes, MADV_NOHUGEPAGE); }

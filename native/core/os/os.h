@@ -26,6 +26,9 @@ void os_sleep_ns(uint64_t nanoseconds) EXPORTED(os_sleep_ns);
 void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t nanoseconds);
 void os_wake(_Atomic uint32_t *word);
 void os_yield(void) EXPORTED(os_yield);
+/* The processor that this thread runs on, and how many there can be. */
+unsigned os_processor(void);
+unsigned os_processors(void);
 
 /* Address space without memory behind it: inaccessible, not counted by overcommit, and left out of core dumps.
  * NULL if refused. */
@@ -65,6 +68,8 @@ int os_share_over(const char *path, size_t bytes, void *place);
 int os_allocate(const char *path, uint64_t offset, size_t bytes);
 /* Moves a mapping over another one, in one step for every thread. */
 int os_replace(void *fresh, void *place, size_t bytes);
+/* Moves the pages of private memory over other such memory, and leaves empty pages behind (Linux 5.7). */
+int os_move_pages(void *to, void *from, size_t bytes);
 /* A directory that no other user can write to; made if it does not exist. -EPERM if another user owns it
  * or can write to it. */
 int os_private_directory(const char *path);
@@ -121,6 +126,8 @@ size_t os_count_resident(char *from, char *to);
 
 /* Huge pages, if the machine allows them; os_commit itself forbids them. */
 bool os_has_huge_pages(void);
+/* Whether the machine gives them to memory that nobody asked them for. */
+bool os_always_has_huge_pages(void) EXPORTED(os_always_has_huge_pages);
 void os_prefer_huge_pages(void *address, size_t bytes);
 void os_forbid_huge_pages(void *address, size_t bytes);
 
@@ -143,7 +150,7 @@ int os_userfault_zero(int descriptor, void *address, size_t bytes);
 /* Reads all of `bytes`; -ENODATA if the file ends before. */
 int os_read_at(int descriptor, void *to, size_t bytes, uint64_t offset);
 /* Writes to standard error; there is nowhere else to report a failure of that. Async-signal-safe. */
-void os_complain(const char *text, size_t bytes);
+void os_complain(const char *text, size_t bytes) EXPORTED(os_complain);
 
 int os_open_to_read(const char *path, int *descriptor);
 /* -EINVAL if the text does not begin with a number, as "max" does not. */
@@ -160,7 +167,7 @@ bool os_is_directory(const char *path);
 int os_machine_usage(uint64_t *usage, uint64_t *total);
 /* Whether the machine promises no more memory than it has (vm.overcommit_memory=2), and how much it has
  * promised and may promise. */
-bool os_commits_strictly(void);
+bool os_commits_strictly(void) EXPORTED(os_commits_strictly);
 int os_commit_usage(uint64_t *usage, uint64_t *total);
 void os_close(int descriptor);
 

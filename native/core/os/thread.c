@@ -62,6 +62,16 @@ void os_wake(_Atomic uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVA
 
 void os_yield(void) { sched_yield(); }
 
+unsigned os_processor(void) {
+    const int processor = sched_getcpu(); /* a word of memory that the kernel keeps up to date (rseq) */
+    return processor < 0 ? 0 : (unsigned)processor;
+}
+
+unsigned os_processors(void) {
+    const long processors = sysconf(_SC_NPROCESSORS_CONF);
+    return processors < 1 ? 1 : (unsigned)processors;
+}
+
 int os_thread_start(pthread_t *thread, void *(*function)(void *), const char *name) {
     sigset_t all, before;
     sigfillset(&all);

@@ -23,6 +23,7 @@
 #include "pressure/limits.h"
 #include "pressure/alarm.h"
 #include "pressure/watcher.h"
+#include "heap/heap.h"
 #include "heap/pymalloc_arenas.h"
 #include "process/fork_pause.h"
 #include "ranges/range_table.h"
@@ -87,6 +88,7 @@ static void after_fork_in_child(void) {
     stacks_after_fork();
     own_stacks_after_fork();
     idle_after_fork();
+    heap_after_fork();
     stats_after_fork();
     if (make_memory_own() < 0) {
         static const char message[] =

@@ -28,7 +28,8 @@
 #include "pressure/alarm.h"
 #include "pressure/headroom.h"
 #include "pressure/limits.h"
-#include "heap/heap.h"
+#include "counters/segment.h"
+#include "heap/heap_offer.h"
 #include "base/userfault_closed.h"
 #include "reserve/burst.h"
 #include "reserve/offer.h"
@@ -47,6 +48,9 @@
 #define BURST_SHARE 8    /* of the reserve: if so much is taken between two looks, it is refilled first */
 #define OUTSIZED_SHARE 8 /* of the reserve */
 #define OUTSIZED_TIMES 4 /* several threads may each allocate as much, twice */
+#define MALLOC_TICKS 4 /* while something is idle; in a longer sleep each freed block would wake the thread */
+#define MALLOC_SLEEP_NS 1000000000u
+#define MALLOC_REST_NS (600ull * 1000000000u) /* the next freed block ends it */
 #define SHORT_BYTES (1ull << 20) /* with so little free, the kernel reclaims for a store */
 
 static struct {
@@ -130,7 +134,14 @@ static bool take_turn(free_memory now) {
     return goes_on;
 }
 
+/* In a process that uses vrange for malloc alone: no limit is read, no file is opened and no file is made. */
+static uint64_t look_after_malloc(uint64_t slept_ns) {
+    if (heap_offer(false)) return MALLOC_TICKS * caretaker_tick_ns();
+    return slept_ns < MALLOC_SLEEP_NS ? MALLOC_SLEEP_NS : MALLOC_REST_NS;
+}
+
 static uint64_t look_after_everything(uint64_t slept_ns) {
+    if (!atomic_load(&segment_here)) return look_after_malloc(slept_ns);
     const free_memory now = look_for_memory();
     /* Before any value: free heap memory is worth nothing. */
     heap_offer(now.is_near || now.below_set.is_short);

@@ -135,7 +135,7 @@ static PyObject *py_connect(PyObject *module, PyObject *table) {
         if (!functions) return NULL;
         const char *refusal = connect_to(functions);
         if (refusal) return PyUnicode_FromString(refusal);
-        int result = heap_open();
+        int result = heap_open("numpy");
         if (result < 0) {
             errno = -result;
             return PyErr_SetFromErrno(PyExc_OSError);

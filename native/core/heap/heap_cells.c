@@ -1,0 +1,161 @@
+/* Cells for freed blocks; see heap_cells.h.
+ *
+ * Blocks are kept by the size classes of size_class.h, so a block that is taken is at most two sixteenths
+ * larger than what was asked for.
+ *
+ * The time at which a block came into its cell is not read: reading the clock costs more than the rest of
+ * cells_put. Each block that comes gets a number instead, and the thread that drains remembers when it first
+ * saw this number in this cell. */
+#define _GNU_SOURCE
+#include "heap/heap_cells.h"
+
+#include <stdatomic.h>
+#include <stddef.h>
+
+#include "base/size_class.h"
+#include "os/os.h"
+
+#define CLASSES (8 * SECOND_LEVELS) /* up to CELL_UNITS_MOST */
+#define DEPTH 4
+#define LINES_MOST 1024
+#define CLASSES_TRIED 2
+
+/* A cell: the first unit, the number of units, and the number of its coming. 0: empty. */
+#define UNITS_BITS 11
+#define COMING_BITS 21
+_Static_assert(CELL_UNITS_MOST < 1u << UNITS_BITS, "a cell has room for the units");
+_Static_assert(UNITS_BITS + COMING_BITS == 32, "and for the first unit");
+
+typedef struct {
+    _Atomic uint64_t cells[CLASSES][DEPTH];
+    _Atomic uint32_t comings, blocks;
+    _Atomic uint64_t units;
+    struct {
+        uint64_t word, since_ns;
+    } seen[CLASSES][DEPTH]; /* for the thread that drains */
+    char apart[64];         /* from the words of the next processor */
+} line;
+
+static struct {
+    line *_Atomic lines;
+    uint32_t count;
+    uint64_t units_most;
+} all;
+
+void cells_open(uint64_t units_most) {
+    const unsigned processors = os_processors();
+    all.count = processors < LINES_MOST ? processors : LINES_MOST;
+    all.units_most = units_most;
+    line *lines = os_map(all.count * sizeof *lines);
+    if (lines) os_leave_out_of_dumps(lines, all.count * sizeof *lines);
+    atomic_store_explicit(&all.lines, lines, memory_order_release);
+}
+
+static line *line_here(void) {
+    line *lines = atomic_load_explicit(&all.lines, memory_order_acquire);
+    return lines ? &lines[os_processor() % all.count] : NULL;
+}
+
+static uint32_t place_of(uint32_t units) {
+    const size_class c = class_of(units);
+    return c.first * SECOND_LEVELS + c.second;
+}
+
+static cell_block block_of(uint64_t word) {
+    return (cell_block){(uint32_t)(word >> 32), (uint32_t)word & CELL_UNITS_MOST};
+}
+
+static void count_out(line *here, cell_block block) {
+    atomic_fetch_sub_explicit(&here->units, block.units, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&here->blocks, 1, memory_order_relaxed);
+}
+
+cell_block cells_take(uint32_t units) {
+    line *here = units <= CELL_UNITS_MOST ? line_here() : NULL;
+    if (!here || !atomic_load_explicit(&here->blocks, memory_order_relaxed)) return (cell_block){0};
+    const uint32_t place = place_of(units), end = place + CLASSES_TRIED;
+    for (uint32_t at = place; at < end && at < CLASSES; at++) {
+        for (int i = 0; i < DEPTH; i++) {
+            _Atomic uint64_t *cell = &here->cells[at][i];
+            uint64_t word = atomic_load_explicit(cell, memory_order_relaxed);
+            const cell_block block = block_of(word);
+            if (!word || block.units < units) continue;
+            if (!atomic_compare_exchange_strong(cell, &word, 0)) continue;
+            count_out(here, block);
+            return block;
+        }
+    }
+    return (cell_block){0};
+}
+
+bool cells_put(cell_block block) {
+    line *here = block.units <= CELL_UNITS_MOST ? line_here() : NULL;
+    if (!here || atomic_load_explicit(&here->units, memory_order_relaxed) + block.units > all.units_most)
+        return false;
+    const uint32_t place = place_of(block.units);
+    for (int i = 0; i < DEPTH; i++) {
+        _Atomic uint64_t *cell = &here->cells[place][i];
+        uint64_t empty = 0;
+        if (atomic_load_explicit(cell, memory_order_relaxed)) continue;
+        const uint32_t coming = atomic_fetch_add_explicit(&here->comings, 1, memory_order_relaxed);
+        const uint64_t word = (uint64_t)block.first << 32 | (uint32_t)(coming << UNITS_BITS) | block.units;
+        /* Counted first: the count never falls below what is there. */
+        atomic_fetch_add_explicit(&here->units, block.units, memory_order_relaxed);
+        atomic_fetch_add_explicit(&here->blocks, 1, memory_order_relaxed);
+        if (atomic_compare_exchange_strong(cell, &empty, word)) return true;
+        count_out(here, block);
+    }
+    return false;
+}
+
+cell_block cells_drain(uint32_t *at, uint64_t now_ns, uint64_t before_ns) {
+    line *lines = atomic_load_explicit(&all.lines, memory_order_acquire);
+    const uint32_t a_line = CLASSES * DEPTH;
+    while (lines && *at < all.count * a_line) {
+        line *here = &lines[*at / a_line];
+        if (*at % a_line == 0 && !atomic_load_explicit(&here->blocks, memory_order_relaxed)) {
+            *at += a_line;
+            continue;
+        }
+        const uint32_t place = *at % a_line / DEPTH, i = *at % DEPTH;
+        ++*at;
+        uint64_t word = atomic_load_explicit(&here->cells[place][i], memory_order_relaxed);
+        if (!word) continue;
+        if (here->seen[place][i].word != word) {
+            here->seen[place][i].word = word;
+            here->seen[place][i].since_ns = now_ns;
+        }
+        if (here->seen[place][i].since_ns > before_ns) continue;
+        if (!atomic_compare_exchange_strong(&here->cells[place][i], &word, 0)) continue;
+        count_out(here, block_of(word));
+        return block_of(word);
+    }
+    return (cell_block){0};
+}
+
+cells_content cells_read(void) {
+    line *lines = atomic_load_explicit(&all.lines, memory_order_acquire);
+    cells_content found = {0};
+    for (uint32_t i = 0; lines && i < all.count; i++) {
+        found.blocks += atomic_load_explicit(&lines[i].blocks, memory_order_relaxed);
+        found.units += atomic_load_explicit(&lines[i].units, memory_order_relaxed);
+    }
+    return found;
+}
+
+void cells_after_fork(void) {
+    line *lines = atomic_load(&all.lines);
+    for (uint32_t i = 0; lines && i < all.count; i++) {
+        line *here = &lines[i];
+        if (!atomic_load(&here->comings)) continue; /* never used: leave it without memory */
+        uint64_t units = 0;
+        uint32_t blocks = 0;
+        for (uint32_t at = 0; at < CLASSES * DEPTH; at++) {
+            const uint64_t word = atomic_load(&here->cells[at / DEPTH][at % DEPTH]);
+            blocks += word != 0;
+            units += block_of(word).units;
+        }
+        atomic_store(&here->units, units);
+        atomic_store(&here->blocks, blocks);
+    }
+}

@@ -1,0 +1,11 @@
+/* How freed memory of the heap gets back to the kernel. */
+#ifndef VRANGE_HEAP_OFFER_H
+#define VRANGE_HEAP_OFFER_H
+
+#include <stdbool.h>
+
+/* For the reserve thread, inside the gate: offers what has been idle for a while, or everything that is
+ * idle if `at_once`. Returns whether something is idle still. */
+bool heap_offer(bool at_once);
+
+#endif

@@ -1,0 +1,192 @@
+/* Freed blocks wait in cells of the processor: the next one of the size is the same, all figures count it as
+ * free, it is offered when nobody wants it, and a second free is refused. Threads exchange blocks while the
+ * process forks, and each child goes on with a heap that is whole. No call of the heap waits for a fork. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/caretaker.h"
+#include "check.h"
+#include "fork_support.h"
+#include "heap/heap.h"
+#include "os/os.h"
+
+#define THREADS 4
+#define SHARED 32
+#define FORKS 40
+#define WAIT_TRIES 20000
+#define WAIT_NS 1000000u
+
+static vrange_heap_info now(void) {
+    vrange_heap_info info;
+    vrange_heap_read(&info);
+    return info;
+}
+
+static void *take(size_t bytes) {
+    size_t stale;
+    return heap_allocate(bytes, &stale);
+}
+
+static void stay_on_one_processor(void) {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
+}
+
+static void wait_until_offered(void) {
+    for (int tries = 0; now().idle_bytes; tries++) {
+        CHECK(tries < WAIT_TRIES);
+        os_sleep_ns(WAIT_NS);
+    }
+}
+
+static void the_same_block_comes_back(void) {
+    void *block = take(100000), *other;
+    heap_free(block); /* starts the thread, and goes to the zone */
+    CHECK(caretaker_is_running());
+    block = take(100000);
+    memset(block, 1, 100000);
+    heap_free(block);
+    CHECK(now().blocks == 0 && now().used_bytes == 0 && now().idle_bytes >= 100000);
+    size_t stale;
+    other = heap_allocate(99000, &stale);
+    CHECK(other == block && stale == 99000);
+    CHECK(now().blocks == 1 && heap_block_bytes(other) >= 100000);
+    CHECK(take(200000) != block);
+    heap_free(other);
+    CHECK(take(64 * MIB) != block); /* never from cells */
+    wait_until_offered();
+    CHECK(now().offered_bytes >= 100000);
+    CHECK(take(100000) == block); /* also when it came back from the zone */
+    heap_free(block);
+    vrange_heap_trim();
+    CHECK(now().idle_bytes == 0);
+}
+
+/* What lies in cells does not keep the heap from using it for something else. */
+static void cells_are_emptied_as_the_heap_grows(void) {
+    void *blocks[4], *more[64];
+    const uint64_t before = now().used_bytes;
+    for (int i = 0; i < 4; i++) blocks[i] = take(MIB);
+    for (int i = 0; i < 4; i++) heap_free(blocks[i]);
+    for (int i = 0; i < 64; i++) CHECK((more[i] = take(3 * MIB / 2)));
+    CHECK(now().used_bytes - before == 64 * 3 * MIB / 2);
+    CHECK(now().idle_bytes < 4 * MIB);
+    for (int i = 0; i < 64; i++) heap_free(more[i]);
+}
+
+static void a_second_free_is_refused(void) {
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        heap_free(take(MIB)); /* starts the child's thread */
+        void *block = take(100000);
+        heap_free(block);
+        fclose(stderr);
+        close(2);
+        heap_free(block);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
+/* ---- a fork ------------------------------------------------------------------------------------- */
+
+static _Atomic int in_handler;
+static void *_Atomic freed_in_handler;
+
+/* Registered before the core's handlers, so it runs after them, while the gate is closed. */
+static void before_fork(void) {
+    if (!atomic_load(&freed_in_handler)) return;
+    size_t stale;
+    CHECK(!heap_allocate(33 * MIB, &stale)); /* larger than cells hold */
+    heap_free(atomic_exchange(&freed_in_handler, NULL));
+    atomic_fetch_add(&in_handler, 1);
+}
+
+__attribute__((constructor(101))) static void register_first(void) { pthread_atfork(before_fork, NULL, NULL); }
+
+static void nothing_waits_for_a_fork(void) {
+    const uint64_t before = now().blocks;
+    atomic_store(&freed_in_handler, take(40 * MIB));
+    IN_CHILD(heap_free(take(MIB)); CHECK(now().blocks == before));
+    CHECK(atomic_load(&in_handler) == 1);
+    heap_free(take(40 * MIB));
+    CHECK(now().blocks == before);
+}
+
+static _Atomic bool over;
+static uint64_t blocks_kept;
+static uint64_t *_Atomic shared[SHARED];
+
+static void *exchange_blocks(void *seed) {
+    uint64_t state = 88172645463325252ull + (uintptr_t)seed;
+    while (!atomic_load(&over)) {
+        state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+        const size_t bytes = HEAP_BLOCK_BYTES_LEAST + (state >> 20) % MIB, last = bytes / 8 - 1;
+        uint64_t *block = take(bytes);
+        if (block) block[0] = block[last] = state, block[1] = last;
+        block = atomic_exchange(&shared[state % SHARED], block);
+        if (!block) continue;
+        CHECK(block[0] == block[block[1]]);
+        heap_free(block);
+    }
+    return NULL;
+}
+
+static void go_on_in_child(void) {
+    for (int i = 0; i < SHARED; i++) {
+        uint64_t *block = atomic_exchange(&shared[i], NULL);
+        if (!block) continue;
+        CHECK(block[0] == block[block[1]]);
+        heap_free(block);
+    }
+    for (int i = 0; i < 100; i++) {
+        uint64_t *block = take(HEAP_BLOCK_BYTES_LEAST * (size_t)(1 + i % 9));
+        CHECK(block);
+        block[0] = 1;
+        heap_free(block);
+    }
+    CHECK(now().blocks <= blocks_kept + 2 * THREADS); /* what the parent's threads held at the fork */
+}
+
+static void threads_exchange_blocks_while_the_process_forks(void) {
+    pthread_t threads[THREADS];
+    for (uintptr_t i = 0; i < THREADS; i++)
+        CHECK(pthread_create(&threads[i], NULL, exchange_blocks, (void *)(i * 7919)) == 0);
+    for (int i = 0; i < FORKS; i++) {
+        IN_CHILD(go_on_in_child());
+    }
+    atomic_store(&over, true);
+    for (int i = 0; i < THREADS; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+    for (int i = 0; i < SHARED; i++) {
+        if (shared[i]) heap_free(shared[i]);
+    }
+}
+
+int main(void) {
+    CHECK(heap_open("numpy") == 0);
+    cpu_set_t all;
+    CHECK(sched_getaffinity(0, sizeof all, &all) == 0);
+    stay_on_one_processor();
+    the_same_block_comes_back();
+    cells_are_emptied_as_the_heap_grows();
+    CHECK(sched_setaffinity(0, sizeof all, &all) == 0);
+    a_second_free_is_refused();
+    blocks_kept = now().blocks;
+    nothing_waits_for_a_fork();
+    threads_exchange_blocks_while_the_process_forks();
+    CHECK(now().blocks == blocks_kept);
+    vrange_heap_trim();
+    CHECK(now().idle_bytes == 0);
+    printf("heap: %d threads exchanged blocks during %d forks\n", THREADS, FORKS);
+    return 0;
+}
