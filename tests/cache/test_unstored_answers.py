@@ -198,6 +198,31 @@ def test_it_is_as_writable_as_a_stored_one(kind: str, way: str, copy: bool) -> N
         assert [shape(value) for value in made] == [shape(make())], "the function's own stays"
 
 
+@pytest.mark.parametrize("options", [{"max_entries": 0}, {"timeout": 0}], ids=repr)
+def test_computations_are_counted_though_their_values_are_not_stored(
+    options: dict[str, Any],
+) -> None:
+    async def nothing() -> None:
+        await asyncio.sleep(0.05)
+
+    async def main(cache: vrange.VolatileCache[str, Any]) -> None:
+        await asyncio.gather(*[cache.get_or_compute_async("b", nothing) for _ in range(3)])
+
+    with vrange.VolatileCache[str, Any](**options) as cache:
+        for _ in range(2):
+            cache.get_or_compute("a", lambda: cache.get_or_compute("a", lambda: 1))
+            cache.clear()
+            cache.get_or_compute("a", lambda: cache.get_or_compute("a", lambda: 1))
+            assert cache.info().regenerated == 2
+            asyncio.run(main(cache))
+            assert cache.info().regenerated == 5
+            assert cache.info().regenerate_seconds > 0
+            with pytest.raises(ZeroDivisionError):
+                cache.get_or_compute("c", lambda: 1 // 0)
+            assert cache.info().regenerated == 5
+            cache.clear()
+
+
 def test_what_was_one_object_stays_one() -> None:
     array: Any = np.arange(9)
     rest: list[Any] = [array]

@@ -55,6 +55,7 @@ def test_answers_that_are_not_stored() -> None:
         for way in unstored.WAYS:
             for copy in False, True:
                 unstored.test_it_is_as_writable_as_a_stored_one(kind, way, copy)
+    unstored.test_computations_are_counted_though_their_values_are_not_stored({"max_entries": 0})
     """)
 
 

@@ -62,8 +62,12 @@ static PyObject *core_answer_async_call(PyObject *object, PyObject *const *args,
     return core_answer_async(CORE(object), args[0], args[1], args[2], args[3] == Py_True);
 }
 
-static PyObject *core_unstored(PyObject *object, PyObject *value) {
-    return core_answer_unstored(CORE(object), Py_NewRef(value));
+static PyObject *core_unstored(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    if (!takes(count, 2, "unstored(value, took_ns)")) return NULL;
+    const unsigned long long took_ns = PyLong_AsUnsignedLongLong(args[1]);
+    if (PyErr_Occurred()) return NULL;
+    vrange_account_regenerated(CORE(object)->account, took_ns);
+    return core_answer_unstored(CORE(object), Py_NewRef(args[0]));
 }
 
 static PyObject *core_contains(PyObject *object, PyObject *key) {
@@ -262,7 +266,7 @@ int core_add_type(PyObject *module) {
         {"answer_async", FAST(core_answer_async_call), METH_FASTCALL,
          "answer_async(key, function, loop, has_waited): an awaitable of the value, or of another "
          "caller's Flight."},
-        {"unstored", core_unstored, METH_O, "unstored(value): what the caller of a value that is not stored gets."},
+        {"unstored", FAST(core_unstored), METH_FASTCALL, "unstored(value, took_ns): counts a computation whose value is not stored; what its caller gets."},
         {"contains", core_contains, METH_O, "contains(key): whether the value seems to be there."},
         {"store", FAST(core_set), METH_FASTCALL,
          "store(key, value, expires_ns, cost_ns): expires_ns is of the monotonic clock; 0: by the ttl. "

@@ -24,6 +24,14 @@ void count_regenerated(const flight *f, uint64_t took_ns) {
         vrange_latency_record(VRANGE_KIND_CACHE, VRANGE_REALLOCATE_PURGED, os_now_ns() - f->asked_ns);
 }
 
+/* Computes a value that will not be stored. */
+static PyObject *compute_only(cache_core *self, PyObject *function, PyObject *args, PyObject *kwargs) {
+    const uint64_t begun_ns = os_now_ns();
+    PyObject *value = PyObject_Call(function, args, kwargs);
+    if (value) vrange_account_regenerated(self->account, os_now_ns() - begun_ns);
+    return value;
+}
+
 /* Returns the result of another caller's flight, or of computing instead of waiting. NotImplemented: look
  * again. */
 static PyObject *wait_for(cache_core *self, const looked_up *found, PyObject *function, PyObject *args,
@@ -36,7 +44,7 @@ static PyObject *wait_for(cache_core *self, const looked_up *found, PyObject *fu
     stats_request_with_gil(self->account, never_came ? found->outcome : VRANGE_REQUEST_WAITED);
     if (!never_came) return value;
     Py_DECREF(value);
-    return core_answer_unstored(self, PyObject_Call(function, args, kwargs));
+    return core_answer_unstored(self, compute_only(self, function, args, kwargs));
 }
 
 typedef struct {
@@ -63,7 +71,7 @@ static beginning begin(cache_core *self, PyObject *key, key_hash hash, PyObject 
         }
         if (core_keeps_nothing(self)) {
             stats_request_with_gil(self->account, found.outcome);
-            return (beginning){NULL, PyObject_Call(function, args, kwargs)};
+            return (beginning){NULL, compute_only(self, function, args, kwargs)};
         }
         flight *f = flight_begin(self, key, hash, found.version, found.outcome, NULL);
         if (!f) return (beginning){NULL, NULL};

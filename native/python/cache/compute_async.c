@@ -21,6 +21,7 @@ typedef struct {
     PyObject *key, *function, *loop;
     PyObject *coroutine; /* that the function returned */
     flight *mine;
+    uint64_t begun_ns; /* of a computation without a flight, in a cache that keeps nothing */
     char began, ended;
     bool has_waited; /* for another's computation, before */
 } computation;
@@ -37,7 +38,10 @@ static PyObject *end(computation *self, PyObject *value) {
     Py_CLEAR(self->coroutine);
     flight *f = self->mine;
     self->mine = NULL;
-    if (!f) return Py_XNewRef(value); /* of a cache that keeps nothing */
+    if (!f) {
+        if (value && self->begun_ns) vrange_account_regenerated(self->core->account, os_now_ns() - self->begun_ns);
+        return Py_XNewRef(value);
+    }
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
     /* A coroutine that is no longer awaited may be closed in another context. */
@@ -77,6 +81,7 @@ static int begin(computation *self, PyObject **answer) {
         }
         if (core_keeps_nothing(core)) {
             stats_request_with_gil(core->account, found.outcome);
+            self->begun_ns = os_now_ns();
             self->coroutine = PyObject_CallNoArgs(self->function);
             return self->coroutine ? 1 : -1;
         }

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
 from typing import Any
@@ -47,7 +48,9 @@ async def answer_async(
         waiter = await _wait_async(answer, timeout)
         if waiter is None:
             core.count_request(False)
-            return core.unstored(await function())
+            begun = time.monotonic_ns()
+            value = await function()
+            return core.unstored(value, time.monotonic_ns() - begun)
         if waiter.state in (hit.HAS_VALUE, hit.HAS_ERROR):
             core.count_request(True)
         outcome, has_waited = _outcome(waiter), True

@@ -119,7 +119,8 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         """
         found = self._look_up(key)
         if self._parameters.max_entries == 0:
-            return compute()
+            started = time.perf_counter()
+            return self._keep(key, compute(), started)  # type: ignore[no-any-return]
         value: V = self._compute(key, compute) if found is _ABSENT else found
         return value
 
@@ -129,7 +130,8 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         if found is not _ABSENT:
             return found  # type: ignore[no-any-return]
         if self._parameters.max_entries == 0:
-            return await compute()
+            started = time.perf_counter()
+            return self._keep(key, await compute(), started)  # type: ignore[no-any-return]
 
         leads = False
 
@@ -195,7 +197,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         found = self._peek(key)
         return answer if found is _ABSENT else found
 
-    def _keep(self, key: Any, value: Any, started: float, flight: Flight) -> Any:
+    def _keep(self, key: Any, value: Any, started: float, flight: Flight | None = None) -> Any:
         with self._lock.quietly():
             self._regenerated += 1
             self._regenerate_seconds += time.perf_counter() - started
