@@ -57,7 +57,7 @@ const char *vrange_rung_refusal(int rung);
 /* Returns the name of a number in one of these lists; NULL if the list has no such number. */
 const char *vrange_name(int list, int number);
 
-/* ---- accounts: counters under a name (stats.c) ------------------------------------------------ */
+/* ---- accounts: counters under a name (accounts.c) --------------------------------------------- */
 
 #define VRANGE_KIND_ARENA 0
 #define VRANGE_KIND_CACHE 1
@@ -76,11 +76,16 @@ const char *vrange_name(int list, int number);
 #define VRANGE_REQUEST_WAITED 4   /* answered by another caller's computation */
 #define VRANGE_REQUESTS 5
 
+#define VRANGE_ACCOUNT_FREE 0
+#define VRANGE_ACCOUNT_OPEN 1
+#define VRANGE_ACCOUNT_CLOSED 2 /* its counts stay reported until its place is needed: no counter goes back */
+
 typedef struct vrange_account vrange_account;
 
 typedef struct {
     char name[VRANGE_NAME_BYTES];
     int kind;
+    int state; /* VRANGE_ACCOUNT_ */
     uint64_t ranges;
     uint64_t reserved_bytes;  /* address space */
     uint64_t pinned_bytes;    /* in use: the kernel may not take them */
@@ -103,6 +108,9 @@ typedef struct {
 vrange_account *vrange_account_open(const char *name, int kind);
 void vrange_account_close(vrange_account *account);
 void vrange_account_read(vrange_account *account, vrange_account_counters *out);
+/* The same of a copy of an account's slot in the segment of any process (segment_layout.h). It counts since
+ * the slot got its name. */
+void vrange_account_read_copy(const void *slot, vrange_account_counters *out);
 void vrange_account_regenerated(vrange_account *account, uint64_t nanoseconds);
 /* Counts a value that was not stored because there was no room. */
 void vrange_account_refused(vrange_account *account);
@@ -135,7 +143,7 @@ int vrange_segment_is_in_use(const char *path);
 /* Sets whether the file outlives the process, so that a reader can add its counts to a sum. */
 void vrange_segment_keep(int kept);
 
-/* ---- latency histograms (stats.c) ------------------------------------------------------------- */
+/* ---- latency histograms (latencies.c) --------------------------------------------------------- */
 
 /* Buckets are spaced logarithmically, eight to an octave: the middle of a bucket is within 6.3 % of any
  * duration in it. Bucket b < 8 counts b ns. Bucket 8 + 8 * octave + eighth starts at (8 + eighth) <<
@@ -387,7 +395,7 @@ void vrange_limit_of(const vrange_cgroups *cgroups, vrange_limit *out);
 #define VRANGE_CGROUP_LIMIT 1
 const char *vrange_cgroup_file(int version, int which);
 
-/* ---- arrays: blocks that are refilled when they are touched (array.c, sigbus.c) --------------- */
+/* ---- arrays: blocks that are refilled when they are touched (array*.c, sigbus.c) -------------- */
 
 /* Refills an array: writes `bytes` bytes of content, starting at `offset` in the array, to `to`. These are
  * whole blocks, often several, except at the array's end. Returns 0 or an errno; a negative value counts

@@ -21,7 +21,7 @@ segment_histogram *segment_shard(segment_header *segment, uint32_t shard);
 /* Puts memory behind a part. If the file had no room, the first touch would raise SIGBUS. */
 bool segment_back(segment_header *segment, void *part, size_t bytes);
 
-/* In the child of a fork, for stats_after_fork: a segment of its own at the same address, with the gauges
+/* In the child of a fork, for accounts_after_fork: a segment of its own at the same address, with the gauges
  * and without the counts. */
 void segment_after_fork(void);
 

@@ -68,13 +68,9 @@ typedef struct {
     _Atomic uint64_t turn; /* odd while counts move between accounts: read again */
 } segment_header;
 
-#define ACCOUNT_FREE 0
-#define ACCOUNT_OPEN 1
-#define ACCOUNT_CLOSED 2 /* its counts stay reported until the slot is needed: a counter must not go back */
-
-/* A slot of the segment. */
+/* A slot of the segment. vrange_account_read_copy makes figures of a copy. */
 struct vrange_account {
-    _Atomic uint32_t state;
+    _Atomic uint32_t state; /* VRANGE_ACCOUNT_ */
     uint32_t kind;
     char name[VRANGE_NAME_BYTES];
     /* Gauges: the present values. The child of a fork begins with them. */

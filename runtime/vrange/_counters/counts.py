@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from vrange._core import lib
+from vrange._core import ffi, lib
 from vrange._counters.names import (
+    KINDS,
     PRESSURE_ACTIONS,
     PRESSURE_LEVELS,
     PRESSURE_OUTCOMES,
@@ -19,6 +20,7 @@ __all__ = [
     "Histogram",
     "PressureCounts",
     "Snapshot",
+    "account_figures",
     "bucket_floors_ns",
 ]
 
@@ -74,6 +76,30 @@ class Histogram:
         return (floors[last] + floors[last + 1]) / 2e9
 
 
+_FIGURES = (
+    "reserved_bytes",
+    "pinned_bytes",
+    "idle_bytes",
+    "offered_bytes",
+    "purged_bytes",
+    "hot_bytes",
+    "object_bytes",
+    "refaults",
+    "refused",
+)
+
+
+def account_figures(counters: Any) -> dict[str, Any]:
+    """Return what AccountCounts and AccountStats both have of a `vrange_account_counters`."""
+    return {
+        "name": ffi.string(counters.name).decode(errors="replace"),
+        "kind": KINDS[counters.kind],
+        "purged_total_bytes": counters.purged_total,
+        "evicted_total_bytes": counters.shed_total,
+        **{name: getattr(counters, name) for name in _FIGURES},
+    }
+
+
 @dataclass
 class AccountCounts:
     """The counts under one name. A closed account has only counts and no bytes."""
@@ -89,7 +115,7 @@ class AccountCounts:
     hot_bytes: int = 0
     object_bytes: int = 0
     purged_total_bytes: int = 0
-    shed_total_bytes: int = 0
+    evicted_total_bytes: int = 0
     refaults: int = 0
     refused: int = 0
     requests: dict[str, int] = field(default_factory=dict)

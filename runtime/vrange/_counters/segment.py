@@ -20,6 +20,7 @@ from vrange._counters.counts import (
     Histogram,
     PressureCounts,
     Snapshot,
+    account_figures,
     bucket_floors_ns,
 )
 from vrange._counters.names import KINDS, LATENCIES, OUTCOMES, RUNGS
@@ -175,35 +176,18 @@ def _histogram(words: memoryview, at: int) -> Histogram | None:
 
 def _accounts(table: bytes, head: Any) -> Iterator[AccountCounts]:
     words = memoryview(table).cast("Q")
-    one = ffi.new("struct vrange_account *")
+    slot, one = ffi.new("struct vrange_account *"), ffi.new("vrange_account_counters *")
     for at in range(0, len(table), head.account_bytes):
-        ffi.buffer(one)[:] = table[at : at + _ACCOUNT_BYTES]
-        if one.state == lib.ACCOUNT_FREE or one.kind >= len(KINDS):
+        ffi.buffer(slot)[:] = table[at : at + _ACCOUNT_BYTES]
+        lib.vrange_account_read_copy(slot, one)
+        if one.state == lib.VRANGE_ACCOUNT_FREE or not 0 <= one.kind < len(KINDS):
             continue
-        gone = one.idle_bytes + one.offered_bytes + one.purged_bytes
         yield AccountCounts(
-            name=_text(one.name),
-            kind=KINDS[one.kind],
-            closed=one.state == lib.ACCOUNT_CLOSED,
-            reserved_bytes=one.reserved_bytes,
-            pinned_bytes=max(0, one.range_bytes - gone),
-            idle_bytes=_gauge(one.idle_bytes),
-            offered_bytes=_gauge(one.offered_bytes),
-            purged_bytes=_gauge(one.purged_bytes),
-            hot_bytes=one.hot_bytes,
-            object_bytes=one.object_bytes,
-            purged_total_bytes=one.purged_total,
-            shed_total_bytes=one.shed_total,
-            refaults=one.refaults,
-            refused=one.refused,
+            **account_figures(one),
+            closed=one.state == lib.VRANGE_ACCOUNT_CLOSED,
             requests=dict(zip(OUTCOMES, one.requests, strict=True)),
             regenerate=_histogram(words, at + head.regenerate_at) or Histogram(),
         )
-
-
-def _gauge(word: int) -> int:
-    # One thread's subtraction may be seen before another's addition: then it is briefly negative.
-    return word if word < 1 << 63 else 0
 
 
 def parse(data: memoryview, where: str = "the segment") -> Snapshot:

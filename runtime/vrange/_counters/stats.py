@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from vrange._core import ffi, lib
-from vrange._counters.counts import bucket_floors_ns
+from vrange._counters.counts import account_figures, bucket_floors_ns
 from vrange._counters.names import KINDS, LATENCIES
 from vrange.sizes import format_bytes
 
@@ -218,27 +218,15 @@ def account_stats(counters: Any) -> AccountStats:
     """Convert a native `vrange_account_counters`."""
     requests = counters.requests
     return AccountStats(
-        name=ffi.string(counters.name).decode(errors="replace"),
-        kind=KINDS[counters.kind],
+        **account_figures(counters),
         ranges=counters.ranges,
-        reserved_bytes=counters.reserved_bytes,
-        pinned_bytes=counters.pinned_bytes,
-        idle_bytes=counters.idle_bytes,
-        offered_bytes=counters.offered_bytes,
-        purged_bytes=counters.purged_bytes,
-        hot_bytes=counters.hot_bytes,
-        object_bytes=counters.object_bytes,
-        purged_total_bytes=counters.purged_total,
-        evicted_total_bytes=counters.shed_total,
         hot_hits=requests[lib.VRANGE_REQUEST_HOT],
         resident_hits=requests[lib.VRANGE_REQUEST_RESIDENT],
         purged=requests[lib.VRANGE_REQUEST_PURGED],
         misses=requests[lib.VRANGE_REQUEST_MISS],
+        waited=requests[lib.VRANGE_REQUEST_WAITED],
         regenerated=counters.regenerated,
         regenerate_seconds=counters.regenerate_ns * NS,
-        refaults=counters.refaults,
-        refused=counters.refused,
-        waited=requests[lib.VRANGE_REQUEST_WAITED],
     )
 
 

@@ -35,7 +35,7 @@ OTHER = "other"
 # Of a name in a segment, each byte that is not UTF-8 is read as a character of three bytes.
 _TEXT_BYTES_MOST = 3 * lib.VRANGE_NAME_BYTES
 _COUNT_END = 1 << 128  # a sum of 64-bit counts does not reach it
-_COUNTS = ("purged_total_bytes", "shed_total_bytes", "refaults", "refused")
+_COUNTS = ("purged_total_bytes", "evicted_total_bytes", "refaults", "refused")
 _GAUGES = (
     "reserved_bytes",
     "pinned_bytes",
