@@ -19,6 +19,11 @@ static inline size_t whole_blocks_bytes(vrange_array *array, size_t first, size_
     return bytes < left ? bytes : left;
 }
 
+/* Whether every pin of the block belongs to a caller that has not yet found all of it present. */
+static inline bool is_filling(vrange_array *array, size_t block) {
+    return atomic_load(&array->pins[block]) & BLOCK_FILLING;
+}
+
 /* On failure, `pins` holds the value that prevented it. */
 static inline bool take_block(vrange_array *array, size_t block, uint32_t *pins) {
     *pins = 0;

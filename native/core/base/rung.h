@@ -37,7 +37,7 @@ bool rung_still_faults(void);
 int rung_reopen(void);
 
 /* In the child of a fork if that failed. The child has offered nothing yet, and arrays find missing blocks
- * in another way (array.h), so the child goes on. */
+ * in another way (all_arrays.h), so the child goes on. */
 void rung_fall_after_fork(int error);
 
 extern const char *const rung_names[]; /* by number, "" for 0; for counters/names.c */

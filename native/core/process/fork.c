@@ -13,7 +13,7 @@
 #include <stdlib.h>
 
 #include "ranges/arena.h"
-#include "arrays/array.h"
+#include "arrays/all_arrays.h"
 #include "base/caretaker.h"
 #include "base/gate.h"
 #include "stacks/idle_threads.h"

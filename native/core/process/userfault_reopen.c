@@ -15,7 +15,7 @@
 #include <stdbool.h>
 
 #include "ranges/arena.h"
-#include "arrays/array.h"
+#include "arrays/all_arrays.h"
 #include "base/gate.h"
 #include "os/os.h"
 #include "ranges/range_offer.h"

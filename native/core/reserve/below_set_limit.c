@@ -6,7 +6,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
-#include "arrays/array.h"
+#include "arrays/all_arrays.h"
 #include "arrays/array_places.h"
 #include "counters/stats.h"
 #include "os/os.h"

@@ -1,6 +1,6 @@
 /* All arrays of the process, for the floors above that mend and fork. */
-#ifndef VRANGE_ARRAY_H
-#define VRANGE_ARRAY_H
+#ifndef VRANGE_ALL_ARRAYS_H
+#define VRANGE_ALL_ARRAYS_H
 
 /* For mending (userfault_reopen.c), with the gate closed. arrays_register registers all arrays with a new
  * descriptor. arrays_forget_content treats what is not pinned as lost. arrays_bar makes every touch of what
