@@ -130,15 +130,16 @@ class Flights:
 
     def _land(self, key: Hashable, mine: Flight, state: int, value: Any) -> None:
         with _lock:
-            first = None if mine.stale else self.under_way.get(key)
+            first = None if mine.stale else self.under_way.pop(key, None)
             if first is mine:
-                del self.under_way[key]
                 if mine.others:
                     next_one, *others = mine.others
                     next_one.others += others
                     self.under_way[key] = next_one
-            elif first is not None and mine in first.others:
-                first.others.remove(mine)
+            elif first is not None:
+                self.under_way[key] = first
+                if mine in first.others:
+                    first.others.remove(mine)
             mine.landed, mine.loop = True, None
             waiters, mine.waiters = mine.waiters, []
         for waiter in waiters:

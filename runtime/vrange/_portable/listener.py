@@ -1,42 +1,50 @@
-"""The listener of a cache without Linux: listener.c in Python."""
+"""The listener of a cache without Linux, and the lock of that cache: listener.c in Python."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from vrange._cache.parameters import EvictionCause
 
 
-class TellingLock:
-    """A lock whose holder, once it has released it, calls the listener with what was noted.
+class Listener:
+    """What calls the listener of a cache, and the lock that guards the cache.
 
     Parameters
     ----------
     listener : callable, optional
         Called with the key and the cause of each entry that the cache removed by itself.
 
+    Attributes
+    ----------
+    quiet : RLock
+        The lock. Its holder leaves it to a later one to call the listener.
+    lock : context manager
+        The same lock. Its holder calls the listener once it has released it.
+
     """
 
     def __init__(self, listener: Callable[[Any, EvictionCause], object] | None) -> None:
         self._listener = listener
-        self._lock = threading.RLock()
-        self._depth = 0  # how often the holder has entered
-        self._noted = deque[tuple[Any, EvictionCause]]()
+        self.quiet = threading.RLock()
+        self.lock: AbstractContextManager[object]
+        self.lock = self.quiet if listener is None else _Telling(self)
+        self.noted = deque[tuple[Any, EvictionCause]]()
 
     def note(self, key: Any, cause: EvictionCause) -> None:
         """Note an entry that was removed. The caller holds the lock."""
         if self._listener is not None:
-            self._noted.append((key, cause))
+            self.noted.append((key, cause))
 
     def tell(self) -> None:
         """Call the listener with everything that was noted. The caller does not hold the lock."""
         while self._listener is not None:
             try:
-                key, cause = self._noted.popleft()
+                key, cause = self.noted.popleft()
             except IndexError:
                 return
             try:
@@ -44,22 +52,24 @@ class TellingLock:
             except Exception as error:
                 _Unraisable(error)
 
-    @contextmanager
-    def quietly(self) -> Iterator[None]:
-        """Hold the lock, and leave it to a later holder to call the listener."""
-        with self._lock:
-            yield
+
+class _Telling:
+    """The lock of a cache that has a listener."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._all = listener
+        self._depth = 0  # how often the holder has entered
 
     def __enter__(self) -> None:
-        self._lock.acquire()
+        self._all.quiet.acquire()
         self._depth += 1
 
     def __exit__(self, *error: object) -> None:
         self._depth -= 1
         is_released = not self._depth
-        self._lock.release()
-        if is_released and self._noted:
-            self.tell()
+        self._all.quiet.release()
+        if is_released and self._all.noted:
+            self._all.tell()
 
 
 class _Unraisable:

@@ -45,37 +45,39 @@ class SingleFlight:
         self.under_way: dict[Hashable, Flight] = self.flights.under_way
         self._all.add(self)
 
-    def fly(self, key: Hashable, compute: Callable[[Flight], Any]) -> Any:
-        """Return compute(flight), or what another thread or task is computing for the key."""
+    def fly(self, key: Hashable, compute: Callable[[Flight], Any]) -> tuple[bool, Any]:
+        """Return (True, compute(flight)), or (False, what another thread or task computed)."""
         anyway = False
         while True:
             led, answer = self.flights.lead(key, compute, anyway)
             if led:
-                return answer
+                return True, answer
             waiter = self._wait(key, answer)
             if waiter is None:
                 anyway = True
             elif waiter.state == native.HAS_VALUE:
                 self._count_waited()
-                return waiter.result()
+                return False, waiter.result()
             elif waiter.state == native.HAS_ERROR:
                 self._count_waited()
                 _raise(waiter.result())
 
-    async def fly_async(self, key: Hashable, compute: Callable[[Flight], Awaitable[Any]]) -> Any:
+    async def fly_async(
+        self, key: Hashable, compute: Callable[[Flight], Awaitable[Any]]
+    ) -> tuple[bool, Any]:
         """Do the same for a coroutine function; waiting lets the event loop run."""
         anyway = False
         while True:
             loop = running_loop()
             led, answer = await self.flights.lead_async(key, compute, anyway, loop)
             if led:
-                return answer
+                return True, answer
             waiter = await self._wait_async(key, answer)
             if waiter is None:
                 anyway = True
             elif waiter.state == native.HAS_VALUE:
                 self._count_waited()
-                return waiter.result()
+                return False, waiter.result()
             elif waiter.state == native.HAS_ERROR:
                 self._count_waited()
                 _raise(waiter.result())
