@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, ClassVar
@@ -31,6 +32,16 @@ class Key:
     def __eq__(self, other: object) -> bool:
         Key.compared += 1
         return isinstance(other, Key) and self.value == other.value
+
+
+class Different(Key):
+    """A key that is equal to no other, whatever its hash is."""
+
+    __hash__ = Key.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Key.compared += 1
+        return False
 
 
 def counts(work: Work) -> tuple[int, int]:
@@ -117,6 +128,45 @@ def test_storing_and_removing_hash_three_times_at_most(cache: Any) -> None:
     for work in (store, lambda: cache.pop(Key(1)), store, lambda: cache.__delitem__(Key(1))):
         hashed, compared = counts(work)
         assert (0 < hashed <= 3, compared <= 2) == (True, True)
+
+
+def test_a_miss_compares_once_with_another_key_of_the_same_hash() -> None:
+    @vrange.cached
+    def value_of(key: Key) -> int:
+        return key.value
+
+    value_of(Key(1))
+    assert counts(lambda: value_of(Different(1))) == (1, 1)
+    with vrange.VolatileCache[Key, int]() as cache:
+        cache[Key(1)] = 1
+        assert counts(lambda: cache.get_or_compute(Different(1), lambda: 1)) == (1, 1)
+
+
+def test_what_a_finalizer_computes_in_the_middle_of_a_miss_is_found() -> None:
+    """The index has changed since the key was looked up."""
+
+    @vrange.cached
+    def double(key: int, *, times: int) -> list[int]:
+        return [key] * times
+
+    class Garbage:
+        def __init__(self, key: int) -> None:
+            self.me, self.key = self, key
+
+        def __del__(self) -> None:
+            assert double(self.key, times=2) == [self.key, self.key]
+
+    before = gc.get_threshold()
+    for objects in range(1, 40):  # until the collector starts
+        gc.collect()
+        Garbage(objects)
+        gc.set_threshold(objects)
+        answer = double(objects, times=2)
+        gc.set_threshold(*before)
+        assert answer == [objects, objects]
+        assert double(objects, times=2) == answer
+    gc.collect()
+    assert len(double.cache) == 39
 
 
 def test_the_native_core_hashes_once_whatever_it_does() -> None:

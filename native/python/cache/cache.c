@@ -54,7 +54,8 @@ static PyObject *core_get_or_compute(PyObject *object, PyObject *const *args, Py
     if (result == LOOKUP_FOUND) return found.value;
     PyObject *nothing = result == LOOKUP_FAILED ? NULL : PyTuple_New(0);
     if (!nothing) return NULL;
-    return core_answer(CORE(object), Py_NewRef(args[0]), hash, args[1], nothing, NULL);
+    const missed_key missed = {hash, found.version};
+    return core_answer(CORE(object), Py_NewRef(args[0]), missed, args[1], nothing, NULL);
 }
 
 static PyObject *core_answer_async_call(PyObject *object, PyObject *const *args, Py_ssize_t count) {

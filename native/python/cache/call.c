@@ -41,7 +41,7 @@ static PyObject *refuse_key;  /* called with a function and a key that can't be 
 typedef struct {
     PyObject *value; /* LOOKUP_FOUND */
     int result;
-    key_hash hash;
+    missed_key missed;
 } hit;
 
 /* Replaces the TypeError of an unhashable key with one that says how to solve it. */
@@ -63,21 +63,23 @@ static void refuse(const cached_function *self, PyObject *key) {
 __attribute__((noinline)) static hit look_up(const cached_function *self, PyObject *key) {
     looked_up found = {0};
     hit h = {.result = LOOKUP_FAILED};
-    if (hash_key(key, &h.hash)) h.result = core_look_up(self->core, key, h.hash, &found);
+    if (hash_key(key, &h.missed.hash)) h.result = core_look_up(self->core, key, h.missed.hash, &found);
     else refuse(self, key);
+    h.missed.version = found.version;
     h.value = h.result == LOOKUP_FOUND ? found.value : NULL;
     return h;
 }
 
 /* Steals the key. */
-__attribute__((noinline)) static PyObject *compute(const cached_function *self, PyObject *key, key_hash hash,
-                                                   PyObject *const *values, size_t count, PyObject *names) {
+__attribute__((noinline)) static PyObject *compute(const cached_function *self, PyObject *key,
+                                                   missed_key missed, PyObject *const *values,
+                                                   size_t count, PyObject *names) {
     const arguments given = arguments_of(values, count, names);
     const bool is_plain = !self->rule.function && !self->rule.typed && !given.named && PyTuple_CheckExact(key);
     PyObject *args = is_plain ? Py_NewRef(key) : positional_tuple(&given);
     PyObject *kwargs = args && given.named ? named_dict(&given) : NULL;
     if (args && (kwargs || !given.named))
-        return core_answer(self->core, key, hash, self->function, args, kwargs);
+        return core_answer(self->core, key, missed, self->function, args, kwargs);
     Py_XDECREF(args);
     Py_DECREF(key);
     return NULL;
@@ -89,7 +91,7 @@ static PyObject *call_vector(PyObject *object, PyObject *const *values, size_t c
     if (!key) return NULL;
     const hit h = look_up(self, key);
     if (h.result == LOOKUP_ABSENT || h.result == LOOKUP_UNDER_WAY)
-        return compute(self, key, h.hash, values, count, names);
+        return compute(self, key, h.missed, values, count, names);
     Py_DECREF(key);
     return h.value;
 }

@@ -52,12 +52,21 @@ typedef struct {
     PyObject *value; /* the answer; NULL with an error set */
 } beginning;
 
-static beginning begin(cache_core *self, PyObject *key, key_hash hash, PyObject *function, PyObject *args,
+/* Looks the key up, unless the index is the one that did not have it. May run Python. */
+static int look_up_again(cache_core *self, PyObject *key, missed_key missed, looked_up *found) {
+    if (missed.version != self->index.version || self->closed)
+        return core_look_up(self, key, missed.hash, found);
+    found->version = missed.version;
+    found->outcome = outcome_of_absence(self, missed.hash);
+    return LOOKUP_ABSENT;
+}
+
+static beginning begin(cache_core *self, PyObject *key, missed_key missed, PyObject *function, PyObject *args,
                        PyObject *kwargs) {
     bool has_waited = false;
     for (;;) {
         looked_up found = {.has_waited = has_waited};
-        switch (core_look_up(self, key, hash, &found)) {
+        switch (look_up_again(self, key, missed, &found)) {
         case LOOKUP_FAILED: return (beginning){NULL, NULL};
         case LOOKUP_FOUND: return (beginning){NULL, found.value};
         case LOOKUP_UNDER_WAY: {
@@ -73,7 +82,7 @@ static beginning begin(cache_core *self, PyObject *key, key_hash hash, PyObject 
             stats_request_with_gil(self->account, found.outcome);
             return (beginning){NULL, compute_only(self, function, args, kwargs)};
         }
-        flight *f = flight_begin(self, key, hash, found.version, found.outcome, NULL);
+        flight *f = flight_begin(self, key, missed.hash, found.version, found.outcome, NULL);
         if (!f) return (beginning){NULL, NULL};
         if (f->number && flight_enter(f) == 0) return (beginning){f, NULL};
         const bool failed = f->number != 0;
@@ -84,9 +93,9 @@ static beginning begin(cache_core *self, PyObject *key, key_hash hash, PyObject 
 }
 
 /* Steals all references but those to the core and the function. */
-__attribute__((noinline)) static beginning begin_with(cache_core *self, PyObject *key, key_hash hash,
+__attribute__((noinline)) static beginning begin_with(cache_core *self, PyObject *key, missed_key missed,
                                                       PyObject *function, PyObject *args, PyObject *kwargs) {
-    beginning b = begin(self, key, hash, function, args, kwargs);
+    beginning b = begin(self, key, missed, function, args, kwargs);
     Py_DECREF(key);
     if (!b.leads) {
         Py_DECREF(args);
@@ -124,9 +133,9 @@ __attribute__((noinline)) static PyObject *finish(flight *f, PyObject *computed)
     return value;
 }
 
-PyObject *core_answer(cache_core *self, PyObject *key, key_hash hash, PyObject *function, PyObject *args,
+PyObject *core_answer(cache_core *self, PyObject *key, missed_key missed, PyObject *function, PyObject *args,
                       PyObject *kwargs) {
-    const beginning b = begin_with(self, key, hash, function, args, kwargs);
+    const beginning b = begin_with(self, key, missed, function, args, kwargs);
     if (!b.leads) return b.value;
     return finish(b.leads, PyObject_Call(b.leads->function, b.leads->args, b.leads->kwargs));
 }

@@ -4,9 +4,16 @@
 
 #include "python/cache/flight.h"
 
-/* Returns the cached value, the value of another caller's computation, or the function's result, which it
- * stores. `kwargs` may be NULL. Steals the references to key, args and kwargs. May run Python. */
-PyObject *core_answer(cache_core *self, PyObject *key, key_hash hash, PyObject *function, PyObject *args,
+/* A key that was looked up and had no value. In one register: a memoised recursion passes it at each level. */
+typedef struct {
+    key_hash hash;
+    uint32_t version; /* as in looked_up */
+} missed_key;
+
+/* Returns the function's result, which it stores, the value of another caller's computation, or the value that
+ * the key has by now. It looks the key up again only if the index has changed since. `kwargs` may be NULL.
+ * Steals the references to key, args and kwargs. May run Python. */
+PyObject *core_answer(cache_core *self, PyObject *key, missed_key missed, PyObject *function, PyObject *args,
                       PyObject *kwargs);
 
 /* Counts a computation and its time. */

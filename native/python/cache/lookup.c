@@ -18,6 +18,10 @@ bool entry_is_expired(const cache_core *self, entry_no number) {
     return entry_at(&self->index, number)->expires && *deadline_at(&self->index, number) <= os_now_ns();
 }
 
+int outcome_of_absence(const cache_core *self, key_hash hash) {
+    return ghosts_was_purged(&self->ghosts, hash) ? VRANGE_REQUEST_PURGED : VRANGE_REQUEST_MISS;
+}
+
 /* A function of its own, so that its buffer is on the stack only while it runs: a computation may recurse. */
 __attribute__((noinline)) static PyObject *read_small(cache_core *self, uint64_t place, PyObject *form,
                                                       bool *is_lost) {
@@ -146,16 +150,15 @@ int core_look_up(cache_core *self, PyObject *key, key_hash hash, looked_up *out)
         if (number == FIND_FAILED) return LOOKUP_FAILED;
         if (!number) {
             if (self->closed) continue; /* code that comparing ran closed it */
-            out->outcome =
-                ghosts_was_purged(&self->ghosts, hash) ? VRANGE_REQUEST_PURGED : VRANGE_REQUEST_MISS;
+            out->outcome = outcome_of_absence(self, hash);
             out->version = self->index.version;
             return LOOKUP_ABSENT;
         }
         entry *e = entry_at(&self->index, number);
         if (e->place == PLACE_FLIGHT) {
             out->number = number;
-            out->outcome =
-                ghosts_was_purged(&self->ghosts, hash) ? VRANGE_REQUEST_PURGED : VRANGE_REQUEST_MISS;
+            out->outcome = outcome_of_absence(self, hash);
+            out->version = self->index.version - 1;
             return LOOKUP_UNDER_WAY;
         }
         if (self->is_heir && !e->value) {

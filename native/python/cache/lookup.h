@@ -16,11 +16,14 @@ typedef struct {
     PyObject *value;  /* found: a new reference */
     entry_no number;  /* under way */
     int outcome;      /* absent or under way: what the request counts as */
-    uint32_t version; /* absent: of the index that did not have the key */
+    uint32_t version; /* absent: of the index that did not have the key; under way: another than the index has */
 } looked_up;
 
 /* Counts a hit; the caller counts the other outcomes. May run Python. */
 int core_look_up(cache_core *self, PyObject *key, key_hash hash, looked_up *out);
+
+/* Whether a request for an absent key counts as a miss or as purged. */
+int outcome_of_absence(const cache_core *self, key_hash hash);
 
 bool entry_is_expired(const cache_core *self, entry_no number);
 
