@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from datetime import timedelta
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from vrange._cache.address_space import CacheArena
-from vrange._cache.bounds import follow_limit
 from vrange._cache.burial import bury
-from vrange._cache.codec import Codec
-from vrange._cache.collector import copy_within_room
 from vrange._cache.common import CommonCache
 from vrange._cache.figures import Figures
 from vrange._cache.info import CacheInfo
+from vrange._cache.make_core import make_core
 from vrange._cache.parameters import EvictionCause, checked_parameters, nanoseconds_of_ttl
-from vrange._cache.unstored import as_answered, as_own
-from vrange._cache.waiting import answer_after, answer_async, led_here
-from vrange._core import hit, lib
+from vrange._cache.waiting import answer_async
+from vrange._core import lib
 from vrange._counters.account import Account
 from vrange.sizes import format_bytes
 
@@ -133,33 +127,9 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
             on_evict=on_evict,
         )
         super().__init__(name, given)
-        hot_limit = None if given.hot_bytes == "auto" else given.hot_bytes
-        if given.max_bytes is not None:
-            # Values that are held strongly can't be evicted to stay below max_bytes.
-            half = given.max_bytes // 2
-            hot_limit = half if hot_limit is None else min(hot_limit, half)
         self._account = Account(self._name, lib.VRANGE_KIND_CACHE)
         self._arena = CacheArena(self._account, given.arena_bytes)
-        codec = Codec(self._source, copies=copy)
-        follow_limit()
-        self._core = hit.CacheCore(
-            owner=self._account,
-            account=self._account.address,
-            name=self._name,
-            open_arena=self._arena.open,
-            encode=codec.encode,
-            weigh=codec.weigh,
-            as_answered=partial(as_own, copy=copy_within_room) if copy else as_answered,
-            wait=partial(answer_after, given.timeout),
-            give_up=self._source.give_up,
-            led=led_here,
-            ttl_ns=nanoseconds_of_ttl(given.ttl),
-            max_bytes=sys.maxsize if given.max_bytes is None else given.max_bytes,
-            hot_bytes=hot_limit,
-            max_entries=max_entries,
-            copies=copy,
-            on_evict=on_evict,
-        )
+        self._core = make_core(self._account, self._arena, self._source, given)
         self._figures = Figures(self._account)
 
     # ---- lookups -----------------------------------------------------------------------------
@@ -354,6 +324,3 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
             f"({format_bytes(now.object_bytes)} in objects), "
             f"{format_bytes(now.idle_bytes)} idle, {format_bytes(now.offered_bytes)} offered>"
         )
-
-
-os.register_at_fork(after_in_child=hit.forget_events)
