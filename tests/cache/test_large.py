@@ -1,14 +1,18 @@
-"""Clearing, closing and sweeping large caches: in steps, and in the background."""
+"""Clearing, closing, sweeping and listing large caches: in steps, and in the background."""
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
 import warnings
+import weakref
+from typing import Any
 
 import numpy as np
 import pytest
+from support import wait_until
 
 from vrange import VolatileCache
 
@@ -92,3 +96,81 @@ def test_a_thread_that_cannot_start_is_no_error(monkeypatch: pytest.MonkeyPatch)
     cache[1] = b"new"
     assert cache[1] == b"new"
     cache.close()
+
+
+class Node:
+    """Something that can be part of a cycle."""
+
+    def __init__(self, cache: VolatileCache[Any, Any]) -> None:
+        self.cache = cache
+
+
+@pytest.mark.parametrize("how", ["stored", "computed"])
+def test_the_collector_frees_a_cache_to_which_only_its_own_key_refers(how: str) -> None:
+    cache = VolatileCache[Any, int](name="cycle")
+    for key in range(3_000):
+        cache[key] = key
+    gc.collect()  # has read the entries, which refer to nothing
+    node = Node(cache)
+    if how == "stored":
+        cache[node] = 1
+    else:
+        assert cache.get_or_compute(node, lambda: 1) == 1
+    gone = weakref.ref(node)
+    del cache, node
+    gc.collect()
+    assert gone() is None
+
+
+def test_iteration_is_in_order_of_the_keys_coming_while_others_come_and_go() -> None:
+    cache = VolatileCache[int, int](name="order", hot_bytes=0)
+    for key in range(MANY):
+        cache[key] = key
+    for key in range(0, MANY, 3):
+        del cache[key]
+    ended = threading.Event()
+
+    def churn() -> None:
+        key = MANY
+        while not ended.is_set():
+            cache[key] = key
+            del cache[key - MANY // 2], cache[key]
+            cache[key - MANY // 2] = key
+            key = MANY + (key + 1) % 1000
+
+    for key in range(0, MANY, 3):
+        cache[key] = key  # in free places, and yet the last
+    thread = threading.Thread(target=churn)
+    thread.start()
+    keys = list(cache)
+    ended.set()
+    thread.join()
+    moving = range(MANY // 2, MANY // 2 + 1000)
+    still = [key for key in keys if key < MANY and key not in moving]
+    expected = [key for key in range(MANY) if key % 3] + list(range(0, MANY, 3))
+    assert still == [key for key in expected if key not in moving]
+    assert len(set(keys)) == len(keys)
+    cache.close()
+
+
+def test_clearing_while_another_thread_iterates() -> None:
+    cache = filled()
+    thread = threading.Thread(target=cache.clear)
+    thread.start()
+    keys = list(cache)
+    thread.join()
+    assert keys == list(range(len(keys)))
+    assert list(cache) == []
+    cache.close()
+
+
+def test_a_store_removes_only_some_of_what_has_expired() -> None:
+    with VolatileCache[int, bytes](name="expired", hot_bytes=0) as cache:
+        for key in range(MANY):
+            cache.set(key, b"v" * 100, ttl=0.3)
+        wait_until(lambda: 0 not in cache and MANY - 1 not in cache, "all have expired")
+        before = cache._core.entries
+        cache[MANY] = b"v"
+        assert before - 100 < cache._core.entries
+        assert len(cache) == 1
+        assert list(cache) == [MANY]

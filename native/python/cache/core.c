@@ -1,6 +1,10 @@
 /* What a core knows of itself as a whole, and the list of all cores of the process. */
 #include "python/cache/core.h"
 
+#include "os/os.h"
+
+#define PAUSE_NS 100000u
+
 static cache_core *first;
 
 int core_raise_closed(const cache_core *self) {
@@ -9,6 +13,13 @@ int core_raise_closed(const cache_core *self) {
 }
 
 bool core_is_open(const cache_core *self) { return !self->closed || core_raise_closed(self) == 0; }
+
+void core_let_others_run(void) {
+    /* Without a pause, this thread would win the GIL back before other threads wake up. */
+    Py_BEGIN_ALLOW_THREADS
+    os_sleep_ns(PAUSE_NS);
+    Py_END_ALLOW_THREADS
+}
 
 void core_remember(cache_core *self, key_hash hash, uint32_t uses, bool purged) {
     const uint32_t epoch = self->arena ? vrange_arena_epoch(self->arena) : 0;

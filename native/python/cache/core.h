@@ -93,6 +93,9 @@ int core_raise_closed(const cache_core *self);
 /* Made with max_entries=0: each request computes. */
 static inline bool core_keeps_nothing(const cache_core *self) { return self->max_entries == 0; }
 
+/* Lets other threads have the GIL for a moment, between the steps of what takes long. */
+void core_let_others_run(void);
+
 /* Leaves a ghost of a key that is about to go. */
 void core_remember(cache_core *self, key_hash hash, uint32_t uses, bool purged);
 

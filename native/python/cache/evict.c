@@ -17,7 +17,6 @@
 #define COMPARED 8 /* entries without credit, for each that is evicted */
 #define SWEPT_AT_ONCE 64 /* entries, between two looks at the clock; also by each store */
 #define SWEEP_STEP_NS 300000u
-#define SWEEP_PAUSE_NS 100000u /* without one this thread would win the GIL back before the others wake up */
 
 /* ---- one entry ------------------------------------------------------------------------------- */
 
@@ -108,9 +107,7 @@ void evict_sweep_all(cache_core *self, bool purged) {
         while (some_are_left && os_now_ns() < end) some_are_left = sweep(self, SWEPT_AT_ONCE, purged);
         limbo_drain(self);
         if (!some_are_left) return;
-        Py_BEGIN_ALLOW_THREADS
-        os_sleep_ns(SWEEP_PAUSE_NS);
-        Py_END_ALLOW_THREADS
+        core_let_others_run();
     }
 }
 

@@ -58,6 +58,7 @@ flight *flight_begin(cache_core *self, PyObject *key, key_hash hash, uint32_t ve
     entry *e = entry_at(&self->index, number);
     e->place = PLACE_FLIGHT;
     e->form = Py_NewRef((PyObject *)f);
+    entry_refers(&self->index, number, e->form);
     f->core = (cache_core *)Py_NewRef((PyObject *)self);
     f->number = number;
     f->following = self->flights;

@@ -231,6 +231,7 @@ int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value
     e = entry_at(&self->index, number);
     if (e->value || e->place == PLACE_NOWHERE || self->hot_bytes + weight > self->hot_limit) return 0;
     e->value = Py_NewRef(value);
+    entry_refers(&self->index, number, value);
     e->weight = (uint32_t)weight;
     append(self, number);
     add_bytes(self, weight, object_bytes_of(e));

@@ -170,8 +170,7 @@ static bool has_room(cache_index *index) {
         split_one(index);
     if (index->free_first) return true;
     if (index->records >= 1u << 30) return false;
-    return chunk_ready(&index->chunks, &index->chunk_room, index->records / CHUNK,
-                       CHUNK * sizeof(entry));
+    return chunk_ready(&index->chunks, &index->chunk_room, index->records / CHUNK, sizeof(entry_chunk));
 }
 
 entry_no index_add(cache_index *index, PyObject *key, key_hash hash) {
@@ -183,8 +182,8 @@ entry_no index_add(cache_index *index, PyObject *key, key_hash hash) {
                                        .hash = hash,
                                        .serial = ++index->serials,
                                        .stamp = ++index->stamps,
-                                       .state = RECORD_LISTED,
-                                       .collected = !!(PyType_GetFlags(Py_TYPE(key)) & Py_TPFLAGS_HAVE_GC)};
+                                       .state = RECORD_LISTED};
+    entry_refers(index, number, key);
     entry_no *end = bucket_at(index, bucket_of(index, hash));
     while (*end) end = &entry_at(index, *end)->next;
     *end = number;
@@ -254,13 +253,32 @@ void index_free_chunk(cache_index *index, uint32_t chunk) {
     index->deadlines[chunk] = NULL;
 }
 
+static int visit_entry(const entry *e, visitproc visit, void *arg) {
+    Py_VISIT(e->key);
+    Py_VISIT(e->value);
+    Py_VISIT(e->form);
+    return 0;
+}
+
 int index_visit(const cache_index *index, visitproc visit, void *arg) {
-    for (entry_no number = 1; number < index->records; number++) {
-        if (!index->chunks[number / CHUNK]) break; /* cleared, and given back from the end */
-        const entry *e = entry_at(index, number);
-        if (e->collected) Py_VISIT(e->key);
-        Py_VISIT(e->value);
-        Py_VISIT(e->form);
+    for (uint32_t i = 0; i < index->chunk_room && index->chunks[i]; i++) {
+        entry_chunk *chunk = index->chunks[i];
+        for (uint32_t place = 0; place < CHUNK; place++) {
+            uint64_t *word = &chunk->collected[place / 64];
+            const uint64_t bits = *word >> place % 64;
+            if (!bits) {
+                place |= 63; /* none in the rest of the word */
+                continue;
+            }
+            place += (uint32_t)__builtin_ctzll(bits);
+            const entry *e = &chunk->entries[place];
+            if (!is_collected(e->key) && !is_collected(e->value) && !is_collected(e->form)) {
+                *word &= ~(1ull << place % 64);
+                continue;
+            }
+            const int result = visit_entry(e, visit, arg);
+            if (result) return result;
+        }
     }
     return 0;
 }

@@ -29,7 +29,6 @@ typedef struct {
     uint8_t credit : 2;    /* how many turns of the hand it survives (evict.c) */
     uint8_t expires : 1;   /* its deadline is stored apart: most caches have no ttl */
     uint8_t refers : 1;    /* the value refers to its range's memory */
-    uint8_t collected : 1; /* the key may be part of a cycle */
     uint8_t is_text : 1;   /* a natively coded value with a range of its own is a str, else bytes */
 } entry;
 
@@ -45,8 +44,15 @@ enum {
 
 #define CHUNK 1024u
 
+/* `collected` has a bit for each entry that may refer to an object that the collector knows. Most caches have few
+ * such keys and values. So a full collection, which every thread waits for, does not read every entry. */
 typedef struct {
-    void **chunks;    /* of CHUNK records */
+    entry entries[CHUNK];
+    uint64_t collected[CHUNK / 64];
+} entry_chunk;
+
+typedef struct {
+    void **chunks;    /* entry_chunk */
     void **buckets;   /* chunks of CHUNK first entries */
     void **deadlines; /* for CHUNK records: when they expire, by the monotonic clock in ns */
     uint32_t records, bucket_count, low_mask; /* records ever handed out; linear hashing */
@@ -61,7 +67,18 @@ typedef struct {
 } cache_index;
 
 static inline entry *entry_at(const cache_index *index, entry_no number) {
-    return (entry *)index->chunks[number / CHUNK] + number % CHUNK;
+    return &((entry_chunk *)index->chunks[number / CHUNK])->entries[number % CHUNK];
+}
+
+static inline bool is_collected(PyObject *object) {
+    return object && PyType_GetFlags(Py_TYPE(object)) & Py_TPFLAGS_HAVE_GC;
+}
+
+/* Call it for each object that an entry refers to from now on. */
+static inline void entry_refers(const cache_index *index, entry_no number, PyObject *object) {
+    if (!is_collected(object)) return;
+    entry_chunk *chunk = index->chunks[number / CHUNK];
+    chunk->collected[number % CHUNK / 64] |= 1ull << number % 64;
 }
 
 static inline uint64_t *deadline_at(const cache_index *index, entry_no number) {

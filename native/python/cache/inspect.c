@@ -8,6 +8,7 @@
 #include "python/cache/limbo.h"
 #include "python/cache/lookup.h"
 
+#define LOOKED_AT_ONCE 10000 /* entries, between two chances for other threads */
 #define CORE(object) ((cache_core *)(object))
 
 entry_no core_find(cache_core *self, PyObject *key) {
@@ -46,17 +47,36 @@ static int by_serial(const void *left, const void *right) {
     return (difference > 0) - (difference < 0);
 }
 
+/* The entries that have a value, by the order in which their keys were added. Other threads run meanwhile. */
 static in_order *numbers_in_order(const cache_core *self, Py_ssize_t *count) {
-    in_order *order = PyMem_Malloc((self->index.entries + 1) * sizeof *order);
+    const uint32_t end = self->index.records; /* what is added behind is newer than this call */
+    in_order *order = malloc(((size_t)end + 1) * sizeof *order);
+    bool is_sorted = true;
     *count = 0;
-    if (!order) return NULL;
-    for (entry_no number = 1; number < self->index.records; number++) {
+    for (entry_no number = 1; order && number < end; number++) {
+        if (number % LOOKED_AT_ONCE == 0) core_let_others_run();
+        if (number >= self->index.records) break; /* cleared meanwhile */
         const entry *e = entry_at(&self->index, number);
         if (e->state != RECORD_LISTED || e->place == PLACE_FLIGHT || (!e->place && !e->value)) continue;
-        order[(*count)++] = (in_order){e->serial, number};
+        order[*count] = (in_order){e->serial, number};
+        if (*count && by_serial(&order[*count - 1], &order[*count]) > 0) is_sorted = false;
+        ++*count;
     }
+    if (is_sorted) return order;
+    if (*count < LOOKED_AT_ONCE) {
+        qsort(order, (size_t)*count, sizeof *order, by_serial);
+        return order;
+    }
+    Py_BEGIN_ALLOW_THREADS
     qsort(order, (size_t)*count, sizeof *order, by_serial);
+    Py_END_ALLOW_THREADS
     return order;
+}
+
+static bool has_left(const cache_core *self, const in_order *one) {
+    if (one->number >= self->index.records) return true;
+    const entry *e = entry_at(&self->index, one->number);
+    return e->state != RECORD_LISTED || e->serial != one->serial;
 }
 
 PyObject *core_keys(PyObject *object, PyObject *unused) {
@@ -64,19 +84,16 @@ PyObject *core_keys(PyObject *object, PyObject *unused) {
     cache_core *self = CORE(object);
     evict_sweep_all(self, true);
     if (listener_tell(self) < 0) return NULL;
-    for (;;) {
-        const uint32_t version = self->index.version;
-        Py_ssize_t count;
-        in_order *order = numbers_in_order(self, &count);
-        PyObject *keys = order ? PyList_New(count) : PyErr_NoMemory();
-        /* Making a list may start the collector, which may run Python. */
-        const bool is_same = version == self->index.version;
-        for (Py_ssize_t i = 0; keys && is_same && i < count; i++)
-            PyList_SetItem(keys, i, Py_NewRef(entry_at(&self->index, order[i].number)->key));
-        PyMem_Free(order);
-        if (!keys || is_same) return keys;
-        Py_DECREF(keys);
+    Py_ssize_t count;
+    in_order *order = numbers_in_order(self, &count);
+    PyObject *keys = order ? PyList_New(0) : PyErr_NoMemory();
+    for (Py_ssize_t i = 0; keys && i < count; i++) {
+        if (i % LOOKED_AT_ONCE == LOOKED_AT_ONCE - 1) core_let_others_run();
+        if (has_left(self, &order[i])) continue;
+        if (PyList_Append(keys, entry_at(&self->index, order[i].number)->key) < 0) Py_CLEAR(keys);
     }
+    free(order);
+    return keys;
 }
 
 static int add_handle(PyObject *set, uint64_t handle) {

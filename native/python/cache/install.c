@@ -51,6 +51,7 @@ void install(cache_core *self, store_request *r, entry_no number, uint64_t place
     e->credit = first_credit(self, r);
     e->cost = cost_step(r->cost_ns);
     e->form = Py_XNewRef(c->form);
+    entry_refers(&self->index, number, e->form);
     e->refers = c->refers;
     e->is_text = c->is_text;
     e->tail = c->is_small ? 0 : (uint16_t)(vrange_bytes(place) - c->bytes);
