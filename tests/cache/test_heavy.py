@@ -14,7 +14,7 @@ import pytest
 from support import wait_until
 
 import vrange
-from vrange._cache.heavy import SharedGraph
+from vrange._cache.heavy import SharedGraph, _keeper
 
 SIZE = 100_000
 
@@ -97,6 +97,48 @@ def test_no_thread_is_left() -> None:
         lambda: "vrange-shared" not in {thread.name for thread in threading.enumerate()},
         "there is nothing to look at",
     )
+
+
+@pytest.mark.filterwarnings("ignore::vrange.CostlyHitWarning")
+def test_what_is_dropped_and_made_again_is_let_go_again() -> None:
+    with heavy() as cache:
+        for _ in range(2):
+            found = cache["table"]
+            found.append(mark := Marked())
+            gone = weakref.ref(mark)
+            del found, mark
+            wait_until(lambda gone=gone: gone() is None, "nobody holds it")
+
+
+@pytest.mark.filterwarnings("ignore::vrange.CostlyHitWarning")
+def test_a_hit_waits_for_no_other_value() -> None:
+    """Another thread may look after all of them."""
+    with heavy() as cache, ThreadPoolExecutor(1) as pool:
+        held = cache["table"]
+        with _keeper._lock:
+            assert pool.submit(cache.__getitem__, "table").result(timeout=60) is held
+
+
+@pytest.mark.filterwarnings("ignore::vrange.CostlyHitWarning")
+def test_it_is_let_go_later_if_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_until(
+        lambda: "vrange-shared" not in {thread.name for thread in threading.enumerate()},
+        "the tests before have ended",
+    )
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with heavy() as cache:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            held = cache["table"]
+        assert held == ["loaded", table()]
+        assert cache["table"] is held
+        held.append(mark := Marked())
+        gone = weakref.ref(mark)
+        del held, mark
+        wait_until(lambda: gone() is None, "nobody holds it")
 
 
 def test_a_value_that_cannot_become_hot_says_once_what_a_hit_costs() -> None:

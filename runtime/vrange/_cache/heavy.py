@@ -48,7 +48,8 @@ class SharedGraph:
             # Unpickling looked the value up again, or a greenlet switched: a wait would never end.
             return self._decode(stored)
         with self._lock:
-            _keeper.add(self)  # first, because a signal handler may raise at any point
+            if self._value is None or _keeper.is_late:
+                _keeper.add(self)  # first, because a signal handler may raise at any point
             if self._value is None:
                 self._value = self._make(stored)
             return self._value
@@ -75,6 +76,15 @@ class SharedGraph:
         finally:
             self._lock.release()
 
+    def is_empty(self) -> bool:
+        """Return whether no value is kept, and none is being made."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            return self._value is None
+        finally:
+            self._lock.release()
+
     def in_child(self) -> None:
         """Reset the lock in the child of a fork, where the decoding thread does not exist."""
         self._lock, self._maker = threading.Lock(), None
@@ -88,6 +98,7 @@ class _Keeper:
         self._lock = threading.Lock()
         self._ends = threading.Event()
         self._thread: threading.Thread | None = None
+        self.is_late = False  # the thread should run, and does not: the next hit starts it
 
     def add(self, graph: SharedGraph) -> None:
         with self._lock:
@@ -95,10 +106,17 @@ class _Keeper:
             self._start()
 
     def _start(self) -> None:
-        if self._graphs and self._thread is None:
-            self._ends.clear()
-            self._thread = threading.Thread(target=self._run, name="vrange-shared", daemon=True)
-            self._thread.start()
+        self.is_late = False
+        if not self._graphs or self._thread is not None:
+            return
+        self._ends.clear()
+        thread = threading.Thread(target=self._run, name="vrange-shared", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the process has all threads that it may have, or ends
+            self.is_late = True
+        else:
+            self._thread = thread
 
     def _run(self) -> None:
         wait = _LOOK_SECONDS
@@ -108,7 +126,8 @@ class _Keeper:
             gone = {graph for graph in graphs if graph.let_go()}
             with self._lock:
                 is_new = not self._graphs.issubset(graphs)
-                self._graphs -= gone
+                # A caller may have made the value again. It added the graph under the graph's lock.
+                self._graphs -= {graph for graph in gone if graph.is_empty()}
                 if not self._graphs:
                     self._thread = None
                     return
@@ -126,8 +145,9 @@ class _Keeper:
 
     def after_fork(self) -> None:
         """Start the thread again, in the parent."""
-        # 3.13 counts the threads after this hook: there the next hit starts it.
-        if sys.version_info[:2] != (3, 13):
+        if sys.version_info[:2] == (3, 13):  # which counts the threads after this hook
+            self.is_late = True
+        else:
             self._start()
         self._lock.release()
 
