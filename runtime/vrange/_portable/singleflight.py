@@ -53,14 +53,9 @@ class SingleFlight:
             if led:
                 return True, answer
             waiter = self._wait(key, answer)
-            if waiter is None:
-                anyway = True
-            elif waiter.state == native.HAS_VALUE:
-                self._count_waited()
+            anyway = waiter is None
+            if waiter is not None and self._has_answer(waiter):
                 return False, waiter.result()
-            elif waiter.state == native.HAS_ERROR:
-                self._count_waited()
-                _raise(waiter.result())
 
     async def fly_async(
         self, key: Hashable, compute: Callable[[Flight], Awaitable[Any]]
@@ -73,14 +68,18 @@ class SingleFlight:
             if led:
                 return True, answer
             waiter = await self._wait_async(key, answer)
-            if waiter is None:
-                anyway = True
-            elif waiter.state == native.HAS_VALUE:
-                self._count_waited()
+            anyway = waiter is None
+            if waiter is not None and self._has_answer(waiter):
                 return False, waiter.result()
-            elif waiter.state == native.HAS_ERROR:
-                self._count_waited()
-                _raise(waiter.result())
+
+    def _has_answer(self, waiter: native.Waiter) -> bool:
+        """Return whether the leader passed on a value. Raise the error that it passed on."""
+        if waiter.state not in (native.HAS_VALUE, native.HAS_ERROR):
+            return False
+        self._count_waited()
+        if waiter.state == native.HAS_ERROR:
+            _raise(waiter.result())
+        return True
 
     def drop(self, key: Hashable) -> None:
         """Call off the key's computation: no caller joins it any more, and its flight is stale."""
