@@ -96,7 +96,7 @@ def cached(  # type: ignore[overload-overlap]
 def cached(function: Callable[P, R], /) -> CachedFunction[P, R]: ...
 @overload
 def cached(
-    max_entries: int | None = None,
+    at_most: int | None = None,  # entries, as in lru_cache(128)
     /,
     *,
     name: str | None = None,
@@ -104,23 +104,8 @@ def cached(
     typed: bool = False,
     ttl: float | timedelta | None = None,
     max_bytes: int | str | None = None,
-    maxsize: int | None = None,
-    hot_bytes: int | str = "auto",
-    ignore: str | Iterable[str] = (),
-    skip: Callable[[Any], object] | None = None,
-    timeout: float | timedelta | None = None,
-    copy: bool = False,
-    on_evict: Callable[[Any, EvictionCause], object] | None = None,
-) -> CachedDecorator: ...
-@overload
-def cached(
-    *,
-    name: str | None = None,
-    key: Callable[..., Hashable] | None = None,
-    typed: bool = False,
-    ttl: float | timedelta | None = None,
-    max_bytes: int | str | None = None,
     max_entries: int | None = None,
+    maxsize: int | None = None,
     hot_bytes: int | str = "auto",
     ignore: str | Iterable[str] = (),
     skip: Callable[[Any], object] | None = None,
