@@ -18,7 +18,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from types import TracebackType
 from typing import Any, Literal
 
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -26,6 +25,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector as PrometheusCollector
 
 from vrange._cgroup.limits import MemoryLimit, memory_limit, usage_of
+from vrange._closing import Closing
 from vrange._core import lib
 from vrange._counters.account import warn_if_unseen
 from vrange._counters.exposition import Gauges, families
@@ -163,7 +163,7 @@ def register(registry: CollectorRegistry = REGISTRY, processes: Processes = "sel
     return collector
 
 
-class Server:
+class Server(Closing):
     """An HTTP server with /metrics, in a thread of its own, until it is closed."""
 
     def __init__(self, server: Any, thread: threading.Thread) -> None:
@@ -176,17 +176,6 @@ class Server:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<vrange.metrics.Server on port {self.port}>"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Hashable
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 from vrange._cache.info import CacheInfo
 from vrange._cache.mapping import CacheMapping
 from vrange._cache.not_kept import Source
 from vrange._cache.parameters import CacheParameters
+from vrange._closing import Closing
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -19,7 +19,7 @@ V = TypeVar("V")
 _numbers = itertools.count(1)
 
 
-class CommonCache(CacheMapping[K, V], Generic[K, V]):
+class CommonCache(CacheMapping[K, V], Closing, Generic[K, V]):
     """A cache with a name and parameters, which ends with a `with` statement."""
 
     def __init__(self, name: str | None, parameters: CacheParameters) -> None:
@@ -35,21 +35,6 @@ class CommonCache(CacheMapping[K, V], Generic[K, V]):
     @abstractmethod
     def info(self) -> CacheInfo:
         """Return the figures of the cache."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Remove all entries. Any later use of the cache raises ValueError."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _repr_html_(self) -> str:
         """Return HTML for notebooks: a bar of the requests by outcome, and a line of figures."""

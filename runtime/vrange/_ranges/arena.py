@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import weakref
-from types import TracebackType
 from typing import Any, Self
 
+from vrange._closing import Closing
 from vrange._core import ffi, lib
 from vrange._counters.account import Account
 from vrange._counters.stats import AccountStats
@@ -49,7 +49,7 @@ def close_native_arena(native: Any, account: Account) -> None:
     lib.vrange_arena_close(native)
 
 
-class Arena:
+class Arena(Closing):
     """Reserved address space, from which ranges are allocated. It commits no memory.
 
     Parameters
@@ -168,14 +168,6 @@ class Arena:
     def __enter__(self) -> Self:
         self._check_open()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         if self.closed:

@@ -7,9 +7,9 @@ import os
 import time
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 
 from vrange._cgroup.tree import V2, Files, Version, find_hierarchies, read_limit, read_words
+from vrange._closing import Closing
 
 __all__ = ["MemoryCgroup"]
 
@@ -17,7 +17,7 @@ _PROC_SELF = Path("/proc/self")
 _CLOSE_PATIENCE_SECONDS = 1.0  # a killed process leaves its cgroup a moment after its parent heard
 
 
-class MemoryCgroup:
+class MemoryCgroup(Closing):
     """A memory cgroup below this process's own, with a limit and without swap.
 
     It is a tool to try out what happens at a limit: `add` moves processes into it, and if usage is
@@ -189,17 +189,6 @@ class MemoryCgroup:
             else:
                 break
         self._closed = True
-
-    def __enter__(self) -> MemoryCgroup:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         if self._closed:

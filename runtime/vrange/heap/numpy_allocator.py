@@ -6,9 +6,9 @@ import functools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from vrange._closing import Closing
 from vrange._core import ffi, lib, numpy_handler
 from vrange._numpy_table import numpy_core
 from vrange._ranges.reserve import ensure_reserve
@@ -65,7 +65,7 @@ def info() -> HeapInfo:
     return HeapInfo(*(getattr(found, name) for name in HeapInfo.__dataclass_fields__))
 
 
-class use_for_numpy:
+class use_for_numpy(Closing):
     """Allocate NumPy's array data of 64 KiB and more from vrange's heap, from now on.
 
     A freed block stays as it is for about a tenth of a second, and the next array of its size uses
@@ -154,17 +154,6 @@ class use_for_numpy:
         self._before = None
         if self._new_threads:
             _begin_with_it_no_more()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         now = info()

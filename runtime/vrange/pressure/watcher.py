@@ -11,9 +11,9 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from vrange._closing import Closing
 from vrange._core import ffi, lib
 from vrange._counters.names import PRESSURE_LEVELS
 from vrange.errors import VrangeError
@@ -105,7 +105,7 @@ class PressureInfo:
     busy_seconds: float
 
 
-class Watcher:
+class Watcher(Closing):
     """The running watcher of this process, made by `watch`. A context manager.
 
     Notes
@@ -181,17 +181,6 @@ class Watcher:
         for callback in self._callbacks:
             callback.close(_CLOSE_PATIENCE_SECONDS)
         self._actions.close()
-
-    def __enter__(self) -> Watcher:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         now = self.info()
