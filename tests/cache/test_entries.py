@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import threading
+import tracemalloc
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -199,3 +201,62 @@ def test_caches_that_are_gone_do_not_count() -> None:
         for n in range(3000):
             cache[n] = n
         assert len(cache) == 3000
+
+
+class Pair(NamedTuple):
+    left: Any
+    right: Any
+
+
+KEYS: dict[str, Callable[[int], Any]] = {
+    "nested tuples": lambda i: (((f"{i:06d}" * 100, 2), i), "a"),
+    "named tuple": lambda i: Pair(f"{i:06d}" * 100, i),
+    "frozen set": lambda i: frozenset(range(i, i + 40)),
+    "set of tuples": lambda i: frozenset({(f"{i:06d}" * 100,)}),
+    "large int": lambda i: 10**1000 + i,
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_the_memory_of_large_keys_is_counted(kind: str) -> None:
+    make = KEYS[kind]
+    with VolatileCache[Any, int](max_entries=10_000) as cache:
+        gc.collect()
+        tracemalloc.start()
+        for i in range(2000):
+            cache[make(i)] = i
+        taken, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        counted = cache.info().index_bytes
+        assert counted > 0.7 * taken
+        assert counted < 3 * taken + 2000 * 200
+        for i in range(2000):
+            del cache[make(i)]
+        assert cache._core.index_bytes == 0
+
+
+@pytest.mark.memory_cgroup
+def test_large_keys_in_a_small_container() -> None:
+    code = """
+    import vrange
+    cache = vrange.VolatileCache()
+    for i in range(10_000):
+        cache[frozenset(range(i, i + 500))] = 1
+        cache[(((f"{i:06d}" * 2000,),),)] = 1
+    print(len(cache) > 100)
+    """
+    assert in_cgroup(code, limit=192 * MIB) == "True"
+
+
+@pytest.mark.memory_cgroup
+def test_what_thousands_of_caches_remember_of_keys_has_a_bound() -> None:
+    """Each had a table of 128 KiB once it had evicted one key."""
+    code = """
+    import vrange
+    caches = [vrange.VolatileCache() for _ in range(1500)]
+    for key in range(170):
+        for cache in caches:
+            cache[key] = key
+    print(sum(map(len, caches)) > 10_000)
+    """
+    assert in_cgroup(code, limit=192 * MIB) == "True"

@@ -4,15 +4,24 @@
  * evicted. Ghosts are stored by the hash of their key. Two keys with the same hash share a ghost, which at
  * worst causes a wrong guess.
  *
- * There are two tables. A new ghost goes into the young table. When the young table has as many ghosts as the
- * cache has entries (4096 at least), it becomes the old table, and the previous old table is freed. So the
- * number of ghosts is bounded, the oldest are forgotten first, and no ghost is ever moved. */
+ * There are two tables. A new ghost goes into the young table. When the young table is full, it becomes the
+ * old table, and the previous old table is freed. So the number of ghosts is bounded, the oldest are forgotten
+ * first, and no ghost is ever moved. Each table is twice as large as the one before, until it has room for as
+ * many ghosts as the cache has entries, or for 4096. The kernel can't take these tables, so thousands of caches
+ * together must not have 4096 ghosts each: beyond a bound for the process, a cache has few more than entries. */
 #include "python/cache/ghosts.h"
 
 #include <stdlib.h>
 
+#define FIRST_ROOM 128u
 #define GHOSTS_LEAST 4096u
 #define GHOSTS_MOST (1u << 24)
+
+static struct {
+    size_t bytes, bytes_most; /* of the tables of all caches; whenever one is made */
+} tables = {.bytes_most = SIZE_MAX};
+
+void ghosts_set_most(size_t bytes) { tables.bytes_most = bytes; }
 
 enum {
     EMPTY,
@@ -32,12 +41,28 @@ static ghost *look(const ghost_table *table, uint32_t hash) {
     return NULL;
 }
 
+static void free_table(ghost_table *table) {
+    tables.bytes -= table->room * sizeof *table->places;
+    free(table->places);
+    *table = (ghost_table){0};
+}
+
+static uint32_t next_room(const ghosts *all, uint32_t entries) {
+    uint32_t wanted = FIRST_ROOM;
+    while (wanted < 2 * entries && wanted < GHOSTS_MOST) wanted *= 2;
+    const uint32_t more = all->young.room ? 2 * all->young.room : FIRST_ROOM;
+    if (more <= wanted) return more;
+    const uint32_t least = more < 2 * GHOSTS_LEAST ? more : 2 * GHOSTS_LEAST;
+    const bool has_room = tables.bytes + least * sizeof(ghost) <= tables.bytes_most;
+    return has_room && least > wanted ? least : wanted;
+}
+
 static void turn_over(ghosts *all, uint32_t entries) {
-    uint32_t room = 2 * GHOSTS_LEAST;
-    while (room < 2 * entries && room < GHOSTS_MOST) room *= 2;
+    const uint32_t room = next_room(all, entries);
     ghost *places = calloc(room, sizeof *places);
     if (!places) return; /* the young table stays full, and new ghosts are dropped: they only help */
-    free(all->old.places);
+    tables.bytes += room * sizeof *places;
+    free_table(&all->old);
     all->old = all->young;
     all->young = (ghost_table){.places = places, .room = room};
 }
@@ -81,7 +106,6 @@ void ghosts_forget(ghosts *all, uint32_t hash) {
 }
 
 void ghosts_clear(ghosts *all) {
-    free(all->young.places);
-    free(all->old.places);
-    all->young = all->old = (ghost_table){0};
+    free_table(&all->young);
+    free_table(&all->old);
 }

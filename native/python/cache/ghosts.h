@@ -3,6 +3,7 @@
 #define VRANGE_CACHE_GHOSTS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 typedef struct {
@@ -25,5 +26,8 @@ uint32_t ghosts_uses(const ghosts *all, uint32_t hash, uint32_t epoch);
 bool ghosts_was_purged(const ghosts *all, uint32_t hash);
 void ghosts_forget(ghosts *all, uint32_t hash);
 void ghosts_clear(ghosts *all);
+
+/* The most bytes of the tables of all caches, beyond what their entries are worth. */
+void ghosts_set_most(size_t bytes);
 
 #endif

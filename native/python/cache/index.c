@@ -83,6 +83,8 @@ again:
 /* An entry, its bucket, its slot's owner, and its ghost after it left. */
 #define RECORD_BYTES ((Py_ssize_t)(sizeof(entry) + 2 * sizeof(entry_no) + sizeof(ghost)))
 
+#define GHOSTS_SHARE 8 /* of the bound for all caches: ghosts that their entries don't pay for */
+
 static struct {
     Py_ssize_t bytes, bytes_most, caches; /* of all caches without max_entries */
     Py_ssize_t given_most;                /* of one cache with max_entries */
@@ -113,28 +115,64 @@ void index_forget(cache_index *index) {
 PyObject *index_set_bounds(PyObject *module, PyObject *args) {
     (void)module;
     if (!PyArg_ParseTuple(args, "nn", &all.bytes_most, &all.given_most)) return NULL;
+    ghosts_set_most((size_t)all.bytes_most / GHOSTS_SHARE);
     Py_RETURN_NONE;
 }
 
-/* The bytes of a key beside its entry, roughly. Returns the same each time, so that sums add up. */
-static Py_ssize_t key_weight(PyObject *key) {
-    enum {
-        OBJECT = 64,
-        TUPLE = 56,
-        SHORT = 32,
-    };
+/* The bytes of a key beside its entry, roughly. Returns the same each time, so that sums add up: so only of
+ * what never changes the parts are counted, and of those that are nested deeply only the outer ones. */
+static Py_ssize_t weight_at(PyObject *key, int depth);
+
+typedef struct {
+    Py_ssize_t bytes;
+    int depth;
+} weighing;
+
+static int weigh_member(PyObject *member, void *arg) {
+    weighing *w = arg;
+    enum { PLACES = 48 }; /* of the table of a set, for each member */
+    w->bytes += PLACES + weight_at(member, w->depth);
+    return 0;
+}
+
+static Py_ssize_t weight_of_set(PyObject *set, int depth) {
+    weighing w = {.bytes = 216, .depth = depth + 1};
+    /* An iterator would be an allocation, at which the collector may run Python code. */
+    const traverseproc traverse = (traverseproc)PyType_GetSlot(&PyFrozenSet_Type, Py_tp_traverse);
+    traverse(set, weigh_member, &w);
+    return w.bytes;
+}
+
+/* Of an int of more than 64 bits. */
+static Py_ssize_t bytes_of_long(PyObject *key) {
+    int is_large = 0;
+    PyLong_AsLongLongAndOverflow(key, &is_large);
+    PyObject *bits = is_large ? PyObject_CallMethod(key, "bit_length", NULL) : NULL;
+    const Py_ssize_t bytes = bits ? PyLong_AsSsize_t(bits) / 7 : 0; /* 30 bits are stored in 4 bytes */
+    Py_XDECREF(bits);
+    if (is_large) PyErr_Clear();
+    return bytes;
+}
+
+static Py_ssize_t weight_at(PyObject *key, int depth) {
+    enum { OBJECT = 64,
+           TUPLE = 56,
+           SHORT = 32,
+           DEEPEST = 8 };
     if (PyUnicode_CheckExact(key)) return OBJECT + PyUnicode_GetLength(key);
     if (PyBytes_CheckExact(key)) return SHORT + PyBytes_Size(key);
-    if (PyLong_CheckExact(key) || PyFloat_CheckExact(key)) return SHORT;
-    if (!PyTuple_CheckExact(key)) return OBJECT;
+    if (PyFloat_CheckExact(key)) return SHORT;
+    if (PyLong_CheckExact(key)) return SHORT + bytes_of_long(key);
+    if (depth == DEEPEST) return OBJECT;
+    if (PyFrozenSet_CheckExact(key)) return weight_of_set(key, depth);
+    if (!PyTuple_Check(key)) return OBJECT;
     const Py_ssize_t size = PyTuple_Size(key);
     Py_ssize_t weight = TUPLE + size * (Py_ssize_t)sizeof key;
-    for (Py_ssize_t i = 0; i < size; i++) {
-        PyObject *item = PyTuple_GetItem(key, i);
-        weight += PyTuple_CheckExact(item) ? TUPLE : key_weight(item);
-    }
+    for (Py_ssize_t i = 0; i < size; i++) weight += weight_at(PyTuple_GetItem(key, i), depth + 1);
     return weight;
 }
+
+static Py_ssize_t key_weight(PyObject *key) { return weight_at(key, 0); }
 
 /* ---- adding ---------------------------------------------------------------------------------- */
 
