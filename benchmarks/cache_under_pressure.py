@@ -19,6 +19,13 @@ median hit. The machine's pace changes by half from run to run: with fifteen rou
 still moves by four hundredths, so there are 45. Ceiling: a cache that always holds the truly most
 popular keys hits .970 / .94 / .94.
 
+What can be reached. Computing values takes 60 to 80 % of the CPU time, and no cache makes it less
+except by hits; in the steady phase all contenders hit alike. In ten rounds whose hits, misses and
+computations were timed one by one, the ratios beside the polling LRU were 1.05 / 1.73 / 1.43, and
+beside the tuned one 1.00 / 1.17 / 1.11. Had all of vrange's own work cost nothing, these would have
+been 1.146 / 2.04 / 1.585 and 1.10 / 1.42 / 1.23. So the targets of the steady phase and of the last
+one can't be met by making vrange faster.
+
 Variants: the 300 MB in one step, 400 MB in one step, and the ramp with two busy loops on the same
 core.
 """
@@ -65,7 +72,7 @@ PEERS: dict[str, dict[str, Any]] = {
     "diskcache": {"peer": "diskcache"},
 }
 HIT_RATIOS = {1: 0.970, 2: 0.928, 3: 0.935}
-SPEEDS = {1: 1.0, 2: 1.4, 3: 1.4}
+SPEEDS = {THEIRS: {1: 1.15, 2: 1.6, 3: 1.6}, TUNED: {1: 1.15, 2: 1.2, 3: 1.3}}
 MEDIAN_HIT_US = 9.0
 
 
@@ -113,6 +120,12 @@ def phase_medians(outcomes: list[Outcome], phase: int, figure: str) -> float:
     """Return the median of one figure of one phase, over the rounds that reached it."""
     found = [run.told("phase")[phase][figure] for run in outcomes if len(run.told("phase")) > phase]
     return median(found) if found else float("nan")
+
+
+def computing_share(outcomes: list[Outcome], phase: int) -> float:
+    """Return the part of the CPU time that computing values took, which no cache can make less."""
+    computing = phase_medians(outcomes, phase, "computing_seconds")
+    return computing / phase_medians(outcomes, phase, "cpu_seconds")
 
 
 def phase_pairs(
@@ -163,6 +176,7 @@ def rows(name: str, variant: str, outcomes: list[Outcome]) -> list[dict[str, Any
             "survived": f"{sum(run.survived for run in outcomes)}/{len(outcomes)}",
             "hit ratio": phase_medians(outcomes, number, "hit_ratio"),
             "requests/CPU-s": phase_medians(outcomes, number, "requests_per_cpu_second"),
+            "computing": computing_share(outcomes, number),
             "hit median µs": phase_medians(outcomes, number, "hit_median_us"),
             "hit p99 µs": phase_medians(outcomes, number, "hit_p99_us"),
             "bad": bad(outcomes),
@@ -178,9 +192,10 @@ def speed_targets(ramp: dict[str, list[Outcome]]) -> list[Target]:
     for phase, bound in HIT_RATIOS.items():
         ratio = round(phase_medians(ramp[OURS], phase, "hit_ratio"), 3)
         targets.append(Target(f"hit ratio, {PHASES[phase]}", ratio, "at least", bound))
-    for phase, bound in SPEEDS.items():
-        what = f"requests per CPU-second beside the polling LRU, {PHASES[phase]}"
-        targets.append(Target(what, speed_ratio(ramp, phase), "at least", bound))
+    for peer, bounds in SPEEDS.items():
+        for phase, bound in bounds.items():
+            what = f"requests per CPU-second beside the {peer}, {PHASES[phase]}"
+            targets.append(Target(what, speed_ratio(ramp, phase, peer), "at least", bound))
     for phase in HIT_RATIOS:
         what = f"median hit beside the polling LRU's, or {MEDIAN_HIT_US:g} µs, {PHASES[phase]}"
         targets.append(Target(what, median_hit_ratio(ramp, phase), "at most", 1.0))
