@@ -95,7 +95,7 @@ def test_max_entries(make: Any, most: int, hot_bytes: Any) -> None:
         for key in list(cache):
             assert np.array_equal(cache[key], make(key))
         cache.clear()
-        assert cache._core.index_bytes == 0
+        assert cache.info().index_bytes == 0
         assert not cache._core.handles(None)
 
 
@@ -130,7 +130,7 @@ def test_the_count_of_key_bytes_comes_back_to_nothing(options: Any) -> None:
         assert len(cache) <= 200
         for key in list(cache):
             del cache[key]
-        assert cache._core.index_bytes == 0
+        assert cache.info().index_bytes == 0
         assert not cache._core.handles(None)
 
 
