@@ -15,7 +15,7 @@ import pytest
 from moody import Moody
 from profiled import functions_called
 from support import wait_until, whenever
-from workers import PATIENCE, Worker, run_async, switching_every, waiters
+from workers import PATIENCE, Worker, check_that_none_computes, run_async, switching_every, waiters
 
 from vrange import NotKeptWarning, VolatileCache, cached
 from vrange._cache.waiting import led_here
@@ -34,14 +34,6 @@ def cache() -> Any:
     with VolatileCache[Any, Any](hot_bytes=0) as cache:
         cache["before"] = like_before(0)
         yield cache
-
-
-def check_that_none_computes(cache: VolatileCache[Any, Any], *keys: Any) -> None:
-    """If a computation were left under a key, another thread would wait for it."""
-    for key in keys:
-        cache.pop(key, None)
-        assert Worker(cache.get_or_compute, key, lambda: "again").result() == "again"
-        del cache[key]
 
 
 @pytest.mark.parametrize("options", [{}, {"max_bytes": "16MiB"}, {"typed": True}])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import wait_until
-from workers import PATIENCE, Worker, run_async, switching_every, waiters
+from workers import PATIENCE, Worker, check_that_none_computes, run_async, switching_every, waiters
 
 from vrange import NotKeptWarning, VolatileCache, cached
 
@@ -94,7 +94,7 @@ def test_who_asks_afterwards_gets_the_new(cache: Cache, act: str, kind: str, nat
     assert number(cache["k"]) == NEW
     assert number(cache.get_or_compute("k", compute)) == NEW
     assert compute.reads == (1 if act in ("sets", "updates") else 2)
-    assert cache._core.under_way == 0
+    check_that_none_computes(cache, "k")
 
 
 @pytest.mark.parametrize("kind", MADE)
@@ -136,7 +136,7 @@ def test_tasks(cache: Cache, act: str, kind: str) -> None:
         assert number(cache["k"]) == NEW
 
     run_async(main())
-    assert cache._core.under_way == 0
+    check_that_none_computes(cache, "k")
 
 
 def test_a_decorated_function() -> None:
@@ -191,7 +191,7 @@ def test_one_that_could_not_wait_is_joined_when_the_other_ends(cache: Cache) -> 
     inner.go.set()
     assert number(worker.result()) == 7
     assert number(Worker(in_another_thread).result()) == 7
-    assert cache._core.under_way == 0
+    check_that_none_computes(cache, "k", "other")
 
 
 def test_other_keys_are_stored_all_the_same(cache: Cache) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support import wait_until
-from workers import PATIENCE, SingleFlight, Worker, run_async, waiters
+from workers import PATIENCE, SingleFlight, Worker, check_that_none_computes, run_async, waiters
 
 import vrange
 
@@ -318,4 +318,4 @@ def test_a_task_of_something_else_computes_itself(cache: vrange.VolatileCache[An
         with pytest.raises(StopIteration) as stopped:
             coroutine.send(None)
         assert stopped.value.value == expected
-    assert cache._core.under_way == 0
+    check_that_none_computes(cache, "k")

@@ -75,3 +75,11 @@ def run_async(coroutine: Any) -> Any:
         return await asyncio.wait_for(coroutine, PATIENCE)
 
     return asyncio.run(bounded())
+
+
+def check_that_none_computes(cache: Any, *keys: Any) -> None:
+    """If a computation were left under a key, another thread would wait for it."""
+    for key in keys:
+        cache.pop(key, None)
+        assert Worker(cache.get_or_compute, key, lambda: "again").result() == "again"
+        del cache[key]
