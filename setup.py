@@ -1,17 +1,20 @@
-"""What pyproject.toml can't say: libvrange is built first, then the extension that links to it."""
+"""What pyproject.toml can't say: libvrange is built first, then what links to it."""
 
+import platform
 import runpy
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from pathlib import Path
+from typing import Any
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 LIBRARY = "libvrange.so.0"  # with its version, Python does not take it for a module
+MALLOC = "libvrange_malloc.so.0"
 
 
 class BuildPy(build_py):
@@ -42,37 +45,46 @@ class BuildExt(build_ext):
     def _build_core(self, where: Path) -> None:
         how = runpy.run_path("native/build.py")
         self.compiler.src_extensions.append(".S")  # setuptools knows C's endings only
+        where.mkdir(parents=True, exist_ok=True)
+        self._libraries = [self._link(where, LIBRARY, "CORE", how)]
+        # malloc/ calls glibc's own malloc by names that only glibc has.
+        if platform.libc_ver()[0] == "glibc":
+            self._libraries.append(self._link(where, MALLOC, "MALLOC", how))
+        for extension in self.extensions:
+            extension.library_dirs.append(str(where))
 
+    def _link(self, where: Path, name: str, part: str, how: dict[str, Any]) -> Path:
         def compile_one(source: str) -> list[str]:
             compiled: list[str] = self.compiler.compile(
                 [source],
                 output_dir=self.build_temp,
                 include_dirs=how["INCLUDES"],
-                extra_postargs=how["CORE_OPTIONS"],
+                extra_postargs=how[f"{part}_OPTIONS"],
                 depends=how["HEADERS"],
             )
             return compiled
 
+        sources = how[f"{part}_SOURCES"]
         with ThreadPoolExecutor(cpu_count()) as pool:
-            objects = [each for made in pool.map(compile_one, how["CORE_SOURCES"]) for each in made]
-        where.mkdir(parents=True, exist_ok=True)
-        self._library = where / LIBRARY
-        self._library.unlink(missing_ok=True)
+            objects = [each for made in pool.map(compile_one, sources) for each in made]
+        library = where / name
+        library.unlink(missing_ok=True)
         self.compiler.link_shared_object(
             objects,
-            str(self._library),
-            libraries=how["CORE_LIBRARIES"],
-            extra_postargs=[*how["CORE_LINK_OPTIONS"], *self._stripped],
+            str(library),
+            libraries=how[f"{part}_LIBRARIES"],
+            library_dirs=[str(where)],
+            extra_postargs=[*how[f"{part}_LINK_OPTIONS"], *self._stripped],
         )
-        for extension in self.extensions:
-            extension.library_dirs.append(str(where))
+        return library
 
     def copy_extensions_to_source(self) -> None:
-        """Copy the library, too, where the package is used from its sources."""
+        """Copy the libraries, too, where the package is used from its sources."""
         super().copy_extensions_to_source()
-        there = Path(self.get_ext_fullpath("vrange._native")).with_name(LIBRARY)
-        there.unlink(missing_ok=True)  # a process may have the old file mapped
-        shutil.copy2(self._library, there)
+        for library in self._libraries:
+            there = Path(self.get_ext_fullpath("vrange._native")).with_name(library.name)
+            there.unlink(missing_ok=True)  # a process may have the old file mapped
+            shutil.copy2(library, there)
 
 
 if sys.platform == "linux":

@@ -14,6 +14,7 @@ NAMES = (
     "metrics",
     "heap_trim",
     "numpy_temporaries",
+    "ebizzy",
     "pressure_watch",
     "idle",
     "data_job",

@@ -1,9 +1,11 @@
-"""What the native part is built from, and how: libvrange, and the extension that links to it.
+"""What the native part is built from, and how: libvrange, and what links to it.
 
 `libvrange.so.0` is everything below core/. No Python is in it, so that any program can preload it.
+`libvrange_malloc.so.0` is everything below malloc/. It is preloaded, and brings the library along.
 The extension module vrange._native holds the CPython types below python/ and what cffi makes of
 vrange.h. The two lie side by side in the package, and the extension finds the library beside
-itself. A process that preloaded the library therefore has one core, not two.
+itself. A process that preloaded the library therefore has one core, not two: the dynamic linker
+takes a library that is loaded under this name already.
 
 The declarations that cffi needs are what vrange.h and the layout of the stats segment have between
 two marks, so that nothing is said twice. setup.py builds both.
@@ -48,6 +50,19 @@ CORE_OPTIONS = [
 ]
 CORE_LINK_OPTIONS = ["-Wl,-soname,libvrange.so.0", "-Wl,-Bsymbolic-functions", "-Wl,-z,defs"]
 CORE_LIBRARIES = ["pthread", "z", "dl"]
+
+MALLOC_SOURCES = _below("malloc", ".c")
+# The compiler must not take malloc's own code for calls that it can replace, nor call a function
+# here that the program may bring itself.
+MALLOC_OPTIONS = [*CORE_OPTIONS, "-fno-builtin", "-fsemantic-interposition"]
+# now: no call of a function is resolved inside malloc.
+MALLOC_LINK_OPTIONS = [
+    "-Wl,-soname,libvrange_malloc.so.0",
+    "-Wl,-z,defs",
+    "-Wl,-z,now",
+    "-Wl,-rpath,$ORIGIN",
+]
+MALLOC_LIBRARIES = [":libvrange.so.0", "dl"]
 
 LAYOUT = "core/counters/segment_layout.h"
 

@@ -167,6 +167,14 @@ void caretaker_resume(void) {
     gate_leave();
 }
 
+void caretaker_resume_later(void) {
+    gate_enter();
+    pthread_mutex_lock(&caretaker.lock);
+    caretaker.paused = caretaker.goes_on = false;
+    pthread_mutex_unlock(&caretaker.lock);
+    gate_leave();
+}
+
 bool caretaker_is_running(void) {
     return atomic_load_explicit(&caretaker.running, memory_order_relaxed);
 }

@@ -53,6 +53,8 @@ void caretaker_help(size_t bytes);
  * When caretaker_pause returns, the kernel doesn't count the thread any more. Call both outside the gate. */
 void caretaker_pause(void);
 void caretaker_resume(void);
+/* The same without a thread, until caretaker_ensure. */
+void caretaker_resume_later(void);
 
 /* In the child of a fork, where the thread does not exist. */
 void caretaker_forget_thread(void);

@@ -130,9 +130,31 @@ size_t heap_spans(heap_span spans[HEAP_SPANS]) {
     _Static_assert(HEAP_SPANS == HEAP_ZONES, "a span for each zone");
     for (int i = 0; i < HEAP_ZONES; i++) {
         const heap_zone *zone = &heap.zones[i];
-        spans[i] = (heap_span){(uintptr_t)zone->base, zone->base ? (size_t)zone->units * zone->unit_bytes : 0};
+        spans[i] = (heap_span){(uintptr_t)zone->base, zone->base ? (size_t)zone->reach * zone->unit_bytes : 0};
     }
     return HEAP_ZONES;
+}
+
+void heap_stop_growing(void) {
+    for (int i = 0; i < HEAP_ZONES; i++) {
+        heap_usage before;
+        if (!heap.zones[i].base) continue;
+        heap_enter(&heap.zones[i], &before);
+        zone_stop_growing(&heap.zones[i]);
+        heap_leave(&heap.zones[i], &before);
+    }
+}
+
+void heap_return_rest(void) {
+    static _Atomic bool is_done;
+    if (atomic_exchange(&is_done, true)) return;
+    for (int i = 0; i < HEAP_ZONES; i++) {
+        heap_usage before;
+        if (!heap.zones[i].base) continue;
+        heap_enter(&heap.zones[i], &before);
+        zone_return_rest(&heap.zones[i]);
+        heap_leave(&heap.zones[i], &before);
+    }
 }
 
 /* ---- blocks ------------------------------------------------------------------------------------ */
@@ -195,7 +217,7 @@ void heap_clear(void *block, size_t stale_bytes) {
 
 static void refuse(void) {
     static const char message[] =
-        "vrange: array data was freed that is not allocated: it was freed twice, or overwritten\n";
+        "vrange: a block was freed that is not allocated: it was freed twice, or overwritten\n";
     os_complain(message, sizeof message - 1);
     abort();
 }

