@@ -9,7 +9,7 @@ import gc
 import inspect
 import pickle
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -363,6 +363,42 @@ def test_coroutine_functions_and_caches_of_no_entries() -> None:
         assert "a" not in cache
         assert cache.get_or_compute("a", lambda: 2) == 2
         assert len(cache) == 0
+
+
+class Fetch:
+    """Objects of it are called as coroutine functions are."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def __call__(self, url: str) -> str:
+        self.calls += 1
+        await asyncio.sleep(0)
+        return url
+
+
+class Pages:
+    def __call__(self) -> Iterator[int]:
+        yield 1
+
+
+@pytest.mark.parametrize("wrap", [lambda fetch: fetch, functools.partial])
+def test_an_object_with_a_coroutine_function_as_its_call(wrap: Any) -> None:
+    fetch = Fetch()
+    function = cached(wrap(fetch))
+
+    async def main() -> Any:
+        return await asyncio.gather(*[function("a") for _ in range(3)])
+
+    assert asyncio.run(main()) == ["a"] * 3
+    assert asyncio.run(main()) == ["a"] * 3
+    assert fetch.calls == 1
+    assert inspect.iscoroutinefunction(function)
+
+
+def test_an_object_with_a_generator_function_as_its_call_is_refused() -> None:
+    with pytest.raises(TypeError, match="generator function"):
+        cached(Pages())
 
 
 def test_generator_functions_are_refused_when_they_are_decorated() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from fractions import Fraction
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import pytest
 
 import vrange
@@ -362,3 +365,13 @@ def test_bad_timeouts(bad: Any) -> None:
     for one in make:
         with pytest.raises(ValueError, match="timeout must be a number of seconds"):
             one()
+
+
+@pytest.mark.parametrize(
+    "number", [5, 0.5, np.int64(5), np.float32(2), Fraction(1, 2), 10**400, math.inf], ids=repr
+)
+def test_times_are_numbers_of_every_kind(number: Any) -> None:
+    with vrange.VolatileCache[str, int](ttl=number, timeout=number) as cache:
+        cache["a"] = 1
+        cache.set("b", 1, ttl=number)
+        assert cache["a"] == cache["b"] == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from vrange._cache.function import (
 from vrange._cache.ignore import ignoring
 from vrange._cache.mapping import CacheMapping
 from vrange._cache.options import CachedOptions, check_decorated, name_of
+from vrange._cache.parameters import is_coroutine_function
 from vrange._cache.shared import CallsOfObjects, SharedCalls
 
 _NAMED = object()  # separates positional from keyword arguments in a key
@@ -55,7 +55,7 @@ class Backend:
         """Return the decorated function: `into`, if that is given."""
         calls.backend = self
         function, skip = calls.function, calls.options.skip
-        is_async = inspect.iscoroutinefunction(function)
+        is_async = is_coroutine_function(function)
         if skip is not None:
             function = (_skipping_async if is_async else _skipping)(function, skip, self)
         if isinstance(calls, CallsOfObjects):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from vrange._cache.by_value import reduce_function
 from vrange._cache.calls import Calls
 from vrange._cache.info import CacheInfo
+from vrange._cache.parameters import is_coroutine_function
 
 if TYPE_CHECKING:
     from vrange._cache.cache import VolatileCache
@@ -62,7 +63,7 @@ class CachedFunction(Generic[P, R_co], metaclass=ABCMeta):
         self.cache = calls.cache
         self._calls = calls
         self._answer = answer
-        if inspect.iscoroutinefunction(function):
+        if is_coroutine_function(function):
             # inspect and asyncio recognise a coroutine function by these attributes.
             self.__code__ = getattr(function, "__code__", _coroutine.__code__)
             self.__defaults__ = self.__kwdefaults__ = None

@@ -11,6 +11,7 @@ from typing import Any
 from vrange._cache.mapping import CacheMapping
 from vrange._cache.parameters import (
     Listener,
+    call_of,
     check_max_entries,
     check_on_evict,
     seconds_of_timeout,
@@ -113,9 +114,10 @@ def check_decorated(function: object) -> None:
     if not callable(function):
         raise TypeError(f"cached decorates a callable, not {function!r}")
     kind = ""
-    if inspect.isgeneratorfunction(function):
+    functions = function, call_of(function)
+    if any(map(inspect.isgeneratorfunction, functions)):
         kind = "a generator function"
-    elif inspect.isasyncgenfunction(function):
+    elif any(map(inspect.isasyncgenfunction, functions)):
         kind = "an asynchronous generator function"
     if kind:
         raise TypeError(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from numbers import Real
 from typing import Any, Literal
 
 from vrange.sizes import parse_bytes
@@ -25,8 +28,8 @@ def seconds_of_ttl(ttl: object) -> float | None:
         return None
     if isinstance(ttl, timedelta):
         seconds = ttl.total_seconds()
-    elif isinstance(ttl, int | float) and not isinstance(ttl, bool):
-        seconds = ttl
+    elif isinstance(ttl, Real) and not isinstance(ttl, bool):
+        seconds = _seconds(ttl)
     else:
         raise ValueError(f"ttl must be {_TTL_TAKEN}, not {ttl!r}")
     if not seconds > 0:
@@ -40,11 +43,19 @@ def seconds_of_timeout(timeout: object) -> float | None:
         return None
     if isinstance(timeout, timedelta):
         timeout = timeout.total_seconds()
-    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0:
+    seconds = _seconds(timeout) if isinstance(timeout, Real) else -1
+    if isinstance(timeout, bool) or not seconds >= 0:
         raise ValueError(
             f"timeout must be a number of seconds, a timedelta or None, not {timeout!r}"
         )
-    return min(timeout, threading.TIMEOUT_MAX)
+    return min(seconds, threading.TIMEOUT_MAX)
+
+
+def _seconds(number: Any) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 def nanoseconds_of_ttl(ttl: object) -> int:
@@ -63,12 +74,25 @@ def check_max_entries(max_entries: object) -> None:
         raise ValueError(f"max_entries must be at least 0, but is {max_entries}")
 
 
+def is_coroutine_function(function: object) -> bool:
+    """Return whether calls return coroutines; `function` may also be an object with `__call__`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call_of(function))
+
+
+def call_of(function: object) -> object:
+    """Return the function that a call of an object runs; None for a class."""
+    if isinstance(function, type):
+        return None
+    return getattr(type(function), "__call__", None)  # noqa: B004 - it is not only tested
+
+
 def check_on_evict(on_evict: object) -> None:
     """Raise TypeError for anything but None or a callable that returns no coroutine."""
     if on_evict is not None and not callable(on_evict):
         raise TypeError(f"on_evict must be callable or None, not {on_evict!r}")
-    call = getattr(on_evict, "__call__", None)  # noqa: B004 - of an object, it may be a coroutine
-    if inspect.iscoroutinefunction(on_evict) or inspect.iscoroutinefunction(call):
+    if is_coroutine_function(on_evict):
         raise TypeError(
             f"on_evict must be an ordinary function, not a coroutine function: {on_evict!r} would "
             "never be awaited. Give a function that starts a task"
