@@ -16,6 +16,7 @@ __all__ = ["DEFAULT_BYTES", "LEAST_BYTES", "deep_threads", "deepen", "main_bytes
 DEFAULT_BYTES = 4 << 30  # of address space
 LEAST_BYTES = 16 << 20
 _LIMIT_SHARE = 1024  # threads of this size fit below RLIMIT_AS or RLIMIT_DATA
+_watches_forks = False
 _LIMITS = {"RLIMIT_AS": resource.RLIMIT_AS, "RLIMIT_DATA": resource.RLIMIT_DATA}
 
 
@@ -80,9 +81,12 @@ def deepen(main: int, usual: int) -> tuple[int, int, str]:
 
 
 def _start_with(size: int) -> None:
+    global _watches_forks
     deep.deepen_threads(LEAST_BYTES)
     threading.stack_size(size)
-    os.register_at_fork(after_in_child=deep.watch_stacks)
+    if not _watches_forks:
+        os.register_at_fork(after_in_child=deep.watch_stacks)
+        _watches_forks = True
 
 
 def _overcommit_policy() -> int:
