@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import textwrap
@@ -226,12 +227,8 @@ def test_strict_overcommit_is_refused_with_the_reason(monkeypatch: pytest.Monkey
 
 
 def test_a_limit_of_the_address_space_bounds_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    import resource
-
     soft = {resource.RLIMIT_AS: 64 << 30}
-    monkeypatch.setattr(
-        deep_threads.resource, "getrlimit", lambda number: (soft.get(number, -1), -1)
-    )
+    monkeypatch.setattr(resource, "getrlimit", lambda number: (soft.get(number, -1), -1))
     assert deep_threads.thread_bytes(4 << 30) == (64 << 20, "")
     soft[resource.RLIMIT_AS] = 8 << 30
     assert deep_threads.thread_bytes(4 << 30) == (0, "RLIMIT_AS is 8.0 GiB")
