@@ -54,6 +54,8 @@
 #define LOOK_SHARE 32 /* of the room, which frames may take before the next check */
 #define FALL_SHARE 4  /* likewise, at the rate at which the room fell since the last check */
 #define LOOK_NS 4000000ull
+#define WIDE_ROOM ((int64_t)256 << 20) /* more than all threads together allocate between two checks */
+#define WIDE_LOOK_NS 16000000ull
 
 /* CPython 3.14 raises RecursionError in the second 16 KiB from the end of what it takes for the stack, and
  * ends the process in the last 16 KiB. */
@@ -269,27 +271,40 @@ static void look(stack *s, char *sp, bool grows) {
     }
 }
 
+/* Reading what is left takes as long as thousands of calls. */
+static bool is_look_due(const stack *s) {
+    const bool is_wide = s->room >= WIDE_ROOM;
+    if (!is_wide && s->unlooked_bytes >= s->look_after) return true;
+    return os_now_coarse_ns() - s->looked_ns >= (is_wide ? WIDE_LOOK_NS : LOOK_NS);
+}
+
 /* CPython 3.13 does not count calls that leave out some of a function's defaults (copy.deepcopy recurses
  * so). Only refusing memory for frames ends such a recursion. */
 static bool ignores_count(const stack *s) {
     return s->is_cut && s->levels && *s->levels < -IGNORED_LEVELS;
 }
 
+static bool is_shallow(const stack *s, const char *sp) {
+    return END_OF_FRAMES * s->frame_bytes + (s->base - sp) < SHALLOW_BYTES;
+}
+
 bool stack_room_observe(ptrdiff_t bytes) {
     stack *s = stack_current();
     if (!s || (!s->automatic && !s->is_cut)) return true;
-    stack_room_settle(s);
     const size_t size = (size_t)(bytes < 0 ? -bytes : bytes);
     const bool is_frames = size < FRAMES_MOST;
     char *sp = __builtin_frame_address(0);
     if (is_frames) s->frame_bytes += bytes;
     s->unlooked_bytes += size;
+    /* Programs cross the border between two parts often. */
+    if (s->is_own && is_frames && !s->is_cut && !s->needed && is_shallow(s, sp)) return true;
+    stack_room_settle(s);
     if (!s->is_cut) {
-        if (end_of(s, sp) < UNSEEN_BYTES) {
+        if (end_of(s, sp) < (s->is_own ? SHALLOW_BYTES : UNSEEN_BYTES)) {
             if (s->needed) publish(s, 0);
             return true;
         }
-        if (s->unlooked_bytes < s->look_after && os_now_coarse_ns() - s->looked_ns < LOOK_NS) return true;
+        if (!is_look_due(s)) return true;
     }
     /* After a cut, arenas are allocated for the traceback: only frames show that the recursion goes on. */
     look(s, sp, bytes > 0 && (is_frames || !s->is_cut));
