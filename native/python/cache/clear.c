@@ -115,19 +115,23 @@ static void bury_entries(grave *g, uint32_t most) {
     while (count) Py_DECREF(references[--count]);
 }
 
+static void free_tables(ghost *const *ghosts_gone, deadlines *deadlines_gone) {
+    for (int i = 0; i < GHOST_TABLES; i++) free(ghosts_gone[i]);
+    expiry_clear(deadlines_gone);
+}
+
 static void free_grave(grave *g) {
     index_free(&g->index);
     free(g->slabs.all);
-    const size_t bytes = (g->ghosts.young.room + g->ghosts.old.room) * sizeof(ghost) +
-                         g->deadlines.room * sizeof(deadline);
-    if (bytes > LET_OTHERS_RUN_BYTES) {
+    ghost *gone[GHOST_TABLES];
+    const size_t bytes = ghosts_let_go(&g->ghosts, gone) + g->deadlines.room * sizeof(deadline);
+    if (bytes < LET_OTHERS_RUN_BYTES) {
+        free_tables(gone, &g->deadlines);
+    } else {
         Py_BEGIN_ALLOW_THREADS
-        ghosts_clear(&g->ghosts);
-        expiry_clear(&g->deadlines);
+        free_tables(gone, &g->deadlines);
         Py_END_ALLOW_THREADS
     }
-    ghosts_clear(&g->ghosts);
-    expiry_clear(&g->deadlines);
     free(g);
 }
 

@@ -16,6 +16,7 @@
 #define FIRST_ROOM 128u
 #define GHOSTS_LEAST 4096u
 #define GHOSTS_MOST (1u << 24)
+#define ROOM_THAT_TAKES_LONG (1u << 16) /* to free */
 
 static struct {
     size_t bytes, bytes_most; /* of the tables of all caches; whenever one is made */
@@ -41,10 +42,12 @@ static ghost *look(const ghost_table *table, uint32_t hash) {
     return NULL;
 }
 
-static void free_table(ghost_table *table) {
-    tables.bytes -= table->room * sizeof *table->places;
-    free(table->places);
+/* The caller frees what is returned. */
+static ghost *take_off(ghost_table *table) {
+    ghost *places = table->places;
+    tables.bytes -= table->room * sizeof *places;
     *table = (ghost_table){0};
+    return places;
 }
 
 static uint32_t next_room(const ghosts *all, uint32_t entries) {
@@ -62,7 +65,10 @@ static void turn_over(ghosts *all, uint32_t entries) {
     ghost *places = calloc(room, sizeof *places);
     if (!places) return; /* the young table stays full, and new ghosts are dropped: they only help */
     tables.bytes += room * sizeof *places;
-    free_table(&all->old);
+    const bool takes_long = all->old.room >= ROOM_THAT_TAKES_LONG && !all->gone;
+    ghost *before = take_off(&all->old);
+    if (takes_long) all->gone = before;
+    else free(before);
     all->old = all->young;
     all->young = (ghost_table){.places = places, .room = room};
 }
@@ -105,7 +111,22 @@ void ghosts_forget(ghosts *all, uint32_t hash) {
     while ((g = find(all, hash))) g->state = DEAD;
 }
 
+ghost *ghosts_take_gone(ghosts *all) {
+    ghost *gone = all->gone;
+    all->gone = NULL;
+    return gone;
+}
+
+size_t ghosts_let_go(ghosts *all, ghost *gone[GHOST_TABLES]) {
+    const size_t before = tables.bytes;
+    gone[0] = take_off(&all->young);
+    gone[1] = take_off(&all->old);
+    gone[2] = ghosts_take_gone(all);
+    return before - tables.bytes;
+}
+
 void ghosts_clear(ghosts *all) {
-    free_table(&all->young);
-    free_table(&all->old);
+    ghost *gone[GHOST_TABLES];
+    ghosts_let_go(all, gone);
+    for (int i = 0; i < GHOST_TABLES; i++) free(gone[i]);
 }

@@ -4,6 +4,8 @@
  * while the state is being changed. So both wait here until the state is whole (core.h). */
 #include "python/cache/limbo.h"
 
+#include <stdlib.h>
+
 #include "python/cache/listener.h"
 
 /* Freeing a large range takes long, so it is left for limbo_drain, which releases the GIL for it. */
@@ -44,11 +46,20 @@ static void free_leaving(cache_core *self) {
     }
 }
 
+static void free_ghosts(cache_core *self) {
+    ghost *gone = ghosts_take_gone(&self->ghosts);
+    if (!gone) return;
+    Py_BEGIN_ALLOW_THREADS
+    free(gone);
+    Py_END_ALLOW_THREADS
+}
+
 void limbo_drain(cache_core *self) {
     if (!self->index.limbo && !self->leaving_count) return;
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
     free_leaving(self);
+    free_ghosts(self);
     index_drain(&self->index);
     PyErr_Restore(type, error, traceback);
 }
