@@ -19,6 +19,7 @@ NAMES = (
     "idle",
     "data_job",
     "peers_table",
+    "scale",
 )
 SKIPPED = 77
 

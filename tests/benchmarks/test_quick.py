@@ -30,7 +30,8 @@ def run(name: str, results: Path, timeout: float = 280) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "name", ["release", "decorated_hit", "bookkeeping", "heap_trim", "numpy_temporaries", "idle"]
+    "name",
+    ["release", "decorated_hit", "bookkeeping", "heap_trim", "numpy_temporaries", "idle", "scale"],
 )
 def test_runs_and_meets_what_holds_at_any_size(name: str, tmp_path: Path) -> None:
     assert all(target["met"] for target in run(name, tmp_path)["targets"])
