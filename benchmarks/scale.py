@@ -1,6 +1,6 @@
 """What a large cache costs: clear, close, len, info, a sweep and fork, at 10³ to 10⁷ entries.
 
-Method. Each figure is the median of the rounds: three, and one from a million entries. Each round
+Method. Each figure is the median of the rounds: three, and one from ten million entries. Each round
 of each size is a process of its own (`scale_child`): it fills a cache, times stores and hits, then
 what looks at the cache as a whole, then `len()` after the kernel took a tenth of the entries,
 `clear()`, and after a second filling `close()`. Meanwhile another thread looks at the clock every
@@ -32,7 +32,7 @@ SIZES = {
     "range": (1_000, 10_000, 100_000, 1_000_000),
 }
 BYTES_EACH = {"small": 400, "range": 4700}  # generously, with key and entry
-ROUNDS, LARGE, ROUNDS_OF_LARGE = 3, 1_000_000, 1
+ROUNDS, LARGE, ROUNDS_OF_LARGE = 3, 10_000_000, 1
 CLEAR_SECONDS, GAP_SECONDS = 0.2, 0.005
 NAMES = {"small": "values of 100 bytes", "range": "arrays of 4 KiB"}
 WATCHED = ("list", "sweep of a tenth", "clear", "close")
