@@ -13,7 +13,7 @@
 #include "pressure/limits.h"
 #include "pressure/reclaimable.h"
 
-#define LIMIT_NS 100000000ull
+#define LIMIT_NS 2000000ull /* a limit may be lowered in steps: less than a tick */
 #define CLEAN_NS 20000000ull /* the file that reports it is long, and every turn of the reserve asks */
 #define FAILING_NS 1000000000ull
 

@@ -21,7 +21,7 @@
 
 #define MEMBERSHIP_NS 1000000000ull
 #define GONE_NS 100000000ull      /* a removed cgroup: how often to look where the process is now */
-#define ABOVE_AGES 10             /* in v1 the file that reports limits above is the slowest of all */
+#define ABOVE_NS 1000000000ull    /* in v1 the file that reports limits above is the slowest of all */
 #define NO_LIMIT (1ull << 62)     /* v1 writes "none" as the largest signed long, rounded down to a page */
 #define PROC_SELF "/proc/self"
 
@@ -121,8 +121,8 @@ static int read_number(limits *l, os_kept *file, uint64_t *value) {
     return os_number_in(l->text, value);
 }
 
-static void read_above(limits *l, limits_cgroup *c, uint64_t now, uint64_t age) {
-    if (!c->whole_tree || (c->above_ns && now - c->above_ns < ABOVE_AGES * age)) return;
+static void read_above(limits *l, limits_cgroup *c, uint64_t now) {
+    if (!c->whole_tree || (c->above_ns && now - c->above_ns < ABOVE_NS)) return;
     uint64_t above;
     if (os_kept_text(&c->stat, l->text, sizeof l->text) < 0) return;
     c->above_ns = now;
@@ -132,7 +132,7 @@ static void read_above(limits *l, limits_cgroup *c, uint64_t now, uint64_t age) 
 
 int limits_read_limit(limits *l, limits_cgroup *c, uint64_t now, uint64_t age) {
     if (c->limit_ns && now - c->limit_ns < age) return 0;
-    read_above(l, c, now, age);
+    read_above(l, c, now);
     uint64_t least = c->above;
     for (size_t i = 0; i < VRANGE_CGROUP_LIMITS; i++) {
         uint64_t one;

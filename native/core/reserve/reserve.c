@@ -60,6 +60,7 @@ static struct {
     /* Everything below belongs to the thread that holds `turn`. */
     pthread_mutex_t turn;
     uint64_t taken; /* bytes found taken since the last tick */
+    uint64_t free_bytes; /* on the eager rung, after the last turn */
     bool offers_to_sleep; /* also if enough is free */
     victims victims;
     bool lacks_victims; /* a store found none to replace */
@@ -84,17 +85,23 @@ static free_memory look_for_memory(void) {
 /* ---- the eager rung --------------------------------------------------------------------------- */
 
 static bool shed_over_limit(uint64_t free_bytes) {
-    const uint64_t spare = atomic_load(&reserve.bytes);
     if (free_bytes == UINT64_MAX) free_bytes = headroom_of_machine(0);
+    /* What was used up since the last turn. Far from the limit it does not matter. */
+    const uint64_t before = reserve.free_bytes, bytes = atomic_load(&reserve.bytes);
+    const bool is_near = before < NEAR_RESERVES * bytes;
+    const uint64_t used = is_near && before > free_bytes ? before - free_bytes : 0;
+    const uint64_t spare = burst_reserve(bytes, used, os_now_ns());
+    reserve.free_bytes = free_bytes;
     if (spare <= free_bytes) return false;
     const uint64_t wanted = spare - free_bytes;
     victims_rank(&reserve.victims, wanted);
     uint64_t gone = 0;
     for (const candidate *item; gone < wanted && (item = victims_next(&reserve.victims));) {
         range *r = table_at(item->index);
-        uint64_t bytes = range_bytes(r);
-        if (range_shed(r, item->generation)) gone += bytes;
+        const uint64_t size = range_bytes(r);
+        if (range_shed(r, item->generation)) gone += size;
     }
+    reserve.free_bytes += gone;
     return gone > 0;
 }
 
