@@ -333,7 +333,7 @@ void vrange_reserve_read(vrange_reserve_info *out);
 int vrange_room_take(uint64_t bytes);
 void vrange_room_give(uint64_t bytes);
 
-/* ---- limits: every enclosing cgroup, the process's own limits, and the machine (limits.c) ------ */
+/* ---- limits: every enclosing cgroup, the process's own limits, and the machine (memory_limits.c) ------ */
 
 #define VRANGE_CGROUPS 32
 #define VRANGE_CGROUP_LIMITS 2

@@ -9,7 +9,7 @@
 #include "heap/heap_cells.h"
 #include "heap/heap_state.h"
 #include "os/os.h"
-#include "pressure/limits.h"
+#include "pressure/memory_limits.h"
 
 /* Longer than a temporary of 256 MiB stays unused between two iterations of a loop. */
 #define IDLE_NS 100000000u

@@ -20,7 +20,7 @@
 #include "os/os.h"
 #include "os/os_thread.h"
 #include "os/os_watches.h"
-#include "pressure/limits.h"
+#include "pressure/memory_limits.h"
 
 #define FOR_EVER_NS 3600000000000ull
 #define NO_THRESHOLD UINT64_MAX

@@ -1,7 +1,7 @@
 /* Headroom: how many bytes can still be allocated below the tightest limit.
  *
- * limits.c reads the limits and usage of every cgroup around the process; an outer one may be fuller. Usage
- * is read at each look.
+ * memory_limits.c reads the limits and usage of every cgroup around the process; an outer one may be fuller.
+ * Usage is read at each look.
  *
  * Clean file pages count as free if the kernel lists them among the pages it takes first. Reading files
  * fills the cgroup without reducing the memory that is available. But the kernel takes offered pages and
@@ -10,7 +10,7 @@
 #include "pressure/headroom.h"
 
 #include "os/os.h"
-#include "pressure/limits.h"
+#include "pressure/memory_limits.h"
 #include "pressure/reclaimable.h"
 
 #define LIMIT_NS 2000000ull /* a limit may be lowered in steps: less than a tick */

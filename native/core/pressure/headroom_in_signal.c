@@ -11,7 +11,7 @@
 
 #include "counters/stats.h"
 #include "os/os.h"
-#include "pressure/limits.h"
+#include "pressure/memory_limits.h"
 #include "pressure/reclaimable.h"
 
 #define LIMITS_NS 100000000ull

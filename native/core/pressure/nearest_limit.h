@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "pressure/limits.h"
+#include "pressure/memory_limits.h"
 #include "vrange.h"
 
 typedef struct {

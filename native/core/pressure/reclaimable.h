@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#include "pressure/limits.h"
+#include "pressure/memory_limits.h"
 
 /* Each caller counts as much of it as it can rely on. */
 typedef struct {

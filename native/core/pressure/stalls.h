@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 #include "os/os_kept_descriptors.h"
-#include "pressure/limits.h"
+#include "pressure/memory_limits.h"
 
 #define STALLS_OF_NOTHING INT32_MIN
 

@@ -18,7 +18,7 @@
 #include "os/os.h"
 #include "os/os_thread.h"
 #include "counters/stats.h"
-#include "pressure/limits.h"
+#include "pressure/memory_limits.h"
 #include "pressure/nearest_limit.h"
 #include "pressure/stalls.h"
 #include "vrange.h"

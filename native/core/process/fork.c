@@ -20,7 +20,7 @@
 #include "stacks/own_stack.h"
 #include "base/inherit.h"
 #include "os/os.h"
-#include "pressure/limits.h"
+#include "pressure/memory_limits.h"
 #include "pressure/alarm.h"
 #include "pressure/watcher.h"
 #include "heap/heap.h"

@@ -9,7 +9,7 @@
 #include "ranges/arena_lost.h"
 #include "base/gate.h"
 #include "os/os.h"
-#include "pressure/limits.h"
+#include "pressure/memory_limits.h"
 #include "ranges/range_busy.h"
 #include "ranges/range_loss.h"
 #include "base/rung.h"

@@ -11,7 +11,7 @@
 #include "counters/stats.h"
 #include "os/os.h"
 #include "pressure/headroom.h"
-#include "pressure/limits.h"
+#include "pressure/memory_limits.h"
 #include "reserve/shed.h"
 
 #define LEAST (4ull << 20)

@@ -27,7 +27,7 @@
 #include "base/inherit.h"
 #include "pressure/alarm.h"
 #include "pressure/headroom.h"
-#include "pressure/limits.h"
+#include "pressure/memory_limits.h"
 #include "counters/segment.h"
 #include "heap/heap_offer.h"
 #include "base/userfault_closed.h"

@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 #include "os/os.h"
-#include "pressure/limits.h"
+#include "pressure/memory_limits.h"
 #include "counters/stats.h"
 
 #define UNLOOKED_MOST 1024u

@@ -15,7 +15,7 @@
 #include "stacks/sigsegv.h"
 #include "python/stacks/recursion.h"
 #include "python/support.h"
-#include "pressure/limits.h"
+#include "pressure/memory_limits.h"
 #include "stacks/stack.h"
 #include "stacks/stack_current.h"
 #include "stacks/stack_pages.h"

@@ -5,7 +5,7 @@ around it. So the limit here is the tightest on the way up, and the usage is tha
 which has this limit, because that is the figure which reaches the limit. If no cgroup has a limit,
 both are the machine's.
 
-The native side finds the cgroups and reads them (limits.c); this module shows what it found.
+The native side finds the cgroups and reads them (memory_limits.c); this module shows what it found.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-/* The memory limits of this process, and how much of each is used.
+/* The memory limits of this process, and how much of each is used. (C has a limits.h of its own.)
  *
  * This is the one place that reads them. headroom.c, headroom_in_signal.c and nearest_limit.c decide what the
  * figures mean. A `limits` belongs to one caller at a time: limits_take() and limits_try() hand out those of
  * the process. Reading is async-signal-safe; finding is not. */
-#ifndef VRANGE_LIMITS_H
-#define VRANGE_LIMITS_H
+#ifndef VRANGE_MEMORY_LIMITS_H
+#define VRANGE_MEMORY_LIMITS_H
 
 #include <stdbool.h>
 #include <stddef.h>

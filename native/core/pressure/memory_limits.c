@@ -4,7 +4,7 @@
  * RLIMIT_DATA make its allocations fail. Limits may change at any moment, so they are read again now and
  * then. Files stay open, and each read checks that the descriptor is still ours (os_kept_descriptors.h). */
 #define _GNU_SOURCE
-#include "pressure/limits.h"
+#include "pressure/memory_limits.h"
 
 #include <errno.h>
 #include <pthread.h>
