@@ -9,12 +9,15 @@
  * read once. */
 #include "pressure/headroom.h"
 
+#include "base/rung.h"
 #include "os/os.h"
 #include "pressure/memory_limits.h"
 #include "pressure/reclaimable.h"
 
 #define LIMIT_NS 2000000ull /* a limit may be lowered in steps: less than a tick */
 #define CLEAN_NS 20000000ull /* the file that reports it is long, and every turn of the reserve asks */
+#define FRESH_NS 1000000ull
+#define MOVED_SHARE 16 /* of what is enough */
 #define FAILING_NS 1000000000ull
 
 /* False if the cgroup was removed. Usage that can't be read for another reason keeps its last value for a
@@ -27,10 +30,18 @@ static bool read_usage(limits *l, limits_cgroup *c, uint64_t now, uint64_t *used
     return true;
 }
 
+/* While files are read, or memory is taken, the content of a moment ago is of another usage. On the eager rung
+ * clean file pages are what is kept free, and usage does not show that they are used up. */
+static uint64_t content_age(const limits_cgroup *c, uint64_t enough) {
+    const uint64_t moved = c->used > c->content_used ? c->used - c->content_used : c->content_used - c->used;
+    return vrange_rung() == VRANGE_RUNG_EAGER || moved > enough / MOVED_SHARE ? FRESH_NS : CLEAN_NS;
+}
+
 /* File pages that can be taken at once and, if `later` is set, those that the kernel takes later. Offered pages
  * are not free. */
-static uint64_t file_bytes(limits *l, limits_cgroup *c, uint64_t now, bool later, uint64_t missing) {
-    if (limits_read_content(l, c, now, CLEAN_NS) < 0) return 0;
+static uint64_t file_bytes(limits *l, limits_cgroup *c, uint64_t now, bool later, uint64_t missing,
+                           uint64_t age_ns) {
+    if (limits_read_content(l, c, now, age_ns) < 0) return 0;
     const reclaimable r = reclaimable_of(c);
     return r.clean_files + (later && r.clean_files < missing ? r.later_files : 0);
 }
@@ -44,7 +55,7 @@ static bool look(limits *l, uint64_t enough, bool with_later, uint64_t *free_byt
         if (c->limit >= l->machine_bytes) continue;
         if (!read_usage(l, c, now, &used)) return false;
         uint64_t left = used < c->limit ? c->limit - used : 0;
-        if (left < enough) left += file_bytes(l, c, now, with_later, enough - left);
+        if (left < enough) left += file_bytes(l, c, now, with_later, enough - left, content_age(c, enough));
         if (left < *free_bytes) *free_bytes = left;
     }
     return l->is_complete || *free_bytes < UINT64_MAX;

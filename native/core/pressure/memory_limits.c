@@ -178,6 +178,7 @@ int limits_read_content(limits *l, limits_cgroup *c, uint64_t now, uint64_t age)
                                .not_clean = sum_of(text, "dirty") + sum_of(text, "file_dirty") +
                                             sum_of(text, "writeback") + sum_of(text, "file_writeback")};
     c->content_ns = now;
+    c->content_used = c->used;
     return 0;
 }
 

@@ -28,7 +28,7 @@ typedef struct {
     uint64_t limit, limit_ns, above, above_ns;
     uint64_t used, used_ns;
     memory_stat content;
-    uint64_t content_ns;
+    uint64_t content_ns, content_used; /* when it was read, and usage then */
 } limits_cgroup;
 
 typedef struct {
