@@ -21,6 +21,8 @@ class Settings:
     ----------
     heap : {"pymalloc", "libc"}
         The allocator of the interpreter's objects: its own, or libc's malloc.
+    malloc : bool
+        Whether large blocks of every library come from vrange's heap (vrange.malloc).
     numpy : bool
         Whether array data comes from vrange's heap.
     watch : bool
@@ -47,6 +49,7 @@ class Settings:
     """
 
     heap: Heap = "pymalloc"
+    malloc: bool = False
     numpy: bool = True
     watch: bool = True
     stacks: bool = True

@@ -39,6 +39,7 @@ from vrange.cli.run.report import Report, as_json, as_text
 from vrange.cli.run.supervise import end_alike, supervise
 from vrange.cli.run.target import CannotRunError, find_target
 from vrange.errors import VrangeError
+from vrange.malloc import preload
 
 __all__ = ["add_parser", "run"]
 
@@ -65,6 +66,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="pymalloc",
         help="the allocator of Python's objects: pymalloc, Python's own (default), whose free "
         "pools are returned; or libc (PYTHONMALLOC=malloc), which returns most and is slower",
+    )
+    on.add_argument(
+        "--malloc",
+        action="store_true",
+        help="large blocks of every library from vrange's heap (LD_PRELOAD; see docs/malloc.md)",
     )
     on.add_argument("--no-numpy", action="store_true", help="leave NumPy's allocator alone")
     on.add_argument("--no-watch", action="store_true", help="no memory pressure watcher")
@@ -134,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
     records = tempfile.mkdtemp(prefix="vrange-run-") if reported else None
     settings = Settings(
         heap=args.heap,
+        malloc=args.malloc,
         numpy=not args.no_numpy,
         watch=not args.no_watch,
         stacks=not args.no_stacks,
@@ -172,6 +179,8 @@ def _check(args: argparse.Namespace) -> None:
     for option, name in (("--json", args.json), ("--plot", args.plot)):
         if name and not os.access(Path(name).absolute().parent, os.W_OK):
             raise VrangeError(f"{option} {name}: its directory is missing or can't be written to")
+    if args.malloc:
+        preload(os.environ)
     if args.plot:
         if Path(args.plot).suffix.lower() not in _PICTURES:
             raise ValueError(f"--plot takes a file that ends in .png or .svg, not {args.plot}")

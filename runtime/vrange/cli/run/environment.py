@@ -15,6 +15,7 @@ from pathlib import Path
 import vrange._autostart
 from vrange._autostart.deep import VARIABLE as DEEP
 from vrange._autostart.settings import VARIABLE, Settings
+from vrange.malloc import preload
 
 __all__ = ["environment"]
 
@@ -26,6 +27,8 @@ def environment(settings: Settings, before: Mapping[str, str]) -> dict[str, str]
     changed = {"PYTHONPATH": os.pathsep.join(filter(None, [hook, path]))}
     if settings.heap == "libc":
         changed["PYTHONMALLOC"] = "malloc"
+    if settings.malloc:
+        changed["LD_PRELOAD"] = preload(before)
     restore = {name: before.get(name) for name in changed}
     told = replace(settings, restore=restore).told()
     if settings.deep is not None:

@@ -1,0 +1,68 @@
+"""`vrange run --malloc`: large blocks of all libraries come from the heap, in this program only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from run_support import plain, program, run
+
+import vrange.malloc
+
+USED = """
+import subprocess, sys
+LOOK = '''
+import os
+with open("/proc/self/maps") as maps:
+    print("libvrange_malloc" in maps.read(), os.environ.get("LD_PRELOAD"), flush=True)
+'''
+exec(LOOK)
+subprocess.run([sys.executable, "-c", LOOK])
+"""
+
+
+def test_the_program_has_it_and_does_not_see_it(tmp_path: Path) -> None:
+    assert run("--malloc", program(tmp_path, USED)).stdout == "True None\nFalse None\n"
+    assert run(program(tmp_path, USED)).stdout == "False None\nFalse None\n"
+
+
+def test_children_have_it_if_asked_for(tmp_path: Path) -> None:
+    library = vrange.malloc.library()
+    done = run("--malloc", "--children", program(tmp_path, USED))
+    assert done.stdout == f"True {library}\nTrue {library}\n"
+
+
+def test_bytes_come_from_the_heap_and_the_program_is_the_same(tmp_path: Path) -> None:
+    code = """
+import os, sys
+blocks = [bytes(100_000) for _ in range(200)]
+if "vrange._core" in sys.modules:
+    core = sys.modules["vrange._core"]
+    info = core.ffi.new("vrange_heap_info *")
+    core.lib.vrange_heap_read(info)
+    assert info.used_bytes >= 200 * 100_000, info.used_bytes
+del blocks
+if (child := os.fork()) == 0:
+    bytes(1 << 20)
+    os._exit(3)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), sys.argv)
+"""
+    file = program(tmp_path, code)
+    within, without = run("--malloc", file, "a"), plain(file, "a")
+    assert (within.stdout, within.stderr) == (without.stdout, without.stderr)
+    assert within.stdout.startswith("3 ")
+
+
+def test_another_allocator_is_refused_by_name(tmp_path: Path) -> None:
+    file = program(tmp_path, "print('ran')")
+    found = run("--malloc", file, environment={"LD_PRELOAD": "libjemalloc.so.2"})
+    assert found.returncode == 2
+    assert found.stdout == ""
+    assert "libjemalloc.so.2, and only one allocator can serve malloc" in found.stderr
+
+
+@pytest.mark.parametrize("numpy", [[], ["--no-numpy"]])
+def test_beside_numpy_s_handler(tmp_path: Path, numpy: list[str]) -> None:
+    code = "import numpy; a = numpy.ones(1 << 20); print((a * 2 + a).sum(), bytes(1 << 20) == b'')"
+    done = run("--malloc", *numpy, program(tmp_path, code))
+    assert (done.stdout, done.stderr) == ("3145728.0 False\n", "")
