@@ -1,7 +1,7 @@
 /* setrlimit and prlimit, which a program calls to limit itself. After an exec the heap is opened within the
  * limit. */
 #define _GNU_SOURCE
-#include "malloc/malloc.h"
+#include "malloc/make_room.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -20,7 +20,7 @@
 
 #include "heap/heap.h"
 #include "malloc/libc.h"
-#include "malloc/malloc.h"
+#include "malloc/make_room.h"
 #include "os/os.h"
 #include "process/fork_pause.h"
 
