@@ -12,7 +12,8 @@ True
 """
 
 from vrange.pressure.callbacks import CallbackInfo, LevelChange
-from vrange.pressure.watcher import Level, PressureInfo, Watcher, current, watch
+from vrange.pressure.info import PressureInfo
+from vrange.pressure.watcher import Level, Watcher, current, watch
 
 __all__ = [
     "CallbackInfo",

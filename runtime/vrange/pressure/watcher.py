@@ -1,33 +1,32 @@
-"""The watcher: its settings, its state, and the thread that acts on a change."""
+"""The watcher, and the thread that acts on a change."""
 
 from __future__ import annotations
 
 import asyncio
 import atexit
 import errno
-import inspect
 import os
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vrange._closing import Closing
-from vrange._core import ffi, lib
+from vrange._core import lib
 from vrange._counters.names import PRESSURE_LEVELS
 from vrange.errors import VrangeError
 from vrange.pressure.actions import ACTIONS, Action, Actions
 from vrange.pressure.callbacks import (
     Callback,
-    CallbackInfo,
     Level,
     LevelChange,
     LoopCallback,
     OnLevel,
     ThreadCallback,
 )
+from vrange.pressure.info import PressureInfo
 from vrange.pressure.levels import level_of, read_watcher
+from vrange.pressure.settings import checked_actions, checked_functions, native_settings
 from vrange.pressure.threads import Thread
 from vrange.pressure.watched_cgroups import Places
 from vrange.sizes import format_bytes
@@ -39,70 +38,6 @@ _CLOSE_PATIENCE_SECONDS = 2.0
 
 _lock = threading.Lock()  # held while a watcher is started or closed
 _current: Watcher | None = None
-
-
-@dataclass(frozen=True)
-class PressureInfo:
-    """The state of a watcher, and what it has done.
-
-    Attributes
-    ----------
-    running : bool
-        Whether it runs.
-    level : {"normal", "elevated", "critical"} or None
-        The level now.
-    usage_bytes : int
-        The usage as the kernel counts it.
-    used_bytes : int
-        The usage without what can be reclaimed at once: clean file pages, offered and idle bytes.
-    limit_bytes : int
-        The nearest limit.
-    stalled : float
-        The fraction of time in which tasks waited for memory.
-    source : str
-        The directory of the cgroup whose limit is nearest, or "machine".
-    watched : tuple[str, ...]
-        The directories of all cgroups that are watched.
-    refused : dict[str, str]
-        The directories that can't be read, each with the reason.
-    changes, growths : int
-        How often the level changed, and how often usage grew while the level was up.
-    done, skipped, returned_bytes : dict[str, int]
-        By action: how often it ran, how often it was postponed because it had run a moment before,
-        and the bytes that it returned.
-    failed : dict[str, str]
-        By action: the last error.
-    hot_grown : int
-        How often the hot fronts were allowed to grow back.
-    callbacks : tuple[CallbackInfo, ...]
-        The counts of each callback.
-    polls, read_errors : int
-        How often the thread has read the files, and how often that failed.
-    busy_seconds : float
-        The processor time of these reads.
-
-    """
-
-    running: bool
-    level: Level | None
-    usage_bytes: int
-    used_bytes: int
-    limit_bytes: int
-    stalled: float
-    source: str
-    watched: tuple[str, ...]
-    refused: dict[str, str]
-    changes: int
-    growths: int
-    done: dict[str, int]
-    skipped: dict[str, int]
-    failed: dict[str, str]
-    returned_bytes: dict[str, int]
-    hot_grown: int
-    callbacks: tuple[CallbackInfo, ...]
-    polls: int
-    read_errors: int
-    busy_seconds: float
 
 
 class Watcher(Closing):
@@ -346,18 +281,9 @@ def watch(
 
     """
     global _current
-    _check_shares(elevated, critical, hysteresis, stalled)
-    seconds = {"interval": (interval, 0.001, 60.0), "min_interval": (min_interval, 0.0, 86400.0)}
-    for name, (value, least, most) in seconds.items():
-        if not _is_number(value) or not least <= value <= most:
-            raise ValueError(f"{name} must be {least:g} to {most:g} seconds, not {value!r}")
-    which = _checked_actions(actions)
-    functions = _checked_functions(on_level, loop)
-    settings = ffi.new("vrange_pressure_settings *")
-    settings.interval_ns = int(interval * 1e9)
-    settings.again_ns = int(min_interval * 1e9)
-    settings.elevated, settings.critical = elevated, critical
-    settings.hysteresis, settings.stalled = hysteresis, stalled
+    settings = native_settings(elevated, critical, hysteresis, stalled, interval, min_interval)
+    which = checked_actions(actions)
+    functions = checked_functions(on_level, loop)
     with _lock:
         if _current is not None:
             raise VrangeError(f"{_current!r} runs in this process already: close it first")
@@ -388,47 +314,6 @@ def watch(
             raise
         _current = watcher
     return watcher
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_shares(elevated: float, critical: float, hysteresis: float, stalled: float) -> None:
-    shares = {"elevated": elevated, "critical": critical, "stalled": stalled}
-    for name, value in shares.items():
-        if not _is_number(value) or not 0 < value <= 1:
-            raise ValueError(f"{name} must be more than 0 and at most 1, not {value!r}")
-    if elevated >= critical:
-        raise ValueError(f"elevated ({elevated:g}) must be less than critical ({critical:g})")
-    if not _is_number(hysteresis) or not 0 <= hysteresis < elevated:
-        raise ValueError(f"hysteresis must be 0 or more and below elevated, not {hysteresis!r}")
-
-
-def _checked_actions(actions: Iterable[Action]) -> tuple[Action, ...]:
-    given = [actions] if isinstance(actions, str) else list(actions)
-    unknown = [action for action in given if action not in ACTIONS]
-    if unknown:
-        raise ValueError(f"actions are of {', '.join(map(repr, ACTIONS))}, not {unknown[0]!r}")
-    return tuple(action for action in ACTIONS if action in given)
-
-
-def _checked_functions(
-    on_level: OnLevel | Iterable[OnLevel] | None, loop: asyncio.AbstractEventLoop | None
-) -> list[OnLevel]:
-    if loop is not None and not isinstance(loop, asyncio.AbstractEventLoop):
-        raise TypeError(f"loop must be an event loop, not {loop!r}")
-    if loop is not None and loop.is_closed():
-        raise ValueError(f"loop is closed: {loop!r}")
-    if on_level is None:
-        return []
-    functions: list[Any] = [on_level] if callable(on_level) else list(on_level)
-    for function in functions:
-        if not callable(function):
-            raise TypeError(f"on_level must be callable, not {function!r}")
-        if loop is None and inspect.iscoroutinefunction(function):
-            raise TypeError(f"{function!r} is a coroutine function: pass the loop= it is to run on")
-    return functions
 
 
 def _after_fork_in_child() -> None:
