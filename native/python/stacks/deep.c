@@ -1,202 +1,25 @@
 /* The extension module vrange._deep: calls a function on a deep stack.
  *
- * The call stays in its thread and keeps the GIL. vrange takes a stack from the pool and raises the
- * thread's limits to what that stack can hold. The stack pointer moves there, and comes back with the
- * result or the exception. This file decides what a shallow call costs: it makes no system call and no
- * allocation. */
-#include <dlfcn.h>
-#include <errno.h>
+ * The call stays in its thread and keeps the GIL. This file reads the arguments; deep_run.c makes the call. */
 #include <string.h>
 
+#include "python/stacks/deep_run.h"
 #include "python/stacks/deep_threads.h"
-#include "python/stacks/greenlets.h"
-#include "base/space_budget.h"
-#include "os/os.h"
-#include "stacks/sigsegv.h"
 #include "python/stacks/recursion.h"
 #include "python/support.h"
-#include "pressure/memory_limits.h"
-#include "stacks/stack.h"
+#include "stacks/sigsegv.h"
 #include "stacks/stack_current.h"
-#include "stacks/stack_pages.h"
-#include "stacks/switch.h"
 
 #define SETTINGS_CACHED_MOST 256
-#define ARM_AGAIN_CALLS 64
 #define ARGUMENTS_IN_PLACE 16
-#define LIMITS_NS 1000000000ull
-#define AUTOMATIC_LEAST ((size_t)1 << 20)
-#define BUDGET_SHARE 4 /* of the address space that vrange may reserve, for one stack */
 
 /* (bytes, release, name), made and checked by `make_settings` in Python; 0 bytes: automatic. */
 static PyObject *make_settings, *default_settings, *settings_cache, *stack_keyword;
-static PyObject *vrange_error, *stack_unavailable_error;
-
-/* In every CPython since 3.8, but declared in the limited API only since 3.12. */
-static PyObject *(*vectorcall)(PyObject *, PyObject *const *, size_t, PyObject *);
-
-typedef struct {
-    size_t bytes;
-    int release;
-    const char *name;
-} settings;
-
-typedef struct {
-    stack *on; /* NULL: on the caller's stack */
-    PyObject *function, *const *arguments;
-    size_t count; /* of the positional ones */
-    PyObject *names;
-    PyObject *result;
-} job;
-
-/* If memory for a frame was refused (stack_room.c), the interpreter raises MemoryError. This replaces it
- * by RecursionError, because a runaway recursion was the cause. */
-static void name_refusal(void) {
-    PyObject *type, *value, *traceback;
-    if (!PyErr_ExceptionMatches(PyExc_MemoryError)) return;
-    PyErr_Fetch(&type, &value, &traceback);
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    PyErr_SetString(PyExc_RecursionError, "maximum recursion depth exceeded: no memory is left for frames");
-    PyObject *none;
-    PyErr_Fetch(&type, &value, &none);
-    Py_XDECREF(none);
-    PyErr_Restore(type, value, traceback);
-}
-
-static void start(void *argument) {
-    job *call = argument;
-    call->result = vectorcall(call->function, call->arguments, call->count, call->names);
-    if (!call->result && call->on && call->on->is_refused) name_refusal();
-    if (call->on) call->on->reusable = greenlets_end(call->on);
-}
-
-/* ---- the call ---------------------------------------------------------------------------------- */
-
-/* A deep call inside a deep call stays on the same stack while a quarter of what it asks for is left. A
- * stack that was entered because the previous one was nearly used up is the last of its size. Otherwise a
- * runaway recursion would go on from stack to stack until the memory is used up. */
-static bool is_nearly_used_up(const stack *s, size_t bytes) {
-    size_t left = (size_t)((char *)__builtin_frame_address(0) - s->low);
-    return left < bytes / 4;
-}
-
-/* Only address space: stack_room.c decides how much of it becomes memory. */
-static size_t bytes_by_limit(void) {
-    const uint64_t most = space_budget() / BUDGET_SHARE;
-    size_t bytes = STACK_AUTOMATIC_BYTES;
-    while (bytes > AUTOMATIC_LEAST && bytes > most) bytes /= 2;
-    return bytes;
-}
-
-static size_t automatic_bytes(void) {
-    static size_t bytes;
-    static uint64_t looked_ns;
-    const uint64_t now = os_now_coarse_ns();
-    if (looked_ns && now - looked_ns < LIMITS_NS) return bytes;
-    looked_ns = now;
-    const size_t before = bytes;
-    bytes = bytes_by_limit();
-    if (bytes < before) vrange_stacks_trim_pooled(); /* RLIMIT_AS was set later, and pooled stacks count */
-    limits_follow_outside();
-    return bytes;
-}
-
-static int take(size_t bytes, bool automatic, stack **out) {
-    int result = stack_take(bytes, automatic, out);
-    while (automatic && result == -ENOMEM && bytes > AUTOMATIC_LEAST)
-        result = stack_take(bytes /= 2, true, out);
-    return result;
-}
-
-static PyObject *refuse_take(int error, size_t bytes) {
-    return PyErr_Format(
-        stack_unavailable_error,
-        "a stack of %zu bytes can't be allocated (%s): the address space of this process is limited "
-        "(RLIMIT_AS, RLIMIT_DATA), or the machine promises no more memory than it has "
-        "(vm.overcommit_memory=2), or too many threads are in deep calls. A smaller stack= may fit",
-        bytes, strerror(-error));
-}
-
-/* faulthandler.enable() and disable() replace our handler by theirs. Asking faulthandler is cheaper than
- * asking the kernel, and few programs have imported it. */
-static bool is_faulthandler_switched(void) {
-    static PyObject *name;
-    static int enabled = -1;
-    if (!name) name = PyUnicode_InternFromString("faulthandler");
-    PyObject *module = name ? PyDict_GetItemWithError(PyImport_GetModuleDict(), name) : NULL;
-    PyObject *answer = module ? PyObject_CallMethod(module, "is_enabled", NULL) : NULL;
-    const int now = answer == Py_True;
-    if (PyErr_Occurred()) PyErr_Clear();
-    Py_XDECREF(answer);
-    const bool switched = now != enabled;
-    enabled = now;
-    return switched;
-}
-
-static PyObject *call_on(stack *s, job *call, int release) {
-    static unsigned calls;
-    raised_limits raised;
-    if (recursion_raise(s, &raised) < 0) {
-        stack_give(s, 0, release);
-        return NULL;
-    }
-    call->on = s;
-    stack_set_current(s);
-    switch_call(s->top, start, call);
-    stack_set_current(s->outer);
-    recursion_restore(s, &raised, s->outer);
-    if (!s->reusable) {
-        stack_retire(s);
-        return call->result;
-    }
-    const size_t used = stack_used(s);
-    if (used < LET_OTHERS_RUN_BYTES) {
-        stack_give(s, used, release);
-    } else {
-        Py_BEGIN_ALLOW_THREADS
-        stack_give(s, used, release);
-        Py_END_ALLOW_THREADS
-    }
-    /* Handlers are rarely installed over ours: an occasional check is enough. */
-    if (used || ++calls % ARM_AGAIN_CALLS == 0) sigsegv_arm_process();
-    return call->result;
-}
-
-static PyObject *run(const settings *how, job *call) {
-    if (!PyCallable_Check(call->function)) {
-        PyObject *type = (PyObject *)Py_TYPE(call->function);
-        return PyErr_Format(PyExc_TypeError, "a deep call takes a callable, not %R of %R",
-                            call->function, type);
-    }
-    stack *outer = stack_current();
-    bool crowded = false;
-    const bool automatic = !how->bytes;
-    const size_t bytes = automatic ? automatic_bytes() : how->bytes;
-    /* An explicit size is honoured, whatever memory there is: so not on a stack that memory limits. */
-    if (outer && (bytes <= outer->bytes || (automatic && outer->is_own)) && (automatic || !outer->automatic)) {
-        crowded = is_nearly_used_up(outer, bytes);
-        if (!crowded || outer->crowded) {
-            start(call);
-            return call->result;
-        }
-    }
-    if (greenlets_watch() < 0) return NULL;
-    if (is_faulthandler_switched()) sigsegv_arm_process();
-    stack *s;
-    int result = sigsegv_arm_thread();
-    if (result == 0) result = take(bytes, automatic, &s);
-    if (result < 0) return refuse_take(result, automatic ? AUTOMATIC_LEAST : bytes);
-    s->outer = outer;
-    s->caller = __builtin_frame_address(0);
-    s->crowded = crowded;
-    s->name = how->name;
-    return call_on(s, call, how->release);
-}
+static PyObject *vrange_error;
 
 /* ---- arguments from Python --------------------------------------------------------------------- */
 
-static int read_settings(PyObject *tuple, settings *out) {
+static int read_settings(PyObject *tuple, deep_settings *out) {
     if (!tuple || !PyTuple_Check(tuple) || PyTuple_Size(tuple) != 3) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "(bytes, release, name) expected");
         return -1;
@@ -246,7 +69,7 @@ static PyObject *without(PyObject *tuple, Py_ssize_t place) {
 }
 
 /* Runs the call without the keyword argument at `place`. */
-static PyObject *run_without_keyword(job *call, Py_ssize_t place) {
+static PyObject *run_without_keyword(deep_job *call, Py_ssize_t place) {
     const size_t at = call->count + (size_t)place;
     const size_t all = call->count + (size_t)PyTuple_Size(call->names);
     PyObject *in_place[ARGUMENTS_IN_PLACE];
@@ -254,14 +77,14 @@ static PyObject *run_without_keyword(job *call, Py_ssize_t place) {
     PyObject *tuple = rest ? settings_of(call->arguments[at]) : PyErr_NoMemory();
     PyObject *names = tuple ? without(call->names, place) : NULL;
     PyObject *result = NULL;
-    settings how;
+    deep_settings how;
     if (names && read_settings(tuple, &how) == 0) {
         memcpy(rest, call->arguments, at * sizeof *rest);
         memcpy(rest + at, call->arguments + at + 1, (all - at - 1) * sizeof *rest);
-        job remaining = *call;
+        deep_job remaining = *call;
         remaining.arguments = rest;
         remaining.names = PyTuple_Size(names) ? names : NULL;
-        result = run(&how, &remaining);
+        result = deep_run(&how, &remaining);
     }
     Py_XDECREF(names);
     Py_XDECREF(tuple);
@@ -279,23 +102,23 @@ static bool is_ready(void) {
 static PyObject *deep_call(PyObject *module, PyObject *const *args, Py_ssize_t count,
                            PyObject *names) {
     (void)module;
-    static settings usual;
+    static deep_settings usual;
     if (count < 1)
         return PyErr_Format(PyExc_TypeError, "deep_call() takes a callable and its arguments");
     if (!usual.name && (!is_ready() || read_settings(default_settings, &usual) < 0)) return NULL;
-    job call = {NULL, args[0], args + 1, (size_t)count - 1, names, NULL};
+    deep_job call = {NULL, args[0], args + 1, (size_t)count - 1, names, NULL};
     Py_ssize_t place = place_of_stack_keyword(names);
-    return place < 0 ? run(&usual, &call) : run_without_keyword(&call, place);
+    return place < 0 ? deep_run(&usual, &call) : run_without_keyword(&call, place);
 }
 
-static PyObject *deep_run(PyObject *module, PyObject *const *args, Py_ssize_t count,
-                          PyObject *names) {
+static PyObject *run(PyObject *module, PyObject *const *args, Py_ssize_t count,
+                     PyObject *names) {
     (void)module;
-    settings how;
+    deep_settings how;
     if (count < 2) return PyErr_Format(PyExc_TypeError, "run(settings, function, *args, **kwargs)");
     if (!is_ready() || read_settings(args[0], &how) < 0) return NULL;
-    job call = {NULL, args[1], args + 2, (size_t)count - 2, names, NULL};
-    return run(&how, &call);
+    deep_job call = {NULL, args[1], args + 2, (size_t)count - 2, names, NULL};
+    return deep_run(&how, &call);
 }
 
 static PyObject *deep_configure(PyObject *module, PyObject *args) {
@@ -399,7 +222,7 @@ PyDoc_STRVAR(
 
 static PyMethodDef functions[] = {
     {"deep_call", FAST(deep_call), METH_FASTCALL | METH_KEYWORDS, deep_call_doc},
-    {"run", FAST(deep_run), METH_FASTCALL | METH_KEYWORDS,
+    {"run", FAST(run), METH_FASTCALL | METH_KEYWORDS,
      "run(settings, function, *args, **kwargs): a deep call with settings made beforehand."},
     {"configure", deep_configure, METH_VARARGS,
      "configure(make_settings, default): set how `stack=` becomes (bytes, release, name)."},
@@ -425,36 +248,26 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT,
                                         .m_size = -1, /* one state a process, as in the core */
                                         .m_methods = functions};
 
-static int find_errors(void) {
+static PyObject *find_errors(void) {
     PyObject *errors = PyImport_ImportModule("vrange.errors");
-    if (!errors) return -1;
+    if (!errors) return NULL;
     vrange_error = PyObject_GetAttrString(errors, "VrangeError");
     Py_DECREF(errors);
-    if (!vrange_error) return -1;
-    PyObject *bases = PyTuple_Pack(2, vrange_error, PyExc_MemoryError);
-    if (!bases) return -1;
-    stack_unavailable_error = PyErr_NewExceptionWithDoc(
-        "vrange.StackUnavailableError", "The address space for a deep stack can't be allocated.", bases,
-        NULL);
-    Py_DECREF(bases);
-    return stack_unavailable_error ? 0 : -1;
+    return vrange_error ? deep_run_prepare(vrange_error) : NULL;
 }
 
 PyMODINIT_FUNC PyInit__deep(void) {
-    *(void **)&vectorcall = dlsym(RTLD_DEFAULT, "PyObject_Vectorcall");
-    if (!vectorcall) {
-        PyErr_SetString(PyExc_ImportError, "this interpreter has no PyObject_Vectorcall");
-        return NULL;
-    }
     stack_keyword = PyUnicode_InternFromString("stack");
     settings_cache = PyDict_New();
     PyObject *module = stack_keyword && settings_cache ? PyModule_Create(&definition) : NULL;
-    if (!module || find_errors() < 0) {
+    PyObject *unavailable = module ? find_errors() : NULL;
+    if (!unavailable) {
         Py_XDECREF(module);
         return NULL;
     }
-    Py_INCREF(stack_unavailable_error);
-    if (PyModule_AddObject(module, "StackUnavailableError", stack_unavailable_error) < 0) {
+    Py_INCREF(unavailable);
+    if (PyModule_AddObject(module, "StackUnavailableError", unavailable) < 0) {
+        Py_DECREF(unavailable);
         Py_DECREF(module);
         return NULL;
     }
