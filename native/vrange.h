@@ -305,6 +305,8 @@ int64_t vrange_lost_blocks(uint64_t handle, vrange_block *out, size_t capacity);
 
 /* ---- the reserve (reserve.c) ------------------------------------------------------------------ */
 
+#define VRANGE_TICK_NS 5000000 /* by default, between two looks while there is much to do */
+
 typedef struct {
     int running;
     uint64_t bytes;       /* how much is kept offered */
@@ -325,6 +327,8 @@ typedef struct {
 int vrange_reserve_start(uint64_t bytes, uint64_t tick_ns, int always);
 void vrange_reserve_stop(void);
 void vrange_reserve_read(vrange_reserve_info *out);
+
+#define VRANGE_OTHERS_BYTES 33554432 /* what other threads may allocate while a large value is copied */
 
 /* Reserves `bytes` of free memory for a copy that the caller is about to make, and evicts the least
  * valuable volatile ranges for it. Returns -ENOMEM if there is no room; then nothing is reserved, and
@@ -547,6 +551,8 @@ void vrange_heap_trimmed(uint64_t nanoseconds);
 
 #define VRANGE_ALLOCATORS 4 /* those that vrange knows; the name is NULL if not loaded */
 const char *vrange_allocator_name(int which);
+/* Whether it returns only what the calling thread holds: 1 or 0. */
+int vrange_allocator_is_of_thread(int which);
 
 /* Makes an allocator return the memory that it keeps unused. Returns by how much the process's resident
  * memory fell meanwhile; -ENOTSUP if the allocator is not loaded. */
@@ -636,6 +642,22 @@ void vrange_pressure_poke(void); /* wakes all waiters */
 
 /* Counts an action, and the bytes that it returned, in the stats segment. */
 void vrange_pressure_acted(int action, int outcome, uint64_t bytes);
+
+/* ---- kept descriptors (kept_descriptors.c) ---------------------------------------------------- */
+
+/* A descriptor's number, and the file that it was opened for. Other code may close every descriptor of the
+ * process, and then get the same number for a file of its own. */
+typedef struct {
+    int number;
+    uint64_t device, inode;
+} vrange_descriptor;
+
+/* Notes a descriptor that has just been opened. Returns 0 or -errno. */
+int vrange_descriptor_note(int number, vrange_descriptor *out);
+/* Whether the number still refers to the file that was opened: 1 or 0. */
+int vrange_descriptor_is_ours(const vrange_descriptor *descriptor);
+/* Closes the descriptor, unless other code has closed it already. */
+void vrange_descriptor_close(const vrange_descriptor *descriptor);
 
 /* ---- the process ------------------------------------------------------------------------------ */
 

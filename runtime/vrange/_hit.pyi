@@ -181,6 +181,7 @@ class Stopwatch:
 
 SMALL_BYTES_MOST: int
 ROOM_BYTES: int
+OBJECT_BYTES: int
 WAITS: int
 HAS_LANDED: int
 NEVER_ENDS: int

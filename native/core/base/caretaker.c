@@ -15,8 +15,8 @@
 #include "base/gate.h"
 #include "os/os.h"
 #include "os/os_thread.h"
+#include "vrange.h"
 
-#define DEFAULT_TICK_NS 5000000u
 #define LATE_TICKS 2
 #define LONG_TICKS 4 /* in a longer sleep than this the thread is called */
 
@@ -32,7 +32,7 @@ static struct {
     _Atomic uint64_t tick_ns;
     _Atomic uint64_t late_ns; /* the thread is late from this time on */
     _Atomic uint64_t ticks, helped, busy_ns;
-} caretaker = {.lock = PTHREAD_MUTEX_INITIALIZER, .tick_ns = DEFAULT_TICK_NS};
+} caretaker = {.lock = PTHREAD_MUTEX_INITIALIZER, .tick_ns = VRANGE_TICK_NS};
 
 void caretaker_register(caretaker_turn turn) { caretaker.turn = turn; }
 

@@ -24,13 +24,15 @@
 
 #define SEGMENT_MAGIC "VRANGE\r\n" /* a copy with changed line ends is refused, too */
 #define SEGMENT_PAGE 4096u
-#define SEGMENT_ACCOUNTS (VRANGE_KINDS + 256)
+#define SEGMENT_ACCOUNTS (VRANGE_KINDS + SEGMENT_NAMES)
 #define SEGMENT_SHARDS 9 /* one of them is shared */
 
 /* Python's reader gets all that is between these marks, without _Atomic: build.py. */
 /* cffi: begin */
 
 #define SEGMENT_VERSION 5 /* 1 had no pressure, 2 no refusals, 3 no bytes of objects, 4 no waits */
+
+#define SEGMENT_NAMES 256 /* that a process, or a service, counts apart */
 
 #define SEGMENT_READY 1u /* a reader before that would see a half-made segment */
 #define SEGMENT_KEPT 2u  /* a reader sums this service: the file outlives the process until it is folded */

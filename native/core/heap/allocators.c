@@ -43,11 +43,12 @@ static void release_glibc(void *function) {
 static const struct {
     const char *name, *function;
     void (*release)(void *function);
+    bool is_of_thread; /* returns only what the calling thread holds */
 } known[VRANGE_ALLOCATORS] = {
-    {"jemalloc", "mallctl", release_jemalloc},
-    {"mimalloc", "mi_collect", release_mimalloc},
-    {"tcmalloc", "MallocExtension_ReleaseFreeMemory", release_tcmalloc},
-    {"glibc", "malloc_trim", release_glibc},
+    {"jemalloc", "mallctl", release_jemalloc, false},
+    {"mimalloc", "mi_collect", release_mimalloc, true}, /* only its own thread may clean a heap */
+    {"tcmalloc", "MallocExtension_ReleaseFreeMemory", release_tcmalloc, false},
+    {"glibc", "malloc_trim", release_glibc, false},
 };
 
 /* statm is no source for this: the kernel keeps its counters by processor, and they are at times off by
@@ -62,6 +63,10 @@ uint64_t vrange_resident_bytes(void) {
 const char *vrange_allocator_name(int which) {
     if (which < 0 || which >= VRANGE_ALLOCATORS) return NULL;
     return dlsym(RTLD_DEFAULT, known[which].function) ? known[which].name : NULL;
+}
+
+int vrange_allocator_is_of_thread(int which) {
+    return which >= 0 && which < VRANGE_ALLOCATORS && known[which].is_of_thread;
 }
 
 int64_t vrange_allocator_release(int which) {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "os/os.h"
+#include "vrange.h"
 
 #define NUMBERS_OF_OTHERS 512 /* programs that close "all" descriptors often stop at 256 */
 
@@ -110,4 +111,24 @@ int os_read_held_at(const os_held *held, const char *path, void *to, size_t byte
     }
     os_let_go(&fresh);
     return result;
+}
+
+/* ---- for Python -------------------------------------------------------------------------------- */
+
+int vrange_descriptor_note(int number, vrange_descriptor *out) {
+    os_held held;
+    os_note(number, &held);
+    if (atomic_load(&held.number) < 0) return -EBADF;
+    *out = (vrange_descriptor){number, atomic_load(&held.device), atomic_load(&held.inode)};
+    return 0;
+}
+
+int vrange_descriptor_is_ours(const vrange_descriptor *descriptor) {
+    const os_held held = {descriptor->number, descriptor->device, descriptor->inode};
+    return os_is_held(&held);
+}
+
+void vrange_descriptor_close(const vrange_descriptor *descriptor) {
+    os_held held = {descriptor->number, descriptor->device, descriptor->inode};
+    os_let_go(&held);
 }

@@ -19,7 +19,6 @@
 #define HOT_HITS_PER_USE 16
 #define WORTHWHILE 1.25f      /* times the uses: an exchange costs as much as twenty hits save */
 #define HEAVIER_DECODED 16    /* a pickled int of 2 bytes becomes an object of 28 bytes and a pointer */
-#define OBJECT_BYTES 64
 #define SPARE_SHARE 4         /* automatic fronts use at most this part of the memory free without them */
 #define LOOK_NS 100000000ull
 

@@ -4,6 +4,8 @@
 
 #include "python/cache/core.h"
 
+#define OBJECT_BYTES 64 /* an object, roughly, without its large parts */
+
 /* Offers a value that was read to the front. May run Python. -1 with an error set. */
 int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value);
 

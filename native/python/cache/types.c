@@ -39,6 +39,7 @@ static int add_to(PyObject *module) {
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         if (parts[i](module) < 0) return -1;
     }
+    if (PyModule_AddIntConstant(module, "OBJECT_BYTES", OBJECT_BYTES) < 0) return -1;
     return PyModule_AddFunctions(module, functions);
 }
 

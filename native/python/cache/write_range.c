@@ -12,8 +12,6 @@
 #include "python/lease.h"
 #include "ranges/worth.h"
 
-#define OTHERS_BYTES (32u << 20) /* what other threads may allocate while a large value is copied */
-
 static Py_ssize_t pages_bytes(size_t bytes) {
     const size_t page = os_page_bytes();
     return (Py_ssize_t)((bytes + page - 1) / page * page);
@@ -35,10 +33,10 @@ static int take_range_without_gil(vrange_arena *arena, const coded *c, uint64_t 
     if (c->bytes < LET_OTHERS_RUN_BYTES) return take_range(arena, c, cost_ns, uses, handle);
     Py_BEGIN_ALLOW_THREADS
     result = take_range(arena, c, cost_ns, uses, handle);
-    if (result == -ENOBUFS && vrange_room_take(OTHERS_BYTES) == VRANGE_OK) {
+    if (result == -ENOBUFS && vrange_room_take(VRANGE_OTHERS_BYTES) == VRANGE_OK) {
         /* Memory that seemed free was not, or is in use by now. Try once more, with more room. */
         result = take_range(arena, c, cost_ns, uses, handle);
-        vrange_room_give(OTHERS_BYTES);
+        vrange_room_give(VRANGE_OTHERS_BYTES);
     }
     Py_END_ALLOW_THREADS
     return result;

@@ -18,7 +18,6 @@ from vrange._core import hit, lib
 from vrange.errors import VrangeError
 
 SLACK_BYTES = 4 << 20  # for parts that are collected before the next reservation
-OTHERS_BYTES = 32 << 20  # what other threads may allocate while a step is copied
 TEXT_STEP = 1 << 20  # characters that are encoded in one step
 MEMO_BYTES = 48  # per object, in a pickler's table that has just grown
 
@@ -102,7 +101,7 @@ class Collector:
 
     def _before_step(self, left: int) -> None:
         """Reserve memory for the bytes that are still to be written."""
-        self._room.hold(max(0, left) + OTHERS_BYTES)
+        self._room.hold(max(0, left) + lib.VRANGE_OTHERS_BYTES)
 
     def owe(self, nbytes: int) -> None:
         """Count bytes of the caller's that are to be copied."""

@@ -18,7 +18,6 @@ from vrange._cache.array_layout import ALIGNMENT, ArrayPlace, Blocks, Layout
 from vrange._cache.identity import is_told_apart, never_changes
 from vrange._cache.leaves import Finder
 
-OBJECT_BYTES = 64  # an object, roughly, without its large parts
 HEAVY_BYTES = 1 << 16  # of a pickle, which takes some 0.2 ms to decode; callers share its graph
 
 

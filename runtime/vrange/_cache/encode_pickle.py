@@ -8,7 +8,6 @@ from typing import Any
 
 from vrange._cache.collector import Collector, room_for
 from vrange._cache.decode_pickle import (
-    OBJECT_BYTES,
     Beside,
     Pickled,
     SharedWhileHeld,
@@ -61,7 +60,7 @@ def encode_pickle(
         collector, leaves, buffers = collector.anew(), [], []
         _dump(value, collector, finder, leaves, None)
     head_bytes = sum(map(len, collector.parts))
-    weight = head_bytes + collector.objects * OBJECT_BYTES
+    weight = head_bytes + collector.objects * hit.OBJECT_BYTES
     decode: Callable[[Any], Any] = pickle.loads
     has_views, nbytes, copied = False, head_bytes, weight
     if buffers or leaves or weight >= hit.ROOM_BYTES:

@@ -29,7 +29,6 @@ __all__ = [
     "stat_fields",
 ]
 
-_PATH_BYTES = 4096
 # Of /proc/PID/stat, counted from the field after the command.
 _START_TICKS, _STACK_START = 19, 25
 
@@ -39,11 +38,11 @@ def directories() -> list[Path]:
 
     There are several places, because a service and a shell may differ in $XDG_RUNTIME_DIR.
     """
-    path = ffi.new("char[]", _PATH_BYTES)
+    path = ffi.new("char[]", lib.VRANGE_PATH_BYTES)
     places = [
         Path(os.fsdecode(ffi.string(path)))
         for which in range(lib.VRANGE_SEGMENT_PLACES)
-        if lib.vrange_segment_directory(which, path, _PATH_BYTES) == 0
+        if lib.vrange_segment_directory(which, path, lib.VRANGE_PATH_BYTES) == 0
     ]
     return list(dict.fromkeys(places))
 

@@ -30,7 +30,7 @@ from vrange._counters.segment import (
 
 __all__ = ["Totals", "checked_count", "checked_text"]
 
-NAMES_MOST = 256
+NAMES_MOST = lib.SEGMENT_NAMES
 OTHER = "other"
 # Of a name in a segment, each byte that is not UTF-8 is read as a character of three bytes.
 _TEXT_BYTES_MOST = 3 * lib.VRANGE_NAME_BYTES

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from vrange._cache.array_layout import Strided
-from vrange._cache.decode_pickle import OBJECT_BYTES, Beside, Pickled, Sharing, sharing_of
+from vrange._cache.decode_pickle import Beside, Pickled, Sharing, sharing_of
 from vrange._cache.leaves import LEAF_BYTES, Finder
 from vrange._cache.weigh import weigh
 
+OBJECT_BYTES = 64  # an object, roughly, without its large parts
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 
 

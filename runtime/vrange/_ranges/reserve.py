@@ -14,7 +14,7 @@ from vrange.sizes import parse_bytes
 MIB = 1 << 20
 _SHARE_OF_LIMIT = 8
 _LEAST, _MOST = 16 * MIB, 512 * MIB
-_TICK = 0.005
+_TICK = lib.VRANGE_TICK_NS * 1e-9
 
 _lock = threading.Lock()
 _started = False

@@ -23,7 +23,7 @@ class _Descriptor(Descriptor):
         super().__init__(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
 
     def __del__(self) -> None:
-        if hasattr(self, "inode"):
+        if hasattr(self, "native"):
             self.close()
 
 
@@ -95,8 +95,8 @@ class file(NativeFill):
             "vrange_file *",
             {
                 "descriptor": descriptor.number,
-                "device": descriptor.device,
-                "inode": descriptor.inode,
+                "device": descriptor.native.device,
+                "inode": descriptor.native.inode,
                 "path": path,
                 "offset": self._offset,
             },

@@ -7,15 +7,19 @@ from functools import cache
 
 from vrange._core import ffi, lib
 
-# A mimalloc heap belongs to one thread, and only that thread may clean it.
-OF_THE_CALLING_THREAD = frozenset({"mimalloc"})
-
 
 @cache
 def numbers() -> dict[str, int]:
     """Return the native number of each allocator that is linked or preloaded, by name."""
     names = {which: lib.vrange_allocator_name(which) for which in range(lib.VRANGE_ALLOCATORS)}
     return {ffi.string(name).decode(): which for which, name in names.items() if name != ffi.NULL}
+
+
+def of_the_calling_thread() -> frozenset[str]:
+    """Return the names of those that return only what the calling thread holds."""
+    return frozenset(
+        name for name, which in numbers().items() if lib.vrange_allocator_is_of_thread(which)
+    )
 
 
 def loaded() -> dict[str, Callable[[], int]]:

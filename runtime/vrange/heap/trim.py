@@ -111,8 +111,9 @@ def trim(deep: Deep = False, *, collect: bool = True) -> Trimmed:
     sources = _sources(deep, collect)
     if not _is_on_event_loop():
         return Trimmed(*_ask(sources))
-    slow = {name: ask for name, ask in sources.items() if name not in _QUICK}
-    quick = {name: ask for name, ask in sources.items() if name in _QUICK}
+    at_once = {"stacks", "arrays", *allocators.of_the_calling_thread()}
+    slow = {name: ask for name, ask in sources.items() if name not in at_once}
+    quick = {name: ask for name, ask in sources.items() if name in at_once}
     try:
         return Trimmed(*_ask_unless_busy(quick), later=tuple(slow))
     finally:
@@ -122,7 +123,6 @@ def trim(deep: Deep = False, *, collect: bool = True) -> Trimmed:
 # ---- the sources: each is a call that returns its bytes and what it refused ----------------------
 
 _Source = Callable[[], tuple[int, str | None]]
-_QUICK = frozenset({"stacks", "arrays", *allocators.OF_THE_CALLING_THREAD})
 
 
 def _sources(deep: Deep, collect: bool) -> dict[str, _Source]:
