@@ -66,10 +66,12 @@ static void on_fault(int number, siginfo_t *info, void *context);
 
 /* The entries do the same. The address of the one that is installed shows which installation it is. */
 #define EIGHT(what, n) what(n##0) what(n##1) what(n##2) what(n##3) what(n##4) what(n##5) what(n##6) what(n##7)
-#define EACH(what)                                                                                             \
-    EIGHT(what, 0) EIGHT(what, 1) EIGHT(what, 2) EIGHT(what, 3)                                                \
+/* clang-format off */
+#define EACH(what)                              \
+    EIGHT(what, 0) EIGHT(what, 1) EIGHT(what, 2) EIGHT(what, 3) \
     EIGHT(what, 4) EIGHT(what, 5) EIGHT(what, 6) EIGHT(what, 7)
-#define DEFINED(n)                                                                                             \
+/* clang-format on */
+#define DEFINED(n) \
     static void entry_##n(int number, siginfo_t *info, void *context) { on_fault(number, info, context); }
 #define LISTED(n) entry_##n,
 EACH(DEFINED)

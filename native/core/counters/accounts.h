@@ -2,8 +2,8 @@
 #ifndef VRANGE_ACCOUNTS_H
 #define VRANGE_ACCOUNTS_H
 
-/* In the child of a fork: makes a segment of its own, with shards of its own. Owners of accounts go on reading from where they
- * were. */
+/* In the child of a fork: makes a segment of its own, with shards of its own. Owners of accounts go on
+ * reading from where they were. */
 void accounts_after_fork(void);
 
 #endif

@@ -78,8 +78,8 @@ static void empty_some(char *address, size_t bytes) {
     memset(address, 0, bytes);
 }
 
-/* The kernel holds its lock of the address space during a call. A thread that maps memory waits for it, and page
- * faults wait for that thread. So no call is long. */
+/* The kernel holds its lock of the address space during a call. A thread that maps memory waits for it, and
+ * page faults wait for that thread. So no call is long. */
 void pages_empty(char *address, size_t bytes) {
     for (; bytes > EMPTIED_AT_ONCE; address += EMPTIED_AT_ONCE, bytes -= EMPTIED_AT_ONCE)
         empty_some(address, EMPTIED_AT_ONCE);

@@ -7,7 +7,8 @@
  * the thread goes on waiting.
  *
  * The main thread's own stack is refused, unless it was made deep (own_stack.c). Its mapping grows as it is
- * touched, and its bounds can't be known reliably: folly once cleared heap buffers there (facebook/folly#1488). */
+ * touched, and its bounds can't be known reliably: folly once cleared heap buffers there
+ * (facebook/folly#1488). */
 #define _GNU_SOURCE
 #include "stacks/idle_threads.h"
 

@@ -30,8 +30,8 @@ uint32_t own_stacks_count(void);
 stack *own_stack_at(uint32_t number);
 
 /* After a trim that returned so many bytes: closes what was opened, if none of the frames, which end at `sp`,
- * lies there. The stack counts as deep until it is shallow, or a trim returns little. For the stack's own thread.
- * Async-signal-safe. */
+ * lies there. The stack counts as deep until it is shallow, or a trim returns little. For the stack's own
+ * thread. Async-signal-safe. */
 void own_stack_close(stack *s, const char *sp, size_t returned);
 
 /* In the child of a fork, where the other threads do not exist. */

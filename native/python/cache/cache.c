@@ -267,7 +267,8 @@ int core_add_type(PyObject *module) {
         {"answer_async", FAST(core_answer_async_call), METH_FASTCALL,
          "answer_async(key, function, loop, has_waited): an awaitable of the value, or of another "
          "caller's Flight."},
-        {"unstored", FAST(core_unstored), METH_FASTCALL, "unstored(value, took_ns): counts a computation whose value is not stored; what its caller gets."},
+        {"unstored", FAST(core_unstored), METH_FASTCALL,
+         "unstored(value, took_ns): counts a computation whose value is not stored; what its caller gets."},
         {"contains", core_contains, METH_O, "contains(key): whether the value seems to be there."},
         {"store", FAST(core_set), METH_FASTCALL,
          "store(key, value, expires_ns, cost_ns): expires_ns is of the monotonic clock; 0: by the ttl. "

@@ -131,7 +131,9 @@ static PyObject *call(PyObject *object, PyObject *args, PyObject *kwargs) {
     return with_vector((cached_function *)object, args, kwargs, answer);
 }
 
-static PyObject *key_of_call(cached_function *self, const arguments *given) { return make_key(&self->rule, given); }
+static PyObject *key_of_call(cached_function *self, const arguments *given) {
+    return make_key(&self->rule, given);
+}
 
 static PyObject *call_make_key(PyObject *object, PyObject *both) {
     PyObject *args, *kwargs;
@@ -275,5 +277,6 @@ int call_add_type(PyObject *module) {
                                .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | HAVE_VECTORCALL |
                                         METHOD_DESCRIPTOR,
                                .slots = slots};
-    return call_key_start() && add_type(module, &spec) && PyModule_AddFunctions(module, functions) == 0 ? 0 : -1;
+    if (!call_key_start() || !add_type(module, &spec)) return -1;
+    return PyModule_AddFunctions(module, functions);
 }

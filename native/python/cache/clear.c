@@ -23,7 +23,8 @@ typedef struct grave {
     slab_table slabs;
     ghosts ghosts;
     deadlines deadlines;
-    uint32_t slab, record, bucket; /* the next ones: records and buckets from the end, so that the heap shrinks */
+    /* The next ones: records and buckets from the end, so that the heap shrinks. */
+    uint32_t slab, record, bucket;
     bool arena_is_gone;
 } grave;
 

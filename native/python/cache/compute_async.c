@@ -39,7 +39,8 @@ static PyObject *end(computation *self, PyObject *value) {
     flight *f = self->mine;
     self->mine = NULL;
     if (!f) {
-        if (value && self->begun_ns) vrange_account_regenerated(self->core->account, os_now_ns() - self->begun_ns);
+        if (value && self->begun_ns)
+            vrange_account_regenerated(self->core->account, os_now_ns() - self->begun_ns);
         return Py_XNewRef(value);
     }
     PyObject *type, *error, *traceback;

@@ -7,8 +7,9 @@
  * There are two tables. A new ghost goes into the young table. When the young table is full, it becomes the
  * old table, and the previous old table is freed. So the number of ghosts is bounded, the oldest are forgotten
  * first, and no ghost is ever moved. Each table is twice as large as the one before, until it has room for as
- * many ghosts as the cache has entries, or for 4096. The kernel can't take these tables, so thousands of caches
- * together must not have 4096 ghosts each: beyond a bound for the process, a cache has few more than entries. */
+ * many ghosts as the cache has entries, or for 4096. The kernel can't take these tables, so thousands of
+ * caches together must not have 4096 ghosts each: beyond a bound for the process, a cache has few more than
+ * entries. */
 #include "python/cache/ghosts.h"
 
 #include <stdlib.h>

@@ -44,8 +44,9 @@ enum {
 
 #define CHUNK 1024u
 
-/* `collected` has a bit for each entry that may refer to an object that the collector knows. Most caches have few
- * such keys and values. So a full collection, which every thread waits for, does not read every entry. */
+/* `collected` has a bit for each entry that may refer to an object that the collector knows. Most caches
+ * have few such keys and values. So a full collection, which every thread waits for, does not read every
+ * entry. */
 typedef struct {
     entry entries[CHUNK];
     uint64_t collected[CHUNK / 64];

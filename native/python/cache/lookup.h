@@ -16,7 +16,7 @@ typedef struct {
     PyObject *value;  /* found: a new reference */
     entry_no number;  /* under way */
     int outcome;      /* absent or under way: what the request counts as */
-    uint32_t version; /* absent: of the index that did not have the key; under way: another than the index has */
+    uint32_t version; /* absent: of the index that did not have the key; under way: not the index's */
 } looked_up;
 
 /* Counts a hit; the caller counts the other outcomes. May run Python. */

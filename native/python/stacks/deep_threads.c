@@ -68,7 +68,8 @@ PyObject *deep_threads_main(PyObject *module, PyObject *args) {
     Py_ssize_t bytes, usual;
     if (!PyArg_ParseTuple(args, "nn", &bytes, &usual) || !is_prepared()) return NULL;
     const int result = deep_threads_begin_main((size_t)bytes, (size_t)usual, &here.own);
-    if (result < 0) return PyErr_Format(PyExc_OSError, "main's stack can't be made deep: %s", strerror(-result));
+    if (result < 0)
+        return PyErr_Format(PyExc_OSError, "main's stack can't be made deep: %s", strerror(-result));
     here.seen = PyThreadState_GetID(PyThreadState_Get());
     if (raise_limits(here.own) < 0) return NULL;
     return PyLong_FromSize_t(here.own->bytes);
