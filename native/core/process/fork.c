@@ -12,7 +12,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "ranges/arena.h"
+#include "ranges/all_arenas.h"
 #include "arrays/all_arrays.h"
 #include "base/caretaker.h"
 #include "base/gate.h"

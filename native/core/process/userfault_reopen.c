@@ -14,7 +14,7 @@
 #include <errno.h>
 #include <stdbool.h>
 
-#include "ranges/arena.h"
+#include "ranges/all_arenas.h"
 #include "arrays/all_arrays.h"
 #include "base/gate.h"
 #include "os/os.h"

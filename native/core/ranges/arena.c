@@ -8,24 +8,16 @@
  * no pages at all, and a header in it would cost one. */
 #include "ranges/range_table.h"
 #include "ranges/arena.h"
+#include "ranges/all_arenas.h"
 #include "ranges/arena_lost.h"
 #include "ranges/arena_span.h"
 
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "base/gate.h"
-#include "base/inherit.h"
 #include "os/os.h"
 #include "base/rung.h"
 #include "base/scratch.h"
-
-static struct {
-    pthread_mutex_t lock;
-    vrange_arena *first;
-    vrange_arena *unused; /* never freed: a stale handle may still lead to one */
-} arenas = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- free lists ------------------------------------------------------------------------------- */
 
@@ -113,13 +105,12 @@ static bool drop_empty_spans(vrange_arena *arena) {
 /* Of all arenas that grow. A thread that holds the lock of another one may be waiting for ours. */
 static bool drop_all_empty_spans(vrange_arena *arena) {
     bool any = drop_empty_spans(arena);
-    pthread_mutex_lock(&arenas.lock);
-    for (vrange_arena *other = arenas.first; other; other = other->next) {
+    for (vrange_arena *other = arenas_enter(); other; other = other->next) {
         if (other == arena || !other->grows || pthread_mutex_trylock(&other->lock) != 0) continue;
         any |= drop_empty_spans(other);
         pthread_mutex_unlock(&other->lock);
     }
-    pthread_mutex_unlock(&arenas.lock);
+    arenas_leave();
     return any;
 }
 
@@ -185,20 +176,8 @@ static void join(range *r, range *gone_above) {
 
 static bool is_free(const range *r) { return word_state(atomic_load(range_word(r))) == FREE; }
 
-static void give_blank_back(vrange_arena *arena) {
-    pthread_mutex_lock(&arenas.lock);
-    arena->next = arenas.unused;
-    arenas.unused = arena;
-    pthread_mutex_unlock(&arenas.lock);
-}
-
 static void destroy(vrange_arena *arena) {
-    /* First, so that no other thread finds it when it looks for empty spans. */
-    pthread_mutex_lock(&arenas.lock);
-    if (arena->previous) arena->previous->next = arena->next;
-    else arenas.first = arena->next;
-    if (arena->next) arena->next->previous = arena->previous;
-    pthread_mutex_unlock(&arenas.lock);
+    arenas_remove(arena); /* first, so that no other thread finds it when it looks for empty spans */
     for (unsigned first = 0; first < FIRST_LEVELS; first++) {
         for (unsigned second = 0; second < SECOND_LEVELS; second++) {
             for (uint32_t index = arena->free_lists[first][second]; index;) {
@@ -211,18 +190,7 @@ static void destroy(vrange_arena *arena) {
     for (uint32_t number = 0; number < SPANS_MOST; number++) {
         if (arena->spans[number].pages) span_close(arena, number);
     }
-    give_blank_back(arena);
-}
-
-static vrange_arena *blank_arena(void) {
-    pthread_mutex_lock(&arenas.lock);
-    vrange_arena *arena = arenas.unused;
-    if (arena) arenas.unused = arena->next;
-    pthread_mutex_unlock(&arenas.lock);
-    if (arena) memset(arena, 0, sizeof *arena);
-    else arena = calloc(1, sizeof *arena);
-    if (arena) pthread_mutex_init(&arena->lock, NULL);
-    return arena;
+    arenas_give_blank(arena);
 }
 
 void arena_give(range *r) {
@@ -256,21 +224,17 @@ static int open_arena(uint64_t pages, bool grows, vrange_account *account, vrang
     int result = scratch_prepare();
     if (result < 0) return result;
     gate_enter();
-    vrange_arena *arena = blank_arena();
+    vrange_arena *arena = arenas_take_blank();
     if (arena) {
         arena->account = account;
         arena->grows = grows;
         arena->most_pages = pages;
     }
     if (arena && (grows || add_span(arena, (uint32_t)pages))) {
-        pthread_mutex_lock(&arenas.lock);
-        arena->next = arenas.first;
-        if (arenas.first) arenas.first->previous = arena;
-        arenas.first = arena;
-        pthread_mutex_unlock(&arenas.lock);
+        arenas_add(arena);
         *out = arena;
     } else {
-        if (arena) give_blank_back(arena);
+        if (arena) arenas_give_blank(arena);
         result = -ENOMEM;
     }
     gate_leave();
@@ -308,53 +272,4 @@ void arena_end_closing(vrange_arena *arena) {
     bool last = atomic_fetch_sub(&arena->ranges, 1) == 1;
     pthread_mutex_unlock(&arena->lock);
     if (last) destroy(arena);
-}
-
-/* ---- fork ------------------------------------------------------------------------------------- */
-
-void arenas_before_fork(void) {
-    for (vrange_arena *arena = arenas.first; arena; arena = arena->next) {
-        for (const arena_span *span = arena->spans; span < arena->spans + SPANS_MOST; span++) {
-            const size_t bytes = (size_t)span->committed_pages * os_page_bytes();
-            if (bytes) inherit_area(span->base, bytes);
-        }
-    }
-}
-
-/* A thread of the parent may have changed a range and not yet its count. So the counts are summed again from
- * the ranges. */
-static void count_kept(void) {
-    size_t count;
-    const inherited_span *spans = inherited_spans(&count);
-    for (size_t i = 0; i < count; i++) {
-        if (!spans[i].range) continue;
-        range *r = table_kept(spans[i].range);
-        untally(&r->arena->account->purged_bytes, range_bytes(r));
-        if (!word_pins(atomic_load(range_word(r)))) /* released while the fork looked for pins */
-            stats_idle(r->arena->account, (int64_t)range_bytes(r));
-    }
-}
-
-void arenas_after_fork(void) {
-    for (vrange_arena *arena = arenas.first; arena; arena = arena->next) {
-        vrange_account *account = arena->account; /* several arenas may have the same one */
-        account->idle_bytes = account->offered_bytes = 0;
-        account->purged_bytes = atomic_load(&account->range_bytes);
-        arena->unlisted_next = 1;
-        arena->unlisted_end = table_count();
-    }
-    stats_idle_bytes = stats_offered_bytes = 0;
-    count_kept();
-}
-
-int arenas_register_again(int userfault) {
-    if (userfault < 0) return 0;
-    for (vrange_arena *arena = arenas.first; arena; arena = arena->next) {
-        for (const arena_span *span = arena->spans; span < arena->spans + SPANS_MOST; span++) {
-            const size_t bytes = (size_t)span->committed_pages * os_page_bytes();
-            const int result = bytes ? os_userfault_register(userfault, span->base, bytes) : 0;
-            if (result < 0) return result;
-        }
-    }
-    return 0;
 }

@@ -18,13 +18,4 @@ void arena_give(range *r);
 /* The end of closing (arena_close.c). The arena is unmapped when its last range has been returned. */
 void arena_end_closing(vrange_arena *arena);
 
-/* Before fork: passes all arenas to inherit.h. */
-void arenas_before_fork(void);
-
-/* In the child of a fork, if inherit.h settled: counts every range that was not kept as purged. */
-void arenas_after_fork(void);
-
-/* In the child of a fork: registers every arena with the new descriptor. */
-int arenas_register_again(int userfault);
-
 #endif
