@@ -101,7 +101,7 @@ def sympy_str() -> None:
 def lark_interpreter() -> None:
     import lark
 
-    class Depth(lark.visitors.Interpreter[Any, Any]):
+    class Depth(lark.visitors.Interpreter[Any, Any]):  # type: ignore[misc, unused-ignore]
         def start(self, tree: Any) -> int:
             return 1 + int(sum(self.visit_children(tree)))
 
