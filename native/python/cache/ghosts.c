@@ -87,9 +87,9 @@ void ghosts_remember(ghosts *all, uint32_t hash, uint32_t uses, bool purged, uin
 }
 
 static ghost *find(const ghosts *all, uint32_t hash) {
-    const ghost_table *tables[] = {&all->young, &all->old};
+    const ghost_table *both[] = {&all->young, &all->old};
     for (int i = 0; i < 2; i++) {
-        ghost *g = look(tables[i], hash);
+        ghost *g = look(both[i], hash);
         if (g && g->state > DEAD) return g;
     }
     return NULL;
