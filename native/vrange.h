@@ -485,6 +485,10 @@ int vrange_regenerate_compressed(void *to, size_t offset, size_t bytes, void *co
 #define VRANGE_RELEASE_KEEP 2     /* stays resident */
 
 #define VRANGE_STACK_KEPT_BYTES 65536
+#define VRANGE_STACK_AUTOMATIC_BYTES 4294967296u /* 4 GiB of address space; less if RLIMIT_AS is small */
+#define VRANGE_STACK_USUAL_BYTES 8388608u /* 8 MiB: what a thread has of its own stack without vrange */
+#define VRANGE_STACKS_MOST 4096u  /* stacks of deep calls, in use or pooled */
+#define VRANGE_THREADS_MOST 4096u /* threads that are registered at a time */
 
 typedef struct {
     uint64_t number;
@@ -514,8 +518,8 @@ typedef struct {
 } vrange_thread_info;
 
 /* Lets vrange_stacks_trim_idle reach the calling thread until the thread ends. Returns -EPERM for the main
- * thread, whose stack can't be trimmed, and -ENOSPC if too many threads are registered or no signal is
- * free. */
+ * thread, whose stack can't be trimmed, and -ENOSPC if VRANGE_THREADS_MOST threads are registered or no
+ * signal is free. */
 int vrange_thread_register(void);
 
 /* An interpreter that counts the threads of a process that forks calls the first before fork() and the second

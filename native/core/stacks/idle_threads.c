@@ -28,7 +28,6 @@
 #include "stacks/stack_pages.h"
 #include "stacks/thread_end.h"
 
-#define THREADS_MOST 4096u
 #define LOOK_AGAIN_NS 50000u
 #define TRIM_WAIT_NS 200000000u
 
@@ -45,7 +44,7 @@ typedef struct {
 
 static struct {
     pthread_mutex_t lock; /* a thread can't end while another one reads its stack */
-    registered all[THREADS_MOST];
+    registered all[VRANGE_THREADS_MOST];
     _Atomic uint32_t count;
     int signal; /* 0: none chosen yet */
 } idle = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -149,7 +148,7 @@ static registered *free_place(void) {
     for (uint32_t i = 0; i < count; i++) {
         if (atomic_load(&idle.all[i].thread_id) == 0) return &idle.all[i];
     }
-    if (count == THREADS_MOST) return NULL;
+    if (count == VRANGE_THREADS_MOST) return NULL;
     atomic_store(&idle.count, count + 1);
     return &idle.all[count];
 }
@@ -250,7 +249,7 @@ static uint64_t collect(uint64_t *answers_before, int *threads) {
 }
 
 int64_t vrange_stacks_trim_idle(int release, uint64_t wait_ns, int *threads) {
-    static uint64_t answers_before[THREADS_MOST]; /* guarded by the lock */
+    static uint64_t answers_before[VRANGE_THREADS_MOST]; /* guarded by the lock */
     const uint64_t deadline = os_now_ns() + wait_ns;
     uint64_t returned = 0;
     *threads = 0;

@@ -97,7 +97,7 @@ int own_stack_of_thread(size_t least, stack **out) {
     if (result < 0) return result;
     if (sp < low || sp >= top) return -ENOTSUP;
     if ((size_t)(top - low) < least) return -ERANGE;
-    char *first_low = page_down(top - OWN_STACK_USUAL_BYTES);
+    char *first_low = page_down(top - VRANGE_STACK_USUAL_BYTES);
     if (first_low < low + CLOSED_LEAST || sp < first_low + CLOSED_LEAST) return -ERANGE;
     gate_enter();
     result = adopt(low, top, first_low, false, out);

@@ -7,10 +7,8 @@
 
 #include "stacks/stack_state.h"
 
-/* What any thread has of its stack without vrange; it is never closed. */
-#define OWN_STACK_USUAL_BYTES ((size_t)8 << 20)
-
-/* Describes the calling thread's own stack, and closes all but the usual part. -ERANGE if it has less than
+/* Describes the calling thread's own stack, and closes all but the usual part (VRANGE_STACK_USUAL_BYTES), which
+ * is never closed. -ERANGE if it has less than
  * `least` bytes. */
 int own_stack_of_thread(size_t least, stack **out);
 

@@ -22,7 +22,6 @@
 #include "stacks/stack_room.h"
 #include "counters/stats.h"
 
-#define STACKS_MOST 4096u
 #define POOLED_MOST 64
 #define GUARD_BYTES (64u * 1024)
 #define DUMPED_MOST ((size_t)256 << 20)
@@ -30,7 +29,7 @@
 size_t stack_warning_most;
 
 static struct {
-    stack all[STACKS_MOST]; /* never moved: a signal handler reads this */
+    stack all[VRANGE_STACKS_MOST]; /* never moved: a signal handler reads this */
     _Atomic uint32_t count; /* every used descriptor has a smaller index */
     _Atomic int pooled;
     _Atomic uint64_t taken;
@@ -54,7 +53,7 @@ static size_t warning_bytes(size_t bytes) {
 }
 
 static stack *empty_descriptor(void) {
-    for (uint32_t i = 0; i < STACKS_MOST; i++) {
+    for (uint32_t i = 0; i < VRANGE_STACKS_MOST; i++) {
         uintptr_t none = STACK_NONE;
         if (!atomic_compare_exchange_strong(&stacks.all[i].owner, &none, STACK_CHANGING)) continue;
         uint32_t count = atomic_load(&stacks.count);

@@ -68,7 +68,4 @@ enum {
     STACK_CHANGING,
 };
 
-/* Address space of an automatic stack; less if RLIMIT_AS is small. */
-#define STACK_AUTOMATIC_BYTES ((size_t)4 << 30)
-
 #endif

@@ -145,4 +145,12 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT,
                                         .m_size = -1, /* one state a process, as the core has */
                                         .m_methods = functions};
 
-PyMODINIT_FUNC PyInit__pymalloc(void) { return PyModule_Create(&definition); }
+PyMODINIT_FUNC PyInit__pymalloc(void) {
+    PyObject *module = PyModule_Create(&definition);
+    if (!module) return NULL;
+    if (PyModule_AddIntConstant(module, "TAILS", PYMALLOC_TAILS) == 0 &&
+        PyModule_AddIntConstant(module, "HOLES", PYMALLOC_HOLES) == 0)
+        return module;
+    Py_DECREF(module);
+    return NULL;
+}

@@ -63,7 +63,7 @@ static bool is_nearly_used_up(const stack *s, size_t bytes) {
 /* Only address space: stack_room.c decides how much of it becomes memory. */
 static size_t bytes_by_limit(void) {
     const uint64_t most = space_budget() / BUDGET_SHARE;
-    size_t bytes = STACK_AUTOMATIC_BYTES;
+    size_t bytes = VRANGE_STACK_AUTOMATIC_BYTES;
     while (bytes > AUTOMATIC_LEAST && bytes > most) bytes /= 2;
     return bytes;
 }

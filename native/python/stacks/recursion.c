@@ -207,9 +207,9 @@ int recursion_raise(stack *s, raised_limits *out) {
     volatile int *python = field(thread, places.python);
     if (places.set_bounds && places.set_bounds(thread, s->low, s->bytes) < 0) return -1;
     /* Less address space for the stack does not mean less room for frames on the heap. */
-    const size_t for_frames = s->automatic && s->bytes < STACK_AUTOMATIC_BYTES && places.c != places.python
-                                  ? STACK_AUTOMATIC_BYTES
-                                  : s->bytes;
+    size_t for_frames = s->bytes;
+    if (s->automatic && for_frames < VRANGE_STACK_AUTOMATIC_BYTES && places.c != places.python)
+        for_frames = VRANGE_STACK_AUTOMATIC_BYTES;
     out->levels = levels_for(for_frames, PYTHON_LEVEL_BYTES, *python);
     out->python_at_entry = *python;
     out->limit_at_entry = python[1];

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import resource
 
-from vrange._core import deep
+from vrange._core import deep, lib
 from vrange._stacks.deep_threads import deepen
 from vrange.sizes import format_bytes
 
 __all__ = ["VARIABLE", "deepen_program", "restore_default", "told"]
 
 VARIABLE = "VRANGE_DEEP"
-_USUAL_BYTES = 8 << 20  # of a thread whose stack would be unlimited
 
 
 def told(bytes_: int, soft_limit: int) -> str:
@@ -46,5 +45,7 @@ def deepen_program(value: str) -> str:
 
 def _read(value: str) -> tuple[int, int]:
     bytes_, _, soft = value.partition(":")
-    usual = int(soft) if soft else _USUAL_BYTES
-    return int(bytes_), _USUAL_BYTES if usual == resource.RLIM_INFINITY else usual
+    usual = int(soft) if soft else resource.RLIM_INFINITY
+    if usual == resource.RLIM_INFINITY:
+        usual = int(lib.VRANGE_STACK_USUAL_BYTES)
+    return int(bytes_), usual

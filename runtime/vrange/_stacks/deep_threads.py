@@ -7,13 +7,12 @@ import resource
 import threading
 from pathlib import Path
 
-from vrange._core import deep
+from vrange._core import deep, lib
 from vrange.errors import VrangeError
 from vrange.sizes import format_bytes, parse_bytes
 
-__all__ = ["DEFAULT_BYTES", "LEAST_BYTES", "deep_threads", "deepen", "main_bytes", "thread_bytes"]
+__all__ = ["LEAST_BYTES", "deep_threads", "deepen", "main_bytes", "thread_bytes"]
 
-DEFAULT_BYTES = 4 << 30  # of address space
 LEAST_BYTES = 16 << 20
 _LIMIT_SHARE = 1024  # threads of this size fit below RLIMIT_AS or RLIMIT_DATA
 _watches_forks = False
@@ -23,7 +22,7 @@ _LIMITS = {"RLIMIT_AS": resource.RLIMIT_AS, "RLIMIT_DATA": resource.RLIMIT_DATA}
 def main_bytes(stack: int | str) -> int:
     """Return how deep main's stack may become; ValueError and TypeError say what is accepted."""
     if stack == "auto":
-        return DEFAULT_BYTES
+        return int(lib.VRANGE_STACK_AUTOMATIC_BYTES)
     size = parse_bytes(stack, "stack")
     if not LEAST_BYTES <= size < 1 << 46:
         raise ValueError(f"stack must be {format_bytes(LEAST_BYTES)} to 64 TiB, not {stack!r}")

@@ -102,9 +102,8 @@ def stack_info() -> StackInfo:
     True
 
     """
-    capacity = 4096
-    deep = ffi.new("vrange_stack_info[]", capacity)
-    found = lib.vrange_stacks_read(deep, capacity)
+    deep = ffi.new("vrange_stack_info[]", lib.VRANGE_STACKS_MOST)
+    found = lib.vrange_stacks_read(deep, lib.VRANGE_STACKS_MOST)
     stacks = tuple(
         StackUse(
             "deep",
@@ -113,10 +112,10 @@ def stack_info() -> StackInfo:
             deep[i].resident_bytes,
             deep[i].high_water_bytes,
         )
-        for i in range(min(found, capacity))
+        for i in range(min(found, lib.VRANGE_STACKS_MOST))
     )
-    own = ffi.new("vrange_thread_info[]", capacity)
-    found = lib.vrange_threads_read(own, capacity)
+    own = ffi.new("vrange_thread_info[]", lib.VRANGE_THREADS_MOST)
+    found = lib.vrange_threads_read(own, lib.VRANGE_THREADS_MOST)
     threads = tuple(
         StackUse(
             "thread",
@@ -125,7 +124,7 @@ def stack_info() -> StackInfo:
             own[i].resident_bytes,
             own[i].high_water_bytes,
         )
-        for i in range(min(found, capacity))
+        for i in range(min(found, lib.VRANGE_THREADS_MOST))
     )
     totals = ffi.new("vrange_stack_totals *")
     lib.vrange_stack_totals_read(totals)
@@ -205,7 +204,8 @@ def register_thread() -> None:
         raise VrangeError(_MAIN_REFUSED)
     if result < 0:
         why = {
-            -_ENOSPC: "4096 threads are registered already, or every real-time signal is taken"
+            -_ENOSPC: f"{lib.VRANGE_THREADS_MOST} threads are registered already, or every "
+            "real-time signal is taken"
         }.get(result, f"error {-result}")
         raise VrangeError(
             f"thread {threading.get_native_id()} can't be registered for trimming: {why}"

@@ -20,7 +20,6 @@ VERSIONS = ((3, 11), (3, 12), (3, 13), (3, 14), (3, 15))
 
 VARIABLE = "VRANGE_HEAP_INTERPRETER"  # enables it as soon as vrange is imported
 
-_TAILS, _HOLES = 1, 2
 _enabled = False
 
 
@@ -185,7 +184,7 @@ def sweep(holes: bool) -> int | str:
     """
     if not _enabled:
         return refusal() or "not enabled: call vrange.heap.interpreter.enable(), and early"
-    return pymalloc.sweep(_HOLES if holes else _TAILS)
+    return pymalloc.sweep(pymalloc.HOLES if holes else pymalloc.TAILS)
 
 
 def left_alone() -> str | None:
