@@ -14,7 +14,7 @@ last one is the best that is possible without the kernel's help, and vrange is c
 leaves as much free as vrange keeps offered, 64 MiB, so that both are prepared for the same step.
 Another one, tuned to this very ramp with 16 MiB, runs beside it; it hits more, and any step kills
 it. They run in turn. The claim is the median of the rounds' ratios: of requests per CPU-second of
-the whole process (including the reserve thread and the application's page faults), and of the
+the whole process (including the caretaker and the application's page faults), and of the
 median hit. The machine's pace changes by half from run to run: with fifteen rounds such a median
 still moves by four hundredths, so there are 45. Ceiling: a cache that always holds the truly most
 popular keys hits .970 / .94 / .94.

@@ -9,7 +9,7 @@ Contenders: values in a dict, without vrange; the same with a thread that reads 
 kernel every 50 ms, as caches do that watch their limit; a VolatileCache; and a VolatileCache with
 `vrange.pressure.watch()`.
 
-Check: every vrange process has its cache and its reserve's thread at the end.
+Check: every vrange process has its cache and its caretaker at the end.
 """
 
 from __future__ import annotations

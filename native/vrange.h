@@ -314,16 +314,16 @@ typedef struct {
     uint64_t offered_bytes;
     uint64_t idle_bytes;
     uint64_t ticks;
-    uint64_t helped;      /* turns that storing threads took because the reserve's thread was late */
+    uint64_t helped;      /* turns that storing threads took because the caretaker was late */
     uint64_t offers;      /* total ranges offered */
     uint64_t losses;      /* ranges that the thread itself found purged */
     uint64_t rankings;    /* passes over the idle ranges that order them by value */
     uint64_t busy_ns;     /* processor time, without sleep */
 } vrange_reserve_info;
 
-/* Starts the reserve's thread if it is not running, and sets how many bytes it keeps offered and how often
- * it looks. With `always` it offers even while so much memory is free that it need not. Returns -errno if
- * no thread can be started: then every range is offered when it is released. */
+/* Starts the caretaker if it is not running, and sets how many bytes it keeps offered and how often it looks.
+ * With `always` it offers even while so much memory is free that it need not. Returns -errno if no thread can
+ * be started: then every range is offered when it is released. */
 int vrange_reserve_start(uint64_t bytes, uint64_t tick_ns, int always);
 void vrange_reserve_stop(void);
 void vrange_reserve_read(vrange_reserve_info *out);

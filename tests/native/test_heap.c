@@ -1,5 +1,5 @@
 /* Blocks of the heap come, grow, shrink and go in random sizes: none overlaps another, what is told to be
- * zeros is, and the accounts are whole in the end, while the reserve's thread offers what is free. */
+ * zeros is, and the accounts are whole in the end, while the caretaker offers what is free. */
 #include <string.h>
 
 #include "check.h"

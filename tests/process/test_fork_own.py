@@ -1,4 +1,4 @@
-"""What a child needs of its own: the reserve's thread, a userfaultfd, open files."""
+"""What a child needs of its own: the caretaker, a userfaultfd, open files."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 /* Offers to the kernel the blocks that were filled.
  *
- * A refilled block becomes volatile again by itself: a bitmap notes it. The reserve's thread offers such
+ * A refilled block becomes volatile again by itself: a bitmap notes it. The caretaker offers such
  * blocks in long runs, and once more at its next turn, because the kernel ignores advice about a page that
  * another processor has just allocated and still has in a batch on the way to its lists. A thread that
- * fills faster than the reserve's thread runs offers the blocks itself, every OFFER_BYTES, so that filling
+ * fills faster than the caretaker runs offers the blocks itself, every OFFER_BYTES, so that filling
  * never depends on that thread being awake. */
 #include <stdatomic.h>
 

@@ -2,7 +2,7 @@
  *
  * Only a SIGBUS that the kernel raised, at an address in an array, is ours. Every other one, such as a
  * kill(SIGBUS) or a touch behind the end of a truncated file, goes to the other handlers (fault_chain.c).
- * The reserve's thread checks at every tick whether ours is still the first, and makes it so.
+ * The caretaker checks at every tick whether ours is still the first, and makes it so.
  *
  * The traps, each of them met once:
  *  - SA_ONSTACK would run nested refaults over each other on the one alternate stack.

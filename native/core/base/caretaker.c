@@ -1,4 +1,4 @@
-/* The caretaker's thread: takes a turn, sleeps for as long as the turn returns, and takes the next.
+/* The caretaker, a thread: takes a turn, sleeps for as long as the turn returns, and takes the next.
  *
  * It sleeps on a futex, so that it can be woken: by a thread that stores or allocates while it sleeps for
  * long, and by a thread that wants to fork. The processor sees no other thread of vrange then.

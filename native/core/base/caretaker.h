@@ -1,4 +1,4 @@
-/* The caretaker: the core's one thread, and the help it gets from other threads when it is late.
+/* The caretaker: a thread that takes turns, and the help that it gets from other threads when it is late.
  *
  * The caretaker does not know what it takes care of. The floors above register a turn. The rooms below
  * only ask that the thread exists (caretaker_ensure), and offer their help when it is late

@@ -1,5 +1,6 @@
-/* The names of what vrange.h numbers. This is the only place that spells them: in metrics, in arguments and
- * in what Python returns they are read from here. */
+/* The names of what vrange.h numbers: in metrics, in arguments and in what Python returns they are read from
+ * here. Each is spelled once: those of the rungs in base/rung.c, which needs them below this floor, and all
+ * others here. The causes of eviction have no number in vrange.h; python/cache/listener.c spells them. */
 #include <stddef.h>
 
 #include "base/rung.h"

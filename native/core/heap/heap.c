@@ -5,7 +5,7 @@
  * the next block of about its size is that one, without a lock. What has no room in a cell, or lies there for
  * a while, is joined with its neighbours in a zone; the next block is cut from it without a system call.
  *
- * The reserve thread offers (MADV_FREE) what has been idle for a while. It does so before it offers any
+ * The caretaker offers (MADV_FREE) what has been idle for a while. It does so before it offers any
  * cached value, because the content of a freed block is worth nothing. The freeing thread never offers: a
  * loop of temporaries would pay once for offering each block and again for taking it back.
  *
@@ -263,7 +263,7 @@ static void give_to_zone(heap_zone *zone, void *block) {
     const heap_usage before = heap_usage_of(zone);
     zone_give(zone, zone_unit_of(zone, block), now);
     heap_unlock(zone, &before);
-    /* The child of a fork has no reserve thread until something starts one. */
+    /* The child of a fork has no caretaker until something starts one. */
     caretaker_ensure();
     if (caretaker_is_absent()) heap_offer(true);
     gate_leave();

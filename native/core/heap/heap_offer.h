@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-/* For the reserve thread, inside the gate: offers what has been idle for a while, or everything that is
+/* For the caretaker, inside the gate: offers what has been idle for a while, or everything that is
  * idle if `at_once`. Returns whether something is idle still. */
 bool heap_offer(bool at_once);
 

@@ -6,7 +6,7 @@
  * and registers every arena with it. If a sandbox, for example, refuses that, the child continues on a lower
  * rung: it has offered nothing yet that could be lost.
  *
- * The caretaker's thread does not exist in the child. The first store, slow pin or release there starts one.
+ * The caretaker does not exist in the child. The first store, slow pin or release there starts one.
  * Deep stacks that other threads ran on are free in the child, and of the registered threads only the forking
  * one is left. The child's counts must not be written to its parent's stats segment. */
 #include <pthread.h>

@@ -19,7 +19,7 @@ kept_free look_below_set_limit(uint64_t reserve_bytes);
 void return_memory(const kept_free *below_set);
 
 /* The same for a thread that is going to store `bytes`, if as much was stored since the last look as was
- * left then in part: the caretaker's thread may be waiting for a processor. Inside the gate. */
+ * left then in part: the caretaker may be waiting for a processor. Inside the gate. */
 void return_before_use(size_t bytes);
 
 #endif

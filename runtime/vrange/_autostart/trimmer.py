@@ -36,8 +36,8 @@ _DEEP: dict[str, Deep] = {"light": False, "deep": True, "holes": "holes"}
 class Trimmer:
     """Trims at intervals, in a thread that the program doesn't see among its own.
 
-    The program's garbage collector doesn't notice it either (see vrange.heap.sweep): the code
-    between two trims makes no container.
+    The program's garbage collector doesn't notice it either (see
+    vrange.heap.interpreter.sweep): the code between two trims makes no container.
     """
 
     def __init__(self, settings: Settings, record: Record) -> None:

@@ -79,7 +79,7 @@ class ReserveStats:
     Attributes
     ----------
     running : bool
-        Whether the reserve thread runs.
+        Whether the caretaker runs, the thread that keeps the reserve.
     bytes : int
         The size of the reserve.
     tick_seconds : float
@@ -89,7 +89,7 @@ class ReserveStats:
     ticks : int
         The turns of the thread.
     helped : int
-        The turns that threads ran because they stored a value while the reserve thread was late.
+        The turns that threads ran because they stored a value while the caretaker was late.
     offers : int
         The ranges that were offered to the kernel.
     losses : int
