@@ -1,4 +1,4 @@
-/* What the CPython types of vrange share: making a type and the collector's questions. */
+/* What the CPython types share; see support.h. */
 #include "python/support.h"
 
 #include <string.h>

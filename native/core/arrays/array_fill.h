@@ -1,3 +1,4 @@
+/* Refills lost blocks of arrays, for a pin and in the SIGBUS handler. */
 #ifndef VRANGE_ARRAY_FILL_H
 #define VRANGE_ARRAY_FILL_H
 

@@ -1,3 +1,4 @@
+/* Notes the blocks of arrays that were filled, and offers them to the kernel. */
 #ifndef VRANGE_ARRAY_OFFER_H
 #define VRANGE_ARRAY_OFFER_H
 

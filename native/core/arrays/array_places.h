@@ -1,3 +1,5 @@
+/* The table of this process's arrays, by address and by number. A thread that is in a place keeps its array
+ * open. */
 #ifndef VRANGE_ARRAY_PLACES_H
 #define VRANGE_ARRAY_PLACES_H
 

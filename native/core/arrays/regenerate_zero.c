@@ -1,3 +1,4 @@
+/* Zeros, the content of an array that starts empty. */
 #include <string.h>
 
 #include "vrange.h"

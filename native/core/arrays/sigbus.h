@@ -1,3 +1,4 @@
+/* The SIGBUS handler of arrays, which refills the block that was touched. */
 #ifndef VRANGE_SIGBUS_H
 #define VRANGE_SIGBUS_H
 

@@ -1,3 +1,5 @@
+/* The rung: which mechanism this machine allows, found by a trial, and the userfaultfd of the highest one. A
+ * process can fall to a lower rung later, and never climbs. */
 #ifndef VRANGE_RUNG_H
 #define VRANGE_RUNG_H
 

@@ -1,3 +1,4 @@
+/* Takes ranges from an arena's address space, and returns them to it. */
 #ifndef VRANGE_ARENA_H
 #define VRANGE_ARENA_H
 

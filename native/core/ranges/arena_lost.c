@@ -1,4 +1,4 @@
-/* What an arena knows of its ranges as a whole: which of them were lost, and how often they are asked for. */
+/* The list of an arena's lost ranges, and its epochs; see arena_lost.h. */
 #include "ranges/arena_lost.h"
 
 #include "base/gate.h"

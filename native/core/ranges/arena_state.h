@@ -1,3 +1,4 @@
+/* An arena, as the files of this room see it. */
 #ifndef VRANGE_ARENA_STATE_H
 #define VRANGE_ARENA_STATE_H
 

@@ -1,3 +1,4 @@
+/* Frees one range that the caller has BUSY. */
 #ifndef VRANGE_RANGE_FREE_H
 #define VRANGE_RANGE_FREE_H
 

@@ -1,3 +1,4 @@
+/* Takes over the pages of an idle range for a new one; see range_reuse.h. */
 #include "ranges/range_reuse.h"
 
 #include <pthread.h>

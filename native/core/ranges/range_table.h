@@ -1,3 +1,4 @@
+/* The table that holds the descriptors of all ranges: from a handle's index to its range. */
 #ifndef VRANGE_RANGE_TABLE_H
 #define VRANGE_RANGE_TABLE_H
 

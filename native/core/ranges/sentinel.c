@@ -1,3 +1,4 @@
+/* Places sentinels in a range's pages, checks and removes them; see sentinel.h. */
 #include "ranges/sentinel.h"
 
 #include <stdlib.h>

@@ -1,4 +1,5 @@
-/* What is offered to the kernel; see offer.h. reserve.c decides when. */
+/* Offers ranges to the kernel, and finds those that it took; see offer.h. reserve.c decides when, and how
+ * much. */
 #include "reserve/offer.h"
 
 #include <sys/uio.h>

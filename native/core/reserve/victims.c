@@ -1,3 +1,4 @@
+/* Ranks the victims, and exchanges one of them for a new range; see victims.h. */
 #define _GNU_SOURCE
 #include "reserve/victims.h"
 

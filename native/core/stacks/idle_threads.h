@@ -1,3 +1,4 @@
+/* Asks threads to trim their own stacks, by a signal whose handler runs on the stack that it trims. */
 #ifndef VRANGE_IDLE_THREADS_H
 #define VRANGE_IDLE_THREADS_H
 

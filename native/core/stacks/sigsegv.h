@@ -1,3 +1,4 @@
+/* The SIGSEGV handler of stacks: it opens closed parts of a stack, and reports a recursion that runs off it. */
 #ifndef VRANGE_SIGSEGV_H
 #define VRANGE_SIGSEGV_H
 

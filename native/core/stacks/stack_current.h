@@ -1,3 +1,4 @@
+/* Which deep stack the calling thread runs on. */
 #ifndef VRANGE_STACK_CURRENT_H
 #define VRANGE_STACK_CURRENT_H
 

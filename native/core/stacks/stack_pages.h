@@ -1,3 +1,4 @@
+/* The pages that a deep call leaves on its stack: how many they are, and how they are freed. */
 #ifndef VRANGE_STACK_PAGES_H
 #define VRANGE_STACK_PAGES_H
 

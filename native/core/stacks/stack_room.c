@@ -1,4 +1,4 @@
-/* How far a deep call may go: limited by its stack, and by the memory that is left.
+/* How far a deep call may go; see stack_room.h.
  *
  * A runaway recursion takes memory in three ways: pages of the deep stack, Python's frames on the heap
  * (recursion in pure Python takes nothing else from 3.11 on), and objects. Its end takes even more. Every

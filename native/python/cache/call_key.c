@@ -1,4 +1,4 @@
-/* The key of a call: made of the arguments, as the interpreter passes them.
+/* The key of a call; see call_key.h.
  *
  * One argument that is a str or an int is the key itself. Other arguments make a tuple, in which a mark
  * separates the positional from the named ones, and the types follow if they count. */

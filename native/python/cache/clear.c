@@ -1,4 +1,4 @@
-/* Clearing: everything leaves at once, and is given back in steps.
+/* Clearing; see clear.h.
  *
  * A cache of a million entries has a million references to drop, and as many ranges to free. The caller that
  * clears it does not wait for that: the index and the slabs are moved into a grave as they are, and the cache

@@ -1,4 +1,4 @@
-/* The codec: values to bytes, and back.
+/* The codec; see codec.h.
  *
  * str, bytes, int, float, bool, None and tuples of these are coded natively (small_codec.c). ndarrays are
  * stored as they lie in memory, and a Viewer makes an array over the bytes (ndarray.c). Python codes every

@@ -1,4 +1,4 @@
-/* Expiry: which entries have expired, without a look at all of them.
+/* Expiry; see expiry.h.
  *
  * A binary heap of deadlines, for caches whose values expire. Each entry may have a deadline of its own. An
  * entry that leaves or gets another value leaves a stale deadline in the heap; its stamp shows that it is

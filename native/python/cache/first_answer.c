@@ -1,4 +1,4 @@
-/* The first answer: the object that the computing caller gets.
+/* The first answer; see first_answer.h.
  *
  * It is decoded from the coded bytes, as later answers are. So all answers agree on what is read-only, which
  * objects are shared, and which attributes pickling drops. A value that can't be decoded is found here,

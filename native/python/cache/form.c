@@ -1,4 +1,4 @@
-/* The bytes of a value as they are stored, and the type Form, in which Python's codec returns them. */
+/* Form, and the bytes of a value; see form.h. */
 #include "python/cache/form.h"
 
 #include <stddef.h>

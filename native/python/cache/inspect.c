@@ -1,4 +1,4 @@
-/* Looking at a core as a whole: how many values there are, under which keys, and in which ranges. */
+/* Looking at a core as a whole; see inspect.h. */
 #include "python/cache/inspect.h"
 
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* Install: in one stretch, a key's entry is found or added, and refers to the place of a stored value.
+/* Install; see install.h.
  *
  * Once the entry is found, no Python code runs until it refers to the new place: no other caller sees a half
  * of both. So the references to the value before are handed to the caller, which drops them when the state is

@@ -1,4 +1,4 @@
-/* Limbo: what left a core's state, until its references are dropped and its ranges are freed.
+/* Limbo; see limbo.h.
  *
  * Dropping a reference may run Python code, and freeing a large range releases the GIL. Neither may happen
  * while the state is being changed. So both wait here until the state is whole (core.h). */

@@ -1,4 +1,4 @@
-/* The listener of a cache: a callable that hears of each entry that the cache removed by itself.
+/* The listener of a cache; see listener.h.
  *
  * A cache without a listener notes nothing. The notes are in blocks: a sweep may find a million entries lost,
  * when memory is short. A listener may use the cache, and so lead back here while some notes are left. So

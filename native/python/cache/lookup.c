@@ -1,4 +1,4 @@
-/* Lookup: from a key to its value.
+/* Lookup; see lookup.h.
  *
  * A hot value is returned as it is. A small value is copied out of its slab and decoded. A value with a range
  * of its own is pinned, and decoded over the range. If the lookup finds a value lost, it removes the entry,

@@ -1,4 +1,4 @@
-/* The native code of small values: str, bytes, int, float, bool, None and tuples of these.
+/* The native code of small values; see small_codec.h.
  *
  * A value is a letter for its kind and its content. A str, bytes or tuple has its length before the content.
  * The same process reads it again, so numbers are stored as they are in memory. */

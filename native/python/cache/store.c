@@ -1,4 +1,4 @@
-/* Store: a value gets a place, and its key's entry refers to it.
+/* Store; see store.h.
  *
  * First the value is coded and written (write_range.c), which may take long and run Python code. Then, in one
  * stretch, the entry is found or added, it refers to the new place, and its old place is freed (install.c). If

@@ -1,4 +1,4 @@
-/* Waiters: the threads and tasks that wait for a flight, and telling them that it landed. */
+/* Waiters; see waiter.h. */
 #include "python/cache/waiter.h"
 
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* Write: the content of a large value goes into a range of its own.
+/* Write; see write_range.h.
  *
  * The content is copied straight from the memory of the value, or Python writes it in pieces
  * (_cache/collector.py). That may take long, so other threads run meanwhile. No entry refers to the range yet:
