@@ -17,7 +17,7 @@ from vrange.errors import VrangeError
 __all__ = ["library", "preload"]
 
 _LIBRARY = Path(__file__).with_name("libvrange_malloc.so.0")
-# Whichever of two allocators comes first serves everything, so the other one is of no use.
+# The first allocator that is preloaded serves all requests, so a second one is of no use.
 _OTHERS = ("jemalloc", "tcmalloc", "mimalloc", "libasan", "libtsan", "libmsan", "clang_rt.asan")
 
 

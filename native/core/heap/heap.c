@@ -278,7 +278,7 @@ void heap_free(void *block) {
     /* Cells are emptied by the thread: without it the block goes to the zone, and starts one. */
     if (!zone->huge && caretaker_is_running() &&
         cells_put((cell_block){zone_unit_of(zone, block), units})) {
-        caretaker_rouse(); /* the block is offered once nobody has wanted it for a moment */
+        caretaker_rouse(); /* the block is offered once no allocation has used it for a moment */
         if (is_counted) stats_record_fast(STATS_FAST_FREE, VRANGE_KIND_HEAP, VRANGE_FREE_RELEASED, start);
         return;
     }

@@ -23,7 +23,7 @@ enum {
 typedef struct {
     pthread_mutex_t lock; /* held while the heap is opened */
     heap_zone zones[HEAP_ZONES];
-    vrange_account *_Atomic account; /* NULL: nobody looks at the figures, and no latency is recorded */
+    vrange_account *_Atomic account; /* NULL: the figures have no reader, and no latency is recorded */
     size_t bytes_most;               /* the machine could never back a larger block */
     _Atomic bool open, uses_huge;
     void *_Atomic deferred;        /* freed while a fork was under way; each one begins with the next */

@@ -126,7 +126,7 @@ size_t os_count_resident(char *from, char *to);
 
 /* Huge pages, if the machine allows them; os_commit itself forbids them. */
 bool os_has_huge_pages(void);
-/* Whether the machine gives them to memory that nobody asked them for. */
+/* Whether the machine uses them for all memory, without a request. */
 bool os_always_has_huge_pages(void) EXPORTED(os_always_has_huge_pages);
 void os_prefer_huge_pages(void *address, size_t bytes);
 void os_forbid_huge_pages(void *address, size_t bytes);

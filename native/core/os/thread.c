@@ -55,7 +55,7 @@ void os_sleep_ns(uint64_t nanoseconds) {
 void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t nanoseconds) {
     const struct timespec span = {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)};
     if (syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, &span, NULL, 0) < 0 && errno == ENOSYS)
-        os_sleep_ns(nanoseconds); /* a sandbox without futexes: then nobody can wake it */
+        os_sleep_ns(nanoseconds); /* a sandbox without futexes: then no other thread can wake it */
 }
 
 void os_wake(_Atomic uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0); }

@@ -4,7 +4,7 @@
  * once fork() has returned in the parent and before the parent's functions of os.register_at_fork run. So
  * the threads must not run again when fork() returns: the hooks of the interpreter say when. They may not
  * end long before it either. Between the two hooks and fork() other code runs, which may wait for a lock, and
- * meanwhile nobody would keep the reserve. */
+ * meanwhile no thread would keep the reserve. */
 #include "process/fork_pause.h"
 
 #include <stdatomic.h>

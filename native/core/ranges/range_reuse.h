@@ -1,7 +1,7 @@
 /* Reuse: near the limit, a new range takes over the pages of an idle one.
  *
- * New pages would make the kernel reclaim as many elsewhere: a store of 256 KiB then costs 137 us on 6.18, and
- * 36 us if it writes over the pages of a range that is worth less. As little is lost either way. */
+ * New pages would make the kernel reclaim as many elsewhere: a store of 256 KiB then costs 137 µs on 6.18, and
+ * 36 µs if it writes over the pages of a range that is worth less. As little is lost either way. */
 #ifndef VRANGE_RANGE_REUSE_H
 #define VRANGE_RANGE_REUSE_H
 

@@ -1,9 +1,10 @@
 /* Burst: the reserve follows the rate at which it is used up.
  *
  * The reserve must last until the thread has looked again. How long that takes depends on how many threads
- * run and on how many processors, and how much is used up meanwhile depends on how many of them allocate. The
- * product of both is what was gone at a look. So several times that is kept, and is forgotten when a burst is
- * over: what is offered beyond the reserve is taken in the order of the offers, and costs hits. */
+ * run and on how many processors, and how much is used up meanwhile depends on how many of them allocate. Each
+ * look shows how many bytes were used up since the last one. The reserve keeps several times that, and returns
+ * to its normal size after a burst: the kernel takes what is offered beyond it in the order of the offers, and
+ * that costs hits. */
 #include "reserve/burst.h"
 
 #define FORGOTTEN_NS 2000000000ull

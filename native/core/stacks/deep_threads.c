@@ -1,4 +1,4 @@
-/* Threads with deep own stacks: how they begin and end, and who notices that one is shallow again.
+/* Threads with deep own stacks: how they begin and end, and how vrange notices that one is shallow again.
  *
  * The thread itself notices nothing: a return is only a few instructions of the compiler's. The handler of
  * sigsegv.c sees that a stack becomes deep, and rouses the caretaker. The caretaker then looks four times a

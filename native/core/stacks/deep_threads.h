@@ -1,4 +1,4 @@
-/* Threads whose own stacks are deep, and who notices that they are shallow again. */
+/* Threads whose own stacks are deep, and how vrange notices that they are shallow again. */
 #ifndef VRANGE_DEEP_THREADS_H
 #define VRANGE_DEEP_THREADS_H
 

@@ -7,9 +7,9 @@
  *
  * A thread's stack is large because it was started with that size. Main's stack is what the kernel grows at a
  * touch. It would have to grow through all of a gap that exec left below it, as large as RLIMIT_STACK was then.
- * Nobody could check memory meanwhile, so vrange reserves the gap, and main's frames go on from the kernel's
- * mapping into that one. Every address in it is therefore known to be stack: the danger that folly met, to free
- * what another mapping holds (facebook/folly#1488), is not there. */
+ * vrange could not check memory during that growth, so it reserves the gap, and main's frames go on from the
+ * kernel's mapping into that one. Every address in it is therefore known to be stack: the danger that folly
+ * met, to free what another mapping holds (facebook/folly#1488), is not there. */
 #define _GNU_SOURCE
 #include "stacks/own_stack.h"
 
@@ -158,7 +158,7 @@ void own_stack_close(stack *s, const char *sp, size_t returned) {
     if (returned < LITTLE_BYTES || sp + LITTLE_BYTES > s->base) atomic_store(&s->is_deep, false);
 }
 
-/* The C library may give the stack to another thread. Main's it gives to none. */
+/* The C library may give the stack to another thread. It never gives main's stack to another thread. */
 static void open_all(stack *s) {
     if (!s->mapped) os_open(s->low, (size_t)(s->first_low - s->low));
 }

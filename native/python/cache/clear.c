@@ -2,8 +2,8 @@
  *
  * A cache of a million entries has a million references to drop, and as many ranges to free. The caller that
  * clears it does not wait for that: the index and the slabs are moved into a grave as they are, and the cache
- * is empty. Later stores, and a thread that clear() starts (_cache/burial.py), empty the graves a few entries
- * at a time. */
+ * is empty. Later stores, and a thread that clear() starts (_cache/background_release.py), empty the graves a
+ * few entries at a time. */
 #include "python/cache/clear.h"
 
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* Clearing: everything leaves at once, and is given back in steps. */
+/* Clearing: all entries leave at once, and their memory is freed in steps. */
 #ifndef VRANGE_CACHE_CLEAR_H
 #define VRANGE_CACHE_CLEAR_H
 

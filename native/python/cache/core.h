@@ -51,7 +51,7 @@ struct cache_core {
     vrange_arena *arena;         /* NULL until the first value is stored, and once closed */
     bool closed;
     bool copies; /* each caller gets a writable value of its own */
-    bool is_heir; /* in the child of a fork: the listener is not to hear of what stayed in the parent */
+    bool is_heir; /* in the child of a fork: the listener must not be called for what stayed in the parent */
 
     cache_index index;
     slab_table slabs;
@@ -64,7 +64,7 @@ struct cache_core {
     uint32_t leaving_count;
     struct grave *graves; /* cleared content that is still to be given back (clear.c) */
 
-    struct note_block *untold, *untold_last; /* what the listener is to hear of (listener.c) */
+    struct note_block *untold, *untold_last; /* what the listener is to be called for (listener.c) */
     size_t untold_count;
 
     struct flight *flights; /* computations under way (flight.h) */

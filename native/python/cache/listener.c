@@ -102,8 +102,8 @@ int listener_call(cache_core *self) {
 
 /* ---- for Python ------------------------------------------------------------------------------ */
 
-/* In the child of a fork: what left in the parent is told there. What the child does not inherit never was
- * the child's. It is found lost later (evict_left_behind). */
+/* In the child of a fork: the parent reports the entries that left in the parent. Values that the child does
+ * not inherit were never the child's, and are found lost later (evict_left_behind). */
 PyObject *listeners_after_fork(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;

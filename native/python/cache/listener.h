@@ -1,7 +1,7 @@
-/* The listener of a cache: a callable that hears of each entry that the cache removed by itself.
+/* The listener of a cache: a callable that is called for each entry that the cache removed by itself.
  *
- * What left is noted while the state is being changed, and told once the state is whole, the cache holds no
- * lock and pins no range. The listener is called in the thread whose call found that the entry left. */
+ * Entries that left are noted while the state is being changed. The listener is called once the state is whole,
+ * the cache holds no lock and pins no range. It runs in the thread whose call found that the entry left. */
 #ifndef VRANGE_CACHE_LISTENER_H
 #define VRANGE_CACHE_LISTENER_H
 

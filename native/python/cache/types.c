@@ -30,7 +30,8 @@ static int add_to(PyObject *module) {
         {"forget_flights", flight_forget_others, METH_O,
          "forget_flights(led): in the child of a fork, all but those led here are over."},
         {"forget_events", listeners_after_fork, METH_NOARGS,
-         "forget_events(): in the child of a fork, no listener hears of what left or stayed in the parent."},
+         "forget_events(): in the child of a fork, no listener is called for what left or stayed in the "
+         "parent."},
         {0}};
     int (*const parts[])(PyObject *) = {stopwatch_add_type, ndarray_add_type, room_add_type,
                                         leaves_add_type, form_add_type, waiter_add_type,

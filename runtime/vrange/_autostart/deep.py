@@ -12,12 +12,12 @@ from vrange._core import deep, lib
 from vrange._stacks.deep_threads import deepen
 from vrange.sizes import format_bytes
 
-__all__ = ["VARIABLE", "deepen_program", "restore_default", "told"]
+__all__ = ["VARIABLE", "deepen_program", "encoded_setting", "restore_default"]
 
 VARIABLE = "VRANGE_DEEP"
 
 
-def told(bytes_: int, soft_limit: int) -> str:
+def encoded_setting(bytes_: int, soft_limit: int) -> str:
     """Return the variable's value: the bytes of a stack, and RLIMIT_STACK without `--deep`."""
     return f"{bytes_}:{soft_limit}"
 

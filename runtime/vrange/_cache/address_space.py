@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from vrange._cache import burial
+from vrange._cache import background_release
 from vrange._cgroup.limits import machine_bytes
 from vrange._core import ffi, hit, lib
 from vrange._counters.account import Account
@@ -49,7 +49,7 @@ class CacheArena:
                 try:
                     native, size = self._open_native()
                 except ArenaFullError:
-                    if not burial.wait(_WAIT_SECONDS):
+                    if not background_release.wait(_WAIT_SECONDS):
                         raise
                     native, size = self._open_native()
             finally:
@@ -74,7 +74,7 @@ class CacheArena:
 def _close(native: Any, account: Account) -> None:
     if not lib.vrange_arena_close_some(native, _CLOSED_BY_CALLER):
         return
-    if not burial.give_back(partial(_close_some, native, account)):
+    if not background_release.give_back(partial(_close_some, native, account)):
         lib.vrange_arena_close(native)
 
 

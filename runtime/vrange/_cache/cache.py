@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from vrange._cache.address_space import CacheArena
-from vrange._cache.burial import bury
+from vrange._cache.background_release import bury
 from vrange._cache.common import CommonCache
 from vrange._cache.figures import Figures
 from vrange._cache.info import CacheInfo

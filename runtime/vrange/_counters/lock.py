@@ -27,8 +27,8 @@ _WAIT_SECONDS = 1.0
 def locked(directory: Path) -> Iterator[bool]:
     """Hold the lock of a directory of this user.
 
-    Yields False if it can't be had: the directory is read-only or full, or another process of this
-    user was stopped while it held the lock. Then nothing in the directory may be changed.
+    Yields False if it can't be acquired: the directory is read-only or full, or another process of
+    this user was stopped while it held the lock. Then nothing in the directory may be changed.
     """
     lock = None
     with suppress(OSError):

@@ -23,7 +23,7 @@ class Flight:
     """A computation under way."""
 
     def __init__(self, outer: Flight | None, loop: Any = None) -> None:
-        self.outer = outer
+        self.outer = outer  # the flight in whose computation this one began
         self.loop = loop
         self.thread = threading.get_ident()
         self.landed = False

@@ -22,7 +22,7 @@ class Listener:
     Attributes
     ----------
     quiet : RLock
-        The lock. Its holder leaves it to a later one to call the listener.
+        The lock. Its holder does not call the listener; a later holder of `lock` does.
     lock : context manager
         The same lock. Its holder calls the listener once it has released it.
 

@@ -61,7 +61,8 @@ class CallbackInfo:
     calls, failures : int
         How often it was called, and how often it raised.
     skipped : int
-        How often it was not called, as it was still running or had been called a moment before.
+        How often it was not called, because it was still running or had been called a moment
+        before.
     running : bool
         Whether it runs now.
 

@@ -6,7 +6,7 @@ import argparse
 import resource
 import sys
 
-from vrange._autostart.deep import told
+from vrange._autostart.deep import encoded_setting
 from vrange._stacks.deep_threads import LEAST_BYTES, main_bytes
 from vrange.errors import VrangeError
 from vrange.sizes import format_bytes
@@ -48,4 +48,4 @@ def raise_stack_limit(asked: int | str) -> str:
         )
         size = hard
     resource.setrlimit(resource.RLIMIT_STACK, (size, hard))
-    return told(size, soft)
+    return encoded_setting(size, soft)

@@ -3,7 +3,7 @@
 The program stays in the parent's process group. So the terminal's signals (Ctrl-C, Ctrl-Z) reach it
 directly, and the parent must not pass them on a second time. A signal sent to the parent alone is
 passed on. If the program stops, the parent stops as well, so that the shell notices, and continues
-when it is told to.
+on SIGCONT.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Giving back what large caches had, in threads of their own.
+"""Frees the memory of large caches in background threads.
 
-A cache of a million entries is cleared or closed at once, and given back in steps (clear.c,
-arena_close.c). A step is short, so that no other thread waits long for the GIL or for the kernel.
-Before a fork the threads end, and they go on after it in the parent: CPython 3.12 and later warns
-of a fork in a process with threads. In the child nothing goes on: its cleared entries go as it
-stores, or with the cache.
+A cache of a million entries is cleared or closed at once, and its memory is freed in steps
+(clear.c, arena_close.c). A step is short, so that no other thread waits long for the GIL or for the
+kernel. Before a fork the threads end, and they go on after it in the parent: CPython 3.12 and later
+warns of a fork in a process with threads. In the child nothing goes on: its cleared entries go as
+it stores, or with the cache.
 """
 
 from __future__ import annotations
