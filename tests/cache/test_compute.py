@@ -18,7 +18,7 @@ from support import wait_until, whenever
 from workers import PATIENCE, Worker, check_that_none_computes, run_async, switching_every, waiters
 
 from vrange import NotKeptWarning, VolatileCache, cached
-from vrange._cache.waiting import led_here
+from vrange._cache.native_flights import led_here
 from vrange._core import hit
 
 SHAPE = (100, 300)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from vrange import VolatileCache
-from vrange._cache.waiting import answer_async
+from vrange._cache.native_flights import answer_async
 
 PATIENCE = 20  # seconds until a test gives up: a bound for a broken build, not a measurement
 

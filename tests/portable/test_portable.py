@@ -285,6 +285,29 @@ def test_what_is_forgotten_meanwhile_is_not_stored() -> None:
     elsewhere(code)
 
 
+def test_a_computation_on_a_loop_that_stopped_is_called_off() -> None:
+    code = """
+    import vrange._cache.patience
+    vrange._cache.patience.LOOK_SECONDS = 0.01
+    c, loop = vrange.VolatileCache(), asyncio.new_event_loop()
+    go = loop.create_future()
+    async def compute():
+        return await go
+    task = loop.create_task(c.get_or_compute_async("k", compute))
+    loop.run_until_complete(asyncio.sleep(0.01))
+    got = []
+    asking = threading.Thread(target=lambda: got.append(c.get_or_compute("k", lambda: "new")))
+    asking.start()
+    asking.join(20)
+    assert got == ["new"]
+    go.set_result("old")
+    assert loop.run_until_complete(task) == "old"
+    assert c["k"] == "new", "a computation that began earlier replaced it"
+    loop.close()
+    """
+    elsewhere(code)
+
+
 def test_failures_are_shared_and_tasks_wait() -> None:
     code = """
     c = vrange.VolatileCache()

@@ -13,8 +13,8 @@ from vrange._cache.common import CommonCache
 from vrange._cache.figures import Figures
 from vrange._cache.info import CacheInfo
 from vrange._cache.make_core import make_core
+from vrange._cache.native_flights import answer_async
 from vrange._cache.parameters import EvictionCause, checked_parameters, nanoseconds_of_ttl
-from vrange._cache.waiting import answer_async
 from vrange._core import lib
 from vrange._counters.account import Account
 from vrange.sizes import format_bytes

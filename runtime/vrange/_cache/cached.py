@@ -17,9 +17,9 @@ from vrange._cache.function import (
     CachedMethod,
     CachedStaticMethod,
 )
+from vrange._cache.native_flights import led_here
 from vrange._cache.options import CachedOptions
 from vrange._cache.parameters import EvictionCause
-from vrange._cache.waiting import led_here
 from vrange._core import hit
 
 P = ParamSpec("P")

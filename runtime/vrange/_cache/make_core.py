@@ -10,10 +10,10 @@ from vrange._cache.address_space import CacheArena
 from vrange._cache.bounds import follow_limit
 from vrange._cache.codec import Codec
 from vrange._cache.collector import copy_within_room
+from vrange._cache.native_flights import answer_after, led_here
 from vrange._cache.not_kept import Source
 from vrange._cache.parameters import CacheParameters, nanoseconds_of_ttl
 from vrange._cache.unstored import as_answered, as_own
-from vrange._cache.waiting import answer_after, led_here
 from vrange._core import hit
 from vrange._counters.account import Account
 

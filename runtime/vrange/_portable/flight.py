@@ -20,9 +20,12 @@ _blocked: dict[int, Flight] = {}  # thread to the flight that it waits for, bloc
 
 
 class Flight:
-    """A computation under way."""
+    """A computation under way, of a key of a cache's `flights`."""
 
-    def __init__(self, outer: Flight | None, loop: Any = None) -> None:
+    def __init__(
+        self, flights: Flights, key: Hashable, outer: Flight | None, loop: Any = None
+    ) -> None:
+        self._flights, self._key = flights, key
         self.outer = outer  # the flight in whose computation this one began
         self.loop = loop
         self.thread = threading.get_ident()
@@ -37,6 +40,15 @@ class Flight:
     def waiting(self) -> int:
         """The number of waiters."""
         return len(self.waiters)
+
+    def call_off(self) -> None:
+        """Let no caller join it any more. Its result is not stored."""
+        self._flights.call_off(self._key, self)
+
+    def abandon(self) -> None:
+        """Land it without a value, because its leader will not continue."""
+        self._flights.land(self._key, self, HAS_NOTHING, None)
+        self.stale = True
 
 
 class Waiter:
@@ -70,7 +82,7 @@ class Flights:
         self, key: Hashable, compute: Callable[[Flight], Any], anyway: bool
     ) -> tuple[bool, Any]:
         """Return (True, compute(flight)), or (False, flight) if another leader computes the key."""
-        mine = Flight(self._led.get())
+        mine = Flight(self, key, self._led.get())
         other = self._take_off(key, mine, anyway)
         if other is not None:
             return False, other
@@ -92,7 +104,7 @@ class Flights:
     async def _fly(
         self, key: Hashable, compute: Callable[[Flight], Awaitable[Any]], anyway: bool, loop: Any
     ) -> tuple[bool, Any]:
-        mine = Flight(self._led.get(), loop)
+        mine = Flight(self, key, self._led.get(), loop)
         other = self._take_off(key, mine, anyway)
         if other is not None:
             return False, other
@@ -122,28 +134,33 @@ class Flights:
         if self._led.get() is mine:
             self._led.set(mine.outer)
         if error is None:
-            self._land(key, mine, HAS_VALUE, value)
+            self.land(key, mine, HAS_VALUE, value)
         elif isinstance(error, Exception):
-            self._land(key, mine, HAS_ERROR, error)
+            self.land(key, mine, HAS_ERROR, error)
         else:
-            self._land(key, mine, HAS_NOTHING, None)
+            self.land(key, mine, HAS_NOTHING, None)
 
-    def _land(self, key: Hashable, mine: Flight, state: int, value: Any) -> None:
+    def land(self, key: Hashable, mine: Flight, state: int, value: Any) -> None:
+        """End a flight: no caller joins it any more, and its waiters get the outcome."""
         with _lock:
-            first = None if mine.stale else self.under_way.pop(key, None)
-            if first is mine:
-                if mine.others:
-                    next_one, *others = mine.others
-                    next_one.others += others
-                    self.under_way[key] = next_one
-            elif first is not None:
-                self.under_way[key] = first
-                if mine in first.others:
-                    first.others.remove(mine)
+            if not mine.stale:
+                self._take_out(key, mine)
             mine.landed, mine.loop = True, None
             waiters, mine.waiters = mine.waiters, []
         for waiter in waiters:
             waiter.tell(state, value)
+
+    def _take_out(self, key: Hashable, mine: Flight) -> None:
+        first = self.under_way.pop(key, None)
+        if first is mine:
+            if mine.others:
+                next_one, *others = mine.others
+                next_one.others += others
+                self.under_way[key] = next_one
+        elif first is not None:
+            self.under_way[key] = first
+            if mine in first.others:
+                first.others.remove(mine)
 
     def drop(self, key: Hashable) -> None:
         """Mark the key's computations as stale; no caller joins them any more."""
@@ -158,10 +175,12 @@ class Flights:
             for key in list(self.under_way):
                 self.drop(key)
 
-    def abandon(self, key: Hashable, flight: Flight) -> None:
-        """Land a flight whose leader will not continue, without a value."""
-        self._land(key, flight, HAS_NOTHING, None)
-        flight.stale = True
+    def call_off(self, key: Hashable, flight: Flight) -> None:
+        """Mark one computation as stale; no caller joins it any more."""
+        with _lock:
+            if not flight.stale:
+                self._take_out(key, flight)
+                flight.stale = True
 
     def after_fork(self) -> None:
         """Forget all flights that this thread does not lead."""
