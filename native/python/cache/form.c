@@ -147,10 +147,6 @@ int form_add_type(PyObject *module) {
         {"parts", T_OBJECT, offsetof(form_object, parts), READONLY, "Buffers, stored one after another."},
         {"decode", T_OBJECT, offsetof(form_object, decode), READONLY,
          "A Viewer, or a callable: makes the value from a buffer of at least the parts' bytes."},
-        {"refers", T_BOOL, offsetof(form_object, refers), READONLY,
-         "Whether the value refers to the buffer's memory."},
-        {"is_view", T_BOOL, offsetof(form_object, is_view), READONLY,
-         "Whether the storing caller gets a decoded value as well, not its own."},
         {"is_private", T_BOOL, offsetof(form_object, is_private), READONLY,
          "Whether each caller gets an object of its own. Such a value is never hot."},
         {0}};
@@ -167,7 +163,6 @@ int form_add_type(PyObject *module) {
                                .basicsize = sizeof(form_object),
                                .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
                                .slots = slots};
-    if (PyModule_AddIntConstant(module, "SMALL_BYTES_MOST", SMALL_BYTES_MOST) < 0) return -1;
     form_type = add_type(module, &spec);
     return form_type ? 0 : -1;
 }

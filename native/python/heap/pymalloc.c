@@ -35,12 +35,6 @@ static PyObject *watch(PyObject *module, PyObject *unused) {
     return refusal_or_none(refusal ? refusal : pymalloc_watch());
 }
 
-static PyObject *is_watching(PyObject *module, PyObject *unused) {
-    (void)module;
-    (void)unused;
-    return PyBool_FromLong(pymalloc_is_watching());
-}
-
 static PyObject *arenas(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;
@@ -56,7 +50,7 @@ static struct {
 } left_alone; /* by the last trim; guarded by the GIL */
 
 /* Returns NULL, or why the list of arenas can't be relied on. */
-static const char *trim_arenas(int level, uint64_t slice_ns, pymalloc_trimmed *trimmed) {
+static const char *trim_arenas(int level, pymalloc_trimmed *trimmed) {
     const char *refusal = pymalloc_watch_refusal();
     if (refusal) return refusal;
     uint64_t slice_begun = os_now_ns();
@@ -65,7 +59,7 @@ static const char *trim_arenas(int level, uint64_t slice_ns, pymalloc_trimmed *t
     uintptr_t *arenas = pymalloc_arenas_of(interpreter, &count, &others);
     if (!arenas) return "out of memory: the arenas can't be listed";
     for (size_t i = 0; i < count; i++) {
-        if (os_now_ns() - slice_begun > slice_ns) {
+        if (os_now_ns() - slice_begun > SWEEP_SLICE_NS) {
             Py_BEGIN_ALLOW_THREADS
             os_yield();
             Py_END_ALLOW_THREADS
@@ -82,35 +76,15 @@ static const char *trim_arenas(int level, uint64_t slice_ns, pymalloc_trimmed *t
     return NULL;
 }
 
-static PyObject *trim(PyObject *module, PyObject *args) {
-    (void)module;
-    int level;
-    unsigned long long slice_ns;
-    if (!PyArg_ParseTuple(args, "iK", &level, &slice_ns)) return NULL;
-    const uint64_t begun = os_now_ns();
-    pymalloc_trimmed trimmed = {0};
-    const char *refusal = trim_arenas(level, slice_ns, &trimmed);
-    if (refusal) {
-        PyErr_SetString(PyExc_RuntimeError, refusal);
-        return NULL;
-    }
-    return Py_BuildValue("(KKKKKKK)", (unsigned long long)trimmed.arenas,
-                         (unsigned long long)left_alone.others, (unsigned long long)trimmed.odd,
-                         (unsigned long long)trimmed.pool_bytes,
-                         (unsigned long long)trimmed.tail_bytes,
-                         (unsigned long long)trimmed.hole_bytes,
-                         (unsigned long long)(os_now_ns() - begun));
-}
-
 /* Makes no container that the garbage collector would count: not even a tuple of arguments. */
 static PyObject *sweep(PyObject *module, PyObject *number) {
     (void)module;
     const long level = PyLong_AsLong(number);
     if (level == -1 && PyErr_Occurred()) return NULL;
     pymalloc_trimmed trimmed = {0};
-    const char *refusal = trim_arenas((int)level, SWEEP_SLICE_NS, &trimmed);
+    const char *refusal = trim_arenas((int)level, &trimmed);
     if (refusal) return PyUnicode_FromString(refusal);
-    return PyLong_FromUnsignedLongLong(trimmed.pool_bytes + trimmed.tail_bytes + trimmed.hole_bytes);
+    return PyLong_FromUnsignedLongLong(trimmed.bytes);
 }
 
 static PyObject *left(PyObject *module, PyObject *unused) {
@@ -125,16 +99,11 @@ static PyMethodDef functions[] = {
      "allocator(): the interpreter's name for its current allocator; None if it does not report one."},
     {"watch", watch, METH_NOARGS,
      "watch(): records every arena from now on. Returns None, or why that is impossible."},
-    {"is_watching", is_watching, METH_NOARGS, "is_watching(): whether arenas are recorded."},
     {"arenas", arenas, METH_NOARGS,
      "arenas(): the number of recorded arenas, (this interpreter's, others')."},
-    {"trim", trim, METH_VARARGS,
-     "trim(level, slice_ns): (arenas, arenas of other interpreters, odd ones, bytes of pools, of "
-     "tails, of holes, ns). Releases the GIL at least every `slice_ns`. Raises RuntimeError, with the "
-     "reason, if the list of arenas can't be relied on."},
     {"sweep", sweep, METH_O,
-     "sweep(level): the bytes that were returned, or, as text, why there are none. Like trim with slices "
-     "of 2 ms; makes no container."},
+     "sweep(level): the bytes that were returned, or, as text, why there are none. Releases the GIL at "
+     "least every 2 ms. Makes no container."},
     {"left", left, METH_NOARGS,
      "left(): what the last trim skipped, (arenas of other interpreters, odd ones)."},
     {0}};

@@ -183,16 +183,16 @@ static void trim_used_pool(const seen_pool *seen, int level, pymalloc_trimmed *t
     }
     set_next_free(last, NULL);
     p->free = first;
-    trimmed->tail_bytes += drop(seen, tail_page, PAGES_A_POOL);
+    trimmed->bytes += drop(seen, tail_page, PAGES_A_POOL);
     for (uint32_t page = 1; page < tail_page; page++)
-        if (hole[page]) trimmed->hole_bytes += drop(seen, page, page + 1);
+        if (hole[page]) trimmed->bytes += drop(seen, page, page + 1);
 }
 
 static void trim_pool(const seen_pool *seen, int level, pymalloc_trimmed *trimmed) {
     if (seen->pool->used == 0) {
         if (seen->pool->size != NO_SIZE) seen->pool->size = NO_SIZE; /* write only if needed: a child may
                                                                         share the page */
-        trimmed->pool_bytes += drop(seen, 1, PAGES_A_POOL);
+        trimmed->bytes += drop(seen, 1, PAGES_A_POOL);
     } else if (level >= PYMALLOC_TAILS) {
         trim_used_pool(seen, level, trimmed);
     }
@@ -206,7 +206,6 @@ void pymalloc_trim_arena(uintptr_t arena, int level, pymalloc_trimmed *trimmed) 
     size_t count = 0;
     if (is_stack_chunk(arena)) return;
     if (os_residency((void *)arena, PYMALLOC_ARENA_BYTES, resident) < 0) return;
-    trimmed->arenas++;
     uintptr_t at = (arena + POOL_BYTES - 1) / POOL_BYTES * POOL_BYTES;
     for (; at + POOL_BYTES <= arena + PYMALLOC_ARENA_BYTES; at += POOL_BYTES) {
         pool *p = (pool *)at;

@@ -10,9 +10,8 @@
 #define PYMALLOC_HOLES 2 /* also whole pages between objects */
 
 typedef struct {
-    uint64_t arenas;  /* that were examined */
-    uint64_t odd;     /* that were left alone: their content is not what this interpreter writes */
-    uint64_t pool_bytes, tail_bytes, hole_bytes; /* that were resident and were discarded */
+    uint64_t odd;   /* arenas that were left alone: their content is not what this interpreter writes */
+    uint64_t bytes; /* that were resident and were discarded */
 } pymalloc_trimmed;
 
 void pymalloc_trim_arena(uintptr_t arena, int level, pymalloc_trimmed *trimmed);
