@@ -1,5 +1,6 @@
 TAILS: int
 HOLES: int
+LARGE_ARENAS: str
 
 def allocator() -> str | None: ...
 def watch() -> str | None: ...

@@ -118,7 +118,8 @@ PyMODINIT_FUNC PyInit__pymalloc(void) {
     PyObject *module = PyModule_Create(&definition);
     if (!module) return NULL;
     if (PyModule_AddIntConstant(module, "TAILS", PYMALLOC_TAILS) == 0 &&
-        PyModule_AddIntConstant(module, "HOLES", PYMALLOC_HOLES) == 0)
+        PyModule_AddIntConstant(module, "HOLES", PYMALLOC_HOLES) == 0 &&
+        PyModule_AddStringConstant(module, "LARGE_ARENAS", PYMALLOC_LARGE_ARENAS) == 0)
         return module;
     Py_DECREF(module);
     return NULL;

@@ -101,7 +101,7 @@ const char *pymalloc_watch_refusal(void) {
     if (now.alloc != alloc_and_note || now.free != forget_and_free)
         return "another arena provider was installed meanwhile (PyObject_SetArenaAllocator)";
     if (usual_sized == 0 && double_sized > 0)
-        return "this interpreter was built with arenas of 2 MiB (--with-pymalloc-hugepages)";
+        return PYMALLOC_LARGE_ARENAS;
     return NULL;
 }
 

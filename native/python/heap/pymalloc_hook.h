@@ -5,6 +5,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Why arenas of another size are refused, by the build's settings and by what it allocates. */
+#define PYMALLOC_LARGE_ARENAS "this interpreter was built with arenas of 2 MiB (--with-pymalloc-hugepages)"
+
 /* Records every arena that is allocated from now on. A second call does nothing. Returns NULL, or why
  * recording is impossible. */
 const char *pymalloc_watch(void);

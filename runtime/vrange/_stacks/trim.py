@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from dataclasses import dataclass
 
@@ -9,7 +10,6 @@ from vrange._core import ffi, lib
 from vrange._stacks.deep import Release, release_number
 from vrange.errors import VrangeError
 
-_EPERM, _ENOTSUP, _ENOSPC = 1, 95, 28
 _MAIN_REFUSED = (
     "the main thread's own stack can't be trimmed: it grows as it is touched, so the memory below "
     "its frames may belong to other code (facebook/folly#1488). Deep calls return the memory of "
@@ -168,7 +168,7 @@ def trim_stack(release: Release = "now") -> int:
 
     """
     result = int(lib.vrange_stack_trim(_trim_number(release)))
-    if result == -_EPERM:
+    if result == -errno.EPERM:
         raise VrangeError(_MAIN_REFUSED)
     if result < 0:
         raise VrangeError(
@@ -200,11 +200,11 @@ def register_thread() -> None:
 
     """
     result = int(lib.vrange_thread_register())
-    if result == -_EPERM:
+    if result == -errno.EPERM:
         raise VrangeError(_MAIN_REFUSED)
     if result < 0:
         why = {
-            -_ENOSPC: f"{lib.VRANGE_THREADS_MOST} threads are registered already, or every "
+            -errno.ENOSPC: f"{lib.VRANGE_THREADS_MOST} threads are registered already, or every "
             "real-time signal is taken"
         }.get(result, f"error {-result}")
         raise VrangeError(

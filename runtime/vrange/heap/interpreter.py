@@ -57,7 +57,7 @@ def refusal() -> str | None:
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         return "the free-threaded interpreter allocates with mimalloc, not pymalloc"
     if "pymalloc-hugepages" in str(sysconfig.get_config_var("CONFIG_ARGS")):
-        return "this interpreter was built with arenas of 2 MiB (--with-pymalloc-hugepages)"
+        return pymalloc.LARGE_ARENAS
     if hasattr(sys, "gettotalrefcount"):
         return "this is a debug build, which adds marks around every object"
     name = pymalloc.allocator() or os.environ.get("PYTHONMALLOC", "pymalloc")
