@@ -104,13 +104,17 @@ typedef struct {
 } vrange_account_counters;
 
 /* Opens an account. The name is cut at VRANGE_NAME_BYTES - 1 bytes. Returns NULL only if there is no
- * memory. Once 256 accounts are open, further ones share an account named "other", one for each kind. */
+ * memory. Once 256 accounts are open, further ones have figures of their own for vrange_account_read, and
+ * everywhere else count as "other", one for each kind. Beyond 8192 of these they share "other". */
 vrange_account *vrange_account_open(const char *name, int kind);
 void vrange_account_close(vrange_account *account);
 void vrange_account_read(vrange_account *account, vrange_account_counters *out);
 /* The same of a copy of an account's slot in the segment of any process (segment_layout.h). It counts since
  * the slot got its name. */
 void vrange_account_read_copy(const void *slot, vrange_account_counters *out);
+/* Adds to the figures of an "other" account, read from a copy, those of a copied table of overflow slots. */
+void vrange_account_add_overflows(vrange_account_counters *other, const void *table, size_t slots,
+                                  size_t slot_bytes);
 void vrange_account_regenerated(vrange_account *account, uint64_t nanoseconds);
 /* Counts a value that was not stored because there was no room. */
 void vrange_account_refused(vrange_account *account);

@@ -74,6 +74,16 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
         data, buckets=1 << 20, account_bytes=1 << 24, accounts=1, shard_bytes=1 << 31
     ),
     "no kinds": lambda data: changed(data, kinds=0, accounts_used=0),
+    "overflow slots beyond the end": lambda data: changed(
+        data, overflow_at=len(data) - 256, overflow_used=8192
+    ),
+    "overflow slots of 8 bytes": lambda data: changed(data, overflow_bytes=8, overflow_used=8192),
+    "overflow slots without end": lambda data: changed(
+        data, overflows=(1 << 32) - 1, overflow_used=(1 << 32) - 1
+    ),
+    "overflow slots at odd places": lambda data: changed(
+        data, overflow_at=1, overflow_bytes=231, overflow_used=5
+    ),
     "an odd turn": lambda data: changed(data, turn=1),
     "large numbers": lambda data: changed(
         data,

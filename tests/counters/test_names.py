@@ -115,4 +115,4 @@ def test_python_reads_the_layout_of_the_segment_from_the_core() -> None:
     for file in (ROOT / "runtime" / "vrange" / "_counters").glob("*.py"):
         assert "struct.Struct" not in file.read_text(), file
     assert ffi.sizeof("segment_header") % 8 == 0
-    assert ffi.sizeof("struct vrange_account") <= 4096
+    assert ffi.sizeof("segment_slot") <= 4096

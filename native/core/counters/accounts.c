@@ -3,51 +3,43 @@
  * An account is a slot of the segment. A closed account keeps its name and counts until its slot is
  * needed, and continues them when the name is opened again. So a scraper sees one counter and not a new
  * one at each opening, while the account's owner still reads from zero (`before`). There are 256 slots. A
- * closed account that makes room adds its counts to "other". If all accounts are open, the next one counts
- * into "other" as well: sums stay right, and the number of labels stays bounded. */
+ * closed account that makes room adds its counts to "other". If all accounts are open, the next ones get an
+ * overflow slot each, with which their owners read their own figures; every other reader adds these to
+ * "other". So sums stay right, and the number of labels stays bounded. Without room for more overflow slots,
+ * the owners share "other" itself, and read its figures as theirs. */
 #include "counters/accounts.h"
 
 #include <pthread.h>
 #include <string.h>
 
 #include "base/gate.h"
+#include "counters/account_counts.h"
 #include "counters/latencies.h"
 #include "counters/segment.h"
 #include "counters/tally.h"
 #include "vrange.h"
 
-/* What a slot had counted when it was last opened. Subtracted modulo 2^64: in the child of a fork this is
- * negative, because the segment counts from zero there and the owner continues from its parent's count. */
-typedef struct {
-    uint64_t purged_total, shed_total, refaults, requests[VRANGE_REQUESTS], refused;
-    uint64_t regenerated, regenerate_ns;
-} counts;
-
+/* `before` is what a slot had counted when it was last opened. Subtracted modulo 2^64: in the child of a fork
+ * this is negative, because the segment counts from zero there and the owner continues from its parent's
+ * count. */
 static struct {
     pthread_mutex_t lock;
-    counts before[SEGMENT_ACCOUNTS];
+    counts before[SEGMENT_SLOTS];
     uint64_t closed_at[SEGMENT_ACCOUNTS], closings;
+    uint32_t closed_overflows;
 } accounts = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static segment_account *account_at(uint32_t slot) {
-    return (segment_account *)(void *)((char *)segment_accounts(segment_here) +
-                                       (size_t)slot * SEGMENT_PAGE);
-}
+static segment_account *account_at(uint32_t slot) { return segment_account_at(segment_here, slot); }
 
-static uint32_t slot_of(const segment_account *account) {
-    return (uint32_t)(((const char *)account - (const char *)segment_accounts(segment_here)) /
-                      SEGMENT_PAGE);
+static uint32_t slot_of(const segment_account *account) { return segment_slot_of(segment_here, account); }
+
+static segment_histogram *regenerate_of(segment_account *account) {
+    return &((segment_slot *)(void *)account)->regenerate;
 }
 
 static counts counts_of(const segment_account *account) {
-    counts all = {.purged_total = account->purged_total,
-                  .shed_total = account->shed_total,
-                  .refaults = account->refaults,
-                  .refused = account->refused,
-                  .regenerate_ns = account->regenerate.sum_ns};
-    for (int i = 0; i < VRANGE_REQUESTS; i++) all.requests[i] = account->requests[i];
-    for (size_t b = 0; b < VRANGE_BUCKETS; b++) all.regenerated += account->regenerate.buckets[b];
-    return all;
+    const void *slot = account;
+    return segment_is_overflow(slot_of(account)) ? counts_of_overflow(slot) : counts_of_slot(slot);
 }
 
 static bool is_unused(segment_account *account) {
@@ -63,7 +55,7 @@ static void move(_Atomic uint64_t *to, _Atomic uint64_t *from) {
     untally(from, counted);
 }
 
-static void leave_to_other(segment_account *account) {
+static void leave_counts_to_other(segment_account *account) {
     segment_account *other = account_at(account->kind);
     uint32_t unused = VRANGE_ACCOUNT_FREE;
     atomic_compare_exchange_strong(&other->state, &unused, VRANGE_ACCOUNT_CLOSED);
@@ -72,9 +64,12 @@ static void leave_to_other(segment_account *account) {
     move(&other->refaults, &account->refaults);
     move(&other->refused, &account->refused);
     for (int i = 0; i < VRANGE_REQUESTS; i++) move(&other->requests[i], &account->requests[i]);
-    move(&other->regenerate.sum_ns, &account->regenerate.sum_ns);
-    for (size_t b = 0; b < VRANGE_BUCKETS; b++)
-        move(&other->regenerate.buckets[b], &account->regenerate.buckets[b]);
+}
+
+static void leave_computations_to_other(segment_account *account) {
+    segment_histogram *to = regenerate_of(account_at(account->kind)), *from = regenerate_of(account);
+    move(&to->sum_ns, &from->sum_ns);
+    for (size_t b = 0; b < VRANGE_BUCKETS; b++) move(&to->buckets[b], &from->buckets[b]);
 }
 
 static void name_slot(segment_account *account, const char *name, int kind) {
@@ -95,7 +90,7 @@ static segment_account *take_slot(segment_header *segment, const char *name, int
         if (!oldest || accounts.closed_at[slot] < accounts.closed_at[slot_of(oldest)])
             oldest = account;
     }
-    if (used < SEGMENT_ACCOUNTS && segment_back(segment, account_at(used), sizeof(segment_account))) {
+    if (used < SEGMENT_ACCOUNTS && segment_back(segment, account_at(used), sizeof(segment_slot))) {
         segment_account *fresh = account_at(used);
         name_slot(fresh, name, kind);
         atomic_store(&segment->accounts_used, used + 1);
@@ -103,11 +98,40 @@ static segment_account *take_slot(segment_header *segment, const char *name, int
     }
     if (oldest) {
         atomic_fetch_add(&segment->turn, 1);
-        leave_to_other(oldest);
+        leave_counts_to_other(oldest);
+        leave_computations_to_other(oldest);
         name_slot(oldest, name, kind);
         atomic_fetch_add(&segment->turn, 1);
     }
     return oldest;
+}
+
+/* Its "other" slot goes on with the counts, and in the child of a fork with those of before the fork. */
+static void clear_overflow(uint32_t slot) {
+    segment_overflow *overflow = (segment_overflow *)(void *)account_at(slot);
+    counts *other = &accounts.before[overflow->account.kind], *before = &accounts.before[slot];
+    before->regenerated = before->regenerate_ns = 0; /* "other" had them all the time */
+    leave_counts_to_other(&overflow->account);
+    counts_add(other, before);
+    overflow->regenerated = overflow->regenerate_ns = 0;
+}
+
+/* A slot whose account is closed, else a fresh one. NULL without room for one. */
+static segment_account *take_overflow(segment_header *segment, const char *name, int kind) {
+    const uint32_t end = SEGMENT_ACCOUNTS + atomic_load(&segment->overflow_used);
+    for (uint32_t slot = SEGMENT_ACCOUNTS; accounts.closed_overflows && slot < end; slot++) {
+        if (!is_unused(account_at(slot))) continue;
+        atomic_fetch_add(&segment->turn, 1);
+        clear_overflow(slot);
+        name_slot(account_at(slot), name, kind);
+        atomic_fetch_add(&segment->turn, 1);
+        accounts.closed_overflows--;
+        return account_at(slot);
+    }
+    if (end == SEGMENT_SLOTS || !segment_back(segment, account_at(end), SEGMENT_OVERFLOW_BYTES)) return NULL;
+    name_slot(account_at(end), name, kind);
+    atomic_store(&segment->overflow_used, end + 1 - SEGMENT_ACCOUNTS);
+    return account_at(end);
 }
 
 vrange_account *vrange_account_open(const char *name, int kind) {
@@ -118,6 +142,10 @@ vrange_account *vrange_account_open(const char *name, int kind) {
     gate_enter();
     pthread_mutex_lock(&accounts.lock);
     segment_account *account = take_slot(segment, name, kind);
+    if (!account) {
+        atomic_store(&account_at((uint32_t)kind)->state, VRANGE_ACCOUNT_OPEN);
+        account = take_overflow(segment, name, kind);
+    }
     if (account) {
         atomic_store(&account->hot_bytes, 0);
         atomic_store(&account->object_bytes, 0);
@@ -136,7 +164,8 @@ void vrange_account_close(vrange_account *account) {
     if (slot < VRANGE_KINDS) return; /* others count into it as well */
     gate_enter();
     pthread_mutex_lock(&accounts.lock);
-    accounts.closed_at[slot] = ++accounts.closings;
+    if (segment_is_overflow(slot)) accounts.closed_overflows++;
+    else accounts.closed_at[slot] = ++accounts.closings;
     atomic_store(&account->hot_bytes, 0);
     atomic_store(&account->object_bytes, 0);
     atomic_store(&account->state, VRANGE_ACCOUNT_CLOSED);
@@ -144,59 +173,26 @@ void vrange_account_close(vrange_account *account) {
     gate_leave();
 }
 
-static void subtract(counts *from, const counts *by) {
-    from->purged_total -= by->purged_total;
-    from->shed_total -= by->shed_total;
-    from->refaults -= by->refaults;
-    from->refused -= by->refused;
-    for (int i = 0; i < VRANGE_REQUESTS; i++) from->requests[i] -= by->requests[i];
-    from->regenerated -= by->regenerated;
-    from->regenerate_ns -= by->regenerate_ns;
-}
-
-/* One thread's subtraction may be seen before another's addition: then a gauge is negative for a moment. */
-static uint64_t gauge_of(uint64_t word) { return word <= INT64_MAX ? word : 0; }
-
-static void describe(const segment_account *account, const counts *since, vrange_account_counters *out) {
-    memset(out, 0, sizeof *out);
-    memcpy(out->name, account->name, VRANGE_NAME_BYTES - 1);
-    out->kind = (int)account->kind;
-    out->state = (int)account->state;
-    out->ranges = gauge_of(account->ranges);
-    out->reserved_bytes = gauge_of(account->reserved_bytes);
-    out->idle_bytes = gauge_of(account->idle_bytes);
-    out->offered_bytes = gauge_of(account->offered_bytes);
-    out->purged_bytes = gauge_of(account->purged_bytes);
-    /* Whatever is neither of these is pinned. The four figures are read one after another while they
-     * change. */
-    uint64_t all = gauge_of(account->range_bytes);
-    uint64_t volatile_bytes = out->idle_bytes + out->offered_bytes + out->purged_bytes;
-    out->pinned_bytes = all > volatile_bytes ? all - volatile_bytes : 0;
-    out->hot_bytes = account->hot_bytes;
-    out->object_bytes = account->object_bytes;
-    out->purged_total = since->purged_total;
-    out->shed_total = since->shed_total;
-    out->refaults = since->refaults;
-    out->refused = since->refused;
-    memcpy(out->requests, since->requests, sizeof out->requests);
-    out->regenerated = since->regenerated;
-    out->regenerate_ns = since->regenerate_ns;
-}
-
 void vrange_account_read(vrange_account *account, vrange_account_counters *out) {
     counts since = counts_of(account);
-    subtract(&since, &accounts.before[slot_of(account)]);
-    describe(account, &since, out);
+    counts_subtract(&since, &accounts.before[slot_of(account)]);
+    figures_of(account, &since, out);
 }
 
-void vrange_account_read_copy(const void *slot, vrange_account_counters *out) {
-    const segment_account *account = slot;
-    const counts since = counts_of(account);
-    describe(account, &since, out);
+/* Open and closed ones: a closed one's counts move to "other" only when its slot is used again. */
+static void add_overflows(segment_header *segment, vrange_account_counters *const others[VRANGE_KINDS]) {
+    const uint32_t end = SEGMENT_ACCOUNTS + atomic_load(&segment->overflow_used);
+    for (uint32_t slot = SEGMENT_ACCOUNTS; slot < end; slot++) {
+        vrange_account_counters one, *other = others[account_at(slot)->kind];
+        if (!other) continue;
+        vrange_account_read(account_at(slot), &one);
+        figures_add(other, &one);
+    }
 }
 
 size_t vrange_accounts_read(vrange_account_counters *out, size_t capacity) {
     size_t count = 0;
+    vrange_account_counters *others[VRANGE_KINDS] = {NULL};
     segment_header *segment = segment_make();
     if (!segment) return 0;
     gate_enter();
@@ -205,8 +201,10 @@ size_t vrange_accounts_read(vrange_account_counters *out, size_t capacity) {
         segment_account *account = account_at(slot);
         if (atomic_load(&account->state) != VRANGE_ACCOUNT_OPEN) continue;
         if (count < capacity) vrange_account_read(account, &out[count]);
+        if (count < capacity && slot < VRANGE_KINDS) others[slot] = &out[count];
         count++;
     }
+    add_overflows(segment, others);
     pthread_mutex_unlock(&accounts.lock);
     gate_leave();
     return count;
@@ -217,15 +215,25 @@ void vrange_account_refused(vrange_account *account) { tally(&account->refused, 
 uint64_t *vrange_account_hot(vrange_account *account) { return (uint64_t *)&account->hot_bytes; }
 
 void vrange_account_regenerated(vrange_account *account, uint64_t nanoseconds) {
-    histogram_record(&account->regenerate, nanoseconds);
+    if (segment_is_overflow(slot_of(account))) {
+        segment_overflow *overflow = (segment_overflow *)(void *)account;
+        tally(&overflow->regenerated, 1);
+        tally(&overflow->regenerate_ns, nanoseconds);
+        account = account_at(account->kind);
+    }
+    histogram_record(regenerate_of(account), nanoseconds);
 }
 
 void accounts_after_fork(void) {
     latencies_after_fork();
     segment_header *segment = atomic_load(&segment_here);
     const uint32_t used = segment ? atomic_load(&segment->accounts_used) : 0;
-    static counts counted[SEGMENT_ACCOUNTS]; /* too large for the last pages of a deep stack */
+    const uint32_t end = SEGMENT_ACCOUNTS + (segment ? atomic_load(&segment->overflow_used) : 0);
+    static counts counted[SEGMENT_SLOTS]; /* too large for the last pages of a deep stack */
     for (uint32_t slot = 0; slot < used; slot++) counted[slot] = counts_of(account_at(slot));
+    for (uint32_t slot = SEGMENT_ACCOUNTS; slot < end; slot++) counted[slot] = counts_of(account_at(slot));
     segment_after_fork();
-    for (uint32_t slot = 0; slot < used; slot++) subtract(&accounts.before[slot], &counted[slot]);
+    for (uint32_t slot = 0; slot < used; slot++) counts_subtract(&accounts.before[slot], &counted[slot]);
+    for (uint32_t slot = SEGMENT_ACCOUNTS; slot < end; slot++)
+        counts_subtract(&accounts.before[slot], &counted[slot]);
 }

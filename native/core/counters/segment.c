@@ -23,13 +23,7 @@
 #define PATH_BYTES 512
 
 _Static_assert(sizeof(segment_header) <= SEGMENT_PAGE, "the header has one page");
-_Static_assert(sizeof(segment_account) <= SEGMENT_PAGE, "an account has one page");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "a lock would not be shared with the reader");
-
-#define SHARD_BYTES (VRANGE_KINDS * VRANGE_LATENCIES * sizeof(segment_histogram))
-#define LATENCIES_AT (SEGMENT_PAGE * (1u + SEGMENT_ACCOUNTS))
-#define SHARD_STRIDE ((SHARD_BYTES + SEGMENT_PAGE - 1) / SEGMENT_PAGE * SEGMENT_PAGE)
-#define SEGMENT_BYTES (LATENCIES_AT + SEGMENT_SHARDS * SHARD_STRIDE)
 
 segment_header *_Atomic segment_here;
 
@@ -45,16 +39,8 @@ static struct {
     char refusal[PATH_BYTES + 128];
 } place;
 
-segment_account *segment_accounts(segment_header *segment) {
-    return (segment_account *)(void *)((char *)segment + SEGMENT_PAGE);
-}
-
-static segment_account *account_at(segment_header *segment, uint32_t slot) {
-    return (segment_account *)(void *)((char *)segment + SEGMENT_PAGE * (1u + (size_t)slot));
-}
-
 segment_histogram *segment_shard(segment_header *segment, uint32_t shard) {
-    return (segment_histogram *)(void *)((char *)segment + LATENCIES_AT + shard * SHARD_STRIDE);
+    return (segment_histogram *)(void *)((char *)segment + SEGMENT_LATENCIES_AT + shard * SEGMENT_SHARD_STRIDE);
 }
 
 bool segment_back(segment_header *segment, void *part, size_t bytes) {
@@ -155,7 +141,7 @@ static segment_header *refuse(const char *where, int error) {
 
 static bool back_beginning(segment_header *segment) {
     return segment_back(segment, segment, (1u + VRANGE_KINDS) * SEGMENT_PAGE) &&
-           segment_back(segment, segment_shard(segment, 0), SHARD_STRIDE);
+           segment_back(segment, segment_shard(segment, 0), SEGMENT_SHARD_STRIDE);
 }
 
 static segment_header *make_file(uint64_t start_ticks) {
@@ -197,10 +183,13 @@ static void describe(segment_header *segment, uint64_t start_ticks, uint64_t sta
     segment->accounts_at = SEGMENT_PAGE;
     segment->account_bytes = SEGMENT_PAGE;
     segment->accounts = SEGMENT_ACCOUNTS;
-    segment->regenerate_at = offsetof(segment_account, regenerate);
-    segment->latencies_at = LATENCIES_AT;
-    segment->shard_bytes = SHARD_STRIDE;
+    segment->regenerate_at = offsetof(segment_slot, regenerate);
+    segment->latencies_at = SEGMENT_LATENCIES_AT;
+    segment->shard_bytes = SEGMENT_SHARD_STRIDE;
     segment->shards = SEGMENT_SHARDS;
+    segment->overflow_at = SEGMENT_OVERFLOW_AT;
+    segment->overflow_bytes = SEGMENT_OVERFLOW_BYTES;
+    segment->overflows = SEGMENT_OVERFLOWS;
     segment->kinds = VRANGE_KINDS;
     segment->latencies = VRANGE_LATENCIES;
     segment->buckets = VRANGE_BUCKETS;
@@ -208,7 +197,7 @@ static void describe(segment_header *segment, uint64_t start_ticks, uint64_t sta
     if (service) strncpy(segment->service, service, sizeof segment->service - 1);
     os_command(segment->name, sizeof segment->name);
     for (uint32_t kind = 0; kind < VRANGE_KINDS; kind++) {
-        segment_account *other = account_at(segment, kind);
+        segment_account *other = segment_account_at(segment, kind);
         other->kind = kind;
         strcpy(other->name, "other");
     }
@@ -249,25 +238,23 @@ segment_header *segment_make(void) {
 
 /* ---- fork and exit ---------------------------------------------------------------------------- */
 
-static void copy_gauges(segment_header *to, segment_header *from) {
+/* False if there is no memory to put behind the slots. */
+static bool copy_gauges(segment_header *to, segment_header *from) {
     const uint32_t used = atomic_load(&from->accounts_used);
-    uint32_t slot = 0;
-    for (; slot < used; slot++) {
-        segment_account *source = account_at(from, slot), *copy = account_at(to, slot);
-        if (!segment_back(to, copy, sizeof *copy)) break;
-        copy->kind = source->kind;
-        memcpy(copy->name, source->name, sizeof copy->name);
-        atomic_store(&copy->state, atomic_load(&source->state));
-        copy->ranges = source->ranges;
-        copy->reserved_bytes = source->reserved_bytes;
-        copy->range_bytes = source->range_bytes;
-        copy->idle_bytes = source->idle_bytes;
-        copy->offered_bytes = source->offered_bytes;
-        copy->purged_bytes = source->purged_bytes;
-        copy->hot_bytes = source->hot_bytes;
-        copy->object_bytes = source->object_bytes;
+    for (uint32_t slot = 0; slot < used; slot++) {
+        segment_account *copy = segment_account_at(to, slot);
+        if (!segment_back(to, copy, sizeof(segment_slot))) return false;
+        segment_copy_slot(copy, segment_account_at(from, slot));
+        atomic_store(&to->accounts_used, slot < VRANGE_KINDS ? VRANGE_KINDS : slot + 1);
     }
-    atomic_store(&to->accounts_used, slot);
+    const uint32_t overflows = atomic_load(&from->overflow_used);
+    if (!overflows) return true;
+    segment_account *first = segment_account_at(to, SEGMENT_ACCOUNTS);
+    if (!segment_back(to, first, (size_t)overflows * SEGMENT_OVERFLOW_BYTES)) return false;
+    for (uint32_t slot = SEGMENT_ACCOUNTS; slot < SEGMENT_ACCOUNTS + overflows; slot++)
+        segment_copy_slot(segment_account_at(to, slot), segment_account_at(from, slot));
+    atomic_store(&to->overflow_used, overflows);
+    return true;
 }
 
 /* In one step, as all threads hold pointers into it. If a sandbox refuses mremap, it maps over the old
@@ -293,8 +280,7 @@ void segment_after_fork(void) {
     }
     segment_header *own = make();
     if (own) {
-        copy_gauges(own, inherited);
-        if (atomic_load(&own->accounts_used) < atomic_load(&inherited->accounts_used)) {
+        if (!copy_gauges(own, inherited)) {
             /* Touching an account without memory behind it would raise SIGBUS. */
             if (place.path[0]) os_remove(place.path);
             os_unreserve(own, SEGMENT_BYTES);

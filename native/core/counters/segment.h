@@ -6,8 +6,7 @@
 #include <stddef.h>
 
 #include "counters/segment_layout.h"
-
-typedef struct vrange_account segment_account;
+#include "counters/segment_slots.h"
 
 /* NULL until the first count. From then on it stays at its address, in the child of a fork too. */
 extern segment_header *_Atomic segment_here;
@@ -15,7 +14,6 @@ extern segment_header *_Atomic segment_here;
 /* Makes the segment if there is none. NULL only without memory for it. Async-signal-safe once it is made. */
 segment_header *segment_make(void);
 
-segment_account *segment_accounts(segment_header *segment);
 segment_histogram *segment_shard(segment_header *segment, uint32_t shard);
 
 /* Puts memory behind a part. If the file had no room, the first touch would raise SIGBUS. */

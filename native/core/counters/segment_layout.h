@@ -6,10 +6,12 @@
  * a reader of this version can read tables that have grown.
  *
  *     0        segment_header
- *     4096     accounts: `accounts` slots of a page each, struct vrange_account below;
+ *     4096     accounts: `accounts` slots of a page each, segment_slot below;
  *              the first `kinds` are the "other" slots, one a kind, for what finds no slot of its own
  *     ...      latencies: `shards` shards of `kinds` × `latencies` histograms, each the sum in ns
  *              and `buckets` counts
+ *     ...      overflow: `overflows` slots, segment_overflow below, for accounts that found no slot of
+ *              a page. A reader adds each to the "other" slot of its kind.
  *
  * Numbers change while they are read. Each single counter only grows. A count is the sum of its buckets,
  * so that the two agree. */
@@ -26,13 +28,15 @@
 #define SEGMENT_PAGE 4096u
 #define SEGMENT_ACCOUNTS (VRANGE_KINDS + SEGMENT_NAMES)
 #define SEGMENT_SHARDS 9 /* one of them is shared */
+#define SEGMENT_OVERFLOW_BYTES 256u /* whole cache lines, and no slot lies in two pages */
 
 /* Python's reader gets all that is between these marks, without _Atomic: build.py. */
 /* cffi: begin */
 
-#define SEGMENT_VERSION 5 /* 1 had no pressure, 2 no refusals, 3 no bytes of objects, 4 no waits */
+#define SEGMENT_VERSION 6 /* 1 had no pressure, 2 refusals, 3 object bytes, 4 waits, 5 overflow slots */
 
-#define SEGMENT_NAMES 256 /* that a process, or a service, counts apart */
+#define SEGMENT_NAMES 256      /* that a process, or a service, counts apart */
+#define SEGMENT_OVERFLOWS 8192 /* accounts beyond these, each with figures for its own owner */
 
 #define SEGMENT_READY 1u /* a reader before that would see a half-made segment */
 #define SEGMENT_KEPT 2u  /* a reader sums this service: the file outlives the process until it is folded */
@@ -68,9 +72,11 @@ typedef struct {
     _Atomic uint64_t pressure_actions[VRANGE_PRESSURE_ACTIONS][VRANGE_PRESSURE_OUTCOMES];
     _Atomic uint64_t pressure_returned_bytes[VRANGE_PRESSURE_ACTIONS];
     _Atomic uint64_t turn; /* odd while counts move between accounts: read again */
+    uint32_t overflow_at, overflow_bytes, overflows;
+    _Atomic uint32_t overflow_used;
 } segment_header;
 
-/* A slot of the segment. vrange_account_read_copy makes figures of a copy. */
+/* What every slot begins with. */
 struct vrange_account {
     _Atomic uint32_t state; /* VRANGE_ACCOUNT_ */
     uint32_t kind;
@@ -81,8 +87,19 @@ struct vrange_account {
     /* Counters: totals since the slot got its name. */
     _Atomic uint64_t purged_total, shed_total, refaults, requests[VRANGE_REQUESTS];
     _Atomic uint64_t refused;
-    segment_histogram regenerate;
 };
+
+/* A slot under a name. vrange_account_read_copy makes figures of a copy. */
+typedef struct {
+    struct vrange_account account;
+    segment_histogram regenerate;
+} segment_slot;
+
+/* A slot without a histogram: its kind's "other" slot has that of all. The two counts are for the owner. */
+typedef struct {
+    struct vrange_account account;
+    _Atomic uint64_t regenerated, regenerate_ns;
+} segment_overflow;
 
 /* cffi: end */
 

@@ -42,13 +42,14 @@ __all__ = [
 
 _MAGIC = ffi.string(lib.SEGMENT_MAGIC)
 _HEADER_BYTES = ffi.sizeof("segment_header")
-_ACCOUNT_BYTES = ffi.sizeof("struct vrange_account")
+_SLOT_BYTES = ffi.sizeof("segment_slot")
 BUCKETS = ffi.sizeof("segment_histogram") // 8 - 1
 _HISTOGRAM_BYTES = ffi.sizeof("segment_histogram")
 _TRIES = 200
 # Tables of this layout may grow, but no reader copies without a bound or shows names without end.
 _BYTES_MOST = 8 * lib.vrange_segment_bytes()
 _ACCOUNTS_MOST = 1024
+_OVERFLOWS_MOST = 4 * lib.SEGMENT_OVERFLOWS
 
 
 class SegmentRefusedError(FileRefusedError):
@@ -107,6 +108,7 @@ class Segment:
         for _ in range(_TRIES):
             head = self._header()
             table = self._source.read(head.accounts_at, head.accounts_used * head.account_bytes)
+            overflow = self._source.read(head.overflow_at, head.overflow_used * head.overflow_bytes)
             # It stays odd for ever if the process died while it moved counts.
             if head.turn % 2 == 0 and self._header().turn == head.turn:
                 break
@@ -119,7 +121,7 @@ class Segment:
             group=head.group,
             rung=RUNGS[head.rung - 1] if 0 < head.rung <= len(RUNGS) else "",
             kept=bool(head.flags & lib.SEGMENT_KEPT),
-            accounts=list(_accounts(table, head)),
+            accounts=list(_accounts(table, overflow, head)),
             latencies=self._latencies(head),
             stack_returned_bytes=head.stack_returned_bytes,
             trims=head.trims,
@@ -150,14 +152,18 @@ def _is_sound(head: Any, size: int) -> bool:
         and head.shards_used <= head.shards
         and head.shards >= 1
         and head.buckets == BUCKETS
-        and head.account_bytes >= _ACCOUNT_BYTES
+        and head.account_bytes >= _SLOT_BYTES
         and head.regenerate_at + _HISTOGRAM_BYTES <= head.account_bytes
         and head.kinds * head.latencies * _HISTOGRAM_BYTES <= head.shard_bytes
         and head.accounts_at + head.accounts * head.account_bytes <= size
         and head.latencies_at + head.shards * head.shard_bytes <= size
         and head.kinds >= len(KINDS)
         and head.latencies >= len(LATENCIES)
+        and head.overflow_used <= head.overflows <= _OVERFLOWS_MOST
+        and head.overflow_bytes >= ffi.sizeof("segment_overflow")
+        and head.overflow_at + head.overflows * head.overflow_bytes <= size
         and not head.account_bytes % 8
+        and not head.overflow_bytes % 8
         and not head.regenerate_at % 8
     )
 
@@ -174,14 +180,19 @@ def _histogram(words: memoryview, at: int) -> Histogram | None:
     return Histogram(sum_ns, words[at // 8 + 1 : at // 8 + 1 + BUCKETS].tolist())
 
 
-def _accounts(table: bytes, head: Any) -> Iterator[AccountCounts]:
+def _accounts(table: bytes, overflow: bytes, head: Any) -> Iterator[AccountCounts]:
     words = memoryview(table).cast("Q")
-    slot, one = ffi.new("struct vrange_account *"), ffi.new("vrange_account_counters *")
+    slot, one = ffi.new("segment_slot *"), ffi.new("vrange_account_counters *")
+    overflow_table = ffi.from_buffer(overflow)
     for at in range(0, len(table), head.account_bytes):
-        ffi.buffer(slot)[:] = table[at : at + _ACCOUNT_BYTES]
+        ffi.buffer(slot)[:] = table[at : at + _SLOT_BYTES]
         lib.vrange_account_read_copy(slot, one)
         if one.state == lib.VRANGE_ACCOUNT_FREE or not 0 <= one.kind < len(KINDS):
             continue
+        if at < head.kinds * head.account_bytes:
+            lib.vrange_account_add_overflows(
+                one, overflow_table, head.overflow_used, head.overflow_bytes
+            )
         yield AccountCounts(
             **account_figures(one),
             closed=one.state == lib.VRANGE_ACCOUNT_CLOSED,
