@@ -1,11 +1,10 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from vrange._stacks.deep import DeepStack
+from vrange._stacks.deep import DeepStack, Settings
 from vrange.errors import VrangeError
 
 T = TypeVar("T")
-Settings = tuple[int, int, str]
 
 class StackUnavailableError(VrangeError, MemoryError): ...
 

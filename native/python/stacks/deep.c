@@ -13,7 +13,7 @@
 #define SETTINGS_CACHED_MOST 256
 #define ARGUMENTS_IN_PLACE 16
 
-/* (bytes, release, name), made and checked by `make_settings` in Python; 0 bytes: automatic. */
+/* Settings of vrange._stacks.deep, made and checked by `make_settings` there. */
 static PyObject *make_settings, *default_settings, *settings_cache, *stack_keyword;
 static PyObject *vrange_error;
 
@@ -21,7 +21,7 @@ static PyObject *vrange_error;
 
 static int read_settings(PyObject *tuple, deep_settings *out) {
     if (!tuple || !PyTuple_Check(tuple) || PyTuple_Size(tuple) != 3) {
-        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "(bytes, release, name) expected");
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "Settings expected");
         return -1;
     }
     out->bytes = PyLong_AsSize_t(PyTuple_GetItem(tuple, 0));
@@ -225,7 +225,7 @@ static PyMethodDef functions[] = {
     {"run", FAST(run), METH_FASTCALL | METH_KEYWORDS,
      "run(settings, function, *args, **kwargs): a deep call with settings made beforehand."},
     {"configure", deep_configure, METH_VARARGS,
-     "configure(make_settings, default): set how `stack=` becomes (bytes, release, name)."},
+     "configure(make_settings, default): set how `stack=` becomes Settings."},
     {"here", deep_here, METH_NOARGS,
      "here(): return (bytes, depth) of the deep stack that the caller runs on, or None."},
     {"limits", deep_limits, METH_NOARGS,

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
 from vrange._core import deep, lib, names
 from vrange.sizes import format_bytes, parse_bytes
@@ -52,6 +52,14 @@ def _stack_bytes(stack: int | str) -> int:
         limits = f"{format_bytes(_LEAST_BYTES)} to {_MOST_BYTES:,} bytes"
         raise ValueError(f"stack must be {limits}, not {stack!r}")
     return size
+
+
+class Settings(NamedTuple):
+    """What native/python/stacks/deep.c reads of a stack, in this order."""
+
+    nbytes: int  # 0: automatic
+    release: int
+    name: str
 
 
 class DeepStack:
@@ -101,17 +109,17 @@ class DeepStack:
         if not isinstance(name, str):
             raise TypeError(f"name must be a string, not {name!r}")
         self.release: Release = release
-        self._settings = (_stack_bytes(stack), release_number(release), name)
+        self._settings = Settings(_stack_bytes(stack), release_number(release), name)
 
     @property
     def bytes(self) -> int | None:
         """Address space of one stack; None if memory alone decides (``"auto"``)."""
-        return self._settings[0] or None
+        return self._settings.nbytes or None
 
     @property
     def name(self) -> str:
         """The stack's name in messages."""
-        return self._settings[2]
+        return self._settings.name
 
     def call(self, f: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call ``f(*args, **kwargs)`` as `deep_call` does, and pass every keyword on to ``f``."""
@@ -122,7 +130,7 @@ class DeepStack:
         return f"DeepStack({size!r}, release={self.release!r}, name={self.name!r})"
 
 
-def _settings(stack: int | str | DeepStack) -> tuple[int, int, str]:
+def _settings(stack: int | str | DeepStack) -> Settings:
     return (stack if isinstance(stack, DeepStack) else DeepStack(stack))._settings
 
 
