@@ -559,6 +559,8 @@ void vrange_heap_trimmed(uint64_t nanoseconds);
 
 #define VRANGE_ALLOCATORS 4 /* those that vrange knows; the name is NULL if not loaded */
 const char *vrange_allocator_name(int which);
+/* Returns the name, which is part of its library's file name, whether it is loaded or not. */
+const char *vrange_allocator_known(int which);
 /* Whether it returns only what the calling thread holds: 1 or 0. */
 int vrange_allocator_is_of_thread(int which);
 

@@ -18,7 +18,7 @@ __all__ = ["library", "preload"]
 
 _LIBRARY = Path(__file__).with_name("libvrange_malloc.so.0")
 # The first allocator that is preloaded serves all requests, so a second one is of no use.
-_OTHERS = ("jemalloc", "tcmalloc", "mimalloc", "libasan", "libtsan", "libmsan", "clang_rt.asan")
+_SANITIZERS = ("libasan", "libtsan", "libmsan", "clang_rt.asan")
 
 
 def library() -> str:
@@ -55,6 +55,15 @@ def library() -> str:
     return path
 
 
+def _others() -> list[str]:
+    """Return what the file names of other allocators contain."""
+    from vrange._core import ffi, lib  # here: this module can be imported without Linux
+
+    known = map(lib.vrange_allocator_known, range(lib.VRANGE_ALLOCATORS))
+    names = [ffi.string(name).decode() for name in known]
+    return [*(name for name in names if name != "glibc"), *_SANITIZERS]
+
+
 def preload(environment: Mapping[str, str]) -> str:
     """Return `LD_PRELOAD` of this environment, with the library first.
 
@@ -81,9 +90,9 @@ def preload(environment: Mapping[str, str]) -> str:
 
     """
     before = environment.get("LD_PRELOAD", "").replace(" ", ":").split(":")
-    own = library()
+    own, others = library(), _others()
     for name in filter(None, before):
-        for other in _OTHERS:
+        for other in others:
             if other in os.path.basename(name):
                 raise VrangeError(
                     f"LD_PRELOAD has {name}, and only one allocator can serve malloc: "

@@ -41,7 +41,8 @@ static void release_glibc(void *function) {
 
 /* Add the next allocator above glibc. glibc stays last, because what the others free may be glibc's own. */
 static const struct {
-    const char *name, *function;
+    const char *name; /* as it is part of the library's file name: LD_PRELOAD is searched for it */
+    const char *function;
     void (*release)(void *function);
     bool is_of_thread; /* returns only what the calling thread holds */
 } known[VRANGE_ALLOCATORS] = {
@@ -60,9 +61,13 @@ uint64_t vrange_resident_bytes(void) {
     return line ? strtoull(line + strlen("\nRss:"), NULL, 10) << 10 : 0;
 }
 
+const char *vrange_allocator_known(int which) {
+    return which < 0 || which >= VRANGE_ALLOCATORS ? NULL : known[which].name;
+}
+
 const char *vrange_allocator_name(int which) {
-    if (which < 0 || which >= VRANGE_ALLOCATORS) return NULL;
-    return dlsym(RTLD_DEFAULT, known[which].function) ? known[which].name : NULL;
+    const char *name = vrange_allocator_known(which);
+    return name && dlsym(RTLD_DEFAULT, known[which].function) ? name : NULL;
 }
 
 int vrange_allocator_is_of_thread(int which) {
