@@ -48,6 +48,20 @@ static void full(vrange_arena *arena) {
     CHECK(vrange_release(handle) == VRANGE_GONE);
 }
 
+static void taken_back(vrange_arena *arena) {
+    uint64_t handle;
+    CHECK(vrange_allocate(arena, BYTES, &handle) == 0);
+    write_words(vrange_address(handle), BYTES, 9);
+    CHECK(vrange_release(handle) == VRANGE_OK);
+    wait_offered(handle);
+    CHECK(range_take_back(range_of(handle), handle & WORD_GENERATION));
+    CHECK(vrange_pin(handle) == VRANGE_OK);
+    CHECK(wrong_words(vrange_address(handle), BYTES, 9) == 0);
+    CHECK(!range_take_back(range_of(handle), handle & WORD_GENERATION)); /* it is not offered */
+    CHECK(vrange_free(handle) == VRANGE_OK);
+    CHECK(vrange_release(handle) == VRANGE_OK);
+}
+
 static void partial(vrange_arena *arena) {
     const size_t page = vrange_page_bytes();
     uint64_t handle;
@@ -110,6 +124,7 @@ int main(void) {
         partial(arena);
         taken(arena, true);
         taken(arena, false);
+        taken_back(arena);
     }
     vrange_account_counters now;
     vrange_account_read(account, &now);

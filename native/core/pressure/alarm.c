@@ -175,6 +175,8 @@ alarm_kind alarm_set(uint64_t enough) {
     return kind;
 }
 
+bool alarm_has_come(void) { return alarms.running && atomic_load(&alarms.state) == REPORTED; }
+
 void alarm_end(void) {
     if (!alarms.running) return;
     end_thread();

@@ -65,6 +65,13 @@ bool range_seems_taken(range *r) {
     return base && !os_is_resident((char *)base + (size_t)r->first_page * os_page_bytes());
 }
 
+static void list_as_lost(range *r, uint64_t word) {
+    range_count_offer_over(r);
+    tally(&r->arena->account->purged_total, range_bytes(r));
+    range_discard_rest(r, word);
+    arena_list_lost(r);
+}
+
 bool range_collect(range *r, uint64_t generation) {
     uint64_t word = atomic_load(range_word(r));
     if (!is_current(word, generation) || word_state(word) != OFFERED) return false;
@@ -76,10 +83,26 @@ bool range_collect(range *r, uint64_t generation) {
         put_state(r, word, OFFERED);
         return is_news;
     }
+    list_as_lost(r, word);
+    return true;
+}
+
+bool range_take_back(range *r, uint64_t generation) {
+    uint64_t word = atomic_load(range_word(r));
+    if (!is_current(word, generation) || word_state(word) != OFFERED || word & WORD_PARTIAL) return false;
+    if (!atomic_compare_exchange_strong(range_word(r), &word, (word & ~WORD_STATE) | BUSY)) return false;
+    const int result = range_secure(r);
+    if (result < 0) {
+        put_state(r, word, OFFERED);
+        return false;
+    }
+    if (result != VRANGE_OK) {
+        list_as_lost(r, word);
+        return true;
+    }
+    stats_idle(r->arena->account, (int64_t)range_bytes(r)); /* first: in between it must not look pinned */
     range_count_offer_over(r);
-    tally(&r->arena->account->purged_total, range_bytes(r));
-    range_discard_rest(r, word);
-    arena_list_lost(r);
+    put_state(r, word, RESIDENT);
     return true;
 }
 

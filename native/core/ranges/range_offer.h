@@ -24,6 +24,10 @@ bool range_seems_taken(range *r);
  * true. A partial range stays offered; true then means that more of its pages are missing than before. */
 bool range_collect(range *r, uint64_t generation);
 
+/* Makes an offered range idle again, so that the kernel leaves its pages alone. If the kernel has taken some of
+ * them, the range is listed as lost. Returns false if it is not offered, or is partial: that stays offered. */
+bool range_take_back(range *r, uint64_t generation);
+
 /* Purges an offered range as the kernel is about to. range_take_begin makes it BUSY, or returns false if it
  * is no longer offered. range_take_end then lists it as lost, after emptying it unless `is_empty`. */
 bool range_take_begin(range *r, uint64_t generation);

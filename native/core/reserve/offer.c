@@ -189,6 +189,19 @@ bool offer_top_up(victims *v, uint64_t wanted, uint64_t taken, bool is_burst) {
     return done >= TICK_BYTES;
 }
 
+bool offer_take_back(void) {
+    uint64_t done = 0;
+    for (size_t i = 0; i < offered.queue.count && done < TICK_BYTES; i++) {
+        const candidate *item = &offered.queue.items[i];
+        if (offered_is_stale(item)) continue;
+        range *r = table_at(item->index);
+        const uint64_t bytes = range_bytes(r);
+        if (range_take_back(r, item->generation)) done += bytes;
+    }
+    offered_drop_stale(&offered.queue); /* a range that is offered again has a newer entry */
+    return done >= TICK_BYTES;
+}
+
 void offer_range(range *r, uint64_t generation) {
     if (!range_offer_begin(r, generation)) return;
     const candidate item = {.index = r->index,

@@ -20,6 +20,9 @@ uint64_t offer_estimate_taken(void);
  * free memory (demand.c). */
 void offer_give_ahead(uint64_t free_bytes, uint64_t reserve_bytes);
 
+/* Takes back what is offered and the kernel has not taken. Returns whether more has to be done at once. */
+bool offer_take_back(void);
+
 /* Offers victims until `wanted` bytes are offered, besides the `taken` ones. In a burst the victims are ranked
  * again if they run out. Returns whether more has to be done at once. */
 bool offer_top_up(victims *v, uint64_t wanted, uint64_t taken, bool is_burst);

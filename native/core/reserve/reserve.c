@@ -62,6 +62,7 @@ static struct {
     uint64_t taken; /* bytes found taken since the last tick */
     uint64_t free_bytes; /* on the eager rung, after the last turn */
     bool offers_to_sleep; /* also if enough is free */
+    bool has_offered_to_sleep; /* and enough is free still */
     victims victims;
     bool lacks_victims; /* a store found none to replace */
 
@@ -107,17 +108,31 @@ static bool shed_over_limit(uint64_t free_bytes) {
 
 /* ---- the turn --------------------------------------------------------------------------------- */
 
+/* While enough is free and the kernel reclaims all the same, files are being read. In their turn it would take
+ * the values that are offered only so that this thread can sleep: each rest would cost a reserve, and the cache
+ * would end as page cache. */
+static bool take_back_from_files(const free_memory *now) {
+    const bool has_offered = reserve.has_offered_to_sleep;
+    reserve.has_offered_to_sleep = now->is_enough && (has_offered || reserve.offers_to_sleep);
+    if (!reserve.has_offered_to_sleep || (!alarm_has_come() && !reserve.taken)) return false;
+    reserve.offers_to_sleep = false;
+    const bool has_more = offer_take_back();
+    reserve.has_offered_to_sleep = has_more;
+    return has_more;
+}
+
 /* In a burst the reserve is topped up before its losses are collected, which takes longer. */
 static bool keep_offered(const free_memory *now, uint64_t bytes) {
-    const bool offers = !now->is_enough || reserve.offers_to_sleep;
     const uint64_t gone = offer_estimate_taken(), wanted = burst_reserve(bytes, gone, os_now_ns());
     const bool is_burst = gone > bytes / BURST_SHARE;
     bool has_more_losses;
-    if (offers && is_burst) offer_top_up(&reserve.victims, wanted, gone, true);
+    if (!now->is_enough && is_burst) offer_top_up(&reserve.victims, wanted, gone, true);
     reserve.taken = offer_collect_losses(&has_more_losses);
     offer_give_ahead(now->below_limits, bytes);
     const uint64_t left = has_more_losses ? offer_estimate_taken() : 0;
-    const bool has_more = offers && offer_top_up(&reserve.victims, wanted, left, is_burst);
+    bool has_more = take_back_from_files(now);
+    if (!now->is_enough || reserve.offers_to_sleep)
+        has_more = offer_top_up(&reserve.victims, wanted, left, is_burst);
     return has_more || has_more_losses;
 }
 
@@ -181,6 +196,7 @@ static void forget_ranges_of_parent(void) {
     victims_forget(&reserve.victims);
     rest_forget();
     burst_forget();
+    reserve.has_offered_to_sleep = false;
 }
 
 /* ---- for users -------------------------------------------------------------------------------- */

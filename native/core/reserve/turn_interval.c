@@ -7,7 +7,7 @@
  *
  * An alarm may come as late as when the kernel begins to reclaim. Then there must be something to reclaim, or
  * the process is killed before this thread has run. So the thread offers the reserve before it relies on such
- * an alarm. */
+ * an alarm, and takes it back if the alarm came because files were read. */
 #include "reserve/turn_interval.h"
 
 #include <stdatomic.h>
