@@ -191,7 +191,7 @@ def test_a_command_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main([])
     assert left.value.code == 2
-    assert "{demo,doctor" in capsys.readouterr().err
+    assert "{dashboards,demo,doctor" in capsys.readouterr().err
 
 
 def test_the_name_of_a_cgroup_does_not_act_on_the_terminal(

@@ -19,7 +19,12 @@ EVIL = "\x1b[2J\x1b]0;title\x07\nforged  line"
 def test_in_the_report_of_a_run() -> None:
     """The program and its libraries choose names of sources, parts and refusals."""
     sampler = SimpleNamespace(
-        samples=[], peak_rss_bytes=1, average_rss_bytes=1, limit=None, peak_cgroup_bytes=None
+        samples=[],
+        peak_rss_bytes=1,
+        average_rss_bytes=1,
+        limit=None,
+        peak_cgroup_bytes=None,
+        interpreters=set(),
     )
     ending: Any = SimpleNamespace(
         status=0, signal=None, pid=1, seconds=1.0, cpu_seconds=1.0, largest_rss_bytes=1

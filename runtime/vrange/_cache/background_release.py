@@ -9,13 +9,15 @@ it stores, or with the cache.
 
 from __future__ import annotations
 
+import _thread
+import atexit
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from threading import Event
 
 from vrange._core import hit, lib
 
@@ -28,14 +30,46 @@ _PAUSE_SECONDS = 0.0002
 _PATIENCE_SECONDS = 0.2  # of a fork: dropping a reference may run a finalizer that waits for it
 
 _left: deque[Step] = deque()
-_threads: set[threading.Thread] = set()
-_forks = False
+_workers: set[_Worker] = set()
+_stops = False  # the process forks or ends
+
+
+class _Worker:
+    """A thread that gives back what is left.
+
+    It is no threading.Thread: an exception that a signal handler raises inside of `Thread.start()`
+    can leave a thread that never runs and is listed for ever.
+    """
+
+    def __init__(self) -> None:
+        self._ended = Event()
+        self.thread: int | None = None  # the kernel's number of it, once it runs
+
+    def run(self) -> None:
+        self.thread = _thread.get_native_id()
+        lib.vrange_thread_name(b"vrange-clear")
+        try:
+            _work()
+        finally:
+            self._ended.set()
+
+    @property
+    def is_other(self) -> bool:
+        """Whether it works, in another thread than the caller's."""
+        return not self._ended.is_set() and self.thread != _thread.get_native_id()
+
+    def wait(self, seconds: float) -> None:
+        self._ended.wait(seconds)
+
+    def is_there(self) -> bool:
+        """Return whether the kernel has the thread: it has it a little longer than Python."""
+        return not self._ended.is_set() or os.path.exists(f"/proc/self/task/{self.thread}")
 
 
 def give_back(step: Step) -> bool:
     """Call `step` in the background until nothing is left. False: no thread can be started."""
     _left.append(step)
-    if _forks or _start():
+    if _stops or _start():
         return True
     try:
         _left.remove(step)
@@ -51,29 +85,27 @@ def bury(core: hit.CacheCore) -> None:
 
 def wait(seconds: float) -> bool:
     """Wait for what is being given back. Return whether there was anything."""
-    own = threading.current_thread()
-    threads = [thread for thread in list(_threads) if thread is not own and thread.is_alive()]
+    workers = [worker for worker in list(_workers) if worker.is_other]
     patience = time.monotonic() + seconds
-    for thread in threads:
-        thread.join(max(0, patience - time.monotonic()))
-    return bool(threads)
+    for worker in workers:
+        worker.wait(max(0, patience - time.monotonic()))
+    return bool(workers)
 
 
 def _start() -> bool:
-    for ended in [thread for thread in list(_threads) if not thread.is_alive()]:
-        _threads.discard(ended)
-    thread = threading.Thread(target=_work, name="vrange-clear")
+    for ended in [worker for worker in list(_workers) if not worker.is_there()]:
+        _workers.discard(ended)
+    worker = _Worker()
     try:
-        thread.start()
+        _thread.start_new_thread(worker.run, ())
     except RuntimeError:
         return False
-    _threads.add(thread)
+    _workers.add(worker)
     return True
 
 
 def _work() -> None:
-    lib.vrange_thread_name(b"vrange-clear")
-    while _left and not _forks:
+    while _left and not _stops:
         with suppress(IndexError):  # another thread took the last one
             step = _left.popleft()
             if _repeat(step):
@@ -82,11 +114,11 @@ def _work() -> None:
 
 
 def _repeat(step: Step) -> bool:
-    """Return whether some is left, because the process forks."""
+    """Return whether some is left, because the process forks or ends."""
     begun = time.monotonic()
     while step():
         if time.monotonic() - begun > _STEP_SECONDS:
-            if _forks:
+            if _stops:
                 return True
             # Without a pause, this thread would win the GIL back before other threads wake up.
             time.sleep(_PAUSE_SECONDS)
@@ -94,35 +126,35 @@ def _repeat(step: Step) -> bool:
     return False
 
 
-def _before_fork() -> None:
-    global _forks
-    _forks = True
-    own = threading.get_native_id()
-    ending = [thread.native_id for thread in list(_threads) if thread.native_id != own]
+def _stop() -> None:
+    global _stops
+    _stops = True
+    own = _thread.get_native_id()
+    workers = [worker for worker in list(_workers) if worker.thread != own]
     patience = time.monotonic() + _PATIENCE_SECONDS
-    # A thread has ended when the kernel says so: Python's join() returns a little earlier.
-    while any(os.path.exists(f"/proc/self/task/{thread}") for thread in ending):
+    while any(worker.is_there() for worker in workers):
         if time.monotonic() > patience:
             return
         time.sleep(_PAUSE_SECONDS)
 
 
 def _after_fork_in_parent() -> None:
-    global _forks
-    _forks = False
+    global _stops
+    _stops = False
     if _left:
         _start()
 
 
 def _after_fork_in_child() -> None:
-    global _forks
-    _forks = False
-    _threads.clear()
+    global _stops
+    _stops = False
+    _workers.clear()
     _left.clear()
 
 
 os.register_at_fork(
-    before=_before_fork,
+    before=_stop,
     after_in_parent=_after_fork_in_parent,
     after_in_child=_after_fork_in_child,
 )
+atexit.register(_stop)
