@@ -3,7 +3,7 @@
 | module | claim |
 | --- | --- |
 | cache_under_pressure | survives a memory limit; does more per CPU-second than a polling LRU |
-| decorated_hit | a hot hit costs what functools.lru_cache costs; no GIL convoy |
+| decorated_hit | a hot hit costs what functools.lru_cache costs; no GIL convoy; small values |
 | release | constant from 64 KiB to 64 MiB, without a system call |
 | bookkeeping | bytes per entry, for large values and for a million small ones |
 | refault | refilling a lost block costs what its content costs; resident blocks cost nothing |

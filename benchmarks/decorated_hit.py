@@ -10,6 +10,9 @@ time (the GIL convoy).
 A volatile hit is one of a cache that holds nothing strongly (hot_bytes=0): the value of 256 KiB is
 pinned, and released when it dies. Its rate beside the busy thread is compared with its rate alone.
 
+Small volatile values (small_hits.py): 64 of each kind, through `@cached` and `cache[key]`, with
+nothing held strongly. Their targets are times: 0.6 µs, and 1 µs for an array of 200 bytes.
+
 Volatile and offered: the kernel has been told that it may reclaim the value, so a pin has to revoke
 that, page by page. Floor: MADV_POPULATE_WRITE itself, called through ctypes (the cost of ctypes is
 subtracted), on ranges that were stored and offered together with those that are pinned, in turn.
@@ -29,7 +32,7 @@ from typing import Any
 import numpy as np
 
 import vrange
-from benchmarks import memory, peers, plot, report
+from benchmarks import memory, peers, plot, report, small_hits
 from benchmarks.busy import busy_thread
 from benchmarks.interleave import interleaved, paired_ratio
 from benchmarks.report import Target
@@ -235,6 +238,7 @@ def main() -> int:
         "idle (the reserve looks every 10 s)": volatile_hits(rounds, seconds, 10.0),
     }
     offered = offered_hits(rounds)
+    small = small_hits.small_hits(rounds, seconds / 4)
 
     print(
         report.table(
@@ -256,6 +260,17 @@ def main() -> int:
         )
     times_kernel = paired_ratio(offered["offered"], offered["kernel"])
     print("\npin and release of 256 KiB, µs:", {k: f"{median(v):.2f}" for k, v in offered.items()})
+    print()
+    print(
+        report.table(
+            [
+                {"small volatile hit, µs": kind}
+                | {way: median(small[kind, way]) for way in small_hits.WAYS}
+                | {"target": most}
+                for kind, most in small_hits.MOST_MICROSECONDS.items()
+            ]
+        )
+    )
 
     targets = []
     if not args.quick:
@@ -277,6 +292,15 @@ def main() -> int:
             )
             for name, share in shares.items()
         ]
+        targets += [
+            Target(
+                f"volatile hit of a small {kind} through {way}, µs",
+                median(times),
+                "at most",
+                small_hits.MOST_MICROSECONDS[kind],
+            )
+            for (kind, way), times in small.items()
+        ]
         what = "offered value of 256 KiB, pin and release, beside MADV_POPULATE_WRITE"
         targets.append(Target(what, times_kernel, "at most", MOST_TIMES_KERNEL))
     draw(hot, args.results)
@@ -285,6 +309,10 @@ def main() -> int:
         "volatile_hits_per_second": {
             name: {how: median(rates) for how, rates in found.items()}
             for name, found in volatile.items()
+        },
+        "small_volatile_us": {
+            kind: {way: median(small[kind, way]) for way in small_hits.WAYS}
+            for kind in small_hits.MAKE
         },
         "offered_us": {name: median(times) for name, times in offered.items()},
         "rounds": rounds,

@@ -31,10 +31,18 @@ def run(name: str, results: Path, timeout: float = 280) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "name",
-    ["release", "decorated_hit", "bookkeeping", "heap_trim", "numpy_temporaries", "idle", "scale"],
+    ["release", "bookkeeping", "heap_trim", "numpy_temporaries", "idle", "scale"],
 )
 def test_runs_and_meets_what_holds_at_any_size(name: str, tmp_path: Path) -> None:
     assert all(target["met"] for target in run(name, tmp_path)["targets"])
+
+
+def test_each_kind_of_small_value_has_its_hits_timed(tmp_path: Path) -> None:
+    document = run("decorated_hit", tmp_path)
+    assert all(target["met"] for target in document["targets"])
+    found = document["small_volatile_us"]
+    assert set(found) == {"str", "bytes", "int", "tuple", "ndarray"}
+    assert all(times[way] > 0 for times in found.values() for way in ("@cached", "cache[key]"))
 
 
 @pytest.mark.memory_cgroup
