@@ -83,6 +83,7 @@ def run(case: Case, name: str, before: str | None) -> Run:
         if outcome.oom_kills:
             time.sleep(0.05)  # the kernel writes its line after the process is gone
             found["kernel"] = log.about(Path(group.path).name)
+        if not all(burst["survived"] for burst in found["bursts"]):
             found["reserve"] = _last_counts(directory / "segments")
     return found
 
