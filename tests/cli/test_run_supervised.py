@@ -243,7 +243,7 @@ held = mmap.mmap(-1, 100 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 for at in range(0, len(held), 4096):
     held[at] = 1
 held.madvise(mmap.MADV_FREE)
-time.sleep(1)
+time.sleep(4)  # the larger a process is, the less often its LazyFree is read
 """
     told, picture = tmp_path / "told.json", tmp_path / "memory.svg"
     done = run("--no-numpy", "--json", told, "--plot", picture, program(tmp_path, code))

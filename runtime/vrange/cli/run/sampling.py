@@ -1,7 +1,8 @@
 """The memory of a program and its children over time, measured from outside.
 
 A sample reads one line of /proc per process. The cost of a sample determines how often one is
-taken: sampling uses at most a thousandth of a processor.
+taken: samples, looking children up and reading LazyFree each use at most a thousandth of a
+processor.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ class Sampler:
         self.pause_seconds = _SECONDS_LEAST
         self._began = time.monotonic()
         self._cpu = 0.0
+        self._sample_cpu = 0.0  # of that, without what has a budget of its own
         self._family = Family(pid)
         self._families = _Budget(_FAMILY_SECONDS)
         self._lazyfree = _Budget(_SECONDS_LEAST) if lazyfree else None
@@ -119,16 +121,18 @@ class Sampler:
         began = time.thread_time()
         now = time.monotonic() - self._began
         self._families.spend(now, self._family.look)
+        self._lazyfree_bytes = None
+        if self._lazyfree is not None:
+            self._lazyfree.spend(now, self._read_lazyfree)
+        apart = time.thread_time()
         sizes = [size for size in map(_rss_bytes, self._family.pids) if size]
         if sizes:
-            self._lazyfree_bytes = None
-            if self._lazyfree is not None:
-                self._lazyfree.spend(now, self._read_lazyfree)
             self._add(Sample(now, sum(sizes), self._cgroup(), len(sizes), self._lazyfree_bytes))
-        spent = time.thread_time() - began
-        self._cpu += spent
+        ended = time.thread_time()
+        self._cpu += ended - began
+        self._sample_cpu += ended - apart
         self.taken += 1
-        self.pause_seconds = max(_SECONDS_LEAST, self._cpu / self.taken / _SHARE)
+        self.pause_seconds = max(_SECONDS_LEAST, self._sample_cpu / self.taken / _SHARE)
 
     def _add(self, sample: Sample) -> None:
         before = self.samples[-1].seconds if self.samples else 0.0
