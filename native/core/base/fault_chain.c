@@ -225,10 +225,12 @@ static void note_below(chain *c, const struct sigaction *below) {
     c->is_away = false;
 }
 
-/* An entry that no handler which is known may restore. Others are used again as late as possible. */
+/* An entry that no handler which is known may restore, nor one that comes over what is installed now: such a
+ * handler may stay over the same entry for more than ENTRIES installations. Others are used again as late as
+ * possible. */
 static int next_entry(const chain *c) {
     for (int entry = (c->newest + 1) % ENTRIES;; entry = (entry + 1) % ENTRIES) {
-        bool is_covered = false;
+        bool is_covered = entry == c->installed;
         for (int i = 0; i < atomic_load(&c->count); i++) is_covered |= c->covered[i] == entry;
         if (!is_covered) return entry;
     }
