@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import MIB
+from support import MIB, wait_until
 
 import vrange.malloc
+from vrange._counters.lazyfree import lazyfree_bytes
 from vrange.cli.memory_cgroup import MemoryCgroup
 
 HERE = Path(__file__).parent
@@ -93,6 +94,7 @@ def test_another_process_gets_what_was_freed() -> None:
         ) as holder:
             assert holder.stdout is not None
             assert holder.stdout.readline() == b"freed\n"
+            wait_until(lambda: (lazyfree_bytes(holder.pid) or 0) > 180 * MIB, "it is offered")
             # Together they have had more than the limit.
             other = subprocess.run(
                 [sys.executable, "-I", "-c", GREEDY, "200"],
