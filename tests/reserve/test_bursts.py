@@ -17,14 +17,18 @@ pytestmark = [pytest.mark.memory_cgroup, pytest.mark.timeout(300)]
 CASES = [Case(256, "12 threads", 1002), Case(128, "lowered limit", 2020)]
 
 
+RUNS_MOST = 3
+
+
 @pytest.mark.parametrize("rung", matrix.RUNGS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.shape)
 def test_a_burst_that_is_possible_kills_nobody(case: Case, rung: str) -> None:
     if refusal := MemoryCgroup.unavailable():
         pytest.skip(reason=f"no memory cgroup can be made: {refusal}")
     runs = [runner.run(case, rung, None)]
-    if tables.counted(runs)[1]:
-        # On a machine that others use fully a run may be lost, though half of them once were.
+    # On a busy machine one run in six may be lost (eager; docs/survival.md), though half of them
+    # once were.
+    while tables.counted(runs[-1:])[1] and len(runs) < RUNS_MOST:
         runs.append(runner.run(case, rung, None))
     about = {"case": case.key, "contender": rung}
     described = "\n".join(tables.description(about | run) for run in runs)
