@@ -10,7 +10,7 @@ import threading
 import time
 import types
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -319,3 +319,59 @@ def test_a_task_of_something_else_computes_itself(cache: vrange.VolatileCache[An
             coroutine.send(None)
         assert stopped.value.value == expected
     check_that_none_computes(cache, "k")
+
+
+class Later:
+    """What is awaited without being a coroutine."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __await__(self) -> Generator[Any, None, int]:
+        yield from asyncio.sleep(0).__await__()
+        return self.value
+
+
+async def in_a_task(value: int) -> int:
+    await asyncio.sleep(0)
+    return value
+
+
+async def failing_task() -> int:
+    await asyncio.sleep(0)
+    raise OSError("refused")
+
+
+@pytest.mark.parametrize("max_entries", [None, 0])
+def test_a_computation_may_be_any_awaitable(max_entries: int | None) -> None:
+    async def main() -> None:
+        with vrange.VolatileCache[str, int](name="awaitables", max_entries=max_entries) as cache:
+            task = cache.get_or_compute_async("task", lambda: asyncio.ensure_future(in_a_task(1)))
+            assert await task == 1
+            assert await cache.get_or_compute_async("own", lambda: Later(2)) == 2
+            with pytest.raises(OSError, match="refused"):
+                await cache.get_or_compute_async(
+                    "fails", lambda: asyncio.create_task(failing_task())
+                )
+            with pytest.raises(TypeError, match="must return an awaitable, not 3"):
+                await cache.get_or_compute_async("none", lambda: 3)  # type: ignore[arg-type,return-value]
+            # Nothing is left under way that the next caller would wait for.
+            for key in ("fails", "none"):
+                assert await cache.get_or_compute_async(key, lambda: in_a_task(4)) == 4
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_a_task_that_is_awaited_is_cancelled_with_its_caller() -> None:
+    async def main() -> None:
+        with vrange.VolatileCache[str, int](name="cancelled") as cache:
+            inner = asyncio.ensure_future(asyncio.sleep(30, 1))
+            outer = asyncio.ensure_future(cache.get_or_compute_async("key", lambda: inner))
+            await asyncio.sleep(0.01)
+            outer.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await outer
+            assert inner.cancelled()
+            assert await cache.get_or_compute_async("key", lambda: in_a_task(5)) == 5
+
+    asyncio.run(asyncio.wait_for(main(), 20))

@@ -19,7 +19,7 @@ typedef struct {
     PyObject_HEAD
     cache_core *core;
     PyObject *key, *function, *loop;
-    PyObject *coroutine; /* that the function returned */
+    PyObject *coroutine; /* that the function returned, or an iterator that does the same */
     flight *mine;
     uint64_t begun_ns; /* of a computation without a flight, in a cache that keeps nothing */
     char began, ended;
@@ -27,7 +27,7 @@ typedef struct {
 } computation;
 
 static PyTypeObject *computation_type;
-static PyObject *throw_name, *close_name, *value_name;
+static PyObject *throw_name, *close_name, *value_name, *send_name, *await_name;
 
 /* ---- beginning and ending -------------------------------------------------------------------- */
 
@@ -65,6 +65,19 @@ static PyObject *end(computation *self, PyObject *value) {
     return kept;
 }
 
+/* Calls the function, and returns what runs its awaitable: a coroutine itself, or for a task, a future or another
+ * object what its __await__ returns. */
+static PyObject *call_to_await(PyObject *function) {
+    PyObject *awaitable = PyObject_CallNoArgs(function);
+    if (!awaitable || PyObject_HasAttr(awaitable, send_name)) return awaitable;
+    PyObject *running = PyObject_CallMethodObjArgs(awaitable, await_name, NULL);
+    if (!running && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Format(PyExc_TypeError, "%R must return an awaitable, not %R", function, awaitable);
+    }
+    Py_DECREF(awaitable);
+    return running;
+}
+
 /* 1: the coroutine runs. 0: *answer is a value or another caller's flight. -1 with an error set. */
 static int begin(computation *self, PyObject **answer) {
     cache_core *core = self->core;
@@ -83,7 +96,7 @@ static int begin(computation *self, PyObject **answer) {
         if (core_keeps_nothing(core)) {
             stats_request_with_gil(core->account, found.outcome);
             self->begun_ns = os_now_ns();
-            self->coroutine = PyObject_CallNoArgs(self->function);
+            self->coroutine = call_to_await(self->function);
             return self->coroutine ? 1 : -1;
         }
         flight *f = flight_begin(core, self->key, hash, found.version, found.outcome, self->loop);
@@ -95,7 +108,7 @@ static int begin(computation *self, PyObject **answer) {
         self->mine = f;
         stats_request_with_gil(core->account, found.outcome);
         if (flight_enter(f) < 0) return -1;
-        self->coroutine = PyObject_CallNoArgs(self->function);
+        self->coroutine = call_to_await(self->function);
         return self->coroutine ? 1 : -1;
     }
     return -1;
@@ -271,8 +284,10 @@ int compute_async_add_type(PyObject *module) {
                                .slots = slots};
     throw_name = PyUnicode_InternFromString("throw");
     close_name = PyUnicode_InternFromString("close");
+    send_name = PyUnicode_InternFromString("send");
+    await_name = PyUnicode_InternFromString("__await__");
     value_name = PyUnicode_InternFromString("value");
-    if (!throw_name || !close_name || !value_name) return -1;
+    if (!throw_name || !close_name || !value_name || !send_name || !await_name) return -1;
     computation_type = add_type(module, &spec);
     return computation_type ? 0 : -1;
 }

@@ -186,12 +186,18 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         key : Hashable
             The key.
         compute : coroutine function
-            Called without arguments if there is no value.
+            Called without arguments if there is no value. It may return any awaitable, such as a
+            task.
 
         Returns
         -------
         object
             The value, also if there is no room to cache it.
+
+        Raises
+        ------
+        TypeError
+            If `compute` returns what can't be awaited.
 
         """
         answer: V = await answer_async(self._core, key, compute, self._parameters.timeout)
