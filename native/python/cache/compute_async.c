@@ -65,8 +65,8 @@ static PyObject *end(computation *self, PyObject *value) {
     return kept;
 }
 
-/* Calls the function, and returns what runs its awaitable: a coroutine itself, or for a task, a future or another
- * object what its __await__ returns. */
+/* Calls the function, and returns what runs its awaitable: a coroutine itself, or for a task, a future or
+ * another object what its __await__ returns. */
 static PyObject *call_to_await(PyObject *function) {
     PyObject *awaitable = PyObject_CallNoArgs(function);
     if (!awaitable || PyObject_HasAttr(awaitable, send_name)) return awaitable;
