@@ -85,7 +85,7 @@ def test_a_store_evicts_and_takes_no_new_pages(value_bytes: int) -> None:
     assert told["bytes"] > limit // 2 or EAGER
     assert told["right"] * value_bytes > told["bytes"] // 2
     if not EAGER:  # there, nothing is ever taken by the kernel
-        # Without reuse nothing is evicted. The reserve follows a burst, and the kernel takes from it.
+        # Without reuse nothing is evicted. The kernel takes from the reserve, which follows bursts.
         assert told["evicted"] > told["purged"]
     # A new page of memory that is not filled by userfaultfd is a fault.
     assert told["faults"] < max(value_bytes // 4096, 1) / 4
