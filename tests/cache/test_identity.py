@@ -12,6 +12,7 @@ import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -156,13 +157,18 @@ def test_what_compares_by_identity_is_one_object_while_it_is_held(
     assert isinstance(settings(), Settings)
 
 
+def row_of_a_database() -> sqlite3.Row:
+    with closing(sqlite3.connect(":memory:")) as database:
+        return sqlite3.Row(database.execute("select 1"), (1,))
+
+
 NOT_KEPT: dict[str, Callable[[], Any]] = {
     "object": object,
     "_io.TextIOWrapper": partial(tempfile.TemporaryFile, "w"),
     "_thread.lock": threading.Lock,
     "function": lambda: lambda: 1,
     "generator": lambda: (n for n in range(2)),
-    "sqlite3.Row": lambda: sqlite3.Row(sqlite3.connect(":memory:").execute("select 1"), (1,)),
+    "sqlite3.Row": row_of_a_database,
     "memoryview": lambda: memoryview(b"x"),
     "frame": lambda: sys._getframe(),
 }

@@ -34,7 +34,8 @@ def test_children_have_it_if_asked_for(tmp_path: Path) -> None:
 
 def test_bytes_come_from_the_heap_and_the_program_is_the_same(tmp_path: Path) -> None:
     code = """
-import os, sys
+import os, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads, from 3.12 on
 blocks = [bytes(100_000) for _ in range(200)]
 if "vrange._core" in sys.modules:
     core = sys.modules["vrange._core"]
