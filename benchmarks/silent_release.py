@@ -2,8 +2,7 @@
 
 A child prepares arrays and installs a seccomp filter that allows its releasing thread only write
 and exit. Then it releases all arrays, writes a line and exits. If it survives, the releases called
-nothing. Larger values than these may look at the memory limit, to be offered at once where it is
-near. The control is the same with MADV_FREE at the release: that child must be killed by SIGSYS.
+nothing. The control is the same with MADV_FREE at the release: that child must be killed by SIGSYS.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def main() -> None:
 
     case = sys.argv[1]
     with vrange.VolatileCache[int, Any](name="silent", hot_bytes=0) as cache:
-        sizes = [64 << 10, 1 << 20, 4 << 20]
+        sizes = [64 << 10, 1 << 20, 64 << 20]
         for key, size in enumerate(sizes):
             cache[key] = np.ones(size, np.uint8)
         for key in range(len(sizes), RELEASES):

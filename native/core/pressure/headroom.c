@@ -15,6 +15,7 @@
 #include "pressure/reclaimable.h"
 
 #define LIMIT_NS 2000000ull /* a limit may be lowered in steps: less than a tick */
+#define NO_LIMIT_NS 100000000ull /* most processes never get one, and stores and releases ask, too */
 #define CLEAN_NS 20000000ull /* the file that reports it is long, and every turn of the reserve asks */
 #define FRESH_NS 1000000ull
 #define MOVED_SHARE 16 /* of what is enough */
@@ -51,7 +52,7 @@ static bool look(limits *l, uint64_t enough, bool with_later, uint64_t *free_byt
     for (size_t i = 0; i < l->count; i++) {
         limits_cgroup *c = &l->cgroups[i];
         uint64_t used;
-        limits_read_limit(l, c, now, LIMIT_NS);
+        limits_read_limit(l, c, now, c->limit < l->machine_bytes ? LIMIT_NS : NO_LIMIT_NS);
         if (c->limit >= l->machine_bytes) continue;
         if (!read_usage(l, c, now, &used)) return false;
         uint64_t left = used < c->limit ? c->limit - used : 0;
