@@ -38,8 +38,10 @@ class Family:
                     with suppress(OSError):
                         found += map(int, (task / "children").read_text().split())
         self.pids = found
+        self._settled = {pid: self._settled[pid] for pid in found if pid in self._settled}
+        program = _command(found[0])
         for one in found[1:]:
-            self._look_at(one, _command(found[0]))
+            self._look_at(one, program)
 
     def _look_at(self, pid: int, program: bytes) -> None:
         # Until a child calls exec, it has its parent's executable and command line.

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from vrange._cgroup.limits import MemoryLimit, memory_limit, usage_of
 from vrange._counters.lazyfree import lazyfree_bytes
@@ -24,6 +25,8 @@ _SHARE = 1e-3
 _SECONDS_LEAST = 0.05
 _FAMILY_SECONDS = 0.2  # the interval at which children are looked up
 _SAMPLES_MOST = 4096
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,19 +56,22 @@ class Sample:
     lazyfree_bytes: int | None = None
 
 
-class _Budget:
+class _Budget(Generic[T]):
     """Calls a function as often as its share of a processor allows."""
 
-    def __init__(self, least_seconds: float) -> None:
+    def __init__(self, function: Callable[[], T], least_seconds: float) -> None:
+        self._function = function
         self._least = least_seconds
         self._due = 0.0
 
-    def spend(self, now: float, function: Callable[[], None]) -> None:
+    def call(self, now: float) -> T | None:
+        """Call it and return its result, or None if it is not due."""
         if now < self._due:
-            return
+            return None
         began = time.thread_time()
-        function()
+        result = self._function()
         self._due = now + max(self._least, (time.thread_time() - began) / _SHARE)
+        return result
 
 
 class Sampler:
@@ -92,9 +98,8 @@ class Sampler:
         self._cpu = 0.0
         self._sample_cpu = 0.0  # of that, without what has a budget of its own
         self._family = Family(pid)
-        self._families = _Budget(_FAMILY_SECONDS)
-        self._lazyfree = _Budget(_SECONDS_LEAST) if lazyfree else None
-        self._lazyfree_bytes: int | None = None
+        self._families = _Budget(self._family.look, _FAMILY_SECONDS)
+        self._lazyfree = _Budget(self._lazyfree_bytes, _SECONDS_LEAST) if lazyfree else None
         self._weighted = 0.0
         self._seconds = 0.0
         with suppress(OSError, ValueError):
@@ -120,14 +125,12 @@ class Sampler:
         """Take one sample, or none if the process has ended."""
         began = time.thread_time()
         now = time.monotonic() - self._began
-        self._families.spend(now, self._family.look)
-        self._lazyfree_bytes = None
-        if self._lazyfree is not None:
-            self._lazyfree.spend(now, self._read_lazyfree)
+        self._families.call(now)
+        lazyfree = None if self._lazyfree is None else self._lazyfree.call(now)
         apart = time.thread_time()
         sizes = [size for size in map(_rss_bytes, self._family.pids) if size]
         if sizes:
-            self._add(Sample(now, sum(sizes), self._cgroup(), len(sizes), self._lazyfree_bytes))
+            self._add(Sample(now, sum(sizes), self._cgroup(), len(sizes), lazyfree))
         ended = time.thread_time()
         self._cpu += ended - began
         self._sample_cpu += ended - apart
@@ -147,8 +150,8 @@ class Sampler:
             pairs = zip(self.samples[::2], self.samples[1::2], strict=False)
             self.samples = [max(pair, key=lambda one: one.rss_bytes) for pair in pairs]
 
-    def _read_lazyfree(self) -> None:
-        self._lazyfree_bytes = sum(lazyfree_bytes(pid) or 0 for pid in self._family.pids)
+    def _lazyfree_bytes(self) -> int:
+        return sum(lazyfree_bytes(pid) or 0 for pid in self._family.pids)
 
     def _cgroup(self) -> int | None:
         if self.limit is None:
