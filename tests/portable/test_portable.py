@@ -10,31 +10,17 @@ import ast
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
+import other_platform
 import pytest
 
 import vrange
 
-PRELUDE = """
-import asyncio, platform, sys, threading
-import numpy as np, psutil, pytest
-sys.platform = "darwin"
-platform.system = lambda: "Darwin"
-sys.modules["vrange._native"] = None  # as it is not built there
-import vrange
-"""
-
-
-def elsewhere(code: str) -> str:
-    child = subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert child.returncode == 0, child.stderr
-    return child.stdout
+elsewhere = partial(
+    other_platform.elsewhere, imports="asyncio, threading, numpy as np, psutil, pytest"
+)
 
 
 def test_every_name_is_there() -> None:

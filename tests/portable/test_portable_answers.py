@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
+from functools import partial
 from pathlib import Path
 
+import other_platform
 import pytest
 
 TESTS = Path(__file__).parent.parent / "cache"
-PRELUDE = f"""
-import asyncio, concurrent.futures, platform, sqlite3, sys, tempfile, threading
-import numpy as np, pandas, psutil, pytest, scipy.sparse
-sys.platform = "darwin"
-platform.system = lambda: "Darwin"
-sys.modules["vrange._native"] = None  # as it is not built there
+elsewhere = partial(
+    other_platform.elsewhere,
+    imports="asyncio, concurrent.futures, sqlite3, tempfile, threading, "
+    "numpy as np, pandas, psutil, pytest, scipy.sparse",
+    prelude=f"""
 sys.path.insert(0, {str(TESTS)!r})
-import vrange
 import test_answers as answers, test_identity as identity, test_unstored_answers as unstored
-"""
-
-
-def elsewhere(code: str) -> None:
-    child = subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert child.returncode == 0, child.stderr
+""",
+)
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
-
 import pytest
+from other_platform import elsewhere
 
 PRELUDE = """
-import asyncio, platform, sys, threading, time
-import psutil, pytest
-sys.platform = "darwin"
-platform.system = lambda: "Darwin"
-sys.modules["vrange._native"] = None  # as it is not built there
-import vrange
 heard = []
 def listen(key, cause):
     assert cache._lock._depth == 0
@@ -127,10 +118,4 @@ def listen(key, cause):
     ],
 )
 def test_listeners(code: str) -> None:
-    child = subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert child.returncode == 0, child.stderr
+    elsewhere(code, imports="asyncio, threading, time, psutil, pytest", prelude=PRELUDE)
