@@ -7,8 +7,8 @@ allocation.
 
 vrange, jemalloc, mimalloc and tcmalloc are preloaded under the same program; all are at their
 default settings. Three more return memory at each free, by MADV_FREE, by MADV_DONTNEED and by
-munmap. What is resident in the end, and how much of that the kernel may take, is read from
-smaps_rollup.
+munmap. smaps_rollup reports how much is resident at the end, and how much of that the kernel may
+take.
 """
 
 from __future__ import annotations
@@ -94,19 +94,10 @@ def contenders() -> dict[str, Contender]:
 def draw(ratios: dict[str, dict[str, float]], path: Path) -> None:
     from matplotlib import pyplot
 
+    from benchmarks import plot
+
     figure, axes = pyplot.subplots(figsize=(10, 4.5), layout="constrained")
-    cases = list(next(iter(ratios.values())))
-    for name, found in ratios.items():
-        is_ours = name == "vrange"
-        axes.plot(
-            range(len(cases)),
-            [found[case] for case in cases],
-            marker="o",
-            linewidth=2.5 if is_ours else 1,
-            zorder=3 if is_ours else 2,
-            label=name,
-        )
-    axes.axhline(1, color="black", linewidth=0.8)
+    cases = plot.ratio_lines(axes, ratios)
     axes.set_ylim(bottom=0)
     axes.set_xticks(range(len(cases)), cases, rotation=40, ha="right", fontsize=8)
     axes.set_ylabel("records per processor second, times no allocation")

@@ -137,21 +137,12 @@ def held_mib(contender: Contender, needed: bool) -> tuple[float, float]:
 def draw(ratios: dict[str, dict[str, float]], shares: dict[str, float], path: Path) -> None:
     from matplotlib import pyplot
 
+    from benchmarks import plot
+
     figure, (left, right) = pyplot.subplots(
         1, 2, figsize=(11, 4), layout="constrained", width_ratios=(3, 2)
     )
-    cases = list(next(iter(ratios.values())))
-    for name, found in ratios.items():
-        is_ours = name == "vrange"
-        left.plot(
-            range(len(cases)),
-            [found[case] for case in cases],
-            marker="o",
-            linewidth=2.5 if is_ours else 1,
-            zorder=3 if is_ours else 2,
-            label=name,
-        )
-    left.axhline(1, color="black", linewidth=0.8)
+    cases = plot.ratio_lines(left, ratios)
     left.set_xticks(range(len(cases)), cases, rotation=40, ha="right", fontsize=8)
     left.set_ylabel("processor time, times out=")
     left.legend(frameon=False, fontsize=8)

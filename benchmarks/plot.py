@@ -79,3 +79,20 @@ def label_ends(
             va="center",
             annotation_clip=False,
         )
+
+
+def ratio_lines(axes: Axes, ratios: dict[str, dict[str, float]]) -> list[str]:
+    """Draw a line for each contender, ours on top, and one at 1. Return the cases."""
+    cases = list(next(iter(ratios.values())))
+    for name, found in ratios.items():
+        is_ours = name == "vrange"
+        axes.plot(
+            range(len(cases)),
+            [found[case] for case in cases],
+            marker="o",
+            linewidth=2.5 if is_ours else 1,
+            zorder=3 if is_ours else 2,
+            label=name,
+        )
+    axes.axhline(1, color="black", linewidth=0.8)
+    return cases

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -149,11 +149,22 @@ class _Held:
 
 
 @contextmanager
-def files(path: str, writes: bool) -> Iterator[None]:
-    """Have a thread read a file of the parent's again and again, or also write one."""
+def _meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Have a thread work until the event that it gets is set."""
     over = threading.Event()
+    thread = threading.Thread(target=work, args=(over,))
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
-    def work() -> None:
+
+def files(path: str, writes: bool) -> AbstractContextManager[None]:
+    """Have a thread read a file of the parent's again and again, or also write one."""
+
+    def work(over: threading.Event) -> None:
         piece = bytearray(256 << 10)
         written = 0
         with open(path, "rb", buffering=0) as file, tempfile.TemporaryFile(buffering=0) as other:
@@ -163,31 +174,17 @@ def files(path: str, writes: bool) -> Iterator[None]:
                 if writes and written < DIRTY_BYTES:
                     written += other.write(piece)
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return _meanwhile(work)
 
 
-@contextmanager
-def serving(serve: Serve) -> Iterator[None]:
+def serving(serve: Serve) -> AbstractContextManager[None]:
     """Have another thread serve requests meanwhile."""
-    over = threading.Event()
 
-    def work() -> None:
+    def work(over: threading.Event) -> None:
         while not over.is_set():
             serve()
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return _meanwhile(work)
 
 
 def end_with_parent() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 from benchmarks.polling_lru import PollingLRU
 from benchmarks.survival import matrix
 
-# The untuned LRU is what somebody writes who knows no burst to tune it to: it looks now and then,
-# and keeps as much free as vrange's reserve has by default.
+# The untuned LRU knows no burst: it reads the usage every UNTUNED_EVERY requests, and keeps as much
+# memory free as vrange's reserve has by default.
 UNTUNED_EVERY, UNTUNED_SHARE = 256, 8
 
 

@@ -11,7 +11,7 @@ from benchmarks.survival.matrix import Case
 
 
 class Record:
-    """The runs in a file. What is added is written at once."""
+    """A file of runs. Each run is written as soon as it is added."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
