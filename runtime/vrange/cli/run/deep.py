@@ -23,9 +23,14 @@ def stack(text: str) -> int | str:
 
 
 def raise_stack_limit(asked: int | str) -> str:
-    """Raise RLIMIT_STACK of this process, and so of the program. Return what the program is told.
+    """Raise RLIMIT_STACK of this process, which the program inherits.
 
     The kernel leaves a gap of this size below the main thread's stack when it executes the program.
+
+    Returns
+    -------
+    str
+        The setting for the program.
 
     Raises
     ------
