@@ -135,26 +135,21 @@ size_t heap_spans(heap_span spans[HEAP_SPANS]) {
     return HEAP_ZONES;
 }
 
-void heap_stop_growing(void) {
+static void in_each_zone(void (*act)(heap_zone *zone)) {
     for (int i = 0; i < HEAP_ZONES; i++) {
         heap_usage before;
         if (!heap.zones[i].base) continue;
         heap_enter(&heap.zones[i], &before);
-        zone_stop_growing(&heap.zones[i]);
+        act(&heap.zones[i]);
         heap_leave(&heap.zones[i], &before);
     }
 }
 
+void heap_stop_growing(void) { in_each_zone(zone_stop_growing); }
+
 void heap_return_rest(void) {
     static _Atomic bool is_done;
-    if (atomic_exchange(&is_done, true)) return;
-    for (int i = 0; i < HEAP_ZONES; i++) {
-        heap_usage before;
-        if (!heap.zones[i].base) continue;
-        heap_enter(&heap.zones[i], &before);
-        zone_return_rest(&heap.zones[i]);
-        heap_leave(&heap.zones[i], &before);
-    }
+    if (!atomic_exchange(&is_done, true)) in_each_zone(zone_return_rest);
 }
 
 /* ---- blocks ------------------------------------------------------------------------------------ */

@@ -42,18 +42,6 @@ static char *page_down(char *address) {
     return (char *)((uintptr_t)address / os_page_bytes() * os_page_bytes());
 }
 
-static stack *take_place(void) {
-    for (uint32_t i = 0; i < OWN_STACKS_MOST; i++) {
-        uintptr_t none = STACK_NONE;
-        if (!atomic_compare_exchange_strong(&own.all[i].owner, &none, STACK_CHANGING)) continue;
-        uint32_t count = atomic_load(&own.count);
-        while (count <= i && !atomic_compare_exchange_weak(&own.count, &count, i + 1)) {
-        }
-        return &own.all[i];
-    }
-    return NULL;
-}
-
 static void lay_out(stack *s, char *low, char *top, char *first_low) {
     const size_t bytes = (size_t)(top - low), eighth = bytes / 8;
     s->mapping = s->low = low;
@@ -80,7 +68,7 @@ static void lay_out(stack *s, char *low, char *top, char *first_low) {
 
 /* Inside the gate: a child must not inherit a closed stack that nothing describes. */
 static int adopt(char *low, char *top, char *first_low, bool is_main, stack **out) {
-    stack *s = take_place();
+    stack *s = stack_claim(own.all, OWN_STACKS_MOST, &own.count);
     if (!s) return -ENOSPC;
     lay_out(s, low, top, first_low);
     s->name = is_main ? "main" : "thread";

@@ -52,14 +52,14 @@ static size_t warning_bytes(size_t bytes) {
     return eighth < stack_warning_most ? eighth : stack_warning_most;
 }
 
-static stack *empty_descriptor(void) {
-    for (uint32_t i = 0; i < VRANGE_STACKS_MOST; i++) {
+stack *stack_claim(stack *all, uint32_t most, _Atomic uint32_t *count) {
+    for (uint32_t i = 0; i < most; i++) {
         uintptr_t none = STACK_NONE;
-        if (!atomic_compare_exchange_strong(&stacks.all[i].owner, &none, STACK_CHANGING)) continue;
-        uint32_t count = atomic_load(&stacks.count);
-        while (count <= i && !atomic_compare_exchange_weak(&stacks.count, &count, i + 1)) {
+        if (!atomic_compare_exchange_strong(&all[i].owner, &none, STACK_CHANGING)) continue;
+        uint32_t known = atomic_load(count);
+        while (known <= i && !atomic_compare_exchange_weak(count, &known, i + 1)) {
         }
-        return &stacks.all[i];
+        return &all[i];
     }
     return NULL;
 }
@@ -125,7 +125,7 @@ static int map(stack *s, size_t bytes, bool automatic) {
 
 static int make(size_t bytes, bool automatic, stack **out) {
     gate_enter(); /* a child must not inherit a mapping that has no descriptor */
-    stack *s = empty_descriptor();
+    stack *s = stack_claim(stacks.all, VRANGE_STACKS_MOST, &stacks.count);
     int result = s ? map(s, bytes, automatic) : -ENOMEM;
     if (s) atomic_store(&s->owner, result < 0 ? (uintptr_t)STACK_NONE : self());
     gate_leave();

@@ -21,6 +21,10 @@ void stack_give(stack *s, size_t used, int release) EXPORTED(stack_give);
 /* Takes the stack out of use for ever, because frames still lie on it. Its memory stays readable. */
 void stack_retire(stack *s) EXPORTED(stack_retire);
 
+/* Claims an unused descriptor of `all` for the caller to fill; NULL if there is none. Raises `count`: signal
+ * handlers look at the descriptors below it. */
+stack *stack_claim(stack *all, uint32_t most, _Atomic uint32_t *count);
+
 /* The stack that contains `address`, guards included; NULL if none. Async-signal-safe. */
 stack *stack_around(const void *address);
 
