@@ -13,7 +13,8 @@ import pytest
 from vrange._ranges.capabilities import capabilities
 from vrange.cli.memory_cgroup import MemoryCgroup
 
-pytest.importorskip("cachetools", reason="the benchmarks' peers are not installed")
+for peer in ("cachetools", "cachebox", "diskcache", "joblib"):
+    pytest.importorskip(peer, reason="the benchmarks' peers are not installed (group peers)")
 pytest.importorskip("matplotlib", reason="the benchmarks' plots need matplotlib")
 
 pytestmark = pytest.mark.timeout(300)  # on a busy machine
