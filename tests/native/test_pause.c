@@ -49,7 +49,7 @@ static void is_counted_alone(vrange_arena *arena) {
     }
 }
 
-/* Whoever stores in the pause starts no thread, and takes the turns that are due. */
+/* A thread that stores in the pause starts no other thread, and takes the turns that are due. */
 static void is_kept_in_the_pause(vrange_arena *arena) {
     vrange_fork_begins();
     IN_CHILD({});

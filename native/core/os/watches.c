@@ -94,7 +94,7 @@ int os_watch_written(os_watches *w, const char *path) {
 }
 
 /* Takes what a descriptor reports, so that it is reported once. */
-static void take(int descriptor, short events) {
+static void take_report(int descriptor, short events) {
     _Alignas(8) char text[TEXT_BYTES];
     ssize_t length;
     if (events == POLLPRI) length = pread(descriptor, text, sizeof text, 0);
@@ -114,7 +114,7 @@ int os_watches_wait(os_watches *w) {
     for (size_t i = 1; i < w->count; i++) {
         /* POLLERR is all that a removed cgroup reports, for ever. The caretaker finds the process's new one. */
         if (polled[i].revents & (POLLHUP | POLLNVAL)) return -ENODEV;
-        if (polled[i].revents) take(polled[i].fd, polled[i].events);
+        if (polled[i].revents) take_report(polled[i].fd, polled[i].events);
     }
     return 1;
 }

@@ -12,8 +12,8 @@ void evict_entry(cache_core *self, entry_no number, leave_cause cause);
 void evict_lost_place(cache_core *self, entry_no number);
 void evict_lost_slab(cache_core *self, slab *gone);
 
-/* In the child of a fork, removes what stayed in the parent, before the listener could hear of it. Later calls
- * do nothing. */
+/* In the child of a fork, removes what stayed in the parent, before anything could tell the listener of it.
+ * Later calls do nothing. */
 void evict_left_behind(cache_core *self);
 
 /* Removes all entries that were found lost or have expired, in steps between which other threads run.

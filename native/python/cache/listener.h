@@ -16,7 +16,7 @@ typedef enum {
     NOT_TOLD,      /* the program removed or replaced it, or it stayed in the parent of a fork */
 } leave_cause;
 
-/* Notes that a key left. Runs no Python. Without memory for the note, the listener does not hear of it. */
+/* Notes that a key left. Runs no Python. Without memory for the note, the listener is not called for it. */
 void listener_note(cache_core *self, PyObject *key, leave_cause cause);
 
 /* Calls the listener with what was noted. An Exception that it raises goes to sys.unraisablehook. A

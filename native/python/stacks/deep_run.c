@@ -81,7 +81,7 @@ static size_t automatic_bytes(void) {
     return bytes;
 }
 
-static int take(size_t bytes, bool automatic, stack **out) {
+static int take_fitting(size_t bytes, bool automatic, stack **out) {
     int result = stack_take(bytes, automatic, out);
     while (automatic && result == -ENOMEM && bytes > AUTOMATIC_LEAST)
         result = stack_take(bytes /= 2, true, out);
@@ -164,7 +164,7 @@ PyObject *deep_run(const deep_settings *how, deep_job *call) {
     if (is_faulthandler_switched()) sigsegv_arm_process();
     stack *s;
     int result = sigsegv_arm_thread();
-    if (result == 0) result = take(bytes, automatic, &s);
+    if (result == 0) result = take_fitting(bytes, automatic, &s);
     if (result < 0) return refuse_take(result, automatic ? AUTOMATIC_LEAST : bytes);
     s->outer = outer;
     s->caller = __builtin_frame_address(0);

@@ -54,3 +54,24 @@ def rows_of(index: Any, shape: tuple[int, ...]) -> list[int] | None:
     elif picked.size == 0:
         return []
     return [operator.index(i) for i in picked]
+
+
+def checked_pin_index(index: Any) -> None:
+    """Raise IndexError unless the index is made of what selects a view: ints and slices."""
+    for part in index if isinstance(index, tuple) else (index,):
+        plain = part is None or part is Ellipsis or isinstance(part, slice | int | np.integer)
+        if not plain or isinstance(part, bool):
+            raise IndexError(
+                f"only ints and slices can be pinned, not {part!r}: pin a part, then index that"
+            )
+
+
+def extent_of(view: np.ndarray[Any, Any], whole: np.ndarray[Any, Any]) -> tuple[int, int, int]:
+    """Return a view's start, and the extent of its bytes, as distances from the whole's start."""
+    start: int = (
+        view.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+    )
+    spans = [(n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True)]
+    low = start + sum(span for span in spans if span < 0)
+    high = start + sum(span for span in spans if span > 0) + view.dtype.itemsize
+    return start, low, high

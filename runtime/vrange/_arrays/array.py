@@ -9,13 +9,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vrange._arrays.arguments import checked_block_bytes, checked_shape, rows_of
+from vrange._arrays.arguments import (
+    checked_block_bytes,
+    checked_pin_index,
+    checked_shape,
+    extent_of,
+    rows_of,
+)
 from vrange._arrays.as_ndarray import AsNdarray
 from vrange._arrays.blocks import Blocks
-from vrange._core import ffi, lib
+from vrange._arrays.filled_once import filled_once
+from vrange._core import lib
 from vrange._counters.account import Account
 from vrange._ranges.capabilities import capabilities
-from vrange.errors import ArenaFullError, RegenerationError, VrangeError
+from vrange.errors import VrangeError
 from vrange.fills.base import NativeFill
 from vrange.fills.python import Function, Python
 from vrange.sizes import format_bytes
@@ -123,15 +130,16 @@ class VolatileArray(AsNdarray):
             )
         self._fill = fill
         self._name = name
-        self._python = (
-            None if isinstance(fill, NativeFill) else Python(fill, self._dtype, self._name)
-        )
+        source = fill if isinstance(fill, NativeFill) else Python(fill, self._dtype, name)
+        self._python = source if isinstance(source, Python) else None
         self._runs_in_touch = isinstance(fill, NativeFill) or fault == "python"
         self._account = Account(name, lib.VRANGE_KIND_ARRAY)
         self._eager: Array | None = None
         self._blocks: Blocks | None = None
         if eager:
-            self._eager = self._filled_once()
+            self._eager = filled_once(
+                self._shape, self._dtype, source, self._block_bytes, name
+            )
             return
         can = capabilities()
         if can.rung != "refault":
@@ -327,23 +335,14 @@ class VolatileArray(AsNdarray):
         return np.ndarray(self._shape, self._dtype, buffer)
 
     def _pinned_view(self, index: Any) -> Array:
-        for part in index if isinstance(index, tuple) else (index,):
-            plain = part is None or part is Ellipsis or isinstance(part, slice | int | np.integer)
-            if not plain or isinstance(part, bool):
-                raise IndexError(
-                    f"only ints and slices can be pinned, not {part!r}: pin a part, then index that"
-                )
+        checked_pin_index(index)
         # Indexing computes addresses and touches nothing.
         whole = self._unpinned()
         keep_dimensions = index if isinstance(index, tuple) else (index,)
         view = whole[(*keep_dimensions, ...)] if Ellipsis not in keep_dimensions else whole[index]
         if view.size == 0:
             return view
-        base = whole.__array_interface__["data"][0]
-        start = view.__array_interface__["data"][0] - base
-        spans = [(n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True)]
-        low = start + sum(span for span in spans if span < 0)
-        high = start + sum(span for span in spans if span > 0) + self._dtype.itemsize
+        start, low, high = extent_of(view, whole)
         lease: Any = self._open().pinned(low, high)
         return np.ndarray(view.shape, self._dtype, lease, start - low, view.strides)
 
@@ -376,31 +375,6 @@ class VolatileArray(AsNdarray):
             return self._eager.reshape(-1).view(np.uint8)
         lease: Any = self._open().pinned(0, self.nbytes)
         return np.frombuffer(lease, np.uint8) if self.nbytes else np.empty(0, np.uint8)
-
-    def _filled_once(self) -> Array:
-        try:
-            out = np.empty(self._shape, self._dtype)
-        except (MemoryError, ValueError) as error:  # ValueError: larger than the address space
-            raise ArenaFullError(
-                f"{format_bytes(self.nbytes)} of memory for array {self._name!r} is not available"
-            ) from error
-        flat = out.reshape(-1).view(np.uint8)
-        if self._python is not None:
-            try:
-                self._python.put(0, flat)
-            except RegenerationError:
-                raise
-            except Exception as error:
-                raise RegenerationError(f"the fill of array {self._name!r} failed") from error
-        elif isinstance(self._fill, NativeFill) and out.size:
-            bound = self._fill.bind(self._dtype, out.nbytes, self._block_bytes)
-            failure = bound.function(ffi.from_buffer(flat), 0, out.nbytes, bound.context)
-            if failure:
-                raise RegenerationError(
-                    f"the fill of array {self._name!r} failed (error {failure})"
-                )
-        out.flags.writeable = False
-        return out
 
 
 def _unpickled(content: Array) -> Array:

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        # Whoever made the cgroups and mount points chose their names.
+        # Names of cgroups and mount points were chosen by others, and may contain escape sequences.
         print(f"{finding.name:<{width}}  {printable(finding.text)}")
         if finding.change is not None:
             print(f"{'':<{width}}  -> {printable(finding.change)}")

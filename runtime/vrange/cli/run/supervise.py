@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vrange._cgroup.tree import find_hierarchies, read_words
+from vrange._counters.processes import process_fields
 from vrange.cli.run.sampling import Sampler
 
 __all__ = ["Ending", "end_alike", "supervise"]
@@ -171,10 +172,8 @@ def _stop_too(pid: int) -> None:
 
 
 def _is_stopped(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
-    except OSError:
-        return False
+    fields = process_fields(pid)
+    return fields is not None and fields[0] == "T"
 
 
 def _oom_kills() -> int:
