@@ -6,9 +6,13 @@ import pytest
 from other_platform import elsewhere
 
 PRELUDE = """
+import threading
 heard = []
 def listen(key, cause):
-    assert cache._lock._depth == 0
+    other = threading.Thread(target=lambda: len(cache))
+    other.start()
+    other.join(20)
+    assert not other.is_alive(), "the cache is locked meanwhile"
     heard.append((key, cause))
 """
 

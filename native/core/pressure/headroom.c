@@ -47,8 +47,7 @@ static uint64_t file_bytes(limits *l, limits_cgroup *c, uint64_t now, bool later
     return r.clean_files + (later && r.clean_files < missing ? r.later_files : 0);
 }
 
-static bool look(limits *l, uint64_t enough, bool with_later, uint64_t *free_bytes) {
-    const uint64_t now = os_now_ns();
+static bool look(limits *l, uint64_t now, uint64_t enough, bool with_later, uint64_t *free_bytes) {
     for (size_t i = 0; i < l->count; i++) {
         limits_cgroup *c = &l->cgroups[i];
         uint64_t used;
@@ -63,9 +62,10 @@ static bool look(limits *l, uint64_t enough, bool with_later, uint64_t *free_byt
 }
 
 static bool below_limits(uint64_t enough, bool with_later, uint64_t *free_bytes) {
-    limits_follow();
+    uint64_t now;
+    limits *l = limits_take_followed(&now);
     *free_bytes = UINT64_MAX;
-    const bool known = look(limits_take(), enough, with_later, free_bytes);
+    const bool known = look(l, now, enough, with_later, free_bytes);
     limits_give();
     if (!known) *free_bytes = UINT64_MAX;
     return known;

@@ -230,12 +230,8 @@ limits *limits_take(void) {
 
 void limits_give(void) { atomic_store(&own.is_taken, false); }
 
-static bool must_find(void) {
-    if (!atomic_load(&own.is_known)) return true;
-    limits *l = limits_take();
-    const bool moved = limits_have_moved(l, os_now_ns());
-    limits_give();
-    return moved;
+static bool must_find(limits *l, uint64_t now) {
+    return !atomic_load(&own.is_known) || limits_have_moved(l, now);
 }
 
 /* Files are opened outside the part in which a signal handler would find the limits taken. */
@@ -255,16 +251,24 @@ static void find_again(void) {
     free(found);
 }
 
-void limits_follow(void) {
-    if (!must_find()) return;
+limits *limits_take_followed(uint64_t *now) {
+    limits *l = limits_take();
+    *now = os_now_ns();
+    if (!must_find(l, *now)) return l;
+    limits_give();
     pthread_mutex_lock(&own.finding);
     find_again();
     pthread_mutex_unlock(&own.finding);
+    l = limits_take();
+    *now = os_now_ns();
+    return l;
 }
 
 void limits_follow_outside(void) {
+    uint64_t now;
     gate_enter();
-    limits_follow();
+    limits_take_followed(&now);
+    limits_give();
     gate_leave();
 }
 

@@ -83,10 +83,10 @@ limits *limits_take(void);
 limits *limits_try(void);
 void limits_give(void);
 
-/* Finds the cgroups at the first call, and again when the process has moved. Inside the gate; not
- * async-signal-safe. */
-void limits_follow(void);
-/* The same, outside the gate. */
+/* Takes them, after it has found the cgroups at the first call, and again when the process has moved. Also
+ * returns the time. Inside the gate; not async-signal-safe. */
+limits *limits_take_followed(uint64_t *now);
+/* Finds them in the same way and does not take them. Outside the gate. */
 void limits_follow_outside(void) EXPORTED(limits_follow_outside);
 
 void limits_after_fork(void);
