@@ -68,9 +68,7 @@ def checked_pin_index(index: Any) -> None:
 
 def extent_of(view: np.ndarray[Any, Any], whole: np.ndarray[Any, Any]) -> tuple[int, int, int]:
     """Return a view's start, and the extent of its bytes, as distances from the whole's start."""
-    start: int = (
-        view.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
-    )
+    start: int = view.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
     spans = [(n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True)]
     low = start + sum(span for span in spans if span < 0)
     high = start + sum(span for span in spans if span > 0) + view.dtype.itemsize

@@ -137,9 +137,7 @@ class VolatileArray(AsNdarray):
         self._eager: Array | None = None
         self._blocks: Blocks | None = None
         if eager:
-            self._eager = filled_once(
-                self._shape, self._dtype, source, self._block_bytes, name
-            )
+            self._eager = filled_once(self._shape, self._dtype, source, self._block_bytes, name)
             return
         can = capabilities()
         if can.rung != "refault":
