@@ -11,9 +11,9 @@
  * was freed returns VRANGE_GONE and never reaches another range that has taken its place. Unless stated
  * otherwise, functions that return an int return one of the VRANGE_ values below, or a negative errno.
  *
- * Contents, in this order: rungs, names, accounts, the stats segment, latency histograms, address space, arenas,
- * ranges, the reserve, limits, arrays, regenerators, deep stacks, the heap, pressure, kept descriptors, the
- * process. Each section names the file that implements it.
+ * Contents, in this order: rungs, names, accounts, the stats segment, latency histograms, address space,
+ * arenas, ranges, the reserve, limits, arrays, regenerators, deep stacks, the heap, pressure, kept
+ * descriptors, the process. Each section names the file that implements it.
  *
  * Between the two `cffi:` marks there are only plain declarations: the Python side is built from them. */
 #ifndef VRANGE_H
