@@ -657,6 +657,113 @@ void vrange_pressure_poke(void); /* wakes all waiters */
 /* Counts an action, and the bytes that it returned, in the stats segment. */
 void vrange_pressure_acted(int action, int outcome, uint64_t bytes);
 
+/* ---- an index that the processes of a service share (core/service) ---------------------------- */
+
+typedef struct vrange_shared vrange_shared;
+
+#define VRANGE_DIGEST_BYTES 16
+#define VRANGE_PAYLOAD_MOST 5376 /* bytes that a record holds itself */
+
+#define VRANGE_RECORD_VALUE 1 /* its payload is the value */
+#define VRANGE_RECORD_RANGE 2 /* the value is a range of its owner */
+#define VRANGE_RECORD_ERROR 3 /* what a computation raised */
+
+typedef struct {
+    uint64_t address, word_at, word, handle;
+} vrange_shared_place;
+
+typedef struct {
+    int kind; /* VRANGE_RECORD_ */
+    uint32_t flight;
+    uint64_t stamp; /* different for each record that was ever published */
+    uint64_t at, word; /* words[at] is `word` as long as this record is the key's */
+    uint64_t owner;
+    uint64_t expires_ns; /* by the monotonic clock, which all processes share; 0: never */
+    uint64_t bytes;      /* of the value */
+    uint32_t payload_bytes;
+    vrange_shared_place place;
+} vrange_shared_found;
+
+#define VRANGE_NOTE_AT 40 /* where the note of a range's record begins in its payload */
+
+/* A record that is to be published. It is not, if its bucket has changed since `changes` was read, unless it
+ * `replaces` whatever value the key has, and whatever is being computed for it. */
+typedef struct {
+    unsigned char digest[VRANGE_DIGEST_BYTES];
+    uint64_t changes, stamp, expires_ns;
+    int replaces;
+} vrange_shared_key;
+
+typedef struct {
+    uint64_t word;
+    uint32_t number, landings;
+} vrange_shared_flight;
+
+/* Maps the index at this path, and makes it if there is none: with so many buckets, a power of two, and
+ * blocks of 16 KiB for records. The caller holds a lock that keeps other processes from making or removing
+ * it. The mapping stays until the process ends. Returns -EBADMSG if the file is no whole index, and -EPROTO if
+ * another version made it. */
+int vrange_shared_open(const char *path, uint32_t buckets, uint32_t blocks, vrange_shared **out);
+/* Whether this index is the one at the path: 1 or 0. */
+int vrange_shared_is_at(const vrange_shared *index, const char *path);
+/* Makes this process a member, under the same lock. Only a member publishes. The child of a fork is none
+ * until it joins. Returns -EUSERS if there are 1024 members. */
+int vrange_shared_join(vrange_shared *index);
+void vrange_shared_leave(vrange_shared *index);
+/* 0: not a member. */
+uint64_t vrange_shared_identity(const vrange_shared *index);
+/* Returns how many other members are alive. */
+uint32_t vrange_shared_members(const vrange_shared *index);
+
+/* All words of the index. */
+const uint64_t *vrange_shared_words(const vrange_shared *index, size_t *count);
+int vrange_shared_is_still(const vrange_shared *index, uint64_t at, uint64_t word);
+
+/* Finds a key's record and copies its payload, of at most `room` bytes. VRANGE_OK or VRANGE_GONE; -ESRCH if
+ * this process is no member: the index may be one that nobody uses any more. */
+int vrange_shared_find(const vrange_shared *index, const unsigned char *digest, void *payload, size_t room,
+                       vrange_shared_found *out);
+/* The same for the next record of any key. Begin with *cursor 0; VRANGE_GONE: there is none left. */
+int vrange_shared_next(const vrange_shared *index, uint64_t *cursor, void *payload, size_t room,
+                       vrange_shared_found *out);
+/* Copies a value from its owner's memory. VRANGE_PURGED if it is gone, VRANGE_GONE if it is no longer the
+ * key's. -EPERM: this process may not read the owner's memory. */
+int vrange_shared_read(const vrange_shared *index, const vrange_shared_found *found, void *to);
+/* Removes a record if it is still the key's. */
+int vrange_shared_drop(vrange_shared *index, uint64_t at, uint64_t word);
+
+uint64_t vrange_shared_changes(const vrange_shared *index, const unsigned char *digest);
+uint64_t vrange_shared_stamp(vrange_shared *index);
+/* Publish a record: a value, what a computation raised, or where a value lies in a range of this process. They
+ * set at, word, owner and stamp of *out. Return -ESTALE if the bucket changed, -ENOSPC without room, -ESRCH if
+ * this process is no member, and -ENOTSUP if others could not read the range. */
+int vrange_shared_put(vrange_shared *index, const vrange_shared_key *key, const void *payload, size_t bytes,
+                      vrange_shared_found *out);
+int vrange_shared_put_error(vrange_shared *index, const vrange_shared_key *key, uint32_t flight,
+                            const void *payload, size_t bytes, vrange_shared_found *out);
+int vrange_shared_put_range(vrange_shared *index, const vrange_shared_key *key, uint64_t handle, size_t bytes,
+                            const void *note, size_t note_bytes, vrange_shared_found *out);
+/* Returns the number of values. */
+uint64_t vrange_shared_count(const vrange_shared *index);
+
+/* Removes a key's record: no computation that began before stores one. Returns the number of changes after it;
+ * *removed is 1 if there was a value. */
+uint64_t vrange_shared_change(vrange_shared *index, const unsigned char *digest, int *removed);
+void vrange_shared_clear(vrange_shared *index); /* the same for all keys */
+
+/* Begins a computation. VRANGE_OK: the caller leads, and has to land. VRANGE_HELD: another one leads; wait for
+ * it. -EBUSY: the place is another key's; compute without. */
+int vrange_shared_lead(vrange_shared *index, const unsigned char *digest, vrange_shared_flight *out);
+void vrange_shared_land(vrange_shared *index, const vrange_shared_flight *led);
+/* Waits until a flight lands, but not longer than so many nanoseconds. VRANGE_OK: it has landed, or its leader
+ * is dead or stopped: look again. VRANGE_HELD: not yet. */
+int vrange_shared_wait(vrange_shared *index, const vrange_shared_flight *awaited, uint64_t nanoseconds);
+/* Notes that the leader of `led` waits for the flight of this number; -1: for none. */
+void vrange_shared_waits_for(vrange_shared *index, const vrange_shared_flight *led, int64_t awaited);
+/* Whether the flight `from` waits, through others, for one of these: then waiting for it would never end. */
+int vrange_shared_leads_to(const vrange_shared *index, uint32_t from, const vrange_shared_flight *led,
+                           size_t count);
+
 /* ---- kept descriptors (kept_descriptors.c) ---------------------------------------------------- */
 
 /* A descriptor's number, and the file that it was opened for. Other code may close every descriptor of the

@@ -27,7 +27,7 @@ FLOORS: list[set[str]] = [
     {"core/counters"},
     {"core/pressure"},
     {"core/ranges", "core/arrays", "core/stacks", "core/heap"},
-    {"core/reserve", "core/process"},
+    {"core/reserve", "core/process", "core/service"},
     {"python", "python/cache", "python/arrays", "python/stacks", "python/heap", "malloc"},
 ]
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}

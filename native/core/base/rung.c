@@ -247,4 +247,8 @@ int rung_mend_end(void) {
     return result;
 }
 
+void rung_find_signs(rung_signs *out) {
+    *out = (rung_signs){&ladder.rung, &ladder.mends, ladder.canary};
+}
+
 uint64_t rung_mends(void) { return atomic_load(&ladder.mends); }

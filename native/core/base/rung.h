@@ -24,6 +24,16 @@ int rung_mend_end(void);
 /* Changes at both ends. A call that failed while this changed may be tried again. */
 uint64_t rung_mends(void);
 
+/* Where another process sees, in the memory of this one, whether a missing page faults: the rung, the number of
+ * mends, and the canary, which can't be read as long as the userfaultfd is open. NULL: there is no canary. */
+typedef struct {
+    const _Atomic int *rung;
+    const _Atomic uint64_t *mends;
+    const char *canary;
+} rung_signs;
+
+void rung_find_signs(rung_signs *out);
+
 /* No descriptor can be opened any more: moves to a lower rung. Call with the gate closed. */
 void rung_fall(int error, const char *consequence);
 

@@ -103,6 +103,38 @@ int os_share(const char *path, size_t bytes, void **out) {
     return 0;
 }
 
+/* The size may be any: the caller checks what it expects. A mapping of an empty file is refused. */
+static int map_checked(int file, void **out, size_t *bytes, uint64_t *device, uint64_t *inode) {
+    struct stat found;
+    if (fstat(file, &found) < 0) return -errno;
+    if (!S_ISREG(found.st_mode)) return -ENXIO;
+    if (found.st_uid != geteuid() || found.st_mode & (S_IRWXG | S_IRWXO)) return -EPERM;
+    if (found.st_size <= 0) return -EBADMSG;
+    *bytes = (size_t)found.st_size;
+    *device = (uint64_t)found.st_dev;
+    *inode = (uint64_t)found.st_ino;
+    *out = mmap(NULL, *bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    return *out == MAP_FAILED ? -errno : 0;
+}
+
+int os_map_file(const char *path, void **out, size_t *bytes, uint64_t *device, uint64_t *inode) {
+    const int file = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (file < 0) return -errno;
+    os_held held;
+    os_note(file, &held);
+    const int result = map_checked(file, out, bytes, device, inode);
+    os_let_go(&held);
+    return result;
+}
+
+int os_file_identity(const char *path, uint64_t *device, uint64_t *inode) {
+    struct stat found;
+    if (lstat(path, &found) < 0) return -errno;
+    *device = (uint64_t)found.st_dev;
+    *inode = (uint64_t)found.st_ino;
+    return 0;
+}
+
 int os_share_over(const char *path, size_t bytes, void *place) {
     int file = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (file < 0) return -errno;

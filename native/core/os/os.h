@@ -25,6 +25,9 @@ void os_sleep_ns(uint64_t nanoseconds) EXPORTED(os_sleep_ns);
 /* Sleeps while *word is `value`, until os_wake or for as long. It may return early. Async-signal-safe. */
 void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t nanoseconds);
 void os_wake(_Atomic uint32_t *word);
+/* The same for a word in memory that several processes share. Returns at once if a signal arrives. */
+void os_wait_shared(_Atomic uint32_t *word, uint32_t value, uint64_t nanoseconds);
+void os_wake_shared(_Atomic uint32_t *word);
 void os_yield(void) EXPORTED(os_yield);
 /* The processor that this thread runs on, and how many there can be. */
 unsigned os_processor(void);
@@ -62,6 +65,10 @@ void *os_map_huge(size_t count);
 /* Creates a file of zeros and maps it shared with every process that maps it; -EEXIST if it exists. Holes
  * in it have no memory behind them: call os_populate first, as touching a hole may raise SIGBUS. */
 int os_share(const char *path, size_t bytes, void **out);
+/* Maps an existing file of this user, shared, for reading and writing, and says which file that is. -EPERM if
+ * it belongs to another user or others may open it; -ENXIO if it is no regular file. */
+int os_map_file(const char *path, void **out, size_t *bytes, uint64_t *device, uint64_t *inode);
+int os_file_identity(const char *path, uint64_t *device, uint64_t *inode);
 /* Maps such an existing file over what is mapped at `place`. */
 int os_share_over(const char *path, size_t bytes, void *place);
 /* Puts memory behind a part of such a file, on kernels without MADV_POPULATE_WRITE. */
@@ -85,6 +92,16 @@ uint32_t os_user_id(void);
 uint64_t os_process_group(void);
 /* When this process began, in clock ticks since boot, and where the program's stack begins. */
 int os_process_start(uint64_t *ticks, uint64_t *stack);
+/* Whether a process that began then is still there. One whose state can't be read runs. */
+enum {
+    OS_PROCESS_GONE,
+    OS_PROCESS_RUNS,
+    OS_PROCESS_STOPPED, /* by a signal or a debugger */
+};
+int os_process_state(uint32_t pid, uint64_t start_ticks);
+/* Copies from the memory of another process, part by part. Returns the bytes copied before the first one that
+ * can't be read. */
+ssize_t os_read_parts(uint32_t pid, const struct iovec *to, const struct iovec *from, size_t count);
 /* Identifies the PID namespace; 0 if the kernel does not report it. */
 uint64_t os_process_namespace(void);
 void os_command(char *name, size_t bytes);

@@ -4,10 +4,12 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 bool os_process_exists(uint32_t pid) { return kill((pid_t)pid, 0) == 0 || errno != ESRCH; }
@@ -37,6 +39,26 @@ int os_process_start(uint64_t *ticks, uint64_t *stack) {
     *ticks = strtoull(start, NULL, 10);
     *stack = strtoull(bottom, NULL, 10);
     return 0;
+}
+
+int os_process_state(uint32_t pid, uint64_t start_ticks) {
+    char path[64], text[1024];
+    snprintf(path, sizeof path, "/proc/%u/stat", (unsigned)pid);
+    if (os_read_small(path, text, sizeof text) <= 0)
+        return os_process_exists(pid) ? OS_PROCESS_RUNS : OS_PROCESS_GONE;
+    const char *state = stat_field(strrchr(text, ')'), 2, 3), *threads = stat_field(state, 3, 20),
+               *start = stat_field(threads, 20, 22);
+    if (!start) return OS_PROCESS_RUNS;
+    if (strtoull(start, NULL, 10) != start_ticks) return OS_PROCESS_GONE;
+    /* A zombie whose main thread ended may have others that go on. */
+    const bool has_ended = *state == 'X' || (*state == 'Z' && strtoull(threads, NULL, 10) <= 1);
+    if (has_ended) return OS_PROCESS_GONE;
+    return *state == 'T' || *state == 't' ? OS_PROCESS_STOPPED : OS_PROCESS_RUNS;
+}
+
+ssize_t os_read_parts(uint32_t pid, const struct iovec *to, const struct iovec *from, size_t count) {
+    const ssize_t got = process_vm_readv((pid_t)pid, to, count, from, count, 0);
+    return got < 0 ? -errno : got;
 }
 
 uint64_t os_process_namespace(void) {

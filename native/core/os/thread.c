@@ -60,6 +60,14 @@ void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t nanoseconds) {
 
 void os_wake(_Atomic uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0); }
 
+void os_wait_shared(_Atomic uint32_t *word, uint32_t value, uint64_t nanoseconds) {
+    const struct timespec span = {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)};
+    if (syscall(SYS_futex, word, FUTEX_WAIT, value, &span, NULL, 0) < 0 && errno == ENOSYS)
+        os_sleep_ns(nanoseconds);
+}
+
+void os_wake_shared(_Atomic uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0); }
+
 void os_yield(void) { sched_yield(); }
 
 unsigned os_processor(void) {

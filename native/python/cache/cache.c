@@ -147,6 +147,12 @@ static PyObject *core_count_request(PyObject *object, PyObject *waited) {
     Py_RETURN_NONE;
 }
 
+static PyObject *core_count_hit(PyObject *object, PyObject *unused) {
+    (void)unused;
+    stats_request_with_gil(CORE(object)->account, VRANGE_REQUEST_RESIDENT);
+    Py_RETURN_NONE;
+}
+
 static PyObject *core_clear(PyObject *object, PyObject *unused) {
     (void)unused;
     clear_all(CORE(object));
@@ -277,6 +283,8 @@ int core_add_type(PyObject *module) {
         {"pop", FAST(core_pop), METH_FASTCALL, "pop(key, default): removes and returns the value."},
         {"count_request", core_count_request, METH_O,
          "count_request(waited): counts a request that found a flight; `waited`: the flight answered it."},
+        {"count_hit", core_count_hit, METH_NOARGS,
+         "count_hit(): counts a request that the value of a peer answered."},
         {"clear", core_clear, METH_NOARGS, "clear(): removes all entries; True: some are still to be buried."},
         {"bury", core_bury, METH_O, "bury(most): frees up to `most` cleared entries; True: some are left."},
         {"close", core_close, METH_NOARGS, "close(): clears for good, and returns as clear() does."},

@@ -1,0 +1,122 @@
+/* Members; see members.h.
+ *
+ * A process id may be another process's by now, so a member is known by the time at which it began, too. A
+ * member whose state can't be read counts as alive: taking what it owns would let two processes write to it. */
+#include "service/members.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/gate.h"
+#include "base/rung.h"
+#include "os/os.h"
+#include "vrange.h"
+
+static uint64_t identity_in(uint64_t word, uint32_t place) {
+    return (word & ~0xffffffffull) | (place + 1);
+}
+
+bool member_read(const vrange_shared *s, uint64_t identity, index_member *out) {
+    const uint32_t place = (uint32_t)identity - 1;
+    if (place >= MEMBERS) return false;
+    index_member *at = &s->members[place];
+    const uint64_t word = atomic_load(&at->word);
+    *out = *at;
+    atomic_thread_fence(memory_order_acquire);
+    if (atomic_load(&at->word) != word) return false;
+    atomic_store(&out->word, word);
+    return identity_in(word, place) == identity && (uint32_t)word != 0;
+}
+
+static member_state look(const index_member *member) {
+    switch (os_process_state((uint32_t)atomic_load(&member->word), member->start_ticks)) {
+    case OS_PROCESS_GONE: return MEMBER_GONE;
+    case OS_PROCESS_STOPPED: return MEMBER_STOPPED;
+    default: return MEMBER_RUNS;
+    }
+}
+
+member_state member_look(const vrange_shared *s, uint64_t identity) {
+    index_member member;
+    if (identity == own_identity(s)) return MEMBER_RUNS;
+    return member_read(s, identity, &member) ? look(&member) : MEMBER_GONE;
+}
+
+uint64_t member_at(const vrange_shared *s, uint32_t place, uint32_t serial_bits, uint32_t mask) {
+    if (place >= MEMBERS) return 0;
+    const uint64_t word = atomic_load(&s->members[place].word);
+    if ((uint32_t)word == 0 || ((uint32_t)(word >> 32) & mask) != serial_bits) return 0;
+    return identity_in(word, place);
+}
+
+uint32_t vrange_shared_members(const vrange_shared *s) {
+    uint32_t living = 0;
+    for (uint32_t place = 0; place < MEMBERS; place++) {
+        const uint64_t word = atomic_load(&s->members[place].word);
+        const uint64_t identity = identity_in(word, place);
+        if ((uint32_t)word == 0 || identity == own_identity(s)) continue;
+        living += member_look(s, identity) != MEMBER_GONE;
+    }
+    return living;
+}
+
+/* Not while the userfaultfd is being replaced: the gate is closed then. */
+static uint64_t settled_mends(void) {
+    for (;;) {
+        const uint64_t mends = rung_mends();
+        gate_wait();
+        if (mends == rung_mends() && !gate_is_closed()) return mends;
+    }
+}
+
+void member_note_mends(vrange_shared *s) {
+    index_member *member = &s->members[atomic_load(&s->own->place)];
+    if (atomic_load(&member->mends) != rung_mends()) atomic_store(&member->mends, settled_mends());
+}
+
+static void describe(index_member *member, uint64_t ticks) {
+    rung_signs at;
+    member->start_ticks = ticks;
+    member->rung = (uint32_t)vrange_rung();
+    rung_find_signs(&at);
+    atomic_store(&member->mends, settled_mends());
+    member->rung_at = (uint64_t)at.rung;
+    member->mends_at = (uint64_t)at.mends;
+    member->canary_at = (uint64_t)at.canary;
+}
+
+int vrange_shared_join(vrange_shared *s) {
+    uint64_t ticks, stack;
+    if (own_identity(s)) return 0;
+    int result = os_process_start(&ticks, &stack);
+    if (result < 0) return result;
+    for (uint32_t place = 0; place < MEMBERS; place++) {
+        index_member *member = &s->members[place];
+        uint64_t word = atomic_load(&member->word);
+        if ((uint32_t)word != 0 && look(member) != MEMBER_GONE) continue;
+        /* First the word, so that what follows is never taken for the member's before. */
+        const uint64_t mine = ((word >> 32) + 1) << 32;
+        if (!atomic_compare_exchange_strong(&member->word, &word, mine)) continue;
+        describe(member, ticks);
+        atomic_store(&member->word, mine | os_process_id());
+        atomic_store(&s->own->place, place);
+        atomic_store(&s->own->identity, identity_in(mine, place));
+        return 0;
+    }
+    return -EUSERS;
+}
+
+uint64_t vrange_shared_identity(const vrange_shared *s) { return own_identity(s); }
+
+void vrange_shared_leave(vrange_shared *s) {
+    pthread_mutex_lock(&s->own->lock); /* no thread writes to a block of this process any more */
+    const uint64_t identity = own_identity(s);
+    atomic_store(&s->own->identity, 0);
+    memset(s->own->owned, 0, sizeof s->own->owned);
+    pthread_mutex_unlock(&s->own->lock);
+    if (!identity) return;
+    index_member *member = &s->members[atomic_load(&s->own->place)];
+    uint64_t word = atomic_load(&member->word);
+    if (identity_in(word, atomic_load(&s->own->place)) == identity)
+        atomic_compare_exchange_strong(&member->word, &word, word & ~0xffffffffull);
+}
