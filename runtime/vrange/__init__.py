@@ -25,6 +25,7 @@ if sys.platform == "linux":
     from vrange._cache.cache import VolatileCache
     from vrange._cache.cached import cached
     from vrange._counters.stats import Stats, stats
+    from vrange._ranges import dask_worker as _dask_worker  # noqa: F401  # it registers itself
     from vrange._ranges.arena import Arena
     from vrange._ranges.range import Purged, Range
     from vrange._ranges.reserve import set_reserve

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from array_support import as_buffer
-from support import EAGER, PAGE, RUNG, address_of, lose, python, resident_pages, wait_offered
+from support import EAGER, MIB, PAGE, RUNG, address_of, lose, python, resident_pages, wait_offered
 
 import vrange
 from vrange._core import lib
@@ -170,7 +170,7 @@ def test_views_keep_it_pinned_whatever_was_made_of_them(r: vrange.Range) -> None
         view = make(r.buffer)
         gc.collect()
         for give_up in (r.mark_volatile, r.free):
-            with pytest.raises(BufferError, match=r"view\(s\) of this range are still alive"):
+            with pytest.raises(BufferError, match="views of this range are still alive"):
                 give_up()
         with pytest.raises(ValueError, match="pinned: mark_volatile"):
             r.discard()
@@ -325,3 +325,68 @@ def test_native_handles_of_nothing() -> None:
         assert lib.vrange_set_partial(handle, 1) == lib.VRANGE_GONE
         assert lib.vrange_state(handle) == lib.VRANGE_STATE_FREED
         assert lib.vrange_uses(handle) == 0
+
+
+def ndarray_over(range_: vrange.Range) -> np.ndarray:
+    """An array by NumPy's constructor, which keeps a reference and no view."""
+    return np.ndarray((range_.nbytes,), "u1", buffer=range_.buffer)
+
+
+def test_an_array_that_keeps_only_a_reference_is_a_view(arena: vrange.Arena) -> None:
+    r = arena.allocate(MIB)
+    array = ndarray_over(r)
+    array[:] = 7
+    for refused in (r.mark_volatile, r.free):
+        with pytest.raises(BufferError, match="still alive"):
+            refused()
+    part = array[10:20]
+    del array
+    with pytest.raises(BufferError, match="still alive"):
+        r.mark_volatile()
+    del part
+    r.mark_volatile()
+    assert r.state in ("volatile", "purged")
+
+
+def test_later_is_when_the_last_view_dies(arena: vrange.Arena) -> None:
+    r = arena.allocate(MIB)
+    array = ndarray_over(r)
+    array[:] = 7
+    r.mark_volatile(later=True)
+    assert r.state == "pinned"
+    arena.discard(MIB)
+    assert (array == 7).all()
+    assert not r.pin()  # once more, while the array holds its own pin
+    r.mark_volatile(later=True)
+    assert (array == 7).all()
+    del array
+    assert arena.discard(MIB) == MIB
+    assert r.pin().blocks
+
+
+def test_arrays_outlive_their_arena() -> None:
+    with vrange.Arena("16MiB") as arena:
+        array = ndarray_over(arena.allocate(MIB))
+        array[:] = 7
+    assert (array == 7).all()
+
+
+def test_a_stored_range_has_the_parts(arena: vrange.Arena) -> None:
+    parts: list[Any] = [b"ab", bytearray(b""), memoryview(bytes(100_000)), b"c"]
+    r = arena.store(parts, cost=0.5)
+    assert bytes(r.buffer) == b"".join(parts)
+    assert r.nbytes == 100_003
+    r.mark_volatile()
+    assert arena.discard("1GiB") == 102_400
+    assert arena.discard(1) == 0
+    with pytest.raises(ValueError, match="at least 1 byte"):
+        arena.store([b"", b""])
+    with pytest.raises(ValueError, match="negative"):
+        arena.store([b"x"], cost=-1.0)
+    with pytest.raises(vrange.ArenaFullError):
+        arena.store([bytes(arena.size + 1)])
+    arena.close()
+    with pytest.raises(ValueError, match="closed"):
+        arena.store([b"x"])
+    with pytest.raises(ValueError, match="closed"):
+        arena.discard(1)

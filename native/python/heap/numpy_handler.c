@@ -1,9 +1,15 @@
 /* The extension module vrange._numpy_handler: gives NumPy's arrays memory from the heap (NEP 49).
  *
  * NumPy asks a handler for the memory of arrays, and each array remembers its handler. So a handler that was
- * used once must exist forever: ours is a constant of the library, which is never unloaded. Small blocks pass
+ * used once must exist forever: ours are constants of the library, which is never unloaded. Small blocks pass
  * through to NumPy's own handler, which keeps the smallest ones for their next use. The address of a block
  * tells which handler it belongs to.
+ *
+ * NumPy keeps the handler in a context variable. A framework that runs each task in a context of its own, as
+ * Dask and asyncio do, is out of reach of a handler set elsewhere. All contexts without a handler share the
+ * variable's default: one capsule, whose pointer NumPy reads at each call. So "in all contexts" replaces that
+ * pointer. It never becomes NumPy's again, because arrays that got their memory through it meanwhile are freed
+ * through it: `after` allocates as NumPy does, and still frees the heap's blocks.
  *
  * This file needs no NumPy headers. It finds the functions in the table that NumPy exports for extension
  * modules; places in that table never change (numpy/_core/code_generators/numpy_api.py). */
@@ -34,6 +40,7 @@ typedef struct {
 
 #define CAPSULE_NAME "mem_handler"
 #define HANDLER_VERSION 1
+#define NUMPYS_NAME "default_allocator"
 #define ADOPTED_BYTES_MOST ((size_t)1 << 20)
 
 #define FEATURE_VERSION_1_22 0x0000000f
@@ -41,8 +48,10 @@ typedef struct {
 static struct {
     PyObject *(*set)(PyObject *capsule);
     PyObject *(*get)(void);
-    data_allocator below; /* NumPy's own */
-    PyObject *capsule;    /* of our handler; never freed */
+    data_allocator below;      /* NumPy's own */
+    PyObject *capsule;         /* of our handler; never freed */
+    PyObject *default_capsule; /* of contexts without a handler; NumPy never frees it */
+    unsigned uses_as_default;  /* guarded by the GIL */
 } numpy;
 
 /* ---- the handler: NumPy calls it with the GIL held ---------------------------------------------- */
@@ -97,10 +106,33 @@ static void *resize(void *unused, void *block, size_t bytes) {
     return moved;
 }
 
+static void *allocate_below(void *unused, size_t bytes) {
+    (void)unused;
+    return numpy.below.allocate(numpy.below.context, bytes);
+}
+
+static void *allocate_zeroed_below(void *unused, size_t count, size_t bytes) {
+    (void)unused;
+    return numpy.below.allocate_zeroed(numpy.below.context, count, bytes);
+}
+
+/* A block of the heap that grows stays there: its place below would cost a copy that `below` can't make. */
+static void *resize_after(void *unused, void *block, size_t bytes) {
+    if (block && heap_has(block)) return resize(unused, block, bytes);
+    return numpy.below.resize(numpy.below.context, block, bytes);
+}
+
 static data_handler handler = {
     .name = "vrange",
     .version = HANDLER_VERSION,
     .allocator = {NULL, allocate, allocate_zeroed, resize, release},
+};
+
+/* The default of contexts without a handler, once the last use in all contexts has ended. */
+static data_handler after = {
+    .name = NUMPYS_NAME,
+    .version = HANDLER_VERSION,
+    .allocator = {NULL, allocate_below, allocate_zeroed_below, resize_after, release},
 };
 
 /* ---- the module ---------------------------------------------------------------------------------- */
@@ -125,6 +157,7 @@ static const char *connect_to(void **table) {
     *(void **)&numpy.set = table[NUMPY_SET_HANDLER];
     *(void **)&numpy.get = table[NUMPY_GET_HANDLER];
     numpy.below = below->allocator;
+    numpy.default_capsule = *default_capsule;
     return NULL;
 }
 
@@ -161,6 +194,19 @@ static PyObject *py_get(PyObject *module, PyObject *unused) {
     return numpy.get();
 }
 
+static PyObject *py_use_as_default(PyObject *module, PyObject *begins) {
+    (void)module;
+    const int truth = PyObject_IsTrue(begins);
+    if (truth < 0) return NULL;
+    if (!numpy.capsule) return PyErr_Format(PyExc_RuntimeError, "not connected to NumPy");
+    if (!truth && numpy.uses_as_default == 0)
+        return PyErr_Format(PyExc_RuntimeError, "vrange's handler is not the default");
+    const unsigned uses = truth ? numpy.uses_as_default + 1 : numpy.uses_as_default - 1;
+    if (PyCapsule_SetPointer(numpy.default_capsule, uses ? &handler : &after) < 0) return NULL;
+    numpy.uses_as_default = uses;
+    Py_RETURN_NONE;
+}
+
 static PyObject *py_name(PyObject *module, PyObject *capsule) {
     (void)module;
     const data_handler *one = handler_of(capsule);
@@ -182,6 +228,8 @@ static PyMethodDef functions[] = {
     {"set", py_set, METH_O,
      "set(capsule): sets the handler of this context (None: vrange's). Returns the one before."},
     {"get", py_get, METH_NOARGS, "get(): the handler of this context."},
+    {"use_as_default", py_use_as_default, METH_O,
+     "use_as_default(begins): begins or ends one use of vrange's handler in all contexts without a handler."},
     {"name", py_name, METH_O, "name(capsule): the name of a handler."},
     {"use_huge_pages", py_use_huge_pages, METH_O,
      "use_huge_pages(use): sets whether new blocks that are large enough get huge pages."},

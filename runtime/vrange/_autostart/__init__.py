@@ -150,7 +150,7 @@ def _stacks(record: Record) -> str:
 
 
 def _numpy(record: Record) -> str:
-    from vrange._autostart import numpy_import
+    from vrange._when_imported import when_imported
 
     def use() -> None:
         try:
@@ -163,7 +163,7 @@ def _numpy(record: Record) -> str:
     if "numpy" in sys.modules:
         use()
         return record.parts["numpy"]
-    numpy_import.when_imported("numpy", use)
+    when_imported("numpy", use)
     return "ready, NumPy wasn't imported"
 
 

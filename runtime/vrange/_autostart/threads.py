@@ -16,7 +16,11 @@ from vrange._stacks.trim import register_thread
 
 __all__ = ["is_executors", "register_executors"]
 
-_EXECUTORS = ("concurrent.futures.thread", "anyio._backends._asyncio")
+_EXECUTORS = (
+    "concurrent.futures.thread",
+    "anyio._backends._asyncio",
+    "distributed.threadpoolexecutor",
+)
 
 
 def register_executors(record: Record) -> None:

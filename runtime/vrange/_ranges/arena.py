@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import weakref
+from collections.abc import Sequence
 from typing import Any, Self
 
 from vrange._closing import Closing
@@ -136,7 +137,9 @@ class Arena(Closing):
             raise ValueError("nbytes must be at least 1, but is 0")
         self._check_open()
         handle = ffi.new("uint64_t *")
-        result = lib.vrange_allocate(self._native, size, handle)
+        return self._allocated(lib.vrange_allocate(self._native, size, handle), handle, size)
+
+    def _allocated(self, result: int, handle: Any, size: int) -> Range:
         if result < 0:
             raise ArenaFullError(
                 f"no place for {format_bytes(size)} in arena {self.name!r} of "
@@ -145,6 +148,74 @@ class Arena(Closing):
         allocated = Range(handle[0], size, self)
         self._ranges.add(allocated)
         return allocated
+
+    def store(
+        self, parts: Sequence[bytes | bytearray | memoryview], *, cost: float | None = None
+    ) -> Range:
+        """Return a pinned range that holds these parts, one after another.
+
+        Near the memory limit, less valuable volatile ranges are evicted for it.
+
+        Parameters
+        ----------
+        parts : sequence of bytes-like
+            The content. Each part is contiguous.
+        cost : float, optional
+            The seconds that it takes to produce the content again. A range that costs more stays
+            longer. The default is 1 ms.
+
+        Raises
+        ------
+        ArenaFullError
+            If the arena has no place left, or there is no memory for a copy.
+        ValueError
+            If the arena is closed, the parts are empty, or `cost` is negative.
+
+        Examples
+        --------
+        >>> with Arena("16MiB") as arena:
+        ...     bytes(arena.store([b"hello ", b"world"]).buffer)
+        b'hello world'
+
+        """
+        if cost is not None and cost < 0:
+            raise ValueError(f"cost must not be negative, but is {cost}")
+        views = [ffi.from_buffer(part) for part in parts]
+        size = sum(map(len, views))
+        if size == 0:
+            raise ValueError("the parts must have at least 1 byte together")
+        self._check_open()
+        native = ffi.new("vrange_part[]", len(views))
+        for part, view in zip(native, views, strict=True):
+            part.data, part.bytes = view, len(view)
+        handle = ffi.new("uint64_t *")
+        cost_ns = 0 if cost is None else max(1, int(cost * 1e9))
+        # Two copies exist from now on. Evict for the second one, or don't make it.
+        result = lib.vrange_room_take(size)
+        if result == 0:
+            result = lib.vrange_store(self._native, native, len(views), cost_ns, 0, handle)
+            lib.vrange_room_give(size)
+        return self._allocated(result, handle, size)
+
+    def discard(self, nbytes: int | str) -> int:
+        """Discard volatile ranges, the least valuable first, until `nbytes` are discarded.
+
+        They are purged then, as if the kernel had reclaimed them.
+
+        Returns
+        -------
+        int
+            The bytes that were discarded. It is less than `nbytes` if nothing volatile is left.
+
+        Raises
+        ------
+        ValueError
+            If the arena is closed, or `nbytes` is not a size.
+
+        """
+        size = parse_bytes(nbytes, "nbytes")
+        self._check_open()
+        return int(lib.vrange_arena_shed(self._native, size))
 
     def stats(self) -> AccountStats:
         """Return the bytes by state, and what was purged so far."""

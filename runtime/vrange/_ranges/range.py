@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Literal, Self
 
 from vrange._core import ffi, hit, lib
@@ -30,6 +31,14 @@ class Purged:
 
     def __bool__(self) -> bool:
         return bool(self.blocks)
+
+
+def _references(holder: Any) -> int:
+    return sys.getrefcount(holder._lease)
+
+
+# What the call itself adds differs between versions of CPython.
+_REFERENCES_WITHOUT_VIEWS = _references(SimpleNamespace(_lease=object()))
 
 
 class Range:
@@ -93,7 +102,7 @@ class Range:
         info = self._info()
         return 0 if info is None else int(info.resident_bytes)
 
-    def mark_volatile(self, *, partial: bool = False) -> None:
+    def mark_volatile(self, *, partial: bool = False, later: bool = False) -> None:
         """Let the kernel reclaim the range whenever it needs memory. Makes no system call.
 
         A range that is already volatile stays as it is.
@@ -103,20 +112,22 @@ class Range:
         partial : bool, default False
             Whether a loss purges only the pages that were lost. By default it purges the whole
             range.
+        later : bool, default False
+            Whether a view may be alive. The range then becomes volatile when the last one dies.
 
         Raises
         ------
         BufferError
-            If a view of the buffer is alive.
+            If a view of the buffer is alive, and `later` is false.
 
         """
         self._check_alive()
         if self._lease is None:
             return
-        if self._lease.exports == 0:
-            lib.vrange_set_partial(self._handle, partial)
-        self._lease.release()
-        self._lease = None
+        if not later:
+            self._refuse_views("marked volatile")
+        lib.vrange_set_partial(self._handle, partial)
+        self._lease = None  # its pin goes with the last reference to it
 
     def pin(self) -> Purged:
         """Pin the range, and return what was lost.
@@ -186,15 +197,21 @@ class Range:
         if self._info() is None:
             return
         if self._lease is not None:
-            self._lease.release()
+            self._refuse_views("freed")
             self._lease = None
         lib.vrange_free(self._handle)
 
     def _abandon(self) -> None:
         """Release the range because its arena closes; memory that views hold remains theirs."""
-        if self._lease is not None and self._lease.exports == 0:
-            self._lease.release()
         self._lease = None
+
+    def _refuse_views(self, what: str) -> None:
+        # `np.ndarray(buffer=…)` gives its view of the buffer back, and keeps a reference instead.
+        if self._lease is not None and _references(self) > _REFERENCES_WITHOUT_VIEWS:
+            raise BufferError(
+                f"views of this range are still alive: delete them, or release() the memoryviews, "
+                f"before it is {what}"
+            )
 
     def _info(self) -> Any:
         info = ffi.new("vrange_range_info *")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 from vrange._cgroup.limits import memory_limit
@@ -20,6 +21,7 @@ _lock = threading.Lock()
 _started = False
 _follows_limit = False
 _tick_seconds = _TICK
+_finders: list[Callable[[], object]] = []
 
 
 def set_reserve(bytes: int | str | None = None, tick: float | None = None) -> None:
@@ -71,6 +73,7 @@ def set_reserve(bytes: int | str | None = None, tick: float | None = None) -> No
         _started = True
         _follows_limit = bytes is None
         _tick_seconds = tick
+    find_limits()
     if result < 0:
         raise VrangeError(f"no thread can be started to keep the reserve (errno {-result})")
 
@@ -84,6 +87,18 @@ def ensure_reserve() -> None:
         set_reserve()
     except VrangeError:
         lib.vrange_reserve_stop()
+
+
+def on_first_use(find: Callable[[], object]) -> None:
+    """Call `find` once a limit matters in this process; for the rooms above."""
+    _finders.append(find)
+
+
+def find_limits() -> None:
+    """Call what looks for limits that are not the system's, unless it was called before."""
+    while _finders:
+        with suppress(IndexError):  # another thread was quicker
+            _finders.pop()()
 
 
 def follow_limit() -> None:

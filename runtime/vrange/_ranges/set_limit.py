@@ -10,13 +10,16 @@ from typing import Literal
 from vrange._cgroup.limits import Source
 from vrange._cgroup.limits import memory_limit as tightest_limit
 from vrange._core import lib
-from vrange._ranges.reserve import follow_limit
+from vrange._ranges.reserve import find_limits, follow_limit
 from vrange.sizes import format_bytes, parse_bytes
 
-__all__ = ["ByteLimit", "memory_limit", "on_change", "set_limit"]
+__all__ = ["ByteLimit", "memory_limit", "on_change", "on_read", "put_limit", "set_limit"]
 
 _lock = threading.Lock()
 _followers: list[Callable[[], object]] = [follow_limit]
+_lookers: list[Callable[[], object]] = []
+_limits: dict[str, int] = {}  # by what set it; the tightest applies
+_applied = 0
 
 
 class ByteLimit(int):
@@ -55,7 +58,8 @@ def memory_limit() -> ByteLimit:
     """Return how much memory this process may use, in bytes.
 
     It is the tightest of the limits of all cgroups around the process (v1 and v2), RLIMIT_AS,
-    RLIMIT_DATA, what `set_limit` was given, and the machine's memory.
+    RLIMIT_DATA, what `set_limit` was given, the limit of a Dask worker in this process (its source
+    is "set_limit" as well), and the machine's memory.
 
     Returns
     -------
@@ -77,6 +81,9 @@ def memory_limit() -> ByteLimit:
     True
 
     """
+    find_limits()
+    for look in _lookers:
+        look()
     found = tightest_limit()
     return ByteLimit(found.limit_bytes, found.source, found.path)
 
@@ -109,7 +116,7 @@ def set_limit(bytes: int | str | None, *, measure: Literal["rss"] = "rss") -> No
     be more than the limit. The reserve (`set_reserve`) is kept free below it, by default an eighth
     of the limit, and the automatic bounds of caches follow it. Deep calls stop before it. Every
     thread may call this at any time; the child of a fork keeps the limit, for its own resident
-    set.
+    set. A Dask worker needs no call: vrange finds its limit.
 
     Examples
     --------
@@ -125,14 +132,33 @@ def set_limit(bytes: int | str | None, *, measure: Literal["rss"] = "rss") -> No
     wanted = 0 if bytes is None else parse_bytes(bytes, "bytes")
     if bytes is not None and wanted == 0:
         raise ValueError("bytes must be more than 0, or None for no limit of your own")
+    put_limit("set_limit", wanted or None)
+
+
+def put_limit(setter: str, resident_bytes: int | None) -> None:
+    """Set or remove (None) one limit on the resident set. Those of other setters stay."""
+    global _applied
     with _lock:
-        lib.vrange_set_limit(wanted)
+        if resident_bytes is None:
+            _limits.pop(setter, None)
+        else:
+            _limits[setter] = resident_bytes
+        tightest = min(_limits.values(), default=0)
+        if tightest == _applied:
+            return
+        lib.vrange_set_limit(tightest)
+        _applied = tightest
         for follow in _followers:
             follow()
-    if wanted:
+    if tightest:
         # What was offered before counts, and nothing else would take it.
         lib.vrange_heap_trim()
         lib.vrange_stacks_trim_pooled()
+
+
+def on_read(look: Callable[[], object]) -> None:
+    """Call `look` before the limit is read, to see whether what it found still applies."""
+    _lookers.append(look)
 
 
 def on_change(follow: Callable[[], object]) -> None:

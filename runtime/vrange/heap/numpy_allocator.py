@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,8 +81,10 @@ class use_for_numpy(Closing):
     Parameters
     ----------
     new_threads : bool, default False
-        Whether every thread that `threading` starts from now on uses the heap as well. This wraps a
-        method of `threading.Thread` until the last such use is closed.
+        Whether all other threads and contexts use the heap as well, those that start later
+        included: threads of any library, tasks of an event loop, and tasks that a framework runs in
+        a context of its own, as Dask does. A context in which other code has set a handler keeps
+        that one. It lasts until the last such use is closed.
     replace : bool, default False
         Whether to replace a handler other than NumPy's own that is in use here.
 
@@ -127,7 +128,7 @@ class use_for_numpy(Closing):
         self._thread = threading.get_ident()
         self._new_threads = new_threads
         if new_threads:
-            _begin_with_it()
+            numpy_handler.use_as_default(True)
 
     def close(self) -> None:
         """Restore the previous handler in this context. A second call does nothing.
@@ -153,7 +154,7 @@ class use_for_numpy(Closing):
         numpy_handler.set(self._before)
         self._before = None
         if self._new_threads:
-            _begin_with_it_no_more()
+            numpy_handler.use_as_default(False)
 
     def __repr__(self) -> str:
         now = info()
@@ -181,43 +182,3 @@ def connect() -> None:
         raise VrangeError(f"NumPy {numpy.__version__} can't be used: {refusal}")
     wants_huge_pages = getattr(core, "_get_madvise_hugepage", lambda: True)
     numpy_handler.use_huge_pages(bool(wants_huge_pages()))
-
-
-# ---- new threads ---------------------------------------------------------------------------------
-
-_lock = threading.Lock()
-_wishes = 0
-_plain: Callable[[threading.Thread], None] | None = None
-
-
-def _begin_with_it() -> None:
-    global _wishes, _plain
-    with _lock:
-        _wishes += 1
-        if _plain is not None:
-            return
-        # It runs in the new thread before run(), which subclasses may have overridden.
-        plain = _plain = threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
-
-        @functools.wraps(plain)
-        def bootstrap(self: threading.Thread) -> None:
-            if _wishes:
-                numpy_handler.set(None)
-            plain(self)
-
-        threading.Thread._bootstrap_inner = bootstrap  # type: ignore[attr-defined]
-        bootstrap.vrange = True  # type: ignore[attr-defined]
-
-
-def _begin_with_it_no_more() -> None:
-    global _wishes, _plain
-    with _lock:
-        _wishes -= 1
-        if _wishes:
-            return
-        # Other code may have wrapped it since. Then ours stays inside that wrapper and does
-        # nothing.
-        current = threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
-        if getattr(current, "vrange", False):
-            threading.Thread._bootstrap_inner = _plain  # type: ignore[attr-defined]
-            _plain = None

@@ -1,4 +1,4 @@
-"""A call once the program imports a module, and not earlier: most programs never import NumPy."""
+"""A call once the program imports a module, and not earlier: most programs never import it."""
 
 from __future__ import annotations
 

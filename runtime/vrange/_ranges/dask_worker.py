@@ -1,0 +1,100 @@
+"""The memory limit of a Dask worker in this process, which vrange keeps without being asked.
+
+A worker pauses, and its nanny ends it, when its resident set exceeds a share of its memory limit.
+That limit is known to Dask alone: no cgroup has it. So vrange reads it from the worker. Dask is
+never imported for that: a process that doesn't import it pays for one comparison an import.
+"""
+
+from __future__ import annotations
+
+import _thread
+import functools
+import sys
+import weakref
+from contextlib import suppress
+from typing import Any
+
+from vrange._ranges.reserve import on_first_use
+from vrange._ranges.set_limit import on_read, put_limit
+from vrange._when_imported import when_imported
+
+__all__ = ["follow_workers", "limit_of"]
+
+_MODULE = "distributed.worker_memory"  # where the class is that has the limit
+_SHARES = ("memory_spill_fraction", "memory_pause_fraction")
+_NANNYS_SHARE = "distributed.worker.memory.terminate"
+
+_OVER = ("closed", "failed")  # a worker's status
+
+# Several workers can share a process (LocalCluster(processes=False)). Each judges all of it.
+_managers: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # by worker
+
+
+def follow_workers() -> None:
+    """Keep below the limits of this process's workers: those of now, and those made later."""
+    module = sys.modules.get(_MODULE)
+    on_read(_follow)
+    if module is None:
+        when_imported(_MODULE, lambda: _watch(sys.modules[_MODULE]))
+    else:
+        _watch(module)
+
+
+def limit_of(manager: Any) -> int | None:
+    """Return the resident set at which a worker first reacts; None if it never does.
+
+    Above it a worker writes results to disk; then it pauses; at last its nanny ends it. Each of
+    these shares of the worker's memory limit can be turned off (False).
+    """
+    shares = [getattr(manager, name, False) for name in _SHARES]
+    config = sys.modules.get("dask.config")
+    if config is not None:
+        shares.append(config.get(_NANNYS_SHARE, False))
+    limit = getattr(manager, "memory_limit", None)
+    in_use = [float(share) for share in shares if share]
+    return int(limit * min(in_use)) or None if limit and in_use else None
+
+
+def _watch(module: Any) -> None:
+    # Dask has no hook for this that would not be passed on to other machines.
+    with suppress(Exception):  # another Dask than the ones known: no limit is found
+        manager = module.WorkerMemoryManager
+        plain = manager.__init__
+
+        @functools.wraps(plain)
+        def __init__(self: Any, worker: Any, *arguments: Any, **options: Any) -> None:
+            plain(self, worker, *arguments, **options)
+            # The worker gets its memory manager only when this returns.
+            _found(worker, self)
+
+        manager.__init__ = __init__
+        workers = sys.modules.get("distributed.worker")
+        for worker in list(workers.Worker._instances) if workers is not None else ():
+            _found(worker, getattr(worker, "memory_manager", None))
+
+
+def _found(worker: Any, manager: Any) -> None:
+    with suppress(Exception):
+        _managers[worker] = manager
+        weakref.finalize(worker, _follow_soon).atexit = False
+        _follow()
+
+
+def _follow_soon() -> None:
+    # The collector may run this in the middle of what holds the locks that _follow takes.
+    with suppress(RuntimeError):  # no thread can be started: the limit stays
+        _thread.start_new_thread(_follow, ())
+
+
+def _follow() -> None:
+    with suppress(Exception):  # no error of Dask's is one of whoever reads the limit
+        managers = [
+            manager
+            for worker, manager in list(_managers.items())
+            if getattr(getattr(worker, "status", None), "name", None) not in _OVER
+        ]
+        limits = [limit for one in managers if (limit := limit_of(one)) is not None]
+        put_limit("Dask worker", min(limits, default=None))
+
+
+on_first_use(follow_workers)
