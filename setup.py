@@ -4,6 +4,7 @@ import platform
 import runpy
 import shutil
 import sys
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from pathlib import Path
@@ -87,11 +88,24 @@ class BuildExt(build_ext):
             shutil.copy2(library, there)
 
 
+def description() -> dict[str, Any]:
+    """Return the README as the metadata has it."""
+    project = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]
+    page = runpy.run_path("scripts/project_page.py")["project_page"](
+        Path("README.md").read_text("utf-8"),
+        project["urls"].get("Source"),
+        f"v{project['version']}",
+    )
+    return {"long_description": page, "long_description_content_type": "text/markdown"}
+
+
 if sys.platform == "linux":
     setup(
+        **description(),
         cffi_modules=["native/build.py:ffi"],
         cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
         options={"bdist_wheel": {"py_limited_api": "cp311"}},
     )
 else:
-    setup(cmdclass={"build_py": BuildPy})  # without its native part: see vrange/_portable
+    # Without its native part: see vrange/_portable
+    setup(**description(), cmdclass={"build_py": BuildPy})

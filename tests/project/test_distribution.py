@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import readme_renderer.markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 # The tests run without these: what git ignores, and what only git and CI read.
@@ -87,3 +89,30 @@ def test_the_wheel_writes_the_dashboards(distributions: dict[str, Path], tmp_pat
         folder, _, file = name.rpartition("/")
         if folder == "dashboards" and (file.endswith(".json") or file == "rules.yml"):
             assert (tmp_path / "written" / file).read_bytes() == (ROOT / name).read_bytes()
+
+
+def metadata_of(distribution: Path) -> str:
+    if distribution.suffix == ".whl":
+        with zipfile.ZipFile(distribution) as wheel:
+            (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+            return wheel.read(name).decode()
+    with tarfile.open(distribution) as sdist:
+        file = sdist.extractfile(f"{distribution.name.removesuffix('.tar.gz')}/PKG-INFO")
+        assert file is not None
+        return file.read().decode()
+
+
+@pytest.mark.parametrize("kind", [".whl", ".gz"])
+def test_the_page_of_an_index_has_no_link_that_leads_nowhere(
+    distributions: dict[str, Path], kind: str
+) -> None:
+    metadata = email.message_from_string(metadata_of(distributions[kind]))
+    assert metadata["Description-Content-Type"].startswith("text/markdown")
+    assert metadata["Project-URL"]
+    page = readme_renderer.markdown.render(str(metadata.get_payload()))
+    assert page is not None
+    assert "<h2" in page
+    assert "pip install" in page
+    targets = re.findall(r"""(?:href|src)=["']([^"']*)""", page)
+    own = "#user-content-"  # of a heading
+    assert [target for target in targets if not target.startswith(("https://", own))] == []
