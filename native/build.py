@@ -49,7 +49,7 @@ CORE_OPTIONS = [
     *ERRORS,
 ]
 CORE_LINK_OPTIONS = ["-Wl,-soname,libvrange.so.0", "-Wl,-Bsymbolic-functions", "-Wl,-z,defs"]
-CORE_LIBRARIES = ["pthread", "z", "dl"]
+CORE_LIBRARIES = ["pthread", "dl"]
 
 MALLOC_SOURCES = _below("malloc", ".c")
 # The compiler must not take malloc's own code for calls that it can replace, nor call a function

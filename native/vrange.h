@@ -483,6 +483,9 @@ typedef struct {
     const void **blocks;
     const size_t *sizes;
 } vrange_compressed;
+/* Loads zlib. Call it before an array is opened with vrange_regenerate_compressed, which runs in a signal handler.
+ * Returns 0, or -ELIBACC if there is no zlib. */
+int vrange_compressed_prepare(void);
 int vrange_regenerate_compressed(void *to, size_t offset, size_t bytes, void *context);
 
 /* ---- deep stacks (stack.c, idle_threads.c) ------------------------------------------------------------ */

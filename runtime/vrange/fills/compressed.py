@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vrange._core import ffi, lib
+from vrange.errors import VrangeError
 from vrange.fills.base import NativeFill, Regenerator
 from vrange.sizes import parse_bytes
 
@@ -88,6 +89,8 @@ class compressed(NativeFill):
                 "sizes": sizes,
             },
         )
+        if lib.vrange_compressed_prepare() < 0:
+            raise VrangeError("vrange.fills.compressed needs zlib's shared library, libz.so.1")
         return Regenerator(lib.vrange_regenerate_compressed, context, (buffers, blocks, sizes))
 
     def __repr__(self) -> str:
