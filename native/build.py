@@ -73,10 +73,12 @@ def _declarations(header: str) -> str:
 
 
 ffi = FFI()
-ffi.cdef(_declarations("vrange.h"))
+ffi.cdef(_declarations("vrange.h") + "static char *const VRANGE_REQUEST_ENDING;")
 # cffi knows no atomic types. The segment is read from copies, and an atomic word is laid out like
 # an ordinary one.
 ffi.cdef(_declarations(LAYOUT).replace("_Atomic ", "") + "static char *const SEGMENT_MAGIC;")
+# What the core calls when another process has made a request (_counters/requests.py).
+ffi.cdef('extern "Python" void answer_request(void);')
 ffi.set_source(
     "vrange._native",
     f"""

@@ -24,6 +24,9 @@
 
 #pragma GCC visibility push(default)
 
+/* What the name of a request ends in, instead of the ending of the segment. */
+#define VRANGE_REQUEST_ENDING ".request"
+
 /* cffi: begin */
 
 #define VRANGE_OK 0
@@ -148,6 +151,17 @@ int vrange_is_segment_name(const char *name);
 /* Whether a process, in whatever PID namespace, counts into the segment at this path: 1 or 0; a negative
  * errno if that can't be told, for example because the file is on a network. */
 int vrange_segment_is_in_use(const char *path);
+
+/* ---- requests of other processes of this user (requests.c) ------------------------------------ */
+
+/* Where a request to this process has to lie; -ENOENT if it counts in private memory, or not at all yet. */
+int vrange_request_path(char *path, size_t bytes);
+/* Sets what a thread of its own calls when there is a request; NULL: requests are not looked for. */
+void vrange_requests_answer(void (*function)(void));
+/* Looks for a request now, as the caretaker does in each turn. */
+void vrange_requests_look(void);
+/* No request is answered any more. Returns -ETIMEDOUT if one is still being answered after `wait_ns`. */
+int vrange_requests_end(uint64_t wait_ns);
 /* Sets whether the file outlives the process, so that a reader can add its counts to a sum. */
 void vrange_segment_keep(int kept);
 
@@ -483,8 +497,8 @@ typedef struct {
     const void **blocks;
     const size_t *sizes;
 } vrange_compressed;
-/* Loads zlib. Call it before an array is opened with vrange_regenerate_compressed, which runs in a signal handler.
- * Returns 0, or -ELIBACC if there is no zlib. */
+/* Loads zlib. Call it before an array is opened with vrange_regenerate_compressed, which runs in a signal
+ * handler. Returns 0, or -ELIBACC if there is no zlib. */
 int vrange_compressed_prepare(void);
 int vrange_regenerate_compressed(void *to, size_t offset, size_t bytes, void *context);
 
@@ -575,6 +589,12 @@ int vrange_allocator_is_of_thread(int which);
  * memory fell meanwhile; -ENOTSUP if the allocator is not loaded. */
 int64_t vrange_allocator_release(int which);
 
+/* What that call would return, as the allocator itself counts it; -ENOTSUP if it does not tell. */
+int64_t vrange_allocator_unused(int which);
+/* Writes what glibc reports of its arenas (malloc_info(3)), cut to `bytes`. Returns its length; 0 if there is
+ * no such report. Each arena is locked while its free blocks are counted. */
+size_t vrange_glibc_report(char *text, size_t bytes);
+
 /* Returns the exact resident memory of the process; 0 if the kernel does not report it. */
 uint64_t vrange_resident_bytes(void);
 
@@ -593,8 +613,16 @@ typedef struct {
 /* All zeros until the heap is used for the first time. */
 void vrange_heap_read(vrange_heap_info *out);
 
+/* Sets whether freed memory that has been idle for a second is returned to the kernel: 1 or 0. Otherwise it is
+ * only offered, and counts in the resident set until the kernel takes it. A limit of vrange_set_limit has the
+ * same effect. */
+void vrange_heap_return_idle(int returns);
+
 /* Returns all freed memory to the kernel now. Returns how many bytes had memory behind them. */
 uint64_t vrange_heap_trim(void);
+/* Returns how many that would be. */
+uint64_t vrange_heap_unused(void);
+
 /* ---- pressure: how much of the usable memory is used (watcher.c) ------------------------------ */
 
 #define VRANGE_PRESSURE_NONE 0 /* no watcher runs */

@@ -7,6 +7,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vrange._cache.function import CachedFunction
@@ -24,6 +25,7 @@ from vrange.errors import (
 if sys.platform == "linux":
     from vrange._cache.cache import VolatileCache
     from vrange._cache.cached import cached
+    from vrange._counters.requests import answer_with
     from vrange._counters.stats import Stats, stats
     from vrange._ranges import dask_worker as _dask_worker  # noqa: F401  # it registers itself
     from vrange._ranges.arena import Arena
@@ -144,6 +146,15 @@ def __dir__() -> list[str]:
     # Names that are imported where they are used are listed, too.
     return sorted({*globals(), *__all__, "__version__"})
 
+
+def _answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    from vrange.heap.requests import answer
+
+    return answer(request)
+
+
+if sys.platform == "linux":
+    answer_with(_answer)  # `vrange trim PID` and `vrange why PID`
 
 if sys.platform == "linux" and os.environ.get("VRANGE_HEAP_INTERPRETER"):
     # As early as can be: arenas from before are not known.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
-from run_support import plain, program, run
+from run_support import VRANGE, plain, program, run
+from support import MIB, wait_until
 
 import vrange.malloc
+from vrange._counters.lazyfree import lazyfree_bytes
 
 USED = """
 import subprocess, sys
@@ -67,3 +71,41 @@ def test_beside_numpy_s_handler(tmp_path: Path, numpy: list[str]) -> None:
     code = "import numpy; a = numpy.ones(1 << 20); print((a * 2 + a).sum(), bytes(1 << 20) == b'')"
     done = run("--malloc", *numpy, program(tmp_path, code))
     assert (done.stdout, done.stderr) == ("3145728.0 False\n", "")
+
+
+RESIDENT = """
+import os, resource, sys, time
+blocks = [bytearray(b"x") * (100 << 10) for _ in range(1000)]
+kept = blocks[::8]
+del blocks
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+bytearray(b"x") * (16 << 20)
+before = faults()
+for _ in range(4):
+    time.sleep(0.2)
+    bytearray(b"x") * (16 << 20)
+print(faults() - before, flush=True)
+sys.stdin.readline()
+assert all(one == b"x" * (100 << 10) for one in kept)
+"""
+
+
+@pytest.mark.parametrize("options", [["--rss"], []], ids=["returned", "offered"])
+def test_rss_returns_what_is_idle_and_a_loop_meets_no_fault(
+    tmp_path: Path, options: list[str]
+) -> None:
+    file = str(program(tmp_path, RESIDENT))
+    started = [*VRANGE, "run", "--malloc", "--trim-every", "never", *options, file]
+    with subprocess.Popen(
+        started, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        process = psutil.Process(child.pid)
+        assert int(child.stdout.readline()) < 12_000  # of 16,384 pages: not each time
+        if options:
+            wait_until(lambda: process.memory_info().rss < 70 * MIB, "it is not returned")
+        else:
+            wait_until(lambda: (lazyfree_bytes(child.pid) or 0) > 80 * MIB, "it is not offered")
+            assert process.memory_info().rss > 120 * MIB
+        child.communicate("\n", timeout=30)
+        assert child.returncode == 0

@@ -315,9 +315,11 @@ __attribute__((destructor)) static void remove_at_exit(void) {
 
 /* ---- for Python ------------------------------------------------------------------------------- */
 
-const char *vrange_segment_path(void) {
-    return segment_make() && place.path[0] ? place.path : NULL;
+const char *segment_path(void) {
+    return atomic_load(&segment_here) && place.path[0] ? place.path : NULL;
 }
+
+const char *vrange_segment_path(void) { return segment_make() ? segment_path() : NULL; }
 
 const char *vrange_segment_refusal(void) {
     return segment_make() && !place.refusal[0] ? NULL : place.refusal;

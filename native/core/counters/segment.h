@@ -14,6 +14,9 @@ extern segment_header *_Atomic segment_here;
 /* Makes the segment if there is none. NULL only without memory for it. Async-signal-safe once it is made. */
 segment_header *segment_make(void);
 
+/* The path of the file, or NULL: no segment was made yet, or it is in memory only. */
+const char *segment_path(void);
+
 segment_histogram *segment_shard(segment_header *segment, uint32_t shard);
 
 /* Puts memory behind a part. If the file had no room, the first touch would raise SIGBUS. */

@@ -21,6 +21,35 @@ static void release_jemalloc(void *function) {
     mallctl("arena.4096.purge", NULL, NULL, NULL, 0); /* 4096 is MALLCTL_ARENAS_ALL: every arena */
 }
 
+/* A figure of jemalloc's; 0 if it was built without statistics. */
+static size_t read_jemalloc(void *function, const char *name) {
+    int (*mallctl)(const char *, void *, size_t *, void *, size_t);
+    *(void **)&mallctl = function;
+    size_t value = 0, bytes = sizeof value;
+    return mallctl(name, &value, &bytes, NULL, 0) == 0 ? value : 0;
+}
+
+static int64_t unused_jemalloc(void *function) {
+    int (*mallctl)(const char *, void *, size_t *, void *, size_t);
+    *(void **)&mallctl = function;
+    uint64_t epoch = 1;
+    mallctl("epoch", NULL, NULL, &epoch, sizeof epoch); /* the figures are those of the last epoch */
+    const size_t resident = read_jemalloc(function, "stats.resident");
+    if (!resident) return -ENOTSUP;
+    const size_t used =
+        read_jemalloc(function, "stats.active") + read_jemalloc(function, "stats.metadata");
+    return resident > used ? (int64_t)(resident - used) : 0;
+}
+
+static int64_t unused_tcmalloc(void *function) {
+    (void)function;
+    int (*read_figure)(const char *, size_t *);
+    *(void **)&read_figure = dlsym(RTLD_DEFAULT, "MallocExtension_GetNumericProperty");
+    size_t value = 0;
+    if (!read_figure || !read_figure("tcmalloc.pageheap_free_bytes", &value)) return -ENOTSUP;
+    return (int64_t)value;
+}
+
 static void release_mimalloc(void *function) {
     void (*mi_collect)(bool force);
     *(void **)&mi_collect = function;
@@ -44,12 +73,13 @@ static const struct {
     const char *name; /* as it is part of the library's file name: LD_PRELOAD is searched for it */
     const char *function;
     void (*release)(void *function);
+    int64_t (*unused)(void *function); /* NULL: it does not tell */
     bool is_of_thread; /* returns only what the calling thread holds */
 } known[VRANGE_ALLOCATORS] = {
-    {"jemalloc", "mallctl", release_jemalloc, false},
-    {"mimalloc", "mi_collect", release_mimalloc, true}, /* only its own thread may clean a heap */
-    {"tcmalloc", "MallocExtension_ReleaseFreeMemory", release_tcmalloc, false},
-    {"glibc", "malloc_trim", release_glibc, false},
+    {"jemalloc", "mallctl", release_jemalloc, unused_jemalloc, false},
+    {"mimalloc", "mi_collect", release_mimalloc, NULL, true}, /* only its own thread may clean a heap */
+    {"tcmalloc", "MallocExtension_ReleaseFreeMemory", release_tcmalloc, unused_tcmalloc, false},
+    {"glibc", "malloc_trim", release_glibc, NULL, false}, /* see glibc_report.c */
 };
 
 /* statm is no source for this: the kernel keeps its counters by processor, and they are at times off by
@@ -72,6 +102,12 @@ const char *vrange_allocator_name(int which) {
 
 int vrange_allocator_is_of_thread(int which) {
     return which >= 0 && which < VRANGE_ALLOCATORS && known[which].is_of_thread;
+}
+
+int64_t vrange_allocator_unused(int which) {
+    if (which < 0 || which >= VRANGE_ALLOCATORS) return -EINVAL;
+    void *function = dlsym(RTLD_DEFAULT, known[which].function);
+    return function && known[which].unused ? known[which].unused(function) : -ENOTSUP;
 }
 
 int64_t vrange_allocator_release(int which) {

@@ -13,6 +13,7 @@
 
 /* Longer than a temporary of 256 MiB stays unused between two iterations of a loop. */
 #define IDLE_NS 100000000u
+#define RETURN_NS 1000000000u /* a loop that allocates again within this time meets no page fault */
 #define BATCH_BYTES ((size_t)4 << 20)
 #define LET_IN_TRIES 100
 #define LET_IN_NS 20000u
@@ -29,9 +30,16 @@ static int offer_part(void *part, size_t bytes, bool discards) {
     return discards || os_lazyfree(part, bytes) < 0 ? os_discard(part, bytes) : 0;
 }
 
+/* Whether the process is judged by its resident set, of which the kernel takes nothing while it has memory. */
+static bool is_judged(void) { return atomic_load(&heap.returns_idle) || limits_has_set(); }
+
+/* Without an account nothing but malloc uses this library, and its rung was never looked up. */
+static bool has_no_lazyfree(void) { return heap_account() && vrange_rung() == VRANGE_RUNG_EAGER; }
+
+void vrange_heap_return_idle(int returns) { atomic_store(&heap.returns_idle, returns != 0); }
+
 static void offer_zone(heap_zone *zone, uint64_t before_ns) {
-    /* Without an account nothing but malloc uses this library: its rung and its limits were never looked up. */
-    const bool discards = heap_account() && (vrange_rung() == VRANGE_RUNG_EAGER || limits_has_set());
+    const bool discards = is_judged() || has_no_lazyfree();
     for (bool more = true; more;) {
         size_t bytes = 0;
         uint64_t freed_ns = 0;
@@ -63,7 +71,7 @@ static void empty_cells(uint64_t now_ns, uint64_t before_ns) {
 
 bool heap_offer(bool at_once) {
     if (!atomic_load(&heap.open)) return false;
-    const uint64_t now = os_now_ns(), before_ns = now - IDLE_NS;
+    const uint64_t now = os_now_ns(), before_ns = now - (is_judged() ? RETURN_NS : IDLE_NS);
     uint64_t idle = 0;
     empty_cells(now, at_once ? UINT64_MAX : before_ns);
     for (int i = 0; i < HEAP_ZONES; i++) {
@@ -78,37 +86,48 @@ bool heap_offer(bool at_once) {
     return idle || cells_read().blocks;
 }
 
-static uint64_t trim_zone(heap_zone *zone) {
-    uint64_t gone = 0;
+/* Returns the resident bytes of free parts, which are discarded or only counted. */
+static uint64_t trim_zone(heap_zone *zone, bool discards) {
+    uint64_t found = 0;
     uint32_t from = 1;
     for (bool more = true; more;) {
         heap_usage before;
         size_t bytes = 0;
         heap_enter(zone, &before);
-        char *part = zone_free_part(zone, &from, BATCH_BYTES, &bytes);
+        char *part = zone_free_part(zone, &from, BATCH_BYTES, &bytes, discards);
         more = part != NULL;
         if (part) {
             const size_t resident = os_resident_bytes(part, part + bytes);
-            if (resident && os_discard(part, bytes) == 0) gone += resident;
+            if (resident && (!discards || os_discard(part, bytes) == 0)) found += resident;
         }
         heap_leave(zone, &before);
         if (more) let_others_in(zone);
     }
-    return gone;
+    return found;
+}
+
+static uint64_t trim_zones(bool discards) {
+    uint64_t found = 0;
+    for (int i = 0; i < HEAP_ZONES; i++) {
+        if (heap.zones[i].base) found += trim_zone(&heap.zones[i], discards);
+    }
+    return found;
 }
 
 uint64_t vrange_heap_trim(void) {
-    uint64_t gone = 0;
     if (!atomic_load(&heap.open)) return 0;
     gate_enter();
     empty_cells(os_now_ns(), UINT64_MAX);
     heap_count_cells();
     gate_leave();
-    for (int i = 0; i < HEAP_ZONES; i++) {
-        if (heap.zones[i].base) gone += trim_zone(&heap.zones[i]);
-    }
+    const uint64_t gone = trim_zones(true);
     tally(&heap.trimmed_bytes, gone);
     return gone;
+}
+
+uint64_t vrange_heap_unused(void) {
+    if (!atomic_load(&heap.open)) return 0;
+    return trim_zones(false) + cells_read().units * heap.zones[HEAP_PAGES].unit_bytes;
 }
 
 void vrange_heap_read(vrange_heap_info *out) {

@@ -312,7 +312,7 @@ void *zone_idle_part(heap_zone *zone, uint64_t before_ns, size_t most_bytes, siz
     return zone->base + (size_t)from * zone->unit_bytes;
 }
 
-void *zone_free_part(heap_zone *zone, uint32_t *from, size_t most_bytes, size_t *bytes) {
+void *zone_free_part(heap_zone *zone, uint32_t *from, size_t most_bytes, size_t *bytes, bool discards) {
     heap_tag *tags = zone->tags;
     /* A part ends where the next one begins, so `from` is mostly the first unit of a span as well. */
     uint32_t at = tags[*from].units ? *from : 1;
@@ -324,9 +324,9 @@ void *zone_free_part(heap_zone *zone, uint32_t *from, size_t most_bytes, size_t 
     if (end - first > most_bytes / zone->unit_bytes)
         end = first + (uint32_t)(most_bytes / zone->unit_bytes);
     /* A part at either end of the idle stretch is taken off it; a part in its middle stays counted. */
-    if (first <= tags[at].idle_from && end > tags[at].idle_from)
+    if (discards && first <= tags[at].idle_from && end > tags[at].idle_from)
         set_idle(zone, at, end, tags[at].idle_end);
-    else if (first < tags[at].idle_end && end >= tags[at].idle_end)
+    else if (discards && first < tags[at].idle_end && end >= tags[at].idle_end)
         set_idle(zone, at, tags[at].idle_from, first);
     *bytes = (size_t)(end - first) * zone->unit_bytes;
     *from = end;

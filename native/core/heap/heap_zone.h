@@ -90,9 +90,9 @@ void zone_give(heap_zone *zone, uint32_t first, uint64_t now_ns);
 void *zone_idle_part(heap_zone *zone, uint64_t before_ns, size_t most_bytes, size_t *bytes,
                      uint64_t *freed_ns);
 
-/* Returns the first part of a free span at or above unit `*from` that was ever used, at most `most_bytes`,
- * and no longer counts it as idle: the caller discards it before it releases the lock. Sets *from to the
- * unit behind the part. */
-void *zone_free_part(heap_zone *zone, uint32_t *from, size_t most_bytes, size_t *bytes);
+/* Returns the first part of a free span at or above unit `*from` that was ever used, at most `most_bytes`. Sets
+ * *from to the unit behind the part. With `discards` the part no longer counts as idle: the caller discards it
+ * before it releases the lock. */
+void *zone_free_part(heap_zone *zone, uint32_t *from, size_t most_bytes, size_t *bytes, bool discards);
 
 #endif

@@ -33,6 +33,7 @@
 #include "base/scratch.h"
 #include "stacks/stack.h"
 #include "counters/accounts.h"
+#include "counters/requests.h"
 #include "counters/stats.h"
 
 static void before_fork(void) {
@@ -92,6 +93,7 @@ static void after_fork_in_child(void) {
     idle_after_fork();
     heap_after_fork();
     accounts_after_fork();
+    requests_after_fork();
     if (make_memory_own() < 0) {
         static const char message[] =
             "vrange: the memory of this child can't be set right after fork; what is purged could "

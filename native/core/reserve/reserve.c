@@ -28,6 +28,7 @@
 #include "pressure/alarm.h"
 #include "pressure/headroom.h"
 #include "pressure/memory_limits.h"
+#include "counters/requests.h"
 #include "counters/segment.h"
 #include "heap/heap_offer.h"
 #include "base/userfault_closed.h"
@@ -177,6 +178,7 @@ static uint64_t look_after_everything(uint64_t slept_ns) {
         arrays_offer();
         sigbus_look();
     }
+    requests_look();
     const uint64_t stacks_ns = deep_threads_look();
     return r.sleep_ns < stacks_ns ? r.sleep_ns : stacks_ns;
 }

@@ -77,14 +77,23 @@ static const char *trim_arenas(int level, pymalloc_trimmed *trimmed) {
 }
 
 /* Makes no container that the garbage collector would count: not even a tuple of arguments. */
-static PyObject *sweep(PyObject *module, PyObject *number) {
-    (void)module;
+static PyObject *sweep_or_count(PyObject *number, bool only_counts) {
     const long level = PyLong_AsLong(number);
     if (level == -1 && PyErr_Occurred()) return NULL;
-    pymalloc_trimmed trimmed = {0};
+    pymalloc_trimmed trimmed = {.only_counts = only_counts};
     const char *refusal = trim_arenas((int)level, &trimmed);
     if (refusal) return PyUnicode_FromString(refusal);
     return PyLong_FromUnsignedLongLong(trimmed.bytes);
+}
+
+static PyObject *sweep(PyObject *module, PyObject *number) {
+    (void)module;
+    return sweep_or_count(number, false);
+}
+
+static PyObject *unused_bytes(PyObject *module, PyObject *number) {
+    (void)module;
+    return sweep_or_count(number, true);
 }
 
 static PyObject *left(PyObject *module, PyObject *unused) {
@@ -104,6 +113,8 @@ static PyMethodDef functions[] = {
     {"sweep", sweep, METH_O,
      "sweep(level): the bytes that were returned, or, as text, why there are none. Releases the GIL at "
      "least every 2 ms. Makes no container."},
+    {"unused", unused_bytes, METH_O,
+     "unused(level): the bytes that sweep(level) would return. Changes nothing."},
     {"left", left, METH_NOARGS,
      "left(): what the last trim skipped, (arenas of other interpreters, odd ones)."},
     {0}};

@@ -98,15 +98,13 @@ static bool any_resident(const seen_pool *seen, uint32_t from, uint32_t to) {
     return from < to && memchr(seen->resident + from, 1, to - from) != NULL;
 }
 
-/* Returns the bytes that were resident. What the kernel refuses to discard (locked memory) stays; that is
+/* Counts the bytes that were resident. What the kernel refuses to discard (locked memory) stays; that is
  * harmless. */
-static uint64_t drop(const seen_pool *seen, uint32_t from, uint32_t to) {
-    if (!any_resident(seen, from, to)) return 0;
+static void drop(const seen_pool *seen, uint32_t from, uint32_t to, pymalloc_trimmed *trimmed) {
+    if (!any_resident(seen, from, to)) return;
     char *address = (char *)seen->pool + from * PAGE_BYTES;
-    if (os_discard(address, (size_t)(to - from) * PAGE_BYTES) < 0) return 0;
-    uint64_t pages = 0;
-    for (uint32_t page = from; page < to; page++) pages += seen->resident[page];
-    return pages * PAGE_BYTES;
+    if (!trimmed->only_counts && os_discard(address, (size_t)(to - from) * PAGE_BYTES) < 0) return;
+    for (uint32_t page = from; page < to; page++) trimmed->bytes += seen->resident[page] * PAGE_BYTES;
 }
 
 static uint32_t page_up(uint32_t offset) { return (offset + PAGE_BYTES - 1) / PAGE_BYTES; }
@@ -132,6 +130,28 @@ static bool is_hole(const pool *p, const bool *is_free, uint32_t page) {
     const uint32_t first = (page * PAGE_BYTES - HEADER_BYTES) / size;
     const uint32_t last = ((page + 1) * PAGE_BYTES - 1 - HEADER_BYTES) / size;
     return last < cut_blocks(p) && !memchr(is_free + first, false, last - first + 1);
+}
+
+/* Lists the free blocks before `end` again, without those in holes. `tail_offset`: no block behind it was ever
+ * used; 0: the tail stays as it is. */
+static void relist(pool *p, const bool *is_free, const bool *hole, uint32_t end, uint32_t tail_offset) {
+    const uint32_t size = block_bytes(p);
+    uint8_t *first = NULL, *last = NULL;
+    for (uint32_t i = 0; i < end; i++) {
+        const uint32_t offset = HEADER_BYTES + i * size;
+        if (!is_free[i] || hole[offset / PAGE_BYTES]) continue;
+        uint8_t *block = (uint8_t *)p + offset;
+        if (last) set_next_free(last, block);
+        else first = block;
+        last = block;
+    }
+    if (tail_offset) p->next_offset = tail_offset;
+    if (!first) {
+        first = last = (uint8_t *)p + tail_offset;
+        p->next_offset = tail_offset + size;
+    }
+    set_next_free(last, NULL);
+    p->free = first;
 }
 
 static void trim_used_pool(const seen_pool *seen, int level, pymalloc_trimmed *trimmed) {
@@ -166,33 +186,17 @@ static void trim_used_pool(const seen_pool *seen, int level, pymalloc_trimmed *t
         hole[page] = any_hole = true;
     }
     if (!has_tail && !any_hole) return;
-
-    uint8_t *first = NULL, *last = NULL;
-    for (uint32_t i = 0; i < end; i++) {
-        const uint32_t offset = HEADER_BYTES + i * size;
-        if (!is_free[i] || hole[offset / PAGE_BYTES]) continue;
-        uint8_t *block = (uint8_t *)p + offset;
-        if (last) set_next_free(last, block);
-        else first = block;
-        last = block;
-    }
-    if (has_tail) p->next_offset = tail_offset;
-    if (!first) {
-        first = last = (uint8_t *)p + tail_offset;
-        p->next_offset = tail_offset + size;
-    }
-    set_next_free(last, NULL);
-    p->free = first;
-    trimmed->bytes += drop(seen, tail_page, PAGES_A_POOL);
+    if (!trimmed->only_counts) relist(p, is_free, hole, end, has_tail ? tail_offset : 0);
+    drop(seen, tail_page, PAGES_A_POOL, trimmed);
     for (uint32_t page = 1; page < tail_page; page++)
-        if (hole[page]) trimmed->bytes += drop(seen, page, page + 1);
+        if (hole[page]) drop(seen, page, page + 1, trimmed);
 }
 
 static void trim_pool(const seen_pool *seen, int level, pymalloc_trimmed *trimmed) {
     if (seen->pool->used == 0) {
-        if (seen->pool->size != NO_SIZE) seen->pool->size = NO_SIZE; /* write only if needed: a child may
-                                                                        share the page */
-        trimmed->bytes += drop(seen, 1, PAGES_A_POOL);
+        /* Written only if needed: a child may share the page. */
+        if (!trimmed->only_counts && seen->pool->size != NO_SIZE) seen->pool->size = NO_SIZE;
+        drop(seen, 1, PAGES_A_POOL, trimmed);
     } else if (level >= PYMALLOC_TAILS) {
         trim_used_pool(seen, level, trimmed);
     }

@@ -2,6 +2,7 @@
 #ifndef VRANGE_PYMALLOC_TRIM_H
 #define VRANGE_PYMALLOC_TRIM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -12,6 +13,7 @@
 typedef struct {
     uint64_t odd;   /* arenas that were left alone: their content is not what this interpreter writes */
     uint64_t bytes; /* that were resident and were discarded */
+    bool only_counts; /* nothing is changed: `bytes` is what would be discarded */
 } pymalloc_trimmed;
 
 void pymalloc_trim_arena(uintptr_t arena, int level, pymalloc_trimmed *trimmed);

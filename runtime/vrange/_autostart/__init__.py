@@ -81,6 +81,8 @@ def _switch_on(settings: Settings, record: Record) -> None:
     part("segment", _segment)
     if settings.stacks:
         part("stacks", lambda: _stacks(record))
+    if settings.rss:
+        part("rss", _rss)
     if settings.numpy:
         part("numpy", lambda: _numpy(record))
     else:
@@ -149,6 +151,11 @@ def _stacks(record: Record) -> str:
     return "on, for executors' threads"
 
 
+def _rss() -> str:
+    import_module("vrange.heap").return_idle()
+    return "on"
+
+
 def _numpy(record: Record) -> str:
     from vrange._when_imported import when_imported
 
@@ -185,9 +192,9 @@ def _metrics(address: str, port: int) -> str:
 def _trims(settings: Settings, record: Record) -> str:
     from vrange._autostart.trimmer import Trimmer
 
+    Trimmer(settings, record).start()
     if settings.trim_every == 0:
         return "off: not asked for"
-    Trimmer(settings, record).start()
     if settings.trim_every is None:
         return "on"
     return f"on, every {settings.trim_every:g} s"

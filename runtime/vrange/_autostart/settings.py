@@ -23,6 +23,8 @@ class Settings:
         The allocator of the interpreter's objects: its own, or libc's malloc.
     malloc : bool
         Whether large blocks of every library come from vrange's heap (vrange.malloc).
+    rss : bool
+        Whether freed memory of the heap is returned, and not only offered.
     numpy : bool
         Whether array data comes from vrange's heap.
     watch : bool
@@ -50,6 +52,7 @@ class Settings:
 
     heap: Heap = "pymalloc"
     malloc: bool = False
+    rss: bool = False
     numpy: bool = True
     watch: bool = True
     stacks: bool = True

@@ -33,9 +33,20 @@ _BUSY_SECONDS = 0.02  # of processor time since the last trim: with less, hardly
 _DEEP: dict[str, Deep] = {"light": False, "deep": True, "holes": "holes"}
 
 
+def _rest(seconds: float) -> None:
+    """Sleep, and let requests of other processes be answered meanwhile."""
+    until = time.monotonic() + seconds
+    left = seconds
+    while left > 0:
+        time.sleep(left if left < _LOOK_SECONDS else _LOOK_SECONDS)
+        lib.vrange_requests_look()
+        left = until - time.monotonic()
+
+
 class Trimmer:
     """Trims at intervals, in a thread that the program doesn't see among its own.
 
+    With an interval of 0 it only lets requests of other processes be answered, as it does besides.
     The program's garbage collector doesn't notice it either (see
     vrange.heap.interpreter.sweep): the code between two trims makes no container.
     """
@@ -65,15 +76,15 @@ class Trimmer:
         if self._every is None:
             self._trim_as_it_pays()
         while self._every is not None:
-            time.sleep(self._every)
-            if not self._once():
+            _rest(self._every or _LOOK_SECONDS)
+            if self._every and not self._once(False):
                 return
 
     def _trim_as_it_pays(self) -> None:
         worked = looked = time.process_time()
         trimmed_at, cost = time.monotonic(), 0.0
         while True:
-            time.sleep(_LOOK_SECONDS)
+            _rest(_LOOK_SECONDS)
             before, looked = looked, time.process_time()
             if looked - worked < _BUSY_SECONDS:
                 continue
@@ -84,17 +95,17 @@ class Trimmer:
             began = time.monotonic()
             if began - trimmed_at < pause:
                 continue
-            if not self._once():
+            if not self._once(not quiet):
                 return
             trimmed_at = time.monotonic()
             cost = trimmed_at - began
             worked = looked = time.process_time()
 
-    def _once(self) -> bool:
+    def _once(self, spares: bool) -> bool:
         began = time.perf_counter()
         self._turn.acquire()
         try:
-            self._sweep.once()
+            self._sweep.once(spares)
         except Exception as error:
             self._record.parts["trims"] = f"off: {error}"
             self._record.write()

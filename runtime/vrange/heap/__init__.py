@@ -6,7 +6,7 @@ True
 """
 
 from vrange.heap import interpreter
-from vrange.heap.numpy_allocator import HeapInfo, info, use_for_numpy
+from vrange.heap.numpy_allocator import HeapInfo, info, return_idle, use_for_numpy
 from vrange.heap.trim import Trimmed, trim
 
-__all__ = ["HeapInfo", "Trimmed", "info", "interpreter", "trim", "use_for_numpy"]
+__all__ = ["HeapInfo", "Trimmed", "info", "interpreter", "return_idle", "trim", "use_for_numpy"]

@@ -187,6 +187,13 @@ def sweep(holes: bool) -> int | str:
     return pymalloc.sweep(pymalloc.HOLES if holes else pymalloc.TAILS)
 
 
+def unused(*, holes: bool) -> int | str:
+    """Return the bytes that `trim` would return, or why there are none. Changes nothing."""
+    if not _enabled:
+        return refusal() or "not enabled: call vrange.heap.interpreter.enable(), and early"
+    return pymalloc.unused(pymalloc.HOLES if holes else pymalloc.TAILS)
+
+
 def left_alone() -> str | None:
     """Return what the last trim of this interpreter did not touch, and why."""
     others, odd = pymalloc.left()

@@ -64,6 +64,35 @@ def info() -> HeapInfo:
     return HeapInfo(*(getattr(found, name) for name in HeapInfo.__dataclass_fields__))
 
 
+def return_idle(enabled: bool = True) -> None:
+    """Return freed blocks of the heap that have been idle for a second, instead of offering them.
+
+    What is offered counts in the resident set (RSS) until the kernel needs memory. Use this where
+    something judges the process by its RSS: `ps`, an alert, Dask's nanny. `vrange.set_limit` has
+    the same effect.
+
+    Parameters
+    ----------
+    enabled : bool, default True
+        False restores the default: after a tenth of a second the blocks are offered to the kernel.
+
+    Notes
+    -----
+    A block that is used again within a second still costs no page fault. One that is used again
+    later does. The child of a fork inherits the setting.
+
+    Examples
+    --------
+    >>> import vrange.heap
+    >>> vrange.heap.return_idle()
+    >>> vrange.heap.return_idle(False)
+
+    """
+    lib.vrange_heap_return_idle(enabled)
+    if enabled:
+        lib.vrange_heap_trim()  # what was offered before would stay
+
+
 class use_for_numpy(Closing):
     """Allocate NumPy's array data of 64 KiB and more from vrange's heap, from now on.
 

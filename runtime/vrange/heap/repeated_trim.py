@@ -25,6 +25,13 @@ _trim_stacks, _trim_arrays = lib.vrange_stacks_trim, lib.vrange_heap_trim
 _release, _resident_bytes = lib.vrange_allocator_release, lib.vrange_resident_bytes
 _count_trim, _perf_counter_ns = lib.vrange_heap_trimmed, time.perf_counter_ns
 
+# malloc_trim holds an arena's lock while it goes through all its freed blocks, 100 ms if they are a
+# million, and threads that allocate wait. An allocator whose trim took longer than this and did not
+# return a byte a nanosecond is left out of sweeps: of 1, then 3, then up to 7 in a row.
+_QUICK_NS = 2_000_000
+_BYTES_A_NS = 1
+_LEFT_OUT_MOST = 7
+
 
 class Sweep:
     """Do the same as `vrange.heap.trim(deep, collect=False)`, again and again, and sum the figures.
@@ -59,18 +66,23 @@ class Sweep:
         self._holes = deep == "holes"
         self._allocators = list(allocators.numbers())
         self._numbers = list(allocators.numbers().values())
+        self._left_out = [0] * len(self._numbers)  # in how many sweeps, once it did not pay
+        self._still_out = [0] * len(self._numbers)
         self._libraries = list(pools.KNOWN)
         self.refused: dict[str, str] = {}
         names = ["stacks", "arrays", *(["pymalloc"] if deep else []), *self._allocators]
         self.by_source = dict.fromkeys(names, 0)
 
-    def once(self) -> None:
-        """Ask each source once. If another trim is running, wait for it."""
+    def once(self, spares: bool = False) -> None:
+        """Ask each source once. If another trim is running, wait for it.
+
+        With `spares`, allocators whose trims did not pay lately are left out.
+        """
         lock = trim_lock.lock
         lock.acquire()  # not `with`, which holds a bound method until it ends
         try:
             began = _perf_counter_ns()
-            if self._ask_each():
+            if self._ask_each(spares):
                 _count_trim(_perf_counter_ns() - began)
         finally:
             lock.release()
@@ -85,7 +97,7 @@ class Sweep:
         for name in self.by_source:
             self.by_source[name] = 0
 
-    def _ask_each(self) -> int:
+    def _ask_each(self, spares: bool) -> int:
         stacks, arrays = _trim_stacks(), _trim_arrays()
         self.by_source["stacks"] += stacks
         self.by_source["arrays"] += arrays
@@ -95,11 +107,23 @@ class Sweep:
             given += self._ask_interpreter()
         at = 0
         while at < len(self._numbers):
-            nbytes = _release(self._numbers[at])
-            self.by_source[self._allocators[at]] += nbytes
-            given += nbytes
+            if spares and self._still_out[at]:
+                self._still_out[at] -= 1
+            else:
+                given += self._ask_allocator(at)
             at += 1
         return int(given)
+
+    def _ask_allocator(self, at: int) -> int:
+        began = _perf_counter_ns()
+        given = int(_release(self._numbers[at]))
+        took = _perf_counter_ns() - began
+        self.by_source[self._allocators[at]] += given
+        pays = took < _QUICK_NS or given >= took * _BYTES_A_NS
+        longer = 2 * self._left_out[at] + 1
+        self._left_out[at] = 0 if pays else longer if longer < _LEFT_OUT_MOST else _LEFT_OUT_MOST
+        self._still_out[at] = self._left_out[at]
+        return given
 
     def _ask_interpreter(self) -> int:
         interpreter.clear_caches()

@@ -1,32 +1,21 @@
-"""Threads of the system, even if the program has patched threading.
-
-gevent's monkey patches turn threads into greenlets; one that waits in native code would stop the
-whole program. So this module asks gevent for the original functions.
-"""
+"""Threads of the system that can be joined, even if the program has patched threading."""
 
 from __future__ import annotations
 
 import _thread
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from vrange._core import lib
+from vrange._system_threads import original
 
 __all__ = ["Thread", "make_lock"]
 
 
-def _original(name: str) -> Any:
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is not None:
-        return monkey.get_original("_thread", name)  # the function itself if it is not patched
-    return getattr(_thread, name)
-
-
 def make_lock() -> Any:
     """Return a lock on which threads of the system can wait."""
-    return _original("allocate_lock")()
+    return original("allocate_lock")()
 
 
 class Thread:
@@ -39,14 +28,14 @@ class Thread:
         self._running.acquire()
         self._ident: int | None = None
         self.thread: threading.Thread | None = None  # stays None if threading's are greenlets
-        if _original("start_new_thread") is _thread.start_new_thread:
+        if original("start_new_thread") is _thread.start_new_thread:
             self.thread = threading.Thread(target=self._run, name=name, daemon=True)
             self.thread.start()
         else:
-            _original("start_new_thread")(self._run, ())
+            original("start_new_thread")(self._run, ())
 
     def _run(self) -> None:
-        self._ident = _original("get_ident")()
+        self._ident = original("get_ident")()
         lib.vrange_thread_name(self._name.encode(errors="replace"))
         try:
             self._function()
@@ -55,7 +44,7 @@ class Thread:
 
     def join(self, timeout: float) -> bool:
         """Wait until it has ended. Return False if it has not, or if it is the calling thread."""
-        if self._ident == _original("get_ident")():
+        if self._ident == original("get_ident")():
             return False
         ended: bool = self._running.acquire(timeout=timeout)
         if ended:

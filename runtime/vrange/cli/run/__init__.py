@@ -26,18 +26,18 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vrange._autostart.settings import Settings
+from vrange.cli.options import listen_address, seconds
 from vrange.cli.printable import printable
+from vrange.cli.run.compare import as_table, compared
 from vrange.cli.run.deep import raise_stack_limit, stack
 from vrange.cli.run.environment import environment
-from vrange.cli.run.options import listen_address, seconds
 from vrange.cli.run.report import Report, as_json, as_text
-from vrange.cli.run.supervise import end_alike, supervise
-from vrange.cli.run.target import CannotRunError, find_target
+from vrange.cli.run.supervise import Ending, end_alike, supervise
+from vrange.cli.run.target import CannotRunError, Target, find_target
 from vrange.errors import VrangeError
 from vrange.malloc import preload
 
@@ -45,6 +45,7 @@ __all__ = ["add_parser", "run"]
 
 _WITH_VALUE = ("--heap", "--trim-every", "--trim", "--metrics", "--json", "--plot")
 _PICTURES = (".png", ".svg")
+_BY_USER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -71,6 +72,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--malloc",
         action="store_true",
         help="large blocks of every library from vrange's heap (LD_PRELOAD; see docs/malloc.md)",
+    )
+    on.add_argument(
+        "--rss",
+        action="store_true",
+        help="return freed blocks that were idle for a second, instead of offering them: for "
+        "programs that are judged by their resident set",
     )
     on.add_argument("--no-numpy", action="store_true", help="leave NumPy's allocator alone")
     on.add_argument("--no-watch", action="store_true", help="no memory pressure watcher")
@@ -111,6 +118,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     tell = parser.add_argument_group("what is reported afterwards")
     tell.add_argument("--report", action="store_true", help="a summary on standard error")
+    tell.add_argument(
+        "--compare",
+        action="store_true",
+        help="run the program twice, first without vrange, and print a table of both runs on "
+        "standard error",
+    )
     tell.add_argument("--json", metavar="FILE", help="the summary as JSON")
     tell.add_argument(
         "--plot", metavar="FILE", help="a picture of memory over time, .png or .svg (matplotlib)"
@@ -134,13 +147,38 @@ def run(args: argparse.Namespace) -> int:
     try:
         target = find_target(args.rest)
     except CannotRunError as error:
-        print(f"vrange run: {printable(str(error))}", file=sys.stderr)
-        return error.status
-    reported = bool(args.report or args.json or args.plot)
+        return _refuse(error)
+    reported = bool(args.report or args.json or args.plot or args.compare)
     records = tempfile.mkdtemp(prefix="vrange-run-") if reported else None
-    settings = Settings(
+    try:
+        plain = None
+        if args.compare:  # first: --deep raises a limit that the program would inherit
+            plain = _supervised(target, os.environ, args)
+            if plain.signal in _BY_USER:
+                return end_alike(plain)
+        variables = environment(_settings(args, records), os.environ)
+        sys.stdout.flush()
+        if records is None:
+            _as_before_python()
+            os.execve(target.path, target.arguments, variables)
+        ending = _supervised(target, variables, args)
+        _tell(args, Report.gather(target.arguments, ending, Path(records)), plain)
+    except OSError as error:
+        refused = CannotRunError.of(target, error)
+        if refused is None:
+            raise
+        return _refuse(refused)
+    finally:
+        if records is not None:
+            shutil.rmtree(records, ignore_errors=True)
+    return end_alike(ending)
+
+
+def _settings(args: argparse.Namespace, records: str | None) -> Settings:
+    return Settings(
         heap=args.heap,
         malloc=args.malloc,
+        rss=args.rss,
         numpy=not args.no_numpy,
         watch=not args.no_watch,
         stacks=not args.no_stacks,
@@ -149,29 +187,18 @@ def run(args: argparse.Namespace) -> int:
         metrics=args.metrics,
         children=args.children,
         records=records,
+        deep=None if args.deep is None else raise_stack_limit(args.deep),
     )
-    deep = None if args.deep is None else raise_stack_limit(args.deep)
-    settings = replace(settings, deep=deep)
-    variables = environment(settings, os.environ)
-    sys.stdout.flush()
-    try:
-        if records is None:
-            _as_before_python()
-            os.execve(target.path, target.arguments, variables)
-        ending = supervise(
-            target.path, target.arguments, variables, lazyfree=bool(args.json or args.plot)
-        )
-        _tell(args, Report.gather(target.arguments, ending, Path(records)))
-    except OSError as error:
-        refused = CannotRunError.of(target, error)
-        if refused is None:
-            raise
-        print(f"vrange run: {printable(str(refused))}", file=sys.stderr)
-        return refused.status
-    finally:
-        if records is not None:
-            shutil.rmtree(records, ignore_errors=True)
-    return end_alike(ending)
+
+
+def _supervised(target: Target, variables: Mapping[str, str], args: argparse.Namespace) -> Ending:
+    lazyfree = bool(args.json or args.plot or args.compare)
+    return supervise(target.path, target.arguments, variables, lazyfree=lazyfree)
+
+
+def _refuse(error: CannotRunError) -> int:
+    print(f"vrange run: {printable(str(error))}", file=sys.stderr)
+    return error.status
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -188,7 +215,9 @@ def _check(args: argparse.Namespace) -> None:
             raise VrangeError('--plot needs matplotlib: pip install "vrange[plot]"')
 
 
-def _tell(args: argparse.Namespace, report: Report) -> None:
+def _tell(args: argparse.Namespace, report: Report, plain: Ending | None) -> None:
+    if plain is not None:
+        print(as_table(compared(plain, report.ending)), file=sys.stderr)
     if args.json:
         Path(args.json).write_text(as_json(report))
     if args.plot:

@@ -1,0 +1,48 @@
+"""Ask a running process to trim, or what holds its memory: the way that the process allows."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from vrange._counters.ask import NotListeningError, ask
+from vrange.cli.options import seconds
+from vrange.cli.remote import ask_remotely
+from vrange.errors import VrangeError
+
+__all__ = ["add_arguments", "answer_of"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `vrange trim` and `vrange why` have in common."""
+    parser.add_argument("pid", type=int, help="the process")
+    parser.add_argument(
+        "--depth",
+        choices=("light", "deep", "holes"),
+        default="deep",
+        help="light: libc and libraries' pools; deep: the interpreter's free pools too (default); "
+        "holes: also holes in pools that are in use",
+    )
+    parser.add_argument("--json", action="store_true", help="print an object")
+    parser.add_argument(
+        "--timeout",
+        metavar="TIME",
+        type=seconds,
+        default=60.0,
+        help="how long the process may take to answer, such as 30s or 5m (default 1m)",
+    )
+
+
+def answer_of(args: argparse.Namespace, request: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer of the process. Raise VrangeError, with what to do, if there is none."""
+    request = {**request, "depth": args.depth}
+    try:
+        return ask(args.pid, request, args.timeout)
+    except NotListeningError as unprepared:
+        refusal, answer = ask_remotely(args.pid, request, args.timeout)
+        if answer is None:
+            raise VrangeError(
+                f"{unprepared}. Start the program by `vrange run`, which prepares it. Without "
+                f"that, only CPython 3.14 and later can be asked, and {refusal}"
+            ) from None
+        return answer
