@@ -15,6 +15,7 @@ NAMES = (
     "heap_trim",
     "numpy_temporaries",
     "ebizzy",
+    "complaints",
     "pressure_watch",
     "idle",
     "data_job",

@@ -1,0 +1,134 @@
+"""What public reports complain of: memory that stays, under each allocator, and who can have it.
+
+Method. Ten small programs (programs/) have the shapes of public reports. Each does its work under
+each contender in turn, in a memory cgroup of its own with room for all of it, then waits as a
+service does. After a minute's quiet, its resident bytes are read, without those that the kernel may
+take at any moment (LazyFree). Then a second process in the same cgroup takes memory until it is
+killed: what it had is what the first one really gave up.
+
+Rounds alternate. Times are medians of the processor time of the work, and only the last round is
+measured for memory. What a contender keeps is the limit without what the second process had. The
+least that any contender kept is taken for what the program itself needs.
+
+Check: under each contender a program computes the same.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from pkgutil import iter_modules
+from statistics import median
+from typing import Any
+
+from benchmarks import report
+from benchmarks.complaints.measuring import LIMIT, PYTHON, VRANGE, Held, begin, contenders, look
+from benchmarks.report import Target
+from vrange.cli.memory_cgroup import MemoryCgroup
+
+PROGRAMS = sorted(one.name for one in iter_modules([str(Path(__file__).with_name("programs"))]))
+NEEDS = {"polars_group_by": "polars"}
+QUIET_SECONDS = 60.0
+GIVEN_UP, LATEST, HIGHEST = 0.95, 1.02, 1.1
+
+
+def measure(program: str, rounds: int, quiet_seconds: float) -> dict[str, dict[str, Any]]:
+    """Return the figures of one program by contender."""
+    chosen = contenders()
+    times: dict[str, list[float]] = {name: [] for name in chosen}
+    held: dict[str, Held] = {}
+    for turn in range(rounds):
+        for name in list(chosen) if turn % 2 == 0 else reversed(chosen):
+            one = begin(program, chosen[name])
+            times[name].append(one.cpu_seconds)
+            if turn == rounds - 1:
+                held[name] = one
+            else:
+                one.end()
+    time.sleep(quiet_seconds)
+    for one in held.values():
+        look(one)
+    found = {one.end() for one in held.values()}
+    assert len(found) == 1, f"{program} computed different things"
+    return {
+        name: {
+            "cpu_seconds": median(times[name]),
+            "peak": one.peak,
+            "kept": LIMIT - one.left["second_process"],
+            **one.left,
+        }
+        for name, one in held.items()
+    }
+
+
+def targets_of(program: str, found: dict[str, dict[str, Any]]) -> list[Target]:
+    ours, plain = found[VRANGE], found[PYTHON]
+    least = min(one["kept"] for one in found.values())
+    retained = plain["kept"] - least
+    fastest = min(one["cpu_seconds"] for name, one in found.items() if name != VRANGE)
+    given_up = (plain["kept"] - ours["kept"]) / retained if retained else 1.0
+    return [
+        Target(f"{program}: share had of what python keeps", given_up, "at least", GIVEN_UP),
+        Target(f"{program}: time, × fastest", ours["cpu_seconds"] / fastest, "at most", LATEST),
+        Target(f"{program}: peak, × python", ours["peak"] / plain["peak"], "at most", HIGHEST),
+    ]
+
+
+def draw(programs: dict[str, dict[str, dict[str, Any]]], results: Path) -> None:
+    from benchmarks import plot
+
+    drawn, axes = plot.figure()
+    names = list(next(iter(programs.values())))
+    wide = 0.8 / len(names)
+    inks = (plot.GREY, plot.VERMILION, plot.PURPLE, plot.GREEN, plot.PALE, plot.OURS)
+    colours = dict(zip(names, inks, strict=False))
+    for at, name in enumerate(names):
+        places = [row + at * wide for row in range(len(programs))]
+        kept = [found[name]["kept"] / 2**20 for found in programs.values()]
+        axes.barh(places, kept, wide, label=name, color=colours[name])
+    middle = 0.4 - wide / 2
+    labels = [program.replace("_", " ") for program in programs]
+    axes.set_yticks([row + middle for row in range(len(programs))], labels)
+    axes.invert_yaxis()
+    axes.set_xlabel("MiB that a second process could not have, a minute after the work")
+    axes.legend(frameon=False, fontsize=13)
+    drawn.tight_layout()
+    plot.save(drawn, results, "complaints")
+
+
+def main() -> int:
+    options = report.arguments(__doc__).parse_args()
+    if refusal := MemoryCgroup.unavailable():
+        print(f"skipped: {refusal}", file=sys.stderr)
+        return 77
+    programs: dict[str, dict[str, dict[str, Any]]] = {}
+    targets: list[Target] = []
+    for program in ["list_of_dicts"] if options.quick else PROGRAMS:
+        if find_spec(NEEDS.get(program, "sys")) is None:
+            print(f"without {program}: {NEEDS[program]} is not installed")
+            continue
+        rounds, quiet = (1, 8.0) if options.quick else (3, QUIET_SECONDS)
+        found = programs[program] = measure(program, rounds, quiet)
+        if not options.quick:
+            targets += targets_of(program, found)
+        shown = ("peak", "rss", "not_reclaimable", "kept")
+        rows = [
+            {program: name, "cpu s": f"{one['cpu_seconds']:.2f}"}
+            | {key: f"{one[key] / 2**20:.0f}" for key in shown}
+            for name, one in found.items()
+        ]
+        print(report.table(rows), flush=True)
+        print()
+    if options.quick:
+        found = programs["list_of_dicts"]
+        kept = found[VRANGE]["kept"] / found[PYTHON]["kept"]
+        targets = [Target("list_of_dicts: kept, × python", kept, "at most", 0.6)]
+    else:
+        draw(programs, options.results)
+    return report.write("complaints", options.results, {"programs": programs}, targets)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
