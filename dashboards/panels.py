@@ -69,8 +69,8 @@ def _heat(metric: str, where: str = OF) -> tuple[Query, ...]:
 
 
 REQUESTS = "vrange_cache_requests_total"
-ALL_HITS = f'{OF},outcome=~"hot|resident|waited"'
-HITS = f'{NAMED},outcome=~"hot|resident|waited"'
+ALL_HITS = f'{OF},outcome=~"hot|resident|waited|peer"'
+HITS = f'{NAMED},outcome=~"hot|resident|waited|peer"'
 PURGED = f'{NAMED},outcome="purged"'
 FREE = "vrange_time_to_free_seconds"
 REALLOCATE = "vrange_time_to_reallocate_seconds"

@@ -7,7 +7,7 @@
  * (https://lwn.net/Articles/542504/).
  *
  * Every function may be called from any thread, and in the child of a fork. The child inherits pinned
- * ranges; all other ranges are purged there. A handle contains a generation number: a call on a range that
+ * ranges; all other ranges are purged there, unless the child can read them from their owner. A handle contains a generation number: a call on a range that
  * was freed returns VRANGE_GONE and never reaches another range that has taken its place. Unless stated
  * otherwise, functions that return an int return one of the VRANGE_ values below, or a negative errno.
  *
@@ -81,7 +81,8 @@ const char *vrange_name(int list, int number);
 #define VRANGE_REQUEST_PURGED 2   /* was cached, and lost while memory was short */
 #define VRANGE_REQUEST_MISS 3     /* never cached, expired, or evicted by the cache itself */
 #define VRANGE_REQUEST_WAITED 4   /* answered by another caller's computation */
-#define VRANGE_REQUESTS 5
+#define VRANGE_REQUEST_PEER 5     /* read from the memory of another process, which had cached it */
+#define VRANGE_REQUESTS 6
 
 #define VRANGE_ACCOUNT_FREE 0
 #define VRANGE_ACCOUNT_OPEN 1
@@ -289,6 +290,24 @@ int vrange_refilled(uint64_t handle);
 
 /* Makes the kernel take a volatile range now. Returns VRANGE_HELD if it is pinned. */
 int vrange_discard(uint64_t handle);
+
+/* In the child of a fork: whether the content of a range stayed with the process that has it, its owner. Only
+ * ranges with a number (vrange_set_owner) stay so; every other range that was not pinned is purged. A range
+ * that is away counts as purged, and vrange_read_away reads it. */
+int vrange_is_away(uint64_t handle);
+
+/* Copies `bytes` of such a range, from `offset` on, out of the memory of its owner. Returns VRANGE_PURGED if
+ * the owner has changed or freed the range, if the kernel took a page of it, or if the owner has ended or may
+ * not be read; `to` holds rubbish then. */
+int vrange_read_away(uint64_t handle, size_t offset, void *to, size_t bytes);
+
+/* Tries whether a child may read this process: 0, or -EPERM, -ENOSYS or another error. */
+int vrange_children_can_read(void);
+
+/* Call before writing to a range that has a number (vrange_set_owner) and has been released before, with the
+ * range pinned. `over`: what is written over was content, which children that were made before must not read
+ * any more. */
+void vrange_write_begins(uint64_t handle, int over);
 
 /* Frees the range: at once, or when its last pin is released. From now on the handle returns VRANGE_GONE. */
 int vrange_free(uint64_t handle);

@@ -203,18 +203,18 @@ registry = prometheus_client.CollectorRegistry()
 vrange.metrics.register(registry, processes="group")
 cache = vrange.VolatileCache(name="preloaded", hot_bytes=0)
 cache.get_or_compute(1, lambda: 1)
-labels = {"name": "preloaded", "outcome": "resident"}
+labels = {"name": "preloaded", "outcome": "peer"}
 total = lambda: registry.get_sample_value("vrange_cache_requests_total", labels)
 assert total() == 0
 for ending in (sys.exit, os._exit):
     before = total()
     if (pid := os.fork()) == 0:
-        cache.get_or_compute(1, lambda: 1)  # a miss: nobody held it
+        cache.get_or_compute(1, lambda: 1)  # nobody held it: it is read from the parent
         for _ in range(10): cache[1]
-        assert total() == before + 10
+        assert total() == before + 11
         ending(0)
     assert os.waitpid(pid, 0)[1] == 0
-    assert total() == before + 10
+    assert total() == before + 11
 """
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],

@@ -85,6 +85,7 @@ def test_another_process_is_read_while_it_is_stopped(directory: Path) -> None:
             "purged": 0,
             "miss": 1,
             "waited": 0,
+            "peer": 0,
         }
     finally:
         child.send_signal(signal.SIGCONT)

@@ -11,20 +11,22 @@ def test_the_reserve_runs_again_with_the_first_thing_to_look_after(first: str) -
     code = """
     assert vrange.stats().reserve.running
     held = [cache[3]]
+    arena = vrange.Arena("1MiB")
+    pinned = arena.allocate(PAGE)
 
     def check():
         assert not vrange.stats().reserve.running
-        assert (cache[3] == 3).all()
+        assert (cache[3] == 3).all() and cache.get(4, fresh(4))[0] == 4
         assert not vrange.stats().reserve.running
         if sys.argv[1] == "store":
             cache[3] = fresh(5)
         else:
-            held.clear()
+            pinned.mark_volatile()
         assert vrange.stats().reserve.running
         ticks = vrange.stats().reserve.ticks
         wait_until(lambda: vrange.stats().reserve.ticks > ticks + 2, "it does not tick")
         if not EAGER:
-            wait_offered(handle(3))
+            wait_offered(handle(3) if sys.argv[1] == "store" else pinned._handle)
         vrange.set_reserve("2MiB", tick=0.002)
         assert vrange.stats().reserve.bytes == 2 << 20
 

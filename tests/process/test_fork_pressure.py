@@ -1,7 +1,7 @@
 """Children of a fork where memory is short: in a cgroup, which kills who is over its limit.
 
 A child shares no page of what is volatile, so that the parent's stays the kernel's to take, and the
-child looks after its own.
+child looks after its own. What it reads of its parent's it does not keep.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ def test_children_have_no_copy_of_what_was_cached() -> None:
         fill(cache, 100)
         def child():
             # Each key is looked for; a pin of inherited pages would make a copy of them.
-            assert all(cache.get(n) is None for n in range(400))
+            found = sum(np.all(cache.get(n, -1) == n) for n in range(400))
+            assert found > 300 or vrange.capabilities().rung == "sentinel", found
             with open("/proc/self/smaps_rollup") as file:
                 kib = {l.split()[0]: int(l.split()[1]) for l in file if l.endswith("kB\\n")}
             assert kib["Private_Dirty:"] + kib["Shared_Dirty:"] < 90_000, kib

@@ -24,7 +24,7 @@ NATIVE = ROOT / "native"
 FLOORS: list[set[str]] = [
     {"core/os"},
     {"core/base"},
-    {"core/counters"},
+    {"core/counters", "core/peers"},
     {"core/pressure"},
     {"core/ranges", "core/arrays", "core/stacks", "core/heap"},
     {"core/reserve", "core/process", "core/service"},

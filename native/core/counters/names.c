@@ -23,7 +23,8 @@ static const char *const requests[VRANGE_REQUESTS] = {[VRANGE_REQUEST_HOT] = "ho
                                                       [VRANGE_REQUEST_RESIDENT] = "resident",
                                                       [VRANGE_REQUEST_PURGED] = "purged",
                                                       [VRANGE_REQUEST_MISS] = "miss",
-                                                      [VRANGE_REQUEST_WAITED] = "waited"};
+                                                      [VRANGE_REQUEST_WAITED] = "waited",
+                                                      [VRANGE_REQUEST_PEER] = "peer"};
 
 static const char *const latencies[VRANGE_LATENCIES] = {
     [VRANGE_FREE_RELEASED] = "time_to_free released",

@@ -33,7 +33,8 @@
 /* Python's reader gets all that is between these marks, without _Atomic: build.py. */
 /* cffi: begin */
 
-#define SEGMENT_VERSION 6 /* 1 had no pressure, 2 refusals, 3 object bytes, 4 waits, 5 overflow slots */
+/* 1 had no pressure, 2 refusals, 3 object bytes, 4 waits, 5 overflow slots, 6 peers' requests */
+#define SEGMENT_VERSION 7
 
 #define SEGMENT_NAMES 256      /* that a process, or a service, counts apart */
 #define SEGMENT_OVERFLOWS 8192 /* accounts beyond these, each with figures for its own owner */

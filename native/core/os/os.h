@@ -87,6 +87,15 @@ int os_is_in_use(const char *path);
 void os_each_file(const char *directory, void (*visit)(const char *path, const char *name));
 bool os_process_exists(uint32_t pid);
 
+/* Where the Yama module allows a process to read only its descendants: lets descendants read this process. It
+ * replaces what the program may have allowed by PR_SET_PTRACER. */
+int os_let_descendants_read(void);
+/* 0 if a child of this process could read its memory; else the error. */
+int os_try_whether_child_reads(void);
+/* Zeroed memory that the children of later forks share. */
+void *os_map_for_children(size_t bytes);
+int os_random(void *to, size_t bytes);
+
 uint32_t os_process_id(void);
 uint32_t os_user_id(void);
 uint64_t os_process_group(void);

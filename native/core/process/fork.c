@@ -1,6 +1,7 @@
 /* What a fork does to volatile memory, and how that is repaired before any Python code runs in the child.
  *
- * The child inherits the pinned ranges; all others are purged there (inherit.h). The inherited memory is not
+ * The child inherits the pinned ranges; all others are purged there (inherit.h), and what a cache has in them
+ * is read from its owner (range_away.h). The inherited memory is not
  * registered with a userfaultfd of the child: a missing page would read as zeros, and an ioctl on the
  * inherited descriptor would fill the parent's memory. So the child's handler opens a descriptor of its own
  * and registers every arena with it. If a sandbox, for example, refuses that, the child continues on a lower
@@ -26,6 +27,7 @@
 #include "heap/heap.h"
 #include "heap/pymalloc_arenas.h"
 #include "process/fork_pause.h"
+#include "ranges/owners.h"
 #include "ranges/range_table.h"
 #include "ranges/range_offer.h"
 #include "pressure/room_for_copy.h"
@@ -36,12 +38,14 @@
 #include "counters/requests.h"
 #include "counters/stats.h"
 
+static bool leaves_ranges; /* that the child may read in this process */
+
 static void before_fork(void) {
     pause_before_fork();
     gate_close();
     pymalloc_before_fork();
     inherit_begin();
-    table_before_fork();
+    leaves_ranges = table_before_fork() && owners_before_fork();
     arenas_before_fork();
     arrays_before_fork();
     inherit_mark();
@@ -65,8 +69,9 @@ static int register_again(void) {
 /* Returns 0, or -errno if the child could return memory whose content is missing. */
 static int make_memory_own(void) {
     const int inherited = inherit_settle();
+    const uint32_t level = owners_after_fork(leaves_ranges);
     if (inherited < 0) return inherited;
-    table_after_fork_in_child(inherited == 0);
+    table_after_fork_in_child(inherited == 0, level);
     if (inherited == 0) {
         arenas_after_fork();
         inherit_tell_settled();

@@ -18,6 +18,7 @@
 #include "arrays/all_arrays.h"
 #include "base/gate.h"
 #include "os/os.h"
+#include "ranges/owners.h"
 #include "ranges/range_offer.h"
 #include "arrays/array_places.h"
 #include "base/rung.h"
@@ -43,6 +44,7 @@ static bool may_pass(int result) {
 }
 
 static void mend_closed(void) {
+    owners_all_change(); /* first: a child may have read zeros, and must not find the canary in its place after it */
     int result = register_again();
     for (int tries = 0; may_pass(result) && tries < PASSING_TRIES; tries++) {
         os_sleep_ns(PASSING_WAIT_NS);

@@ -85,7 +85,7 @@ void arenas_after_fork(void) {
         vrange_account *account = arena->account; /* several arenas may have the same one */
         account->idle_bytes = account->offered_bytes = 0;
         account->purged_bytes = atomic_load(&account->range_bytes);
-        arena->unlisted_next = 1;
+        arena->unlisted_next = arena->away_next = 1;
         arena->unlisted_end = table_count();
     }
     stats_idle_bytes = stats_offered_bytes = 0;

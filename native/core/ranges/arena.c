@@ -150,6 +150,7 @@ int arena_take(vrange_arena *arena, uint32_t pages, range **out) {
             r->list_previous = r->list_next = 0;
             uint64_t generation = atomic_load(range_word(r)) & WORD_GENERATION;
             atomic_store(range_word(r), generation | BUSY);
+            atomic_store(&r->inherited, false);
             atomic_fetch_add(&arena->ranges, 1);
             tally(&arena->account->ranges, 1);
             tally(&arena->account->range_bytes, range_bytes(r));

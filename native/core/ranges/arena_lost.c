@@ -2,6 +2,7 @@
 #include "ranges/arena_lost.h"
 
 #include "base/gate.h"
+#include "ranges/owners.h"
 #include "ranges/range_table.h"
 #include "ranges/worth.h"
 
@@ -41,17 +42,29 @@ static size_t find_unlisted(vrange_arena *arena, uint64_t *handles, size_t capac
     for (; count < capacity && arena->unlisted_next < arena->unlisted_end; arena->unlisted_next++) {
         range *r = table_at(arena->unlisted_next);
         const uint64_t word = atomic_load(range_word(r));
-        if (word_state(word) == PURGED && atomic_load(&r->arena) == arena && !r->listed)
+        if (word_state(word) == PURGED && owners_have_lost(r, word) && atomic_load(&r->arena) == arena &&
+            !r->listed)
             handles[count++] = range_handle(r, word);
     }
     return count;
 }
 
+/* Since an owner is over, what is away there is lost too. */
+static void search_again(vrange_arena *arena) {
+    const uint32_t over = atomic_load(&owners_over);
+    if (arena->seen_over == over) return;
+    arena->seen_over = over;
+    arena->unlisted_next = 1;
+}
+
 size_t vrange_arena_lost(vrange_arena *arena, uint64_t *handles, size_t capacity) {
-    if (!arena_has_lost(arena) && arena->unlisted_next >= arena->unlisted_end) return 0;
+    const bool has_unlisted =
+        arena->unlisted_next < arena->unlisted_end || arena->seen_over != atomic_load(&owners_over);
+    if (!arena_has_lost(arena) && !has_unlisted) return 0;
     size_t count = 0;
     gate_enter();
     pthread_mutex_lock(&arena->lock);
+    search_again(arena);
     while (count < capacity && arena->lost_first) {
         range *r = table_at(arena->lost_first);
         handles[count++] = range_handle(r, atomic_load(range_word(r)));

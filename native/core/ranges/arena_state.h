@@ -39,6 +39,8 @@ struct vrange_arena {
     /* In the child of a fork, most ranges are lost from the beginning and are on no list. The descriptors
      * from `unlisted_next` up to `unlisted_end` are still to be searched for them. */
     uint32_t unlisted_next, unlisted_end;
+    uint32_t away_next;  /* the same for those that are away and are to be given up */
+    uint32_t seen_over;  /* how many owners were over when the search began (owners.h) */
     _Atomic uint32_t ranges;
     bool closing;
     uint32_t walk, walk_span; /* closing: the next range to free, and the next span (arena_close.c) */

@@ -16,6 +16,7 @@
 #include "ranges/range_busy.h"
 #include "ranges/range_free.h"
 #include "ranges/range_loss.h"
+#include "ranges/range_marks.h"
 #include "ranges/range_reuse.h"
 #include "ranges/range_table.h"
 #include "pressure/room_for_copy.h"
@@ -122,6 +123,13 @@ int vrange_store(vrange_arena *arena, const vrange_part *parts, size_t count, ui
     } while (was_mended(result, &mends));
     gate_leave();
     return result;
+}
+
+void vrange_write_begins(uint64_t handle, int over) {
+    range *r = range_of(handle);
+    if (!r) return;
+    atomic_store(&r->inherited, false);
+    if (over) range_changes(r);
 }
 
 /* ---- a range's state, cost and worth ---------------------------------------------------------- */

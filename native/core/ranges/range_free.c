@@ -9,11 +9,13 @@
 #include "ranges/arena.h"
 #include "ranges/range_busy.h"
 #include "ranges/range_loss.h"
+#include "ranges/range_marks.h"
 #include "ranges/range_table.h"
 
 #define FREED_AT_ONCE 64
 
 void range_finish_free(range *r, bool has_pages) {
+    range_changes(r);
     if (has_pages) range_empty(r);
     range_forget_lost_pages(r);
     free(r->sentinel_words);
@@ -55,6 +57,7 @@ static void finish(batch *b) {
 static void add(batch *b, range *r, uint64_t state) {
     vrange_account *account = r->arena->account;
     const int64_t bytes = (int64_t)range_bytes(r);
+    range_changes(r);
     if (state == RESIDENT) stats_idle(account, -bytes);
     if (state == OFFERED) range_count_offer_over(r);
     if (state == PURGED) untally(&account->purged_bytes, (uint64_t)bytes);

@@ -15,6 +15,7 @@
 #include "base/gate.h"
 #include "os/os.h"
 #include "ranges/range_busy.h"
+#include "ranges/range_marks.h"
 #include "base/rung.h"
 #include "ranges/sentinel.h"
 #include "counters/stats.h"
@@ -34,6 +35,7 @@ bool range_secure_page_by_page(range *r, uint64_t word, uint64_t *lost_bytes) {
     const size_t page_bytes = os_page_bytes();
     bool kept = true;
     *lost_bytes = 0;
+    range_changes(r);
     for (uint32_t page = 0; page < r->pages && kept; page++) {
         char *address = range_address(r) + (size_t)page * page_bytes;
         bool is_there = r->sentinel_words ? sentinel_secures(r, page)
@@ -96,6 +98,7 @@ static void forget_content(range *r, uint64_t word) {
 }
 
 void range_discard_rest(range *r, uint64_t word) {
+    range_changes(r);
     /* First: in between the range must not look pinned. */
     tally(&r->arena->account->purged_bytes, range_bytes(r));
     range_empty(r);
@@ -103,6 +106,7 @@ void range_discard_rest(range *r, uint64_t word) {
 }
 
 void range_be_purged(range *r, uint64_t word) {
+    range_changes(r);
     tally(&r->arena->account->purged_bytes, range_bytes(r));
     forget_content(r, word);
 }

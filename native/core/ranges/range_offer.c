@@ -12,6 +12,7 @@
 #include "pressure/memory_limits.h"
 #include "ranges/range_busy.h"
 #include "ranges/range_loss.h"
+#include "ranges/range_marks.h"
 #include "base/rung.h"
 #include "ranges/sentinel.h"
 #include "counters/stats.h"
@@ -21,11 +22,11 @@ bool range_offer_begin(range *r, uint64_t generation) {
     if (!is_current(word, generation) || word_state(word) != RESIDENT || word_pins(word))
         return false;
     if (!atomic_compare_exchange_strong(range_word(r), &word, (word & ~WORD_STATE) | BUSY)) return false;
-    if (vrange_rung() == VRANGE_RUNG_SENTINEL && !sentinel_place(r)) {
-        put_state(r, word, RESIDENT);
-        return false;
-    }
-    return true;
+    if (vrange_rung() != VRANGE_RUNG_SENTINEL) return true;
+    range_changes(r); /* a child can't tell the sentinels from content */
+    if (sentinel_place(r)) return true;
+    put_state(r, word, RESIDENT);
+    return false;
 }
 
 void range_offer_end(range *r, bool offered) {
@@ -109,7 +110,9 @@ bool range_take_back(range *r, uint64_t generation) {
 bool range_take_begin(range *r, uint64_t generation) {
     uint64_t word = atomic_load(range_word(r));
     if (!is_current(word, generation) || word_state(word) != OFFERED) return false;
-    return atomic_compare_exchange_strong(range_word(r), &word, (word & ~WORD_STATE) | BUSY);
+    if (!atomic_compare_exchange_strong(range_word(r), &word, (word & ~WORD_STATE) | BUSY)) return false;
+    range_changes(r);
+    return true;
 }
 
 void range_take_end(range *r, bool is_empty) {
@@ -179,11 +182,16 @@ int vrange_discard(uint64_t handle) {
     gate_enter();
     uint64_t word;
     int result = take_busy(r, handle & WORD_GENERATION, &word);
-    if (result == VRANGE_OK && word_state(word) == PURGED) {
+    if (result == VRANGE_OK && word_is_away(word)) {
+        tally(&r->arena->account->purged_total, range_bytes(r));
+        arena_list_lost(r);
+        put_state(r, word & ~WORD_AWAY, PURGED);
+    } else if (result == VRANGE_OK && word_state(word) == PURGED) {
         put_state(r, word, PURGED);
     } else if (result == VRANGE_OK) {
         vrange_account *account = r->arena->account;
         const int64_t bytes = (int64_t)range_bytes(r);
+        range_changes(r);
         discard_now(r);
         if (word_state(word) == RESIDENT) stats_idle(account, -bytes);
         else range_count_offer_over(r);

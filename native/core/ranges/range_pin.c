@@ -9,6 +9,7 @@
 #include "ranges/arena.h"
 #include "ranges/arena_lost.h"
 #include "base/caretaker.h"
+#include "ranges/range_away.h"
 #include "ranges/range_fill.h"
 #include "base/gate.h"
 #include "base/userfault_closed.h"
@@ -91,7 +92,7 @@ static int pin_slowly(range *r, uint64_t generation, bool only_whole) {
         return result;
     }
     untally(&account->purged_bytes, (uint64_t)bytes);
-    put_state(r, word + WORD_PIN, RESIDENT);
+    put_state(r, (word & ~WORD_AWAY) + WORD_PIN, RESIDENT);
     return VRANGE_PURGED;
 }
 
@@ -187,6 +188,7 @@ int vrange_release(uint64_t handle) {
             stats_idle(account, -bytes);
             continue;
         }
+        if (atomic_load_explicit(&r->inherited, memory_order_relaxed)) range_leave(r, generation);
         if (!caretaker_is_running() && !caretaker_is_absent()) {
             gate_enter();
             caretaker_ensure(); /* in the child of a fork this may be the only idle range */

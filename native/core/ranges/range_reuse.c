@@ -10,6 +10,7 @@
 #include "ranges/arena_state.h"
 #include "ranges/range_busy.h"
 #include "ranges/range_loss.h"
+#include "ranges/range_marks.h"
 
 static bool (*find_idle)(range *fresh, float worth);
 
@@ -60,6 +61,7 @@ static void exchange_places(range *a, range *b) {
 
 bool range_take_over(range *fresh, range *idle, uint64_t generation) {
     if (!take_idle(idle, generation, fresh)) return false;
+    range_changes(idle);
     vrange_account *account = idle->arena->account;
     exchange_places(fresh, idle);
     stats_idle(account, -(int64_t)range_bytes(idle));

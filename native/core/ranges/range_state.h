@@ -3,7 +3,7 @@
  * All state of a range that may change while another thread reads it is in one 64-bit word. So a pin or a
  * release of resident content is one compare-and-swap:
  *
- *     bits  0-2   state      3 partial   4 lost   5 doomed   6 kept
+ *     bits  0-2   state      3 partial   4 lost   5 doomed   6 kept   7 away
  *     bits  8-31  pins
  *     bits 32-59  generation: a handle with another one names a range that is gone
  *
@@ -38,11 +38,13 @@ enum {
 #define WORD_LOST 0x10ull
 #define WORD_DOOMED 0x20ull /* to be freed with its last pin */
 #define WORD_KEPT 0x40ull   /* in a child that has not read the word yet: the memory was inherited */
+#define WORD_AWAY 0x80ull   /* PURGED here, but an owner that this process was forked from has the content */
 #define WORD_PIN (1ull << 8)
 #define WORD_PINS (0xffffffull << 8)
 #define WORD_GENERATION (0xfffffffull << 32)
 
 static inline uint64_t word_state(uint64_t word) { return word & WORD_STATE; }
+static inline bool word_is_away(uint64_t word) { return word & WORD_AWAY; }
 static inline uint64_t word_pins(uint64_t word) { return (word & WORD_PINS) >> 8; }
 
 typedef struct range {
@@ -54,6 +56,8 @@ typedef struct range {
     uint32_t list_previous, list_next;   /* an arena's free list or its list of lost ranges */
     uint8_t span; /* of its arena */
     bool listed;                         /* on the list of lost ranges; under the arena's lock */
+    uint8_t owner_level;                 /* away or inherited: which owner has the content (owners.h) */
+    _Atomic bool inherited;              /* the owner has the same pages, while none of the two has changed them */
     _Atomic uint32_t uses;               /* fixed point, as of `epoch` (worth.h) */
     _Atomic uint32_t epoch;
     float cost_ns;                       /* how long recomputing the content would take */
@@ -67,16 +71,30 @@ typedef struct range {
 #define TABLE_CHUNK 4096u
 #define TABLE_CHUNK_SPAN ((size_t)512 << 10) /* a chunk's size and alignment in memory */
 
+#define OWNERS_MOST 8 /* the processes from which one descends, and reads */
+
+/* What a process tells its children of a range, in memory that they share. */
+typedef struct {
+    _Atomic uint32_t changed; /* the number of the last fork before the content last changed */
+    _Atomic uint32_t uses;    /* by children, since the owner counted them */
+} range_mark;
+
 /* The words lie together, apart from the descriptors: fork must find the pinned ones among a million. */
 typedef struct {
     _Atomic uint64_t words[TABLE_CHUNK];
     range ranges[TABLE_CHUNK];
+    range_mark *_Atomic marks;            /* of this process; NULL before its first fork */
+    range_mark *owner_marks[OWNERS_MOST]; /* in a child: of the owners, by their level */
 } table_chunk;
 
 _Static_assert(sizeof(table_chunk) <= TABLE_CHUNK_SPAN, "a chunk does not fit its span");
 
+static inline table_chunk *range_chunk(const range *r) {
+    return (table_chunk *)((uintptr_t)r & ~(uintptr_t)(TABLE_CHUNK_SPAN - 1));
+}
+
 static inline _Atomic uint64_t *range_word(const range *r) {
-    table_chunk *chunk = (table_chunk *)((uintptr_t)r & ~(uintptr_t)(TABLE_CHUNK_SPAN - 1));
+    table_chunk *chunk = range_chunk(r);
     return &chunk->words[r - chunk->ranges];
 }
 

@@ -11,11 +11,12 @@ uint32_t table_count(void); /* every index is below this */
 range *table_take(void);    /* NULL: no memory. The word is FREE; its generation stays */
 void table_give(range *r);
 
-/* Before fork, with the gate closed: passes the pinned ranges to inherit.h. In the child, if inherit.h
- * settled, all other ranges are purged from then on. */
-void table_before_fork(void);
+/* Before fork, with the gate closed: passes the pinned ranges to inherit.h, and makes the marks by which the
+ * child sees later changes. Returns whether there is something to see. In the child, if inherit.h settled, all
+ * other ranges are purged from then on; those of caches are away, with the owner of this level (owners.h). */
+bool table_before_fork(void);
 void table_after_fork_in_parent(void);
-void table_after_fork_in_child(bool is_settled);
+void table_after_fork_in_child(bool is_settled, uint32_t level);
 
 /* For the child's fork handler: returns a range that was kept, without reading its chunk. */
 range *table_kept(uint32_t index);

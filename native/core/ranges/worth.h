@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#include "ranges/range_marks.h"
 #include "ranges/range_state.h"
 
 #define USE 16u
@@ -22,6 +23,15 @@
 static inline uint32_t uses_aged(const range *r, uint32_t epoch) {
     uint32_t age = epoch - atomic_load_explicit(&r->epoch, memory_order_relaxed);
     return age < 32 ? atomic_load_explicit(&r->uses, memory_order_relaxed) >> age : 0;
+}
+
+/* Adds the uses by children, which read the range where it lies (owners.h). */
+static inline void uses_gather(range *r, uint32_t epoch) {
+    range_mark *mark = range_mark_of(r);
+    if (!mark || !atomic_load_explicit(&mark->uses, memory_order_relaxed)) return;
+    const uint64_t more = (uint64_t)atomic_exchange(&mark->uses, 0) * USE, sum = uses_aged(r, epoch) + more;
+    atomic_store_explicit(&r->uses, sum < USES_MOST ? (uint32_t)sum : USES_MOST, memory_order_relaxed);
+    atomic_store_explicit(&r->epoch, epoch, memory_order_relaxed);
 }
 
 static inline float value_of(const range *r, uint32_t epoch) {

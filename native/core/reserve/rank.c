@@ -32,7 +32,9 @@ static bool is_candidate(range *r, struct vrange_arena *arena, bool with_offered
     out->index = r->index;
     out->generation = word & WORD_GENERATION;
     out->released_ns = atomic_load_explicit(&r->released_ns, memory_order_relaxed);
-    out->value = value_of(r, atomic_load_explicit(&owner->epoch, memory_order_relaxed));
+    const uint32_t epoch = atomic_load_explicit(&owner->epoch, memory_order_relaxed);
+    uses_gather(r, epoch);
+    out->value = value_of(r, epoch);
     return true;
 }
 

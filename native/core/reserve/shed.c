@@ -2,6 +2,7 @@
 #include "reserve/shed.h"
 
 #include "base/gate.h"
+#include "ranges/range_away.h"
 #include "ranges/range_offer.h"
 #include "reserve/rank.h"
 #include "vrange.h"
@@ -34,7 +35,9 @@ uint64_t shed_least(struct vrange_arena *arena, uint64_t bytes, bool waits) {
 
 uint64_t vrange_arena_shed(vrange_arena *arena, uint64_t bytes) {
     gate_enter();
-    const uint64_t gone = shed_least(arena, bytes, true);
+    /* What is away first: it takes no memory here, but address space, and it counts towards the bounds. */
+    uint64_t gone = arena_give_up(arena, bytes);
+    if (gone < bytes) gone += shed_least(arena, bytes - gone, true);
     gate_leave();
     return gone;
 }

@@ -78,8 +78,9 @@ static PyObject *core_contains(PyObject *object, PyObject *key) {
     if (!number) Py_RETURN_FALSE;
     const entry *e = entry_at(&self->index, number);
     if (e->value) Py_RETURN_TRUE;
-    const int state = vrange_state(core_range_of(self, e));
-    return PyBool_FromLong(state != VRANGE_STATE_PURGED && state != VRANGE_STATE_FREED);
+    const uint64_t handle = core_range_of(self, e);
+    const int state = vrange_state(handle);
+    return PyBool_FromLong(vrange_is_away(handle) || state != VRANGE_STATE_PURGED && state != VRANGE_STATE_FREED);
 }
 
 /* ---- storing and removing -------------------------------------------------------------------- */
@@ -149,7 +150,7 @@ static PyObject *core_count_request(PyObject *object, PyObject *waited) {
 
 static PyObject *core_count_hit(PyObject *object, PyObject *unused) {
     (void)unused;
-    stats_request_with_gil(CORE(object)->account, VRANGE_REQUEST_RESIDENT);
+    stats_request_with_gil(CORE(object)->account, VRANGE_REQUEST_PEER);
     Py_RETURN_NONE;
 }
 

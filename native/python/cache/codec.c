@@ -21,8 +21,7 @@ PyObject *decode_small(PyObject *form, const char *data, size_t bytes) {
     if (!form) return small_read(data);
     PyObject *copy = PyBytes_FromStringAndSize(data, (Py_ssize_t)bytes);
     if (!copy) return NULL;
-    PyObject *value = is_viewer(form) ? view_bytes(form, copy)
-                                      : PyObject_CallFunctionObjArgs(form, copy, NULL);
+    PyObject *value = decode_copy(form, false, copy);
     Py_DECREF(copy);
     return value;
 }
@@ -37,6 +36,13 @@ PyObject *decode_range(PyObject *form, bool is_text, PyObject *lease) {
     if (!data) return NULL;
     if (!is_text) return PyBytes_FromStringAndSize(data, bytes);
     return PyUnicode_Decode(data, bytes, "utf-8", "surrogatepass");
+}
+
+PyObject *decode_copy(PyObject *form, bool is_text, PyObject *copy) {
+    if (form && is_viewer(form)) return view_bytes(form, copy);
+    if (form) return PyObject_CallFunctionObjArgs(form, copy, NULL);
+    if (!is_text) return Py_NewRef(copy);
+    return PyUnicode_Decode(PyBytes_AsString(copy), PyBytes_Size(copy), "utf-8", "surrogatepass");
 }
 
 PyObject *core_answer_unstored(const cache_core *self, PyObject *value) {

@@ -19,8 +19,11 @@ int code_value(cache_core *self, PyObject *value, coded *out);
  * stays NULL; NULL with an error set. May run Python. */
 PyObject *core_answer_unstored(const cache_core *self, PyObject *value);
 
-/* NULL with an error set. Both may run Python. */
+/* NULL with an error set. They may run Python. */
 PyObject *decode_small(PyObject *form, const char *data, size_t bytes);
 PyObject *decode_range(PyObject *form, bool is_text, PyObject *lease);
+
+/* The same from a copy of the range, a bytes object. */
+PyObject *decode_copy(PyObject *form, bool is_text, PyObject *copy);
 
 #endif

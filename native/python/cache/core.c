@@ -30,6 +30,13 @@ uint32_t core_remembered_uses(const cache_core *self, key_hash hash) {
     return self->arena ? ghosts_uses(&self->ghosts, hash, vrange_arena_epoch(self->arena)) : 0;
 }
 
+uint64_t core_range_of(const cache_core *self, const entry *e) {
+    if (e->place & PLACE_SLOT) return slab_of(&self->slabs, e->place)->handle;
+    return e->place == PLACE_FLIGHT ? 0 : e->place;
+}
+
+bool core_is_away(const cache_core *self, const entry *e) { return vrange_is_away(core_range_of(self, e)); }
+
 void core_join(cache_core *self) {
     self->following = first;
     if (first) first->previous = self;

@@ -73,6 +73,7 @@ struct cache_core {
     entry_no oldest, newest; /* hot (hot_front.c) */
     Py_ssize_t hot_bytes, hot_bound, hot_limit; /* limit: bound times the share that pressure leaves */
     Py_ssize_t object_bytes; /* the part of hot_bytes that lies outside ranges */
+    Py_ssize_t copied_bytes; /* the part of hot_bytes that another process has, too */
     bool hot_is_automatic, front_is_full;
     unsigned contests;
     uint32_t draw;
@@ -92,6 +93,12 @@ int core_raise_closed(const cache_core *self);
 
 /* Made with max_entries=0: each request computes. */
 static inline bool core_keeps_nothing(const cache_core *self) { return self->max_entries == 0; }
+
+/* The range in which the entry's value lies; 0: in none. */
+uint64_t core_range_of(const cache_core *self, const entry *e);
+
+/* In the child of a fork: whether the value is with another process, which this one was forked from. */
+bool core_is_away(const cache_core *self, const entry *e);
 
 /* Lets other threads have the GIL for a moment, between the steps of what takes long. */
 void core_let_others_run(void);

@@ -28,8 +28,9 @@ void evict_entry(cache_core *self, entry_no number, leave_cause cause) {
     }
     e->value = hot_release(self, number); /* its reference goes to limbo */
     const uint64_t place = e->place;
+    const bool is_away = self->on_evict && core_is_away(self, e); /* its owner reports it */
     e->place = PLACE_NOWHERE;
-    listener_note(self, e->key, cause);
+    listener_note(self, e->key, is_away ? NOT_TOLD : cause);
     index_bury(&self->index, number);
     limbo_free_place(self, place);
 }
@@ -38,9 +39,10 @@ void evict_entry(cache_core *self, entry_no number, leave_cause cause) {
 static uint32_t lose_slab(cache_core *self, slab *gone, bool purged) {
     const uint64_t handle = gone->handle;
     const uint32_t entries = gone->used, uses = vrange_uses(handle) / (entries ? entries : 1);
+    const loss how = loss_of(handle, purged);
     for (uint32_t slot = 0; slot < gone->fresh; slot++) {
         const entry_no number = slab_owner(gone, slot);
-        if (number) limbo_lose(self, number, uses, purged);
+        if (number) limbo_lose(self, number, uses, how);
     }
     slabs_remove(&self->slabs, gone);
     limbo_free_range(self, handle, SLAB_BYTES);
@@ -51,8 +53,12 @@ void evict_lost_slab(cache_core *self, slab *gone) { lose_slab(self, gone, true)
 
 void evict_lost_place(cache_core *self, entry_no number) {
     const uint64_t place = entry_at(&self->index, number)->place;
-    if (place & PLACE_SLOT) evict_lost_slab(self, slab_of(&self->slabs, place));
-    else limbo_lose(self, number, limbo_free_place(self, place), true);
+    if (place & PLACE_SLOT) {
+        evict_lost_slab(self, slab_of(&self->slabs, place));
+    } else {
+        const loss how = loss_of(place, true);
+        limbo_lose(self, number, limbo_free_place(self, place), how);
+    }
 }
 
 /* ---- lost and expired entries ---------------------------------------------------------------- */
@@ -64,8 +70,10 @@ static uint32_t lose_range(cache_core *self, uint64_t handle, bool purged) {
         if (lost && lost->handle == handle) return lose_slab(self, lost, purged);
     } else if (owner && owner < self->index.records) {
         const entry *e = entry_at(&self->index, owner);
-        if (e->state == RECORD_LISTED && e->place == handle)
-            limbo_lose(self, owner, limbo_free_place(self, handle), purged);
+        if (e->state == RECORD_LISTED && e->place == handle) {
+            const loss how = loss_of(handle, purged);
+            limbo_lose(self, owner, limbo_free_place(self, handle), how);
+        }
     }
     return 1;
 }

@@ -21,6 +21,8 @@
 #define HEAVIER_DECODED 16    /* a pickled int of 2 bytes becomes an object of 28 bytes and a pointer */
 #define SPARE_SHARE 4         /* automatic fronts use at most this part of the memory free without them */
 #define LOOK_NS 100000000ull
+#define COPIES_SHARE 16 /* of the cache's bytes: with sixteen children, as much again */
+#define COPIES_LEAST ((Py_ssize_t)1 << 20)
 
 static struct {
     double share;          /* the part of its bound that each front may use now */
@@ -33,7 +35,7 @@ static struct {
 /* The part of a hot value's weight that lies outside its range. A view pins its range, whose bytes count as
  * pinned. A decoded object has its bytes on the interpreter's heap, and its range is volatile. */
 static Py_ssize_t object_bytes_of(const entry *e) {
-    const bool has_range = e->place && !(e->place & (PLACE_SLOT | PLACE_FLIGHT));
+    const bool has_range = e->place && !(e->place & (PLACE_SLOT | PLACE_FLIGHT)) && !e->is_copy;
     if (!has_range || !(e->refers || (e->form && is_viewer(e->form)))) return e->weight;
     const Py_ssize_t pinned = (Py_ssize_t)vrange_bytes(e->place);
     return e->weight > pinned ? e->weight - pinned : 0;
@@ -77,6 +79,8 @@ PyObject *hot_release(cache_core *self, entry_no number) {
     e->value = NULL;
     take_out(self, number);
     add_bytes(self, -(Py_ssize_t)e->weight, -object_bytes_of(e));
+    if (e->is_copy) self->copied_bytes -= e->weight;
+    e->is_copy = 0;
     return value;
 }
 
@@ -84,7 +88,7 @@ PyObject *hot_release(cache_core *self, entry_no number) {
 void hot_let_go(cache_core *self, entry_no number) {
     PyObject *value = hot_release(self, number);
     if (value && entry_at(&self->index, number)->place == PLACE_NOWHERE)
-        limbo_lose(self, number, 0, true);
+        limbo_lose(self, number, 0, LOST_PURGED);
     Py_XDECREF(value);
     limbo_drain(self);
 }
@@ -98,6 +102,7 @@ void hot_clear(cache_core *self) {
 
 void hot_forget(cache_core *self) {
     self->oldest = self->newest = 0;
+    self->copied_bytes = 0;
     add_bytes(self, -self->hot_bytes, -self->object_bytes);
 }
 
@@ -198,10 +203,18 @@ void hot_give_way(void) {
     if (os_now_ns() - fronts.looked_ns >= LOOK_NS) make_room_among_all(0);
 }
 
-int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value) {
+/* A copy in the front is in memory twice, and in as many processes as read it often. So only what is read
+ * often is held, and all copies together are a small part of what was cached. */
+static bool may_hold_copy(const cache_core *self, Py_ssize_t weight) {
+    const Py_ssize_t share = self->bytes / COPIES_SHARE, most = share > COPIES_LEAST ? share : COPIES_LEAST;
+    return self->copied_bytes + weight <= most;
+}
+
+int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value, bool is_copy) {
     if (self->hot_bound == 0) return 0;
     entry *e = entry_at(&self->index, number);
     if (e->weight == NEVER_HOT) return 0;
+    if (is_copy && (e->credit < CREDIT_MOST || !may_hold_copy(self, e->weight))) return 0;
     const bool was_full = self->front_is_full;
     if (was_full && ++self->contests % HITS_PER_CONTEST) return 0;
     if (was_full && !wins(self, e)) return 0;
@@ -218,6 +231,7 @@ int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value
         e = entry_at(&self->index, number);
         if (!e->value) e->weight = (uint32_t)weight;
     }
+    if (is_copy && !may_hold_copy(self, weight)) return 0;
     const bool has_room = self->hot_bytes + weight <= self->hot_limit &&
                           (!self->hot_is_automatic || fits_together(weight));
     self->front_is_full = !has_room;
@@ -229,7 +243,10 @@ int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value
     if (!entry_is_still(&self->index, number, stamp)) return 0;
     e = entry_at(&self->index, number);
     if (e->value || e->place == PLACE_NOWHERE || self->hot_bytes + weight > self->hot_limit) return 0;
+    if (is_copy && !may_hold_copy(self, weight)) return 0;
     e->value = Py_NewRef(value);
+    e->is_copy = is_copy;
+    if (is_copy) self->copied_bytes += weight;
     entry_refers(&self->index, number, value);
     e->weight = (uint32_t)weight;
     append(self, number);

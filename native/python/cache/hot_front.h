@@ -6,8 +6,9 @@
 
 #define OBJECT_BYTES 64 /* an object, roughly, without its large parts */
 
-/* Offers a value that was read to the front. May run Python. -1 with an error set. */
-int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value);
+/* Offers a value that was read to the front. `is_copy`: it was read from another process. May run Python. -1
+ * with an error set. */
+int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value, bool is_copy);
 
 /* Removes the value from the front. Returns its reference, which the caller drops, or NULL. */
 PyObject *hot_release(cache_core *self, entry_no number);

@@ -30,6 +30,7 @@ typedef struct {
     uint8_t expires : 1;   /* its deadline is stored apart: most caches have no ttl */
     uint8_t refers : 1;    /* the value refers to its range's memory */
     uint8_t is_text : 1;   /* a natively coded value with a range of its own is a str, else bytes */
+    uint8_t is_copy : 1;   /* the hot value is a copy of what lies in another process */
 } entry;
 
 _Static_assert(sizeof(entry) == 64, "a cache line");

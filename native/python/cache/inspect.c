@@ -21,11 +21,6 @@ entry_no core_find(cache_core *self, PyObject *key) {
     return e->place || e->value ? number : 0;
 }
 
-uint64_t core_range_of(const cache_core *self, const entry *e) {
-    if (e->place & PLACE_SLOT) return slab_of(&self->slabs, e->place)->handle;
-    return e->place == PLACE_FLIGHT ? 0 : e->place;
-}
-
 /* ---- as a whole ------------------------------------------------------------------------------ */
 
 PyObject *core_count(PyObject *object, PyObject *unused) {

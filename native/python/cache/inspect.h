@@ -7,9 +7,6 @@
 /* The key's entry if it has a value; 0: none; FIND_FAILED with an error set. May run Python. */
 entry_no core_find(cache_core *self, PyObject *key);
 
-/* The handle of the range that an entry's value lies in; 0: none. */
-uint64_t core_range_of(const cache_core *self, const entry *e);
-
 /* Methods of CacheCore. */
 PyObject *core_count(PyObject *object, PyObject *unused);
 PyObject *core_entries(PyObject *object, void *unused);

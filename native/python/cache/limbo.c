@@ -27,13 +27,17 @@ uint32_t limbo_free_place(cache_core *self, uint64_t place) {
     return uses;
 }
 
-void limbo_lose(cache_core *self, entry_no number, uint32_t uses, bool purged) {
+static leave_cause cause_of(const cache_core *self, loss how) {
+    if (self->is_heir || how == LOST_BY_OWNER) return NOT_TOLD;
+    return how == LOST_PURGED ? LEFT_PURGED : LEFT_EVICTED;
+}
+
+void limbo_lose(cache_core *self, entry_no number, uint32_t uses, loss how) {
     entry *e = entry_at(&self->index, number);
     e->place = PLACE_NOWHERE;
     if (e->value) return; /* leaves together with its hot value */
-    core_remember(self, e->hash, uses, purged);
-    listener_note(self, e->key, self->is_heir ? NOT_TOLD : purged ? LEFT_PURGED
-                                                                  : LEFT_EVICTED);
+    core_remember(self, e->hash, uses, how != LOST_EVICTED);
+    listener_note(self, e->key, cause_of(self, how));
     index_bury(&self->index, number);
 }
 

@@ -1,7 +1,8 @@
 /* Lookup; see lookup.h.
  *
  * A hot value is returned as it is. A small value is copied out of its slab and decoded. A value with a range
- * of its own is pinned, and decoded over the range. If the lookup finds a value lost, it removes the entry,
+ * of its own is pinned, and decoded over the range. In the child of a fork, either may be with the parent: then
+ * it is copied from there. If the lookup finds a value lost, it removes the entry,
  * and the key is absent. For natively coded values and arrays the whole path runs no Python code. It does
  * for values of Python's codec, and for a value that can't be decoded any more. */
 #include "python/cache/lookup.h"
@@ -12,6 +13,7 @@
 #include "python/cache/evict.h"
 #include "python/cache/hot_front.h"
 #include "python/cache/limbo.h"
+#include "python/cache/read_away.h"
 #include "python/lease.h"
 
 bool entry_is_expired(const cache_core *self, entry_no number) {
@@ -33,7 +35,9 @@ __attribute__((noinline)) static PyObject *read_small(cache_core *self, uint64_t
 
 static PyObject *read_range(const entry *e, PyObject *form, bool *is_lost) {
     const bool is_text = e->is_text;
-    PyObject *lease = lease_of_whole(e->place, (Py_ssize_t)vrange_bytes(e->place) - e->tail);
+    const Py_ssize_t bytes = (Py_ssize_t)vrange_bytes(e->place) - e->tail;
+    if (vrange_is_away(e->place)) return read_away(e->place, bytes, form, is_text, is_lost);
+    PyObject *lease = lease_of_whole(e->place, bytes);
     *is_lost = !lease && !PyErr_Occurred();
     PyObject *value = lease ? decode_range(form, is_text, lease) : NULL;
     Py_XDECREF(lease);
@@ -119,6 +123,7 @@ static int give_up(cache_core *self, PyObject *key, entry_no number, uint32_t st
 /* LOOKUP_FOUND, LOOKUP_FAILED, or LOOKUP_ABSENT, which means: look again. */
 static int read_entry(cache_core *self, PyObject *key, entry_no number, looked_up *out) {
     const uint32_t stamp = entry_at(&self->index, number)->stamp;
+    const bool is_copy = core_is_away(self, entry_at(&self->index, number));
     bool is_lost;
     PyObject *value = read_once_more(self, number, &is_lost);
     const bool is_same = entry_is_still(&self->index, number, stamp);
@@ -134,8 +139,11 @@ static int read_entry(cache_core *self, PyObject *key, entry_no number, looked_u
     }
     entry *e = entry_at(&self->index, number);
     if (e->credit < CREDIT_MOST) e->credit++;
-    stats_request_with_gil(self->account, out->has_waited ? VRANGE_REQUEST_WAITED : VRANGE_REQUEST_RESIDENT);
-    if (hot_offer(self, number, stamp, value) < 0 || listener_tell(self) < 0) {
+    if (is_copy) vrange_used(core_range_of(self, e), 1); /* a pin would have counted it */
+    stats_request_with_gil(self->account, out->has_waited ? VRANGE_REQUEST_WAITED
+                                          : is_copy       ? VRANGE_REQUEST_PEER
+                                                          : VRANGE_REQUEST_RESIDENT);
+    if (hot_offer(self, number, stamp, value, is_copy) < 0 || listener_tell(self) < 0) {
         Py_DECREF(value);
         return LOOKUP_FAILED;
     }

@@ -14,6 +14,7 @@
 #define LAST_FREE 0x7fffffffu
 #define SLOT_LEAST 16u
 #define SLOT_HEAD 4 /* the length, before each value */
+#define SLOT_BYTES_MOST 2304u /* of the class of SMALL_BYTES_MOST */
 
 /* Eight sizes an octave, 16 bytes at least. */
 static uint32_t slot_bytes_for(size_t bytes, uint32_t *size_class) {
@@ -24,12 +25,6 @@ static uint32_t slot_bytes_for(size_t bytes, uint32_t *size_class) {
     const uint32_t slot = (wanted + step - 1) / step * step;
     *size_class = class_before ? class_before + (slot - 8 * step) / step - 1 : slot / step - 1;
     return slot;
-}
-
-slab *slabs_with_room(const slab_table *slabs, size_t bytes) {
-    uint32_t size_class;
-    slot_bytes_for(bytes, &size_class);
-    return slabs->open[size_class];
 }
 
 static void open_up(slab_table *slabs, slab *s) {
@@ -46,7 +41,19 @@ static void shut(slab_table *slabs, slab *s) {
     s->previous = s->next = NULL;
 }
 
-static bool is_full(const slab *s) { return s->used == s->slots; }
+static bool takes_values(const slab *s) { return s->used < s->slots && !s->is_read_only; }
+
+slab *slabs_with_room(slab_table *slabs, size_t bytes) {
+    uint32_t size_class;
+    slot_bytes_for(bytes, &size_class);
+    slab *s = slabs->open[size_class];
+    while (s && vrange_is_away(s->handle)) { /* in the child of a fork */
+        shut(slabs, s);
+        s->is_read_only = true;
+        s = slabs->open[size_class];
+    }
+    return s;
+}
 
 /* A number for a new slab; UINT32_MAX without memory. Freed numbers are linked through the array. */
 static uint32_t take_number(slab_table *slabs) {
@@ -89,7 +96,7 @@ slab *slabs_add(slab_table *slabs, uint64_t handle, size_t bytes) {
 }
 
 void slabs_remove(slab_table *slabs, slab *gone) {
-    if (!is_full(gone)) shut(slabs, gone);
+    if (takes_values(gone)) shut(slabs, gone);
     slabs->all[gone->number] = (slab *)(uintptr_t)(slabs->free << 1 | 1);
     slabs->free = gone->number + 1;
     free(gone);
@@ -110,6 +117,7 @@ bool slabs_write(slab_table *slabs, slab *to, const void *data, size_t bytes, en
                  uint64_t *place) {
     const uint32_t slot = to->free_first != NO_SLOT ? to->free_first : to->fresh;
     if (vrange_pin_whole(to->handle) != VRANGE_OK) return false;
+    vrange_write_begins(to->handle, to->free_first != NO_SLOT); /* a child may know the slot's value before */
     char *at = to->memory + (size_t)slot * to->slot_bytes;
     const uint32_t length = (uint32_t)bytes;
     memcpy(at, &length, sizeof length);
@@ -123,15 +131,29 @@ bool slabs_write(slab_table *slabs, slab *to, const void *data, size_t bytes, en
     }
     to->owners[slot] = owner;
     to->used++;
-    if (is_full(to)) shut(slabs, to);
+    if (!takes_values(to)) shut(slabs, to);
     *place = PLACE_SLOT | (uint64_t)to->number << SLOT_BITS | slot;
     return true;
 }
 
+/* A function of its own, so that its buffer is on the stack only while it runs. */
+__attribute__((noinline)) static ssize_t read_slot_away(const slab *s, size_t offset, char *buffer) {
+    char slot[SLOT_BYTES_MOST];
+    uint32_t length;
+    if (s->slot_bytes > sizeof slot) return -1;
+    if (vrange_read_away(s->handle, offset, slot, s->slot_bytes) != VRANGE_OK) return -1;
+    memcpy(&length, slot, sizeof length);
+    if (length > SMALL_BYTES_MOST || length > s->slot_bytes - SLOT_HEAD) return -1;
+    memcpy(buffer, slot + SLOT_HEAD, length);
+    return (ssize_t)length;
+}
+
 ssize_t slabs_read(const slab_table *slabs, uint64_t place, char *buffer) {
     const slab *s = slab_of(slabs, place);
+    const size_t offset = (size_t)slab_slot(place) * s->slot_bytes;
+    if (vrange_is_away(s->handle)) return read_slot_away(s, offset, buffer);
     if (vrange_pin_whole(s->handle) != VRANGE_OK) return -1;
-    const char *at = s->memory + (size_t)slab_slot(place) * s->slot_bytes;
+    const char *at = s->memory + offset;
     uint32_t length;
     memcpy(&length, at, sizeof length);
     memcpy(buffer, at + SLOT_HEAD, length);
@@ -142,10 +164,12 @@ ssize_t slabs_read(const slab_table *slabs, uint64_t place, char *buffer) {
 uint64_t slabs_free_slot(slab_table *slabs, uint64_t place) {
     slab *s = slab_of(slabs, place);
     const uint32_t slot = slab_slot(place);
-    if (is_full(s)) open_up(slabs, s);
+    const bool was_full = s->used == s->slots;
     s->owners[slot] = FREE_SLOT | (s->free_first == NO_SLOT ? LAST_FREE : s->free_first);
     s->free_first = slot;
-    if (--s->used) return 0;
+    s->used--;
+    if (was_full && takes_values(s)) open_up(slabs, s);
+    if (s->used) return 0;
     const uint64_t handle = s->handle;
     slabs_remove(slabs, s);
     return handle;

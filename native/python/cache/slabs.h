@@ -21,8 +21,9 @@ typedef struct slab {
     uint32_t number, slot_bytes, slots;
     uint32_t used, fresh;         /* fresh: slots from here on were never used */
     uint32_t free_first;          /* a slot; NO_SLOT: none */
+    bool is_read_only;            /* it is away (vrange_is_away): values are only read from it */
     uint32_t size_class;
-    struct slab *previous, *next; /* slabs of its size class with a free slot */
+    struct slab *previous, *next; /* slabs of its size class that take values */
     entry_no owners[];            /* or the next free slot */
 } slab;
 
@@ -34,7 +35,7 @@ typedef struct {
     slab *open[SLAB_CLASSES];
 } slab_table;
 
-slab *slabs_with_room(const slab_table *slabs, size_t bytes);
+slab *slabs_with_room(slab_table *slabs, size_t bytes);
 
 /* Adds a fresh range of SLAB_BYTES. NULL without memory. */
 slab *slabs_add(slab_table *slabs, uint64_t handle, size_t bytes);

@@ -123,7 +123,7 @@ def _caches() -> dict[str, Any]:
 
     caches = [one for one in stats().accounts if one.kind == "cache"]
     return {
-        "hits": sum(one.hot_hits + one.resident_hits for one in caches),
+        "hits": sum(one.hot_hits + one.resident_hits + one.peer_hits for one in caches),
         "purged": sum(one.purged for one in caches),
         "misses": sum(one.misses for one in caches),
     }

@@ -91,9 +91,10 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
     does not call it. An Exception that it raises goes to `sys.unraisablehook`.
 
     Threads may share a cache; hits take no lock and keep the GIL. The child of a fork inherits the
-    values that are held at that moment, by the program or in the hot front; other keys are misses
-    there. If there is no room for a value, below the memory limit or in the cache, it counts as
-    purged at once. That is not an error; `info().refused` counts such values.
+    values that are held at that moment, by the program or in the hot front. It reads all others in
+    the memory of its parent, as long as the parent has them. If there is no room for a value, below
+    the memory limit or in the cache, it counts as purged at once. That is not an error;
+    `info().refused` counts such values.
 
     Examples
     --------

@@ -27,9 +27,10 @@ class Figures:
         hot_hits = now.hot_hits - before.hot_hits
         resident_hits = now.resident_hits - before.resident_hits
         waited = now.waited - before.waited
+        peer_hits = now.peer_hits - before.peer_hits
         return CacheInfo(
             name=self._account.name,
-            hits=hot_hits + resident_hits + waited,
+            hits=hot_hits + resident_hits + waited + peer_hits,
             hot_hits=hot_hits,
             resident_hits=resident_hits,
             misses=now.misses - before.misses,
@@ -49,5 +50,6 @@ class Figures:
             max_entries=parameters.max_entries,
             index_bytes=core.index_bytes,
             waited=waited,
+            peer_hits=peer_hits,
             object_bytes=core.object_bytes,
         )

@@ -13,6 +13,7 @@ _COLOURS = {
     "hot": "#1b7f5c",
     "resident": "#5cb894",
     "waited": "#a9d8c5",
+    "peer": "#7aa6c2",
     "purged": "#d9822b",
     "missed": "#c9ccd1",
 }
@@ -30,13 +31,17 @@ class CacheInfo:
     name : str
         The label of the cache's metrics.
     hits : int
-        The requests that were answered without computing: `hot_hits`, `resident_hits` and `waited`.
+        The requests that were answered without computing: `hot_hits`, `resident_hits`, `waited` and
+        `peer_hits`.
     hot_hits : int
         The hits on values that the cache holds strongly.
     resident_hits : int
         The hits on volatile values that were complete.
     waited : int
         The requests that another caller's computation answered.
+    peer_hits : int
+        The hits on values that this process read from another one: in the child of a fork, from
+        the process that had cached them before.
     misses : int
         The requests for values that were never cached, had expired, or were evicted by the cache
         itself.
@@ -100,6 +105,7 @@ class CacheInfo:
     index_bytes: int = 0
     waited: int = 0
     object_bytes: int = 0
+    peer_hits: int = 0
 
     # ---- as of functools.lru_cache -------------------------------------------------------------
 
@@ -146,6 +152,7 @@ class CacheInfo:
             "hot": self.hot_hits,
             "resident": self.resident_hits,
             "waited": self.waited,
+            "peer": self.peer_hits,
             "purged": self.purged,
             "missed": self.misses,
         }

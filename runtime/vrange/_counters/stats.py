@@ -38,7 +38,7 @@ class AccountStats:
         The bytes that the kernel has reclaimed so far.
     evicted_total_bytes : int
         The bytes that vrange itself has dropped so far.
-    hot_hits, resident_hits, purged, misses, waited : int
+    hot_hits, resident_hits, purged, misses, waited, peer_hits : int
         The lookups by outcome.
     regenerated : int
         The values that were computed, for the first time or again.
@@ -70,6 +70,7 @@ class AccountStats:
     refaults: int
     refused: int
     waited: int
+    peer_hits: int
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,7 @@ def account_stats(counters: Any) -> AccountStats:
         purged=requests[lib.VRANGE_REQUEST_PURGED],
         misses=requests[lib.VRANGE_REQUEST_MISS],
         waited=requests[lib.VRANGE_REQUEST_WAITED],
+        peer_hits=requests[lib.VRANGE_REQUEST_PEER],
         regenerated=counters.regenerated,
         regenerate_seconds=counters.regenerate_ns * NS,
     )

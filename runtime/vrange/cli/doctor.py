@@ -7,6 +7,7 @@ allows. A finding states a fact; if something better is available, it also says 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import platform
@@ -19,6 +20,7 @@ import psutil
 
 import vrange
 from vrange._cgroup.limits import MemoryLimit, memory_limit, memory_usage
+from vrange._core import lib
 from vrange._counters.names import RUNGS
 from vrange._counters.stats import stats
 from vrange._ranges.capabilities import capabilities
@@ -131,6 +133,7 @@ def examine(
         _overcommit(proc),
         _address_space(),
         *_reserve(),
+        _forked_children(proc),
         _cgroups(),
     ]
 
@@ -263,6 +266,28 @@ def _reserve() -> Iterator[Finding]:
         "reserve tick",
         reserve.tick_seconds,
         f"checked every {reserve.tick_seconds * 1e3:g} ms",
+    )
+
+
+def _forked_children(proc: Path) -> Finding:
+    error = -lib.vrange_children_can_read()
+    if error == 0:
+        return Finding("forked children", True, "they read what their parent has cached")
+    scope = _read(proc / "sys/kernel/yama/ptrace_scope")
+    if scope in ("2", "3"):
+        change = "set kernel.yama.ptrace_scope to 1"
+    elif error == errno.EPERM:
+        change = (
+            "allow process_vm_readv in the seccomp profile; a process that has changed its user "
+            "has to call prctl(PR_SET_DUMPABLE, 1)"
+        )
+    else:
+        change = "allow process_vm_readv"
+    return Finding(
+        "forked children",
+        False,
+        f"they may not read what their parent has cached: {os.strerror(error)}",
+        change,
     )
 
 

@@ -114,7 +114,8 @@ def _requests(accounts: Any) -> dict[str, int]:
 def _hit_ratio(past: dict[str, int], now: dict[str, int]) -> float | None:
     grown = {outcome: count - past.get(outcome, 0) for outcome, count in now.items()}
     asked = sum(grown.values())
-    return (grown["hot"] + grown["resident"] + grown["waited"]) / asked if asked > 0 else None
+    hits = sum(grown.get(outcome, 0) for outcome in ("hot", "resident", "waited", "peer"))
+    return hits / asked if asked > 0 else None
 
 
 def _memory(pid: int) -> tuple[int | None, int | None]:
