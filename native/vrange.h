@@ -7,9 +7,10 @@
  * (https://lwn.net/Articles/542504/).
  *
  * Every function may be called from any thread, and in the child of a fork. The child inherits pinned
- * ranges; all other ranges are purged there, unless the child can read them from their owner. A handle contains a generation number: a call on a range that
- * was freed returns VRANGE_GONE and never reaches another range that has taken its place. Unless stated
- * otherwise, functions that return an int return one of the VRANGE_ values below, or a negative errno.
+ * ranges; all other ranges are purged there, unless the child can read them from their owner. A handle
+ * contains a generation number: a call on a range that was freed returns VRANGE_GONE and never reaches another
+ * range that has taken its place. Unless stated otherwise, functions that return an int return one of the
+ * VRANGE_ values below, or a negative errno.
  *
  * Contents, in this order: rungs, names, accounts, the stats segment, latency histograms, address space,
  * arenas, ranges, the reserve, limits, arrays, regenerators, deep stacks, the heap, pressure, kept

@@ -44,7 +44,7 @@ static bool may_pass(int result) {
 }
 
 static void mend_closed(void) {
-    owners_all_change(); /* first: a child may have read zeros, and must not find the canary in its place after it */
+    owners_all_change(); /* first: a child that has read zeros must not find the canary in order then */
     int result = register_again();
     for (int tries = 0; may_pass(result) && tries < PASSING_TRIES; tries++) {
         os_sleep_ns(PASSING_WAIT_NS);

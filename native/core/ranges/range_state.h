@@ -57,7 +57,7 @@ typedef struct range {
     uint8_t span; /* of its arena */
     bool listed;                         /* on the list of lost ranges; under the arena's lock */
     uint8_t owner_level;                 /* away or inherited: which owner has the content (owners.h) */
-    _Atomic bool inherited;              /* the owner has the same pages, while none of the two has changed them */
+    _Atomic bool inherited;              /* the owner had the same pages at the fork */
     _Atomic uint32_t uses;               /* fixed point, as of `epoch` (worth.h) */
     _Atomic uint32_t epoch;
     float cost_ns;                       /* how long recomputing the content would take */

@@ -80,7 +80,8 @@ static PyObject *core_contains(PyObject *object, PyObject *key) {
     if (e->value) Py_RETURN_TRUE;
     const uint64_t handle = core_range_of(self, e);
     const int state = vrange_state(handle);
-    return PyBool_FromLong(vrange_is_away(handle) || state != VRANGE_STATE_PURGED && state != VRANGE_STATE_FREED);
+    if (vrange_is_away(handle)) Py_RETURN_TRUE;
+    return PyBool_FromLong(state != VRANGE_STATE_PURGED && state != VRANGE_STATE_FREED);
 }
 
 /* ---- storing and removing -------------------------------------------------------------------- */
