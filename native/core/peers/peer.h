@@ -9,7 +9,7 @@
  *   userfaultfd, and a lost page would read as zeros.
  *
  * What a read does not show is whether the owner has put other content there. For that the owner counts its
- * changes in memory that both map: it counts first and changes then, and the peer reads first and looks then. */
+ * changes in memory that both map. The owner counts before it changes, and the peer looks after it has read. */
 #ifndef VRANGE_PEER_H
 #define VRANGE_PEER_H
 
