@@ -13,7 +13,7 @@ CFLAGS_STRICT := -std=c11 -O2 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes
 	-Wno-missing-field-initializers -Werror=implicit-function-declaration -Werror=incompatible-pointer-types \
 	-DPy_LIMITED_API=0x030b0000 -fPIC -fsyntax-only
 
-.PHONY: demo test test-native test-rungs lint coverage bench clean
+.PHONY: demo test test-native test-rungs lint coverage docs bench clean
 
 demo: $(DEMO)
 	$(BIN)/vrange demo
@@ -42,6 +42,11 @@ lint: $(READY)
 # Measures how much of the Python and the C code the tests run; PYTEST_ARGS chooses tests.
 coverage:
 	scripts/coverage $(PYTEST_ARGS)
+
+# The documentation as a site, in build/site.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html"
 
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --group bench
