@@ -474,8 +474,8 @@ void vrange_array_unpin(vrange_array *array, size_t first, size_t count);
 /* Fills a pinned block with its whole content. */
 int vrange_array_put(vrange_array *array, size_t block, const void *content);
 
-/* Makes the kernel take every block that is not pinned. Returns -EINVAL if memory is locked (mlockall):
- * those blocks stay, with the same content. */
+/* Makes the kernel take every block that is not pinned. Before Linux 5.18 it returns -EINVAL if memory
+ * is locked (mlockall): those blocks stay, with the same content. */
 int vrange_array_discard(vrange_array *array);
 size_t vrange_array_resident_bytes(vrange_array *array);
 

@@ -41,14 +41,8 @@ def test_discarding_locked_memory() -> None:
     a = vrange.VolatileArray(1 << 16, "f8", fill=vrange.fills.pattern(2.0), name="locked")
     assert np.asarray(a).sum() == 2 << 16
     lock(1 | 2)
-    try:
-        a.discard()
-    except vrange.VrangeError as error:
-        assert "array 'locked' can't be discarded" in str(error), error
-        assert "(mlockall)" in str(error)
-    else:
-        raise AssertionError("nothing was discarded, and nobody was told")
-    assert a.resident_bytes == a.nbytes
+    a.discard()
+    assert a.resident_bytes == 0
     assert np.asarray(a).sum() == 2 << 16
     """
     ends_well(LOCK + dedent(code))

@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "os/os.h"
+#include "os/os_kept_descriptors.h"
 
 static struct {
     bool map, wipe, keep, discard, open, registering;
@@ -27,7 +28,7 @@ WRAP(int, os_wipe_on_fork, refused.wipe, (void *at, size_t bytes), (at, bytes))
 /* Of a part of the area only: as where there may be no more mappings. */
 WRAP(int, os_keep_on_fork, (refused.keep && bytes <= MIB), (void *at, size_t bytes), (at, bytes))
 WRAP(int, os_discard_many, refused.discard, (const struct iovec *spans, size_t count), (spans, count))
-WRAP(int, os_userfault_open, refused.open, (int *descriptor), (descriptor))
+WRAP(int, os_userfault_open, refused.open, (os_held * held), (held))
 WRAP(int, os_userfault_register, refused.registering, (int descriptor, void *at, size_t bytes),
      (descriptor, at, bytes))
 

@@ -10,6 +10,7 @@
 
 #include "check.h"
 #include "os/os.h"
+#include "os/os_kept_descriptors.h"
 
 #define RANGES 64
 #define PAGES 8
@@ -18,10 +19,10 @@
 #define BLOCK_BYTES (4 * vrange_page_bytes())
 #define SECONDS 4
 
-int __real_os_userfault_open(int *descriptor);
-int __wrap_os_userfault_open(int *descriptor) {
+int __real_os_userfault_open(os_held *held);
+int __wrap_os_userfault_open(os_held *held) {
     usleep(3000);
-    int result = __real_os_userfault_open(descriptor);
+    int result = __real_os_userfault_open(held);
     usleep(1000);
     return result;
 }

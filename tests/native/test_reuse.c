@@ -40,6 +40,10 @@ bool __wrap_headroom_below_limits(uint64_t enough, uint64_t *free_bytes) {
     return true;
 }
 
+bool __wrap_headroom_is_below(uint64_t enough);
+
+bool __wrap_headroom_is_below(uint64_t enough) { return atomic_load(&free_now) < enough; }
+
 /* ---- a small cache ---------------------------------------------------------------------------- */
 
 static vrange_account_counters counters(void) {

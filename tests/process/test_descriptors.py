@@ -148,6 +148,43 @@ def test_threads_that_close_again_and_again(tmp_path: Path) -> None:
     run(code, tmp_path)
 
 
+# Ends the process at the next close() by any of its threads.
+FORBID_CLOSE = """
+import ctypes, platform, struct
+def forbid_close():
+    libc = ctypes.CDLL(None, use_errno=True)
+    close, seccomp = {"x86_64": (3, 317), "aarch64": (57, 277)}[platform.machine()]
+    end, allow = 0x80000000, 0x7FFF0000
+    program = [(0x20, 0, 0, 0), (0x15, 0, 1, close), (0x06, 0, 0, end), (0x06, 0, 0, allow)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in program))
+    filter = struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code))
+    assert libc.prctl(38, 1, 0, 0, 0) == 0
+    assert libc.syscall(seccomp, 1, 1, ctypes.c_char_p(filter)) == 0
+"""
+
+
+@pytest.mark.parametrize("limit", ["", "vrange.set_limit('96MiB', measure='rss')"])
+def test_nothing_is_closed_while_a_program_runs(tmp_path: Path, limit: str) -> None:
+    """A close between another thread's close and open would hit that thread's file."""
+    code = f"""
+    {limit}
+    watcher = vrange.pressure.watch()
+    deep = vrange.deep_recursion(lambda n: n and deep(n - 1))
+    def everything():
+        use(); cache.discard(5); deep(2000)
+    everything()
+    time.sleep(0.1)
+    in_child(lambda: None)
+    everything()
+    forbid_close()
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        everything(); time.sleep(0.005)
+    os._exit(0)
+    """
+    run(FORBID_CLOSE + textwrap.dedent(code), tmp_path)
+
+
 @pytest.mark.skipif(not REFAULT, reason="arrays need the refault rung")
 @pytest.mark.parametrize("touch", ["view[:].tobytes()", "array.pin().__enter__().tobytes()"])
 def test_a_file_that_an_array_reads_is_found_again(tmp_path: Path, touch: str) -> None:

@@ -1,6 +1,8 @@
 /* Discards blocks of an array; see array_discard.h. */
 #include "arrays/array_discard.h"
 
+#include <errno.h>
+
 #include "arrays/array_blocks.h"
 #include "arrays/array_offer.h"
 #include "base/gate.h"
@@ -13,6 +15,7 @@ static int discard_run(vrange_array *array, size_t first, size_t count) {
     if (result == 0) result = os_pageout(address, bytes);
     /* The kernel skips pages that another processor still has in a batch of its own. */
     if (result == 0) result = os_discard(address, bytes);
+    else if (result == -EINVAL) result = os_discard_locked(address, bytes); /* locked: mlockall */
     give_blocks(array, first, count);
     return result;
 }

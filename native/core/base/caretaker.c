@@ -14,6 +14,7 @@
 
 #include "base/gate.h"
 #include "os/os.h"
+#include "os/os_apart.h"
 #include "os/os_thread.h"
 #include "vrange.h"
 
@@ -64,6 +65,8 @@ static uint64_t sleep_for(uint64_t sleep_ns, uint32_t calls) {
 static void *run(void *unused) {
     (void)unused;
     atomic_store(&caretaker.thread_id, os_thread_id());
+    os_thread_name("vrange-reserve");
+    os_read_apart();
     os_thread_go_first(); /* what it frees late may be too late */
     uint64_t slept_ns = 0;
     while (!atomic_load(&caretaker.stop)) {
@@ -98,7 +101,7 @@ void caretaker_help(size_t bytes) {
 /* Call under the lock, and inside the gate or before another thread can fork. */
 static int start_thread(void) {
     atomic_store(&caretaker.stop, false);
-    const int error = os_thread_start(&caretaker.thread, run, "vrange-reserve");
+    const int error = os_thread_start(&caretaker.thread, run, NULL);
     atomic_store(&caretaker.running, error == 0);
     atomic_store(&caretaker.absent, error != 0);
     return -error;

@@ -85,13 +85,14 @@ bool rung_holds(void) {
 
 static bool try_refault(void) {
     const size_t page = os_page_bytes();
-    int userfault = -1;
-    int result = os_userfault_open(&userfault);
+    os_held opened;
+    int result = os_userfault_open(&opened);
+    const int userfault = atomic_load(&opened.number);
     if (result < 0)
         return refuse(VRANGE_RUNG_REFAULT, "userfaultfd with UFFD_FEATURE_SIGBUS is refused", result);
     char *trial = os_reserve(2 * page);
     if (!trial) {
-        os_close(userfault);
+        os_let_go(&opened);
         return refuse(VRANGE_RUNG_REFAULT, "no address space for a trial", -ENOMEM);
     }
     const char *what = "a trial range can't be registered with userfaultfd";
@@ -119,10 +120,10 @@ static bool try_refault(void) {
     }
     os_unreserve(trial, 2 * page);
     if (result < 0) {
-        os_close(userfault);
+        os_let_go(&opened);
         return refuse(VRANGE_RUNG_REFAULT, what, result);
     }
-    os_hold(userfault, &ladder.userfault);
+    os_hold(&opened, &ladder.userfault);
     result = place_canary();
     if (result == 0) return true;
     os_let_go(&ladder.userfault);
@@ -234,11 +235,11 @@ int rung_reopen(void) {
 int rung_mend_begin(void) {
     atomic_fetch_add(&ladder.mends, 1);
     os_let_go(&ladder.userfault);
-    int userfault = -1;
-    int result = os_userfault_open(&userfault);
+    os_held opened;
+    const int result = os_userfault_open(&opened);
     if (result < 0) return result;
-    os_hold(userfault, &ladder.userfault);
-    return atomic_load(&ladder.userfault.number) < 0 ? -EBADF : 0;
+    os_hold(&opened, &ladder.userfault);
+    return 0;
 }
 
 int rung_mend_end(void) {

@@ -34,6 +34,8 @@ static _Atomic int huge_pause;
 static char *_Atomic memory;
 static _Atomic unsigned slot_count; /* set before `memory` */
 static _Atomic unsigned char in_use[SLOTS_MOST];
+/* The others are accessible from their first use on: mlockall makes all accessible memory resident. */
+static _Atomic bool is_open[SLOTS_MOST];
 
 /* Everything works without huge buffers, but sequential access takes longer. */
 static void prepare_huge(void) {
@@ -63,9 +65,8 @@ int scratch_prepare(void) {
     const size_t bytes = (size_t)slots * SCRATCH_BYTES;
     const space_use use = space_take(bytes, SPACE_NEEDED) ? SPACE_NEEDED : SPACE_ASKED;
     if (use == SPACE_ASKED) space_take(bytes, use);
-    char *fresh = os_map(bytes), *expected = NULL;
+    char *fresh = os_reserve(bytes), *expected = NULL;
     if (fresh && atomic_compare_exchange_strong(&memory, &expected, fresh)) {
-        os_leave_out_of_dumps(fresh, bytes);
         prepare_huge();
         return 0;
     }
@@ -74,12 +75,23 @@ int scratch_prepare(void) {
     return fresh ? 0 : -ENOMEM;
 }
 
+static bool opens(unsigned slot, char *address) {
+    if (atomic_load(&is_open[slot])) return true;
+    if (os_commit(address, SCRATCH_BYTES) < 0) return false;
+    atomic_store(&is_open[slot], true);
+    return true;
+}
+
 static char *take_slot(void) {
     char *slots = atomic_load(&memory);
     for (unsigned slot = 0; slots && slot < atomic_load_explicit(&slot_count, memory_order_relaxed); slot++) {
         if (!atomic_load_explicit(&in_use[slot], memory_order_relaxed) &&
-            !atomic_exchange(&in_use[slot], 1))
-            return slots + (size_t)slot * SCRATCH_BYTES;
+            !atomic_exchange(&in_use[slot], 1)) {
+            char *taken = slots + (size_t)slot * SCRATCH_BYTES;
+            if (opens(slot, taken)) return taken;
+            atomic_store(&in_use[slot], 0);
+            return NULL;
+        }
     }
     return NULL;
 }

@@ -42,6 +42,7 @@ int vrange_request_path(char *path, size_t bytes) {
 
 static void *answer(void *unused) {
     (void)unused;
+    os_thread_name("vrange-request");
     void (*function)(void) = atomic_load(&requests.answer);
     if (function) function();
     atomic_store(&requests.is_answering, false);
@@ -58,7 +59,7 @@ void requests_look(void) {
     if (atomic_exchange(&requests.is_answering, true)) return;
     pthread_t thread;
     /* Without a thread the file stays, and the next look tries again. */
-    if (os_thread_start(&thread, answer, "vrange-request") != 0) atomic_store(&requests.is_answering, false);
+    if (os_thread_start(&thread, answer, NULL) != 0) atomic_store(&requests.is_answering, false);
     else pthread_detach(thread);
 }
 

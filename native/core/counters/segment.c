@@ -122,7 +122,7 @@ static void remove_if_dead(const char *path, const char *name) {
     segment_header head;
     if (os_open_to_read(path, &file) < 0) return;
     os_held held;
-    os_note(file, &held);
+    os_note(file, path, &held);
     int result = os_read_at(file, &head, sizeof head, 0);
     os_let_go(&held);
     /* Where only the id shows whether the process lives, it shows that in one PID namespace. */

@@ -1,7 +1,9 @@
 /* System calls: reading and mapping files, and what the kernel reports in files. */
 #define _GNU_SOURCE
 #include "os/os.h"
+#include "os/os_apart.h"
 #include "os/os_kept_descriptors.h"
+#include "os/os_proc_files.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -11,23 +13,23 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
-int os_read_small(const char *path, char *text, size_t bytes) {
-    /* Checked like a kept descriptor: this runs many times a second, beside threads that may close all
-     * descriptors. */
+/* Checked like a kept descriptor: other threads may close all descriptors meanwhile. */
+static int read_small(const char *path, char *text, size_t bytes) {
     os_kept file = {.path = (char *)path, .held = {.number = -1}};
     const int result = os_kept_text(&file, text, bytes);
     os_let_go(&file.held);
     return result;
 }
 
-int os_read_whole(const char *path, char *text, size_t bytes) {
+static int read_whole(const char *path, char *text, size_t bytes) {
     const int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0) return -errno;
     os_held held;
-    os_note(file, &held);
+    os_note(file, path, &held);
     size_t length = 0;
     int error = 0;
     while (length < bytes - 1) {
@@ -41,6 +43,36 @@ int os_read_whole(const char *path, char *text, size_t bytes) {
     os_let_go(&held);
     text[length] = 0;
     return error ? -error : (int)length;
+}
+
+typedef int (*reader)(const char *path, char *text, size_t bytes);
+
+typedef struct {
+    reader read;
+    const char *path;
+    char *text;
+    size_t bytes;
+    int result;
+} reading;
+
+static void take_reading(void *context) {
+    reading *one = context;
+    one->result = one->read(one->path, one->text, one->bytes);
+}
+
+static int read_path(reader read, const char *path, char *text, size_t bytes) {
+    reading one = {read, path, text, bytes, 0};
+    if (os_reads_apart()) os_apart(take_reading, &one);
+    else take_reading(&one);
+    return one.result;
+}
+
+int os_read_small(const char *path, char *text, size_t bytes) {
+    return read_path(read_small, path, text, bytes);
+}
+
+int os_read_whole(const char *path, char *text, size_t bytes) {
+    return read_path(read_whole, path, text, bytes);
 }
 
 bool os_exists(const char *path) {
@@ -62,7 +94,7 @@ static bool meminfo_field(const char *text, const char *field, uint64_t *bytes) 
 
 int os_machine_usage(uint64_t *usage, uint64_t *total) {
     char text[2048];
-    int result = os_read_small("/proc/meminfo", text, sizeof text);
+    int result = os_proc_text(OS_MEMINFO, text, sizeof text);
     if (result < 0) return result;
     uint64_t available;
     if (!meminfo_field(text, "MemTotal:", total) || !meminfo_field(text, "MemAvailable:", &available))
@@ -78,7 +110,7 @@ bool os_commits_strictly(void) {
 
 int os_commit_usage(uint64_t *usage, uint64_t *total) {
     char text[2048];
-    int result = os_read_small("/proc/meminfo", text, sizeof text);
+    int result = os_proc_text(OS_MEMINFO, text, sizeof text);
     if (result < 0) return result;
     if (!meminfo_field(text, "CommitLimit:", total) || !meminfo_field(text, "Committed_AS:", usage))
         return -EINVAL;
@@ -90,7 +122,7 @@ int os_share(const char *path, size_t bytes, void **out) {
     if (file < 0) return -errno;
     void *address = MAP_FAILED;
     os_held held;
-    os_note(file, &held);
+    os_note(file, path, &held);
     if (ftruncate(file, (off_t)bytes) == 0)
         address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     int error = errno;
@@ -121,7 +153,7 @@ int os_map_file(const char *path, void **out, size_t *bytes, uint64_t *device, u
     const int file = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (file < 0) return -errno;
     os_held held;
-    os_note(file, &held);
+    os_note(file, NULL, &held); /* no path: another process may replace the file meanwhile */
     const int result = map_checked(file, out, bytes, device, inode);
     os_let_go(&held);
     return result;
@@ -139,7 +171,7 @@ int os_share_over(const char *path, size_t bytes, void *place) {
     int file = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (file < 0) return -errno;
     os_held held;
-    os_note(file, &held);
+    os_note(file, path, &held);
     const int flags = MAP_SHARED | MAP_FIXED;
     const bool mapped = mmap(place, bytes, PROT_READ | PROT_WRITE, flags, file, 0) != MAP_FAILED;
     const int error = errno;
@@ -151,7 +183,7 @@ int os_allocate(const char *path, uint64_t offset, size_t bytes) {
     int file = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     if (file < 0) return -errno;
     os_held held;
-    os_note(file, &held);
+    os_note(file, path, &held);
     int result;
     do result = fallocate(file, 0, (off_t)offset, (off_t)bytes) < 0 ? -errno : 0;
     while (result == -EINTR);
@@ -188,7 +220,7 @@ int os_is_in_use(const char *path) {
     const int file = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (file < 0) return -errno;
     os_held held;
-    os_note(file, &held);
+    os_note(file, path, &held);
     int result = -ENOTSUP;
     if (shows_writers(file)) {
         result = fcntl(file, F_SETLEASE, F_RDLCK) == 0 ? 0 : errno == EAGAIN ? 1
@@ -202,22 +234,33 @@ int os_is_in_use(const char *path) {
 int os_remove(const char *path) { return unlink(path) < 0 ? -errno : 0; }
 
 void os_each_file(const char *directory, void (*visit)(const char *path, const char *name)) {
-    DIR *open_directory = opendir(directory);
-    if (!open_directory) return;
+    const int file = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (file < 0) return;
+    os_held held; /* closedir(3) would close whatever has the number by then */
+    os_note(file, directory, &held);
+    _Alignas(8) char entries[4096];
     char path[1024];
-    for (struct dirent *entry; (entry = readdir(open_directory));) {
-        if (entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN) continue; /* opening a pipe would block */
-        if (snprintf(path, sizeof path, "%s/%s", directory, entry->d_name) < (int)sizeof path)
-            visit(path, entry->d_name);
-    }
-    closedir(open_directory);
+    long length = 0;
+    do {
+        for (long at = 0, step; at < length; at += step) {
+            const struct dirent64 *entry = (const struct dirent64 *)(const void *)(entries + at);
+            step = entry->d_reclen;
+            /* Opening a pipe would block. */
+            if (entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN) continue;
+            if (snprintf(path, sizeof path, "%s/%s", directory, entry->d_name) < (int)sizeof path)
+                visit(path, entry->d_name);
+        }
+        if (!os_is_held(&held)) break;
+        length = syscall(SYS_getdents64, file, entries, sizeof entries);
+    } while (length > 0);
+    os_let_go(&held);
 }
 
 /* Standard error as it was when this library was loaded. */
 static os_held standard_error = {.number = -1};
 
 __attribute__((constructor)) static void note_standard_error(void) {
-    os_note(STDERR_FILENO, &standard_error);
+    os_note(STDERR_FILENO, NULL, &standard_error);
 }
 
 /* Whether descriptor 2 is there to receive complaints. A program that closed standard error may have got a

@@ -14,13 +14,20 @@
 
 #define NUMBERS_OF_OTHERS 512 /* programs that close "all" descriptors often stop at 256 */
 
-void os_note(int descriptor, os_held *held) {
+static bool is_at(const char *path, const struct stat *opened) {
+    struct stat found;
+    return stat(path, &found) == 0 && found.st_dev == opened->st_dev && found.st_ino == opened->st_ino;
+}
+
+void os_note(int descriptor, const char *path, os_held *held) {
     struct stat found;
     atomic_store(&held->number, -1);
     if (descriptor < 0) return;
-    if (fstat(descriptor, &found) < 0) return; /* other code has closed it already */
+    /* Other code has closed it already. If the file at the path has changed instead, a descriptor is lost. */
+    if (fstat(descriptor, &found) < 0 || (path && !is_at(path, &found))) return;
     atomic_store(&held->device, (uint64_t)found.st_dev);
     atomic_store(&held->inode, (uint64_t)found.st_ino);
+    atomic_store(&held->flags, fcntl(descriptor, F_GETFL));
     atomic_store(&held->number, descriptor);
 }
 
@@ -32,33 +39,44 @@ bool os_is_held(const os_held *held) {
            (uint64_t)found.st_ino == atomic_load(&held->inode);
 }
 
+static bool has_flags(const os_held *held) {
+    const int number = atomic_load(&held->number), flags = atomic_load(&held->flags);
+    return flags < 0 || (fcntl(number, F_GETFL) == flags && fcntl(number, F_GETFD) == FD_CLOEXEC);
+}
+
 void os_let_go(os_held *held) {
-    if (os_is_held(held)) close(atomic_load(&held->number));
+    if (os_is_held(held) && has_flags(held)) close(atomic_load(&held->number));
     atomic_store(&held->number, -1);
 }
 
-void os_hold(int descriptor, os_held *held) {
-    os_note(descriptor, held);
-    if (atomic_load(&held->number) < 0 || descriptor >= NUMBERS_OF_OTHERS) return;
-    /* EINVAL: RLIMIT_NOFILE does not allow such a number. */
-    const int above = fcntl(descriptor, F_DUPFD_CLOEXEC, NUMBERS_OF_OTHERS);
-    if (above < 0) return;
-    os_held moved;
-    os_note(above, &moved);
-    if (atomic_load(&moved.device) != atomic_load(&held->device) ||
-        atomic_load(&moved.inode) != atomic_load(&held->inode) || !os_is_held(&moved))
-        /* Another thread is closing and opening descriptors right now: leaking one of ours is better than
-         * closing one of its own. */
-        return;
-    os_let_go(held);
-    atomic_store(&held->number, above);
+static void store(os_held *to, int number, const os_held *file) {
+    atomic_store(&to->number, -1); /* a mixture of two files must not match */
+    atomic_store(&to->device, atomic_load(&file->device));
+    atomic_store(&to->inode, atomic_load(&file->inode));
+    atomic_store(&to->flags, atomic_load(&file->flags));
+    atomic_store(&to->number, number);
+}
+
+void os_store(const os_held *opened, os_held *held) { store(held, atomic_load(&opened->number), opened); }
+
+void os_hold(os_held *opened, os_held *held) {
+    const int number = atomic_load(&opened->number);
+    /* -1 with EINVAL: RLIMIT_NOFILE does not allow such a number. */
+    const int above = number < NUMBERS_OF_OTHERS ? fcntl(number, F_DUPFD_CLOEXEC, NUMBERS_OF_OTHERS) : -1;
+    os_held moved = {.number = -1};
+    if (above >= 0) store(&moved, above, opened);
+    /* Otherwise another thread is closing and opening descriptors right now: leaking one of ours is better than
+     * closing one of its own. */
+    const bool is_moved = above >= 0 && os_is_held(&moved);
+    store(held, is_moved ? above : number, opened);
+    if (is_moved) os_let_go(opened);
 }
 
 static int open_file(os_kept *file) {
     int descriptor = -1;
     int result = os_open_to_read(file->path, &descriptor);
     if (result < 0) return result;
-    os_note(descriptor, &file->held);
+    os_note(descriptor, file->path, &file->held);
     return atomic_load(&file->held.number) < 0 ? -EBADF : 0;
 }
 
@@ -91,7 +109,7 @@ int os_kept_text(os_kept *file, char *text, size_t bytes) {
     const int opened = open_file(&again);
     if (opened < 0) return first == -EBADF ? opened : first;
     os_let_go(&file->held);
-    file->held = again.held;
+    os_store(&again.held, &file->held);
     return read_held(file, text, bytes);
 }
 
@@ -103,7 +121,7 @@ int os_read_held_at(const os_held *held, const char *path, void *to, size_t byte
     const int again = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (again < 0) return -errno;
     os_held fresh;
-    os_note(again, &fresh);
+    os_note(again, path, &fresh);
     int result = -ESTALE;
     if (atomic_load(&fresh.device) == held->device && atomic_load(&fresh.inode) == held->inode) {
         result = os_read_at(again, to, bytes, offset);
@@ -117,18 +135,22 @@ int os_read_held_at(const os_held *held, const char *path, void *to, size_t byte
 
 int vrange_descriptor_note(int number, vrange_descriptor *out) {
     os_held held;
-    os_note(number, &held);
+    os_note(number, NULL, &held);
     if (atomic_load(&held.number) < 0) return -EBADF;
     *out = (vrange_descriptor){number, atomic_load(&held.device), atomic_load(&held.inode)};
     return 0;
 }
 
+static os_held noted(const vrange_descriptor *d) {
+    return (os_held){.number = d->number, .flags = -1, .device = d->device, .inode = d->inode};
+}
+
 int vrange_descriptor_is_ours(const vrange_descriptor *descriptor) {
-    const os_held held = {descriptor->number, descriptor->device, descriptor->inode};
+    const os_held held = noted(descriptor);
     return os_is_held(&held);
 }
 
 void vrange_descriptor_close(const vrange_descriptor *descriptor) {
-    os_held held = {descriptor->number, descriptor->device, descriptor->inode};
+    os_held held = noted(descriptor);
     os_let_go(&held);
 }

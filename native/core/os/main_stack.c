@@ -22,24 +22,32 @@
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
+#define MAPS_BYTES_LEAST ((size_t)64 << 10)
 #define SIGNAL_SET_BYTES 8 /* what the kernel's own signal set takes */
 
 int os_main_stack(os_main_stack_place *out) {
-    FILE *maps = fopen("/proc/self/maps", "re");
-    if (!maps) return -errno;
-    char line[512];
-    bool found = false, begins = true;
+    size_t bytes = MAPS_BYTES_LEAST;
+    char *maps = os_map(bytes);
+    int length = -ENOMEM;
+    while (maps && (length = os_read_whole("/proc/self/maps", maps, bytes)) == (int)bytes - 1) {
+        char *larger = os_map_larger(maps, bytes, 2 * bytes);
+        length = -ENOMEM;
+        if (!larger) break;
+        maps = larger;
+        bytes *= 2;
+    }
     uintptr_t from, to, end_before = 0;
     char rights[8];
-    while (!found && fgets(line, sizeof line, maps)) {
-        const bool is_first_part = begins;
-        begins = strchr(line, '\n') != NULL; /* a long path comes in parts */
-        if (!is_first_part || sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %7s", &from, &to, rights) != 3) continue;
+    bool found = false;
+    for (char *line = length > 0 ? maps : NULL, *end; line && !found; line = end ? end + 1 : NULL) {
+        end = strchr(line, '\n');
+        if (end) *end = 0;
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %7s", &from, &to, rights) != 3) continue;
         found = strstr(line, "[stack]") != NULL;
         if (!found) end_before = to;
     }
-    fclose(maps);
-    if (!found) return -ENOENT;
+    if (maps) os_unreserve(maps, bytes);
+    if (!found) return length < 0 ? length : -ENOENT;
     *out = (os_main_stack_place){.low = (char *)from,
                                  .top = (char *)to,
                                  .end_below = (char *)end_before,

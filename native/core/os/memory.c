@@ -1,7 +1,6 @@
 /* System calls: reserving and releasing address space, and the memory behind it. */
 #define _GNU_SOURCE
 #include "os/os.h"
-#include "os/os_kept_descriptors.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -22,6 +21,9 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
 #ifndef MADV_WIPEONFORK
 #define MADV_WIPEONFORK 18
 #define MADV_KEEPONFORK 19
@@ -34,9 +36,6 @@
 #endif
 #ifndef PIDFD_SELF_THREAD_GROUP /* Linux 6.14; EBADF before */
 #define PIDFD_SELF_THREAD_GROUP -10001
-#endif
-#ifndef SYS_pidfd_open
-#define SYS_pidfd_open 434
 #endif
 
 size_t os_page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
@@ -180,7 +179,8 @@ void os_list_new_pages(void *empty) {
 }
 
 /* One call for the whole batch saves a TLB shoot-down for each range. Kernels before 6.13 refuse it, even
- * on the calling process itself. A process that may not open a pidfd on itself can't use it either. */
+ * on the calling process itself, and 6.13 wants a pidfd. That would be one more descriptor to open and close
+ * among those of the program, so on 6.13 each range costs a call as well. */
 static bool advise_at_once(const struct iovec *spans, size_t count, int advice) {
     enum {
         UNTRIED,
@@ -192,13 +192,6 @@ static bool advise_at_once(const struct iovec *spans, size_t count, int advice) 
     size_t total = 0;
     for (size_t i = 0; i < count; i++) total += spans[i].iov_len;
     ssize_t done = syscall(SYS_process_madvise, PIDFD_SELF_THREAD_GROUP, spans, count, advice, 0);
-    const int self = done < 0 ? (int)syscall(SYS_pidfd_open, getpid(), 0) : -1;
-    if (self >= 0) {
-        os_held held;
-        os_note(self, &held);
-        done = syscall(SYS_process_madvise, self, spans, count, advice, 0);
-        os_let_go(&held);
-    }
     if (done >= 0 && (size_t)done == total) {
         batch = WORKS;
         return true;
@@ -228,6 +221,8 @@ int os_discard_many(const struct iovec *spans, size_t count) {
 int os_populate(void *address, size_t bytes) { return advise(address, bytes, MADV_POPULATE_WRITE); }
 
 int os_discard(void *address, size_t bytes) { return advise(address, bytes, MADV_DONTNEED); }
+
+int os_discard_locked(void *address, size_t bytes) { return advise(address, bytes, MADV_DONTNEED_LOCKED); }
 
 int os_wipe_on_fork(void *address, size_t bytes) { return advise(address, bytes, MADV_WIPEONFORK); }
 

@@ -134,6 +134,8 @@ int os_lazyfree_many(const struct iovec *spans, size_t count);
 int os_discard_many(const struct iovec *spans, size_t count);
 int os_populate(void *address, size_t bytes);
 int os_discard(void *address, size_t bytes) EXPORTED(os_discard);
+/* The same for locked memory (mlock), which os_discard refuses with EINVAL; Linux 5.18. */
+int os_discard_locked(void *address, size_t bytes);
 /* Choose whether the child of a fork finds these pages empty, or with their content. */
 int os_wipe_on_fork(void *address, size_t bytes);
 int os_keep_on_fork(void *address, size_t bytes);
@@ -163,7 +165,6 @@ int os_protect(void *address, size_t bytes);
 /* Whether reading this page would succeed. If so, this brings the page in. */
 bool os_is_readable(void *address) EXPORTED(os_is_readable);
 
-int os_userfault_open(int *descriptor);
 int os_userfault_register(int descriptor, void *address, size_t bytes);
 int os_userfault_copy(int descriptor, void *to, const void *from, size_t bytes);
 /* The same, but a present page keeps its content. */
@@ -195,6 +196,5 @@ int os_machine_usage(uint64_t *usage, uint64_t *total);
  * promised and may promise. */
 bool os_commits_strictly(void) EXPORTED(os_commits_strictly);
 int os_commit_usage(uint64_t *usage, uint64_t *total);
-void os_close(int descriptor);
 
 #endif

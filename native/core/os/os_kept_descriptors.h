@@ -8,7 +8,9 @@
  *
  * Between the check and the use another thread may still close the number and open its own file under it;
  * that window is some hundred nanoseconds. Reads are therefore checked again afterwards, and an ioctl of
- * userfaultfd does nothing to other files. */
+ * userfaultfd does nothing to other files. A close can't be made conditional, so it has to be rare. Whatever
+ * is read again and again stays open (proc_files.c), and vrange's own threads, of which the program does not
+ * know, open and close everything else in a table of descriptors of their own (os_apart.h). */
 #ifndef VRANGE_OS_KEPT_DESCRIPTORS_H
 #define VRANGE_OS_KEPT_DESCRIPTORS_H
 
@@ -21,20 +23,30 @@
  * file. */
 typedef struct {
     _Atomic int number; /* -1: no descriptor */
+    _Atomic int flags;  /* with which it was opened; -1: unknown */
     _Atomic uint64_t device, inode;
 } os_held;
 
-/* Notes a descriptor that has just been opened, for the checks below. */
-void os_note(int descriptor, os_held *held);
+/* Notes a descriptor that has just been opened, for the checks below. `path` is where: other code may have
+ * closed the number already and opened a file of its own under it, which is never noted as ours. NULL if there
+ * is no path. */
+void os_note(int descriptor, const char *path, os_held *held);
 
-/* The same, and moves the descriptor above the numbers that programs close in a loop, if the process may
- * have such numbers. */
-void os_hold(int descriptor, os_held *held);
+/* Copies what is noted, while other threads may read the copy. */
+void os_store(const os_held *opened, os_held *held);
+
+/* Keeps a descriptor that was noted in `opened`, and moves it above the numbers that programs close in a loop,
+ * if the process may have such numbers. */
+void os_hold(os_held *opened, os_held *held);
+
+/* Opens a userfaultfd and notes it. */
+int os_userfault_open(os_held *held);
 
 /* Whether the number still refers to the file that was opened. Async-signal-safe. */
 bool os_is_held(const os_held *held);
 
-/* Closes the descriptor if it is still ours, and forgets it. Async-signal-safe. */
+/* Closes the descriptor if it is still ours, and forgets it. Other code may have opened the same file, such as
+ * /proc/meminfo, so the flags have to be the same as well. Async-signal-safe. */
 void os_let_go(os_held *held);
 
 /* Like os_read_at. If the descriptor was lost, reads from the path; -ESTALE if the path leads to another

@@ -10,12 +10,13 @@
 
 #include "exported.h"
 
-/* Starts a thread that receives no signals: the application's signals are for its own threads. top, gdb and
- * perf show its name, of at most 15 characters. Returns 0 or an errno. */
-int os_thread_start(pthread_t *thread, void *(*function)(void *), const char *name);
+/* Starts a thread that receives no signals: the application's signals are for its own threads. Returns 0 or an
+ * errno. */
+int os_thread_start(pthread_t *thread, void *(*function)(void *), void *argument);
 /* Asks the scheduler to run the calling thread soon after it wakes, for a thread that works little. */
 void os_thread_go_first(void);
-/* Names the calling thread; a longer name is cut. */
+/* Names the calling thread, for top, gdb and perf; what is longer than 15 characters is cut. Another
+ * thread's name is not to be set: pthread_setname_np opens and closes a file for that. */
 void os_thread_name(const char *name);
 /* Waits for a thread that pthread_join has returned for: for a moment the kernel still counts it. */
 void os_thread_wait_gone(int thread_id);

@@ -21,8 +21,10 @@ typedef struct {
     int changes; /* an inotify descriptor, or -1 */
 } os_watches;
 
-/* Gives the calling thread its own table, for good. The other functions follow in the same thread. All return 0
- * or -errno. */
+/* Gives the calling thread its own, empty table of descriptors, for good. 0 or -errno. */
+int os_own_descriptors(void);
+
+/* Does so. The other functions follow in the same thread. All return 0 or -errno. */
 int os_watches_begin(os_watches *w);
 /* cgroup v1: reports what `file` and `argument` mean to the file cgroup.event_control in `directory`. */
 int os_watch_v1(os_watches *w, const char *directory, const char *file, const char *argument);

@@ -1,6 +1,7 @@
 /* System calls: the identity of this process, and whether another one is alive. */
 #define _GNU_SOURCE
 #include "os/os.h"
+#include "os/os_proc_files.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -73,9 +74,8 @@ void os_command(char *name, size_t bytes) {
 }
 
 int os_anonymous_bytes(uint64_t *bytes) {
-    /* Opened on each call: after a fork a kept descriptor would go on reporting the parent. */
     char text[128], *at;
-    int result = os_read_small("/proc/self/statm", text, sizeof text);
+    int result = os_proc_text(OS_STATM, text, sizeof text);
     if (result < 0) return result;
     strtoull(text, &at, 10); /* skip the address space */
     const uint64_t resident = strtoull(at, &at, 10), of_files = strtoull(at, NULL, 10);
@@ -85,7 +85,7 @@ int os_anonymous_bytes(uint64_t *bytes) {
 
 int os_resident_set(uint64_t *bytes) {
     char text[128], *at;
-    int result = os_read_small("/proc/self/statm", text, sizeof text);
+    int result = os_proc_text(OS_STATM, text, sizeof text);
     if (result < 0) return result;
     strtoull(text, &at, 10); /* skip the address space */
     *bytes = strtoull(at, NULL, 10) * os_page_bytes();
@@ -94,7 +94,7 @@ int os_resident_set(uint64_t *bytes) {
 
 int os_address_space(uint64_t *bytes, uint64_t *data) {
     char text[128], *at;
-    int result = os_read_small("/proc/self/statm", text, sizeof text);
+    int result = os_proc_text(OS_STATM, text, sizeof text);
     if (result < 0) return result;
     *bytes = strtoull(text, &at, 10) * os_page_bytes();
     for (int field = 1; field < 5; field++) strtoull(at, &at, 10); /* skip resident, shared, text and lib */

@@ -13,8 +13,6 @@ int os_open_to_read(const char *path, int *descriptor) {
     return 0;
 }
 
-void os_close(int descriptor) { close(descriptor); }
-
 int os_read_at(int descriptor, void *to, size_t bytes, uint64_t offset) {
     size_t done = 0;
     while (done < bytes) {

@@ -4,14 +4,12 @@
  * span of any size. Both answers may be out of date before the caller reads them. */
 #define _GNU_SOURCE
 #include "os/os.h"
-#include "os/os_kept_descriptors.h"
+#include "os/os_proc_files.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #ifndef PAGEMAP_SCAN /* Linux 6.7 */
 #define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
@@ -29,31 +27,33 @@ struct pm_scan_arg {
 #define SWAPPED (1ull << 62)
 #define ENTRIES_AT_ONCE 128 /* small enough for a signal handler's stack */
 
+typedef struct {
+    void *address;
+    size_t bytes;
+    unsigned char *pages;
+} residency;
+
 /* For sandboxes that refuse mincore, as some allow only the calls that they know. */
-static int read_pagemap(void *address, size_t bytes, unsigned char *pages) {
-    const size_t page = os_page_bytes(), count = (bytes + page - 1) / page;
+static int read_pagemap(int file, void *context) {
+    const residency *of = context;
+    const size_t page = os_page_bytes(), count = (of->bytes + page - 1) / page;
     uint64_t entries[ENTRIES_AT_ONCE];
-    os_held held;
-    const int file = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    if (file < 0) return -errno;
-    os_note(file, &held);
     int result = 0;
     for (size_t done = 0; done < count && result == 0;) {
         const size_t some = count - done < ENTRIES_AT_ONCE ? count - done : ENTRIES_AT_ONCE;
-        const uint64_t at = ((uintptr_t)address / page + done) * sizeof *entries;
+        const uint64_t at = ((uintptr_t)of->address / page + done) * sizeof *entries;
         result = os_read_at(file, entries, some * sizeof *entries, at);
-        for (size_t i = 0; i < some; i++) pages[done + i] = !!(entries[i] & (PRESENT | SWAPPED));
+        for (size_t i = 0; i < some; i++) of->pages[done + i] = !!(entries[i] & (PRESENT | SWAPPED));
         done += some;
     }
-    if (!os_is_held(&held)) result = -EBADF; /* other code closed it meanwhile */
-    os_let_go(&held);
     return result;
 }
 
 int os_residency(void *address, size_t bytes, unsigned char *pages) {
+    residency of = {address, bytes, pages};
     while (mincore(address, bytes, pages) < 0) {
         if (errno == EPERM || errno == EACCES || errno == ENOSYS)
-            return read_pagemap(address, bytes, pages);
+            return os_proc_use(OS_PAGEMAP, read_pagemap, &of);
         if (errno != EAGAIN) return -errno;
     }
     size_t count = (bytes + os_page_bytes() - 1) / os_page_bytes();
@@ -83,10 +83,12 @@ static char *lowest_resident_by_looking(char *from, char *to) {
     return to;
 }
 
+static int scan_pagemap(int file, void *scan) {
+    const int found = ioctl(file, PAGEMAP_SCAN, scan);
+    return found < 0 ? -errno : found;
+}
+
 char *os_lowest_resident(char *from, char *to) {
-    /* Opened on each call: after a fork a kept descriptor would go on reporting the parent's pages. */
-    int file = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    if (file < 0) return lowest_resident_by_looking(from, to);
     struct page_region region = {0, 0, 0};
     struct pm_scan_arg scan = {.size = sizeof scan,
                                .start = (uintptr_t)from,
@@ -96,11 +98,7 @@ char *os_lowest_resident(char *from, char *to) {
                                .max_pages = 1,
                                .category_mask = PAGE_IS_PRESENT,
                                .return_mask = PAGE_IS_PRESENT};
-    os_held held;
-    os_note(file, &held);
-    int found = ioctl(file, PAGEMAP_SCAN, &scan);
-    if (!os_is_held(&held)) found = -1;
-    os_let_go(&held);
+    const int found = os_proc_use(OS_PAGEMAP, scan_pagemap, &scan);
     if (found < 0) return lowest_resident_by_looking(from, to);
     return found == 0 ? to : (char *)(uintptr_t)region.start;
 }

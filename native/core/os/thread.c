@@ -25,7 +25,6 @@
 
 #define GONE_YIELDS 100
 #define GONE_SLEEP_NS 50000u
-#define THREAD_STACK_BYTES ((size_t)512 << 10)
 #define NICE_FIRST (-20)
 #define SHORT_TURN_NS 100000u /* the shortest that Linux grants; it gives 3 ms without being asked */
 
@@ -80,23 +79,6 @@ unsigned os_processors(void) {
     return processors < 1 ? 1 : (unsigned)processors;
 }
 
-int os_thread_start(pthread_t *thread, void *(*function)(void *), const char *name) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    /* Not as large as RLIMIT_STACK says (ulimit -s unlimited, or gigabytes for deep recursion). A C library
-     * that needs more, for thread-local variables, gives its default. */
-    pthread_attr_t attributes;
-    pthread_attr_init(&attributes);
-    const bool is_small = pthread_attr_setstacksize(&attributes, THREAD_STACK_BYTES) == 0;
-    int error = pthread_create(thread, is_small ? &attributes : NULL, function, NULL);
-    if (error == EINVAL) error = pthread_create(thread, NULL, function, NULL);
-    pthread_attr_destroy(&attributes);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (!error) pthread_setname_np(*thread, name); /* it has none if /proc is not mounted: no harm */
-    return error;
-}
-
 /* Not declared by every C library; as in sched_setattr(2), the first version. */
 typedef struct {
     uint32_t size, policy;
@@ -123,8 +105,6 @@ void os_thread_wait_gone(int thread_id) {
         else os_sleep_ns(GONE_SLEEP_NS); /* its processor is busy with another thread */
     }
 }
-
-void os_thread_name(const char *name) { prctl(PR_SET_NAME, name); /* fails only for a bad address */ }
 
 int os_thread_id(void) { return (int)syscall(SYS_gettid); }
 

@@ -1,6 +1,7 @@
 /* System calls: userfaultfd, which reports a touch of a missing page, and puts content in its place. */
 #define _GNU_SOURCE
 #include "os/os.h"
+#include "os/os_kept_descriptors.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,17 +23,21 @@ struct uffdio_move {
 #define UFFDIO_MOVE _IOWR(UFFDIO, 0x05, struct uffdio_move)
 #endif
 
-int os_userfault_open(int *descriptor) {
-    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
-    if (fd < 0) return -errno;
+int os_userfault_open(os_held *held) {
+    const int descriptor = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+    const int refused = errno;
+    os_note(descriptor, NULL, held);
+    if (descriptor < 0) return -refused;
     struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_SIGBUS};
-    if (ioctl(fd, UFFDIO_API, &api) < 0) {
-        int error = errno;
-        close(fd);
-        return -error;
+    const int error = ioctl(descriptor, UFFDIO_API, &api) < 0 ? errno : 0;
+    /* Other code may have closed the descriptor and opened a file of its own, which was noted then and must not
+     * be closed. No other file than a userfaultfd knows this request. */
+    if (error == ENOTTY || error == EBADF || !os_is_held(held)) {
+        os_note(-1, NULL, held);
+        return -EBADF;
     }
-    *descriptor = fd;
-    return 0;
+    if (error) os_let_go(held);
+    return -error;
 }
 
 int os_userfault_register(int descriptor, void *address, size_t bytes) {

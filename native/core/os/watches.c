@@ -35,14 +35,19 @@ static int add(os_watches *w, int descriptor, short events) {
     return 0;
 }
 
+/* Copies none of the table, as it closes all of it. */
+int os_own_descriptors(void) {
+    return syscall(SYS_close_range, 0, ~0u, UNSHARE_TABLE) < 0 ? -errno : 0;
+}
+
 int os_watches_begin(os_watches *w) {
     sigset_t end;
     sigemptyset(&end);
     sigaddset(&end, END_SIGNAL);
     w->count = 0;
     w->changes = -1;
-    /* Copies none of the table, as it closes all of it. */
-    if (syscall(SYS_close_range, 0, ~0u, UNSHARE_TABLE) < 0) return -errno;
+    const int refused = os_own_descriptors();
+    if (refused) return refused;
     return add(w, signalfd(-1, &end, SFD_CLOEXEC | SFD_NONBLOCK), POLLIN);
 }
 

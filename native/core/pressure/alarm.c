@@ -74,6 +74,7 @@ static alarm_kind watch_all(os_watches *w) {
 
 static void *run(void *unused) {
     (void)unused;
+    os_thread_name("vrange-alarm");
     os_watches w;
     atomic_store(&alarms.thread_id, os_thread_id());
     const alarm_kind kind = watch_all(&w);
@@ -136,7 +137,7 @@ static void start_thread(place *wanted, size_t count) {
     alarms.count = count;
     atomic_store(&alarms.kind, ALARM_NONE);
     atomic_store(&alarms.state, WATCHING);
-    alarms.running = os_thread_start(&alarms.thread, run, "vrange-alarm") == 0;
+    alarms.running = os_thread_start(&alarms.thread, run, NULL) == 0;
 }
 
 /* An alarm at the threshold is none if usage is above it already: clean file pages may fill the cgroup. */

@@ -71,6 +71,17 @@ static bool below_limits(uint64_t enough, bool with_later, uint64_t *free_bytes)
     return known;
 }
 
+bool headroom_is_below(uint64_t enough) {
+    static _Atomic uint64_t last = UINT64_MAX;
+    limits *l = limits_try();
+    if (!l) return atomic_load(&last) < enough;
+    uint64_t free_bytes = UINT64_MAX;
+    const bool is_known = look(l, os_now_ns(), enough, false, &free_bytes);
+    limits_give();
+    atomic_store(&last, is_known ? free_bytes : UINT64_MAX);
+    return is_known && free_bytes < enough;
+}
+
 bool headroom_below_limits(uint64_t enough, uint64_t *free_bytes) {
     return below_limits(enough, false, free_bytes);
 }

@@ -9,8 +9,12 @@
  * not known whether there is a limit. Above `enough` the figure need not be exact. */
 bool headroom_below_limits(uint64_t enough, uint64_t *free_bytes);
 
-/* The same for a large value: file pages that were used more than once are also taken before the process
- * is killed, although the kernel takes other pages first. */
+/* Whether less than `enough` is free below those limits, for threads that store at full speed: a thread that
+ * would have to wait for another one takes the answer that was found last. False if nothing is known. */
+bool headroom_is_below(uint64_t enough);
+
+/* Like headroom_below_limits, for a large value: file pages that were used more than once are also taken before
+ * the process is killed, although the kernel takes other pages first. */
 bool headroom_with_files(uint64_t enough, uint64_t *free_bytes);
 
 /* Bytes below the limit that the program has set for its resident set, and (unless NULL) that limit; both

@@ -74,8 +74,7 @@ static void open_cgroup(limits *l, const vrange_cgroups *found, vrange_cgroup *c
 }
 
 static int read_membership(limits *l, uint64_t *hash) {
-    const int result =
-        l->membership_path ? os_read_small(l->membership_path, l->text, sizeof l->text) : -ENOENT;
+    const int result = os_kept_text(&l->membership, l->text, sizeof l->text);
     if (result >= 0) *hash = hash_of(l->text);
     return result < 0 ? result : 0;
 }
@@ -86,9 +85,9 @@ int limits_find(limits *l, const char *proc_self, vrange_cgroups *found) {
     l->strict = os_commits_strictly();
     limits_read_machine(l, os_now_ns(), 0);
     if (snprintf(path, sizeof path, "%s/cgroup", proc_self) < (int)sizeof path)
-        l->membership_path = strdup(path);
+        os_keep(path, &l->membership);
     /* Read first: a move that happens meanwhile is found at the next check. */
-    read_membership(l, &l->membership);
+    read_membership(l, &l->membership_hash);
     l->membership_ns = os_now_ns();
     const int result = cgroups_find(proc_self, found);
     l->is_complete = result == 0 && found->count > 0;
@@ -102,7 +101,7 @@ int limits_find(limits *l, const char *proc_self, vrange_cgroups *found) {
 
 void limits_forget(limits *l) {
     for (size_t i = 0; i < l->count; i++) forget_cgroup(&l->cgroups[i]);
-    free(l->membership_path);
+    os_forget(&l->membership);
     *l = (limits)UNKNOWN;
 }
 
@@ -110,7 +109,7 @@ bool limits_have_moved(limits *l, uint64_t now) {
     uint64_t membership;
     if (now - l->membership_ns < (l->is_gone ? GONE_NS : MEMBERSHIP_NS)) return false;
     l->membership_ns = now;
-    return l->is_gone || (read_membership(l, &membership) == 0 && membership != l->membership);
+    return l->is_gone || (read_membership(l, &membership) == 0 && membership != l->membership_hash);
 }
 
 /* ---- reading ----------------------------------------------------------------------------------- */
@@ -214,21 +213,37 @@ bool limits_read_set(uint64_t *limit, uint64_t *used) {
 
 /* ---- those of this process --------------------------------------------------------------------- */
 
+enum {
+    FREE,
+    TAKEN,
+    AWAITED,
+};
+
+#define AWAIT_NS 10000000u
+
 static struct {
-    _Atomic bool is_taken; /* guards `now`; not a mutex, as a signal handler asks as well */
+    _Atomic uint32_t hold; /* guards `now`; not a mutex, as a signal handler asks as well */
     _Atomic bool is_known;
     limits now;
     pthread_mutex_t finding; /* inside the gate */
 } own = {.now = UNKNOWN, .finding = PTHREAD_MUTEX_INITIALIZER};
 
-limits *limits_try(void) { return atomic_exchange(&own.is_taken, true) ? NULL : &own.now; }
+limits *limits_try(void) {
+    uint32_t hold = FREE;
+    return atomic_compare_exchange_strong(&own.hold, &hold, TAKEN) ? &own.now : NULL;
+}
 
+/* The caretaker has a higher priority than the threads of the program. If it spun here, the thread that it has
+ * just preempted could not go on. */
 limits *limits_take(void) {
-    while (atomic_exchange(&own.is_taken, true)) os_yield();
+    if (limits_try()) return &own.now;
+    while (atomic_exchange(&own.hold, AWAITED) != FREE) os_wait(&own.hold, AWAITED, AWAIT_NS);
     return &own.now;
 }
 
-void limits_give(void) { atomic_store(&own.is_taken, false); }
+void limits_give(void) {
+    if (atomic_exchange(&own.hold, FREE) == AWAITED) os_wake(&own.hold);
+}
 
 static bool must_find(limits *l, uint64_t now) {
     return !atomic_load(&own.is_known) || limits_have_moved(l, now);
@@ -272,8 +287,12 @@ void limits_follow_outside(void) {
     gate_leave();
 }
 
-/* The thread that was reading exists only in the parent. */
-void limits_after_fork(void) { atomic_store(&own.is_taken, false); }
+/* The thread that was reading exists only in the parent, and so does the process whose cgroups that file
+ * reports. */
+void limits_after_fork(void) {
+    os_let_go(&own.now.membership.held);
+    atomic_store(&own.hold, FREE);
+}
 
 /* ---- for users --------------------------------------------------------------------------------- */
 

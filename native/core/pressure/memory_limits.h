@@ -34,8 +34,8 @@ typedef struct {
 typedef struct {
     limits_cgroup cgroups[VRANGE_CGROUPS];
     size_t count;
-    char *membership_path; /* the file that reports the cgroups of the process */
-    uint64_t membership, membership_ns;
+    os_kept membership; /* the file that reports the cgroups of the process */
+    uint64_t membership_hash, membership_ns;
     bool is_gone; /* a cgroup was removed: the process is in another one */
     bool is_complete; /* no cgroup was found that can't be read: there is no other limit */
     uint64_t machine_bytes, machine_used, machine_ns;

@@ -16,6 +16,7 @@
 
 #include "base/gate.h"
 #include "os/os.h"
+#include "os/os_apart.h"
 #include "os/os_thread.h"
 #include "counters/stats.h"
 #include "pressure/memory_limits.h"
@@ -162,6 +163,8 @@ static uint64_t intervals(void) {
 
 static void *run(void *unused) {
     (void)unused;
+    os_thread_name("vrange-pressure");
+    os_read_apart();
     pthread_mutex_lock(&watch.lock);
     while (!watch.stop) {
         tick();
@@ -209,7 +212,7 @@ int vrange_pressure_start(const vrange_pressure_settings *settings) {
         tick();
         if (!watch.anything_read) error = ENODATA;
     }
-    if (!error) error = os_thread_start(&watch.thread, run, "vrange-pressure");
+    if (!error) error = os_thread_start(&watch.thread, run, NULL);
     if (!error) {
         watch.running = true;
         if (watch.info.changes == 0) stats_pressure_level(watch.info.level);

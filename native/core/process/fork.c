@@ -21,6 +21,7 @@
 #include "stacks/own_stack.h"
 #include "base/inherit.h"
 #include "os/os.h"
+#include "os/os_proc_files.h"
 #include "pressure/memory_limits.h"
 #include "pressure/alarm.h"
 #include "pressure/watcher.h"
@@ -91,6 +92,7 @@ static void after_fork_in_child(void) {
     room_after_fork();
     watcher_after_fork();
     scratch_forget_owners();
+    os_proc_after_fork();
     limits_after_fork();
     alarm_after_fork();
     stacks_after_fork();

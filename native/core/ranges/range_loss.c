@@ -67,15 +67,16 @@ int range_secure(range *r) {
 }
 
 static void empty_some(char *address, size_t bytes) {
-    const int result = os_discard(address, bytes);
+    int result = os_discard(address, bytes);
+    if (result == -EINVAL) result = os_discard_locked(address, bytes);
     if (result == 0) return;
     /* A sandbox refuses madvise, at least to this thread. So map fresh memory over the pages, but not on the
      * refault rung: there the new mapping would have to be registered too. vrange leaves that rung when this
      * thread next pins an offered range. */
     if (result != -EINVAL && vrange_rung() != VRANGE_RUNG_REFAULT && os_map_over(address, bytes) == 0)
         return;
-    /* Locked memory (mlockall) can't be discarded, so it is overwritten. Missing pages must be filled before
-     * they can be touched. */
+    /* Linux before 5.18 does not discard locked memory (mlockall), so it is overwritten. Missing pages must be
+     * filled before they can be touched. */
     fill_zero(address, bytes);
     memset(address, 0, bytes);
 }

@@ -21,6 +21,7 @@
 #define LOSSES_A_TURN 256 /* each costs three system calls, and meanwhile nothing is offered */
 #define RANKED_TIMES 4    /* what is wanted, while the kernel takes it */
 #define AHEAD_SHARE 4       /* at most this share of the reserve is discarded ahead of demand */
+#define REFUSED_NS 1000000000ull
 #define TOP_UP_SHARE 16  /* this share of the reserve may be missing */
 
 /* Belongs to the thread that has the reserve's turn, except for the counters. */
@@ -29,6 +30,7 @@ static struct {
     size_t next_look;
     uint64_t taken; /* bytes found taken at the last look */
     demand demand;
+    uint64_t refused_ns; /* 0: the last offer was not refused */
     _Atomic uint64_t offers, losses;
 } offered;
 
@@ -146,10 +148,19 @@ void offer_give_ahead(uint64_t free_bytes, uint64_t reserve_bytes) {
 
 /* ---- offering --------------------------------------------------------------------------------- */
 
+static void note_offer(bool is_offered) {
+    offered.refused_ns = is_offered ? 0 : os_now_ns();
+    if (!is_offered) rung_offer_failed();
+}
+
+bool offer_is_refused(void) {
+    return offered.refused_ns && os_now_ns() - offered.refused_ns < REFUSED_NS;
+}
+
 static void offer_batch(batch *b) {
     if (b->count == 0) return;
-    bool is_offered = os_lazyfree_many(b->spans, b->count) == 0;
-    if (!is_offered) rung_offer_failed();
+    const bool is_offered = os_lazyfree_many(b->spans, b->count) == 0;
+    note_offer(is_offered);
     for (size_t i = 0; i < b->count; i++) {
         range_offer_end(table_at(b->items[i].index), is_offered);
         if (is_offered) offered_add(&offered.queue, &b->items[i]);
@@ -164,6 +175,7 @@ bool offer_top_up(victims *v, uint64_t wanted, uint64_t taken, bool is_burst) {
     /* Not for every value that a hit takes back from the reserve: ranking costs the same for one range as
      * for many. */
     if (present + wanted / TOP_UP_SHARE > wanted || atomic_load(&stats_idle_bytes) == 0) return false;
+    if (offer_is_refused()) return false;
     bool may_rank = is_burst;
     if (victims_are_old(v)) {
         victims_rank(v, wanted);
@@ -210,6 +222,7 @@ void offer_range(range *r, uint64_t generation) {
     const uint64_t bytes = range_bytes(r);
     tally(&stats_copying_bytes, bytes); /* until it counts as offered */
     const bool is_offered = os_lazyfree(range_address(r), bytes) == 0;
+    note_offer(is_offered);
     range_offer_end(r, is_offered);
     untally(&stats_copying_bytes, bytes);
     if (is_offered) offered_add(&offered.queue, &item);

@@ -27,6 +27,10 @@ bool offer_take_back(void);
  * again if they run out. Returns whether more has to be done at once. */
 bool offer_top_up(victims *v, uint64_t wanted, uint64_t taken, bool is_burst);
 
+/* Whether the kernel refused the last offer, as it does for locked memory (mlockall). It is asked again after a
+ * second. */
+bool offer_is_refused(void);
+
 /* Offers one idle range. */
 void offer_range(range *r, uint64_t generation);
 

@@ -36,6 +36,7 @@
 #include "reserve/offer.h"
 #include "os/os.h"
 #include "reserve/rank.h"
+#include "reserve/shed.h"
 #include "reserve/turn_interval.h"
 #include "reserve/below_set_limit.h"
 #include "reserve/victims.h"
@@ -84,7 +85,9 @@ static free_memory look_for_memory(void) {
     return r;
 }
 
-/* ---- the eager rung --------------------------------------------------------------------------- */
+/* ---- where nothing can be offered: the eager rung, and locked memory ---------------------------- */
+
+static bool can_offer(void) { return vrange_rung() != VRANGE_RUNG_EAGER && !offer_is_refused(); }
 
 static bool shed_over_limit(uint64_t free_bytes) {
     if (free_bytes == UINT64_MAX) free_bytes = headroom_of_machine(0);
@@ -96,8 +99,10 @@ static bool shed_over_limit(uint64_t free_bytes) {
     reserve.free_bytes = free_bytes;
     if (spare <= free_bytes) return false;
     const uint64_t wanted = spare - free_bytes;
-    victims_rank(&reserve.victims, wanted);
     uint64_t gone = 0;
+    /* What is offered does not go by itself, either. */
+    if (vrange_rung() != VRANGE_RUNG_EAGER) return shed_least(NULL, wanted, false) > 0;
+    victims_rank(&reserve.victims, wanted);
     for (const candidate *item; gone < wanted && (item = victims_next(&reserve.victims));) {
         range *r = table_at(item->index);
         const uint64_t size = range_bytes(r);
@@ -145,7 +150,7 @@ static bool take_turn(free_memory now) {
     reserve.taken = 0;
     return_memory(&now.below_set);
     atomic_store(&reserve.is_near, now.is_near);
-    if (vrange_rung() == VRANGE_RUNG_EAGER) {
+    if (!can_offer()) {
         goes_on = shed_over_limit(now.below_limits);
     } else {
         goes_on = keep_offered(&now, bytes);
@@ -264,8 +269,7 @@ static bool is_short_of(uint64_t bytes) {
     if (!atomic_load(&reserve.is_near) || atomic_load(&stats_idle_bytes) < bytes) return false;
     const bool is_eager = vrange_rung() == VRANGE_RUNG_EAGER;
     const uint64_t enough = bytes + (is_eager ? atomic_load(&reserve.bytes) : SHORT_BYTES);
-    uint64_t below_limits;
-    return headroom_below_limits(enough, &below_limits) && below_limits < enough;
+    return headroom_is_below(enough);
 }
 
 /* Near the limit, a store replaces an idle range. What is offered is worth less than idle ranges, but writing

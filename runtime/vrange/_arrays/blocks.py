@@ -175,7 +175,7 @@ class Blocks:
         if result == -errno.EINVAL:
             raise VrangeError(
                 f"array {self._account.name!r} can't be discarded: this process locked its memory "
-                "(mlockall), and the kernel does not reclaim locked memory"
+                "(mlockall), and before Linux 5.18 the kernel does not discard locked memory"
             )
         if result < 0:
             raise VrangeError(
