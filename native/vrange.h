@@ -783,7 +783,9 @@ int vrange_shared_read(const vrange_shared *index, const vrange_shared_found *fo
 /* Removes a record if it is still the key's. */
 int vrange_shared_drop(vrange_shared *index, uint64_t at, uint64_t word);
 
+/* A number that is another one after each removal of the key; and which of the words that is. */
 uint64_t vrange_shared_changes(const vrange_shared *index, const unsigned char *digest);
+uint64_t vrange_shared_changes_at(const vrange_shared *index, const unsigned char *digest);
 uint64_t vrange_shared_stamp(vrange_shared *index);
 /* Publish a record: a value, what a computation raised, or where a value lies in a range of this process. They
  * set at, word, owner and stamp of *out. Return -ESTALE if the bucket changed, -ENOSPC without room, -ESRCH if

@@ -23,7 +23,7 @@ from vrange.errors import (
 )
 
 if sys.platform == "linux":
-    from vrange._cache.cache import VolatileCache
+    from vrange._cache.cache import VolatileCache, load_shared_kind_by
     from vrange._cache.cached import cached
     from vrange._counters.requests import answer_with
     from vrange._counters.stats import Stats, stats
@@ -112,6 +112,17 @@ __all__ = [
     "trim_idle_stacks",
     "trim_stack",
 ]
+
+
+def _shared_kind() -> type[Any]:
+    # Few programs share caches: import what is needed for it with the first one.
+    from vrange._service.shared_cache import SharedCache
+
+    return SharedCache
+
+
+if sys.platform == "linux":
+    load_shared_kind_by(_shared_kind)
 
 
 def __getattr__(name: str) -> Any:

@@ -58,18 +58,21 @@ def content(*args: Any, **kwargs: Any) -> Hashable:
     return (*map(_key_of, args), _NAMED, *named) if named else tuple(map(_key_of, args))
 
 
-class _Mark:
+class Mark:
     """A part of a key that is equal to nothing that a user passes."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, place: str) -> None:
+        self._name, self._place = name, place
 
     def __repr__(self) -> str:
         return self._name
 
+    def __reduce__(self) -> str:
+        return self._place  # one object in each process
 
-_NAMED = _Mark("named")
-_CONTENT = _Mark("content")
+
+_NAMED = Mark("named", "_NAMED")
+_CONTENT = Mark("content", "_CONTENT")
 
 
 def _key_of(value: Any) -> Hashable:

@@ -109,6 +109,10 @@ uint64_t vrange_shared_changes(const vrange_shared *s, const unsigned char *dige
     return atomic_load(bucket_at(s, digest));
 }
 
+uint64_t vrange_shared_changes_at(const vrange_shared *s, const unsigned char *digest) {
+    return (uint64_t)bucket_of(s, digest) * WAYS;
+}
+
 uint64_t vrange_shared_change(vrange_shared *s, const unsigned char *digest, int *removed) {
     _Atomic uint64_t *bucket = bucket_at(s, digest);
     const uint64_t changes = atomic_fetch_add(bucket, 1) + 1;

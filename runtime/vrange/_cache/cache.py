@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from datetime import timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from vrange._cache.address_space import CacheArena
 from vrange._cache.background_release import bury
+from vrange._cache.codec import Codec
 from vrange._cache.common import CommonCache
 from vrange._cache.figures import Figures
 from vrange._cache.info import CacheInfo
@@ -23,6 +24,13 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 _ABSENT = object()
+_load_shared_kind: Callable[[], type[Any]]
+
+
+def load_shared_kind_by(load: Callable[[], type[Any]]) -> None:
+    """Set the function that returns the class of shared caches, which is above this room."""
+    global _load_shared_kind
+    _load_shared_kind = load
 
 
 class VolatileCache(CommonCache[K, V], Generic[K, V]):
@@ -66,6 +74,11 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         Called with the key and the cause of each entry that the cache removed by itself: "evicted",
         "expired", "purged" (the kernel took it) or "refused" (its value could not be stored). See
         Notes.
+    shared : str or bool
+        The name under which the processes of a service have one cache: those with one
+        `VRANGE_SERVICE`, or of one process group. With True that is `name`. Keys must be of types
+        that are equal by content, and values must be picklable. `max_bytes`, `max_entries` and the
+        figures are those of each process. See docs/services.md.
 
     Raises
     ------
@@ -104,6 +117,15 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
 
     """
 
+    _codec_kind = Codec
+
+    def __new__(cls, *args: Any, shared: str | bool = False, **parameters: Any) -> Self:
+        """Return an empty object, of the class of shared caches if it is to be shared."""
+        if shared is not False and cls is VolatileCache:
+            blank: Self = super().__new__(_load_shared_kind())
+            return blank
+        return super().__new__(cls)
+
     def __init__(
         self,
         *,
@@ -116,7 +138,10 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         timeout: float | timedelta | None = None,
         copy: bool = False,
         on_evict: Callable[[K, EvictionCause], object] | None = None,
+        shared: str | bool = False,
     ) -> None:
+        if shared is not False:
+            raise TypeError(f"{type(self).__qualname__} can't be shared: make a VolatileCache")
         given = checked_parameters(
             ttl=ttl,
             max_bytes=max_bytes,
@@ -130,7 +155,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         super().__init__(name, given)
         self._account = Account(self._name, lib.VRANGE_KIND_CACHE)
         self._arena = CacheArena(self._account, given.arena_bytes)
-        self._core = make_core(self._account, self._arena, self._source, given)
+        self._core = make_core(self._account, self._arena, self._source, given, self._codec_kind)
         self._figures = Figures(self._account)
 
     # ---- lookups -----------------------------------------------------------------------------

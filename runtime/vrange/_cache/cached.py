@@ -112,6 +112,7 @@ def cached(
     timeout: float | timedelta | None = None,
     copy: bool = False,
     on_evict: Callable[[Any, EvictionCause], object] | None = None,
+    shared: bool | str = False,
 ) -> CachedDecorator: ...
 @overload
 def cached(
@@ -140,6 +141,7 @@ def cached(
     timeout: float | timedelta | None = None,
     copy: bool = False,
     on_evict: Callable[[Any, EvictionCause], object] | None = None,
+    shared: bool | str = False,
 ) -> Any:
     """Cache a function's results in memory that the kernel may take back.
 
@@ -172,6 +174,10 @@ def cached(
     skip : callable, optional
         Called with each computed result. If it returns a true value, the result is returned and not
         cached.
+    shared : bool or str
+        Whether the processes of a service have one cache for the function. They find it by the
+        function's module, name, file and code, or by the name that is given. Arguments must be of
+        types that are equal by content: see docs/services.md.
     maxsize : int, optional
         Another name of `max_entries`. As for lru_cache, 0 caches nothing, and a negative number
         is 0.
@@ -225,5 +231,6 @@ def cached(
         timeout=timeout,
         copy=copy,
         on_evict=on_evict,
+        shared=shared,
     )
     return decorate_or_wait(function, options, BACKEND)

@@ -19,6 +19,7 @@ from vrange._cache.mapping import CacheMapping
 from vrange._cache.options import CachedOptions, check_decorated, name_of
 from vrange._cache.parameters import is_coroutine_function
 from vrange._cache.shared import CallsOfObjects, SharedCalls
+from vrange._cache.shared_name import shared_name_of
 
 _NAMED = object()  # separates positional from keyword arguments in a key
 
@@ -44,6 +45,11 @@ class Backend:
         if options.cache is not None:
             cache = options.cache
             kind = SharedCalls if isinstance(cache, CacheMapping) else CallsOfObjects
+            if getattr(cache, "_backend", None) is not None:
+                raise TypeError(
+                    "a cache that processes share can't be given as cache=: write "
+                    "cached(shared=True) or cached(shared='name') for each function"
+                )
         new_make_key = new_make_key_in_python if kind is CallsOfObjects else self.new_make_key
         make_key = new_make_key(cache, function, options)
         if options.ignore:
@@ -98,8 +104,11 @@ def decorate(function: Any, options: CachedOptions, backend: Backend) -> Any:
     if options.cache is None:
         if options.name is None:
             options = options.but(name=name_of(function))
+        if options.shared is True:
+            options = options.but(shared=shared_name_of(function))
         cache = backend.new_cache(**options.of_cache())
         cache._values_are_of(function)
+        backend = getattr(cache, "_backend", backend)
     return backend.wrap_calls(backend.calls_of(function, options, cache))
 
 

@@ -19,11 +19,15 @@ from vrange._counters.account import Account
 
 
 def make_core(
-    account: Account, arena: CacheArena, source: Source, given: CacheParameters
+    account: Account,
+    arena: CacheArena,
+    source: Source,
+    given: CacheParameters,
+    codec_kind: type[Codec],
 ) -> hit.CacheCore:
     """Return the core of a cache that counts in `account` and stores in `arena`."""
     follow_limit()
-    codec = Codec(source, copies=given.copy)
+    codec = codec_kind(source, copies=given.copy)
     return hit.CacheCore(
         owner=account,
         account=account.address,

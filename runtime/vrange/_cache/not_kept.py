@@ -53,7 +53,7 @@ class Source:
         kind = type(value)
         if kind not in self._warned:
             self._warned.add(kind)
-            _warn(
+            warn(
                 f"{self.name}: a value of type {_name_of(kind)} is not cached, because it can't be "
                 f"pickled ({type(error).__name__}: {error}). It is computed at each request"
             )
@@ -63,7 +63,7 @@ class Source:
         """Warn that a value was pickled and can't be unpickled: once for each type of error."""
         if type(error) not in self._warned:
             self._warned.add(type(error))
-            _warn(
+            warn(
                 f"{self.name}: a value that was pickled can't be unpickled ({error!r}), and is not "
                 "cached. It is computed at each request"
             )
@@ -72,7 +72,7 @@ class Source:
         """Warn once that each hit decodes the value, because it is too heavy to be hot."""
         if not self._warned_of_cost:
             self._warned_of_cost = True
-            _warn(
+            warn(
                 f"{self.name}: each hit on a value of type {_name_of(kind)} takes {seconds:.2g} s "
                 f"to decode it, unless another caller holds it. Its objects take "
                 f"{format_bytes(weight)}, and hot_bytes is {format_bytes(most)}: set hot_bytes "
@@ -97,7 +97,7 @@ def _name_of(kind: type) -> str:
     return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
 
 
-def _warn(message: str, category: type[Warning] = NotKeptWarning) -> None:
+def warn(message: str, category: type[Warning] = NotKeptWarning) -> None:
     """Warn, with the place in the code that called vrange."""
     warnings.warn(message, category, stacklevel=_frames_of_ours())
 

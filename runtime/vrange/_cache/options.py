@@ -37,6 +37,7 @@ _OF_CACHE = (
     "timeout",
     "copy",
     "on_evict",
+    "shared",
 )
 
 
@@ -58,6 +59,7 @@ class CachedOptions:
     timeout: float | timedelta | None = None
     copy: bool = False
     on_evict: Listener | None = None
+    shared: bool | str = False  # a name, once the function is known
 
     def __post_init__(self) -> None:
         """Check the parameters, except sizes and names, which the cache checks."""
@@ -73,6 +75,8 @@ class CachedOptions:
         seconds_of_ttl(self.ttl)
         seconds_of_timeout(self.timeout)
         check_on_evict(self.on_evict)
+        if not isinstance(self.shared, bool | str):
+            raise TypeError(f"shared must be True, False or a name, not {self.shared!r}")
         if isinstance(self.maxsize, int) and self.maxsize < 0:
             self.maxsize = 0  # as for lru_cache
         check_max_entries(self.max_entries)

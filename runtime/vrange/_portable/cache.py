@@ -11,6 +11,7 @@ import psutil
 
 from vrange._cache.common import CommonCache
 from vrange._cache.info import CacheInfo
+from vrange._cache.not_kept import warn
 from vrange._cache.parameters import EvictionCause, checked_parameters, seconds_of_ttl
 from vrange._cache.unstored import as_answered, as_own
 from vrange._portable.figures import Figures
@@ -53,6 +54,8 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         Whether each caller gets a value of its own, which it may change.
     on_evict : callable, optional
         Called with the key and the cause of each entry that the cache removed by itself.
+    shared : str or bool, optional
+        Processes share no cache here: each has its own, with a RuntimeWarning.
 
     Notes
     -----
@@ -78,7 +81,13 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         timeout: float | timedelta | None = None,
         copy: bool = False,
         on_evict: Callable[[K, EvictionCause], object] | None = None,
+        shared: str | bool = False,
     ) -> None:
+        if shared is not False:
+            warn(
+                "processes can't share a cache on this platform, and each has its own",
+                RuntimeWarning,
+            )
         given = checked_parameters(
             ttl=ttl,
             max_bytes=max_bytes,

@@ -1,0 +1,70 @@
+"""The name by which the processes of a service find the cache of a function."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from types import CodeType
+from typing import Any
+
+from vrange._cache.options import name_of
+
+__all__ = ["shared_name_of"]
+
+_NAME_BYTES = 46  # of the 63 that a name may have: the digest follows
+_PLAIN = (str, bytes, int, float, complex, bool, type(None))
+
+
+def shared_name_of(function: Any) -> str:
+    """Return a name that only the same function has: in the same module and file, with its code.
+
+    Raises
+    ------
+    TypeError
+        If the function's results depend on more than that and its arguments.
+
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    code = getattr(function, "__code__", None)
+    if isinstance(code, CodeType):
+        if code.co_freevars:
+            raise TypeError(
+                f"{name_of(function)} uses variables of the function around it "
+                f"({', '.join(code.co_freevars)}), and other processes can't tell whether "
+                "theirs are the same: give it a name of its own, shared='name'"
+            )
+        _add_code(digest, code)
+        for default in (function.__defaults__, function.__kwdefaults__):
+            digest.update(_described(default).encode())
+    elif type(function).__name__ != "builtin_function_or_method":
+        raise TypeError(
+            f"{function!r} is no plain function, and other processes can't tell whether theirs is "
+            "the same: give it a name of its own, shared='name'"
+        )
+    name = name_of(function).encode()[-_NAME_BYTES:].decode(errors="ignore")
+    return f"{name}#{digest.hexdigest()}"
+
+
+def _add_code(digest: Any, code: CodeType) -> None:
+    parts = (sys.version, code.co_filename, code.co_qualname, code.co_names, code.co_varnames)
+    digest.update(repr(parts).encode())
+    digest.update(code.co_code)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            _add_code(digest, constant)
+        else:
+            digest.update(_described(constant).encode())
+
+
+def _described(value: Any) -> str:
+    """Return a text that is the same in all processes."""
+    if isinstance(value, _PLAIN):
+        return f"{type(value).__name__}:{value!r}"
+    if isinstance(value, frozenset):  # in a hash's order otherwise
+        return f"frozenset:{sorted(map(_described, value))}"
+    if isinstance(value, tuple):
+        return f"tuple:{[_described(item) for item in value]}"
+    if isinstance(value, dict):
+        return f"dict:{[(_described(k), _described(v)) for k, v in value.items()]}"
+    kind = type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"

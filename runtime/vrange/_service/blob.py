@@ -1,0 +1,181 @@
+"""Values as bytes that any process can decode: a header, the key, a pickle, and its buffers.
+
+Buffers lie beside the pickle, so an array is decoded without a copy, over the bytes. A header that
+does not fit its bytes is not decoded: another process may have written it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import sys
+from typing import Any
+
+from vrange._cache.codec import Codec
+from vrange._cache.collector import Collector
+from vrange._core import hit
+
+__all__ = ["Blob", "BlobCodec", "decode", "encode", "is_plain"]
+
+# The record's stamp, the key's digest, the bytes of the key and of the body, the number of buffers,
+# and how the body is coded.
+_HEAD = struct.Struct("=Q16sIQII")
+_PAIR = struct.Struct("=QQ")  # where a buffer begins, and its bytes
+_PICKLE, _BYTES, _TEXT = range(3)
+_ALIGNED = 64
+_PLAIN = (str, bytes, int, float, complex, bool, type(None))
+_ITEMS_MOST = 100
+
+
+class Blob:
+    """A value that is coded: the parts of its bytes."""
+
+    __slots__ = ("decode", "is_private", "nbytes", "parts")
+
+    def __init__(self, parts: list[Any], nbytes: int, is_private: bool, copies: bool) -> None:
+        self.parts, self.nbytes, self.is_private = parts, nbytes, is_private
+        self.decode = _decode_copy if copies else _decode_view
+
+
+class BlobCodec(Codec):
+    """Stores values that are coded already. It codes others as any cache does."""
+
+    def encode(self, value: Any, bytes_most: int) -> hit.Form | None:
+        """Return the form in which `value` is stored."""
+        if type(value) is not Blob:
+            return super().encode(value, bytes_most)
+        collector = Collector(hit.Room(), bytes_most)
+        collector.owe(value.nbytes)
+        collector.parts.extend(value.parts)
+        return collector.form(
+            value.decode, refers=True, nbytes=value.nbytes, is_private=value.is_private
+        )
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether all callers may get one object: no caller can change it."""
+    if type(value) in _PLAIN:
+        return True
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and type(value) is numpy.ndarray:
+        return not value.dtype.hasobject
+    if type(value) in (tuple, frozenset) and len(value) <= _ITEMS_MOST:
+        return all(map(is_plain, value))
+    return False
+
+
+def encode(
+    value: Any, stamp: int, digest: bytes, form: bytes, bytes_most: int, *, copies: bool
+) -> Blob:
+    """Return the value as parts of bytes.
+
+    Raises MemoryError if there is no room for them, and what the pickler raises.
+    """
+    collector = Collector(hit.Room(), bytes_most)
+    buffers: list[memoryview] = []
+    kind = type(value)
+    how = _BYTES if kind is bytes else _TEXT if kind is str else _PICKLE
+    if how == _BYTES:
+        collector.owe(len(value))
+        collector.parts.append(value)
+    elif how == _TEXT:
+        collector.write(value.encode("utf-8", "surrogatepass"))
+    else:
+        _pickle(value, collector, buffers)
+    body_bytes = sum(map(len, collector.parts))
+    at = _HEAD.size + _PAIR.size * len(buffers) + len(form) + body_bytes
+    table = bytearray()
+    beside: list[Any] = []
+    for buffer in buffers:
+        pad = -at % _ALIGNED
+        beside += (bytes(pad), buffer) if pad else (buffer,)
+        table += _PAIR.pack(at + pad, buffer.nbytes)
+        at += pad + buffer.nbytes
+    head = _HEAD.pack(stamp, digest, len(form), body_bytes, len(buffers), how)
+    parts = [head + table + form, *collector.parts, *beside]
+    return Blob(parts, at, copies or not is_plain(value), copies)
+
+
+def _pickle(value: Any, collector: Collector, buffers: list[memoryview]) -> None:
+    def add(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()  # BufferError: it is not contiguous
+        buffers.append(raw)
+        collector.owe(raw.nbytes)
+        return False
+
+    try:
+        pickle.Pickler(collector, 5, buffer_callback=add).dump(value)
+    except BufferError:
+        buffers.clear()
+        collector.parts.clear()
+        pickle.Pickler(collector, 5).dump(value)
+
+
+class TornError(ValueError):
+    """The bytes are not a whole value."""
+
+
+def key_form(data: Any) -> bytes:
+    """Return the form of the key in a value's bytes."""
+    view = memoryview(data)
+    _, _, form_bytes, _, buffers, _ = _head(view)
+    at = _HEAD.size + _PAIR.size * buffers
+    return bytes(view[at : at + form_bytes])
+
+
+def is_of(data: Any, stamp: int, digest: bytes, form: bytes) -> bool:
+    """Return whether the bytes are those of the record with this stamp, and of this key."""
+    view = memoryview(data)
+    try:
+        its_stamp, its_digest, form_bytes, *_ = _head(view)
+        return (
+            its_stamp == stamp
+            and its_digest == digest
+            and form_bytes == len(form)
+            and key_form(view) == form
+        )
+    except TornError:
+        return False
+
+
+def decode(data: Any, *, copies: bool) -> Any:
+    """Return the value in these bytes. Its arrays are read-only views of them, or copies."""
+    view = memoryview(data).cast("B")
+    _, _, form_bytes, body_bytes, count, how = _head(view)
+    at = _HEAD.size + _PAIR.size * count + form_bytes
+    if at + body_bytes > len(view):
+        raise TornError("the value is cut short")
+    body = view[at : at + body_bytes]
+    if how == _BYTES:
+        return bytes(body)
+    if how == _TEXT:
+        return str(body, "utf-8", "surrogatepass")
+    return pickle.loads(body, buffers=_buffers(view, count, copies) if count else None)
+
+
+def _head(view: memoryview) -> tuple[Any, ...]:
+    if len(view) < _HEAD.size:
+        raise TornError("the header is cut short")
+    found = _HEAD.unpack_from(view)
+    if _HEAD.size + _PAIR.size * found[4] + found[2] > len(view):
+        raise TornError("the header does not fit its bytes")
+    return found
+
+
+def _buffers(view: memoryview, count: int, copies: bool) -> list[Any]:
+    found: list[Any] = []
+    for number in range(count):
+        at, nbytes = _PAIR.unpack_from(view, _HEAD.size + _PAIR.size * number)
+        if at + nbytes > len(view):
+            raise TornError("a buffer does not fit its bytes")
+        part = view[at : at + nbytes]
+        found.append(bytearray(part) if copies else part.toreadonly())
+    return found
+
+
+def _decode_view(stored: Any) -> Any:
+    return decode(stored, copies=False)
+
+
+def _decode_copy(stored: Any) -> Any:
+    return decode(stored, copies=True)

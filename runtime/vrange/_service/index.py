@@ -1,0 +1,246 @@
+"""The index that processes share, as Python calls it (native/core/service)."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vrange._core import ffi, lib
+from vrange._counters.lock import locked
+from vrange._ranges.set_limit import memory_limit
+from vrange._service import place
+from vrange.errors import VrangeError
+
+__all__ = ["Found", "Index", "NotSharedError", "close_index", "open_index"]
+
+_BUCKETS = 8192  # 1 MiB; 15 keys each
+_BLOCK_BYTES = 16384
+_BLOCKS_MOST = 2048  # 32 MiB
+_BLOCKS_LEAST = 64
+_SHARE_OF_LIMIT = 32  # the kernel can't take an index
+_BUFFERS_KEPT = 32
+
+
+class NotSharedError(VrangeError):
+    """The processes can't share a cache here."""
+
+
+class Found:
+    """A record, and a copy of its payload."""
+
+    __slots__ = ("expires_ns", "flight", "kind", "native", "nbytes", "payload", "stamp", "token")
+
+    def __init__(self, native: Any, payload: bytes) -> None:
+        self.native, self.payload = native, payload
+        self.kind, self.stamp, self.flight = native.kind, native.stamp, native.flight
+        self.expires_ns, self.nbytes = native.expires_ns, native.bytes
+        self.token = native.at, native.word, native.stamp
+
+
+class Index:
+    """One mapped index. All caches of this process with its name use it.
+
+    The mapping stays until the process ends, because another thread may read it at any time.
+    """
+
+    pointer: Any
+    words: memoryview
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.users = 0
+        self.generation = 0  # another one after each fork, and for each mapping
+        self.is_joined = False
+        self._buffers: deque[Any] = deque(maxlen=_BUFFERS_KEPT)
+        self._renewing = threading.Lock()
+
+    # ---- becoming a member -------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Map the index and join its members. Raise NotSharedError if that is impossible."""
+        with locked(self.path.parent) as is_held:
+            if not is_held:
+                raise NotSharedError(f"the lock of {self.path.parent} can't be had")
+            for orphan in place.orphans(self.path.parent):
+                place.remove(orphan)
+            self._map()
+            if lib.vrange_shared_members(self.pointer) == 0 and self.count():
+                # What other processes left is not this service's: its code may be another one.
+                lib.vrange_shared_leave(self.pointer)
+                place.remove(self.path)
+                self._map()
+
+    def count(self) -> int:
+        """Return the number of values."""
+        return int(lib.vrange_shared_count(self.pointer))
+
+    def _map(self) -> None:
+        blocks = memory_limit() // _SHARE_OF_LIMIT // _BLOCK_BYTES
+        blocks = max(_BLOCKS_LEAST, min(_BLOCKS_MOST, blocks))
+        out = ffi.new("vrange_shared **")
+        for _ in range(2):
+            result = lib.vrange_shared_open(os.fsencode(self.path), _BUCKETS, blocks, out)
+            if result != -errno.EBADMSG or not place.is_unused(self.path):
+                break
+            place.remove(self.path)  # a process was killed while it made the file
+        if result == -errno.EPROTO:
+            raise NotSharedError(f"another version of vrange made {self.path}")
+        if result == -errno.EBADMSG:
+            raise NotSharedError(f"{self.path} is not an index, or not whole")
+        self._check(result)
+        self._check(lib.vrange_shared_join(out[0]))
+        self.generation += 1
+        self.pointer = out[0]
+        self.is_joined = True
+        count = ffi.new("size_t *")
+        words = lib.vrange_shared_words(self.pointer, count)
+        self.words = memoryview(ffi.buffer(words, count[0] * 8)).cast("Q").toreadonly()
+
+    def _check(self, result: int) -> None:
+        if result < 0:
+            raise NotSharedError(f"{self.path}: {os.strerror(-result)}")
+
+    def is_member(self) -> bool:
+        """Return whether this process may publish. The child of a fork may not until it joins."""
+        return bool(lib.vrange_shared_identity(self.pointer))
+
+    def renew(self) -> None:
+        """Join the members in the child of a fork. Raise NotSharedError if that is impossible."""
+        with self._renewing:
+            if self.is_member():
+                return
+            with locked(self.path.parent) as is_held:
+                is_same = lib.vrange_shared_is_at(self.pointer, os.fsencode(self.path))
+                if is_held and is_same:
+                    self._check(lib.vrange_shared_join(self.pointer))
+                    self.is_joined = True
+                    return
+            self.open()
+
+    def leave(self) -> None:
+        """Stop being a member; remove the file with the last member."""
+        if not self.is_member():
+            return
+        with locked(self.path.parent) as is_held:
+            lib.vrange_shared_leave(self.pointer)
+            path = os.fsencode(self.path)
+            if (
+                is_held
+                and lib.vrange_shared_members(self.pointer) == 0
+                and lib.vrange_shared_is_at(self.pointer, path)
+            ):
+                place.remove(self.path)
+
+    # ---- reading -------------------------------------------------------------------------------
+
+    def find(self, digest: bytes) -> Found | None:
+        """Return the record of a key, or None."""
+        native = ffi.new("vrange_shared_found *")
+        buffer = self._buffer()
+        result = lib.vrange_shared_find(
+            self.pointer, digest, buffer, lib.VRANGE_PAYLOAD_MOST, native
+        )
+        if result == -errno.ESRCH:
+            self.renew()
+            return self.find(digest)
+        found = None
+        if result == lib.VRANGE_OK:
+            found = Found(native, ffi.buffer(buffer, native.payload_bytes)[:])
+        self._buffers.append(buffer)
+        return found
+
+    def records(self) -> Iterator[Found]:
+        """Yield the records of all keys."""
+        cursor = ffi.new("uint64_t *")
+        native = ffi.new("vrange_shared_found *")
+        buffer = _unzeroed("char[]", lib.VRANGE_PAYLOAD_MOST)
+        room = lib.VRANGE_PAYLOAD_MOST
+        while lib.vrange_shared_next(self.pointer, cursor, buffer, room, native) == lib.VRANGE_OK:
+            yield Found(native, ffi.buffer(buffer, native.payload_bytes)[:])
+
+    def _buffer(self) -> Any:
+        try:
+            return self._buffers.pop()
+        except IndexError:
+            return _unzeroed("char[]", lib.VRANGE_PAYLOAD_MOST)
+
+    def read(self, found: Found) -> memoryview | None:
+        """Return a copy of a large value out of its owner's memory; None if it is gone.
+
+        Raise NotSharedError if this process may not read that memory.
+        """
+        to = _unzeroed("char[]", found.nbytes)
+        result = lib.vrange_shared_read(self.pointer, found.native, to)
+        if result == lib.VRANGE_OK:
+            return memoryview(ffi.buffer(to))
+        if result < 0:
+            raise NotSharedError(
+                f"this process can't read another one's memory ({os.strerror(-result)})"
+            )
+        return None
+
+    def drop(self, found: Found) -> bool:
+        """Remove a record; False if it was removed or replaced already."""
+        at, word, _ = found.token
+        return bool(lib.vrange_shared_drop(self.pointer, at, word) == lib.VRANGE_OK)
+
+    def is_own(self, found: Found) -> bool:
+        """Return whether this process published the record."""
+        return bool(found.native.owner == lib.vrange_shared_identity(self.pointer))
+
+
+_unzeroed = ffi.new_allocator(should_clear_after_alloc=False)
+_open: dict[Path, Index] = {}
+_opening = threading.Lock()
+
+
+def open_index(cache: str) -> Index:
+    """Return the index of a cache's name. Raise NotSharedError if there can't be one."""
+    path = place.path_of(cache)
+    if path is None:
+        refusal = ffi.string(lib.vrange_segment_refusal()).decode(errors="replace")
+        raise NotSharedError(f"there is no directory for an index ({refusal})")
+    with _opening:
+        index = _open.get(path)
+        if index is None:
+            index = Index(path)
+            index.open()
+            _open[path] = index
+        elif not index.is_member():
+            index.renew()
+        index.users += 1
+        return index
+
+
+def close_index(index: Index) -> None:
+    """Stop being a member with the last cache that uses the index."""
+    with _opening:
+        index.users -= 1
+        if index.users == 0:
+            _open.pop(index.path, None)
+            index.leave()
+
+
+def _leave_all() -> None:
+    for index in list(_open.values()):
+        index.leave()
+
+
+def _be_no_member() -> None:
+    """In the child of a fork: it joins before it reads or publishes."""
+    global _opening
+    _opening = threading.Lock()
+    for index in _open.values():
+        index._renewing = threading.Lock()
+        index.generation += 1
+        index.is_joined = False
+
+
+atexit.register(_leave_all)
+os.register_at_fork(after_in_child=_be_no_member)

@@ -1,0 +1,234 @@
+"""A cache that is one for all processes of a service: what `VolatileCache(shared=...)` returns."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
+
+from vrange._cache.cache import VolatileCache
+from vrange._cache.codec import Codec
+from vrange._cache.not_kept import warn
+from vrange._cache.parameters import nanoseconds_of_ttl
+from vrange._cache.unstored import as_answered, as_own
+from vrange._core import lib
+from vrange._service.answers import Answers
+from vrange._service.blob import BlobCodec
+from vrange._service.decorated import BACKEND
+from vrange._service.index import NotSharedError, close_index, open_index
+from vrange._service.values import ABSENT, SharedValues
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class _AloneError(Exception):
+    """Raised where the process has a cache of its own."""
+
+
+def _or_alone(method: Any) -> Any:
+    """Return a method that does what the base class's does where the processes can't share."""
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **named: Any) -> Any:
+        try:
+            return method(self, *args, **named)
+        except NotSharedError as error:
+            self._be_private(error)
+        except _AloneError:
+            pass
+        return getattr(super(SharedCache, self), method.__name__)(*args, **named)
+
+    return call
+
+
+class SharedCache(VolatileCache[K, V], Generic[K, V]):
+    """A cache that is one for all processes of a service. See VolatileCache."""
+
+    _codec_kind: type[Codec] = BlobCodec
+    _backend = BACKEND
+
+    def __init__(
+        self,
+        *,
+        shared: str | bool,
+        name: str | None = None,
+        on_evict: object = None,
+        **parameters: Any,
+    ) -> None:
+        if on_evict is not None:
+            raise TypeError(
+                "on_evict belongs to a cache of one process: the values of a shared cache leave in "
+                "any process. Leave out on_evict or shared"
+            )
+        name_of_all = _name_of_all(shared, name)
+        super().__init__(name=name or name_of_all, **parameters)
+        self._values: SharedValues | None = None
+        given = self._parameters
+        if given.max_entries == 0:
+            return  # nothing is kept, and no caller waits
+        try:
+            index = open_index(name_of_all)
+        except (NotSharedError, OSError) as error:
+            self._be_private(error)
+            return
+        self._values = SharedValues(index, self._core, self._account, self._source, given)
+        own = as_own if given.copy else as_answered
+        self._answers = Answers(self._values, own, given.timeout, self._count_computed)
+
+    def _count_computed(self, took_ns: int) -> None:
+        lib.vrange_account_regenerated(self._account.pointer, took_ns)
+
+    def _be_private(self, error: Exception) -> None:
+        """Go on as a cache of this process alone."""
+        if self._values is not None:
+            self._leave()
+            super().clear()
+        warn(
+            f"cache {self.name!r} is not shared, and each process has its own: {error}",
+            RuntimeWarning,
+        )
+
+    def _leave(self) -> None:
+        values, self._values = self._values, None
+        if values is not None:
+            close_index(values.index)
+            values.forget()
+
+    def _shared(self) -> SharedValues | None:
+        """Return the values that are shared; None if this process has a cache of its own."""
+        values = self._values
+        if self._core.closed:
+            self._core.get(None, None)  # raises
+        if values is None or values.index.is_joined:
+            return values
+        try:  # this is the child of a fork
+            values.index.renew()
+        except (NotSharedError, OSError) as error:
+            self._be_private(error)
+        return self._values
+
+    def _joined(self) -> SharedValues:
+        values = self._shared()
+        if values is None:
+            raise _AloneError
+        return values
+
+    # ---- lookups -------------------------------------------------------------------------------
+
+    def __getitem__(self, key: K) -> V:
+        found: Any = self.get(key, ABSENT)
+        return self._missing(key) if found is ABSENT else found
+
+    @_or_alone
+    def get(self, key: K, default: Any = None) -> Any:
+        """Return the value under `key`, or `default`."""
+        values = self._joined()
+        value = values.look(values.know(key))
+        if value is ABSENT:
+            self._core.count_request(False)
+            return default
+        return value
+
+    @_or_alone
+    def get_or_compute(self, key: K, compute: Callable[[], V]) -> Any:
+        """Return the value under `key`, or call compute() and cache its result.
+
+        One caller at a time computes a key, across the threads and tasks of all processes.
+        """
+        known = self._joined().know(key)
+        return self._answers.answer(known, compute)
+
+    async def get_or_compute_async(self, key: K, compute: Callable[[], Awaitable[V]]) -> V:
+        """Return the value under `key`, or await compute() and cache its result.
+
+        One caller at a time computes a key, across the threads and tasks of all processes. Under
+        another event loop than asyncio's, a task does not wait for other processes.
+        """
+        values = self._shared()
+        if values is not None:
+            try:
+                answer: V = await self._answers.answer_async(values.know(key), compute)
+                return answer
+            except NotSharedError as error:
+                self._be_private(error)
+        return await super().get_or_compute_async(key, compute)
+
+    # ---- as a mapping --------------------------------------------------------------------------
+
+    @_or_alone
+    def set(self, key: K, value: V, *, ttl: float | timedelta | None = None) -> None:
+        """Store `value` under `key` for all processes, with a ttl of its own."""
+        ttl_ns = nanoseconds_of_ttl(ttl)
+        expires_ns = time.monotonic_ns() + ttl_ns if ttl_ns else 0
+        values = self._joined()
+        values.store(values.know(key), value, None, expires_ns=expires_ns)
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self.set(key, value)
+
+    @_or_alone
+    def __delitem__(self, key: K) -> None:
+        values = self._joined()
+        if not values.remove(values.know(key)):
+            raise KeyError(key)
+
+    @_or_alone
+    def pop(self, key: K, *default: Any) -> Any:
+        """Remove and return the value under `key`. One caller of all processes gets it."""
+        values = self._joined()
+        value = values.take(values.know(key))
+        if value is not ABSENT:
+            return value
+        if not default:
+            raise KeyError(key)
+        return default[0]
+
+    def clear(self) -> None:
+        """Remove all entries, of all processes. Reset this process's figures."""
+        values = self._shared()
+        if values is not None:
+            values.clear()
+        super().clear()
+
+    @_or_alone
+    def __contains__(self, key: Any) -> bool:
+        """Return whether the value seems to be there. It may be gone by the next lookup."""
+        values = self._joined()
+        return values.has(values.know(key))
+
+    @_or_alone
+    def __len__(self) -> int:
+        """Return the number of entries, including values whose loss was not noticed yet."""
+        return self._joined().index.count()
+
+    @_or_alone
+    def __iter__(self) -> Iterator[K]:
+        return iter(list(self._joined().keys()))
+
+    def discard(self, *keys: K) -> int:
+        """Make the kernel take values of this process now, for tests. Small values stay."""
+        values = self._shared()
+        if values is None or not keys:
+            return super().discard(*keys)
+        stamps: Any = values.stamps_of(keys)
+        return super().discard(*stamps) if stamps else 0
+
+    def close(self) -> None:
+        """Leave the shared cache. Small values stay for the other processes."""
+        self._leave()
+        super().close()
+
+
+def _name_of_all(shared: object, name: str | None) -> str:
+    """Return the name by which the processes find one cache."""
+    if shared is True and name is not None:
+        return name
+    if not isinstance(shared, str) or not shared:
+        raise TypeError(
+            "shared must be the name by which the processes of a service find the cache, or True "
+            f"together with name=, not {shared!r}"
+        )
+    return shared

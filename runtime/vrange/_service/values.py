@@ -1,0 +1,297 @@
+"""The values of a shared cache, as one process finds and stores them.
+
+A small value is in the index; a large one is in the memory of the process that computed it. The
+core of this process has the large values that it computed, and copies of some that it reads often,
+each under the stamp of its record. A value is answered only if the index says that its stamp is
+still the key's. So a removal holds for all processes at once, and no process is told of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, TypeGuard
+
+from vrange._cache.collector import room_for
+from vrange._cache.not_kept import Source
+from vrange._cache.parameters import CacheParameters, nanoseconds_of_ttl
+from vrange._core import ffi, hit, lib
+from vrange._counters.account import Account
+from vrange._service import blob, stable_keys
+from vrange._service.index import Found, Index
+from vrange._service.near import NearCopies
+
+__all__ = ["ABSENT", "Known", "SharedValues"]
+
+ABSENT: Any = object()
+_Token = tuple[int, int, int, int]
+_KNOWN_MOST = 65536  # keys whose form this process remembers
+_READS_BEFORE_COPY = 2  # of a value, by this process
+_ERROR_NS = 2_000_000_000  # how long waiters may take to read what a computation raised
+_BYTES_MOST = 1 << 60
+_NOTE_MOST = 1024  # of a key's form, in the record of a large value
+
+
+class Known:
+    """A key's form and digest, and the record that it had when this process looked last."""
+
+    __slots__ = ("digest", "form", "reads", "token")
+
+    def __init__(self, form: bytes) -> None:
+        self.form, self.digest = form, stable_keys.digest_of(form)
+        self.reads = 0
+        # The index's generation, the place of the record's word, the word, and the stamp.
+        self.token: _Token | None = None
+
+
+class SharedValues:
+    """Finds, stores and removes values in an index and in this process's core."""
+
+    def __init__(
+        self,
+        index: Index,
+        core: hit.CacheCore,
+        account: Account,
+        source: Source,
+        given: CacheParameters,
+    ) -> None:
+        self.index, self.core, self._account = index, core, account
+        self._source, self._given = source, given
+        self._ttl_ns = nanoseconds_of_ttl(given.ttl)
+        self._known: dict[Any, Known] = {}
+        self._near = NearCopies(core)
+
+    def know(self, key: Any) -> Known:
+        """Return what is known of a key. Raise TypeError if processes can't share it."""
+        known = self._known.get(key)
+        if known is None:
+            known = Known(stable_keys.form_of(key))
+            if len(self._known) >= _KNOWN_MOST:
+                self._known.clear()
+            self._known[key] = known
+        return known
+
+    # ---- finding -------------------------------------------------------------------------------
+
+    def look(self, known: Known) -> Any:
+        """Return the value of a key, or ABSENT."""
+        value = self._here(known)
+        if value is not ABSENT:
+            return value
+        found = self.index.find(known.digest)
+        if found is None or found.kind == lib.VRANGE_RECORD_ERROR:
+            return ABSENT
+        return self.value_of(known, found)
+
+    def _here(self, known: Known) -> Any:
+        """Return the value that this process has itself, or ABSENT."""
+        token = known.token
+        return self.core.get(token[3], ABSENT) if self._is_current(token) else ABSENT
+
+    def _is_current(self, token: _Token | None) -> TypeGuard[_Token]:
+        return (
+            token is not None
+            and token[0] == self.index.generation
+            and self.index.words[token[1]] == token[2]
+        )
+
+    def value_of(self, known: Known, found: Found, *, waited: bool = False) -> Any:
+        """Return the value of a record, or ABSENT if it is gone: then the record goes as well.
+
+        Raise NotSharedError if this process may not read its owner's memory.
+        """
+        index = self.index
+        data: Any = found.payload
+        if found.kind == lib.VRANGE_RECORD_RANGE:
+            if index.is_own(found) or self._near.has(found.stamp):
+                value = self.core.get(found.stamp, ABSENT)
+                if value is not ABSENT:
+                    known.token = (index.generation, *found.token)
+                    return value
+            data = self._read(found)
+        if data is None or not blob.is_of(data, found.stamp, known.digest, known.form):
+            index.drop(found)
+            return ABSENT
+        try:
+            value = blob.decode(data, copies=self._given.copy)
+        except Exception as error:
+            self._source.give_up(known.form, error)
+            index.drop(found)
+            return ABSENT
+        if waited:
+            self.core.count_request(True)
+        else:
+            self.core.count_hit()
+        self._come_near(known, found, data, value)
+        return value
+
+    def _read(self, found: Found) -> memoryview | None:
+        room = None
+        try:
+            if found.nbytes >= hit.ROOM_BYTES:
+                room = room_for(found.nbytes)
+            return self.index.read(found)
+        except MemoryError:
+            return None
+        finally:
+            if room is not None:
+                room.release()
+
+    def _come_near(self, known: Known, found: Found, data: Any, value: Any) -> None:
+        """Keep a copy of a value that this process reads often."""
+        known.reads += 1
+        if known.reads < _READS_BEFORE_COPY or not self._near.may_have(len(data)):
+            return
+        copies = self._given.copy
+        copy = blob.Blob([data], len(data), copies or not blob.is_plain(value), copies)
+        self._near.add(found.stamp, copy, found.expires_ns)
+        known.token = (self.index.generation, *found.token)
+
+    # ---- storing -------------------------------------------------------------------------------
+
+    def changes_of(self, known: Known) -> int:
+        """Return a number that is another one after each removal of the key."""
+        return int(lib.vrange_shared_changes(self.index.pointer, known.digest))
+
+    def store(
+        self,
+        known: Known,
+        value: Any,
+        changes: int | None,
+        *,
+        cost_ns: int = 0,
+        expires_ns: int = 0,
+    ) -> bool:
+        """Store and publish a value. Return whether it is kept.
+
+        Without `changes` it replaces what the key has, and what is being computed for it. With
+        them it is not published if the key was removed or set since they were read.
+        """
+        if not expires_ns and self._ttl_ns:
+            expires_ns = time.monotonic_ns() + self._ttl_ns
+        record = self._record(known, expires_ns, changes)
+        is_kept = False
+        try:
+            coded = self._source.code(value, lambda: self._encode(known, value, record.stamp))
+            if coded is not None:
+                is_kept = self._publish(known, record, coded, cost_ns)
+        except MemoryError:
+            lib.vrange_account_refused(self._account.pointer)
+        if not is_kept and changes is None:
+            self.remove(known)
+        return is_kept
+
+    def _encode(self, known: Known, value: Any, stamp: int) -> blob.Blob:
+        copies = self._given.copy
+        return blob.encode(value, stamp, known.digest, known.form, _BYTES_MOST, copies=copies)
+
+    def _record(self, known: Known, expires_ns: int, changes: int | None) -> Any:
+        record = ffi.new("vrange_shared_key *")
+        ffi.memmove(record.digest, known.digest, lib.VRANGE_DIGEST_BYTES)
+        record.stamp = lib.vrange_shared_stamp(self.index.pointer)
+        record.expires_ns = expires_ns
+        record.replaces = changes is None
+        record.changes = changes or 0
+        return record
+
+    def _publish(self, known: Known, record: Any, coded: blob.Blob, cost_ns: int) -> bool:
+        out = ffi.new("vrange_shared_found *")
+        pointer = self.index.pointer
+        if coded.nbytes <= lib.VRANGE_PAYLOAD_MOST:
+            payload = b"".join(coded.parts)
+            result = lib.vrange_shared_put(pointer, record, payload, len(payload), out)
+            return bool(result == 0)
+        stamp = record.stamp
+        self.core.store(stamp, coded, record.expires_ns, cost_ns)
+        note = known.form if len(known.form) <= _NOTE_MOST else b""
+        for handle in self.core.handles((stamp,)):
+            result = lib.vrange_shared_put_range(
+                pointer, record, handle, coded.nbytes, note, len(note), out
+            )
+            if result == 0:
+                known.token = (self.index.generation, out.at, out.word, stamp)
+                return True
+            if result in (-errno.ENOTSUP, -errno.ENOSPC):
+                return self._keep_unshared(known, record, stamp)
+        self.core.remove(stamp)
+        return False
+
+    def _keep_unshared(self, known: Known, record: Any, stamp: int) -> bool:
+        """Keep a value in this process alone, until any process removes or sets the key."""
+        if record.replaces:
+            self.remove(known)
+            record.changes = self.changes_of(known)
+        at = lib.vrange_shared_changes_at(self.index.pointer, known.digest)
+        known.token = (self.index.generation, at, record.changes, stamp)
+        return True
+
+    def store_error(self, known: Known, error: bytes, changes: int, landing: int) -> None:
+        """Publish what a computation raised, for the callers that wait for it."""
+        record = self._record(known, time.monotonic_ns() + _ERROR_NS, changes)
+        out = ffi.new("vrange_shared_found *")
+        lib.vrange_shared_put_error(self.index.pointer, record, landing, error, len(error), out)
+
+    # ---- removing ------------------------------------------------------------------------------
+
+    def remove(self, known: Known) -> bool:
+        """Remove a key's value, in all processes. Return whether there was one."""
+        token, known.token = known.token, None
+        was_here = self._is_current(token)  # though it may not be published
+        removed = ffi.new("int *")
+        lib.vrange_shared_change(self.index.pointer, known.digest, removed)
+        if token is not None:
+            was_here = self.core.remove(token[3]) and was_here
+        return bool(removed[0]) or was_here
+
+    def take(self, known: Known) -> Any:
+        """Remove a key's value and return it, or ABSENT. One caller of all processes gets it."""
+        while (found := self.index.find(known.digest)) is not None:
+            if found.kind == lib.VRANGE_RECORD_ERROR:
+                return ABSENT
+            value = self.value_of(known, found)
+            if value is not ABSENT and self.index.drop(found):
+                self.remove(known)
+                return value
+        value = self._here(known)
+        return value if value is not ABSENT and self.remove(known) else ABSENT
+
+    def clear(self) -> None:
+        """Remove all values, in all processes."""
+        lib.vrange_shared_clear(self.index.pointer)
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what this process knows of keys."""
+        self._known.clear()
+        self._near.forget()
+
+    # ---- as a whole ----------------------------------------------------------------------------
+
+    def has(self, known: Known) -> bool:
+        """Return whether a key seems to have a value."""
+        token = known.token
+        if self._is_current(token) and self.core.contains(token[3]):
+            return True
+        found = self.index.find(known.digest)
+        return found is not None and found.kind != lib.VRANGE_RECORD_ERROR
+
+    def keys(self) -> Iterator[Any]:
+        """Yield the keys. Those whose form is longer than a record holds are left out."""
+        seen = set()
+        for found in self.index.records():
+            with suppress(Exception):  # torn, or of a type that this process can't import
+                if found.kind == lib.VRANGE_RECORD_RANGE:
+                    form = found.payload[lib.VRANGE_NOTE_AT :]
+                else:
+                    form = blob.key_form(found.payload)
+                if form in seen:
+                    continue
+                seen.add(form)
+                yield stable_keys.key_of(form)
+
+    def stamps_of(self, keys: tuple[Any, ...]) -> list[int]:
+        """Return the stamps of the records that keys have."""
+        found = [self.index.find(self.know(key).digest) for key in keys]
+        return [one.stamp for one in found if one is not None]
