@@ -748,6 +748,7 @@ typedef struct {
 typedef struct {
     uint64_t word;
     uint32_t number, landings;
+    int leads; /* the caller has to land it */
 } vrange_shared_flight;
 
 /* Maps the index at this path, and makes it if there is none: with so many buckets, a power of two, and

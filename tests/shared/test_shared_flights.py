@@ -276,3 +276,53 @@ def test_one_task_of_all_computes(cache: Any, new_peer: Callable[..., Peer]) -> 
     answers[0].append(2)
     assert cache["a"] == [1]
     assert new_peer().ask(peers.get, "a") == [1]
+
+
+def test_a_call_on_the_loop_s_thread_does_not_wait_for_a_task_of_the_loop(cache: Any) -> None:
+    async def compute() -> str:
+        await asyncio.sleep(0)
+        # A plain call, which can't let the loop run: the task that leads would never end.
+        other = cache.get_or_compute("b", lambda: "plain")
+        return f"task's, {other}"
+
+    async def lead() -> str:
+        await asyncio.sleep(0.01)
+        return "led"
+
+    async def ask() -> Any:
+        return await asyncio.gather(
+            cache.get_or_compute_async("b", lead), cache.get_or_compute_async("a", compute)
+        )
+
+    assert list(asyncio.run(ask())) == ["led", "task's, plain"]
+    assert cache["b"] == "led"
+
+
+def test_a_greenlet_does_not_wait_for_another_one_of_its_thread(cache: Any) -> None:
+    greenlet = pytest.importorskip("greenlet")
+    main = greenlet.getcurrent()
+
+    def lead() -> str:
+        main.switch("led")
+        return "first"
+
+    first = greenlet.greenlet(lambda: cache.get_or_compute("a", lead))
+    assert first.switch() == "led"
+    assert cache.get_or_compute("a", lambda: "second") == "second"
+    assert first.switch() == "first"
+    assert cache["a"] == "first"
+
+
+def test_a_leader_that_is_dropped_before_it_computes_is_not_waited_for(cache: Any) -> None:
+    from vrange._service.flights import Flight
+
+    values = cache._values
+    digest = values.know("a").digest
+    flight = Flight.begin(values.index, digest)
+    assert flight is not None
+    assert flight.leads
+    other = Flight.begin(values.index, digest)
+    assert other is not None
+    assert not other.leads
+    del flight  # as when a signal handler raises between two lines
+    assert cache.get_or_compute("a", lambda: 1) == 1

@@ -46,6 +46,7 @@ int vrange_shared_lead(vrange_shared *s, const unsigned char *digest, vrange_sha
     const uint32_t place = atomic_load(&s->own->place), serial = (uint32_t)(identity >> 32) & SERIAL_MASK;
     const uint64_t mine = key_bits(digest) | (uint64_t)serial << PLACE_BITS | place;
     out->number = flight_number(digest);
+    out->leads = 0;
     index_flight *flight = &s->flights[out->number];
     if (!identity) return -ESRCH;
     uint64_t word = atomic_load(&flight->word);
@@ -59,6 +60,7 @@ int vrange_shared_lead(vrange_shared *s, const unsigned char *digest, vrange_sha
         if (!atomic_compare_exchange_strong(&flight->word, &word, mine)) continue;
         atomic_store(&flight->waits_for, 0);
         out->word = mine;
+        out->leads = 1;
         return VRANGE_OK;
     }
 }

@@ -6,7 +6,10 @@ steps, so that a leader that was killed or stopped is noticed, and a signal hand
 
 from __future__ import annotations
 
+import os
+import threading
 import time
+from collections import defaultdict
 from contextvars import ContextVar
 from typing import Any
 
@@ -21,25 +24,33 @@ _TASK_STEPS = (0.0005, 0.001, 0.002, 0.005, 0.01)
 # Those that this thread or task leads, the outermost first.
 led_here: ContextVar[tuple[Flight, ...]] = ContextVar("vrange_led_by_service", default=())
 
+# Those that each thread leads, in whatever task or greenlet. A thread that sleeps runs none.
+_led_by_thread: defaultdict[int, list[Flight]] = defaultdict(list)
+
 
 class Flight:
     """A computation that this caller leads, or that it waits for."""
 
-    __slots__ = ("_index", "_member", "_token", "error_landing", "leads", "native", "skipped")
+    _thread: int | None = None
 
-    def __init__(self, index: Index, native: Any, leads: bool) -> None:
-        self._index, self.native, self.leads = index, native, leads
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self.native = ffi.new("vrange_shared_flight *")
         self._member = lib.vrange_shared_identity(index.pointer)
         self.skipped = False
 
     @classmethod
     def begin(cls, index: Index, digest: bytes) -> Flight | None:
         """Lead the computation of a key, or find its leader. None: compute without."""
-        native = ffi.new("vrange_shared_flight *")
-        result = lib.vrange_shared_lead(index.pointer, digest, native)
-        if result == lib.VRANGE_OK:
-            return cls(index, native, True)
-        return cls(index, native, False) if result == lib.VRANGE_HELD else None
+        flight = cls(index)
+        # A signal handler may raise as soon as it leads: then it lands as it is dropped.
+        result = lib.vrange_shared_lead(index.pointer, digest, flight.native)
+        return flight if result in (lib.VRANGE_OK, lib.VRANGE_HELD) else None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this caller computes."""
+        return bool(self.native.leads)
 
     @property
     def landing(self) -> int:
@@ -47,20 +58,37 @@ class Flight:
         return int(self.native.landings)
 
     def __enter__(self) -> Flight:
-        self._token = led_here.set((*led_here.get(), self))
+        led_here.set((*led_here.get(), self))
+        self._thread = threading.get_native_id()
+        _led_by_thread[self._thread].append(self)
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._land()
         led_here.set(tuple(one for one in led_here.get() if one is not self))
+        thread, self._thread = self._thread, None
+        led = _led_by_thread.get(thread, []) if thread is not None else []
+        if self in led:
+            led.remove(self)
+        if thread is not None and not led:
+            _led_by_thread.pop(thread, None)
+
+    def _land(self) -> None:
         # The child of a fork is another member: the flight is its parent's.
-        if lib.vrange_shared_identity(self._index.pointer) == self._member:
+        if self.leads and lib.vrange_shared_identity(self._index.pointer) == self._member:
             lib.vrange_shared_land(self._index.pointer, self.native)
+        self.native.leads = 0
+
+    def __del__(self) -> None:
+        if self.leads:
+            self._land()
 
     # ---- waiting -------------------------------------------------------------------------------
 
     def wait(self, until: float | None) -> bool:
         """Wait for the leader. False if that takes too long, or would never end."""
-        led = self._begin_to_wait()
+        own = _led_by_thread.get(threading.get_native_id(), ())
+        led = self._begin_to_wait(tuple(own))
         try:
             while True:
                 if self._never_ends(led):
@@ -77,7 +105,7 @@ class Flight:
         sleep = _sleep_of_loop()
         if sleep is None:
             return False
-        led = self._begin_to_wait()
+        led = self._begin_to_wait(led_here.get())
         step = 0
         try:
             while True:
@@ -92,8 +120,8 @@ class Flight:
         finally:
             self._end_waiting(led)
 
-    def _begin_to_wait(self) -> list[Flight]:
-        led = [one for one in led_here.get() if one._index is self._index]
+    def _begin_to_wait(self, led_by_waiter: tuple[Flight, ...]) -> list[Flight]:
+        led = [one for one in led_by_waiter if one._index is self._index]
         for one in led:
             lib.vrange_shared_waits_for(self._index.pointer, one.native, self.native.number)
         return led
@@ -122,3 +150,6 @@ def _sleep_of_loop() -> Any:
     except RuntimeError:
         return None  # another library's loop: this task computes by itself
     return asyncio.sleep
+
+
+os.register_at_fork(after_in_child=_led_by_thread.clear)

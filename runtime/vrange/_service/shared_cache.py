@@ -145,7 +145,7 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
         """Return the value under `key`, or await compute() and cache its result.
 
         One caller at a time computes a key, across the threads and tasks of all processes. Under
-        another event loop than asyncio's, a task does not wait for other processes.
+        another event loop than asyncio's, tasks do not wait: each computes.
         """
         values = self._shared()
         if values is not None:

@@ -27,7 +27,8 @@ __all__ = ["ABSENT", "Known", "SharedValues"]
 
 ABSENT: Any = object()
 _Token = tuple[int, int, int, int]
-_KNOWN_MOST = 65536  # keys whose form this process remembers
+_KNOWN_MOST = 16384  # keys that this process remembers
+_KNOWN_BYTES_MOST = 512  # of the form of such a key
 _READS_BEFORE_COPY = 2  # of a value, by this process
 _ERROR_NS = 2_000_000_000  # how long waiters may take to read what a computation raised
 _BYTES_MOST = 1 << 60
@@ -68,9 +69,10 @@ class SharedValues:
         known = self._known.get(key)
         if known is None:
             known = Known(stable_keys.form_of(key))
-            if len(self._known) >= _KNOWN_MOST:
-                self._known.clear()
-            self._known[key] = known
+            if len(known.form) <= _KNOWN_BYTES_MOST:
+                if len(self._known) >= _KNOWN_MOST:
+                    self._known.clear()
+                self._known[key] = known
         return known
 
     # ---- finding -------------------------------------------------------------------------------
@@ -110,7 +112,10 @@ class SharedValues:
                 if value is not ABSENT:
                     known.token = (index.generation, *found.token)
                     return value
-            data = self._read(found)
+            try:
+                data = self._read(found)
+            except MemoryError:  # no room for a copy: it is there for others
+                return ABSENT
         if data is None or not blob.is_of(data, found.stamp, known.digest, known.form):
             index.drop(found)
             return ABSENT
@@ -133,8 +138,6 @@ class SharedValues:
             if found.nbytes >= hit.ROOM_BYTES:
                 room = room_for(found.nbytes)
             return self.index.read(found)
-        except MemoryError:
-            return None
         finally:
             if room is not None:
                 room.release()
