@@ -42,7 +42,7 @@ static size_t find_unlisted(vrange_arena *arena, uint64_t *handles, size_t capac
     for (; count < capacity && arena->unlisted_next < arena->unlisted_end; arena->unlisted_next++) {
         range *r = table_at(arena->unlisted_next);
         const uint64_t word = atomic_load(range_word(r));
-        if (word_state(word) == PURGED && owners_have_lost(r, word) && atomic_load(&r->arena) == arena &&
+        if (word_state(word) == PURGED && owners_have_lost(word) && atomic_load(&r->arena) == arena &&
             !r->listed)
             handles[count++] = range_handle(r, word);
     }

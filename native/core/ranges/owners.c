@@ -45,8 +45,8 @@ void owner_ends(owner *which) {
     if (!atomic_exchange(&which->is_over, true)) atomic_fetch_add(&owners_over, 1);
 }
 
-bool owners_have_lost(const range *r, uint64_t word) {
-    const owner *of = word_is_away(word) ? owner_at(r->owner_level) : NULL;
+bool owners_have_lost(uint64_t word) {
+    const owner *of = word_is_away(word) ? owner_at(word_level(word)) : NULL;
     return !of || atomic_load(&of->is_over);
 }
 

@@ -37,8 +37,8 @@ owner *owner_at(uint32_t level);
 extern _Atomic uint32_t owners_over;
 void owner_ends(owner *which);
 
-/* Whether a range that is PURGED here is lost: it is not away, or its owner is over. */
-bool owners_have_lost(const range *r, uint64_t word);
+/* Whether a range that is PURGED here, by its word, is lost: it is not away, or its owner is over. */
+bool owners_have_lost(uint64_t word);
 
 /* Whether the owner has not changed the range that has this mark. Look after reading as well. */
 bool owner_still_has(const owner *of, const range_mark *mark);

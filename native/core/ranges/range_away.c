@@ -30,19 +30,19 @@ static const char *place_in_owner(const range *r, size_t offset, size_t bytes) {
     return arena->spans[r->span].base + (size_t)r->first_page * os_page_bytes() + offset;
 }
 
-static range_mark *mark_in_owner(const range *r) {
+static range_mark *mark_in_owner(const range *r, uint32_t level) {
     table_chunk *chunk = range_chunk(r);
-    return &chunk->owner_marks[r->owner_level][r - chunk->ranges];
+    return &chunk->owner_marks[level][r - chunk->ranges];
 }
 
 int vrange_read_away(uint64_t handle, size_t offset, void *to, size_t bytes) {
     range *r = range_of(handle);
     const uint64_t word = r ? atomic_load(range_word(r)) : 0;
     if (!r || !is_current(word, handle & WORD_GENERATION)) return VRANGE_GONE;
-    owner *of = word_is_away(word) ? owner_at(r->owner_level) : NULL;
+    owner *of = word_is_away(word) ? owner_at(word_level(word)) : NULL;
     const char *from = of ? place_in_owner(r, offset, bytes) : NULL;
     if (!from) return VRANGE_PURGED;
-    range_mark *mark = mark_in_owner(r);
+    range_mark *mark = mark_in_owner(r, word_level(word));
     if (!owner_still_has(of, mark)) return VRANGE_PURGED;
     const int result = peer_copy(&of->process, from, to, bytes);
     if (result == PEER_OVER || result == PEER_REFUSED) owner_ends(of);
@@ -53,9 +53,9 @@ int vrange_read_away(uint64_t handle, size_t offset, void *to, size_t bytes) {
 }
 
 static bool may_leave(const range *r, uint64_t word) {
-    const owner *of = owner_at(r->owner_level);
+    const owner *of = owner_at(r->inherited_from);
     if (!of || !atomic_load(&r->owner) || word & (WORD_PARTIAL | WORD_LOST)) return false;
-    return owner_still_has(of, mark_in_owner(r));
+    return owner_still_has(of, mark_in_owner(r, r->inherited_from));
 }
 
 /* The range is BUSY. Returns whether its pages are gone. */
@@ -78,7 +78,7 @@ void range_leave(range *r, uint64_t generation) {
     const bool is_idle = is_current(word, generation) && word_state(word) == RESIDENT && !word_pins(word);
     if (is_idle && atomic_compare_exchange_strong(range_word(r), &word, (word & ~WORD_STATE) | BUSY)) {
         atomic_store(&r->inherited, false);
-        if (leave(r, word)) put_state(r, word | WORD_LOST | WORD_AWAY, PURGED);
+        if (leave(r, word)) put_state(r, word | WORD_LOST | word_away_at(r->inherited_from), PURGED);
         else put_state(r, word, RESIDENT);
     }
     gate_leave();

@@ -185,7 +185,7 @@ int vrange_discard(uint64_t handle) {
     if (result == VRANGE_OK && word_is_away(word)) {
         tally(&r->arena->account->purged_total, range_bytes(r));
         arena_list_lost(r);
-        put_state(r, word & ~WORD_AWAY, PURGED);
+        put_state(r, word_not_away(word), PURGED);
     } else if (result == VRANGE_OK && word_state(word) == PURGED) {
         put_state(r, word, PURGED);
     } else if (result == VRANGE_OK) {

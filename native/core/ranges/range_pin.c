@@ -92,7 +92,7 @@ static int pin_slowly(range *r, uint64_t generation, bool only_whole) {
         return result;
     }
     untally(&account->purged_bytes, (uint64_t)bytes);
-    put_state(r, (word & ~WORD_AWAY) + WORD_PIN, RESIDENT);
+    put_state(r, word_not_away(word) + WORD_PIN, RESIDENT);
     return VRANGE_PURGED;
 }
 

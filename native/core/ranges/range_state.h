@@ -6,6 +6,7 @@
  *     bits  0-2   state      3 partial   4 lost   5 doomed   6 kept   7 away
  *     bits  8-31  pins
  *     bits 32-59  generation: a handle with another one names a range that is gone
+ *     bits 60-63  away: the level of the owner (owners.h)
  *
  *          release              offer                 the kernel takes a page
  *  PINNED ---------> RESIDENT ---------> OFFERED ------------------------------> PURGED
@@ -42,9 +43,14 @@ enum {
 #define WORD_PIN (1ull << 8)
 #define WORD_PINS (0xffffffull << 8)
 #define WORD_GENERATION (0xfffffffull << 32)
+#define WORD_LEVEL_SHIFT 60
 
 static inline uint64_t word_state(uint64_t word) { return word & WORD_STATE; }
 static inline bool word_is_away(uint64_t word) { return word & WORD_AWAY; }
+static inline uint32_t word_level(uint64_t word) { return (uint32_t)(word >> WORD_LEVEL_SHIFT); }
+/* In the word and not in the descriptor: a child that reads its table must not copy all of it. */
+static inline uint64_t word_away_at(uint32_t level) { return WORD_AWAY | (uint64_t)level << WORD_LEVEL_SHIFT; }
+static inline uint64_t word_not_away(uint64_t word) { return word & ~(WORD_AWAY | 0xfull << WORD_LEVEL_SHIFT); }
 static inline uint64_t word_pins(uint64_t word) { return (word & WORD_PINS) >> 8; }
 
 typedef struct range {
@@ -56,8 +62,8 @@ typedef struct range {
     uint32_t list_previous, list_next;   /* an arena's free list or its list of lost ranges */
     uint8_t span; /* of its arena */
     bool listed;                         /* on the list of lost ranges; under the arena's lock */
-    uint8_t owner_level;                 /* away or inherited: which owner has the content (owners.h) */
-    _Atomic bool inherited;              /* the owner had the same pages at the fork */
+    uint8_t inherited_from;              /* the level of that owner */
+    _Atomic bool inherited;              /* an owner had the same pages at the fork (owners.h) */
     _Atomic uint32_t uses;               /* fixed point, as of `epoch` (worth.h) */
     _Atomic uint32_t epoch;
     float cost_ns;                       /* how long recomputing the content would take */
@@ -87,6 +93,7 @@ typedef struct {
     range_mark *owner_marks[OWNERS_MOST]; /* in a child: of the owners, by their level */
 } table_chunk;
 
+_Static_assert(OWNERS_MOST < 16, "a level fits the word");
 _Static_assert(sizeof(table_chunk) <= TABLE_CHUNK_SPAN, "a chunk does not fit its span");
 
 static inline table_chunk *range_chunk(const range *r) {

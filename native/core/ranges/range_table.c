@@ -53,8 +53,7 @@ static bool can_be_read(const range *r, uint64_t word, const owner *of) {
 
 /* The range was not kept: in whatever state it was, the child has its address space without the content. */
 static void be_left(range *r, _Atomic uint64_t *place, uint64_t word, uint32_t level) {
-    const uint64_t away = can_be_read(r, word, owner_at(level)) ? WORD_AWAY : 0;
-    if (away) r->owner_level = (uint8_t)level;
+    const uint64_t away = can_be_read(r, word, owner_at(level)) ? word_away_at(level) : 0;
     if (word & (WORD_PARTIAL | WORD_LOST)) {
         range_forget_lost_pages(r);
         r->missing_pages = 0;
@@ -66,7 +65,7 @@ static void be_left(range *r, _Atomic uint64_t *place, uint64_t word, uint32_t l
  * the one before. */
 static void be_inherited(range *r, _Atomic uint64_t *place, uint64_t word, uint32_t level) {
     if (!atomic_load(&r->inherited) && owner_at(level)) {
-        r->owner_level = (uint8_t)level;
+        r->inherited_from = (uint8_t)level;
         atomic_store(&r->inherited, true);
     }
     atomic_store(place, word & ~WORD_KEPT);
