@@ -188,8 +188,9 @@ def test_a_full_cache_has_room_in_the_child() -> None:
     def check_length():
         for cache in (full, limited):
             keys = list(cache)
-            assert "held" in cache and len(cache) == len(keys) > 20
-            assert RUNG == "sentinel" or all(cache.get(key) is not None for key in keys)
+            assert "held" in cache and len(cache) == len(keys)
+            if RUNG != "sentinel":   # there a child can't read what is offered
+                assert len(keys) > 20 and all(cache.get(key) is not None for key in keys)
 
     join(in_child(check), in_child(check_length))
     assert all(len(cache) > 20 for cache in (full, limited))
