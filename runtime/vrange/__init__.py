@@ -68,6 +68,7 @@ else:
     )
 
 if TYPE_CHECKING:
+    from vrange import dask as dask
     from vrange import fills, heap, keys, metrics, pressure
     from vrange._arrays.array import VolatileArray
 
@@ -134,7 +135,7 @@ def __getattr__(name: str) -> Any:
             from vrange._portable import VolatileArray
 
         return VolatileArray
-    if name in ("fills", "heap", "metrics", "pressure"):
+    if name in ("dask", "fills", "heap", "metrics", "pressure"):
         if sys.platform != "linux":
             from vrange._portable.missing import refuse
 

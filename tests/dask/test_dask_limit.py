@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from distributed import Client, LocalCluster
-from support import succeeds
+from support import python, succeeds
 
 MIB = 1 << 20
 LIMIT = 400 * MIB
@@ -130,3 +130,8 @@ def test_dask_is_not_imported_for_it() -> None:
     print(any(name.partition(".")[0] in ("dask", "distributed") for name in sys.modules))
     """
     assert succeeds(code) == "False\n"
+
+
+def test_without_dask_the_module_says_which_extra() -> None:
+    done = python("import sys; sys.modules['distributed'] = None; import vrange.dask")
+    assert "pip install 'vrange[dask]'" in done.stderr

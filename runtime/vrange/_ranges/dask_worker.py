@@ -26,8 +26,8 @@ _NANNYS_SHARE = "distributed.worker.memory.terminate"
 
 _OVER = ("closed", "failed")  # a worker's status
 
-# Several workers can share a process (LocalCluster(processes=False)). Each judges all of it.
-_managers: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # by worker
+# By worker. Several can share a process (LocalCluster(processes=False)). Each judges all of it.
+_managers: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 def follow_workers() -> None:
@@ -64,20 +64,21 @@ def _watch(module: Any) -> None:
         @functools.wraps(plain)
         def __init__(self: Any, worker: Any, *arguments: Any, **options: Any) -> None:
             plain(self, worker, *arguments, **options)
-            # The worker gets its memory manager only when this returns.
             _found(worker, self)
 
         manager.__init__ = __init__
-        workers = sys.modules.get("distributed.worker")
-        for worker in list(workers.Worker._instances) if workers is not None else ():
-            _found(worker, getattr(worker, "memory_manager", None))
+    _follow()
 
 
 def _found(worker: Any, manager: Any) -> None:
-    with suppress(Exception):
+    _note(worker, manager)
+    _follow()
+
+
+def _note(worker: Any, manager: Any) -> None:
+    if manager is not None and worker not in _managers:
         _managers[worker] = manager
         weakref.finalize(worker, _follow_soon).atexit = False
-        _follow()
 
 
 def _follow_soon() -> None:
@@ -88,6 +89,9 @@ def _follow_soon() -> None:
 
 def _follow() -> None:
     with suppress(Exception):  # no error of Dask's is one of whoever reads the limit
+        # Those that were made before vrange looked, or were being made then.
+        for worker in list(getattr(_worker_class(), "_instances", ())):
+            _note(worker, getattr(worker, "memory_manager", None))
         managers = [
             manager
             for worker, manager in list(_managers.items())
@@ -95,6 +99,10 @@ def _follow() -> None:
         ]
         limits = [limit for one in managers if (limit := limit_of(one)) is not None]
         put_limit("Dask worker", min(limits, default=None))
+
+
+def _worker_class() -> Any:
+    return getattr(sys.modules.get("distributed.worker"), "Worker", None)
 
 
 on_first_use(follow_workers)

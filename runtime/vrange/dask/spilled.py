@@ -1,0 +1,106 @@
+"""One spilled value: on disk for good, and in memory for as long as that is spare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vrange import ArenaFullError, Range
+from vrange.dask.frames import Layout, checksum, decode
+from vrange.dask.spill_files import SpillFiles
+
+__all__ = ["SpillFileDamagedError", "Spilled"]
+
+
+class SpillFileDamagedError(OSError):
+    """A spill file has not the bytes that were written to it."""
+
+
+class Spilled:
+    """A value that was written to a file once, and lies in a volatile range while there is room.
+
+    Values that are made from it have their arrays in the range. As long as such an array is alive,
+    the range is pinned.
+
+    Parameters
+    ----------
+    layout : Layout
+        How the value was encoded.
+    path : Path
+        The file that it was written to.
+    in_memory : Range or None
+        The range that it was copied to; None: the value is on disk only.
+
+    """
+
+    def __init__(self, layout: Layout, path: Path, in_memory: Range | None) -> None:
+        self.layout = layout
+        self.path = path
+        self._range = in_memory
+        self._let_go()
+
+    def load(self, files: SpillFiles) -> tuple[object, int]:
+        """Return the value, and how many bytes were read from disk for it.
+
+        Raises
+        ------
+        OSError
+            If the file can't be read.
+        SpillFileDamagedError
+            If its content has changed.
+
+        """
+        memory, read = self._memory(files)
+        try:
+            return decode(self.layout, memory), read
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Let the range be volatile once no array lies in it."""
+        if self._range is not None:
+            self._range.mark_volatile(later=True)
+
+    @property
+    def has_range(self) -> bool:
+        """Whether it is in memory as well, unless that was needed."""
+        return self._range is not None
+
+    def is_resident(self) -> bool:
+        """Return whether loading it would read nothing from disk."""
+        return self.layout.nbytes == 0 or (
+            self._range is not None and self._range.state in ("pinned", "volatile")
+        )
+
+    def drop_range(self) -> None:
+        """Free the range. Arrays in it that are alive keep their memory."""
+        self._range = None
+
+    def _memory(self, files: SpillFiles) -> tuple[memoryview, int]:
+        nbytes = self.layout.nbytes
+        if self._range is not None:
+            try:
+                lost = bool(self._range.pin())
+            except ArenaFullError:
+                self.drop_range()  # there is no memory for whole pages: exactly its bytes may fit
+            else:
+                memory = self._range.buffer
+                if not lost:
+                    return memory, 0
+                try:
+                    self._read(files, memory)
+                except BaseException:
+                    self.drop_range()  # it holds anything
+                    raise
+                self._range.refilled()
+                return memory, nbytes
+        memory = memoryview(bytearray(nbytes))
+        self._read(files, memory)
+        return memory, nbytes
+
+    def _read(self, files: SpillFiles, memory: memoryview) -> None:
+        files.read_into(self.path, memory)
+        if checksum(self.layout.split(memory)) != self.layout.checksum:
+            raise SpillFileDamagedError(
+                f"{self.path} has other bytes than were written to it: the value is lost, and its "
+                "task must run again"
+            )
