@@ -152,6 +152,7 @@ int arena_take(vrange_arena *arena, uint32_t pages, range **out) {
             atomic_store(range_word(r), generation | BUSY);
             atomic_store(&r->inherited, false);
             atomic_fetch_add(&arena->ranges, 1);
+            aging_add(arena_aging(arena), r->pages);
             tally(&arena->account->ranges, 1);
             tally(&arena->account->range_bytes, range_bytes(r));
         }
@@ -198,6 +199,7 @@ void arena_give(range *r) {
     vrange_arena *arena = r->arena;
     pthread_mutex_lock(&arena->lock);
     if (r->listed) arena_unlist_lost(r);
+    aging_remove(arena_aging(arena), r->pages);
     untally(&arena->account->ranges, 1);
     untally(&arena->account->range_bytes, range_bytes(r));
     end_generation(r);

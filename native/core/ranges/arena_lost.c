@@ -1,10 +1,9 @@
-/* The list of an arena's lost ranges, and its epochs; see arena_lost.h. */
+/* The list of an arena's lost ranges; see arena_lost.h. */
 #include "ranges/arena_lost.h"
 
 #include "base/gate.h"
 #include "ranges/owners.h"
 #include "ranges/range_table.h"
-#include "ranges/worth.h"
 
 /* ---- lists of lost ranges --------------------------------------------------------------------- */
 
@@ -75,19 +74,3 @@ size_t vrange_arena_lost(vrange_arena *arena, uint64_t *handles, size_t capacity
     gate_leave();
     return count;
 }
-
-/* ---- requests ----------------------------------------------------------------------------------- */
-
-void arena_count_requests(vrange_arena *arena, uint32_t count) {
-    uint32_t requests =
-        atomic_fetch_add_explicit(&arena->epoch_requests, count, memory_order_relaxed) + count;
-    uint32_t due = REQUESTS_PER_RANGE_AND_EPOCH *
-                   atomic_load_explicit(&arena->ranges, memory_order_relaxed);
-    if (due < REQUESTS_PER_EPOCH_LEAST) due = REQUESTS_PER_EPOCH_LEAST;
-    if (requests < due) return;
-    /* The thread that resets the counter ends the epoch. */
-    if (atomic_compare_exchange_strong(&arena->epoch_requests, &requests, 0))
-        atomic_fetch_add(&arena->epoch, 1);
-}
-
-uint32_t vrange_arena_epoch(vrange_arena *arena) { return atomic_load(&arena->epoch); }

@@ -10,6 +10,7 @@
 #include "base/space_budget.h"
 #include "base/size_class.h"
 #include "counters/stats.h"
+#include "ranges/aging.h"
 
 #define SPANS_MOST 64
 
@@ -45,9 +46,13 @@ struct vrange_arena {
     bool closing;
     uint32_t walk, walk_span; /* closing: the next range to free, and the next span (arena_close.c) */
 
-    _Atomic uint32_t epoch;
-    _Atomic uint32_t epoch_requests;
+    bool ages_alone; /* its ranges compete with each other only: its own clock counts */
+    aging own_aging;
 };
+
+static inline aging *arena_aging(vrange_arena *arena) {
+    return arena->ages_alone ? &arena->own_aging : &aging_together;
+}
 
 static inline bool arena_has_lost(const vrange_arena *arena) {
     return atomic_load_explicit(&arena->lost_count, memory_order_relaxed) > 0;

@@ -32,10 +32,12 @@ static int take_range(vrange_arena *arena, size_t bytes, float cost_ns, uint32_t
     if (result < 0) return result;
     range *r = *out;
     r->cost_ns = cost_ns > 0 ? cost_ns : (float)UNKNOWN_COST_NS;
+    aging *clock = arena_aging(arena);
+    if (aging_keeps(clock)) uses = 0;
     atomic_store(&r->owner, 0);
     atomic_store(&r->uses, uses < USES_MOST - USE ? uses + USE : USES_MOST);
-    atomic_store(&r->epoch, atomic_load(&arena->epoch));
-    arena_count_requests(arena, 1);
+    atomic_store(&r->epoch, aging_epoch(clock));
+    aging_count(clock, 1);
     return VRANGE_OK;
 }
 
@@ -96,7 +98,7 @@ static int fill_tightly(range *r, const vrange_part *parts, size_t count) {
 }
 
 static int fill_range(range *r, const vrange_part *parts, size_t count, size_t bytes) {
-    if (range_reuse(r, value_of(r, atomic_load(&r->arena->epoch)))) {
+    if (range_reuse(r, value_of(r, r->arena))) {
         fill_over(range_address(r), parts, count);
         return 0;
     }
@@ -220,7 +222,7 @@ uint32_t vrange_uses(uint64_t handle) {
     range *r = range_of(handle);
     if (!r || !is_current(atomic_load(range_word(r)), handle & WORD_GENERATION)) return 0;
     vrange_arena *arena = r->arena;
-    return arena ? uses_aged(r, atomic_load(&arena->epoch)) : 0;
+    return arena ? uses_aged(r, aging_epoch(arena_aging(arena))) : 0;
 }
 
 size_t vrange_page_bytes(void) { return os_page_bytes(); }

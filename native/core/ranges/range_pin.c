@@ -25,12 +25,13 @@
 #include "ranges/worth.h"
 
 static void count_uses(range *r, vrange_arena *arena, uint32_t times) {
-    uint32_t epoch = atomic_load_explicit(&arena->epoch, memory_order_relaxed);
+    aging *clock = arena_aging(arena);
+    uint32_t epoch = aging_epoch(clock);
     uint32_t uses = uses_aged(r, epoch) + times * USE;
     /* Two threads may count one use instead of two: an estimate of popularity need not be exact. */
     atomic_store_explicit(&r->uses, uses < USES_MOST ? uses : USES_MOST, memory_order_relaxed);
     atomic_store_explicit(&r->epoch, epoch, memory_order_relaxed);
-    arena_count_requests(arena, times);
+    aging_count(clock, times);
 }
 
 void vrange_used(uint64_t handle, uint32_t times) {

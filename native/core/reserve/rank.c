@@ -32,14 +32,14 @@ static bool is_candidate(range *r, struct vrange_arena *arena, bool with_offered
     out->index = r->index;
     out->generation = word & WORD_GENERATION;
     out->released_ns = atomic_load_explicit(&r->released_ns, memory_order_relaxed);
-    const uint32_t epoch = atomic_load_explicit(&owner->epoch, memory_order_relaxed);
-    uses_gather(r, epoch);
-    out->value = value_of(r, epoch);
+    uses_gather(r, aging_epoch(arena_aging(owner)));
+    out->value = value_of(r, owner);
+    out->order = aging_keeps(arena_aging(owner)) ? ~out->released_ns : out->released_ns;
     return true;
 }
 
 static bool is_less(const candidate *a, const candidate *b) {
-    return a->value != b->value ? a->value < b->value : a->released_ns < b->released_ns;
+    return a->value != b->value ? a->value < b->value : a->order < b->order;
 }
 
 static void sink(candidate *items, size_t at, size_t count) {

@@ -14,10 +14,11 @@ typedef struct {
     float value;
     uint64_t generation;
     uint64_t released_ns;
+    uint64_t order; /* among equals */
 } candidate;
 
 typedef struct {
-    candidate *items; /* the least valuable first; among equals, the one released longest ago */
+    candidate *items; /* the least valuable first; among equals, the one released longest ago (aging.h) */
     size_t count;
     size_t capacity;
 } ranking;

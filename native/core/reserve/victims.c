@@ -30,7 +30,7 @@ const candidate *victims_next(victims *v) {
         const candidate *item = &v->least.items[v->next++];
         range *r = table_at(item->index);
         struct vrange_arena *arena = atomic_load(&r->arena);
-        if (arena && value_of(r, atomic_load(&arena->epoch)) <= item->value * STALE_VALUE) return item;
+        if (arena && value_of(r, arena) <= item->value * STALE_VALUE) return item;
     }
     return NULL;
 }
@@ -41,7 +41,6 @@ static bool is_idle(const candidate *item) {
 }
 
 bool victims_replace_one(victims *v, range *fresh, float worth) {
-    const uint32_t epoch = atomic_load(&fresh->arena->epoch);
     while (v->next < v->least.count && !is_idle(&v->least.items[v->next])) v->next++;
     const size_t left = v->least.count - v->next;
     const candidate *item = v->least.items + v->next;
@@ -49,7 +48,7 @@ bool victims_replace_one(victims *v, range *fresh, float worth) {
     for (; item < end && item->value <= worth; item++) {
         range *r = table_at(item->index);
         /* The new range is not idle, so it is none of them. */
-        if (r->pages != fresh->pages || value_of(r, epoch) > worth) continue;
+        if (r->pages != fresh->pages || value_of(r, fresh->arena) > worth) continue;
         if (range_take_over(fresh, r, item->generation)) return true;
     }
     return false;

@@ -15,6 +15,7 @@
 #include "python/cache/inspect.h"
 #include "python/cache/limbo.h"
 #include "python/cache/lookup.h"
+#include "python/cache/pace.h"
 #include "python/cache/store.h"
 
 static PyTypeObject *core_type;
@@ -172,6 +173,7 @@ static PyObject *core_close(PyObject *object, PyObject *unused) {
     cache_core *self = CORE(object);
     self->closed = true;
     self->arena = NULL; /* closing the arena frees its ranges */
+    pace_end(self);
     clear_all(self);
     return PyBool_FromLong(clear_some(self, CLEARED_AT_ONCE));
 }
@@ -180,9 +182,11 @@ static PyObject *core_use_arena(PyObject *object, PyObject *args) {
     cache_core *self = CORE(object);
     unsigned long long address;
     Py_ssize_t bytes;
-    if (!PyArg_ParseTuple(args, "Kn", &address, &bytes)) return NULL;
+    int grows;
+    if (!PyArg_ParseTuple(args, "Knp", &address, &bytes, &grows)) return NULL;
     if (!core_is_open(self)) return NULL;
     self->arena = (vrange_arena *)(uintptr_t)address;
+    pace_open(self, !grows || self->max_bytes < PY_SSIZE_T_MAX || self->max_entries < PY_SSIZE_T_MAX);
     if (self->bytes_most > bytes) self->bytes_most = bytes;
     Py_RETURN_NONE;
 }
@@ -263,6 +267,7 @@ static void core_dealloc(PyObject *object) {
     core_leave(self);
     self->closed = true;
     self->arena = NULL; /* its owner closes it */
+    pace_end(self);
     core_tp_clear(object);
     free_collected(object, references);
 }
@@ -290,7 +295,7 @@ int core_add_type(PyObject *module) {
         {"clear", core_clear, METH_NOARGS, "clear(): removes all entries; True: some are still to be buried."},
         {"bury", core_bury, METH_O, "bury(most): frees up to `most` cleared entries; True: some are left."},
         {"close", core_close, METH_NOARGS, "close(): clears for good, and returns as clear() does."},
-        {"use_arena", core_use_arena, METH_VARARGS, "use_arena(address, bytes): where to store."},
+        {"use_arena", core_use_arena, METH_VARARGS, "use_arena(address, bytes, grows): where to store."},
         {"count", core_count, METH_NOARGS, "count(): how many values there are."},
         {"keys", core_keys, METH_NOARGS, "keys(): a list, the oldest first."},
         {"handles", core_handles, METH_O, "handles(keys): a set of ranges; of all, with None."},
@@ -312,6 +317,9 @@ int core_add_type(PyObject *module) {
          "The most that may be held strongly."},
         {"hand_steps", T_ULONGLONG, offsetof(cache_core, hand_steps), READONLY,
          "Entries that the hand looked at to choose victims."},
+        {"aging_pace", T_UINT, offsetof(cache_core, aging.pace), READONLY,
+         "As pace.c chose it; 0: it has not yet."},
+        {"aging_keeps", T_BOOL, offsetof(cache_core, aging.keeps), READONLY, "What is there stays."},
         {"under_way", T_UINT, offsetof(cache_core, flight_count), READONLY, "Computations."},
         {0}};
     static PyGetSetDef computed[] = {

@@ -21,15 +21,6 @@ void core_let_others_run(void) {
     Py_END_ALLOW_THREADS
 }
 
-void core_remember(cache_core *self, key_hash hash, uint32_t uses, bool purged) {
-    const uint32_t epoch = self->arena ? vrange_arena_epoch(self->arena) : 0;
-    ghosts_remember(&self->ghosts, hash, uses, purged, epoch, self->index.entries);
-}
-
-uint32_t core_remembered_uses(const cache_core *self, key_hash hash) {
-    return self->arena ? ghosts_uses(&self->ghosts, hash, vrange_arena_epoch(self->arena)) : 0;
-}
-
 uint64_t core_range_of(const cache_core *self, const entry *e) {
     if (e->place & PLACE_SLOT) return slab_of(&self->slabs, e->place)->handle;
     return e->place == PLACE_FLIGHT ? 0 : e->place;

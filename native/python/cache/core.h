@@ -27,6 +27,7 @@
 #include "python/cache/expiry.h"
 #include "python/cache/ghosts.h"
 #include "python/cache/index.h"
+#include "python/cache/miniature.h"
 #include "python/cache/slabs.h"
 #include "vrange.h"
 
@@ -56,6 +57,10 @@ struct cache_core {
     cache_index index;
     slab_table slabs;
     ghosts ghosts;
+    miniature *miniature;  /* simulates requests once a value was lost (pace.h); NULL until then */
+    mini_aging aging;      /* as it chose when this cache last asked */
+    uint32_t salt;         /* makes the tags of equal keys of different caches differ there */
+    bool ages_alone;       /* its values compete with each other only */
     deadlines deadlines;
     uint64_t ttl_ns;       /* 0: values never expire */
     uint64_t last_cost_ns; /* the assumed cost of a new slab's values */
@@ -82,6 +87,8 @@ struct cache_core {
     Py_ssize_t max_bytes;         /* of ranges */
     Py_ssize_t max_entries;
     entry_no hand; /* evict.c */
+    entry_no newest_stored; /* and its stamp */
+    uint32_t newest_stamp;
     unsigned long long hand_steps;
 };
 
@@ -102,12 +109,6 @@ bool core_is_away(const cache_core *self, const entry *e);
 
 /* Lets other threads have the GIL for a moment, between the steps of what takes long. */
 void core_let_others_run(void);
-
-/* Leaves a ghost of a key that is about to go. */
-void core_remember(cache_core *self, key_hash hash, uint32_t uses, bool purged);
-
-/* The uses that the key's ghost remembers, as they have aged. */
-uint32_t core_remembered_uses(const cache_core *self, key_hash hash);
 
 /* The list of all cores of the process. */
 void core_join(cache_core *self);

@@ -3,18 +3,21 @@
  *
  * Bytes are bounded through the ranges: the core of vrange ranks them by value, and the ranges that it sheds
  * are found lost here. Entries are bounded by a hand that goes round over the records (GCLOCK, Smith 1978).
- * An entry that was used has credit, and survives one turn of the hand for each credit. Of a few entries
- * without credit, the cheapest to compute again is evicted. So evicting is O(1) amortised, and nothing is
- * sorted. An evicted key leaves a ghost. */
+ * An entry that was used has credit, and survives one turn of the hand for each credit, or one in all while
+ * requests move on (pace.h). Of that entry and a few others without credit, the cheapest to compute again is
+ * evicted. While requests go round in a loop, what was stored last is. So evicting is O(1) amortised, and
+ * nothing is sorted. An evicted key leaves a ghost. */
 #include "python/cache/evict.h"
 
 #include "python/cache/flight.h"
 #include "python/cache/hot_front.h"
 #include "python/cache/limbo.h"
+#include "python/cache/pace.h"
 
 #include "os/os.h"
 
-#define COMPARED 8 /* entries without credit, for each that is evicted */
+#define COMPARED 8 /* entries, for each that is evicted */
+#define CLEARLY_CHEAPER 4 /* steps of an entry's cost: half of it */
 #define SWEPT_AT_ONCE 64 /* entries, between two looks at the clock; also by each store */
 #define SWEEP_STEP_NS 300000u
 
@@ -157,26 +160,58 @@ static bool has_too_many(const cache_core *self) {
     return with_values > self->max_entries || (with_values > 1 && index_is_too_large(&self->index));
 }
 
-/* Returns the entry that is cheapest to compute again among the next few without credit. 0: only the entry
- * to be kept is left. */
-static entry_no choose_by_hand(cache_core *self, entry_no kept) {
+static bool is_candidate(const entry *e) { return e->state == RECORD_LISTED && e->place != PLACE_FLIGHT; }
+
+static void advance(cache_core *self) {
+    if (++self->hand >= self->index.records) self->hand = 1;
+    self->hand_steps++;
+}
+
+/* Moves the hand to the next entry without credit. Each entry that it passes loses some. False: there is none
+ * but the one to be kept. */
+static bool turn_to_candidate(cache_core *self, entry_no kept) {
     const uint32_t records = self->index.records;
-    entry_no cheapest = 0;
-    int compared = 0;
-    for (uint64_t left = (uint64_t)records * (CREDIT_MOST + 2); left > 0 && compared < COMPARED; left--) {
-        if (++self->hand >= records) self->hand = 1;
-        if (self->hand >= records || self->hand == cheapest) break;
-        self->hand_steps++;
+    if (records < 2) return false;
+    for (uint64_t left = (uint64_t)records * (CREDIT_MOST + 2); left > 0; left--) {
+        advance(self);
         entry *e = entry_at(&self->index, self->hand);
-        if (e->state != RECORD_LISTED || e->place == PLACE_FLIGHT || self->hand == kept) continue;
-        if (e->credit) {
-            e->credit--;
-            continue;
-        }
-        compared++;
-        if (!cheapest || e->cost < entry_at(&self->index, cheapest)->cost) cheapest = self->hand;
+        if (self->hand == kept || !is_candidate(e)) continue;
+        if (!e->credit) return true;
+        e->credit = pace_is_fast(self) ? 0 : e->credit - 1;
+    }
+    return false;
+}
+
+/* Returns the entry at the hand, or one without credit that is clearly cheaper to compute again: of a random
+ * few, because entries that lie side by side are often alike. Measured costs vary, so of about equal entries
+ * the one at the hand goes. */
+static entry_no cheapest_of_some(cache_core *self, entry_no kept) {
+    entry_no cheapest = self->hand;
+    unsigned most = entry_at(&self->index, cheapest)->cost;
+    most = most > CLEARLY_CHEAPER ? most - CLEARLY_CHEAPER : 0;
+    for (int looked_at = 1; looked_at < COMPARED; looked_at++) {
+        self->draw = self->draw * 1664525u + 1013904223u; /* Numerical Recipes' */
+        const entry_no at = 1 + (entry_no)((uint64_t)self->draw * (self->index.records - 1) >> 32);
+        const entry *e = entry_at(&self->index, at);
+        if (at == kept || !is_candidate(e) || e->credit || e->cost > most) continue;
+        cheapest = at;
+        most = e->cost;
     }
     return cheapest;
+}
+
+/* The entry that was stored last, if it was not used since. 0: it was, or it is gone. */
+static entry_no newest_unused(const cache_core *self, entry_no kept) {
+    const entry_no number = self->newest_stored;
+    if (!number || number == kept || !entry_is_still(&self->index, number, self->newest_stamp)) return 0;
+    const entry *e = entry_at(&self->index, number);
+    return is_candidate(e) && !e->credit ? number : 0;
+}
+
+static entry_no choose_by_hand(cache_core *self, entry_no kept) {
+    const entry_no newest = self->aging.keeps ? newest_unused(self, kept) : 0;
+    if (newest) return newest;
+    return turn_to_candidate(self, kept) ? cheapest_of_some(self, kept) : 0;
 }
 
 static bool evict_by_hand(cache_core *self, entry_no kept) {
@@ -184,7 +219,7 @@ static bool evict_by_hand(cache_core *self, entry_no kept) {
     if (!number) return false;
     const entry *e = entry_at(&self->index, number);
     const uint32_t uses = e->place & PLACE_SLOT || !e->place ? 0 : vrange_uses(e->place);
-    core_remember(self, e->hash, uses, false);
+    pace_remember(self, e->hash, uses, false);
     evict_entry(self, number, LEFT_EVICTED);
     return true;
 }
@@ -197,5 +232,7 @@ void evict_to_bounds(cache_core *self, entry_no kept, uint32_t stamp) {
         if (!evict_by_hand(self, is_there ? kept : 0)) break;
         if (self->index.limbo) limbo_drain(self);
     }
+    self->newest_stored = kept;
+    self->newest_stamp = stamp;
     limbo_drain(self);
 }

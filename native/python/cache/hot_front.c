@@ -14,6 +14,7 @@
 #include "pressure/headroom_in_signal.h"
 #include "python/cache/limbo.h"
 #include "python/cache/ndarray.h"
+#include "python/cache/pace.h"
 
 #define HITS_PER_CONTEST 4
 #define HOT_HITS_PER_USE 16
@@ -116,6 +117,7 @@ void hot_count(cache_core *self, entry *e) {
     self->draw = self->draw * 1664525u + 1013904223u; /* Numerical Recipes' */
     if (self->draw >> 16 & (HOT_HITS_PER_USE - 1)) return;
     if (e->credit < CREDIT_MOST) e->credit++;
+    pace_note(self, e, HOT_HITS_PER_USE);
     if (e->place & PLACE_SLOT) vrange_used(slab_of(&self->slabs, e->place)->handle, HOT_HITS_PER_USE);
     else if (e->place) vrange_used(e->place, HOT_HITS_PER_USE);
 }

@@ -7,6 +7,7 @@
 #include "python/cache/hot_front.h"
 #include "python/cache/limbo.h"
 #include "python/cache/lookup.h"
+#include "python/cache/pace.h"
 
 #define LOOKED_AT_ONCE 10000 /* entries, between two chances for other threads */
 #define CORE(object) ((cache_core *)(object))
@@ -172,5 +173,5 @@ PyObject *core_uses(PyObject *object, PyObject *key) {
     if (number)
         return PyLong_FromUnsignedLong(vrange_uses(core_range_of(self, entry_at(&self->index, number))));
     key_hash hash;
-    return hash_key(key, &hash) ? PyLong_FromUnsignedLong(core_remembered_uses(self, hash)) : NULL;
+    return hash_key(key, &hash) ? PyLong_FromUnsignedLong(pace_remembered_uses(self, hash)) : NULL;
 }

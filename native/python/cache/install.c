@@ -7,6 +7,7 @@
 
 #include "python/cache/hot_front.h"
 #include "python/cache/limbo.h"
+#include "python/cache/pace.h"
 #include "ranges/worth.h"
 
 static entry_no with_deadline(cache_core *self, const store_request *r, entry_no number) {
@@ -31,7 +32,8 @@ void install_forget(cache_core *self, const store_request *r, entry_no number) {
 }
 
 static uint8_t first_credit(const cache_core *self, const store_request *r) {
-    const uint32_t uses = core_remembered_uses(self, r->hash) / 16;
+    if (self->aging.keeps || pace_is_fast(self)) return 0;
+    const uint32_t uses = pace_remembered_uses(self, r->hash) / 16;
     return (uint8_t)(uses < CREDIT_MOST ? uses : CREDIT_MOST);
 }
 
@@ -62,6 +64,8 @@ void install(cache_core *self, store_request *r, entry_no number, uint64_t place
     if (e->expires) *deadline_at(&self->index, number) = r->expires_ns;
     expiry_note(&self->deadlines, &self->index, number);
     ghosts_forget(&self->ghosts, r->hash);
+    pace_grow(self);
+    pace_note(self, e, 1);
     limbo_free_place(self, place_before);
     r->is_private = c->is_private;
     r->stored_in = number;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "python/cache/listener.h"
+#include "python/cache/pace.h"
 
 /* Freeing a large range takes long, so it is left for limbo_drain, which releases the GIL for it. */
 void limbo_free_range(cache_core *self, uint64_t handle, Py_ssize_t bytes) {
@@ -36,7 +37,7 @@ void limbo_lose(cache_core *self, entry_no number, uint32_t uses, loss how) {
     entry *e = entry_at(&self->index, number);
     e->place = PLACE_NOWHERE;
     if (e->value) return; /* leaves together with its hot value */
-    core_remember(self, e->hash, uses, how != LOST_EVICTED);
+    pace_remember(self, e->hash, uses, how != LOST_EVICTED);
     listener_note(self, e->key, cause_of(self, how));
     index_bury(&self->index, number);
 }

@@ -13,6 +13,7 @@
 #include "python/cache/evict.h"
 #include "python/cache/hot_front.h"
 #include "python/cache/limbo.h"
+#include "python/cache/pace.h"
 #include "python/cache/read_away.h"
 #include "python/lease.h"
 
@@ -99,7 +100,7 @@ static int give_up(cache_core *self, PyObject *key, entry_no number, uint32_t st
     if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
         PyErr_Clear();
         if (entry_is_still(&self->index, number, stamp)) {
-            core_remember(self, entry_at(&self->index, number)->hash, 0, false);
+            pace_remember(self, entry_at(&self->index, number)->hash, 0, false);
             evict_entry(self, number, LEFT_EVICTED);
         }
         limbo_drain(self);
@@ -139,6 +140,7 @@ static int read_entry(cache_core *self, PyObject *key, entry_no number, looked_u
     }
     entry *e = entry_at(&self->index, number);
     if (e->credit < CREDIT_MOST) e->credit++;
+    pace_note(self, e, 1);
     if (is_copy) vrange_used(core_range_of(self, e), 1); /* a pin would have counted it */
     stats_request_with_gil(self->account, out->has_waited ? VRANGE_REQUEST_WAITED
                                           : is_copy       ? VRANGE_REQUEST_PEER

@@ -16,6 +16,7 @@
 #include "python/cache/hot_front.h"
 #include "python/cache/install.h"
 #include "python/cache/limbo.h"
+#include "python/cache/pace.h"
 #include "python/cache/write_range.h"
 #include "python/lease.h"
 
@@ -190,7 +191,7 @@ static int be_purged(cache_core *self, PyObject *key, key_hash hash) {
     const entry_no number = index_find(&self->index, key, hash);
     if (number == FIND_FAILED) return STORE_FAILED;
     if (number) evict_entry(self, number, NOT_TOLD); /* store() noted that it was refused */
-    core_remember(self, hash, 0, true);
+    pace_remember(self, hash, 0, true);
     limbo_drain(self);
     return STORE_DONE;
 }

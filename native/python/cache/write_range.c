@@ -9,6 +9,7 @@
 
 #include "os/os.h"
 #include "python/cache/evict.h"
+#include "python/cache/pace.h"
 #include "python/lease.h"
 #include "ranges/worth.h"
 
@@ -53,7 +54,7 @@ static int write_by_python(const coded *c, uint64_t handle) {
 }
 
 int write_range(cache_core *self, const coded *c, key_hash hash, uint64_t cost_ns, uint64_t *handle) {
-    const uint32_t uses = core_remembered_uses(self, hash);
+    const uint32_t uses = pace_remembered_uses(self, hash);
     /* Evict nothing for a value that finds no place all the same. */
     if (!self->arena) return core_raise_closed(self);
     if (pages_bytes(c->bytes) > self->bytes_most || !vrange_arena_can_hold(self->arena, c->bytes))

@@ -57,7 +57,7 @@ class CacheArena:
             finalizer = weakref.finalize(self, _close, native, self._account)
             finalizer.atexit = False
             self._close_native = finalizer
-            core.use_arena(int(ffi.cast("uintptr_t", native)), size)
+            core.use_arena(int(ffi.cast("uintptr_t", native)), size, self._wanted is None)
 
     def _open_native(self) -> tuple[Any, int]:
         if self._wanted is None:

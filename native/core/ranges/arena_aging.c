@@ -1,0 +1,17 @@
+/* How an arena's uses age: by the clock of all arenas together, or by its own (aging.h). */
+#include "ranges/arena_state.h"
+
+uint32_t vrange_arena_epoch(vrange_arena *arena) { return aging_epoch(arena_aging(arena)); }
+
+void vrange_arena_age_alone(vrange_arena *arena) { arena->ages_alone = true; }
+
+void vrange_arena_set_aging(vrange_arena *arena, uint32_t pace, int keeps) {
+    atomic_store_explicit(&arena_aging(arena)->pace, pace, memory_order_relaxed);
+    atomic_store_explicit(&arena_aging(arena)->keeps, keeps != 0, memory_order_relaxed);
+}
+
+void vrange_arena_competing(vrange_arena *arena, uint32_t *ranges, uint64_t *pages) {
+    aging *clock = arena_aging(arena);
+    *ranges = atomic_load_explicit(&clock->ranges, memory_order_relaxed);
+    *pages = atomic_load_explicit(&clock->pages, memory_order_relaxed);
+}
