@@ -6,6 +6,8 @@ import gc
 import threading
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -208,7 +210,44 @@ class Pair(NamedTuple):
     right: Any
 
 
+@dataclass(frozen=True)
+class Point:
+    name: str
+    at: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted:
+    name: str
+    inner: Point
+
+
+@dataclass(unsafe_hash=True)
+class Changing:
+    name: str = field(compare=True)
+    notes: list[str] = field(default_factory=list, compare=False)
+
+
+class Written:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Written) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+class Name(str):
+    pass
+
+
 KEYS: dict[str, Callable[[int], Any]] = {
+    "dataclass": lambda i: Point(f"{i:06d}" * 100, (i, i)),
+    "dataclass with slots": lambda i: Slotted(f"{i:06d}" * 100, Point(f"{i:06d}" * 50, (i, i))),
+    "instances in a tuple": lambda i: (i, Written(f"{i:06d}" * 100), Point(f"{i:06d}", (i, i))),
+    "str of a class": lambda i: Name(f"{i:06d}" * 100),
     "nested tuples": lambda i: (((f"{i:06d}" * 100, 2), i), "a"),
     "named tuple": lambda i: Pair(f"{i:06d}" * 100, i),
     "frozen set": lambda i: frozenset(range(i, i + 40)),
@@ -233,6 +272,64 @@ def test_the_memory_of_large_keys_is_counted(kind: str) -> None:
         for i in range(2000):
             del cache[make(i)]
         assert cache._core.index_bytes == 0
+
+
+def test_a_key_may_change_while_it_is_stored() -> None:
+    keys = [Changing(f"{i:06d}") for i in range(100)]
+    with VolatileCache[Any, int]() as cache:
+        for key in keys:
+            cache[key] = 1
+        for key in keys:
+            key.notes.extend(["x" * 1000] * 20)
+        for key in keys[:50]:
+            del cache[key]
+        assert 0 < cache._core.index_bytes < 50 * 1000
+        cache.clear()
+        assert cache._core.index_bytes == 0
+
+
+def test_what_is_not_the_caches_own_does_not_count() -> None:
+    class Client:  # hashed by its identity, as the self of a method mostly is
+        def __init__(self) -> None:
+            self.data = "x" * 100_000
+
+    class Color(Enum):
+        RED = "x" * 100_000
+
+    client = Client()
+    with VolatileCache[Any, int]() as cache:
+        for i in range(10):
+            cache[client, i] = 1
+            cache[Color.RED, i] = 1
+        assert cache._core.index_bytes < 20 * 400
+
+
+def test_a_key_with_many_fields_takes_no_long_time_to_weigh() -> None:
+    @dataclass(frozen=True)
+    class Node:
+        children: tuple[Any, ...]
+
+    node = Node(())
+    for _ in range(40):
+        node = Node((node,) * 40)
+    with VolatileCache[Any, int]() as cache:
+        cache["before"] = 1
+        key = Weighed(node)
+        cache[key] = 1
+        assert cache[key] == 1
+
+
+class Weighed:
+    """Hashed quickly, however much it holds."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
 
 
 @pytest.mark.memory_cgroup

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "python/cache/ghosts.h"
+#include "python/cache/key_weight.h"
 
 bool hash_key(PyObject *key, key_hash *hash) {
     const Py_hash_t whole = PyObject_Hash(key);
@@ -119,60 +120,30 @@ PyObject *index_set_bounds(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* The bytes of a key beside its entry, roughly. Returns the same each time, so that sums add up: so only of
- * what never changes the parts are counted, and of those that are nested deeply only the outer ones. */
-static Py_ssize_t weight_at(PyObject *key, int depth);
-
-typedef struct {
-    Py_ssize_t bytes;
-    int depth;
-} weighing;
-
-static int weigh_member(PyObject *member, void *arg) {
-    weighing *w = arg;
-    enum { PLACES = 48 }; /* of the table of a set, for each member */
-    w->bytes += PLACES + weight_at(member, w->depth);
-    return 0;
+/* Of a key with fields, which may change, the weight is stored: the same bytes are subtracted as were added. */
+static uint32_t *noted_weight(const cache_index *index, entry_no number) {
+    const uint32_t chunk = number / CHUNK;
+    const bool is_there = chunk < index->weight_room && index->weights[chunk];
+    return is_there ? (uint32_t *)index->weights[chunk] + number % CHUNK : NULL;
 }
 
-static Py_ssize_t weight_of_set(PyObject *set, int depth) {
-    weighing w = {.bytes = 216, .depth = depth + 1};
-    /* An iterator would be an allocation, at which the collector may run Python code. */
-    const traverseproc traverse = (traverseproc)PyType_GetSlot(&PyFrozenSet_Type, Py_tp_traverse);
-    traverse(set, weigh_member, &w);
-    return w.bytes;
-}
-
-/* Of an int of more than 64 bits. */
-static Py_ssize_t bytes_of_long(PyObject *key) {
-    int is_large = 0;
-    PyLong_AsLongLongAndOverflow(key, &is_large);
-    PyObject *bits = is_large ? PyObject_CallMethod(key, "bit_length", NULL) : NULL;
-    const Py_ssize_t bytes = bits ? PyLong_AsSsize_t(bits) / 7 : 0; /* 30 bits are stored in 4 bytes */
-    Py_XDECREF(bits);
-    if (is_large) PyErr_Clear();
-    return bytes;
-}
-
-static Py_ssize_t weight_at(PyObject *key, int depth) {
-    enum { OBJECT = 64,
-           TUPLE = 56,
-           SHORT = 32,
-           DEEPEST = 8 };
-    if (PyUnicode_CheckExact(key)) return OBJECT + PyUnicode_GetLength(key);
-    if (PyBytes_CheckExact(key)) return SHORT + PyBytes_Size(key);
-    if (PyFloat_CheckExact(key)) return SHORT;
-    if (PyLong_CheckExact(key)) return SHORT + bytes_of_long(key);
-    if (depth == DEEPEST) return OBJECT;
-    if (PyFrozenSet_CheckExact(key)) return weight_of_set(key, depth);
-    if (!PyTuple_Check(key)) return OBJECT;
-    const Py_ssize_t size = PyTuple_Size(key);
-    Py_ssize_t weight = TUPLE + size * (Py_ssize_t)sizeof key;
-    for (Py_ssize_t i = 0; i < size; i++) weight += weight_at(PyTuple_GetItem(key, i), depth + 1);
+static Py_ssize_t weigh_key(cache_index *index, entry_no number, PyObject *key) {
+    bool has_fields;
+    const Py_ssize_t weight = key_weight_with_fields(key, &has_fields);
+    if (!has_fields || weight > UINT32_MAX) return has_fields ? key_weight(key) : weight;
+    if (!chunk_ready(&index->weights, &index->weight_room, number / CHUNK, CHUNK * sizeof(uint32_t)))
+        return key_weight(key);
+    *noted_weight(index, number) = (uint32_t)weight;
     return weight;
 }
 
-static Py_ssize_t key_weight(PyObject *key) { return weight_at(key, 0); }
+static Py_ssize_t weight_again(cache_index *index, entry_no number, PyObject *key) {
+    uint32_t *noted = noted_weight(index, number);
+    if (!noted || !*noted) return key_weight(key);
+    const uint32_t weight = *noted;
+    *noted = 0;
+    return weight;
+}
 
 /* ---- adding ---------------------------------------------------------------------------------- */
 
@@ -227,7 +198,7 @@ entry_no index_add(cache_index *index, PyObject *key, key_hash hash) {
     *end = number;
     index->entries++;
     index->version++;
-    count_bytes(index, RECORD_BYTES + key_weight(key));
+    count_bytes(index, RECORD_BYTES + weigh_key(index, number, key));
     return number;
 }
 
@@ -240,7 +211,7 @@ void index_bury(cache_index *index, entry_no number) {
     *link = e->next;
     index->entries--;
     index->version++;
-    count_bytes(index, -(RECORD_BYTES + key_weight(e->key)));
+    count_bytes(index, -(RECORD_BYTES + weight_again(index, number, e->key)));
     e->state = RECORD_LIMBO;
     e->stamp = ++index->stamps;
     e->next = index->limbo;
@@ -276,6 +247,8 @@ bool index_takes_deadline(cache_index *index, entry_no number) {
 void index_free(cache_index *index) {
     for (uint32_t i = 0; i < index->deadline_room; i++) free(index->deadlines[i]);
     free(index->deadlines);
+    for (uint32_t i = 0; i < index->weight_room; i++) free(index->weights[i]);
+    free(index->weights);
     for (uint32_t i = 0; i < index->chunk_room; i++) free(index->chunks[i]);
     for (uint32_t i = 0; i < index->bucket_room; i++) free(index->buckets[i]);
     free(index->chunks);
@@ -286,9 +259,14 @@ void index_free(cache_index *index) {
 void index_free_chunk(cache_index *index, uint32_t chunk) {
     free(index->chunks[chunk]);
     index->chunks[chunk] = NULL;
-    if (chunk >= index->deadline_room) return;
-    free(index->deadlines[chunk]);
-    index->deadlines[chunk] = NULL;
+    if (chunk < index->deadline_room) {
+        free(index->deadlines[chunk]);
+        index->deadlines[chunk] = NULL;
+    }
+    if (chunk < index->weight_room) {
+        free(index->weights[chunk]);
+        index->weights[chunk] = NULL;
+    }
 }
 
 static int visit_entry(const entry *e, visitproc visit, void *arg) {

@@ -57,9 +57,10 @@ typedef struct {
     void **chunks;    /* entry_chunk */
     void **buckets;   /* chunks of CHUNK first entries */
     void **deadlines; /* for CHUNK records: when they expire, by the monotonic clock in ns */
+    void **weights;   /* for CHUNK records: what keys with fields weighed, or 0 (key_weight.h) */
     uint32_t records, bucket_count, low_mask; /* records ever handed out; linear hashing */
     uint32_t entries; /* listed, whether they have a value or are being computed */
-    uint32_t chunk_room, bucket_room, deadline_room;
+    uint32_t chunk_room, bucket_room, deadline_room, weight_room;
     entry_no free_first;
     entry_no limbo;            /* entries that left, with references still to be dropped */
     uint32_t version;          /* another one after each key that was added or left */

@@ -6,6 +6,7 @@
 #include "python/cache/form.h"
 #include "python/cache/hot_front.h"
 #include "python/cache/index.h"
+#include "python/cache/key_weight.h"
 #include "python/cache/leaves.h"
 #include "python/cache/listener.h"
 #include "python/cache/ndarray.h"
@@ -40,6 +41,7 @@ static int add_to(PyObject *module) {
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         if (parts[i](module) < 0) return -1;
     }
+    if (key_weight_prepare() < 0) return -1;
     if (PyModule_AddIntConstant(module, "OBJECT_BYTES", OBJECT_BYTES) < 0) return -1;
     return PyModule_AddFunctions(module, functions);
 }
