@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -180,26 +182,98 @@ def test_an_interrupt_in_the_listener_reaches_the_caller(heard: Heard) -> None:
         assert heard == [(0, "expired"), (1, "expired")]
 
 
-def test_an_error_of_the_caller_stays(heard: Heard, unraisable: list[Any]) -> None:
+@pytest.mark.parametrize(
+    ("raised", "expected"), [(LookupError, RecursionError), (KeyboardInterrupt, KeyboardInterrupt)]
+)
+def test_an_error_of_the_caller_stays_unless_it_is_interrupted(
+    heard: Heard,
+    unraisable: list[Any],
+    raised: type[BaseException],
+    expected: type[BaseException],
+) -> None:
     def fail(key: Any, cause: str) -> None:
         heard(key, cause)
-        raise KeyboardInterrupt
-
-    class Unreadable:
-        def __reduce__(self) -> Any:
-            raise KeyError("first")
+        raise raised
 
     with vrange.VolatileCache[str, Any](on_evict=fail) as cache:
         deep: list[Any] = []
         for _ in range(100_000):
             deep = [deep]
         cache["a"] = 1
-        with pytest.raises(RecursionError):
+        with pytest.raises(expected) as caught:
             cache["a"] = deep
         assert heard == [("a", "refused")]
-        assert [type(error) for error in unraisable] == [KeyboardInterrupt]
+        if expected is RecursionError:
+            assert [type(error) for error in unraisable] == [raised]
+        else:
+            assert unraisable == []
+            assert isinstance(caught.value.__context__, RecursionError)
         while deep:
             deep = deep[0]
+
+
+class Timeout(Exception):
+    pass
+
+
+class Limit:
+    """Time limits of several shapes, which all raise Timeout."""
+
+    def on_signal(self, number: int, frame: object) -> None:
+        raise Timeout
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.on_signal(number, frame)
+
+
+def on_signal(number: int, frame: object) -> None:
+    raise Timeout
+
+
+@pytest.mark.parametrize(
+    "handler", [on_signal, Limit().on_signal, Limit(), partial(on_signal), lambda *a: on_signal(*a)]
+)
+@pytest.mark.parametrize("way", ["store", "compute", "lookup"])
+def test_a_time_limit_in_the_listener_reaches_the_caller(
+    unraisable: list[Any], handler: Any, way: str
+) -> None:
+    def slow(key: object, cause: str) -> None:
+        signal.raise_signal(signal.SIGUSR1)
+        time.sleep(60)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with vrange.VolatileCache[int, int](max_entries=1, on_evict=slow) as cache:
+            cache.set(0, 0, ttl=0.1)
+            time.sleep(0.11)
+            calls: dict[str, Callable[[], object]] = {
+                "store": lambda: cache.set(1, 1),
+                "compute": lambda: cache.get_or_compute(1, lambda: 1),
+                "lookup": lambda: cache.get(0),
+            }
+            with pytest.raises(Timeout):
+                calls[way]()
+            cache._core.check()
+            assert cache._core.under_way == 0
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert unraisable == []
+
+
+def test_a_time_limit_of_the_listeners_own_is_its_own(unraisable: list[Any]) -> None:
+    def limited(key: object, cause: str) -> None:
+        before = signal.signal(signal.SIGUSR1, on_signal)
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+            time.sleep(60)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
+    with vrange.VolatileCache[int, int](max_entries=1, on_evict=limited) as cache:
+        cache[0] = 0
+        cache[1] = 1
+        assert cache[1] == 1
+    assert [type(error) for error in unraisable] == [Timeout]
 
 
 @pytest.mark.parametrize("wrong", [1, "evict", [print]])

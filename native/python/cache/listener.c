@@ -19,6 +19,7 @@ typedef struct note_block {
 } note_block;
 
 static PyObject *words; /* a tuple: CAUSES */
+static PyObject *signal_check; /* called with an exception: whether a signal handler raised it */
 
 /* ---- notes ----------------------------------------------------------------------------------- */
 
@@ -73,16 +74,44 @@ int listener_visit(const cache_core *self, visitproc visit, void *arg) {
 
 /* ---- telling --------------------------------------------------------------------------------- */
 
+/* Whether the error that is set came from a signal handler that ran meanwhile. Keeps it set. May run Python. */
+static bool is_of_signal(void) {
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (traceback && error) PyException_SetTraceback(error, traceback);
+    PyObject *answer = PyObject_CallFunctionObjArgs(signal_check, error, NULL);
+    const bool is = answer == Py_True;
+    Py_XDECREF(answer);
+    PyErr_Clear();
+    PyErr_Restore(type, error, traceback);
+    return is;
+}
+
 /* False: an exception that is the caller's is set. */
-static bool tell(cache_core *self, PyObject *key, leave_cause cause, bool has_error) {
+static bool tell(cache_core *self, PyObject *key, leave_cause cause) {
     PyObject *listener = Py_NewRef(self->on_evict);
     PyObject *word = PyTuple_GetItem(words, (Py_ssize_t)cause);
     PyObject *done = PyObject_CallFunctionObjArgs(listener, key, word, NULL);
-    const bool is_told = done || has_error || PyErr_ExceptionMatches(PyExc_Exception);
+    const bool is_told = done || (PyErr_ExceptionMatches(PyExc_Exception) && !is_of_signal());
     if (!done && is_told) PyErr_WriteUnraisable(listener);
     Py_XDECREF(done);
     Py_DECREF(listener);
     return is_told;
+}
+
+/* The error that is set replaces an earlier one, which becomes its context. Steals the references. */
+static void add_context(PyObject *type, PyObject *error, PyObject *traceback) {
+    PyObject *new_type, *new_error, *new_traceback;
+    PyErr_Fetch(&new_type, &new_error, &new_traceback);
+    PyErr_NormalizeException(&new_type, &new_error, &new_traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (traceback) PyException_SetTraceback(error, traceback);
+    if (error != new_error) PyException_SetContext(new_error, Py_NewRef(error));
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(traceback);
+    PyErr_Restore(new_type, new_error, new_traceback);
 }
 
 int listener_call(cache_core *self) {
@@ -92,11 +121,12 @@ int listener_call(cache_core *self) {
     bool goes_on = true;
     leave_cause cause;
     for (PyObject *key; goes_on && (key = take_off(self, &cause));) {
-        goes_on = tell(self, key, cause, type != NULL);
+        goes_on = tell(self, key, cause);
         Py_DECREF(key);
     }
     Py_DECREF((PyObject *)self);
-    if (type) PyErr_Restore(type, error, traceback);
+    if (type && goes_on) PyErr_Restore(type, error, traceback);
+    else if (type) add_context(type, error, traceback);
     return goes_on ? 0 : -1;
 }
 
@@ -113,6 +143,14 @@ PyObject *listeners_after_fork(PyObject *module, PyObject *unused) {
         listener_forget(core);
         Py_DECREF((PyObject *)core);
     }
+    Py_RETURN_NONE;
+}
+
+PyObject *listener_set_signal_check(PyObject *module, PyObject *check) {
+    (void)module;
+    PyObject *before = signal_check;
+    signal_check = Py_NewRef(check);
+    Py_XDECREF(before);
     Py_RETURN_NONE;
 }
 

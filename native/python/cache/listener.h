@@ -19,9 +19,10 @@ typedef enum {
 /* Notes that a key left. Runs no Python. Without memory for the note, the listener is not called for it. */
 void listener_note(cache_core *self, PyObject *key, leave_cause cause);
 
-/* Calls the listener with what was noted. An Exception that it raises goes to sys.unraisablehook. A
- * KeyboardInterrupt, or another exception that is no Exception, is the caller's: -1 with it set. Keeps an
- * error that is set. Runs Python: call it once the state is whole, with no range pinned. */
+/* Calls the listener with what was noted. An Exception that it raises goes to sys.unraisablehook. What a signal
+ * handler raises meanwhile is the caller's, and so is a KeyboardInterrupt, or another exception that is no
+ * Exception: -1 with it set; an error that was set before is its context. Otherwise keeps an error that is set.
+ * Runs Python: call it once the state is whole, with no range pinned. */
 int listener_call(cache_core *self);
 
 static inline int listener_tell(cache_core *self) { return self->untold_count ? listener_call(self) : 0; }
@@ -40,6 +41,9 @@ int listener_visit(const cache_core *self, visitproc visit, void *arg);
 
 /* forget_events() */
 PyObject *listeners_after_fork(PyObject *module, PyObject *unused);
+
+/* set_signal_check(check) */
+PyObject *listener_set_signal_check(PyObject *module, PyObject *check);
 
 int listener_add_causes(PyObject *module);
 

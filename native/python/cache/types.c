@@ -33,6 +33,8 @@ static int add_to(PyObject *module) {
         {"forget_events", listeners_after_fork, METH_NOARGS,
          "forget_events(): in the child of a fork, no listener is called for what left or stayed in the "
          "parent."},
+        {"set_signal_check", listener_set_signal_check, METH_O,
+         "set_signal_check(check): check(error) is whether a signal handler raised it."},
         {0}};
     int (*const parts[])(PyObject *) = {stopwatch_add_type, ndarray_add_type, room_add_type,
                                         leaves_add_type, form_add_type, waiter_add_type,

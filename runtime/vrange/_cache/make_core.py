@@ -13,6 +13,7 @@ from vrange._cache.collector import copy_within_room
 from vrange._cache.native_flights import answer_after, led_here
 from vrange._cache.not_kept import Source
 from vrange._cache.parameters import CacheParameters, nanoseconds_of_ttl
+from vrange._cache.signal_errors import is_of_signal
 from vrange._cache.unstored import as_answered, as_own
 from vrange._core import hit
 from vrange._counters.account import Account
@@ -58,4 +59,5 @@ def _hot_bytes(given: CacheParameters) -> int | None:
     return half if most is None else min(most, half)
 
 
+hit.set_signal_check(is_of_signal)
 os.register_at_fork(after_in_child=hit.forget_events)

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from vrange._cache.parameters import EvictionCause
+from vrange._cache.signal_errors import is_of_signal
 
 
 class Listener:
@@ -50,6 +51,8 @@ class Listener:
             try:
                 self._listener(key, cause)
             except Exception as error:
+                if is_of_signal(error):
+                    raise
                 _Unraisable(error)
 
 
