@@ -16,6 +16,7 @@
 
 static PyTypeObject *flight_type;
 static PyObject *threading_module, *get_ident_name;
+static PyObject *copy_value; /* called with a value: a copy of it that shares nothing that can be changed */
 
 bool is_flight(PyObject *object) { return Py_TYPE(object) == flight_type; }
 
@@ -115,6 +116,31 @@ static int tell(flight *f, int state, PyObject *value) {
     return waiters_tell(waiters, state, value);
 }
 
+/* Copies the value for the waiters before the leader can change it, if each is to get a value of its own and
+ * none was stored from which they could decode it. NULL: they compute. An error that is set is the leader's. */
+static PyObject *template_of(const flight *f, PyObject *value) {
+    if (!f->waiters || !copy_value) return NULL;
+    PyObject *copy = PyObject_CallFunctionObjArgs(copy_value, value, NULL);
+    if (!copy && PyErr_ExceptionMatches(PyExc_Exception)) PyErr_Clear();
+    return copy;
+}
+
+typedef struct {
+    int state;
+    PyObject *shared; /* a reference, or NULL */
+} outcome;
+
+static outcome outcome_of(const flight *f, PyObject *value, PyObject *type, PyObject *error) {
+    if (!value) {
+        PyObject *shared = shared_error(type, error);
+        return (outcome){shared ? WAITER_HAS_ERROR : WAITER_HAS_NOTHING, Py_XNewRef(shared)};
+    }
+    if (f->is_private) return (outcome){WAITER_HAS_NOTHING, NULL};
+    if (!f->core || !f->core->copies) return (outcome){WAITER_HAS_VALUE, Py_NewRef(value)};
+    PyObject *template = template_of(f, value);
+    return (outcome){template ? WAITER_HAS_TEMPLATE : WAITER_HAS_NOTHING, template};
+}
+
 int flight_land(flight *f, PyObject *value) {
     if (f->landed) return 0;
     PyObject *type, *error, *traceback;
@@ -123,22 +149,37 @@ int flight_land(flight *f, PyObject *value) {
         PyErr_NormalizeException(&type, &error, &traceback);
         if (traceback && error) PyException_SetTraceback(error, traceback);
     }
+    const outcome now = outcome_of(f, value, type, error);
+    int told = PyErr_Occurred() ? -1 : 0;
     cache_core *self = f->core;
-    if (f->number) flight_call_off(self, f->number);
-    f->core = NULL;
-    f->landed = 1;
-    Py_CLEAR(f->loop);
-    const bool shares_value = value && !f->is_private;
-    PyObject *shared = shares_value ? value : value ? NULL
-                                                    : shared_error(type, error);
-    const int state = shares_value ? WAITER_HAS_VALUE : shared ? WAITER_HAS_ERROR
-                                                               : WAITER_HAS_NOTHING;
-    const int told = tell(f, state, shared);
-    if (self) limbo_drain(self);
-    Py_XDECREF((PyObject *)self);
+    if (!f->landed) { /* else it was abandoned while the value was copied */
+        if (f->number) flight_call_off(self, f->number);
+        f->core = NULL;
+        f->landed = 1;
+        Py_CLEAR(f->loop);
+        if (told < 0) { /* the leader was interrupted: it must not keep the others from being told */
+            PyObject *its_type, *its_error, *its_traceback;
+            PyErr_Fetch(&its_type, &its_error, &its_traceback);
+            if (tell(f, now.state, now.shared) < 0) PyErr_Clear();
+            PyErr_Restore(its_type, its_error, its_traceback);
+        } else {
+            told = tell(f, now.state, now.shared);
+        }
+        if (self) limbo_drain(self);
+        Py_XDECREF((PyObject *)self);
+    }
+    Py_XDECREF(now.shared);
     if (type && told < 0) PyErr_Clear();
     if (type) PyErr_Restore(type, error, traceback);
     return told;
+}
+
+PyObject *flight_set_copy(PyObject *module, PyObject *copy) {
+    (void)module;
+    PyObject *before = copy_value;
+    copy_value = Py_NewRef(copy);
+    Py_XDECREF(before);
+    Py_RETURN_NONE;
 }
 
 /* ---- fork ------------------------------------------------------------------------------------ */

@@ -50,6 +50,9 @@ int flight_land(flight *f, PyObject *value);
  * thread leads, and the flights around it. */
 PyObject *flight_forget_others(PyObject *module, PyObject *led);
 
+/* set_copy(copy) */
+PyObject *flight_set_copy(PyObject *module, PyObject *copy);
+
 int flight_add_type(PyObject *module);
 
 #endif

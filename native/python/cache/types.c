@@ -30,6 +30,8 @@ static int add_to(PyObject *module) {
          "with it."},
         {"forget_flights", flight_forget_others, METH_O,
          "forget_flights(led): in the child of a fork, all but those led here are over."},
+        {"set_copy", flight_set_copy, METH_O,
+         "set_copy(copy): copy(value) is a copy that shares nothing that can be changed."},
         {"forget_events", listeners_after_fork, METH_NOARGS,
          "forget_events(): in the child of a fork, no listener is called for what left or stayed in the "
          "parent."},

@@ -176,7 +176,8 @@ int wait_add_functions(PyObject *module) {
                      {"NEVER_ENDS", NEVER_ENDS},
                      {"HAS_VALUE", WAITER_HAS_VALUE},
                      {"HAS_ERROR", WAITER_HAS_ERROR},
-                     {"HAS_NOTHING", WAITER_HAS_NOTHING}};
+                     {"HAS_NOTHING", WAITER_HAS_NOTHING},
+                     {"HAS_TEMPLATE", WAITER_HAS_TEMPLATE}};
     for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
         if (PyModule_AddIntConstant(module, constants[i].name, constants[i].value) < 0) return -1;
     return 0;

@@ -95,7 +95,9 @@ int waiter_add_type(PyObject *module) {
     static PyMethodDef methods[] = {
         {"result", waiter_result, METH_NOARGS, "The value or the error, once."}, {0}};
     static PyGetSetDef members[] = {
-        {"state", waiter_get_state, NULL, "WAITS, HAS_VALUE, HAS_ERROR or HAS_NOTHING.", NULL}, {0}};
+        {"state", waiter_get_state, NULL,
+         "0 while it waits, HAS_VALUE, HAS_ERROR, HAS_NOTHING or HAS_TEMPLATE.", NULL},
+        {0}};
     static PyType_Slot slots[] = {
         {Py_tp_doc, "Waiter(wake)\n\n"
                     "A thread or task that waits for a flight. wake() is called when the flight has landed, "

@@ -11,6 +11,7 @@ enum waiter_state {
     WAITER_HAS_VALUE,
     WAITER_HAS_ERROR,
     WAITER_HAS_NOTHING,
+    WAITER_HAS_TEMPLATE, /* a value of which each waiter makes a copy of its own */
 };
 
 bool is_waiter(PyObject *object);

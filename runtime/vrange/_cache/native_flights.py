@@ -11,7 +11,9 @@ import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
+from vrange._cache.collector import copy_within_room
 from vrange._cache.task_events import running_loop
+from vrange._cache.unstored import copied
 from vrange._cache.waiting import Waits, raise_shared
 from vrange._core import hit
 
@@ -46,10 +48,13 @@ async def answer_async(
             begun = time.monotonic_ns()
             value = await function()
             return core.unstored(value, time.monotonic_ns() - begun)
-        if waiter.state in (hit.HAS_VALUE, hit.HAS_ERROR):
+        is_answer = waiter.state in (hit.HAS_VALUE, hit.HAS_ERROR)
+        if is_answer:
             core.count_request(True)
         outcome, has_waited = _outcome(waiter), True
         if outcome is not NotImplemented:
+            if not is_answer:
+                core.count_request(True)
             return outcome
 
 
@@ -58,6 +63,11 @@ def _outcome(waiter: hit.Waiter) -> Any:
         return waiter.result()
     if waiter.state == hit.HAS_ERROR:
         raise_shared(waiter.result())
+    if waiter.state == hit.HAS_TEMPLATE:
+        try:
+            return _copied(waiter.result())
+        except Exception:  # for example, there is no room: the caller computes
+            return NotImplemented
     return NotImplemented
 
 
@@ -66,4 +76,9 @@ def _forget_others() -> None:
     hit.forget_flights(led_here.get())
 
 
+def _copied(value: Any) -> Any:
+    return copied(value, copy_within_room)
+
+
+hit.set_copy(_copied)
 os.register_at_fork(after_in_child=_forget_others)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 from vrange._cache.leaves import arrays_of_containers
@@ -32,6 +33,19 @@ def as_own(value: Any, copy: Callable[[Any], Any] = lambda array: array.copy("K"
     `copy(array)` may raise MemoryError; then the value is returned as it is.
     """
     return _with_others(value, lambda array: not array.flags.writeable, copy)
+
+
+def copied(value: Any, copy: Callable[[Any], Any] = lambda array: array.copy("K")) -> Any:
+    """Return a deep copy of the value, for one of the callers that waited for it.
+
+    `copy(array)` copies the arrays of tuples, lists and dicts. Raise what copying raises.
+    """
+    numpy = sys.modules.get("numpy")
+    done: dict[int, Any] = {}
+    for array in () if numpy is None else arrays_of_containers(value, numpy.ndarray):
+        if id(array) not in done and not array.dtype.hasobject:
+            done[id(array)] = copy(array)
+    return deepcopy(value, done)
 
 
 def _with_others(

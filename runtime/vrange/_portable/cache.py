@@ -13,7 +13,7 @@ from vrange._cache.common import CommonCache
 from vrange._cache.info import CacheInfo
 from vrange._cache.not_kept import warn
 from vrange._cache.parameters import EvictionCause, checked_parameters, seconds_of_ttl
-from vrange._cache.unstored import as_answered, as_own
+from vrange._cache.unstored import as_answered, as_own, copied
 from vrange._portable.figures import Figures
 from vrange._portable.kept import Kept, keep
 from vrange._portable.listener import Listener
@@ -195,7 +195,9 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
     def _own(self, key: Any, answer: Any) -> Any:
         """Return the answer for a caller that waited for the computation of another caller."""
         found = self._peek(key)
-        return answer if found is _ABSENT else found
+        if found is not _ABSENT:
+            return found
+        return copied(answer) if self._parameters.copy else answer
 
     # ---- storing -----------------------------------------------------------------------------
 
@@ -203,9 +205,15 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         with self._quiet:
             self._figures.regenerated += 1
             self._figures.regenerate_seconds += time.perf_counter() - started
+        copies = self._parameters.copy
         if flight is not None and (flight.stale or flight.skipped):
-            return as_own(value) if self._parameters.copy else as_answered(value)
-        return self._store(key, value, flight)
+            flight.copies = copies
+            return as_own(value) if copies else as_answered(value)
+        answer = self._store(key, value, flight)
+        if flight is not None and copies:
+            with self._quiet:
+                flight.copies = self._find(key) is None
+        return answer
 
     def _store(
         self, key: Any, value: Any, flight: Flight | None = None, seconds: float | None = None

@@ -12,8 +12,10 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
+from vrange._cache.unstored import copied
+
 WAITS, HAS_LANDED, NEVER_ENDS = range(3)
-HAS_VALUE, HAS_ERROR, HAS_NOTHING = range(1, 4)
+HAS_VALUE, HAS_ERROR, HAS_NOTHING, HAS_TEMPLATE = range(1, 5)
 
 _lock = threading.RLock()  # guards everything in this module
 _blocked: dict[int, Flight] = {}  # thread to the flight that it waits for, blocked
@@ -32,6 +34,7 @@ class Flight:
         self.landed = False
         self.stale = False
         self.skipped = False  # its value must not be stored
+        self.copies = False  # its value was not stored, and each waiter gets a copy of its own
         self.others: list[Flight] = []  # flights of the same key that could not wait for this one
         self.waiters: list[Waiter] = []
         self.waits_for: list[Flight] = []
@@ -69,6 +72,14 @@ class Waiter:
         """Return the value or the error, once."""
         value, self._value = self._value, None
         return value
+
+
+def _template_of(mine: Flight, value: Any) -> tuple[int, Any]:
+    """Return what to land with, before the leader can change its value."""
+    try:
+        return (HAS_TEMPLATE, copied(value)) if mine.waiters else (HAS_NOTHING, None)
+    except Exception:  # it can't be copied: each waiter computes
+        return HAS_NOTHING, None
 
 
 class Flights:
@@ -133,7 +144,9 @@ class Flights:
         # A coroutine that is no longer awaited may be closed in another context.
         if self._led.get() is mine:
             self._led.set(mine.outer)
-        if error is None:
+        if error is None and mine.copies:
+            self.land(key, mine, *_template_of(mine, value))
+        elif error is None:
             self.land(key, mine, HAS_VALUE, value)
         elif isinstance(error, Exception):
             self.land(key, mine, HAS_ERROR, error)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, ClassVar
 
 from vrange._cache.task_events import running_loop
+from vrange._cache.unstored import copied
 from vrange._cache.waiting import Waits, raise_shared
 from vrange._portable import flight as native
 
@@ -49,7 +50,7 @@ class SingleFlight:
             waiter = _waits.wait(answer, self._timeout)
             anyway = waiter is None
             if waiter is not None and self._has_answer(waiter):
-                return False, waiter.result()
+                return False, _answer_of(waiter)
 
     async def fly_async(
         self, key: Hashable, compute: Callable[[Flight], Awaitable[Any]]
@@ -64,11 +65,11 @@ class SingleFlight:
             waiter = await _waits.wait_async(answer, self._timeout)
             anyway = waiter is None
             if waiter is not None and self._has_answer(waiter):
-                return False, waiter.result()
+                return False, _answer_of(waiter)
 
     def _has_answer(self, waiter: native.Waiter) -> bool:
         """Return whether the leader passed on a value. Raise the error that it passed on."""
-        if waiter.state not in (native.HAS_VALUE, native.HAS_ERROR):
+        if waiter.state not in (native.HAS_VALUE, native.HAS_ERROR, native.HAS_TEMPLATE):
             return False
         self._count_waited()
         if waiter.state == native.HAS_ERROR:
@@ -78,6 +79,11 @@ class SingleFlight:
     def drop(self, key: Hashable) -> None:
         """Call off the key's computation: no caller joins it any more, and its flight is stale."""
         self.flights.drop(key)
+
+
+def _answer_of(waiter: native.Waiter) -> Any:
+    value = waiter.result()
+    return copied(value) if waiter.state == native.HAS_TEMPLATE else value
 
 
 def _forget_others_flights() -> None:
