@@ -21,6 +21,7 @@ NAMES = (
     "data_job",
     "peers_table",
     "scale",
+    "recency",
 )
 SKIPPED = 77
 
