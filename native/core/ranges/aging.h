@@ -24,11 +24,16 @@ typedef struct {
     _Atomic uint32_t requests; /* since it began */
     _Atomic uint32_t ranges;
     _Atomic uint64_t pages;
-    _Atomic uint32_t pace; /* requests for each range and epoch, in sixteenths; 0: the usual */
+    _Atomic uint32_t due;  /* requests end it */
+    _Atomic uint32_t pace; /* requests for each range and epoch, in sixteenths */
     _Atomic bool keeps;    /* what is there stays, rather than what comes */
 } aging;
 
 extern aging aging_together; /* of all arenas without a clock of their own */
+
+void aging_start(aging *clock);
+
+void aging_set(aging *clock, uint32_t pace, bool keeps);
 
 void aging_add(aging *clock, uint32_t pages);
 void aging_remove(aging *clock, uint32_t pages);
@@ -40,7 +45,9 @@ static inline uint32_t aging_epoch(aging *clock) {
     return atomic_load_explicit(&clock->epoch, memory_order_relaxed);
 }
 
-uint32_t aging_pace(aging *clock);
+static inline uint32_t aging_pace(aging *clock) {
+    return atomic_load_explicit(&clock->pace, memory_order_relaxed);
+}
 
 static inline bool aging_keeps(aging *clock) {
     return atomic_load_explicit(&clock->keeps, memory_order_relaxed);

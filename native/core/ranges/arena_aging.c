@@ -3,11 +3,13 @@
 
 uint32_t vrange_arena_epoch(vrange_arena *arena) { return aging_epoch(arena_aging(arena)); }
 
-void vrange_arena_age_alone(vrange_arena *arena) { arena->ages_alone = true; }
+void vrange_arena_age_alone(vrange_arena *arena) {
+    aging_start(&arena->own_aging);
+    arena->ages_alone = true;
+}
 
 void vrange_arena_set_aging(vrange_arena *arena, uint32_t pace, int keeps) {
-    atomic_store_explicit(&arena_aging(arena)->pace, pace, memory_order_relaxed);
-    atomic_store_explicit(&arena_aging(arena)->keeps, keeps != 0, memory_order_relaxed);
+    aging_set(arena_aging(arena), pace, keeps != 0);
 }
 
 void vrange_arena_competing(vrange_arena *arena, uint32_t *ranges, uint64_t *pages) {

@@ -317,9 +317,6 @@ int core_add_type(PyObject *module) {
          "The most that may be held strongly."},
         {"hand_steps", T_ULONGLONG, offsetof(cache_core, hand_steps), READONLY,
          "Entries that the hand looked at to choose victims."},
-        {"aging_pace", T_UINT, offsetof(cache_core, aging.pace), READONLY,
-         "As pace.c chose it; 0: it has not yet."},
-        {"aging_keeps", T_BOOL, offsetof(cache_core, aging.keeps), READONLY, "What is there stays."},
         {"under_way", T_UINT, offsetof(cache_core, flight_count), READONLY, "Computations."},
         {0}};
     static PyGetSetDef computed[] = {

@@ -58,7 +58,7 @@ struct cache_core {
     slab_table slabs;
     ghosts ghosts;
     miniature *miniature;  /* simulates requests once a value was lost (pace.h); NULL until then */
-    mini_aging aging;      /* as it chose when this cache last asked */
+    mini_aging aging;      /* as it chose, of a cache that ages alone (pace_aging) */
     uint32_t salt;         /* makes the tags of equal keys of different caches differ there */
     bool ages_alone;       /* its values compete with each other only */
     deadlines deadlines;

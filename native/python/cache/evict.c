@@ -209,7 +209,7 @@ static entry_no newest_unused(const cache_core *self, entry_no kept) {
 }
 
 static entry_no choose_by_hand(cache_core *self, entry_no kept) {
-    const entry_no newest = self->aging.keeps ? newest_unused(self, kept) : 0;
+    const entry_no newest = pace_aging(self)->keeps ? newest_unused(self, kept) : 0;
     if (newest) return newest;
     return turn_to_candidate(self, kept) ? cheapest_of_some(self, kept) : 0;
 }

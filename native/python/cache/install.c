@@ -32,7 +32,7 @@ void install_forget(cache_core *self, const store_request *r, entry_no number) {
 }
 
 static uint8_t first_credit(const cache_core *self, const store_request *r) {
-    if (self->aging.keeps || pace_is_fast(self)) return 0;
+    if (pace_aging(self)->keeps || pace_is_fast(self)) return 0;
     const uint32_t uses = pace_remembered_uses(self, r->hash) / 16;
     return (uint8_t)(uses < CREDIT_MOST ? uses : CREDIT_MOST);
 }

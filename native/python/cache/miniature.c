@@ -52,7 +52,8 @@ typedef struct {
 typedef struct {
     float uses[KEYS];
     float values[KEYS]; /* of keys that are held: uses times worth; NOT_HELD of others */
-    float use; /* what a use counts now */
+    float use;    /* what a use counts now */
+    float growth; /* of that, with each request */
     float saved;
     uint32_t held;
     uint64_t pages;
@@ -71,6 +72,14 @@ struct miniature {
 
 static uint32_t miniatures;
 
+/* So that uses are halved once an epoch. */
+static void set_growth(miniature *m, unsigned number) {
+    simulation *s = &m->simulations[number];
+    const uint32_t least = VRANGE_EPOCH_RANGES_LEAST >> m->sample.shift;
+    const float epoch = (float)(agings[number].pace * (s->held > least ? s->held : least)) / 16;
+    s->growth = LN_2 / (epoch > 1 ? epoch : 1);
+}
+
 miniature *miniature_make(void) {
     miniature *m = miniatures < MINIATURES_MOST ? calloc(1, sizeof *m) : NULL;
     if (!m) return NULL;
@@ -78,6 +87,7 @@ miniature *miniature_make(void) {
     memset(m->buckets, 0xff, sizeof m->buckets);
     for (unsigned i = 0; i < AGINGS; i++) {
         m->simulations[i].use = 1;
+        set_growth(m, i);
         for (uint32_t key = 0; key < KEYS; key++) m->simulations[i].values[key] = NOT_HELD;
     }
     return m;
@@ -231,11 +241,10 @@ static void simulate(miniature *m, unsigned number, uint32_t key, uint32_t times
     } else {
         s->saved += k->cost * (float)(times - 1);
         hold(m, number, key);
+        set_growth(m, number);
         while (s->pages > of.pages >> m->sample.shift && s->held > 1) evict_least(m, number, key);
     }
-    const uint32_t least = VRANGE_EPOCH_RANGES_LEAST >> m->sample.shift;
-    const float epoch = (float)(agings[number].pace * (s->held > least ? s->held : least)) / 16;
-    s->use *= 1 + LN_2 * (float)times / (epoch > 1 ? epoch : 1);
+    s->use *= 1 + s->growth * (float)times;
     if (s->use > LARGEST_USE) scale_down(s, m->count);
 }
 

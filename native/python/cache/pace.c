@@ -15,7 +15,13 @@
 #define BEGIN_RANGES 1024u /* with more, so few of the requests are simulated that they cost nothing */
 #define SEEDED_MOST 65536u /* records that are looked at: some hundred microseconds */
 
-static miniature *together; /* of all caches that do not age alone; never freed */
+/* Of all caches that do not age alone. The miniature is never freed. */
+static miniature *together;
+static mini_aging shared_aging = {.pace = VRANGE_PACE_USUAL};
+
+const mini_aging *pace_aging(const cache_core *self) {
+    return self->ages_alone ? &self->aging : &shared_aging;
+}
 
 /* The cost that install.c noted: four steps an octave. */
 static float cost_of(const entry *e) {
@@ -85,6 +91,7 @@ static void begin(cache_core *self) {
 void pace_open(cache_core *self, bool ages_alone) {
     self->ages_alone = ages_alone;
     if (ages_alone) {
+        self->aging = (mini_aging){.pace = VRANGE_PACE_USUAL};
         vrange_arena_age_alone(self->arena);
     } else {
         self->salt = (uint32_t)((uintptr_t)self >> 4) * 0x9e3779b1u;
@@ -124,6 +131,9 @@ void pace_simulate(cache_core *self, const entry *e, uint32_t times) {
     mini_volume of;
     if (!self->arena || !measure(self, e, &pages, &of)) return;
     const mini_request request = request_for(self, e, pages, times);
-    self->aging = miniature_note(self->miniature, &request, of);
-    vrange_arena_set_aging(self->arena, self->aging.pace, self->aging.keeps);
+    const mini_aging wanted = miniature_note(self->miniature, &request, of);
+    mini_aging *now = self->ages_alone ? &self->aging : &shared_aging;
+    if (wanted.pace == now->pace && wanted.keeps == now->keeps) return;
+    *now = wanted;
+    vrange_arena_set_aging(self->arena, wanted.pace, wanted.keeps);
 }

@@ -19,12 +19,13 @@ uint32_t pace_remembered_uses(const cache_core *self, key_hash hash);
 /* Gives the miniature back. The cache is closed. */
 void pace_end(cache_core *self);
 
+/* How the uses of this cache age now. */
+const mini_aging *pace_aging(const cache_core *self);
+
 void pace_simulate(cache_core *self, const entry *e, uint32_t times);
 
 /* Whether uses count for little, because requests move on. */
-static inline bool pace_is_fast(const cache_core *self) {
-    return self->aging.pace > 0 && self->aging.pace <= VRANGE_PACE_FAST;
-}
+static inline bool pace_is_fast(const cache_core *self) { return pace_aging(self)->pace <= VRANGE_PACE_FAST; }
 
 /* Notes requests for a value. Runs no Python. */
 static inline void pace_note(cache_core *self, const entry *e, uint32_t times) {
