@@ -230,8 +230,8 @@ uint64_t vrange_arena_shed(vrange_arena *arena, uint64_t bytes);
  * outside the arena by this number. */
 uint32_t vrange_arena_epoch(vrange_arena *arena);
 
-/* The uses of all arenas are halved together: after so many requests as there are ranges, times the pace. The pace
- * is in sixteenths of a request. If ranges are few, as many count as VRANGE_EPOCH_RANGES_LEAST. */
+/* The uses of all arenas are halved together: after so many requests as there are ranges, times the pace. The
+ * pace is in sixteenths of a request. If ranges are few, as many count as VRANGE_EPOCH_RANGES_LEAST. */
 #define VRANGE_PACE_USUAL 320
 #define VRANGE_PACE_FAST 20 /* and less */
 #define VRANGE_EPOCH_RANGES_LEAST 50
@@ -239,7 +239,7 @@ uint32_t vrange_arena_epoch(vrange_arena *arena);
  * other only. Call it before the first range is allocated. */
 void vrange_arena_age_alone(vrange_arena *arena);
 /* Sets how the uses of this arena age; of all arenas that do not age alone, if it is one of them. `pace` is in
- * sixteenths. `keeps`: stored ranges start with one use, and of equal ranges the newest is the least valuable. */
+ * sixteenths. `keeps`: stored ranges start with one use, and of equal ranges the newest is worth least. */
 void vrange_arena_set_aging(vrange_arena *arena, uint32_t pace, int keeps);
 /* Counts the ranges that age together with those of this arena, and their pages. */
 void vrange_arena_competing(vrange_arena *arena, uint32_t *ranges, uint64_t *pages);
