@@ -1,6 +1,7 @@
 /* What the CPython types share; see support.h. */
 #include "python/support.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 PyTypeObject *add_type(PyObject *module, PyType_Spec *spec) {
@@ -8,6 +9,22 @@ PyTypeObject *add_type(PyObject *module, PyType_Spec *spec) {
     if (!type) return NULL;
     const char *name = strrchr(spec->name, '.') + 1;
     return PyModule_AddObject(module, name, Py_NewRef(type)) < 0 ? NULL : (PyTypeObject *)type;
+}
+
+/* The beginning of a bound method of C, in every CPython. */
+typedef struct {
+    PyObject_HEAD
+    PyMethodDef *definition;
+} bound_method;
+
+PyMethodDef *method_definition(PyObject *object, const char *name) {
+    PyObject *bound = PyObject_GetAttrString(object, name);
+    PyMethodDef *definition = NULL;
+    if (bound && PyObject_TypeCheck(bound, &PyCFunction_Type)) definition = ((bound_method *)bound)->definition;
+    const bool is_known = definition && definition->ml_meth == PyCFunction_GetFunction(bound) &&
+                          strcmp(definition->ml_name, name) == 0;
+    Py_XDECREF(bound);
+    return is_known ? definition : NULL;
 }
 
 static PyObject **reference_at(PyObject *object, size_t offset) {

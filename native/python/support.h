@@ -11,6 +11,11 @@
 /* Makes a type and adds it to the module. The caller keeps the returned reference. NULL with an error set. */
 PyTypeObject *add_type(PyObject *module, PyType_Spec *spec);
 
+/* The definition of a method or function of C that `object` has as its attribute `name`: it serves every object
+ * that was made of it, those bound earlier too. NULL without an error if its layout is not as expected, or with
+ * one. */
+PyMethodDef *method_definition(PyObject *object, const char *name);
+
 /* What the collector asks of a type. `offsets` says where its references to Python objects are; 0 ends them. */
 int visit_references(PyObject *object, const size_t *offsets, visitproc visit, void *arg);
 int clear_references(PyObject *object, const size_t *offsets);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -38,7 +39,14 @@
 #define PIDFD_SELF_THREAD_GROUP -10001
 #endif
 
-size_t os_page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+size_t os_page_bytes(void) {
+    static _Atomic size_t known; /* sysconf takes as long as a tenth of a shallow deep call */
+    size_t bytes = atomic_load_explicit(&known, memory_order_relaxed);
+    if (bytes) return bytes;
+    bytes = (size_t)sysconf(_SC_PAGESIZE);
+    atomic_store_explicit(&known, bytes, memory_order_relaxed);
+    return bytes;
+}
 
 /* Core dumps (core(5), gcore) leave out what vrange reserves: a dump would be as large as the address space,
  * and reading volatile pages for it would bring them back. VRANGE_DUMP=1 asks for all that is accessible. */
@@ -235,8 +243,9 @@ bool os_is_readable(void *address) {
     return advise((void *)page, os_page_bytes(), MADV_POPULATE_READ) == 0;
 }
 
-/* Returns "" if the kernel has none. */
+/* Returns "" if the kernel has none, or none for this process. */
 static const char *huge_page_setting(char *text, size_t bytes) {
+    if (prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1) return "";
     return os_read_small("/sys/kernel/mm/transparent_hugepage/enabled", text, bytes) > 0 ? text : "";
 }
 

@@ -8,9 +8,6 @@
 #include "exported.h"
 #include "stacks/stack_state.h"
 
-/* How many bytes at a stack's end warn instead of ending the process; 0: none. Set before the first take. */
-extern size_t stack_warning_most EXPORTED(stack_warning_most);
-
 /* Takes a pooled or new stack of exactly `bytes` (rounded up to pages). -ENOMEM if there is none. The
  * thread must have been armed (sigsegv.h). */
 int stack_take(size_t bytes, bool automatic, stack **out) EXPORTED(stack_take);

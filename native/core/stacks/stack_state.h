@@ -56,7 +56,8 @@ typedef struct stack {
     void *greenlets;      /* a weak set of those switched out of during the call; NULL: none */
     bool reusable;
 
-    _Atomic uint64_t given; /* how many stacks had been taken when it was last returned */
+    _Atomic uint64_t given; /* the pool's epoch when it was last returned */
+    _Atomic uint64_t taken; /* how often */
     _Atomic size_t high_water;
     _Atomic int thread_id;
     _Atomic bool is_deep; /* of an own stack: it went below `first_low`, and was not trimmed as a whole since */

@@ -99,15 +99,21 @@ static PyObject *refuse_take(int error, size_t bytes) {
 
 /* faulthandler.enable() and disable() replace our handler by theirs. Asking faulthandler is cheaper than
  * asking the kernel, and few programs have imported it. */
-static bool is_faulthandler_switched(void) {
-    static PyObject *name;
+static bool is_faulthandler_switched(PyObject *modules) {
+    static PyObject *name, *asked_module, *is_enabled;
     static int enabled = -1;
     if (!name) name = PyUnicode_InternFromString("faulthandler");
-    PyObject *module = name ? PyDict_GetItemWithError(PyImport_GetModuleDict(), name) : NULL;
-    PyObject *answer = module ? PyObject_CallMethod(module, "is_enabled", NULL) : NULL;
+    PyObject *module = name ? PyDict_GetItemWithError(modules, name) : NULL;
+    if (module && module != asked_module) {
+        Py_XDECREF(asked_module);
+        Py_XDECREF(is_enabled);
+        asked_module = Py_NewRef(module);
+        is_enabled = PyObject_GetAttrString(module, "is_enabled");
+    }
+    PyObject *answer = module && is_enabled ? vectorcall(is_enabled, NULL, 0, NULL) : NULL;
     const int now = answer == Py_True;
-    if (PyErr_Occurred()) PyErr_Clear();
-    Py_XDECREF(answer);
+    if (answer) Py_DECREF(answer);
+    else if (PyErr_Occurred()) PyErr_Clear();
     const bool switched = now != enabled;
     enabled = now;
     return switched;
@@ -160,8 +166,9 @@ PyObject *deep_run(const deep_settings *how, deep_job *call) {
             return call->result;
         }
     }
-    if (greenlets_watch() < 0) return NULL;
-    if (is_faulthandler_switched()) sigsegv_arm_process();
+    PyObject *modules = PyImport_GetModuleDict();
+    if (greenlets_watch(modules) < 0) return NULL;
+    if (is_faulthandler_switched(modules)) sigsegv_arm_process();
     stack *s;
     int result = sigsegv_arm_thread();
     if (result == 0) result = take_fitting(bytes, automatic, &s);

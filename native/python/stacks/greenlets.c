@@ -15,10 +15,9 @@
 #define PY_SSIZE_T_CLEAN
 #include "stacks/stack_current.h"
 #include "python/stacks/recursion.h"
+#include "python/support.h"
 
 #include "python/stacks/greenlets.h"
-
-#include <string.h>
 
 /* greenlet.h: the positions in the table that greenlet._C_API holds. */
 enum {
@@ -137,32 +136,19 @@ static PyObject *method_throw(PyObject *target, PyObject *args) {
 
 /* ---- installing the watch ---------------------------------------------------------------------- */
 
-/* The beginning of a bound method of a C type, in every CPython. It points to the type's own definition,
- * so that methods bound earlier (`leave = g.switch`) are watched too. */
-typedef struct {
-    PyObject_HEAD
-    PyMethodDef *definition;
-} bound_method;
-
 /* Points the method of all greenlets to `watched`. -1 if its layout is not as expected. */
 static int watch_method(PyObject *greenlet, const char *name, PyCFunction watched, bool put) {
-    PyObject *bound = PyObject_GetAttrString(greenlet, name);
-    if (!bound) return -1;
-    int result = -1;
-    PyMethodDef *definition = NULL;
-    if (PyObject_TypeCheck(bound, &PyCFunction_Type)) definition = ((bound_method *)bound)->definition;
-    if (definition && definition->ml_meth == PyCFunction_GetFunction(bound) &&
-        strcmp(definition->ml_name, name) == 0) {
+    PyMethodDef *definition = method_definition(greenlet, name);
+    if (definition) {
         if (put) definition->ml_meth = watched;
-        result = 0;
+        return 0;
     }
-    Py_DECREF(bound);
-    if (result < 0 && !PyErr_Occurred())
+    if (!PyErr_Occurred())
         PyErr_Format(PyExc_RuntimeError,
                      "greenlet's %s can't be watched, and a switch out of a deep call would end the "
                      "process: vrange does not know this version of greenlet",
                      name);
-    return result;
+    return -1;
 }
 
 static int watch_methods(void) {
@@ -186,14 +172,15 @@ static int watch_methods(void) {
     return result;
 }
 
-static PyObject *loaded_greenlet(void) {
+static PyObject *loaded_greenlet(PyObject *modules) {
     static PyObject *name;
     if (!name) name = PyUnicode_InternFromString("greenlet._greenlet");
-    return name ? PyDict_GetItemWithError(PyImport_GetModuleDict(), name) : NULL;
+    return name ? PyDict_GetItemWithError(modules, name) : NULL;
 }
 
-int greenlets_watch(void) {
-    if (api || !loaded_greenlet()) return PyErr_Occurred() ? -1 : 0;
+int greenlets_watch(PyObject *modules) {
+    if (api) return 0;
+    if (!loaded_greenlet(modules)) return PyErr_Occurred() ? -1 : 0;
     void **table = PyCapsule_Import("greenlet._C_API", 0);
     if (!table) return -1;
     original_switch = (switch_to *)table[API_SWITCH];
@@ -247,5 +234,5 @@ bool greenlets_end(stack *s) {
         return all;
     }
     /* The greenlet module was imported within the call, so greenlets that began in it were not seen. */
-    return api || !loaded_greenlet();
+    return api || !loaded_greenlet(PyImport_GetModuleDict());
 }

@@ -19,6 +19,7 @@
  * ends when its frames and their traceback hold about as many bytes as the stack was allowed to have. */
 #define _GNU_SOURCE
 #include "python/stacks/recursion.h"
+#include "stacks/stack_mapping.h"
 #include "stacks/stack_room.h"
 
 #include <dlfcn.h>
