@@ -69,6 +69,36 @@ def test_a_library_recurses_as_deep_as_its_data(tmp_path: Path, code: str) -> No
     assert "RecursionError" in plain(file, timeout=110).stderr
 
 
+def test_a_million_levels_are_returned(tmp_path: Path) -> None:
+    """Main and a thread: 99 % of what their stacks used goes back to the kernel within a second."""
+    code = """
+import pickle, vrange
+N = 1_000_000
+def million():
+    nested = json.loads("[" * N + "]" * N)
+    assert len(json.dumps(nested)) == 2 * N
+    assert len(pickle.dumps(nested)) > 2 * N
+    while nested:
+        nested = nested.pop()
+def stack():
+    own = threading.get_native_id()
+    return next(use for use in vrange.stack_info().threads if use.thread_id == own)
+def used_and_left():
+    million()
+    used = stack().high_water_bytes
+    end = time.monotonic() + 10
+    while stack().resident_bytes > 1 << 20 and time.monotonic() < end:
+        time.sleep(.05)
+    return used > 100 << 20, stack().resident_bytes < used / 100
+print(used_and_left(), in_thread(used_and_left))
+"""
+    file = program(tmp_path, "import json, threading, time\nfrom deep_program import *\n" + code)
+    done = run(
+        "--deep", "--trim-every", "never", "--no-numpy", file, timeout=110, environment=HELPERS
+    )
+    assert (done.stdout, done.stderr) == ("(True, True) (True, True)\n", "")
+
+
 def test_a_worker_of_gunicorn(tmp_path: Path) -> None:
     code = """
 from deep_program import *

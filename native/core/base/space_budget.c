@@ -37,15 +37,17 @@ static uint64_t budget_below(uint64_t address_space, uint64_t data) {
     return budget;
 }
 
-/* What may be reserved for vrange's own use, if so much is reserved already. */
-static uint64_t left_for(space_use use, uint64_t own, uint64_t kept) {
+/* What may be reserved for vrange's own use, if so much is reserved already. `less_used` bytes of what the
+ * process uses do not count. */
+static uint64_t left_for(space_use use, uint64_t own, uint64_t kept, uint64_t less_used) {
     const uint64_t address_space = os_address_space_limit(), data = os_data_limit();
     const uint64_t budget = budget_below(address_space, data);
     uint64_t left = above(budget, own), used, used_data;
     if (use == SPACE_FIRST) left = less(left, above(budget / 8 * FIRST_EIGHTHS, kept));
     if (use == SPACE_MORE) left = less(left, above(budget / 8 * MORE_EIGHTHS, kept));
     if ((address_space != UINT64_MAX || data != UINT64_MAX) && os_address_space(&used, &used_data) == 0) {
-        if (address_space != UINT64_MAX) left = less(left, above(address_space, used) / FREE_SHARE);
+        const uint64_t still_used = above(used, less_used);
+        if (address_space != UINT64_MAX) left = less(left, above(address_space, still_used) / FREE_SHARE);
         if (data != UINT64_MAX) left = less(left, above(data, used_data) / FREE_SHARE);
     }
     return left;
@@ -54,10 +56,17 @@ static uint64_t left_for(space_use use, uint64_t own, uint64_t kept) {
 uint64_t space_budget(void) { return budget_below(os_address_space_limit(), os_data_limit()); }
 
 uint64_t space_most(space_use use) {
-    return use == SPACE_ASKED ? UINT64_MAX : left_for(use, atomic_load(&space.own), atomic_load(&space.kept));
+    if (use == SPACE_ASKED) return UINT64_MAX;
+    return left_for(use, atomic_load(&space.own), atomic_load(&space.kept), 0);
 }
 
 static bool is_kept(space_use use) { return use == SPACE_FIRST || use == SPACE_MORE; }
+
+uint64_t space_most_instead(size_t bytes, uint64_t passing, space_use use) {
+    const uint64_t own = atomic_load(&space.own), kept = atomic_load(&space.kept);
+    if (use == SPACE_ASKED) return UINT64_MAX;
+    return left_for(use, above(own, bytes), is_kept(use) ? above(kept, bytes) : kept, bytes + passing);
+}
 
 bool space_take(size_t bytes, space_use use) {
     if (use == SPACE_ASKED) {
@@ -67,7 +76,7 @@ bool space_take(size_t bytes, space_use use) {
     /* Counted first, so that two threads can't both get the last of it. */
     const uint64_t own = atomic_fetch_add(&space.own, bytes);
     const uint64_t kept = is_kept(use) ? atomic_fetch_add(&space.kept, bytes) : 0;
-    if (bytes <= left_for(use, own, kept)) return true;
+    if (bytes <= left_for(use, own, kept, 0)) return true;
     space_give(bytes, use);
     return false;
 }

@@ -69,6 +69,8 @@ static void empty_cells(uint64_t now_ns, uint64_t before_ns) {
     heap_unlock(zone, &before);
 }
 
+bool heap_is_open(void) { return atomic_load(&heap.open); }
+
 bool heap_offer(bool at_once) {
     if (!atomic_load(&heap.open)) return false;
     const uint64_t now = os_now_ns(), before_ns = now - (is_judged() ? RETURN_NS : IDLE_NS);

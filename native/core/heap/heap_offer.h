@@ -4,6 +4,8 @@
 
 #include <stdbool.h>
 
+bool heap_is_open(void);
+
 /* For the caretaker, inside the gate: offers what has been idle for a while, or everything that is
  * idle if `at_once`. Returns whether something is idle still. */
 bool heap_offer(bool at_once);

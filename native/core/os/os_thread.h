@@ -13,6 +13,9 @@
 /* Starts a thread that receives no signals: the application's signals are for its own threads. Returns 0 or an
  * errno. */
 int os_thread_start(pthread_t *thread, void *(*function)(void *), void *argument);
+/* Makes the C library unmap the stacks of `bytes` that it keeps for later threads. It keeps that of a thread
+ * which ended without being joined until another one ends, however large it is. Returns 0 or -errno. */
+int os_thread_return_stacks(size_t bytes);
 /* Asks the scheduler to run the calling thread soon after it wakes, for a thread that works little. */
 void os_thread_go_first(void);
 /* Names the calling thread, for top, gdb and perf; what is longer than 15 characters is cut. Another

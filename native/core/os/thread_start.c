@@ -24,3 +24,23 @@ int os_thread_start(pthread_t *thread, void *(*function)(void *), void *argument
 }
 
 void os_thread_name(const char *name) { prctl(PR_SET_NAME, name); /* fails only for a bad address */ }
+
+static void *do_nothing(void *unused) { return unused; }
+
+/* A thread of this size gets such a stack, without a new mapping. Once it is joined, no thread is on its
+ * stack, and the C library looks for stacks that are too much. */
+int os_thread_return_stacks(size_t bytes) {
+    pthread_attr_t attributes;
+    pthread_t thread;
+    sigset_t all, before;
+    int error = pthread_attr_init(&attributes);
+    if (error) return -error;
+    error = pthread_attr_setstacksize(&attributes, bytes);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    if (!error) error = pthread_create(&thread, &attributes, do_nothing, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    if (!error) pthread_join(thread, NULL);
+    return -error;
+}

@@ -279,11 +279,15 @@ limits *limits_take_followed(uint64_t *now) {
     return l;
 }
 
-void limits_follow_outside(void) {
+void limits_follow(void) {
     uint64_t now;
-    gate_enter();
     limits_take_followed(&now);
     limits_give();
+}
+
+void limits_follow_outside(void) {
+    gate_enter();
+    limits_follow();
     gate_leave();
 }
 

@@ -86,7 +86,8 @@ void limits_give(void);
 /* Takes them, after it has found the cgroups at the first call, and again when the process has moved. Also
  * returns the time. Inside the gate; not async-signal-safe. */
 limits *limits_take_followed(uint64_t *now);
-/* Finds them in the same way and does not take them. Outside the gate. */
+/* Finds them in the same way and does not take them. Inside the gate, and outside. */
+void limits_follow(void);
 void limits_follow_outside(void) EXPORTED(limits_follow_outside);
 
 void limits_after_fork(void);

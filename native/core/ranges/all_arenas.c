@@ -48,6 +48,13 @@ void arenas_remove(vrange_arena *arena) {
     pthread_mutex_unlock(&arenas.lock);
 }
 
+bool arenas_exist(void) {
+    pthread_mutex_lock(&arenas.lock);
+    const bool exist = arenas.first != NULL;
+    pthread_mutex_unlock(&arenas.lock);
+    return exist;
+}
+
 vrange_arena *arenas_enter(void) {
     pthread_mutex_lock(&arenas.lock);
     return arenas.first;

@@ -11,6 +11,8 @@ void arenas_give_blank(vrange_arena *arena);
 void arenas_add(vrange_arena *arena);
 void arenas_remove(vrange_arena *arena);
 
+bool arenas_exist(void);
+
 /* Locks the list, and returns its first arena, to which the others are linked. */
 vrange_arena *arenas_enter(void);
 void arenas_leave(void);

@@ -16,6 +16,7 @@
 #define _GNU_SOURCE
 #include <pthread.h>
 
+#include "ranges/all_arenas.h"
 #include "ranges/arena.h"
 #include "ranges/range_offer.h"
 #include "ranges/range_reuse.h"
@@ -52,6 +53,7 @@
 #define OUTSIZED_TIMES 4 /* several threads may each allocate as much, twice */
 #define MALLOC_TICKS 4 /* while something is idle; in a longer sleep each freed block would wake the thread */
 #define MALLOC_SLEEP_NS 1000000000u
+#define REST_NS 1000000000u /* without anything to offer */
 #define MALLOC_REST_NS (600ull * 1000000000u) /* the next freed block ends it */
 #define SHORT_BYTES (1ull << 20) /* with so little free, the kernel reclaims for a store */
 
@@ -168,8 +170,17 @@ static uint64_t look_after_malloc(uint64_t slept_ns) {
     return slept_ns < MALLOC_SLEEP_NS ? MALLOC_SLEEP_NS : MALLOC_REST_NS;
 }
 
+/* A program that only recurses deep has nothing to offer: how much is used below its limits is not read. Its
+ * first store calls the thread. */
+static bool has_anything_to_offer(void) { return arenas_exist() || arrays_exist() || heap_is_open(); }
+
 static uint64_t look_after_everything(uint64_t slept_ns) {
     if (!atomic_load(&segment_here)) return look_after_malloc(slept_ns);
+    if (!has_anything_to_offer()) {
+        limits_follow();
+        const uint64_t stacks_ns = deep_threads_look();
+        return stacks_ns < REST_NS ? stacks_ns : REST_NS;
+    }
     const free_memory now = look_for_memory();
     /* Before any value: free heap memory is worth nothing. */
     heap_offer(now.is_near || now.below_set.is_short);

@@ -15,6 +15,7 @@
 #include "base/gate.h"
 #include "os/os.h"
 #include "os/os_thread.h"
+#include "pressure/memory_limits.h"
 #include "stacks/idle_threads.h"
 #include "stacks/own_stack.h"
 #include "stacks/sigsegv.h"
@@ -34,6 +35,7 @@ static struct {
 
 void deep_threads_watch(void) {
     gate_enter();
+    limits_follow(); /* signal handlers read limits, and can't find them */
     caretaker_ensure();
     gate_leave();
 }
@@ -68,11 +70,21 @@ int deep_threads_begin_main(size_t bytes, size_t usual, stack **out) {
     return begin(result, s, out);
 }
 
+static bool is_space_limited(void) { return os_address_space_limit() != UINT64_MAX; }
+
 static void end_thread(void) {
     if (!mine) return;
     own_stack_end(mine);
     if (stack_current() == mine) stack_set_current(NULL); /* else it ended inside a deep call: sigsegv.c */
     mine = NULL;
+    if (is_space_limited()) caretaker_rouse();
+}
+
+void deep_threads_fit_limits(void) {
+    if (is_space_limited()) own_stacks_return_ended();
+    vrange_stacks_trim_pooled();
+    const int main_id = own_stack_ask_fit();
+    if (main_id) idle_ask_thread(main_id);
 }
 
 /* ---- looking ----------------------------------------------------------------------------------- */
@@ -83,10 +95,24 @@ static bool is_known_deep(const stack *s, int thread_id) {
            sp < s->first_low + VRANGE_STACK_KEPT_BYTES;
 }
 
+/* The program may set a limit through a C library, and other processes may set one here (prlimit). */
+static void look_at_limit(void) {
+    static uint64_t seen; /* belongs to the caretaker */
+    const uint64_t now = os_address_space_limit(), before = seen;
+    seen = now;
+    const int main_id = before && before != now ? own_stack_ask_fit() : 0;
+    if (main_id) idle_ask_thread(main_id);
+    if (now != UINT64_MAX) own_stacks_return_ended();
+}
+
 uint64_t deep_threads_look(void) {
     const uint64_t now = os_now_ns();
     uint64_t next = UINT64_MAX;
     const uint32_t count = own_stacks_count();
+    if (count) {
+        look_at_limit();
+        sigsegv_look();
+    }
     for (uint32_t i = 0; i < count; i++) {
         stack *s = own_stack_at(i);
         if (!s || !atomic_load(&s->is_deep)) {

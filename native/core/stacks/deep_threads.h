@@ -18,6 +18,9 @@ int deep_threads_begin_main(size_t bytes, size_t usual, stack **out) EXPORTED(de
 /* Starts the thread that looks, in the child of a fork too. */
 void deep_threads_watch(void) EXPORTED(deep_threads_watch);
 
+/* After limits of the process were set: returns address space that they leave no room for. */
+void deep_threads_fit_limits(void) EXPORTED(deep_threads_fit_limits);
+
 /* Looks for threads that are shallow again. Returns how long until the next look. Inside the gate. */
 uint64_t deep_threads_look(void);
 

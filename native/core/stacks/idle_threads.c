@@ -51,10 +51,14 @@ static struct {
 
 static _Thread_local registered *mine;
 
+/* An own stack may have returned its lowest part. */
+static char *low_of(const registered *thread) { return thread->own ? thread->own->low : thread->low; }
+
 /* ---- a thread trims itself ---------------------------------------------------------------------- */
 
 static int64_t trim_own(char *low, char *top, stack *own, char *sp, int release) {
     if (sp < low || sp >= top) return -ENOTSUP;
+    if (own) own_stack_fit(own);
     if (own) low = atomic_load(&own->warned) ? own->low : own->open_low;
     const int64_t returned = (int64_t)stack_trim_below(low, sp, release);
     if (own) own_stack_close(own, sp, (size_t)returned);
@@ -84,7 +88,7 @@ int64_t vrange_stack_trim(int release) {
     if (!is_main) {
         char *low, *top;
         if (mine) {
-            low = mine->low;
+            low = low_of(mine);
             top = mine->top;
         } else {
             int result = os_thread_stack(&low, &top);
@@ -119,7 +123,7 @@ static void on_trim(int number) {
         char *sp = __builtin_frame_address(0);
         const int release = atomic_load(&thread->release);
         size_t returned = trim_deep(&sp, release);
-        int64_t own = trim_own(thread->low, thread->top, thread->own, sp, release);
+        int64_t own = trim_own(low_of(thread), thread->top, thread->own, sp, release);
         if (own > 0) {
             returned += (size_t)own;
             size_t high = (size_t)own + (size_t)(thread->top - sp);
@@ -279,12 +283,13 @@ size_t vrange_threads_read(vrange_thread_info *out, size_t capacity) {
         registered *thread = &idle.all[i];
         const int id = atomic_load(&thread->thread_id);
         if (id == 0 || found++ >= capacity) continue;
-        size_t depth = (size_t)(thread->top - os_lowest_resident(thread->low, thread->top));
+        char *const low = low_of(thread);
+        size_t depth = (size_t)(thread->top - os_lowest_resident(low, thread->top));
         size_t high = atomic_load(&thread->high_water);
         out[found - 1] =
             (vrange_thread_info){.thread_id = id,
-                                 .bytes = (size_t)(thread->top - thread->low),
-                                 .resident_bytes = os_resident_bytes(thread->low, thread->top),
+                                 .bytes = (size_t)(thread->top - low),
+                                 .resident_bytes = os_resident_bytes(low, thread->top),
                                  .high_water_bytes = depth > high ? depth : high};
     }
     pthread_mutex_unlock(&idle.lock);

@@ -24,6 +24,7 @@
 #include "os/os_main_stack.h"
 #include "os/os_thread.h"
 #include "stacks/stack.h"
+#include "stacks/stack_mapping.h"
 #include "stacks/stack_pages.h"
 #include "stacks/stack_room.h"
 
@@ -34,6 +35,9 @@
 static struct {
     stack all[OWN_STACKS_MOST]; /* never moved: a signal handler reads this */
     _Atomic uint32_t count;
+    stack *main;           /* NULL: main's stack was not made deep */
+    _Atomic bool must_fit; /* the limits may have changed */
+    _Atomic size_t ended;  /* the stack of a thread that has ended, and that the C library may keep; 0: none */
 } own;
 
 static uintptr_t self(void) { return (uintptr_t)pthread_self(); }
@@ -42,14 +46,18 @@ static char *page_down(char *address) {
     return (char *)((uintptr_t)address / os_page_bytes() * os_page_bytes());
 }
 
-static void lay_out(stack *s, char *low, char *top, char *first_low) {
-    const size_t bytes = (size_t)(top - low), eighth = bytes / 8;
+static void end_at(stack *s, char *low) {
+    const size_t bytes = (size_t)(s->top - low), eighth = bytes / 8;
     s->mapping = s->low = low;
-    s->top = top;
     s->bytes = bytes;
-    s->automatic = s->is_own = true;
     s->warning_top = s->warning_low = s->huge_top =
         page_down(low + (eighth < stack_warning_most ? eighth : stack_warning_most));
+}
+
+static void lay_out(stack *s, char *low, char *top, char *first_low) {
+    s->top = top;
+    s->automatic = s->is_own = true;
+    end_at(s, low);
     s->first_low = s->open_low = first_low;
     s->offered_low = top; /* nothing is offered here */
     s->counter = s->levels = NULL;
@@ -119,7 +127,47 @@ int own_stack_of_main(size_t bytes, size_t usual, stack **out) {
         os_unreserve(low, reserved);
     gate_leave();
     if (result < 0) space_give(reserved, SPACE_NEEDED);
+    else own.main = *out;
     return result;
+}
+
+int own_stack_ask_fit(void) {
+    stack *s = own.main;
+    if (!s) return 0;
+    atomic_store(&own.must_fit, true);
+    if (atomic_load(&s->owner) != self()) return atomic_load(&s->thread_id);
+    own_stack_fit(s);
+    return 0;
+}
+
+/* Threads that were started before the limit was set have more than later ones, until they end. */
+static uint64_t bytes_of_threads(void) {
+    uint64_t bytes = atomic_load(&own.ended);
+    for (uint32_t i = 0; i < own_stacks_count(); i++) {
+        const stack *s = own_stack_at(i);
+        if (s && s != own.main) bytes += s->bytes;
+    }
+    return bytes;
+}
+
+/* Frames that lie in the lowest part keep what is around them. */
+void own_stack_fit(stack *s) {
+    if (s != own.main || atomic_load(&s->warned) || !atomic_exchange(&own.must_fit, false)) return;
+    const uint64_t most = space_most_instead(s->mapped, bytes_of_threads(), SPACE_NEEDED);
+    if (most >= s->mapped) return;
+    char *const old = s->low;
+    char *low = s->first_low - most / os_page_bytes() * os_page_bytes();
+    if (low > s->open_low - CLOSED_LEAST) {
+        low = s->open_low - CLOSED_LEAST;
+        atomic_store(&own.must_fit, s->open_low < s->first_low); /* again, when it is shallow */
+    }
+    if (low <= old) return;
+    const size_t returned = (size_t)(low - old);
+    end_at(s, low); /* first: a step that this thread opens meanwhile must end there */
+    s->mapped -= returned;
+    if (stack_set_bounds && s->thread && !s->is_cut) stack_set_bounds(s->thread, s->low, s->bytes);
+    os_unreserve(old, returned);
+    space_give(returned, SPACE_NEEDED);
 }
 
 stack *own_stack_around(const void *address) {
@@ -146,18 +194,32 @@ void own_stack_close(stack *s, const char *sp, size_t returned) {
     if (returned < LITTLE_BYTES || sp + LITTLE_BYTES > s->base) atomic_store(&s->is_deep, false);
 }
 
-/* The C library may give the stack to another thread. It never gives main's stack to another thread. */
+/* The C library may give the stack to another thread. It never gives main's stack to another thread, and what
+ * vrange reserved below that one is of no more use. */
 static void open_all(stack *s) {
-    if (!s->mapped) os_open(s->low, (size_t)(s->first_low - s->low));
+    if (s != own.main) {
+        os_open(s->low, (size_t)(s->first_low - s->low));
+        return;
+    }
+    own.main = NULL;
+    os_unreserve(s->low, s->mapped);
+    space_give(s->mapped, SPACE_NEEDED);
 }
 
 void own_stack_end(stack *s) {
     gate_enter();
+    if (s != own.main) atomic_store(&own.ended, s->bytes);
     stack_room_end(s);
     open_all(s);
     atomic_store(&s->thread_id, 0);
     atomic_store(&s->owner, STACK_NONE);
     gate_leave();
+}
+
+/* Fails while that thread is not quite over. */
+void own_stacks_return_ended(void) {
+    size_t bytes = atomic_load(&own.ended);
+    if (bytes && os_thread_return_stacks(bytes) == 0) atomic_compare_exchange_strong(&own.ended, &bytes, 0);
 }
 
 void own_stacks_after_fork(void) {

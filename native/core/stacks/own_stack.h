@@ -16,8 +16,18 @@ int own_stack_of_thread(size_t least, stack **out);
  * is `usual` bytes large. */
 int own_stack_of_main(size_t bytes, size_t usual, stack **out);
 
+/* Returns address space of main's stack if RLIMIT_AS or RLIMIT_DATA leave it less than it has: a limit was set
+ * since. Any thread may ask for it; main does it, at its next call of own_stack_fit at the latest. Returns
+ * main's thread id if main is another thread and has to, otherwise 0. */
+int own_stack_ask_fit(void);
+void own_stack_fit(stack *s); /* for the stack's own thread; async-signal-safe */
+
 /* Opens all of the calling thread's own stack, so that the C library can give it to another thread. */
 void own_stack_end(stack *s);
+
+/* Makes the C library unmap the stack of the last thread that ended, if it keeps it. Under a limit of the
+ * address space that could be all that there is. */
+void own_stacks_return_ended(void);
 
 /* The own stack that contains `address`; NULL if none. Async-signal-safe. */
 stack *own_stack_around(const void *address);

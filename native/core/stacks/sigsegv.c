@@ -143,6 +143,8 @@ void sigsegv_arm_process(void) {
     gate_leave();
 }
 
+void sigsegv_look(void) { fault_chain_be_first(SIGSEGV); }
+
 void sigsegv_disarm(void) { fault_chain_leave(SIGSEGV); }
 
 /* ---- what a thread needs until it ends --------------------------------------------------------- */

@@ -11,6 +11,7 @@ int sigsegv_arm_thread(void) EXPORTED(sigsegv_arm_thread);
 /* Other code may have installed a handler over ours since (faulthandler.enable): checks that, and installs
  * ours on top again. */
 void sigsegv_arm_process(void) EXPORTED(sigsegv_arm_process);
+void sigsegv_look(void); /* the same, inside the gate */
 
 /* Restores the previous handler, unless another handler was installed over ours. For the end of the
  * interpreter. */

@@ -6,6 +6,7 @@
 #include "python/stacks/deep_run.h"
 #include "python/stacks/deep_threads.h"
 #include "python/stacks/recursion.h"
+#include "python/stacks/watched_calls.h"
 #include "python/support.h"
 #include "stacks/sigsegv.h"
 #include "stacks/stack_current.h"
@@ -238,6 +239,8 @@ static PyMethodDef functions[] = {
      "deepen_threads(least): do so for each thread that begins to run Python on a stack of `least` bytes."},
     {"set_default_stack", deep_threads_default_stack, METH_VARARGS,
      "set_default_stack(bytes): set the size for threads that C starts without one; return -errno or 0."},
+    {"watch_calls", watched_calls_begin, METH_O,
+     "watch_calls(then): notice calls that set limits, which then() is called after, and SIGSEGV handlers."},
     {"watch_stacks", deep_threads_again, METH_NOARGS,
      "watch_stacks(): in the child of a fork, start what notices that a stack is shallow again."},
     {0}};

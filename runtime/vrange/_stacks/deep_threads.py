@@ -15,7 +15,8 @@ __all__ = ["LEAST_BYTES", "deep_threads", "deepen", "main_bytes", "thread_bytes"
 
 LEAST_BYTES = 16 << 20
 _LIMIT_SHARE = 1024  # threads of this size fit below RLIMIT_AS or RLIMIT_DATA
-_watches_forks = False
+_watches = False
+_most = _given = 0  # the size that threads may have, and the one that they are given
 _LIMITS = {"RLIMIT_AS": resource.RLIMIT_AS, "RLIMIT_DATA": resource.RLIMIT_DATA}
 
 
@@ -74,18 +75,28 @@ def deepen(main: int, usual: int) -> tuple[int, int, str]:
     """
     made = deep.deepen_main(main, min(usual, main // 2))
     size, reason = thread_bytes(main)
-    if size:
-        _start_with(size)
+    _start_with(main, size)
     return made, size, reason
 
 
-def _start_with(size: int) -> None:
-    global _watches_forks
+def _start_with(most: int, size: int) -> None:
+    global _watches, _most, _given
     deep.deepen_threads(LEAST_BYTES)
     threading.stack_size(size)
-    if not _watches_forks:
+    _most, _given = most, size
+    if not _watches:
         os.register_at_fork(after_in_child=deep.watch_stacks)
-        _watches_forks = True
+        deep.watch_calls(_fit_limits)
+        _watches = True
+
+
+def _fit_limits() -> None:
+    """Give threads what the limits allow now, unless the program has set a size of its own."""
+    global _given
+    size = threading.stack_size()  # which also sets it to 0
+    if size == _given:
+        size = _given = thread_bytes(_most)[0]
+    threading.stack_size(size)
 
 
 def _overcommit_policy() -> int:
@@ -146,6 +157,6 @@ def deep_threads(stack: int | str = "auto") -> None:
             f"threads can't have stacks of {format_bytes(asked)}: {reason or 'too large here'}"
         )
     try:
-        _start_with(size)
+        _start_with(asked, size)
     except OSError as error:
         raise VrangeError(f"threads can't be made deep: {error}") from None
