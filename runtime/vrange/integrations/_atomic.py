@@ -1,7 +1,8 @@
 """What frameworks ask of a cache beside a mapping: atomic changes, and a ttl of each entry.
 
 A `VolatileCache` is safe among threads, but reading a value and storing another one are two steps.
-Here both are done under a lock of the key. Lookups take no lock.
+Here both are done under a lock of the key. Lookups take no lock. The lock is of this process: where
+processes share a cache, changes are atomic among the threads of each.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from numbers import Number
 from typing import Any
@@ -19,6 +20,7 @@ from vrange import CacheInfo, VolatileCache
 
 # What a user may set in a framework's configuration; the rest is the framework's.
 OPTIONS = ("max_bytes", "max_entries", "hot_bytes", "arena_bytes", "copy")
+WITH_SHARED = (*OPTIONS, "shared")
 
 _ABSENT: Any = object()
 _LOCKS = 64  # stores of different keys rarely wait for each other
@@ -30,13 +32,13 @@ _named: dict[tuple[str, tuple[tuple[str, Any], ...]], AtomicCache] = {}
 _lock = threading.Lock()
 
 
-def named(name: str, options: Mapping[str, Any]) -> AtomicCache:
+def named(name: str, options: Mapping[str, Any], accepted: Iterable[str] = OPTIONS) -> AtomicCache:
     """Return the cache of this process with that name and these options; make it if need be."""
     key = (name, tuple(sorted(options.items())))
     with _lock:
         cache = _named.get(key)
         if cache is None:
-            cache = _named[key] = AtomicCache(name, options)
+            cache = _named[key] = AtomicCache(name, options, accepted)
         return cache
 
 
@@ -48,8 +50,9 @@ class AtomicCache:
     name : str or None
         The label of its metrics.
     options : mapping
-        Options of `VolatileCache`, those in `OPTIONS`. Each caller gets a value of its own, unless
-        `copy` is False.
+        Options of `VolatileCache`. Each caller gets a value of its own, unless `copy` is False.
+    accepted : iterable of str
+        Which options there may be.
 
     Attributes
     ----------
@@ -63,11 +66,13 @@ class AtomicCache:
 
     """
 
-    def __init__(self, name: str | None, options: Mapping[str, Any]) -> None:
-        unknown = sorted(set(options) - set(OPTIONS))
+    def __init__(
+        self, name: str | None, options: Mapping[str, Any], accepted: Iterable[str] = OPTIONS
+    ) -> None:
+        unknown = sorted(set(options) - set(accepted))
         if unknown:
             raise TypeError(
-                f"vrange takes the options {', '.join(OPTIONS)}, not {', '.join(unknown)}"
+                f"vrange takes the options {', '.join(accepted)}, not {', '.join(unknown)}"
             )
         self.mapping: VolatileCache[Any, Any] = VolatileCache(
             name=name, **{"copy": True, **options}

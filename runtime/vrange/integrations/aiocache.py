@@ -16,7 +16,7 @@ from typing import Any
 from aiocache.base import BaseCache
 from aiocache.serializers import NullSerializer
 
-from vrange.integrations._atomic import AtomicCache
+from vrange.integrations._atomic import WITH_SHARED, AtomicCache
 
 __all__ = ["VolatileCache"]
 
@@ -33,8 +33,9 @@ class VolatileCache(BaseCache):
     name : str, optional
         The label of its metrics.
     options : dict, optional
-        `max_bytes`, `max_entries`, `hot_bytes`, `arena_bytes`, `copy`. Callers may change what they
-        get, unless `copy` is False.
+        `max_bytes`, `max_entries`, `hot_bytes`, `arena_bytes`, `copy`, `shared`. Callers may change
+        what they get, unless `copy` is False. With `shared` True and a name, all workers of a
+        service have one cache.
     **kwargs : object
         Those of `aiocache.base.BaseCache`: namespace, ttl, timeout, plugins, key_builder.
 
@@ -50,7 +51,7 @@ class VolatileCache(BaseCache):
         **kwargs: Any,
     ) -> None:
         super().__init__(serializer=serializer or NullSerializer(), **kwargs)
-        self._cache = AtomicCache(name, options or {})
+        self._cache = AtomicCache(name, options or {}, WITH_SHARED)
 
     @classmethod
     def parse_uri_path(cls, path: str) -> dict[str, Any]:

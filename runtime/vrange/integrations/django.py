@@ -12,7 +12,7 @@ from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
-from vrange.integrations._atomic import named
+from vrange.integrations._atomic import WITH_SHARED, named
 
 __all__ = ["Cache"]
 
@@ -22,11 +22,14 @@ _ABSENT = object()
 class Cache(BaseCache):
     """A cache of this process. All its threads share what has the same LOCATION and OPTIONS.
 
+    With `"OPTIONS": {"shared": True}` all workers of a service share it.
+
     Notes
     -----
     OPTIONS are `max_bytes`, `max_entries` (Django's `MAX_ENTRIES` is taken, too), `hot_bytes`,
-    `arena_bytes` and `copy`. Values are isolated as in Django's own backends: a caller that changes
-    one changes it for itself. With `"copy": False`, arrays are read-only and are not copied.
+    `arena_bytes`, `copy` and `shared`. Values are isolated as in Django's own backends: a caller
+    that changes one changes it for itself. With `"copy": False`, arrays are read-only and are not
+    copied.
     Unlike Django's own backends it has no default for `MAX_ENTRIES`: the values use spare memory.
     """
 
@@ -37,7 +40,7 @@ class Cache(BaseCache):
         most = options.pop("MAX_ENTRIES", None)
         if most is not None:
             options.setdefault("max_entries", int(most))
-        self._cache = named(location or "django", options)
+        self._cache = named(location or "django", options, WITH_SHARED)
 
     def _ttl(self, timeout: Any) -> float | None:
         ttl: float | None = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout

@@ -15,7 +15,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from dogpile.cache.api import NO_VALUE, CacheBackend, CacheMutex
 
-from vrange.integrations._atomic import AtomicCache
+from vrange.integrations._atomic import WITH_SHARED, AtomicCache
 
 __all__ = ["VolatileBackend"]
 
@@ -28,14 +28,16 @@ class VolatileBackend(CacheBackend):
     arguments : dict
         `name`, the label of its metrics; `ttl`, the seconds after which a value is removed, beside
         the region's `expiration_time`; and `max_bytes`, `max_entries`, `hot_bytes`, `arena_bytes`,
-        `copy`. Callers may change what they get, unless `copy` is False.
+        `copy`, `shared`. Callers may change what they get, unless `copy` is False. With `shared`
+        True and a name, all workers of a service have one cache; their threads create a value once
+        in each.
 
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         options = dict(arguments)
         self._ttl = options.pop("ttl", None)
-        self._cache = AtomicCache(options.pop("name", None), options)
+        self._cache = AtomicCache(options.pop("name", None), options, WITH_SHARED)
         self._mutexes = _Mutexes()
 
     def get_mutex(self, key: str) -> CacheMutex:

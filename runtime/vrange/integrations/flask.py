@@ -14,7 +14,7 @@ from typing import Any
 from flask import Flask
 from flask_caching.backends.base import BaseCache
 
-from vrange.integrations._atomic import AtomicCache
+from vrange.integrations._atomic import WITH_SHARED, AtomicCache
 
 __all__ = ["VolatileCache"]
 
@@ -33,8 +33,9 @@ class VolatileCache(BaseCache):
     name : str, optional
         The label of its metrics.
     **options : object
-        `max_bytes`, `max_entries`, `hot_bytes`, `arena_bytes`, and `copy`. With `copy=False`
-        arrays are read-only and are not copied.
+        `max_bytes`, `max_entries`, `hot_bytes`, `arena_bytes`, `copy` and `shared`. With
+        `copy=False` arrays are read-only and are not copied. With `shared=True` and a name, all
+        workers of a service have one cache.
 
     """
 
@@ -46,7 +47,7 @@ class VolatileCache(BaseCache):
         **options: Any,
     ) -> None:
         super().__init__(default_timeout, ignore_delete_many_errors)
-        self._cache = AtomicCache(name, options)
+        self._cache = AtomicCache(name, options, WITH_SHARED)
 
     @classmethod
     def factory(
