@@ -57,6 +57,22 @@ def test_json_has_each_finding_by_name(capsys: pytest.CaptureFixture[str]) -> No
     assert set(findings["swap"]) == {"value", "text", "change"}
 
 
+def test_check_prints_what_to_change_and_its_status_says_whether_there_is_something(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fine = doctor.Finding("kernel", "6.8", "Linux 6.8")
+    monkeypatch.setattr(doctor, "examine", lambda: [fine])
+    assert main(["doctor", "--check"]) == 0
+    assert capsys.readouterr().out == "nothing to change\n"
+    swap = doctor.Finding("swap", 1, "1 byte", "use none")
+    monkeypatch.setattr(doctor, "examine", lambda: [fine, swap])
+    assert main(["doctor", "--check"]) == 1
+    assert capsys.readouterr().out == "swap  1 byte\n      -> use none\n\n1 to change, marked ->\n"
+    assert main(["doctor", "--check", "--json"]) == 1
+    assert list(json.loads(capsys.readouterr().out)) == ["swap"]
+    assert main(["doctor"]) == 0
+
+
 def test_tells_why_not_a_higher_rung(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VRANGE_RUNG", raising=False)
     real = vrange.capabilities()
@@ -191,7 +207,7 @@ def test_a_command_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main([])
     assert left.value.code == 2
-    assert "{dashboards,demo,doctor" in capsys.readouterr().err
+    assert "dashboards,demo,doctor" in capsys.readouterr().err
 
 
 def test_the_name_of_a_cgroup_does_not_act_on_the_terminal(

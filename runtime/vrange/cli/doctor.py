@@ -70,26 +70,37 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print an object of findings by name")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="print only what to change, and exit with 1 if there is something",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the findings. Return 0, because a finding is not a failure."""
+    """Print the findings. Return 0, or, with --check, 1 if something is to be changed."""
     findings = examine()
+    status = 0
+    if args.check:
+        findings = [finding for finding in findings if finding.change is not None]
+        status = int(bool(findings))
     if args.json:
         by_name = {finding.name: asdict(finding) for finding in findings}
         for fields in by_name.values():
             del fields["name"]
         print(json.dumps(by_name, indent=2))
-        return 0
-    width = max(len(finding.name) for finding in findings)
+        return status
+    width = max((len(finding.name) for finding in findings), default=0)
     for finding in findings:
         # Names of cgroups and mount points were chosen by others, and may contain escape sequences.
         print(f"{finding.name:<{width}}  {printable(finding.text)}")
         if finding.change is not None:
             print(f"{'':<{width}}  -> {printable(finding.change)}")
     changes = sum(finding.change is not None for finding in findings)
-    print("\nnothing to change" if not changes else f"\n{changes} to change, marked ->")
-    return 0
+    if findings:
+        print()
+    print(f"{changes} to change, marked ->" if changes else "nothing to change")
+    return status
 
 
 def examine(
