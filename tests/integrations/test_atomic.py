@@ -71,6 +71,48 @@ def test_a_clear_is_before_or_after_a_change(cache: AtomicCache) -> None:
     assert cache.get("n") is None
 
 
+class PickledSlowly:
+    """Waits, while it is pickled for the second time, until another thread had time to store."""
+
+    pickled = 0
+    begun, stored = threading.Event(), threading.Event()
+
+    def __reduce__(self) -> Any:
+        type(self).pickled += 1
+        if self.pickled == 2:
+            self.begun.set()
+            self.stored.wait(0.1)
+        return PickledSlowly, ()
+
+
+def test_a_touch_does_not_bring_back_what_another_thread_replaced(cache: AtomicCache) -> None:
+    cache.set("a", PickledSlowly())
+
+    def replace() -> None:
+        PickledSlowly.begun.wait(10)
+        cache.set("a", "new")
+        PickledSlowly.stored.set()
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    assert cache.touch("a", 60)
+    thread.join()
+    assert PickledSlowly.begun.is_set()
+    assert cache.get("a") == "new"
+
+
+def test_pickling_may_use_the_cache(cache: AtomicCache) -> None:
+    class Counting:
+        def __reduce__(self) -> Any:
+            cache.change("n", lambda value: value + 1, None, initial=0)
+            cache.set("a", "within")
+            return str, ("pickled",)
+
+    assert cache.set("a", Counting())
+    assert cache.get("a") == "pickled"
+    assert cache.get("n") >= 1
+
+
 @pytest.mark.parametrize("number", [1, 2.5, True, 3 + 4j, np.int64(7), 10**30])
 def test_a_changed_number_expires_when_it_would_have(cache: AtomicCache, number: Any) -> None:
     cache.set("n", number, 0.2)

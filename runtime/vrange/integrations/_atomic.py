@@ -2,7 +2,9 @@
 
 A `VolatileCache` is safe among threads, but reading a value and storing another one are two steps.
 Here both are done under a lock of the key. Lookups take no lock. The lock is of this process: where
-processes share a cache, changes are atomic among the threads of each.
+processes share a cache, changes are atomic among the threads of each. Values are pickled under it,
+so the pickling of a value must not wait for another thread that uses the cache; it may use the
+cache itself.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ _NUMBER = "vrange.integrations: a number"
 
 _all: weakref.WeakSet[AtomicCache] = weakref.WeakSet()
 _named: dict[tuple[str, tuple[tuple[str, Any], ...]], AtomicCache] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may ask for a cache, too
 
 
 def named(name: str, options: Mapping[str, Any], accepted: Iterable[str] = OPTIONS) -> AtomicCache:
@@ -101,18 +103,14 @@ class AtomicCache:
 
     def set(self, key: Any, value: Any, ttl: float | None = None) -> bool:
         """Store a value, and return whether it was kept. If not, there is no value any more."""
-        if ttl is not None and ttl <= 0:
-            self.delete(key)
-            return True
-        if _is_number(value):
-            deadline = None if ttl is None else time.monotonic() + ttl
-            with self.locked(key):  # not within a change
-                self.mapping.set(key, (_NUMBER, value, deadline), ttl=ttl)
-        else:
-            # Without the lock: pickling runs the value's own code, which may wait for a thread
-            # that wants the lock.
+        with self.locked(key):  # a change that has read the value before must not store after this
+            if ttl is not None and ttl <= 0:
+                self.mapping.pop(key, None)
+                return True
+            if _is_number(value):
+                value = (_NUMBER, value, None if ttl is None else time.monotonic() + ttl)
             self.mapping.set(key, value, ttl=ttl)
-        return key in self.mapping
+            return key in self.mapping
 
     def add(self, key: Any, value: Any, ttl: float | None = None) -> bool:
         """Store a value unless there is one, and return whether there was none."""
@@ -186,7 +184,7 @@ def _value_of(stored: Any) -> Any:
 
 def _after_fork_in_child() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     for cache in list(_all):
         cache.forget_locks()
 

@@ -93,7 +93,7 @@ class _Mutexes:
         _all.add(self)
 
     def forget(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._by_key: WeakValueDictionary[str, _Mutex] = WeakValueDictionary()
 
     def of(self, key: str) -> _Mutex:
