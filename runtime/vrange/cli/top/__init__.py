@@ -2,7 +2,8 @@
 
 It reads the stats segments of this user's processes. It neither asks nor slows a process, so it
 shows a hanging process as well as a running one. Rates cover the last interval, latencies a
-process's whole life. The key q ends the live view.
+process's whole life. Keys of the live view: q ends it, s sorts the caches by another figure, the
+arrows, or j and k, and space scroll.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from vrange._counters.processes import living
 from vrange._counters.segment import Snapshot
-from vrange.cli.top.figures import ProcessFigures, figures
+from vrange.cli.top.figures import SORTS, ProcessFigures, figures
 from vrange.errors import VrangeError
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("pid", type=int, nargs="?", help="one process; by default all")
     parser.add_argument("--interval", type=float, default=1.0, help="seconds between two readings")
+    parser.add_argument(
+        "--sort", choices=SORTS, help="the order of a process's caches, the largest first"
+    )
     parser.add_argument("--once", action="store_true", help="show one interval and exit")
     parser.add_argument("--json", action="store_true", help="print an array of processes each time")
 
@@ -49,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
             if args.once:
                 return 0 if found else 1
         return 1
-    view = _view()
+    view = _view(args.sort)
     if args.once:
         found = next(_looks(args.pid, args.interval))
         view.print(found)
@@ -57,7 +61,18 @@ def run(args: argparse.Namespace) -> int:
     from vrange.cli.top.keys import Keys
 
     with Keys() as keys, view:
-        for found in _looks(args.pid, args.interval, lambda seconds: keys.wait(seconds, "qQ")):
+
+        def wait(seconds: float) -> bool:
+            until = time.monotonic() + seconds
+            while (left := until - time.monotonic()) > 0:
+                pressed = keys.wait(left, ("q", "Q", *view.KEYS))
+                if pressed in ("q", "Q"):
+                    return True
+                if pressed:
+                    view.press(pressed)
+            return False
+
+        for found in _looks(args.pid, args.interval, wait):
             view.show(found)
             if args.pid is not None and not found:
                 break
@@ -93,9 +108,9 @@ def _snapshots(pid: int | None) -> dict[tuple[int, int], Snapshot]:
     return {(one.pid, one.start_ticks): one for one in living() if pid is None or one.pid == pid}
 
 
-def _view() -> View:
+def _view(sort: str | None) -> View:
     try:
         from vrange.cli.top.view import View
     except ImportError:
         raise VrangeError("the view needs rich (pip install vrange[cli]); --json doesn't") from None
-    return View()
+    return View(sort=sort)

@@ -11,7 +11,7 @@ from vrange._counters.names import LATENCIES
 from vrange._counters.segment import AccountCounts, Snapshot
 from vrange._counters.totals import Totals
 
-__all__ = ["AccountFigures", "ProcessFigures", "figures"]
+__all__ = ["SORTS", "AccountFigures", "ProcessFigures", "figures", "sorted_by"]
 
 
 @dataclass
@@ -47,6 +47,23 @@ class ProcessFigures:
     stack_returned_bytes: int
     accounts: list[AccountFigures]
     latencies: dict[str, dict[str, dict[str, float | int | None]]] = field(default_factory=dict)
+
+
+# What a process's caches can be sorted by: the largest first, names in their order.
+SORTS = ("name", "memory", "asked", "lost")
+
+
+def sorted_by(accounts: list[AccountFigures], sort: str | None) -> list[AccountFigures]:
+    """Return the caches in the order of one of SORTS; None leaves them as they are."""
+    if sort == "name":
+        return sorted(accounts, key=lambda account: account.name)
+    if sort == "memory":
+        return sorted(accounts, key=lambda account: -sum(account.bytes.values()))
+    if sort == "asked":
+        return sorted(accounts, key=lambda account: -account.requests_per_second)
+    if sort == "lost":
+        return sorted(accounts, key=lambda account: -account.purged_per_second)
+    return accounts
 
 
 def figures(before: Snapshot, now: Snapshot, seconds: float) -> ProcessFigures:

@@ -8,6 +8,7 @@ import sys
 import termios
 import time
 import tty
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
@@ -43,17 +44,18 @@ class Keys:
             termios.tcsetattr(self._terminal, termios.TCSADRAIN, self._settings)
             self._terminal = None
 
-    def wait(self, seconds: float, keys: str) -> bool:
-        """Wait, and return at once with True if one of `keys` is pressed."""
+    def wait(self, seconds: float, keys: Iterable[str]) -> str:
+        """Wait, and return at once if one of `keys` is pressed: that key, or "" after `seconds`."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if self._terminal is None:
                 time.sleep(left)
-                return False
+                return ""
             if select.select([self._terminal], [], [], left)[0]:
                 pressed = os.read(self._terminal, 64)
                 if not pressed:  # hung up
                     self._terminal = None
-                elif any(key.encode() in pressed for key in keys):
-                    return True
-        return False
+                for key in keys:
+                    if key.encode() in pressed:
+                        return key
+        return ""

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from vrange.cli.printable import printable
-from vrange.cli.top.figures import AccountFigures, ProcessFigures
+from vrange.cli.top.figures import SORTS, AccountFigures, ProcessFigures, sorted_by
+from vrange.cli.top.window import Window
 from vrange.sizes import format_bytes
 
 __all__ = ["View", "sparkline"]
@@ -47,10 +48,27 @@ def sparkline(values: deque[float], bars: str = _BARS) -> str:
 
 
 class View:
-    """A live screen, and the past values for its sparklines."""
+    """A live screen, and the past values for its sparklines.
 
-    def __init__(self, console: Console | None = None) -> None:
+    Parameters
+    ----------
+    console : rich.console.Console, optional
+        Where it is drawn.
+    sort : str, optional
+        The order of a process's caches, one of SORTS.
+
+    """
+
+    # Arrows as terminals send them, in both of their modes
+    _UP, _DOWN = ("k", "\x1b[A", "\x1bOA"), ("j", "\x1b[B", "\x1bOB")
+    KEYS = (*_UP, *_DOWN, " ", "s")
+
+    def __init__(self, console: Console | None = None, sort: str | None = None) -> None:
         self._console = console or Console()
+        self._sort = sort
+        self._processes: list[ProcessFigures] = []
+        self._remembers = True
+        self._window = Window()
         self._live = Live(console=self._console, auto_refresh=False, screen=False)
         self._bars = _BARS if self._console.encoding.startswith("utf") else _ASCII_BARS
         self._past: dict[tuple[int, str, str], deque[float]] = {}
@@ -69,7 +87,24 @@ class View:
 
     def show(self, processes: list[ProcessFigures]) -> None:
         """Draw over the previous drawing."""
-        self._live.update(self.render(processes), refresh=True)
+        self._processes = processes
+        self._window.content = self.render(processes)
+        self._live.update(self._window, refresh=True)
+
+    def press(self, key: str) -> None:
+        """Do what one of KEYS is for, and draw the same figures again."""
+        if key == "s":
+            orders = (None, *SORTS)
+            self._sort = orders[(orders.index(self._sort) + 1) % len(orders)]
+        elif key == " ":
+            self._window.scroll(max(1, self._console.height - 2))
+        else:
+            self._window.scroll(-1 if key in self._UP else 1)
+        self._remembers = False
+        try:
+            self.show(self._processes)
+        finally:
+            self._remembers = True
 
     def print(self, processes: list[ProcessFigures]) -> None:
         """Draw once."""
@@ -127,11 +162,12 @@ class View:
 
     def _accounts(self, process: ProcessFigures) -> Table:
         table = Table(box=None, padding=(0, 1), header_style="bold")
-        table.add_column("name", overflow="ellipsis", no_wrap=True, min_width=_NAME_COLUMNS)
+        name = "name" if self._sort is None else f"name (by {self._sort})"
+        table.add_column(name, overflow="ellipsis", no_wrap=True, min_width=_NAME_COLUMNS)
         shown = [self._console.width >= least for _, least in _FIGURES]
         for title, _ in compress(_FIGURES, shown):
             table.add_column(title, justify="right" if title else "left", no_wrap=True)
-        for account in process.accounts:
+        for account in sorted_by(process.accounts, self._sort):
             figures = compress(self._account(process.pid, account), shown)
             table.add_row(Text(printable(account.name)), *figures)
         return table
@@ -153,7 +189,8 @@ class View:
 
     def _remember(self, pid: int, name: str, what: str, value: float) -> str:
         past = self._past.setdefault((pid, name, what), deque(maxlen=_REMEMBERED))
-        past.append(value)
+        if self._remembers:
+            past.append(value)
         return sparkline(past, self._bars)
 
 
