@@ -2,13 +2,13 @@
 
 Method. Ten small programs (programs/) have the shapes of public reports. Each does its work under
 each contender in turn, in a memory cgroup of its own with room for all of it, then waits as a
-service does. After a minute's quiet, its resident bytes are read, without those that the kernel may
-take at any moment (LazyFree). Then a second process in the same cgroup takes memory until it is
-killed: what it had is what the first one really gave up.
+service does. After at least a minute's quiet, its resident bytes are read, without those that the
+kernel may take at any moment (LazyFree). Then a second process in the same cgroup takes memory
+until it is killed: what it had is what the first one really gave up.
 
-Rounds alternate. Times are medians of the processor time of the work, and only the last round is
-measured for memory. What a contender keeps is the limit without what the second process had. The
-least that any contender kept is taken for what the program itself needs.
+Rounds alternate. Times are medians of the processor time of the work, and only the last of the
+rounds is measured for memory. What a contender keeps is the limit without what the second process
+had. The least that any contender kept is taken for what the program itself needs.
 
 Check: under each contender a program computes the same.
 """
@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
@@ -34,8 +36,34 @@ QUIET_SECONDS = 60.0
 GIVEN_UP, LATEST, HIGHEST = 0.95, 1.02, 1.1
 
 
-def measure(program: str, rounds: int, quiet_seconds: float) -> dict[str, dict[str, Any]]:
-    """Return the figures of one program by contender."""
+@dataclass
+class Worked:
+    """A program that waits under each contender, since its work was done there."""
+
+    program: str
+    times: dict[str, list[float]]
+    held: dict[str, Held]
+    since: float
+
+    def measure(self, quiet_seconds: float) -> dict[str, dict[str, Any]]:
+        """Return the figures by contender, once it has been quiet for so long."""
+        time.sleep(max(0.0, self.since + quiet_seconds - time.monotonic()))
+        for one in self.held.values():
+            look(one)
+        found = {one.end() for one in self.held.values()}
+        assert len(found) == 1, f"{self.program} computed different things"
+        return {
+            name: {
+                "cpu_seconds": median(self.times[name]),
+                "peak": one.peak,
+                "kept": LIMIT - one.left["second_process"],
+                **one.left,
+            }
+            for name, one in self.held.items()
+        }
+
+
+def work(program: str, rounds: int) -> Worked:
     chosen = contenders()
     times: dict[str, list[float]] = {name: [] for name in chosen}
     held: dict[str, Held] = {}
@@ -47,20 +75,21 @@ def measure(program: str, rounds: int, quiet_seconds: float) -> dict[str, dict[s
                 held[name] = one
             else:
                 one.end()
-    time.sleep(quiet_seconds)
-    for one in held.values():
-        look(one)
-    found = {one.end() for one in held.values()}
-    assert len(found) == 1, f"{program} computed different things"
-    return {
-        name: {
-            "cpu_seconds": median(times[name]),
-            "peak": one.peak,
-            "kept": LIMIT - one.left["second_process"],
-            **one.left,
-        }
-        for name, one in held.items()
-    }
+    return Worked(program, times, held, time.monotonic())
+
+
+def measured(
+    names: list[str], rounds: int, quiet_seconds: float
+) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
+    """Yield each program's figures. While one is quiet, the next one works."""
+    waiting: Worked | None = None
+    for program in names:
+        worked = work(program, rounds)
+        if waiting is not None:
+            yield waiting.program, waiting.measure(quiet_seconds)
+        waiting = worked
+    if waiting is not None:
+        yield waiting.program, waiting.measure(quiet_seconds)
 
 
 def targets_of(program: str, found: dict[str, dict[str, Any]]) -> list[Target]:
@@ -105,12 +134,15 @@ def main() -> int:
         return 77
     programs: dict[str, dict[str, dict[str, Any]]] = {}
     targets: list[Target] = []
+    chosen = []
     for program in ["list_of_dicts"] if options.quick else PROGRAMS:
         if find_spec(NEEDS.get(program, "sys")) is None:
             print(f"without {program}: {NEEDS[program]} is not installed")
-            continue
-        rounds, quiet = (1, 8.0) if options.quick else (3, QUIET_SECONDS)
-        found = programs[program] = measure(program, rounds, quiet)
+        else:
+            chosen.append(program)
+    rounds, quiet = (1, 8.0) if options.quick else (2, QUIET_SECONDS)
+    for program, found in measured(chosen, rounds, quiet):
+        programs[program] = found
         if not options.quick:
             targets += targets_of(program, found)
         shown = ("peak", "rss", "not_reclaimable", "kept")

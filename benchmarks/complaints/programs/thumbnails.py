@@ -11,8 +11,9 @@ from PIL import Image
 
 def thumbnail(number: int) -> bytes:
     wide = 2400 + 400 * (number % 5)
-    photograph = Image.effect_noise((wide, wide * 2 // 3), 60.0).convert("RGB")
-    turned = photograph.rotate(number, resample=Image.Resampling.BICUBIC)
+    noise = Image.effect_noise((300, 200), 60.0).convert("RGB")
+    photograph = noise.resize((wide, wide * 2 // 3), Image.Resampling.BILINEAR)
+    turned = photograph.transpose(Image.Transpose.ROTATE_90)
     turned.thumbnail((256, 256))
     file = io.BytesIO()
     turned.save(file, "JPEG")
@@ -21,4 +22,4 @@ def thumbnail(number: int) -> bytes:
 
 def work() -> object:
     with ThreadPoolExecutor(4) as pool:
-        return [len(image) > 1000 for image in pool.map(thumbnail, range(40))]
+        return [len(image) > 1000 for image in pool.map(thumbnail, range(30))]

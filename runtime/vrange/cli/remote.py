@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -57,14 +58,31 @@ def ask_remotely(
         return f"process {pid} belongs to user {owner}, not this one ({os.geteuid()})", None
     if not name.startswith("python"):
         return f"process {pid} runs {name}, which is no Python", None
-    with tempfile.TemporaryDirectory(prefix="vrange-") as directory:
-        answer, script = Path(directory, "answer.json"), Path(directory, "script.py")
-        text = _SCRIPT.read_text()
-        script.write_text(f"{text}\nbegin({dict(request)!r}, {os.fspath(answer)!r})\n")
+    directory = Path(tempfile.mkdtemp(prefix="vrange-"))
+    answer, script = directory / "answer.json", directory / "script.py"
+    script.write_text(f"{_SCRIPT.read_text()}\nbegin({dict(request)!r}, {os.fspath(answer)!r})\n")
+    is_pending = False
+    try:
         refusal = _start(executable, pid, script, patience)
         if refusal is not None:
             return refusal, None
-        return "", _wait(pid, answer, patience)
+        is_pending = True
+        found = _wait(pid, answer, patience)
+        is_pending = found is None and not has_ended(process_fields(pid))
+    finally:
+        # Without the file, the process would complain on its standard error once it runs it.
+        if is_pending:
+            script.write_text("")
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+    if found is None:
+        raise VrangeError(
+            f"process {pid} has not answered within {patience:g} s: it runs a request once its "
+            "main thread runs Python code"
+        )
+    if "error" in found:
+        raise VrangeError(f"process {pid} answers: {found['error']}")
+    return "", found
 
 
 def _start(executable: str, pid: int, script: Path, patience: float) -> str | None:
@@ -85,18 +103,14 @@ def _start(executable: str, pid: int, script: Path, patience: float) -> str | No
     return None
 
 
-def _wait(pid: int, answer: Path, patience: float) -> dict[str, Any]:
+def _wait(pid: int, answer: Path, patience: float) -> dict[str, Any] | None:
+    """Return the answer, or None if there is none within this time."""
     deadline = time.monotonic() + patience
     while not answer.exists():
         if has_ended(process_fields(pid)):
             raise VrangeError(f"process {pid} has ended before it answered")
         if time.monotonic() > deadline:
-            raise VrangeError(
-                f"process {pid} has not answered within {patience:g} s: it runs a request once its "
-                "main thread runs Python code"
-            )
+            return None
         time.sleep(_LOOK_SECONDS)
     found: dict[str, Any] = json.loads(answer.read_text())
-    if "error" in found:
-        raise VrangeError(f"process {pid} answers: {found['error']}")
     return found
