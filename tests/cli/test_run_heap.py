@@ -158,3 +158,12 @@ print(len(kept))
     for depth in ("deep", "holes"):
         done = run("--trim-every", "3ms", "--trim", depth, file)
         assert (done.stdout, done.stderr) == (plain(file).stdout, ""), done.returncode
+
+
+def test_a_program_without_an_event_loop_does_not_pay_for_asyncio(tmp_path: Path) -> None:
+    code = """
+import sys
+print([name for name in ("asyncio", "ssl", "logging") if name in sys.modules])
+"""
+    done = run(program(tmp_path, code))
+    assert (done.stdout, done.stderr) == ("[]\n", "")

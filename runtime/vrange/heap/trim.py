@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -204,6 +204,9 @@ def _ask_each(sources: Mapping[str, _Source]) -> tuple[dict[str, int], dict[str,
 
 
 def _is_on_event_loop() -> bool:
+    asyncio = sys.modules.get("asyncio")  # if it is not imported, there is no loop
+    if asyncio is None:
+        return False
     try:
         asyncio.get_running_loop()
     except RuntimeError:

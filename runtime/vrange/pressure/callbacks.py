@@ -7,17 +7,19 @@ counted as skipped. When it returns, it is called again if the level has changed
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vrange._core import lib
 from vrange.pressure.levels import Level, level_of, read_watcher
 from vrange.pressure.threads import Thread, make_lock
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Callback", "CallbackInfo", "Level", "LevelChange", "LoopCallback", "ThreadCallback"]
 
@@ -221,6 +223,8 @@ class LoopCallback(Callback):
             self._done(None)
 
     async def _await(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        import asyncio
+
         try:
             await coroutine
         except asyncio.CancelledError:

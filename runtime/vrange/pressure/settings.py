@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vrange._core import ffi
 from vrange.pressure.actions import ACTIONS, Action
 from vrange.pressure.callbacks import OnLevel
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["checked_actions", "checked_functions", "native_settings"]
 
@@ -60,14 +62,21 @@ def checked_actions(actions: Iterable[Action]) -> tuple[Action, ...]:
     return tuple(action for action in ACTIONS if action in given)
 
 
+def _check_loop(loop: object) -> None:
+    import asyncio  # here: it takes megabytes, and most programs that are watched have no loop
+
+    if not isinstance(loop, asyncio.AbstractEventLoop):
+        raise TypeError(f"loop must be an event loop, not {loop!r}")
+    if loop.is_closed():
+        raise ValueError(f"loop is closed: {loop!r}")
+
+
 def checked_functions(
     on_level: OnLevel | Iterable[OnLevel] | None, loop: asyncio.AbstractEventLoop | None
 ) -> list[OnLevel]:
     """Return the callbacks as a list; TypeError or ValueError unless the loop can run them."""
-    if loop is not None and not isinstance(loop, asyncio.AbstractEventLoop):
-        raise TypeError(f"loop must be an event loop, not {loop!r}")
-    if loop is not None and loop.is_closed():
-        raise ValueError(f"loop is closed: {loop!r}")
+    if loop is not None:
+        _check_loop(loop)
     if on_level is None:
         return []
     functions: list[Any] = [on_level] if callable(on_level) else list(on_level)

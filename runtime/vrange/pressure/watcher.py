@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import errno
 import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vrange._closing import Closing
 from vrange._core import lib
@@ -30,6 +29,9 @@ from vrange.pressure.settings import checked_actions, checked_functions, native_
 from vrange.pressure.threads import Thread
 from vrange.pressure.watched_cgroups import Places
 from vrange.sizes import format_bytes
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Level", "PressureInfo", "Watcher", "current", "watch"]
 
