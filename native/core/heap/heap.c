@@ -252,7 +252,7 @@ static void give_to_zone(heap_zone *zone, void *block) {
         heap_defer(block);
         return;
     }
-    const uint64_t now = os_now_ns();
+    const uint64_t now = os_now_coarse_ns(); /* takes less time to read, and some milliseconds don't matter */
     heap_give_deferred(now);
     heap_lock(zone);
     const heap_usage before = heap_usage_of(zone);

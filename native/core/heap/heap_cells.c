@@ -3,6 +3,10 @@
  * Blocks are kept by the size classes of size_class.h, so a block that is taken is at most two sixteenths
  * larger than what was asked for.
  *
+ * Small blocks have few bytes in the cells of a processor, because each class holds blocks of its own. Where
+ * sizes vary, the blocks of all classes would not fit into the processor's cache, and copying into a block that
+ * is not in it takes longer than a lock: the zone cuts the next block from the memory that was freed last.
+ *
  * The time at which a block came into its cell is not read: reading the clock costs more than the rest of
  * cells_put. Each block that comes gets a number instead, and the thread that drains remembers when it first
  * saw this number in this cell. */
@@ -19,6 +23,7 @@
 #define DEPTH 4
 #define LINES_MOST 1024
 #define CLASSES_TRIED 2
+#define SMALL_BYTES ((size_t)256 << 10)
 
 /* A cell: the first unit, the number of units, and the number of its coming. 0: empty. */
 #define UNITS_BITS 11
@@ -26,9 +31,15 @@
 _Static_assert(CELL_UNITS_MOST < 1u << UNITS_BITS, "a cell has room for the units");
 _Static_assert(UNITS_BITS + COMING_BITS == 32, "and for the first unit");
 
+/* The content of a line. */
+#define UNITS_MASK (((uint64_t)1 << 24) - 1)
+#define SMALL_SHIFT 24
+#define SMALL_MASK (((uint64_t)1 << 16) - 1)
+#define ONE_BLOCK ((uint64_t)1 << 40)
+
 typedef struct {
     _Atomic uint64_t cells[CLASSES][DEPTH];
-    _Atomic uint64_t content; /* blocks and units in one word, so that one instruction counts both */
+    _Atomic uint64_t content; /* three counts in one word, so that one instruction changes all; see weight_of */
     _Atomic uint32_t comings;
     struct {
         uint64_t word, since_ns;
@@ -39,13 +50,14 @@ typedef struct {
 static struct {
     line *_Atomic lines;
     uint32_t count;
-    uint64_t units_most;
+    uint64_t units_most, small_units;
 } all;
 
 void cells_open(uint64_t units_most) {
     const unsigned processors = os_processors();
     all.count = processors < LINES_MOST ? processors : LINES_MOST;
-    all.units_most = units_most;
+    all.units_most = units_most < UNITS_MASK ? units_most : UNITS_MASK / 2;
+    all.small_units = SMALL_BYTES / os_page_bytes();
     line *lines = os_map(all.count * sizeof *lines);
     if (lines) os_leave_out_of_dumps(lines, all.count * sizeof *lines);
     atomic_store_explicit(&all.lines, lines, memory_order_release);
@@ -65,12 +77,22 @@ static cell_block block_of(uint64_t word) {
     return (cell_block){(uint32_t)(word >> 32), (uint32_t)word & CELL_UNITS_MOST};
 }
 
-#define ONE_BLOCK ((uint64_t)1 << 40)
+static bool is_small(cell_block block) { return block.units < all.small_units; }
+
+/* What a block adds to the content: to its units, to those of small blocks, and to its blocks. */
+static uint64_t weight_of(cell_block block) {
+    return ONE_BLOCK | (is_small(block) ? (uint64_t)block.units << SMALL_SHIFT : 0) | block.units;
+}
 
 static uint64_t content_of(line *here) { return atomic_load_explicit(&here->content, memory_order_relaxed); }
 
+static bool has_room(uint64_t content, cell_block block) {
+    if (is_small(block) && (content >> SMALL_SHIFT & SMALL_MASK) + block.units > all.small_units) return false;
+    return (content & UNITS_MASK) + block.units <= all.units_most;
+}
+
 static void count_out(line *here, cell_block block) {
-    atomic_fetch_sub_explicit(&here->content, ONE_BLOCK + block.units, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&here->content, weight_of(block), memory_order_relaxed);
 }
 
 cell_block cells_take(uint32_t units) {
@@ -93,7 +115,7 @@ cell_block cells_take(uint32_t units) {
 
 bool cells_put(cell_block block) {
     line *here = block.units <= CELL_UNITS_MOST ? line_here() : NULL;
-    if (!here || content_of(here) % ONE_BLOCK + block.units > all.units_most) return false;
+    if (!here || !has_room(content_of(here), block)) return false;
     const uint32_t place = place_of(block.units);
     for (int i = 0; i < DEPTH; i++) {
         _Atomic uint64_t *cell = &here->cells[place][i];
@@ -104,7 +126,7 @@ bool cells_put(cell_block block) {
         atomic_store_explicit(&here->comings, coming, memory_order_relaxed);
         const uint64_t word = (uint64_t)block.first << 32 | (uint32_t)(coming << UNITS_BITS) | block.units;
         /* Counted first: the count never falls below what is there. */
-        atomic_fetch_add_explicit(&here->content, ONE_BLOCK + block.units, memory_order_relaxed);
+        atomic_fetch_add_explicit(&here->content, weight_of(block), memory_order_relaxed);
         if (atomic_compare_exchange_strong(cell, &empty, word)) return true;
         count_out(here, block);
     }
@@ -141,7 +163,7 @@ cells_content cells_read(void) {
     cells_content found = {0};
     for (uint32_t i = 0; lines && i < all.count; i++) {
         found.blocks += content_of(&lines[i]) / ONE_BLOCK;
-        found.units += content_of(&lines[i]) % ONE_BLOCK;
+        found.units += content_of(&lines[i]) & UNITS_MASK;
     }
     return found;
 }
@@ -154,7 +176,7 @@ void cells_after_fork(void) {
         uint64_t content = 0;
         for (uint32_t at = 0; at < CLASSES * DEPTH; at++) {
             const uint64_t word = atomic_load(&here->cells[at / DEPTH][at % DEPTH]);
-            if (word) content += ONE_BLOCK + block_of(word).units;
+            if (word) content += weight_of(block_of(word));
         }
         atomic_store(&here->content, content);
     }
