@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import os
 import stat
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -23,6 +24,7 @@ from vrange._system_threads import original
 __all__ = ["BYTES_MOST", "answer_with"]
 
 BYTES_MOST = 1 << 16  # of a request, and of its answer
+_UNFINISHED_SECONDS = 5.0  # it is written at once, so its maker was killed in between
 _END_SECONDS = 2.0  # how long exit waits for an answer that is being made
 
 Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -67,8 +69,10 @@ def _take(path: str) -> None:
         if found.st_uid != os.geteuid() or not stat.S_ISREG(found.st_mode):
             return
         asked = os.pread(held.number, BYTES_MOST, 0)
-        if not asked.endswith(b"\n"):
-            return  # it is being written
+        if not asked.endswith(b"\n"):  # it is being written, unless its maker was killed
+            if time.time() - found.st_mtime > _UNFINISHED_SECONDS:
+                os.unlink(path)
+            return
         os.unlink(path)  # fails if another thread has taken it
         told = json.dumps(_answered(asked)).encode() + b"\n"
         if held.is_ours():
