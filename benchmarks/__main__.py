@@ -22,6 +22,7 @@ NAMES = (
     "peers_table",
     "scale",
     "recency",
+    "shared_cache",
 )
 SKIPPED = 77
 

@@ -66,7 +66,16 @@ def machine() -> dict[str, Any]:
     }
 
 
-_PACKAGES = ("vrange", "numpy", "cachetools", "cachebox", "diskcache", "joblib")
+_PACKAGES = (
+    "vrange",
+    "numpy",
+    "cachetools",
+    "cachebox",
+    "diskcache",
+    "joblib",
+    "redis",
+    "pymemcache",
+)
 
 
 def _installed(name: str) -> bool:

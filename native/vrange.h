@@ -772,6 +772,8 @@ typedef struct {
 int vrange_shared_open(const char *path, uint32_t buckets, uint32_t blocks, vrange_shared **out);
 /* Whether this index is the one at the path: 1 or 0. */
 int vrange_shared_is_at(const vrange_shared *index, const char *path);
+/* Frees its memory, once its file was removed and no member is left. */
+void vrange_shared_empty(vrange_shared *index);
 /* Makes this process a member, under the same lock. Only a member publishes. The child of a fork is none
  * until it joins. Returns -EUSERS if there are 1024 members. */
 int vrange_shared_join(vrange_shared *index);

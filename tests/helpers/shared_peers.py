@@ -11,9 +11,15 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+import pytest
+
 import vrange
+from vrange._ranges.capabilities import capabilities
 
 METHODS = ("spawn", "fork")
+reads_large_values = pytest.mark.skipif(
+    capabilities().rung == "sentinel", reason="on this rung processes share small values only"
+)
 
 
 class Peer:

@@ -7,15 +7,17 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shared_peers as peers
-from shared_peers import Peer
+from shared_peers import Peer, reads_large_values
 
 import vrange
 
 
+@reads_large_values
 def test_small_values_outlive_their_process_and_large_ones_are_misses(
     cache: Any, new_peer: Callable[..., Peer]
 ) -> None:
@@ -94,6 +96,7 @@ def in_child(check: Callable[[], object]) -> None:
     assert status == 0
 
 
+@reads_large_values
 def test_children_find_what_their_parent_has(cache: Any) -> None:
     cache["small"] = [1]
     cache["large"] = np.arange(100_000)
@@ -166,3 +169,18 @@ def test_what_a_killed_service_left_is_not_found_by_the_next_one(
         assert "a" not in cache
         cache["a"] = 2
         assert new_peer().ask(peers.get, "a") == 2
+
+
+def test_closed_caches_leave_no_memory_behind() -> None:
+    def shared_kib() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("RssShmem:")[2].split()[0])
+
+    before = shared_kib()
+    for turn in range(10):
+        with vrange.VolatileCache[Any, Any](shared=f"turn-{turn}-{os.getpid()}") as cache:
+            for number in range(1000):
+                cache[number] = b"x" * 3000
+            filled = shared_kib() - before
+            assert filled > 2000
+    assert shared_kib() - before < 2 * filled

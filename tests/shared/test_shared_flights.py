@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import shared_peers as peers
-from shared_peers import Peer
+from shared_peers import Peer, reads_large_values
 
 import vrange
 
@@ -58,6 +58,7 @@ def is_waiting(peer: Peer) -> bool:
     return call == {"x86_64": "202", "aarch64": "98"}[platform.machine()]
 
 
+@reads_large_values
 @pytest.mark.parametrize("answer", ["small", "large" * 10_000])
 def test_one_process_computes_and_the_others_wait(
     cache: Any, new_peer: Callable[..., Peer], tmp_path: Path, answer: str
@@ -177,6 +178,7 @@ def test_what_began_before_a_value_was_set_is_not_stored_over_it(
     assert cache["a"] == leader.ask(peers.get, "a") == "new"
 
 
+@reads_large_values
 def test_a_removal_by_a_stopped_process_s_neighbour_does_not_wait_for_it(
     cache: Any, new_peer: Callable[..., Peer]
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shared_peers as peers
-from shared_peers import Peer
+from shared_peers import Peer, reads_large_values
 
 import vrange
 from vrange._counters.lock import locked
@@ -155,6 +155,7 @@ def test_a_directory_that_becomes_full_is_no_reason_to_end(tmp_path: Path) -> No
     assert done.stdout == "[]\n"
 
 
+@reads_large_values
 def test_a_process_that_may_not_read_others_has_its_own(
     name: str, new_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
 ) -> None:

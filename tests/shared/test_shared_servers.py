@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shared_peers import reads_large_values
 
 pytest.importorskip("gunicorn")
 
@@ -104,6 +105,7 @@ def ask_all(port: int) -> set[int]:
     return workers
 
 
+@reads_large_values
 @pytest.mark.parametrize("options", [(), ("--threads", "4")], ids=["sync", "gthread"])
 def test_workers_compute_each_key_once(tmp_path: Path, options: tuple[str, ...]) -> None:
     with gunicorn(tmp_path, *options) as port:
@@ -112,6 +114,7 @@ def test_workers_compute_each_key_once(tmp_path: Path, options: tuple[str, ...])
         assert sorted(map(int, computed)) == list(range(20))
 
 
+@reads_large_values
 def test_workers_find_what_was_computed_before_they_were_forked(tmp_path: Path) -> None:
     with gunicorn(tmp_path, "--preload", FILL="1") as port:
         workers = ask_all(port)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shared_peers as peers
-from shared_peers import METHODS, Peer
+from shared_peers import METHODS, Peer, reads_large_values
 
 import vrange
 
@@ -33,6 +33,7 @@ VALUES = [
 ]
 
 
+@reads_large_values
 @pytest.mark.parametrize("method", METHODS)
 def test_another_process_finds_what_was_stored(
     cache: Any, new_peer: Callable[..., Peer], method: str
@@ -46,6 +47,7 @@ def test_another_process_finds_what_was_stored(
         assert type(found) is type(value)
 
 
+@reads_large_values
 def test_this_process_finds_what_another_one_stored(
     cache: Any, new_peer: Callable[..., Peer]
 ) -> None:
@@ -60,6 +62,7 @@ def test_this_process_finds_what_another_one_stored(
     assert cache.info().misses == 0
 
 
+@reads_large_values
 @pytest.mark.parametrize("count", [10, 100_000])
 def test_arrays_are_read_only_wherever_they_are_read(
     cache: Any, new_peer: Callable[..., Peer], count: int
@@ -106,6 +109,7 @@ def _append(cache: Any, key: str) -> None:
     cache[key].append(5)
 
 
+@reads_large_values
 def test_each_caller_gets_its_own_with_copy(name: str, new_peer: Callable[..., Peer]) -> None:
     peer = new_peer(copy=True)
     peer.ask(_put_array, "a", 100_000)
@@ -121,6 +125,7 @@ def _array_sum(cache: Any, key: str) -> float:
     return float(cache[key].sum())
 
 
+@reads_large_values
 @pytest.mark.parametrize("value", ["small", "large" * 10_000])
 def test_what_is_set_or_removed_is_so_for_all(
     cache: Any, new_peer: Callable[..., Peer], value: str
@@ -157,6 +162,7 @@ def test_one_process_alone_gets_what_is_popped(cache: Any, new_peer: Callable[..
         assert sorted(map(str, answers)) == sorted([str(turn), "absent", "absent"])
 
 
+@reads_large_values
 def test_all_list_the_same_keys(cache: Any, new_peer: Callable[..., Peer]) -> None:
     peer = new_peer()
     wanted = {1, "a", (2, "b"), None, 2.5, frozenset({1, 2})}
@@ -196,6 +202,7 @@ def test_values_that_can_not_be_pickled_are_not_kept(cache: Any) -> None:
     assert "b" not in cache  # and what was there is gone, too
 
 
+@reads_large_values
 def test_two_caches_of_one_name_in_one_process_are_one(cache: Any, name: str) -> None:
     with vrange.VolatileCache[Any, Any](shared=name) as other:
         cache["a"] = "x" * 100_000
@@ -230,6 +237,7 @@ def test_a_closed_cache_refuses_to_be_used(name: str, new_peer: Callable[..., Pe
     assert peer.ask(peers.get, "a") == 1
 
 
+@reads_large_values
 def test_a_discarded_value_is_gone_for_all(cache: Any, new_peer: Callable[..., Peer]) -> None:
     peer = new_peer()
     peer.ask(peers.put, "a", b"x" * 100_000)

@@ -159,6 +159,10 @@ int os_map_file(const char *path, void **out, size_t *bytes, uint64_t *device, u
     return result;
 }
 
+int os_empty_shared(void *address, size_t bytes) {
+    return madvise(address, bytes, MADV_REMOVE) < 0 ? -errno : 0;
+}
+
 int os_file_identity(const char *path, uint64_t *device, uint64_t *inode) {
     struct stat found;
     if (lstat(path, &found) < 0) return -errno;

@@ -68,6 +68,8 @@ int os_share(const char *path, size_t bytes, void **out);
 /* Maps an existing file of this user, shared, for reading and writing, and says which file that is. -EPERM if
  * it belongs to another user or others may open it; -ENXIO if it is no regular file. */
 int os_map_file(const char *path, void **out, size_t *bytes, uint64_t *device, uint64_t *inode);
+/* Frees the memory behind such a mapping, for all processes that map it: it reads as zeros. */
+int os_empty_shared(void *address, size_t bytes);
 int os_file_identity(const char *path, uint64_t *device, uint64_t *inode);
 /* Maps such an existing file over what is mapped at `place`. */
 int os_share_over(const char *path, size_t bytes, void *place);
@@ -90,6 +92,8 @@ bool os_process_exists(uint32_t pid);
 /* Where the Yama module allows a process to read only its descendants: lets descendants read this process. It
  * replaces what the program may have allowed by PR_SET_PTRACER. */
 int os_let_descendants_read(void);
+/* The same for all descendants of the leader of this process's group. */
+int os_let_group_read(void);
 /* 0 if a child of this process could read its memory; else the error. */
 int os_try_whether_child_reads(void);
 /* Zeroed memory that the children of later forks share. */

@@ -121,6 +121,10 @@ int vrange_shared_open(const char *path, uint32_t buckets, uint32_t blocks, vran
     return 0;
 }
 
+void vrange_shared_empty(vrange_shared *s) {
+    (void)os_empty_shared(s->base, s->bytes); /* refused: the memory is freed with the process */
+}
+
 int vrange_shared_is_at(const vrange_shared *s, const char *path) {
     uint64_t device, inode;
     return os_file_identity(path, &device, &inode) == 0 && device == s->device && inode == s->inode;

@@ -90,6 +90,7 @@ int vrange_shared_join(vrange_shared *s) {
     if (own_identity(s)) return 0;
     int result = os_process_start(&ticks, &stack);
     if (result < 0) return result;
+    (void)os_let_group_read(); /* if it fails, others are refused, and say so */
     for (uint32_t place = 0; place < MEMBERS; place++) {
         index_member *member = &s->members[place];
         uint64_t word = atomic_load(&member->word);

@@ -90,7 +90,7 @@ class Answers:
             return ABSENT
         if found.kind != lib.VRANGE_RECORD_ERROR:
             return self._values.value_of(known, found, waited=True)
-        if found.flight == flight.landing:
+        if found.landing == flight.landing:
             error = None
             with suppress(Exception):
                 error = pickle.loads(found.payload)

@@ -15,12 +15,13 @@ from vrange._cache.codec import Codec
 from vrange._cache.collector import Collector
 from vrange._core import hit
 
-__all__ = ["Blob", "BlobCodec", "decode", "encode", "is_plain"]
+__all__ = ["Blob", "BlobCodec", "encode", "is_plain", "key_form", "value_in"]
 
 # The record's stamp, the key's digest, the bytes of the key and of the body, the number of buffers,
 # and how the body is coded.
 _HEAD = struct.Struct("=Q16sIQII")
 _PAIR = struct.Struct("=QQ")  # where a buffer begins, and its bytes
+_HEAD_BYTES, _PAIR_BYTES = _HEAD.size, _PAIR.size
 _PICKLE, _BYTES, _TEXT = range(3)
 _ALIGNED = 64
 _PLAIN = (str, bytes, int, float, complex, bool, type(None))
@@ -112,60 +113,68 @@ def _pickle(value: Any, collector: Collector, buffers: list[memoryview]) -> None
 
 
 class TornError(ValueError):
-    """The bytes are not a whole value."""
+    """The bytes are not a whole value, or not the one that was asked for."""
 
 
-def key_form(data: Any) -> bytes:
+def key_form(data: bytes) -> bytes:
     """Return the form of the key in a value's bytes."""
-    view = memoryview(data)
-    _, _, form_bytes, _, buffers, _ = _head(view)
-    at = _HEAD.size + _PAIR.size * buffers
-    return bytes(view[at : at + form_bytes])
+    _, _, form_bytes, _, count, _ = _HEAD.unpack_from(data)
+    at = _HEAD.size + _PAIR.size * count
+    return data[at : at + form_bytes]
 
 
-def is_of(data: Any, stamp: int, digest: bytes, form: bytes) -> bool:
-    """Return whether the bytes are those of the record with this stamp, and of this key."""
-    view = memoryview(data)
-    try:
-        its_stamp, its_digest, form_bytes, *_ = _head(view)
-        return (
-            its_stamp == stamp
-            and its_digest == digest
-            and form_bytes == len(form)
-            and key_form(view) == form
-        )
-    except TornError:
-        return False
+def value_in(
+    data: Any, stamp: int, digest: bytes, form: bytes, *, copies: bool, is_lent: bool
+) -> Any:
+    """Return the value in the bytes of the record with this stamp, of this key.
+
+    Raises TornError if they are another record's, and what the unpickler raises. Arrays are
+    read-only views of the bytes, or copies. If the bytes are lent, no part of the value is a view
+    of them.
+    """
+    its_stamp, its_digest, form_bytes, body_bytes, count, how = _unpacked(data)
+    form_at = _HEAD_BYTES + _PAIR_BYTES * count
+    body_at = form_at + form_bytes
+    if its_stamp != stamp or its_digest != digest or data[form_at:body_at] != form:
+        raise TornError("these are the bytes of another value")
+    if is_lent and count and not copies:
+        data = bytes(data)
+    return _decoded(data, body_at, body_bytes, count, how, copies)
 
 
 def decode(data: Any, *, copies: bool) -> Any:
-    """Return the value in these bytes. Its arrays are read-only views of them, or copies."""
-    view = memoryview(data).cast("B")
-    _, _, form_bytes, body_bytes, count, how = _head(view)
-    at = _HEAD.size + _PAIR.size * count + form_bytes
-    if at + body_bytes > len(view):
-        raise TornError("the value is cut short")
-    body = view[at : at + body_bytes]
-    if how == _BYTES:
-        return bytes(body)
-    if how == _TEXT:
-        return str(body, "utf-8", "surrogatepass")
-    return pickle.loads(body, buffers=_buffers(view, count, copies) if count else None)
+    """Return the value in bytes that this process itself has stored."""
+    if type(data) is not bytes:
+        data = memoryview(data).cast("B")
+    _, _, form_bytes, body_bytes, count, how = _unpacked(data)
+    body_at = _HEAD_BYTES + _PAIR_BYTES * count + form_bytes
+    return _decoded(data, body_at, body_bytes, count, how, copies)
 
 
-def _head(view: memoryview) -> tuple[Any, ...]:
-    if len(view) < _HEAD.size:
+def _unpacked(data: Any) -> tuple[Any, ...]:
+    if len(data) < _HEAD_BYTES:
         raise TornError("the header is cut short")
-    found = _HEAD.unpack_from(view)
-    if _HEAD.size + _PAIR.size * found[4] + found[2] > len(view):
-        raise TornError("the header does not fit its bytes")
-    return found
+    return _HEAD.unpack_from(data)
+
+
+def _decoded(data: Any, body_at: int, body_bytes: int, count: int, how: int, copies: bool) -> Any:
+    end = body_at + body_bytes
+    if end > len(data):
+        raise TornError("the value is cut short")
+    if how == _BYTES:
+        return bytes(data[body_at:end])  # no copy of what is bytes already
+    if how == _TEXT:
+        return str(data[body_at:end], "utf-8", "surrogatepass")
+    if not count:
+        return pickle.loads(data[body_at:end])
+    view = memoryview(data)
+    return pickle.loads(view[body_at:end], buffers=_buffers(view, count, copies))
 
 
 def _buffers(view: memoryview, count: int, copies: bool) -> list[Any]:
     found: list[Any] = []
     for number in range(count):
-        at, nbytes = _PAIR.unpack_from(view, _HEAD.size + _PAIR.size * number)
+        at, nbytes = _PAIR.unpack_from(view, _HEAD_BYTES + _PAIR_BYTES * number)
         if at + nbytes > len(view):
             raise TornError("a buffer does not fit its bytes")
         part = view[at : at + nbytes]

@@ -25,6 +25,13 @@ _BLOCKS_MOST = 2048  # 32 MiB
 _BLOCKS_LEAST = 64
 _SHARE_OF_LIMIT = 32  # the kernel can't take an index
 _BUFFERS_KEPT = 32
+_SCRATCHES_KEPT = 4
+_SCRATCH_BYTES = 1 << 20
+
+
+_unzeroed = _new_found = ffi.new_allocator(should_clear_after_alloc=False)
+_find = lib.vrange_shared_find
+_ROOM = lib.VRANGE_PAYLOAD_MOST
 
 
 class NotSharedError(VrangeError):
@@ -34,13 +41,59 @@ class NotSharedError(VrangeError):
 class Found:
     """A record, and a copy of its payload."""
 
-    __slots__ = ("expires_ns", "flight", "kind", "native", "nbytes", "payload", "stamp", "token")
+    __slots__ = ("kind", "native", "payload", "stamp")
 
     def __init__(self, native: Any, payload: bytes) -> None:
         self.native, self.payload = native, payload
-        self.kind, self.stamp, self.flight = native.kind, native.stamp, native.flight
-        self.expires_ns, self.nbytes = native.expires_ns, native.bytes
-        self.token = native.at, native.word, native.stamp
+        self.kind, self.stamp = native.kind, native.stamp
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the value."""
+        return int(self.native.bytes)
+
+    @property
+    def expires_ns(self) -> int:
+        """When it expires, by the monotonic clock; 0: never."""
+        return int(self.native.expires_ns)
+
+    @property
+    def landing(self) -> int:
+        """Of what a computation raised: the landing that it belongs to."""
+        return int(self.native.flight)
+
+    @property
+    def token(self) -> tuple[int, int, int]:
+        """The place of the record's word, the word, and the stamp."""
+        return self.native.at, self.native.word, self.stamp
+
+
+class Copy:
+    """Memory with the bytes of a large value.
+
+    It is taken from a few buffers, because the C library returns memory of this size to the kernel
+    and gets it again with a page fault for each page, each time.
+    """
+
+    def __init__(self, nbytes: int, buffers: deque[Any]) -> None:
+        self.nbytes, self._buffers = nbytes, buffers
+        self.is_lent = nbytes <= _SCRATCH_BYTES
+        if not self.is_lent:
+            self.memory = _unzeroed("char[]", nbytes)
+            return
+        try:
+            self.memory = buffers.pop()
+        except IndexError:
+            self.memory = _unzeroed("char[]", _SCRATCH_BYTES)
+
+    def view(self) -> memoryview:
+        """Return the bytes. If they are lent, they change once the copy is given back."""
+        return memoryview(ffi.buffer(self.memory, self.nbytes))
+
+    def give_back(self) -> None:
+        """Let others use the buffer, if it is lent."""
+        if self.is_lent:
+            self._buffers.append(self.memory)
 
 
 class Index:
@@ -58,6 +111,7 @@ class Index:
         self.generation = 0  # another one after each fork, and for each mapping
         self.is_joined = False
         self._buffers: deque[Any] = deque(maxlen=_BUFFERS_KEPT)
+        self._scratches: deque[Any] = deque(maxlen=_SCRATCHES_KEPT)
         self._renewing = threading.Lock()
 
     # ---- becoming a member -------------------------------------------------------------------
@@ -136,54 +190,51 @@ class Index:
                 and lib.vrange_shared_is_at(self.pointer, path)
             ):
                 place.remove(self.path)
+                lib.vrange_shared_empty(self.pointer)
 
     # ---- reading -------------------------------------------------------------------------------
 
     def find(self, digest: bytes) -> Found | None:
         """Return the record of a key, or None."""
-        native = ffi.new("vrange_shared_found *")
-        buffer = self._buffer()
-        result = lib.vrange_shared_find(
-            self.pointer, digest, buffer, lib.VRANGE_PAYLOAD_MOST, native
-        )
-        if result == -errno.ESRCH:
-            self.renew()
-            return self.find(digest)
-        found = None
-        if result == lib.VRANGE_OK:
-            found = Found(native, ffi.buffer(buffer, native.payload_bytes)[:])
+        native = _new_found("vrange_shared_found *")
+        try:
+            buffer = self._buffers.pop()
+        except IndexError:
+            buffer = _unzeroed("char[]", _ROOM)
+        result = _find(self.pointer, digest, buffer, _ROOM, native)
+        if result:
+            self._buffers.append(buffer)
+            if result == -errno.ESRCH:
+                self.renew()
+                return self.find(digest)
+            return None
+        found = Found(native, ffi.unpack(buffer, native.payload_bytes))
         self._buffers.append(buffer)
         return found
 
     def records(self) -> Iterator[Found]:
         """Yield the records of all keys."""
         cursor = ffi.new("uint64_t *")
-        native = ffi.new("vrange_shared_found *")
-        buffer = _unzeroed("char[]", lib.VRANGE_PAYLOAD_MOST)
-        room = lib.VRANGE_PAYLOAD_MOST
-        while lib.vrange_shared_next(self.pointer, cursor, buffer, room, native) == lib.VRANGE_OK:
-            yield Found(native, ffi.buffer(buffer, native.payload_bytes)[:])
+        buffer = _unzeroed("char[]", _ROOM)
+        while True:
+            native = _new_found("vrange_shared_found *")
+            if lib.vrange_shared_next(self.pointer, cursor, buffer, _ROOM, native) != lib.VRANGE_OK:
+                return
+            yield Found(native, ffi.unpack(buffer, native.payload_bytes))
 
-    def _buffer(self) -> Any:
-        try:
-            return self._buffers.pop()
-        except IndexError:
-            return _unzeroed("char[]", lib.VRANGE_PAYLOAD_MOST)
-
-    def read(self, found: Found) -> memoryview | None:
+    def read(self, found: Found) -> Copy | None:
         """Return a copy of a large value out of its owner's memory; None if it is gone.
 
         Raise NotSharedError if this process may not read that memory.
         """
-        to = _unzeroed("char[]", found.nbytes)
-        result = lib.vrange_shared_read(self.pointer, found.native, to)
-        if result == lib.VRANGE_OK:
-            return memoryview(ffi.buffer(to))
+        nbytes = found.nbytes
+        copy = Copy(nbytes, self._scratches)
+        result = lib.vrange_shared_read(self.pointer, found.native, copy.memory)
         if result < 0:
             raise NotSharedError(
                 f"this process can't read another one's memory ({os.strerror(-result)})"
             )
-        return None
+        return copy if result == lib.VRANGE_OK else None
 
     def drop(self, found: Found) -> bool:
         """Remove a record; False if it was removed or replaced already."""
@@ -195,7 +246,6 @@ class Index:
         return bool(found.native.owner == lib.vrange_shared_identity(self.pointer))
 
 
-_unzeroed = ffi.new_allocator(should_clear_after_alloc=False)
 _open: dict[Path, Index] = {}
 _opening = threading.Lock()
 

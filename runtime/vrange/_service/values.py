@@ -20,16 +20,16 @@ from vrange._cache.parameters import CacheParameters, nanoseconds_of_ttl
 from vrange._core import ffi, hit, lib
 from vrange._counters.account import Account
 from vrange._service import blob, stable_keys
-from vrange._service.index import Found, Index
+from vrange._service.index import Copy, Found, Index
 from vrange._service.near import NearCopies
 
 __all__ = ["ABSENT", "Known", "SharedValues"]
 
 ABSENT: Any = object()
+_RANGE, _ERROR = lib.VRANGE_RECORD_RANGE, lib.VRANGE_RECORD_ERROR
 _Token = tuple[int, int, int, int]
 _KNOWN_MOST = 16384  # keys that this process remembers
 _KNOWN_BYTES_MOST = 512  # of the form of such a key
-_READS_BEFORE_COPY = 2  # of a value, by this process
 _ERROR_NS = 2_000_000_000  # how long waiters may take to read what a computation raised
 _BYTES_MOST = 1 << 60
 _NOTE_MOST = 1024  # of a key's form, in the record of a large value
@@ -83,7 +83,7 @@ class SharedValues:
         if value is not ABSENT:
             return value
         found = self.index.find(known.digest)
-        if found is None or found.kind == lib.VRANGE_RECORD_ERROR:
+        if found is None or found.kind == _ERROR:
             return ABSENT
         return self.value_of(known, found)
 
@@ -104,35 +104,59 @@ class SharedValues:
 
         Raise NotSharedError if this process may not read its owner's memory.
         """
-        index = self.index
-        data: Any = found.payload
-        if found.kind == lib.VRANGE_RECORD_RANGE:
-            if index.is_own(found) or self._near.has(found.stamp):
-                value = self.core.get(found.stamp, ABSENT)
-                if value is not ABSENT:
-                    known.token = (index.generation, *found.token)
-                    return value
-            try:
-                data = self._read(found)
-            except MemoryError:  # no room for a copy: it is there for others
-                return ABSENT
-        if data is None or not blob.is_of(data, found.stamp, known.digest, known.form):
-            index.drop(found)
+        if found.kind != _RANGE:
+            return self._decoded(known, found, found.payload, False, waited)
+        value = self._own_value(known, found)
+        if value is not ABSENT:
+            return value
+        try:
+            copy = self._read(found)
+        except MemoryError:  # no room for a copy: it is there for others
+            return ABSENT
+        if copy is None:
+            self.index.drop(found)
             return ABSENT
         try:
-            value = blob.decode(data, copies=self._given.copy)
+            return self._decoded(known, found, copy.view(), copy.is_lent, waited)
+        finally:
+            copy.give_back()
+
+    def _decoded(self, known: Known, found: Found, data: Any, is_lent: bool, waited: bool) -> Any:
+        try:
+            value = blob.value_in(
+                data,
+                found.stamp,
+                known.digest,
+                known.form,
+                copies=self._given.copy,
+                is_lent=is_lent,
+            )
+        except blob.TornError:
+            self.index.drop(found)
+            return ABSENT
         except Exception as error:
             self._source.give_up(known.form, error)
-            index.drop(found)
+            self.index.drop(found)
             return ABSENT
         if waited:
             self.core.count_request(True)
         else:
             self.core.count_hit()
-        self._come_near(known, found, data, value)
+        if known.reads:
+            self._come_near(known, found, data, value)
+        known.reads = 1
         return value
 
-    def _read(self, found: Found) -> memoryview | None:
+    def _own_value(self, known: Known, found: Found) -> Any:
+        """Return the value of a record that this process has itself, or ABSENT."""
+        if not self.index.is_own(found) and not self._near.has(found.stamp):
+            return ABSENT
+        value = self.core.get(found.stamp, ABSENT)
+        if value is not ABSENT:
+            known.token = (self.index.generation, *found.token)
+        return value
+
+    def _read(self, found: Found) -> Copy | None:
         room = None
         try:
             if found.nbytes >= hit.ROOM_BYTES:
@@ -143,9 +167,8 @@ class SharedValues:
                 room.release()
 
     def _come_near(self, known: Known, found: Found, data: Any, value: Any) -> None:
-        """Keep a copy of a value that this process reads often."""
-        known.reads += 1
-        if known.reads < _READS_BEFORE_COPY or not self._near.may_have(len(data)):
+        """Keep a copy of a value that this process reads again."""
+        if not self._near.may_have(len(data)):
             return
         copies = self._given.copy
         copy = blob.Blob([data], len(data), copies or not blob.is_plain(value), copies)
@@ -251,7 +274,7 @@ class SharedValues:
     def take(self, known: Known) -> Any:
         """Remove a key's value and return it, or ABSENT. One caller of all processes gets it."""
         while (found := self.index.find(known.digest)) is not None:
-            if found.kind == lib.VRANGE_RECORD_ERROR:
+            if found.kind == _ERROR:
                 return ABSENT
             value = self.value_of(known, found)
             if value is not ABSENT and self.index.drop(found):
@@ -278,14 +301,14 @@ class SharedValues:
         if self._is_current(token) and self.core.contains(token[3]):
             return True
         found = self.index.find(known.digest)
-        return found is not None and found.kind != lib.VRANGE_RECORD_ERROR
+        return found is not None and found.kind != _ERROR
 
     def keys(self) -> Iterator[Any]:
         """Yield the keys. Those whose form is longer than a record holds are left out."""
         seen = set()
         for found in self.index.records():
             with suppress(Exception):  # torn, or of a type that this process can't import
-                if found.kind == lib.VRANGE_RECORD_RANGE:
+                if found.kind == _RANGE:
                     form = found.payload[lib.VRANGE_NOTE_AT :]
                 else:
                     form = blob.key_form(found.payload)
