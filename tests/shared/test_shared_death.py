@@ -184,3 +184,18 @@ def test_closed_caches_leave_no_memory_behind() -> None:
             filled = shared_kib() - before
             assert filled > 2000
     assert shared_kib() - before < 2 * filled
+
+
+def test_values_that_were_replaced_leave_no_memory_behind(
+    cache: Any, new_peer: Callable[..., Peer]
+) -> None:
+    peer = new_peer()
+    for turn in range(30):
+        cache["mine"] = b"x" * (1 << 20)
+        if turn % 2:
+            peer.ask(peers.put, "both", b"y" * (1 << 20))
+        else:
+            cache["both"] = b"z" * (1 << 20)
+        assert cache.get("both") is not None
+    info = cache.info()
+    assert info.idle_bytes + info.offered_bytes + info.pinned_bytes < 8 << 20

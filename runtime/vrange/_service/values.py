@@ -83,9 +83,18 @@ class SharedValues:
         if value is not ABSENT:
             return value
         found = self.index.find(known.digest)
+        if known.token is not None:
+            self._let_go(known, found)
         if found is None or found.kind == _ERROR:
             return ABSENT
         return self.value_of(known, found)
+
+    def _let_go(self, known: Known, found: Found | None) -> None:
+        """Drop what this process has of a record that was removed or replaced since."""
+        token = known.token
+        if token is not None and (found is None or found.stamp != token[3]):
+            known.token = None
+            self.core.remove(token[3])
 
     def _here(self, known: Known) -> Any:
         """Return the value that this process has itself, or ABSENT."""
@@ -228,6 +237,8 @@ class SharedValues:
         if coded.nbytes <= lib.VRANGE_PAYLOAD_MOST:
             payload = b"".join(coded.parts)
             result = lib.vrange_shared_put(pointer, record, payload, len(payload), out)
+            if result == 0:
+                self._let_go(known, None)
             return bool(result == 0)
         stamp = record.stamp
         self.core.store(stamp, coded, record.expires_ns, cost_ns)
@@ -237,6 +248,7 @@ class SharedValues:
                 pointer, record, handle, coded.nbytes, note, len(note), out
             )
             if result == 0:
+                self._let_go(known, None)
                 known.token = (self.index.generation, out.at, out.word, stamp)
                 return True
             if result in (-errno.ENOTSUP, -errno.ENOSPC):
