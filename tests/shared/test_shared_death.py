@@ -151,9 +151,12 @@ def test_the_last_process_removes_the_file(name: str, new_peer: Callable[..., Pe
     path = path_of(name)
     assert path is not None
     peer = new_peer()
+    assert not path.exists()  # a cache that is never used takes no memory
+    peer.ask(peers.put, "a", 1)
     assert path.exists()
     assert path.stat().st_mode & 0o777 == 0o600
-    with vrange.VolatileCache[Any, Any](shared=name):
+    with vrange.VolatileCache[Any, Any](shared=name) as cache:
+        assert cache["a"] == 1
         peer.end()
         assert path.exists()
     assert not path.exists()

@@ -318,6 +318,7 @@ def test_a_greenlet_does_not_wait_for_another_one_of_its_thread(cache: Any) -> N
 def test_a_leader_that_is_dropped_before_it_computes_is_not_waited_for(cache: Any) -> None:
     from vrange._service.flights import Flight
 
+    cache.clear()  # opens it
     values = cache._values
     digest = values.know("a").digest
     flight = Flight.begin(values.index, digest)

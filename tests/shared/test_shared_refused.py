@@ -32,10 +32,12 @@ def works_alone(cache: Any) -> None:
 
 
 def is_private(name: str, match: str) -> None:
+    cache = vrange.VolatileCache[Any, Any](shared=name)
     with pytest.warns(RuntimeWarning, match=match) as warned:
-        cache = vrange.VolatileCache[Any, Any](shared=name)
+        cache["a"] = 1
     assert warned[0].filename == __file__
     with cache:
+        cache.clear()
         works_alone(cache)
 
 
@@ -54,8 +56,8 @@ def write(name: str, content: bytes, mode: int = 0o600) -> Path:
 def test_a_file_that_no_process_uses_is_replaced(name: str, content: bytes) -> None:
     write(name, content)
     with vrange.VolatileCache[Any, Any](shared=name) as cache:
-        assert cache._values is not None  # type: ignore[attr-defined]
         works_alone(cache)
+        assert cache._values is not None  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("content", CONTENTS)

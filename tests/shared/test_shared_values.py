@@ -223,6 +223,7 @@ def test_a_closed_cache_refuses_to_be_used(name: str, new_peer: Callable[..., Pe
     peer = new_peer()
     cache = vrange.VolatileCache[Any, Any](shared=name)
     cache["a"] = 1
+    assert peer.ask(peers.get, "a") == 1  # from its first use on, it takes part
     cache.close()
     for use in (
         lambda: cache["a"],

@@ -247,7 +247,7 @@ class Index:
 
 
 _open: dict[Path, Index] = {}
-_opening = threading.Lock()
+_opening = threading.RLock()
 
 
 def open_index(cache: str) -> Index:
@@ -285,7 +285,7 @@ def _leave_all() -> None:
 def _be_no_member() -> None:
     """In the child of a fork: it joins before it reads or publishes."""
     global _opening
-    _opening = threading.Lock()
+    _opening = threading.RLock()
     for index in _open.values():
         index._renewing = threading.Lock()
         index.generation += 1

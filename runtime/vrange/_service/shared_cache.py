@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import threading
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from datetime import timedelta
@@ -22,6 +24,18 @@ from vrange._service.values import ABSENT, SharedValues
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+
+
+_opening = threading.RLock()  # a finalizer may use another cache
+
+
+def _forget_threads() -> None:
+    """In the child of a fork, where a thread that held the lock does not exist."""
+    global _opening
+    _opening = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_forget_threads)
 
 
 class _AloneError(Exception):
@@ -63,20 +77,31 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
                 "on_evict belongs to a cache of one process: the values of a shared cache leave in "
                 "any process. Leave out on_evict or shared"
             )
-        name_of_all = _name_of_all(shared, name)
-        super().__init__(name=name or name_of_all, **parameters)
+        self._name_of_all = _name_of_all(shared, name)
+        super().__init__(name=name or self._name_of_all, **parameters)
         self._values: SharedValues | None = None
-        given = self._parameters
-        if given.max_entries == 0:
-            return  # nothing is kept, and no caller waits
-        try:
-            index = open_index(name_of_all)
-        except (NotSharedError, OSError) as error:
+        # A program may decorate many functions that it never calls: the index is opened with the
+        # first use. With max_entries=0 nothing is kept, and no caller waits.
+        self._is_used = self._parameters.max_entries == 0
+
+    def _open(self) -> None:
+        with _opening:
+            if self._is_used:
+                return
+            given = self._parameters
+            try:
+                index = open_index(self._name_of_all)
+            except (NotSharedError, OSError) as refusal:
+                error: Exception | None = refusal
+            else:
+                error = None
+                values = SharedValues(index, self._core, self._account, self._source, given)
+                own = as_own if given.copy else as_answered
+                self._answers = Answers(values, own, given.timeout, self._count_computed)
+                self._values = values
+            self._is_used = True
+        if error is not None:
             self._be_private(error)
-            return
-        self._values = SharedValues(index, self._core, self._account, self._source, given)
-        own = as_own if given.copy else as_answered
-        self._answers = Answers(self._values, own, given.timeout, self._count_computed)
 
     def _count_computed(self, took_ns: int) -> None:
         lib.vrange_account_regenerated(self._account.pointer, took_ns)
@@ -99,9 +124,11 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
 
     def _shared(self) -> SharedValues | None:
         """Return the values that are shared; None if this process has a cache of its own."""
-        values = self._values
         if self._core.closed:
             self._core.get(None, None)  # raises
+        if not self._is_used:
+            self._open()
+        values = self._values
         if values is None or values.index.is_joined:
             return values
         try:  # this is the child of a fork
