@@ -42,20 +42,23 @@ class _AloneError(Exception):
     """Raised where the process has a cache of its own."""
 
 
-def _or_alone(method: Any) -> Any:
-    """Return a method that does what the base class's does where the processes can't share."""
+def _or_alone(name: str) -> Callable[[Any], Any]:
+    """Decorate a method: where the processes can't share, the base class's of this name runs."""
 
-    @functools.wraps(method)
-    def call(self: Any, *args: Any, **named: Any) -> Any:
-        try:
-            return method(self, *args, **named)
-        except NotSharedError as error:
-            self._be_private(error)
-        except _AloneError:
-            pass
-        return getattr(super(SharedCache, self), method.__name__)(*args, **named)
+    def decorate(method: Any) -> Any:
+        @functools.wraps(method)
+        def call(self: Any, *args: Any, **named: Any) -> Any:
+            try:
+                return method(self, *args, **named)
+            except NotSharedError as error:
+                self._be_private(error)
+            except _AloneError:
+                pass
+            return getattr(super(SharedCache, self), name)(*args, **named)
 
-    return call
+        return call
+
+    return decorate
 
 
 class SharedCache(VolatileCache[K, V], Generic[K, V]):
@@ -149,9 +152,14 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
         found: Any = self.get(key, ABSENT)
         return self._missing(key) if found is ABSENT else found
 
-    @_or_alone
     def get(self, key: K, default: Any = None) -> Any:
         """Return the value under `key`, or `default`."""
+        values = self._values
+        value = ABSENT if values is None else values.here(key)
+        return self._get(key, default) if value is ABSENT else value
+
+    @_or_alone("get")
+    def _get(self, key: K, default: Any) -> Any:
         values = self._joined()
         value = values.look(values.know(key))
         if value is ABSENT:
@@ -159,12 +167,19 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
             return default
         return value
 
-    @_or_alone
-    def get_or_compute(self, key: K, compute: Callable[[], V]) -> Any:
+    def get_or_compute(self, key: K, compute: Callable[[], V]) -> V:
         """Return the value under `key`, or call compute() and cache its result.
 
         One caller at a time computes a key, across the threads and tasks of all processes.
         """
+        values = self._values
+        value: Any = ABSENT if values is None else values.here(key)
+        if value is ABSENT:
+            value = self._get_or_compute(key, compute)
+        return value  # type: ignore[no-any-return]
+
+    @_or_alone("get_or_compute")
+    def _get_or_compute(self, key: K, compute: Callable[[], V]) -> Any:
         known = self._joined().know(key)
         return self._answers.answer(known, compute)
 
@@ -185,7 +200,7 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
 
     # ---- as a mapping --------------------------------------------------------------------------
 
-    @_or_alone
+    @_or_alone("set")
     def set(self, key: K, value: V, *, ttl: float | timedelta | None = None) -> None:
         """Store `value` under `key` for all processes, with a ttl of its own."""
         ttl_ns = nanoseconds_of_ttl(ttl)
@@ -196,13 +211,13 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
     def __setitem__(self, key: K, value: V) -> None:
         self.set(key, value)
 
-    @_or_alone
+    @_or_alone("__delitem__")
     def __delitem__(self, key: K) -> None:
         values = self._joined()
         if not values.remove(values.know(key)):
             raise KeyError(key)
 
-    @_or_alone
+    @_or_alone("pop")
     def pop(self, key: K, *default: Any) -> Any:
         """Remove and return the value under `key`. One caller of all processes gets it."""
         values = self._joined()
@@ -220,18 +235,18 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
             values.clear()
         super().clear()
 
-    @_or_alone
+    @_or_alone("__contains__")
     def __contains__(self, key: Any) -> bool:
         """Return whether the value seems to be there. It may be gone by the next lookup."""
         values = self._joined()
         return values.has(values.know(key))
 
-    @_or_alone
+    @_or_alone("__len__")
     def __len__(self) -> int:
         """Return the number of entries, including values whose loss was not noticed yet."""
         return self._joined().index.count()
 
-    @_or_alone
+    @_or_alone("__iter__")
     def __iter__(self) -> Iterator[K]:
         return iter(list(self._joined().keys()))
 

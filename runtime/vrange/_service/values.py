@@ -77,6 +77,20 @@ class SharedValues:
 
     # ---- finding -------------------------------------------------------------------------------
 
+    def here(self, key: Any) -> Any:
+        """Return the value of a key if this process has it itself; else ABSENT."""
+        known = self._known.get(key)
+        if known is None:
+            return ABSENT
+        token = known.token
+        if (
+            token is None
+            or token[0] != self.index.generation
+            or self.index.words[token[1]] != token[2]
+        ):
+            return ABSENT
+        return self.core.get(token[3], ABSENT)
+
     def look(self, known: Known) -> Any:
         """Return the value of a key, or ABSENT."""
         value = self._here(known)
