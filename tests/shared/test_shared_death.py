@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -202,3 +204,31 @@ def test_values_that_were_replaced_leave_no_memory_behind(
         assert cache.get("both") is not None
     info = cache.info()
     assert info.idle_bytes + info.offered_bytes + info.pinned_bytes < 8 << 20
+
+
+EXEC = """
+import os, sys, threading, time
+import vrange
+cache = vrange.VolatileCache(shared=sys.argv[1])
+if len(sys.argv) == 2:
+    began = threading.Event()
+    def compute():
+        began.set()
+        time.sleep(1000)
+    threading.Thread(target=cache.get_or_compute, args=("a", compute), daemon=True).start()
+    began.wait()
+    cache["large"] = b"x" * 100_000
+    os.execv(sys.executable, [sys.executable, "-c", CODE, sys.argv[1], "again"])
+assert cache.get("large") is None
+print(cache.get_or_compute("a", lambda: "computed again"))
+"""
+
+
+def test_a_process_that_calls_exec_is_another_one(cache: Any, name: str) -> None:
+    cache["of this process"] = 1
+    program = f"CODE = {EXEC!r}\n{EXEC}"
+    command = [sys.executable, "-c", program, name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "computed again\n"
+    assert cache["a"] == "computed again"
+    assert cache.get("large") is None

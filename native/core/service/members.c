@@ -85,11 +85,21 @@ static void describe(index_member *member, uint64_t ticks) {
     member->canary_at = (uint64_t)at.canary;
 }
 
+/* A program that this process ran before it called exec has the same id and start, and none of its memory. */
+static void leave_for_the_program_before(vrange_shared *s) {
+    for (uint32_t place = 0; place < MEMBERS; place++) {
+        uint64_t word = atomic_load(&s->members[place].word);
+        if ((uint32_t)word == os_process_id())
+            atomic_compare_exchange_strong(&s->members[place].word, &word, word & ~0xffffffffull);
+    }
+}
+
 int vrange_shared_join(vrange_shared *s) {
     uint64_t ticks, stack;
     if (own_identity(s)) return 0;
     int result = os_process_start(&ticks, &stack);
     if (result < 0) return result;
+    leave_for_the_program_before(s);
     (void)os_let_group_read(); /* if it fails, others are refused, and say so */
     for (uint32_t place = 0; place < MEMBERS; place++) {
         index_member *member = &s->members[place];
