@@ -8,13 +8,15 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from support import MIB, RUNG, wait_until
+
+from vrange.cli.memory_cgroup import MemoryCgroup
 
 WORKERS = 4
 APP = """
@@ -34,8 +36,11 @@ else:
 for n in range(50):
     tile(n)
 computed.clear()
+taken = []
 
 def app(environ, start_response):
+    for _ in range(int(environ["QUERY_STRING"] or 0) // 4):
+        taken.append(np.ones(4 << 20, "u1"))
     for n in range(50):
         assert (tile(n)[::4096] == n).all()
     info = tile.cache_info()
@@ -54,7 +59,9 @@ def pss_bytes(pid: int) -> int:
 
 
 @contextmanager
-def gunicorn(directory: Path, kind: str) -> Iterator[str]:
+def gunicorn(
+    directory: Path, kind: str, prepare: Callable[[], object] = lambda: None
+) -> Iterator[str]:
     (directory / "preloaded.py").write_text(APP)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -70,6 +77,7 @@ def gunicorn(directory: Path, kind: str) -> Iterator[str]:
             env=os.environ | {"KIND": kind, "VRANGE_RUNG": RUNG},
             stdout=output,
             stderr=output,
+            preexec_fn=prepare,
         )
 
     def listens() -> bool:
@@ -117,8 +125,21 @@ def total_bytes(directory: Path, kind: str) -> int:
         return sum(map(pss_bytes, [master, *told]))
 
 
-@pytest.mark.skipif(RUNG == "eager", reason="the same as on the others, and it takes seconds")
+@pytest.mark.skipif(RUNG != "refault", reason="it takes seconds, and differs in nothing")
 def test_workers_find_what_the_master_cached_and_it_is_in_memory_once(tmp_path: Path) -> None:
     with_lru, with_vrange = (total_bytes(tmp_path, kind) for kind in ("lru", "vrange"))
     assert with_lru > 200 * MIB
     assert with_vrange < 1.3 * with_lru, (with_vrange >> 20, with_lru >> 20)
+
+
+@pytest.mark.memory_cgroup
+@pytest.mark.skipif(RUNG != "refault", reason="it takes seconds, and differs in nothing")
+def test_what_the_workers_read_can_all_be_reclaimed(tmp_path: Path) -> None:
+    with MemoryCgroup(400 * MIB) as group:
+        with gunicorn(tmp_path, "vrange", lambda: group.add(os.getpid())) as url:
+            told = ask_all(url, times=2)
+            assert all(one["computed"] == 0 for ones in told.values() for one in ones)
+            one = ask(f"{url}?240")  # and 200 MiB are cached
+            assert one["computed"] > 0, one
+            assert set(ask_all(url, times=1)) == set(told)
+        assert group.oom_kills == 0

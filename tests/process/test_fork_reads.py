@@ -373,19 +373,38 @@ def test_a_parent_that_runs_another_program_is_not_read() -> None:
     forking(code)
 
 
-def test_where_it_may_not_be_read_the_cache_says_so_once() -> None:
-    """A worker that has changed its user, as gunicorn's do where the master is root."""
-    if os.geteuid() != 0:
+REFUSE = """
+import ctypes, platform, struct
+def be_another_user():
+    os.setgid(65534)
+    os.setuid(65534)
+def be_refused(error):
+    libc = ctypes.CDLL(None, use_errno=True)
+    read, seccomp = {"x86_64": (310, 317), "aarch64": (270, 277)}[platform.machine()]
+    program = [(0x20, 0, 0, 0), (0x15, 0, 1, read),
+               (0x06, 0, 0, 0x50000 | error), (0x06, 0, 0, 0x7FFF0000)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in program))
+    filter = struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code))
+    assert libc.prctl(38, 1, 0, 0, 0) == 0
+    assert libc.syscall(seccomp, 1, 1, ctypes.c_char_p(filter)) == 0
+"""
+
+
+@pytest.mark.parametrize(
+    "refuse", ["be_another_user()", "be_refused(1)", "be_refused(38)"], ids=["user", "1", "38"]
+)
+def test_where_it_may_not_be_read_the_cache_says_so_once(refuse: str) -> None:
+    """A worker that has changed its user, as gunicorn's do where the master is root; a sandbox."""
+    if "user" in refuse and os.geteuid() != 0:
         pytest.skip("needs root, to be another user")
-    code = """
+    code = f"""
     cache = vrange.VolatileCache(hot_bytes=0)
     for n in range(20):
         cache[n] = bytes([n]) * 20_000
         cache["small", n] = n
 
     def check():
-        os.setgid(65534)
-        os.setuid(65534)
+        {refuse}
         for n in range(20):
             assert cache.get(n) is None and cache.get(("small", n)) is None
             assert cache.get_or_compute(n, lambda: b"anew") == b"anew"
@@ -393,11 +412,22 @@ def test_where_it_may_not_be_read_the_cache_says_so_once() -> None:
 
     join(in_child(check))
     """
-    done = python(PRELUDE + textwrap.dedent(code))
+    done = python(PRELUDE + REFUSE + textwrap.dedent(code))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\n") == 1
     assert "may not read" in done.stderr
     assert "vrange doctor" in done.stderr
+
+
+def test_the_doctor_finds_whether_children_may_read() -> None:
+    code = """
+    from vrange.cli import doctor
+    found = lambda: next(one for one in doctor.examine() if one.name == "forked children")
+    assert found().value is True and found().change is None
+    be_refused(1)
+    assert found().value is False and "seccomp" in found().change
+    """
+    forking(REFUSE + textwrap.dedent(code))
 
 
 @pytest.mark.skipif(RUNG == "eager", reason="nothing is ever left to the kernel there")

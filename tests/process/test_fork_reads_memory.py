@@ -30,7 +30,7 @@ def test_children_that_read_everything_keep_a_small_part() -> None:
         code = 1
         try:
             before = private()
-            for _ in range(20):
+            for _ in range(8):
                 for n in range(100):
                     assert (cache[n][::4096] == n).all()
             info = cache.info()
