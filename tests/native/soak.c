@@ -17,7 +17,7 @@
 
 #include "check.h"
 #include "os/os.h"
-#include "ranges/range_state.h"
+#include "ranges/range_table.h"
 
 #define RANGES 448
 #define PAGES 64
