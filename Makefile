@@ -13,7 +13,7 @@ CFLAGS_STRICT := -std=c11 -O2 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes
 	-Wno-missing-field-initializers -Werror=implicit-function-declaration -Werror=incompatible-pointer-types \
 	-DPy_LIMITED_API=0x030b0000 -fPIC -fsyntax-only
 
-.PHONY: demo test test-native test-rungs test-faults lint coverage docs bench clean
+.PHONY: demo test test-native test-rungs test-faults sanitize lint coverage docs bench clean
 
 demo: $(DEMO)
 	$(BIN)/vrange demo
@@ -47,6 +47,10 @@ coverage:
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "build/site/index.html"
+
+# The Python tests with the address and undefined-behaviour sanitizers.
+sanitize:
+	scripts/test-under-sanitizers $(PYTEST_ARGS)
 
 # Every system call and every allocation of the main operations fails once.
 test-faults:
