@@ -13,8 +13,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from numbers import Number
 from typing import Any
 
@@ -25,7 +25,7 @@ OPTIONS = ("max_bytes", "max_entries", "hot_bytes", "arena_bytes", "copy")
 WITH_SHARED = (*OPTIONS, "shared")
 
 _ABSENT: Any = object()
-_LOCKS = 64  # stores of different keys rarely wait for each other
+_LOCKS = 16  # stores of different keys rarely wait for each other
 # Begins the tuple in which a number with a ttl is stored: a change must know when it expires.
 _NUMBER = "vrange.integrations: a number"
 
@@ -159,10 +159,16 @@ class AtomicCache:
 
     def clear(self) -> None:
         """Remove all values: a change that has begun ends before, so that it stores nothing."""
-        with ExitStack() as held:
-            for lock in self._locks:
-                held.enter_context(lock)
+        self._clear_under(self._locks)
+
+    def _clear_under(self, locks: Sequence[AbstractContextManager[Any]]) -> None:
+        # Nested `with` statements, because an interrupt between two steps of an ExitStack would
+        # leave a lock locked.
+        if not locks:
             self.mapping.clear()
+            return
+        with locks[0]:
+            self._clear_under(locks[1:])
 
     def info(self) -> CacheInfo:
         """Return the figures of the cache."""
