@@ -10,10 +10,12 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "base/caretaker.h"
 #include "base/gate.h"
 #include "os/os.h"
 #include "os/os_apart.h"
@@ -26,6 +28,7 @@
 
 #define FAR_INTERVALS 2
 #define QUIET_INTERVALS 5
+#define REST_INTERVALS 50 /* while the caretaker looks at the limits as well */
 #define QUIET_AFTER_NS 1000000000ull
 #define INTERVALS_A_LIMIT 10 /* a second, at the default interval; a limit seldom changes */
 #define MOVED_SHARE 256      /* of the limit: usage that changes by less is quiet */
@@ -43,6 +46,8 @@ static struct {
     double alarmed_at; /* the share at the last change or growth; lowered as usage falls */
     uint64_t alarmed_ns;
     uint64_t quiet_at, quiet_ns; /* usage when it last changed, and when that was */
+    _Atomic bool rests;
+    bool is_roused;
 
     uint64_t turn; /* advances whenever there is news for a waiter */
     vrange_pressure_info info;
@@ -149,6 +154,11 @@ static bool is_far(void) {
     return 2 * (double)watch.info.used_bytes < watch.settings.elevated * (double)watch.info.limit_bytes;
 }
 
+/* The caretaker looks at the limits of cgroups and at a set one once a second or more often, and rouses. */
+static bool is_looked_after(void) {
+    return caretaker_is_running() && watch.info.place != VRANGE_PRESSURE_MACHINE;
+}
+
 /* How many intervals to wait until the next look. Usage that has not changed for a second will not soon. */
 static uint64_t intervals(void) {
     const uint64_t now = os_now_ns(), used = watch.info.used_bytes;
@@ -158,7 +168,31 @@ static uint64_t intervals(void) {
         watch.quiet_ns = now;
     }
     if (!is_far()) return 1;
-    return now - watch.quiet_ns < QUIET_AFTER_NS ? FAR_INTERVALS : QUIET_INTERVALS;
+    if (now - watch.quiet_ns < QUIET_AFTER_NS) return FAR_INTERVALS;
+    return is_looked_after() ? REST_INTERVALS : QUIET_INTERVALS;
+}
+
+/* A rest ends early if the caretaker finds that something changes. */
+static void sleep_for(uint64_t wanted) {
+    const uint64_t start = os_now_ns();
+    watch.is_roused = false;
+    atomic_store(&watch.rests, wanted > QUIET_INTERVALS);
+    while (!watch.stop) {
+        if (watch.is_roused && wanted > QUIET_INTERVALS) wanted = QUIET_INTERVALS;
+        const uint64_t until = start + watch.settings.interval_ns * wanted;
+        if (os_now_ns() >= until) break;
+        wait_for(&watch.stopped, until);
+    }
+    atomic_store(&watch.rests, false);
+}
+
+void watcher_rouse(void) {
+    if (!atomic_load_explicit(&watch.rests, memory_order_relaxed)) return;
+    if (pthread_mutex_trylock(&watch.lock) != 0) return; /* the caretaker must not wait: it rouses again */
+    atomic_store(&watch.rests, false);
+    watch.is_roused = true;
+    pthread_cond_broadcast(&watch.stopped);
+    pthread_mutex_unlock(&watch.lock);
 }
 
 static void *run(void *unused) {
@@ -169,8 +203,7 @@ static void *run(void *unused) {
     while (!watch.stop) {
         tick();
         watch.info.busy_ns = os_thread_cpu_ns();
-        const uint64_t until = os_now_ns() + watch.settings.interval_ns * intervals();
-        while (!watch.stop && os_now_ns() < until) wait_for(&watch.stopped, until);
+        sleep_for(intervals());
     }
     pthread_mutex_unlock(&watch.lock);
     return NULL;

@@ -18,6 +18,7 @@
 #include "counters/stats.h"
 #include "os/os.h"
 #include "pressure/alarm.h"
+#include "pressure/watcher.h"
 
 #define SLEEP_NS_MOST 20000000u
 #define SLEEP_BYTES (64ull << 20) /* more than one thread allocates meanwhile */
@@ -98,6 +99,7 @@ rest rest_after(uint64_t slept_ns, const free_memory *now, uint64_t reserve_byte
                 bool in_a_hurry) {
     const uint64_t tick = caretaker_tick_ns(), least = tick / HURRIES_MOST, share = reserve_bytes / QUIET_SHARE;
     const bool quiet_now = is_quiet(slept_ns == 0, now, share);
+    if (!quiet_now) watcher_rouse();
     rest r = {.sleep_ns = least};
     if (in_a_hurry) return r;
     if (taken) {
