@@ -22,6 +22,7 @@
 #define RANKED_TIMES 4    /* what is wanted, while the kernel takes it */
 #define AHEAD_SHARE 4       /* at most this share of the reserve is discarded ahead of demand */
 #define REFUSED_NS 1000000000ull
+#define LOW_SHARE 2      /* with less than this share of the reserve, victims are ranked at any cost */
 #define TOP_UP_SHARE 16  /* this share of the reserve may be missing */
 
 /* Belongs to the thread that has the reserve's turn, except for the counters. */
@@ -176,7 +177,10 @@ bool offer_top_up(victims *v, uint64_t wanted, uint64_t taken, bool is_burst) {
      * for many. */
     if (present + wanted / TOP_UP_SHARE > wanted || atomic_load(&stats_idle_bytes) == 0) return false;
     if (offer_is_refused()) return false;
-    bool may_rank = is_burst;
+    /* With thousands of small values a ranking takes milliseconds, so that the victims may not be ranked again
+     * for a tenth of a second. In less time a burst uses up the reserve, little by little. */
+    const uint64_t idle = atomic_load(&stats_idle_bytes);
+    bool may_rank = is_burst || (present < wanted / LOW_SHARE && idle > wanted / TOP_UP_SHARE);
     if (victims_are_old(v)) {
         victims_rank(v, wanted);
         may_rank = false;
