@@ -23,6 +23,10 @@ NAMES = (
     "scale",
     "recency",
     "shared_cache",
+    "deep_stacks",
+    "deep_program",
+    "deep_levels",
+    "how_deep",
 )
 SKIPPED = 77
 

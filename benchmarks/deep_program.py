@@ -1,15 +1,16 @@
 """What `vrange run --deep` costs a program that recurses no deeper than any: processor time.
 
-    python -m benchmarks.deep_program [--rounds 7] [--python PYTHON]
+    python -m benchmarks.deep_program [--quick] [--rounds 7] [--python PYTHON]
 
 Kernels that hardly do anything but recurse run in three processes at a time, by turns: plain, plain
-again (the noise of the machine), and under `vrange run --deep` with its other parts off. Prints the
-median over rounds of each kernel's ratio to plain, and the geometric mean.
+again (the noise of the machine), and under `vrange run --deep` with its other parts off. Reports
+the median over rounds of each kernel's ratio to plain, and the geometric mean.
+
+writes results/deep_program.json and results/deep_program.png.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import statistics
@@ -17,8 +18,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+MOST = 1.01
 TURNS = 6
 OFF = ["--no-numpy", "--no-watch", "--trim-every", "never"]
 
@@ -105,28 +108,47 @@ def one_round(python: str) -> list[list[float]]:
     return [[min(kernel) for kernel in zip(*turns, strict=True)] for turns in times]
 
 
+def ratios(rounds: list[list[list[float]]], which: int) -> dict[str, float]:
+    """Return each kernel's median ratio to plain."""
+    return {
+        name: statistics.median(best[which][at] / best[0][at] for best in rounds)
+        for at, name in enumerate(KERNELS)
+    }
+
+
+def plot(found: dict[str, dict[str, float]], results: Path) -> None:
+    from benchmarks import plot as look
+
+    figure, axes = look.figure()
+    look.ratio_lines(axes, found)
+    axes.set_xticks(range(len(KERNELS)), list(KERNELS), rotation=20)
+    axes.set_ylabel("processor time, as a multiple of plain python's")
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    look.save(figure, results, "deep_program")
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    from benchmarks import report
+
+    parser = report.arguments(__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--python", default=sys.executable)
-    parser.add_argument("--child", action="store_true")
     options = parser.parse_args()
-    if options.child:
-        child()
-        return 0
-    rounds = [one_round(options.python) for _ in range(options.rounds)]
-    means = []
-    for which, label in ((1, "plain again"), (2, "run --deep")):
-        ratios = [
-            statistics.median(best[which][at] / best[0][at] for best in rounds)
-            for at in range(len(KERNELS))
-        ]
-        means.append(statistics.geometric_mean(ratios))
-        for name, ratio in zip(KERNELS, ratios, strict=True):
-            print(f"{label:12} {name:24} {ratio:.3f}")
-    print(f"geometric mean: plain again {means[0]:.3f}, run --deep {means[1]:.3f}")
-    return 0
+    rounds = [one_round(options.python) for _ in range(1 if options.quick else options.rounds)]
+    found = {"plain again": ratios(rounds, 1), "run --deep": ratios(rounds, 2)}
+    means = {name: statistics.geometric_mean(each.values()) for name, each in found.items()}
+    print(report.table([{"kernel": n} | {way: found[way][n] for way in found} for n in KERNELS]))
+    print("geometric mean:", ", ".join(f"{name} {mean:.3f}" for name, mean in means.items()))
+    plot(found, options.results)
+    most = 1.25 if options.quick else MOST
+    target = report.Target("run --deep beside plain", means["run --deep"], "at most", most)
+    measured = {"rounds": len(rounds), "ratios": found, "geometric_means": means}
+    return report.write("deep_program", options.results, measured, [target])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if sys.argv[1:] == ["--child"]:
+        child()
+    else:
+        sys.exit(main())

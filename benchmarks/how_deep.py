@@ -1,27 +1,27 @@
 """What works how deep: unchanged, in a deep call, and under `vrange run --deep`.
 
-    python -m benchmarks.how_deep [--levels 1000 10000 100000 1000000] [PYTHON ...]
+    python -m benchmarks.how_deep [--quick] [--levels 1000 10000 100000] [PYTHON ...]
 
-tries each recursion of how_deep_child.py on each interpreter, which must be able to import vrange,
-and each number of levels until one fails or takes longer than --seconds. It replaces the figures
-of those versions in results/how_deep.json, and prints the table of docs/stacks.md. Without
-interpreters it only prints the table of what was measured.
+tries each recursion of how_deep_child.py on each interpreter, which must be able to import vrange
+(without any: on this one), and each number of levels until one fails or takes longer than
+--seconds. It replaces the figures of those versions in results/how_deep.json, and prints the table
+of docs/stacks.md. With --table it only prints the table of what was measured.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import report
 from benchmarks.how_deep_child import WORK
 
-RESULTS = Path(__file__).resolve().parent / "results" / "how_deep.json"
+RESULTS = report.RESULTS / "how_deep.json"
 CHILD = str(Path(__file__).with_name("how_deep_child.py"))
-LEVELS = [1000, 10_000, 100_000, 1_000_000]
+LEVELS = [1000, 10_000, 100_000]
 MODES = ("unchanged", "deep_call", "run --deep")
 SLOW, MISSING = "slow", "not installed"
 
@@ -93,18 +93,21 @@ def table(all_figures: Figures) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pythons", nargs="*", metavar="PYTHON")
+    parser = report.arguments(__doc__)
+    parser.add_argument("pythons", nargs="*", metavar="PYTHON", default=[sys.executable])
     parser.add_argument("--levels", nargs="+", type=int, default=LEVELS)
-    parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--file", type=Path, default=RESULTS)
+    parser.add_argument("--seconds", type=float, default=12.0)
+    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    figures: Figures = json.loads(options.file.read_text()) if options.file.exists() else {}
-    for python in options.pythons:
+    levels = options.levels[:1] if options.quick else options.levels
+    file = options.results / RESULTS.name
+    figures: Figures = json.loads(file.read_text()) if file.exists() else {}
+    for python in [] if options.table else options.pythons:
         code = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
         version = subprocess.check_output([python, "-c", code], text=True).strip()
-        figures[version] = measure(python, options.levels, options.seconds)
-        options.file.write_text(json.dumps(figures, indent=1) + "\n")
+        figures[version] = measure(python, levels, options.seconds)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(figures, indent=1) + "\n")
     print(table(figures))
     return 0
 
