@@ -127,6 +127,22 @@ def test_a_worker_that_retires_hands_its_keys_over(client: Client) -> None:
     assert all(client.gather(client.map(check, blocks, range(300, 320), pure=False)))
 
 
+def test_large_blocks_of_all_libraries(client: Client) -> None:
+    """The nannies restart their workers for that, so it stands near the end."""
+
+    def bytes_of_a_block() -> int:
+        import vrange.heap
+
+        before = vrange.heap.info().used_bytes
+        block = bytearray(8 * MIB)
+        return vrange.heap.info().used_bytes - before + 0 * len(block)
+
+    client.register_plugin(vrange.dask.MallocPlugin())
+    client.wait_for_workers(1, timeout=60)
+    assert client.gather([client.submit(bytes_of_a_block, pure=False)])[0] >= 8 * MIB
+    os.environ.pop("LD_PRELOAD", None)  # a nanny leaves what it sets for its worker
+
+
 def test_the_workers_own_metrics_have_ours(client: Client) -> None:
     def metrics(dask_worker: Any) -> bool:
         import prometheus_client

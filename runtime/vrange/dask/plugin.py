@@ -75,7 +75,8 @@ class MallocPlugin(NannyPlugin):
 
     A library must be loaded before a program starts, so the nannies restart their workers when
     this is registered. Workers without a nanny stay as they are: start those with
-    ``LD_PRELOAD=$(python -m vrange.malloc) dask worker --no-nanny …``.
+    ``LD_PRELOAD=$(python -m vrange.malloc) dask worker --no-nanny …``. A nanny sets the variable in
+    its own process, too, where programs that are started later inherit it.
 
     Raises
     ------
