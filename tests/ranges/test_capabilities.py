@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import textwrap
 
 import pytest
 from support import PAGE, RUNG, python, succeeds
@@ -41,6 +42,7 @@ MACHINE = platform.machine()
 USERFAULTFD = {"x86_64": 323, "aarch64": 282}.get(MACHINE)
 MADVISE = {"x86_64": 28, "aarch64": 233}.get(MACHINE)
 PROCESS_MADVISE = 440
+CLONE = {"x86_64": [56, 435], "aarch64": [220, 435]}.get(MACHINE)
 knows_syscalls = pytest.mark.skipif(
     USERFAULTFD is None, reason=f"the numbers of system calls of {MACHINE} are not written here"
 )
@@ -178,3 +180,24 @@ with vrange.Arena("16MiB") as arena:
 """
     )
     succeeds(code)
+
+
+@knows_syscalls
+@pytest.mark.parametrize("rung", RUNGS)
+def test_where_no_thread_can_be_started_values_are_returned(rung: str) -> None:
+    """On the eager rung, what is released without a caretaker is discarded at once, slabs too."""
+    if RUNGS.index(rung) > RUNGS.index(RUNG):
+        pytest.skip(f"this run is on the rung {RUNG}")
+    code = f"""
+    forbid({CLONE}, errno=11)
+    import vrange
+    cache = vrange.VolatileCache(hot_bytes=0)
+    for key in range(3):
+        for size in (10, 1000, 3000, 100_000):
+            value = bytes([key]) * size
+            assert cache.get_or_compute((key, size), lambda: value) == value
+            cache[key] = value
+            assert cache.get(key, value) == value
+    print("done")
+    """
+    assert succeeds(FORBID + textwrap.dedent(code), rung=rung).strip() == "done"

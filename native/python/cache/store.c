@@ -77,9 +77,13 @@ static int answer_first(cache_core *self, store_request *r, const coded *c, PyOb
 /* ---- a small value --------------------------------------------------------------------------- */
 
 static int store_small(cache_core *self, store_request *r, const coded *c) {
-    for (;;) {
+    for (bool has_added = false;;) {
         if (!self->arena) return core_raise_closed(self);
         if (!slabs_with_room(&self->slabs, c->bytes)) {
+            /* The slab that was added has been lost before the value was written. On the eager rung without a
+             * caretaker each one is. */
+            if (has_added) return STORE_REFUSED;
+            has_added = true;
             const int added = add_slab(self, c);
             if (added != STORE_DONE) return added;
             continue;
