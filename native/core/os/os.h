@@ -89,11 +89,10 @@ int os_is_in_use(const char *path);
 void os_each_file(const char *directory, void (*visit)(const char *path, const char *name));
 bool os_process_exists(uint32_t pid);
 
-/* Where the Yama module allows a process to read only its descendants: lets descendants read this process. It
- * replaces what the program may have allowed by PR_SET_PTRACER. */
-int os_let_descendants_read(void);
-/* The same for all descendants of the leader of this process's group. */
-int os_let_group_read(void);
+/* Where the Yama module allows a process to read only its descendants: lets `ancestor` and its descendants read
+ * this process. The kernel keeps one such process, so the call replaces the one before, also what the program
+ * may have allowed by PR_SET_PTRACER. Returns -ENOTSUP where the kernel does not want to be asked. */
+int os_let_read(uint32_t ancestor);
 /* 0 if a child of this process could read its memory; else the error. */
 int os_try_whether_child_reads(void);
 /* Zeroed memory that the children of later forks share. */
@@ -102,16 +101,25 @@ int os_random(void *to, size_t bytes);
 
 uint32_t os_process_id(void);
 uint32_t os_user_id(void);
-uint64_t os_process_group(void);
+uint32_t os_process_group(void);
 /* When this process began, in clock ticks since boot, and where the program's stack begins. */
 int os_process_start(uint64_t *ticks, uint64_t *stack);
-/* Whether a process that began then is still there. One whose state can't be read runs. */
+/* What the kernel reports of a process; zeros: it can't be read. */
+typedef struct {
+    uint32_t parent;
+    uint64_t start_ticks, stack_start; /* as os_process_start */
+} os_process;
+/* Whether a process is still there. One whose state can't be read runs. */
 enum {
     OS_PROCESS_GONE,
     OS_PROCESS_RUNS,
     OS_PROCESS_STOPPED, /* by a signal or a debugger */
 };
+int os_process_look(uint32_t pid, os_process *out);
+/* The same for a process that began then: a later one with its number counts as gone. */
 int os_process_state(uint32_t pid, uint64_t start_ticks);
+/* Whether the first process is the second one or a descendant of it. */
+bool os_process_descends(uint32_t pid, uint32_t ancestor);
 /* Copies from the memory of another process, part by part. Returns the bytes copied before the first one that
  * can't be read. */
 ssize_t os_read_parts(uint32_t pid, const struct iovec *to, const struct iovec *from, size_t count);

@@ -11,16 +11,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static int let_read(pid_t ancestor) {
+int os_let_read(uint32_t ancestor) {
     char scope[8];
     const int length = os_read_small("/proc/sys/kernel/yama/ptrace_scope", scope, sizeof scope);
-    if (length <= 0 || scope[0] != '1') return 0; /* nothing to ask for: allowed, or never allowed */
+    if (length <= 0 || scope[0] != '1') return -ENOTSUP; /* allowed, or never allowed */
     return prctl(PR_SET_PTRACER, (unsigned long)ancestor, 0, 0, 0) < 0 ? -errno : 0;
 }
-
-int os_let_descendants_read(void) { return let_read(getpid()); }
-
-int os_let_group_read(void) { return let_read(getpgrp()); }
 
 int os_try_whether_child_reads(void) {
     static volatile uint64_t here = 0x7672616e6765;

@@ -19,7 +19,7 @@ uint32_t os_process_id(void) { return (uint32_t)getpid(); }
 
 uint32_t os_user_id(void) { return (uint32_t)geteuid(); }
 
-uint64_t os_process_group(void) { return (uint64_t)getpgrp(); }
+uint32_t os_process_group(void) { return (uint32_t)getpgrp(); }
 
 static const char *stat_field(const char *at, int from, int to) {
     for (int field = from; at && field < to; field++) {
@@ -42,19 +42,41 @@ int os_process_start(uint64_t *ticks, uint64_t *stack) {
     return 0;
 }
 
-int os_process_state(uint32_t pid, uint64_t start_ticks) {
+int os_process_look(uint32_t pid, os_process *out) {
     char path[64], text[1024];
+    *out = (os_process){0};
+    if (pid == 0 || pid > INT32_MAX) return OS_PROCESS_GONE; /* kill() would address groups */
     snprintf(path, sizeof path, "/proc/%u/stat", (unsigned)pid);
     if (os_read_small(path, text, sizeof text) <= 0)
         return os_process_exists(pid) ? OS_PROCESS_RUNS : OS_PROCESS_GONE;
-    const char *state = stat_field(strrchr(text, ')'), 2, 3), *threads = stat_field(state, 3, 20),
-               *start = stat_field(threads, 20, 22);
-    if (!start) return OS_PROCESS_RUNS;
-    if (strtoull(start, NULL, 10) != start_ticks) return OS_PROCESS_GONE;
+    const char *state = stat_field(strrchr(text, ')'), 2, 3), *parent = stat_field(state, 3, 4),
+               *threads = stat_field(parent, 4, 20), *start = stat_field(threads, 20, 22),
+               *stack = stat_field(start, 22, 28);
+    if (!stack) return OS_PROCESS_RUNS;
     /* A zombie whose main thread ended may have others that go on. */
     const bool has_ended = *state == 'X' || (*state == 'Z' && strtoull(threads, NULL, 10) <= 1);
     if (has_ended) return OS_PROCESS_GONE;
+    out->parent = (uint32_t)strtoull(parent, NULL, 10);
+    out->start_ticks = strtoull(start, NULL, 10);
+    out->stack_start = strtoull(stack, NULL, 10);
     return *state == 'T' || *state == 't' ? OS_PROCESS_STOPPED : OS_PROCESS_RUNS;
+}
+
+int os_process_state(uint32_t pid, uint64_t start_ticks) {
+    os_process found;
+    const int state = os_process_look(pid, &found);
+    const bool is_another = found.start_ticks && found.start_ticks != start_ticks;
+    return is_another ? OS_PROCESS_GONE : state;
+}
+
+bool os_process_descends(uint32_t pid, uint32_t ancestor) {
+    os_process found;
+    /* Bounded, because the tree may change meanwhile. */
+    for (int i = 0; i < 256 && pid; i++, pid = found.parent) {
+        if (pid == ancestor) return true;
+        if (os_process_look(pid, &found) == OS_PROCESS_GONE) return false;
+    }
+    return false;
 }
 
 ssize_t os_read_parts(uint32_t pid, const struct iovec *to, const struct iovec *from, size_t count) {

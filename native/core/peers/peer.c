@@ -20,8 +20,11 @@ typedef struct {
 
 static struct {
     proof_page *_Atomic proof; /* no child inherits its content */
-    _Atomic bool lets_children_read, said_refused;
+    _Atomic uint32_t readers; /* the process that this one has named to the kernel; 0: none yet */
+    _Atomic bool said_refused;
 } self;
+
+#define READERS_NOT_ASKED UINT32_MAX /* the kernel does not want to be asked */
 
 /* ---- this process ----------------------------------------------------------------------------- */
 
@@ -52,19 +55,51 @@ int peer_self(peer *out) {
     return 0;
 }
 
-void peer_let_children_read(void) {
-    if (!atomic_exchange(&self.lets_children_read, true)) os_let_descendants_read();
+static bool has_ended(uint32_t pid) {
+    os_process found;
+    return os_process_look(pid, &found) == OS_PROCESS_GONE;
+}
+
+/* Two threads may name processes at once. So after its call each one looks which is noted, and the last call is
+ * for that one. There is no lock, because another thread may fork meanwhile. */
+static void name_readers(uint32_t pid, uint32_t before) {
+    for (;;) {
+        const int result = os_let_read(pid);
+        uint32_t noted = pid;
+        if (result < 0) { /* others that are refused say so */
+            const uint32_t instead = result == -ENOTSUP ? READERS_NOT_ASKED : before;
+            atomic_compare_exchange_strong(&self.readers, &noted, instead);
+            return;
+        }
+        noted = atomic_load(&self.readers);
+        if (noted == pid || noted == 0 || noted == READERS_NOT_ASKED) return;
+        pid = noted;
+    }
+}
+
+void peer_let_read(peer_readers who) {
+    const uint32_t wanted = who == PEER_GROUP ? os_process_group() : os_process_id();
+    if (wanted == 0) return; /* a leader outside this PID namespace; and 0 would take the grant away */
+    uint32_t named = atomic_load(&self.readers);
+    do {
+        if (named == READERS_NOT_ASKED || named == wanted) return;
+        if (named && !has_ended(named)) {
+            if (os_process_descends(wanted, named)) return;  /* they may read already */
+            if (!os_process_descends(named, wanted)) return; /* it would take from those that may */
+        }
+    } while (!atomic_compare_exchange_strong(&self.readers, &named, wanted));
+    name_readers(wanted, named);
 }
 
 int vrange_children_can_read(void) {
-    peer_let_children_read();
+    peer_let_read(PEER_CHILDREN);
     return os_try_whether_child_reads();
 }
 
 void peer_after_fork(void) {
     proof_page *inherited = atomic_exchange(&self.proof, NULL);
     if (inherited) os_unreserve(inherited, os_page_bytes());
-    atomic_store(&self.lets_children_read, false);
+    atomic_store(&self.readers, 0);
     atomic_store(&self.said_refused, false);
 }
 

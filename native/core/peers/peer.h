@@ -40,8 +40,14 @@ int peer_copy(const peer *owner, const void *from, void *to, size_t bytes);
 /* Whether it still runs, and may be read: PEER_READ, PEER_OVER or PEER_REFUSED. */
 int peer_check(const peer *owner);
 
-/* Before a fork: lets the children read this process, where the kernel wants to be asked for that. */
-void peer_let_children_read(void);
+/* Lets others read this process, where the kernel wants to be asked for that (Yama). The kernel keeps one
+ * process whose descendants may read, so a call never takes away what another one has granted: the grant only
+ * changes to one that includes it, or when the process that it names has ended. */
+typedef enum {
+    PEER_CHILDREN, /* of this process; before a fork */
+    PEER_GROUP,    /* the leader of this process's group, and its descendants */
+} peer_readers;
+void peer_let_read(peer_readers who);
 
 /* In the child of a fork, which is another process. */
 void peer_after_fork(void);

@@ -25,7 +25,7 @@ bool owners_before_fork(void) {
     self.as_owner.all = self.mark;
     self.as_owner.keeps_offered = vrange_rung() == VRANGE_RUNG_REFAULT;
     if (!self.mark || peer_self(&self.as_owner.process) < 0) return false;
-    peer_let_children_read();
+    peer_let_read(PEER_CHILDREN);
     return true;
 }
 

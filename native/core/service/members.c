@@ -10,6 +10,7 @@
 #include "base/gate.h"
 #include "base/rung.h"
 #include "os/os.h"
+#include "peers/peer.h"
 #include "vrange.h"
 
 static uint64_t identity_in(uint64_t word, uint32_t place) {
@@ -100,7 +101,7 @@ int vrange_shared_join(vrange_shared *s) {
     int result = os_process_start(&ticks, &stack);
     if (result < 0) return result;
     leave_for_the_program_before(s);
-    (void)os_let_group_read(); /* if it fails, others are refused, and say so */
+    peer_let_read(PEER_GROUP);
     for (uint32_t place = 0; place < MEMBERS; place++) {
         index_member *member = &s->members[place];
         uint64_t word = atomic_load(&member->word);
