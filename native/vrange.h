@@ -728,6 +728,8 @@ typedef struct vrange_shared vrange_shared;
 
 #define VRANGE_DIGEST_BYTES 16
 #define VRANGE_PAYLOAD_MOST 5376 /* bytes that a record holds itself */
+#define VRANGE_BUCKET_WORDS 16 /* of 8 bytes; the first one counts changes, each other one is for a record */
+#define VRANGE_RECORD_BLOCK_BYTES 16384
 
 #define VRANGE_RECORD_VALUE 1 /* its payload is the value */
 #define VRANGE_RECORD_RANGE 2 /* the value is a range of its owner */

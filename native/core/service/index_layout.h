@@ -6,8 +6,8 @@
  *
  *     header | members | flights | blocks' owners | buckets | blocks
  *
- * A bucket is one word that counts changes, and 15 words that refer to records. All that a writer publishes it
- * publishes by one compare-and-swap of such a word. So a writer that is killed or stopped at any instruction
+ * A bucket is one word that counts changes, and WAYS - 1 words that refer to records. A writer publishes a
+ * record by one compare-and-swap of such a word. So a writer that is killed or stopped at any instruction
  * leaves no half of a change behind, and holds nothing that others need:
  *
  *     bits  0-23  the record's cell, + 1; 0: the word refers to none
@@ -31,10 +31,10 @@
 
 #define MEMBERS 1024u
 #define FLIGHTS 16384u
-#define WAYS 16u /* words of a bucket; the first one counts its changes */
+#define WAYS ((uint32_t)VRANGE_BUCKET_WORDS)
 #define BUCKETS_MOST (1u << 20)
 #define CELL_BYTES 64u
-#define BLOCK_BYTES 16384u
+#define BLOCK_BYTES ((uint32_t)VRANGE_RECORD_BLOCK_BYTES)
 #define BLOCK_CELLS (BLOCK_BYTES / CELL_BYTES)
 #define BLOCKS_MOST 65535u /* a word has 24 bits for a cell */
 #define CELL_CLASSES 6u

@@ -21,6 +21,7 @@ from vrange._cache.native_flights import led_here
 from vrange._cache.options import CachedOptions
 from vrange._cache.parameters import EvictionCause
 from vrange._core import hit
+from vrange._counters.account import NAME_BYTES_MOST
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,7 +71,9 @@ def _leave_uncached() -> None:
         flight.call_off()
 
 
-BACKEND = Backend(__name__, VolatileCache, _new_make_key, _wrap, _blank, _leave_uncached)
+BACKEND = Backend(
+    __name__, VolatileCache, _new_make_key, _wrap, _blank, _leave_uncached, NAME_BYTES_MOST
+)
 
 
 class CachedDecorator(Protocol):

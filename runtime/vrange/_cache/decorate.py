@@ -35,6 +35,7 @@ class Backend:
     wrap: Callable[[Calls, Callable[..., Any], Any], Any]
     blank: Callable[[Any, Any], Any]  # takes the type of a decorated function, and its cache
     leave_uncached: Callable[[], object]  # the running computation's result is not cached
+    name_bytes_most: int | None = None  # of a cache's name; None: any number
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _backend_of, (self.module,)
@@ -105,7 +106,7 @@ def decorate(function: Any, options: CachedOptions, backend: Backend) -> Any:
         if options.name is None:
             options = options.but(name=name_of(function))
         if options.shared is True:
-            options = options.but(shared=shared_name_of(function))
+            options = options.but(shared=shared_name_of(function, backend.name_bytes_most))
         cache = backend.new_cache(**options.of_cache())
         cache._values_are_of(function)
         backend = getattr(cache, "_backend", backend)

@@ -11,12 +11,19 @@ from vrange._cache.options import name_of
 
 __all__ = ["shared_name_of"]
 
-_NAME_BYTES = 46  # of the 63 that a name may have: the digest follows
+_DIGEST_BYTES = 8
 _PLAIN = (str, bytes, int, float, complex, bool, type(None))
 
 
-def shared_name_of(function: Any) -> str:
+def shared_name_of(function: Any, bytes_most: int | None) -> str:
     """Return a name that only the same function has: in the same module and file, with its code.
+
+    Parameters
+    ----------
+    function : object
+        What `cached` decorates.
+    bytes_most : int or None
+        The bytes that a name may have. None: any number.
 
     Raises
     ------
@@ -24,7 +31,7 @@ def shared_name_of(function: Any) -> str:
         If the function's results depend on more than that and its arguments.
 
     """
-    digest = hashlib.blake2b(digest_size=8)
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     code = getattr(function, "__code__", None)
     if isinstance(code, CodeType):
         if code.co_freevars:
@@ -41,8 +48,11 @@ def shared_name_of(function: Any) -> str:
             f"{function!r} is no plain function, and other processes can't tell whether theirs is "
             "the same: give it a name of its own, shared='name'"
         )
-    name = name_of(function).encode()[-_NAME_BYTES:].decode(errors="ignore")
-    return f"{name}#{digest.hexdigest()}"
+    ending = f"#{digest.hexdigest()}"
+    name = name_of(function).encode()
+    if bytes_most is not None:
+        name = name[-(bytes_most - len(ending)) :]
+    return name.decode(errors="ignore") + ending
 
 
 def _add_code(digest: Any, code: CodeType) -> None:

@@ -19,9 +19,9 @@ from vrange.errors import VrangeError
 
 __all__ = ["Found", "Index", "NotSharedError", "close_index", "open_index"]
 
-_BUCKETS = 8192  # 1 MiB; 15 keys each
-_BLOCK_BYTES = 16384
-_BLOCKS_MOST = 2048  # 32 MiB
+_BUCKETS = (1 << 20) // (8 * lib.VRANGE_BUCKET_WORDS)  # 1 MiB
+_BLOCK_BYTES = lib.VRANGE_RECORD_BLOCK_BYTES
+_BLOCKS_MOST = (32 << 20) // _BLOCK_BYTES
 _BLOCKS_LEAST = 64
 _SHARE_OF_LIMIT = 32  # the kernel can't take an index
 _BUFFERS_KEPT = 32
