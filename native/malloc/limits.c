@@ -1,7 +1,7 @@
 /* setrlimit and prlimit, which a program calls to limit itself. After an exec the heap is opened within the
  * limit. */
 #define _GNU_SOURCE
-#include "malloc/make_room.h"
+#include "malloc/return_unused.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -23,7 +23,7 @@ static int set(pid_t process, int resource, const void *limit, void *old) {
     const bool is_space = resource == RLIMIT_AS || resource == RLIMIT_DATA;
     const bool is_own = process == 0 || process == getpid();
     if (limit && is_space && is_own && ((const struct rlimit *)limit)->rlim_cur != RLIM_INFINITY)
-        malloc_make_room();
+        malloc_return_unused();
     return (int)syscall(SYS_prlimit64, process, resource, limit, old);
 }
 

@@ -20,7 +20,7 @@
 
 #include "heap/heap.h"
 #include "malloc/libc.h"
-#include "malloc/make_room.h"
+#include "malloc/return_unused.h"
 #include "os/os.h"
 #include "process/fork_pause.h"
 
@@ -133,7 +133,7 @@ __attribute__((constructor)) static void begin(void) {
 }
 
 /* A program that limits its own address space must not find it used up by what the heap has only reserved. */
-void malloc_make_room(void) {
+void malloc_return_unused(void) {
     if (atomic_load(&state) != OPEN) return;
     heap_stop_growing();
     note_spans(); /* before the kernel may put blocks of others there */

@@ -27,7 +27,7 @@ if sys.platform == "linux":
     from vrange._cache.cached import cached
     from vrange._counters.requests import answer_with
     from vrange._counters.stats import Stats, stats
-    from vrange._ranges import dask_worker as _dask_worker  # noqa: F401  # it registers itself
+    from vrange._ranges import dask_worker_limit as _dask_worker_limit  # noqa: F401  # it registers
     from vrange._ranges.arena import Arena
     from vrange._ranges.range import Purged, Range
     from vrange._ranges.reserve import set_reserve
@@ -160,7 +160,7 @@ def __dir__() -> list[str]:
 
 
 def _answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    from vrange.heap.requests import answer
+    from vrange.heap.answer_requests import answer
 
     return answer(request)
 

@@ -6,9 +6,11 @@ pyproject.toml; this file runs it and checks the rest.
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -127,7 +129,7 @@ def calls(files: Iterable[Path]) -> list[tuple[Path, str, Path]]:
     for file, code in codes.items():
         for before, name in FUNCTION.findall(code):
             own[file].add(name)
-            if room_of(file) == "malloc" and not name.startswith(("malloc_make", "libc_")):
+            if room_of(file) == "malloc" and not name.startswith(("malloc_return_unused", "libc_")):
                 continue  # the C library's functions, which every file calls
             if file.suffix == ".c" and not re.search(r"\bstatic\b", before):
                 defined[name].add(file)
@@ -180,6 +182,52 @@ def test_the_rooms_of_the_package_keep_their_floors() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+ABOVE_ALL_ROOMS = {"cli", "dask", "integrations"}  # what they do, users' code could do as well
+
+
+def names_of_the_roof(file: Path) -> list[str]:
+    """What a module takes from `vrange` itself, and not from a room: `*` is the roof as a whole."""
+    package = ROOT / "runtime" / "vrange"
+    found: list[str] = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                is_bound = alias.name == "vrange" or not alias.asname
+                found += ["*"] * (alias.name.split(".")[0] == "vrange" and is_bound)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports name the package"
+            if node.module == "vrange":
+                found += [alias.name for alias in node.names]
+    rooms = {path.name.partition(".")[0] for path in package.iterdir()}
+    return [name for name in found if name not in rooms]
+
+
+def test_only_rooms_above_all_others_import_the_roof() -> None:
+    """import-linter can't say so: every import of a room is one of the package, too."""
+    package = ROOT / "runtime" / "vrange"
+    found = {
+        file.relative_to(package).as_posix(): names
+        for file in package.rglob("*.py")
+        if file.parent != package or not file.name.startswith("__")
+        if (names := names_of_the_roof(file))
+    }
+    assert {"cli/__init__.py", "dask/buffer.py", "integrations/_atomic.py"} <= set(found)
+    low = {
+        file: names for file, names in found.items() if file.split("/")[0] not in ABOVE_ALL_ROOMS
+    }
+    assert low == {}, "import the name from the room that has it"
+
+
+def test_the_picture_of_the_floors_shows_all_rooms() -> None:
+    native = {room.removeprefix("core/") for floor in FLOORS for room in floor}
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (contract,) = settings["tool"]["importlinter"]["contracts"]
+    python = {room for layer in contract["layers"] for room in layer.split(" | ")} - {"__main__"}
+    picture = (ROOT / "docs" / "architecture.svg").read_text()
+    shown = re.findall(r'<text class="room"[^>]*>([^<]+)</text>', picture)
+    assert sorted(shown) == sorted([*native, *python])
 
 
 def test_the_modules_of_the_package_form_no_circle() -> None:

@@ -28,7 +28,7 @@ def _write(request: Request, answer_path: str) -> None:
         answer = _answer(request)
     except Exception as error:
         answer = {"error": f"{type(error).__name__}: {error}"}
-    with suppress(OSError):  # whoever asked may have gone
+    with suppress(OSError):  # the process that asked may have ended
         unfinished = answer_path + ".new"
         with open(unfinished, "w") as file:
             json.dump(answer, file)
@@ -37,7 +37,7 @@ def _write(request: Request, answer_path: str) -> None:
 
 def _answer(request: Request) -> Mapping[str, Any]:
     if "vrange" in sys.modules:
-        from vrange.heap.requests import answer
+        from vrange.heap.answer_requests import answer
 
         return answer(request)
     if request["what"] != "trim":

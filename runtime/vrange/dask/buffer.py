@@ -17,12 +17,12 @@ from distributed.sizeof import safe_sizeof
 
 from vrange import Arena, ArenaFullError, Range
 from vrange._cgroup.limits import machine_bytes
+from vrange.dask.buffer_bounds import Bounds, bounds_of, manager_of
 from vrange.dask.counting import Counted
 from vrange.dask.frames import Frames, encode
 from vrange.dask.held import Held
 from vrange.dask.spill_files import SpillFiles
 from vrange.dask.spilled import Spilled
-from vrange.dask.worker_limits import Bounds, bounds_of, manager_of
 from vrange.sizes import parse_bytes
 
 __all__ = ["SpilledSize", "VolatileBuffer"]

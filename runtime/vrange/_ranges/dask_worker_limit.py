@@ -88,7 +88,7 @@ def _follow_soon() -> None:
 
 
 def _follow() -> None:
-    with suppress(Exception):  # no error of Dask's is one of whoever reads the limit
+    with suppress(Exception):  # a caller that reads the limit must not get an error of Dask's
         # Those that were made before vrange looked, or were being made then.
         for worker in list(getattr(_worker_class(), "_instances", ())):
             _note(worker, getattr(worker, "memory_manager", None))

@@ -1,4 +1,7 @@
-"""What other processes of this user may ask of this one: to trim, and what holds its memory."""
+"""Answers to requests of other processes of this user: to trim, and to report what holds memory.
+
+_counters/requests.py finds a request and writes the answer; _counters/ask.py is the other side.
+"""
 
 from __future__ import annotations
 
