@@ -1,13 +1,13 @@
 /* Buckets; see buckets.h.
  *
- * Who invalidates a key first counts a change, and then gives every word of the bucket another version:
- * those of the key refer to no record any more. Who publishes reads a word, then checks that no change was
- * counted since its computation began, and exchanges the word. So either it finds the change, or its exchange
- * fails, or the invalidation finds what it has published. A publisher that was stopped in between for a week
- * publishes nothing.
+ * An invalidation of a key first counts a change, and then gives every word of the bucket another version. The
+ * key's words refer to no record any more. A publisher reads a word, then checks that no change was counted
+ * since its computation began, and then exchanges the word. So the publisher finds the change, or its exchange
+ * fails, or the invalidation finds what was published. A publisher that was stopped between these steps, for
+ * however long, publishes nothing that was invalidated meanwhile.
  *
- * Who sets a key's value publishes it, and then invalidates all but that: a computation that began before
- * the value was set must not store its result over it. */
+ * A set publishes the key's value, and then invalidates everything else of the key: a computation that began
+ * before the set must not store its result over the value. */
 #include "service/buckets.h"
 
 #include <errno.h>

@@ -3,9 +3,9 @@
  * The word of a flight names the process that leads it, and a part of the key. Another key may need the same
  * flight: its caller then computes without one. The worst that can happen is that a key is computed twice.
  *
- * A leader may die or be stopped. So waiters sleep for short times, and look at the leader after each. And a
- * leader may wait for another flight: who would close a circle finds that out by following the flights, and
- * computes by itself. */
+ * A leader may die or be stopped. So waiters sleep for short times, and look at the leader after each. A leader
+ * may also wait for another flight. Before a leader waits, it follows the flights that others wait for. If they
+ * lead back to its own, it computes the value itself, because waiting would never end. */
 #include <errno.h>
 #include <string.h>
 

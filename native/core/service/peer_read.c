@@ -1,13 +1,17 @@
 /* Reading a peer's memory; see peer_read.h.
  *
  * One system call copies, in this order: the word with the range's state, the value, the word again, the
- * owner's rung, the number of its mends, and its canary. A range that is changed has another state or
- * generation before its content changes, so the value is whole if both copies of the word say that the range
- * is there. A page that the kernel took ends the call with EFAULT, as long as the owner's userfaultfd is
- * open. The canary shows that: it is a page that is never filled, so the call must end there. If another
- * descriptor has been opened since the owner last published a range, pages may be zeros, and what was offered
- * is about to be purged (mend). On the eager rung there is no canary, and what is volatile and not discarded
- * is as it was. */
+ * owner's rung, the number of its mends, and its canary.
+ *
+ * - The owner changes the word, by its state or its generation, before it changes the content. So the value is
+ *   whole if both copies of the word say that the range is there.
+ * - While the owner's userfaultfd is open, the call ends at a page that the kernel took. Once other code has
+ *   closed the userfaultfd, such a page reads as zeros.
+ * - The canary tells the two apart: it is a page that the owner never fills. If the userfaultfd is open, the
+ *   call ends there, after everything else was copied.
+ * - The owner may have opened a new userfaultfd (a mend) since it last published a range. Pages that were lost
+ *   before may then read as zeros, although the canary ends the call. The number of mends shows that.
+ * - On the eager rung there is no canary: the kernel takes nothing, so what was not discarded is unchanged. */
 #include "service/peer_read.h"
 
 #include <errno.h>
