@@ -183,3 +183,10 @@ def test_a_shared_cache_is_given_by_name_only() -> None:
         pytest.raises(TypeError, match="can't be given as cache="),
     ):
         vrange.cached(cache=cache)(len)
+
+
+def test_a_function_with_a_very_long_name_is_shared(tmp_path: Path) -> None:
+    name = "a_very_long_näme_" * 9
+    program = write(tmp_path / "program.py", PROGRAM.replace("double", name))
+    computed = ["computed 4", "computed 4", "computed 4", "computed True"]
+    assert run(program, program) == [*computed, "[8] [8] [9] [2] [2]", "[8] [8] [9] [2] [2]"]
