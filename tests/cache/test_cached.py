@@ -275,6 +275,7 @@ def test_parameters_and_what_it_says_of_itself() -> None:
         "timeout": None,
         "copy": False,
         "on_evict": None,
+        "shared": False,
     }
     assert function.cache_parameters() == parameters
     function.cache_parameters()["name"] = "changed"

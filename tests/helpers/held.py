@@ -13,6 +13,11 @@ from pathlib import Path
 import vrange
 
 _libc = ctypes.CDLL(None)
+# The core opens these when it first reads them, and keeps them (native/core/os/proc_files.c).
+_KEPT = {
+    "/proc/meminfo",
+    *(f"/proc/{os.getpid()}/{name}" for name in ("statm", "pagemap", "cgroup")),
+}
 
 
 def descriptors() -> dict[int, str]:
@@ -71,10 +76,12 @@ class Held:
     def more(self) -> list[str]:
         """What is held now and was not then, in words."""
         gc.collect()
+        now = descriptors()
+        once = {target for target, times in Counter(now.values()).items() if times == 1} & _KEPT
         found = [
             f"descriptor {number} of {target}"
-            for number, target in descriptors().items()
-            if self._descriptors.get(number) != target
+            for number, target in now.items()
+            if self._descriptors.get(number) != target and target not in once
         ]
         found += [f"account {name}" for name in (self._names() - self._accounts).elements()]
         if self._handler is not None and sigbus_handler() != self._handler:
