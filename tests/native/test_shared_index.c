@@ -431,13 +431,18 @@ static void test_one_process_computes_and_the_others_wait(void) {
     CHECK(vrange_shared_lead(index, digest, &led) == VRANGE_OK);
     CHECK(vrange_shared_lead(index, digest, &other) == VRANGE_HELD);
     CHECK(vrange_shared_wait(index, &other, 1000000) == VRANGE_HELD);
+    int told[2];
+    char byte;
+    CHECK(pipe(told) == 0);
     const pid_t waiter = fork();
     if (waiter == 0) {
         CHECK(vrange_shared_join(index) == 0);
         CHECK(vrange_shared_lead(index, digest, &other) == VRANGE_HELD);
+        CHECK(write(told[1], "x", 1) == 1);
         while (vrange_shared_wait(index, &other, 50000000) == VRANGE_HELD) {}
         _exit(0);
     }
+    CHECK(read(told[0], &byte, 1) == 1);
     usleep(20000);
     CHECK(waitpid(waiter, NULL, WNOHANG) == 0);
     vrange_shared_land(index, &led);
