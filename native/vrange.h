@@ -153,6 +153,10 @@ int vrange_is_segment_name(const char *name);
 /* Whether a process, in whatever PID namespace, counts into the segment at this path: 1 or 0; a negative
  * errno if that can't be told, for example because the file is on a network. */
 int vrange_segment_is_in_use(const char *path);
+/* Whether a process runs, also by other threads than its main one: 1 or 0. Writes when it began, in clock ticks
+ * since boot, and where its program's stack begins, which changes at an exec; 0: this process may not read
+ * it. */
+int vrange_process_runs(uint64_t pid, uint64_t *start_ticks, uint64_t *stack_start);
 
 /* ---- requests of other processes of this user (requests.c) ------------------------------------ */
 

@@ -113,6 +113,41 @@ def test_what_a_killed_process_left_is_cleared_away(directory: Path) -> None:
     assert list(directory.iterdir()) == []
 
 
+MAIN_ENDS = """
+import ctypes, sys, threading, vrange
+cache = vrange.VolatileCache(name="outside", hot_bytes="1MiB")
+cache["a"] = b"x" * 50_000
+def go_on():
+    for line in sys.stdin:
+        cache["a"]
+        print("read", flush=True)
+threading.Thread(target=go_on).start()
+print("ready", flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_whose_main_thread_has_ended_goes_on_counting(directory: Path) -> None:
+    with start(directory, MAIN_ENDS) as child:  # it ends with its standard input
+        assert child.stdin is not None
+        assert child.stdout is not None
+        stat = Path(f"/proc/{child.pid}/stat")
+        wait_until(lambda: ") Z " in stat.read_text(), "its main thread has not ended")
+        (path,) = processes.segment_files(directory)
+        hits = []
+        for _ in range(2):
+            print("go on", file=child.stdin, flush=True)
+            assert child.stdout.readline() == "read\n"
+            (found,) = processes.living([directory])
+            requests = account(found, "outside").requests
+            hits.append(requests["hot"] + requests["resident"])
+        assert hits == [1, 2]
+        child.kill()
+        child.wait()
+        assert processes.look(path)[1] is False
+        assert processes.living([directory]) == []
+
+
 def test_a_process_that_was_replaced_by_exec_is_gone(directory: Path) -> None:
     code = CHILD.replace(
         'print("ready"', 'import os; os.execvp("sh", ["sh", "-c", "echo ready; cat"]); print("no"'

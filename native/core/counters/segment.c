@@ -133,6 +133,14 @@ static void remove_if_dead(const char *path, const char *name) {
 
 int vrange_segment_is_in_use(const char *path) { return os_is_in_use(path); }
 
+int vrange_process_runs(uint64_t pid, uint64_t *start_ticks, uint64_t *stack_start) {
+    os_process found = {0};
+    const int state = pid > UINT32_MAX ? OS_PROCESS_GONE : os_process_look((uint32_t)pid, &found);
+    *start_ticks = found.start_ticks;
+    *stack_start = found.stack_start;
+    return state != OS_PROCESS_GONE;
+}
+
 static segment_header *refuse(const char *where, int error) {
     snprintf(place.refusal, sizeof place.refusal, "%s: %s", where, strerror(-error));
     place.path[0] = 0;

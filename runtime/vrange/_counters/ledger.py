@@ -17,12 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vrange._counters.own_file import FileRefusedError, read_text
-from vrange._counters.processes import (
-    has_ended,
-    is_segment_name,
-    process_fields,
-    started_ticks,
-)
+from vrange._counters.processes import is_segment_name, running
 from vrange._counters.segment import Snapshot
 from vrange._counters.totals import Totals, checked_count, checked_text
 
@@ -66,8 +61,8 @@ class Service:
 
 
 def _leads(group: int, before_ticks: int) -> bool:
-    fields = process_fields(group)
-    return fields is not None and not has_ended(fields) and started_ticks(fields) <= before_ticks
+    leader = running(group)
+    return leader is not None and leader.start_ticks <= before_ticks
 
 
 def ledger_path(directory: Path, key: str) -> Path:

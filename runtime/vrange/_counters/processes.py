@@ -10,27 +10,22 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vrange._core import ffi, lib
 from vrange._counters.own_file import is_private
 from vrange._counters.segment import Segment, SegmentRefusedError, Snapshot, open_segment
 
 __all__ = [
+    "Running",
     "directories",
-    "has_ended",
     "is_alive",
     "is_segment_name",
     "living",
     "look",
-    "process_fields",
+    "running",
     "segment_files",
-    "started_ticks",
-    "stat_fields",
 ]
-
-# Of /proc/PID/stat, counted from the field after the command.
-_START_TICKS, _STACK_START = 19, 25
 
 
 def directories() -> list[Path]:
@@ -47,46 +42,26 @@ def directories() -> list[Path]:
     return list(dict.fromkeys(places))
 
 
-def process_fields(pid: int) -> list[str] | None:
-    """Return /proc/PID/stat from its third field on, or None if there is no such process."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    return stat_fields(text)
+class Running(NamedTuple):
+    """A process that has not ended; a 0 is what this process may not read."""
+
+    start_ticks: int  # since boot
+    stack_start: int  # it changes at an exec
 
 
-def stat_fields(text: str) -> list[str] | None:
-    """Return the fields after the command in the text of /proc/PID/stat; None if some are missing.
-
-    A command may contain blanks and parentheses, so the last parenthesis ends it.
-    """
-    fields = text.rpartition(")")[2].split()
-    numbers = fields[_START_TICKS : _STACK_START + 1]
-    return (
-        fields
-        if len(numbers) > _STACK_START - _START_TICKS
-        and all(number.isascii() and number.isdecimal() for number in numbers)
-        else None
-    )
-
-
-def has_ended(fields: list[str] | None) -> bool:
-    """Return whether these are the fields of no process, or of one that only its parent awaits."""
-    return fields is None or fields[0] in "ZX"
-
-
-def started_ticks(fields: list[str]) -> int:
-    """Return when the process began, in clock ticks since boot."""
-    return int(fields[_START_TICKS])
+def running(pid: int) -> Running | None:
+    """Look up a process; None if it has ended, also if only its parent has not noticed yet."""
+    start, stack = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+    return Running(start[0], stack[0]) if lib.vrange_process_runs(pid, start, stack) else None
 
 
 def _lives(head: Any) -> bool:
-    fields = process_fields(head.pid)
-    if fields is None or has_ended(fields) or started_ticks(fields) != head.start_ticks:
-        return False
-    stack_start = int(fields[_STACK_START])  # 0 if this process may not read it
-    return stack_start in (0, head.stack_start)  # it changes at an exec
+    found = running(head.pid)
+    return (
+        found is not None
+        and found.start_ticks in (0, head.start_ticks)
+        and found.stack_start in (0, head.stack_start)
+    )
 
 
 def is_alive(segment: Segment, path: Path) -> bool | None:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vrange._counters.processes import has_ended, process_fields
+from vrange._counters.processes import running
 from vrange.errors import VrangeError
 
 __all__ = ["ask_remotely"]
@@ -68,7 +68,7 @@ def ask_remotely(
             return refusal, None
         is_pending = True
         found = _wait(pid, answer, patience)
-        is_pending = found is None and not has_ended(process_fields(pid))
+        is_pending = found is None and running(pid) is not None
     finally:
         # Without the file, the process would complain on its standard error once it runs it.
         if is_pending:
@@ -107,7 +107,7 @@ def _wait(pid: int, answer: Path, patience: float) -> dict[str, Any] | None:
     """Return the answer, or None if there is none within this time."""
     deadline = time.monotonic() + patience
     while not answer.exists():
-        if has_ended(process_fields(pid)):
+        if running(pid) is None:
             raise VrangeError(f"process {pid} has ended before it answered")
         if time.monotonic() > deadline:
             return None

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vrange._cgroup.tree import find_hierarchies, read_words
-from vrange._counters.processes import process_fields
 from vrange.cli.run.sampling import Sampler
 
 __all__ = ["Ending", "end_alike", "supervise"]
@@ -172,8 +171,11 @@ def _stop_too(pid: int) -> None:
 
 
 def _is_stopped(pid: int) -> bool:
-    fields = process_fields(pid)
-    return fields is not None and fields[0] == "T"
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[:1] == ["T"]
 
 
 def _oom_kills() -> int:
