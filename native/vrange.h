@@ -791,7 +791,6 @@ uint32_t vrange_shared_members(const vrange_shared *index);
 
 /* All words of the index. */
 const uint64_t *vrange_shared_words(const vrange_shared *index, size_t *count);
-int vrange_shared_is_still(const vrange_shared *index, uint64_t at, uint64_t word);
 
 /* Finds a key's record and copies its payload, of at most `room` bytes. VRANGE_OK or VRANGE_GONE; -ESRCH if
  * this process is no member: the index may be one that nobody uses any more. */

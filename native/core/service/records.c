@@ -87,10 +87,6 @@ uint64_t vrange_shared_count(const vrange_shared *s) {
     return count;
 }
 
-int vrange_shared_is_still(const vrange_shared *s, uint64_t at, uint64_t word) {
-    return buckets_is_still(s, at, word);
-}
-
 uint64_t vrange_shared_stamp(vrange_shared *s) {
     const uint64_t identity = own_identity(s);
     pthread_mutex_lock(&s->own->lock);

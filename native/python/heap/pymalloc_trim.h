@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PYMALLOC_POOLS 0 /* pools without an object */
+/* Level 0 discards only pools without an object. */
 #define PYMALLOC_TAILS 1 /* also what lies behind the last object of each other pool */
 #define PYMALLOC_HOLES 2 /* also whole pages between objects */
 

@@ -65,12 +65,6 @@ class Spilled:
         """Whether it is in memory as well, unless that was needed."""
         return self._range is not None
 
-    def is_resident(self) -> bool:
-        """Return whether loading it would read nothing from disk."""
-        return self.layout.nbytes == 0 or (
-            self._range is not None and self._range.state in ("pinned", "volatile")
-        )
-
     def drop_range(self) -> None:
         """Free the range. Arrays in it that are alive keep their memory."""
         self._range = None
