@@ -8,18 +8,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from run_support import VRANGE, plain, program, run
+from run_support import OBJECTS, VRANGE, plain, program, run
 from support import wait_until
 
 MIB = 1 << 20
-OBJECTS = """
-import sys
-kept = [{"number": number} for number in range(400_000)]
-kept = kept[::1000]
-print("ready", flush=True)
-sys.stdin.readline()
-print(sum(one["number"] for one in kept))
-"""
 
 
 def rss_after(command: list[str], below: int | None) -> int:

@@ -15,20 +15,12 @@ from typing import Any
 
 import psutil
 import pytest
-from run_support import VRANGE, program
+from run_support import OBJECTS, VRANGE, program
 from support import MIB, wait_until
 
 from vrange._counters import ask as asking
 from vrange.errors import VrangeError
 
-OBJECTS = """
-import sys
-kept = [{"number": number} for number in range(400_000)]
-kept = kept[::1000]
-print("ready", flush=True)
-sys.stdin.readline()
-print(sum(one["number"] for one in kept))
-"""
 BLOCKS = """
 import sys
 kept = [bytearray(b"x") * (100 << 10) for _ in range(1000)]

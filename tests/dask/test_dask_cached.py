@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from dask.delayed import delayed
 from dask_support import counted, counted_slowly, counts_of
-from distributed import Client, LocalCluster
+from distributed import Client
 from support import wait_until
 
 import vrange.dask
@@ -23,18 +23,10 @@ from vrange.dask.directory import Answer, Directory, home_of
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with (
-        LocalCluster(
-            n_workers=3,
-            threads_per_worker=2,
-            dashboard_address=":0",
-            local_directory=str(tmp_path_factory.mktemp("dask")),
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        client.register_plugin(vrange.dask.Plugin())
-        yield client
+def client(start_cluster: Callable[..., Client]) -> Client:
+    client = start_cluster(n_workers=3)
+    client.register_plugin(vrange.dask.Plugin())
+    return client
 
 
 @pytest.fixture

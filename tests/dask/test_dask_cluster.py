@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster, wait
+from distributed import Client, wait
 from support import wait_until
 
 import vrange.dask
@@ -21,20 +21,10 @@ LIMIT = 400 * MIB
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with (
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=2,
-            memory_limit=LIMIT,
-            dashboard_address=":0",
-            local_directory=str(tmp_path_factory.mktemp("dask")),
-            data=vrange.dask.VolatileBuffer,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        client.register_plugin(vrange.dask.Plugin())
-        yield client
+def client(start_cluster: Callable[..., Client]) -> Client:
+    client = start_cluster(n_workers=2, memory_limit=LIMIT, data=vrange.dask.VolatileBuffer)
+    client.register_plugin(vrange.dask.Plugin())
+    return client
 
 
 def heap_bytes() -> int:

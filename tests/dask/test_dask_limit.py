@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 from support import python, succeeds
 
 MIB = 1 << 20
@@ -17,18 +17,8 @@ SPILL = 0.7  # distributed.worker.memory.spill, as Dask has it
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with (
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=2,
-            memory_limit=LIMIT,
-            dashboard_address=":0",
-            local_directory=str(tmp_path_factory.mktemp("dask")),
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+def client(start_cluster: Callable[..., Client]) -> Client:
+    return start_cluster(n_workers=2, memory_limit=LIMIT)
 
 
 def pids(client: Client) -> dict[str, int]:

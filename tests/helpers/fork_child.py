@@ -6,7 +6,7 @@ import textwrap
 
 from support import succeeds
 
-PRELUDE = """
+FORKING = """
 import faulthandler, gc, multiprocessing, os, signal, sys, threading, time, traceback, warnings
 warnings.simplefilter("ignore")   # from 3.12 on, that forking with threads may end badly
 import numpy as np
@@ -28,7 +28,9 @@ def join(*pids):
     for pid in pids:
         status = os.waitpid(pid, 0)[1]
         assert status == 0, os.waitstatus_to_exitcode(status)
+"""
 
+_CACHE = """
 vrange.set_reserve("1GiB", tick=0.001)
 N = 40
 fresh = lambda n: np.full(20_000, n, np.uint16)
@@ -41,4 +43,4 @@ handle = lambda n: handle_of(cache, n)
 
 def forking_succeeds(code: str, *args: str, timeout: float = 60) -> None:
     """Run `code` after the prelude; `in_child`, `join`, `cache`, `fresh` and `handle` are there."""
-    succeeds(PRELUDE + textwrap.dedent(code), *args, timeout=timeout)
+    succeeds(FORKING + _CACHE + textwrap.dedent(code), *args, timeout=timeout)

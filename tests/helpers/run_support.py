@@ -9,6 +9,15 @@ from pathlib import Path
 from typing import Any
 
 VRANGE = [sys.executable, "-m", "vrange.cli"]
+# A program that frees all but one in a thousand of its objects, and then waits for a line.
+OBJECTS = """
+import sys
+kept = [{"number": number} for number in range(400_000)]
+kept = kept[::1000]
+print("ready", flush=True)
+sys.stdin.readline()
+print(sum(one["number"] for one in kept))
+"""
 
 
 def clean_environment(**more: str) -> dict[str, str]:

@@ -6,30 +6,31 @@ import os
 import textwrap
 
 import pytest
+from fork_child import FORKING
 from support import RUNG, python, succeeds
 
-PRELUDE = """
-import gc, os, signal, subprocess, sys, threading, time, traceback, warnings
-warnings.simplefilter("ignore")   # from 3.12 on, that forking with threads may end badly
-import numpy as np
-from support import *
+PRELUDE = (
+    FORKING
+    + """
+import subprocess
 
-def in_child(check, seconds=30):
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(seconds)
-        try:
-            check()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return pid
+def report(check, to):
+    '''Ends a process that nobody waits for, and writes whether the check succeeded.'''
+    signal.alarm(30)
+    code = 1
+    try:
+        check()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    os.write(to, bytes([code]))
+    os._exit(code)
 
-def join(*pids):
-    for pid in pids:
-        status = os.waitpid(pid, 0)[1]
-        assert status == 0, os.waitstatus_to_exitcode(status)
+def fifty(cache):
+    for n in range(50):
+        cache[n] = bytes([n]) * 20_000
+        cache["small", n] = n
+    return cache
 
 class Turn:
     '''What one process waits for and another one gives.'''
@@ -39,6 +40,7 @@ class Turn:
 
 def never(): raise AssertionError("it is computed again")
 """
+)
 
 
 def forking(code: str, *arguments: object) -> None:
@@ -259,28 +261,7 @@ def test_grandchildren_find_what_their_ancestors_have() -> None:
 
 def test_a_child_whose_parent_has_ended_computes_again() -> None:
     code = """
-    cache = vrange.VolatileCache(hot_bytes=0)
-    for n in range(50):
-        cache[n] = bytes([n]) * 20_000
-        cache["small", n] = n
-    go, ready = Turn(), Turn()
-
-    def daemon():
-        pid = os.fork()
-        if pid:
-            cache[100] = b"x" * 9000
-            os._exit(0)
-        if os.fork():   # the parent of the daemon has what it cached, until it ends
-            ready.wait()
-            os._exit(0)
-        try:
-            assert cache[3] == bytes([3]) * 20_000
-            ready.give()
-            while os.getppid() == parent: time.sleep(0.001)
-        finally:
-            pass
-
-    parent = os.getpid()
+    cache = fifty(vrange.VolatileCache(hot_bytes=0))
     def check():
         cache["own"] = bytes(9000)
         middle = os.fork()
@@ -289,9 +270,7 @@ def test_a_child_whose_parent_has_ended_computes_again() -> None:
             inner = os.fork()
             if inner:
                 os._exit(0)
-            signal.alarm(30)
-            code = 1
-            try:
+            def orphan():
                 was = os.getppid()
                 wait_until(lambda: os.getppid() != was or was == 1, "the middle ends")
                 time.sleep(0.05)
@@ -300,11 +279,7 @@ def test_a_child_whose_parent_has_ended_computes_again() -> None:
                 assert cache["small", 3] == 3
                 cache["of the middle"] = b"anew" * 5000
                 assert cache["of the middle"] == b"anew" * 5000
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            os.write(ended, bytes([code]))
-            os._exit(code)
+            report(orphan, ended)
         os.waitpid(middle, 0)
         assert os.read(ends, 1) == b"\\0"
 
@@ -316,29 +291,25 @@ def test_a_child_whose_parent_has_ended_computes_again() -> None:
 
 def test_all_that_an_ended_parent_had_leaves_the_index() -> None:
     code = """
-    cache = vrange.VolatileCache(hot_bytes=0)
-    for n in range(50):
-        cache[n] = bytes([n]) * 20_000
-        cache["small", n] = n
     ends, ended = os.pipe()
-    if os.fork():
-        os._exit(0 if os.read(ends, 1) == b"\\0" else 1)
-    # The first process has to end before its child looks: so a child of the child tells.
-    pid = os.fork()
-    if pid:
-        def nothing_is_left():
-            os.kill(was, 0)
-        was = os.getppid()
-        os.write(ended, b"\\0")
-        wait_until(lambda: os.getppid() != was, "the first process ends")
-        time.sleep(0.05)
-        assert cache.get(3) is None
-        assert len(cache) == 0 and list(cache) == []
-        assert cache.info().entries == 0
-        cache[3] = b"anew"
-        assert cache[3] == b"anew" and len(cache) == 1
-        os._exit(0)
-    os._exit(0)
+    parent = os.fork()
+    if parent == 0:
+        cache = fifty(vrange.VolatileCache(hot_bytes=0))
+        was = os.getpid()
+        if os.fork():
+            os._exit(0)
+        def orphan():
+            wait_until(lambda: os.getppid() != was, "the parent ends")
+            time.sleep(0.05)
+            assert cache.get(3) is None
+            assert len(cache) == 0 and list(cache) == []
+            assert cache.info().entries == 0
+            cache[3] = b"anew"
+            assert cache[3] == b"anew" and len(cache) == 1
+        report(orphan, ended)
+    os.close(ended)
+    os.waitpid(parent, 0)
+    assert os.read(ends, 1) == b"\\0"
     """
     forking(code)
 
@@ -346,27 +317,18 @@ def test_all_that_an_ended_parent_had_leaves_the_index() -> None:
 def test_a_parent_that_runs_another_program_is_not_read() -> None:
     """The same process id and the same start; other memory."""
     code = """
-    cache = vrange.VolatileCache(hot_bytes=0)
-    for n in range(50):
-        cache[n] = bytes([n]) * 20_000
-        cache["small", n] = n
+    cache = fifty(vrange.VolatileCache(hot_bytes=0))
     ends, ended = os.pipe()
     os.set_inheritable(ends, True)
     if os.fork() == 0:
-        signal.alarm(30)
         os.close(ends)
-        code = 1
-        try:
+        def orphan():
             line = lambda: open(f"/proc/{parent}/cmdline").read()
             parent = os.getppid()
             wait_until(lambda: "VolatileCache" not in line() != "", "it runs another program")
             assert [cache.get(n) for n in range(50)] == [None] * 50
             assert [cache.get(("small", n)) for n in range(50)] == [None] * 50
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        os.write(ended, bytes([code]))
-        os._exit(code)
+        report(orphan, ended)
     other = "import os, sys; sys.exit(os.read(int(sys.argv[1]), 1)[0])"
     os.execv(sys.executable, [sys.executable, "-c", other, str(ends)])
     """

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,18 +97,19 @@ def test_a_lock_that_is_held_for_long_is_not_waited_for(
         is_private(name, "lock")
 
 
-@pytest.fixture
-def small_place(tmp_path: Path) -> Iterator[Path]:
-    """A directory with less room than an index takes."""
-    place = tmp_path / "small"
+@contextmanager
+def small_file_system(place: Path, size: str) -> Iterator[Path]:
+    """A directory with a bounded room."""
     place.mkdir(mode=0o700)
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=900k,mode=700", "none", place], check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "none", place], check=False
     )
     if mounted.returncode:
         pytest.skip("needs root, to mount a small file system")
-    yield place
-    subprocess.run(["umount", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 FULL = """
@@ -125,26 +127,11 @@ print([str(one.message) for one in warned])
 """
 
 
-def test_a_full_directory_is_no_reason_to_end(small_place: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FULL],
-        env={**os.environ, "VRANGE_RUNTIME_DIR": str(small_place)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "is not shared, and each process has its own" in done.stdout
-
-
-def test_a_directory_that_becomes_full_is_no_reason_to_end(tmp_path: Path) -> None:
-    place = tmp_path / "fuller"
-    place.mkdir(mode=0o700)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=6m,mode=700", "none", place], check=False
-    )
-    if mounted.returncode:
-        pytest.skip("needs root, to mount a small file system")
-    try:
+@pytest.mark.parametrize(
+    ("size", "is_shared"), [("900k", False), ("6m", True)], ids=["less than an index", "fuller"]
+)
+def test_a_full_directory_is_no_reason_to_end(tmp_path: Path, size: str, is_shared: bool) -> None:
+    with small_file_system(tmp_path / "small", size) as place:
         done = subprocess.run(
             [sys.executable, "-c", FULL],
             env={**os.environ, "VRANGE_RUNTIME_DIR": str(place)},
@@ -152,9 +139,10 @@ def test_a_directory_that_becomes_full_is_no_reason_to_end(tmp_path: Path) -> No
             text=True,
             check=True,
         )
-    finally:
-        subprocess.run(["umount", place], check=True)
-    assert done.stdout == "[]\n"
+    if is_shared:
+        assert done.stdout == "[]\n"
+    else:
+        assert "is not shared, and each process has its own" in done.stdout
 
 
 @reads_large_values

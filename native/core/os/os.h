@@ -120,6 +120,7 @@ int os_process_look(uint32_t pid, os_process *out);
 int os_process_state(uint32_t pid, uint64_t start_ticks);
 /* Whether the first process is the second one or a descendant of it. */
 bool os_process_descends(uint32_t pid, uint32_t ancestor);
+#define OS_READ_PARTS_MOST ((size_t)1 << 30) /* bytes in one call: the kernel reads less than 2 GiB */
 /* Copies from the memory of another process, part by part. Returns the bytes copied before the first one that
  * can't be read. */
 ssize_t os_read_parts(uint32_t pid, const struct iovec *to, const struct iovec *from, size_t count);

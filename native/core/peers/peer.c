@@ -11,8 +11,6 @@
 #include "os/os.h"
 #include "vrange.h"
 
-#define AT_ONCE_BYTES ((size_t)1 << 30) /* the kernel reads less than 2 GiB by one call */
-
 typedef struct {
     uint64_t words[2]; /* random */
     uint64_t started;
@@ -153,8 +151,8 @@ static int read_some(const peer *owner, const char *from, char *to, size_t bytes
 
 int peer_copy(const peer *owner, const void *from, void *to, size_t bytes) {
     int result = PEER_READ;
-    for (size_t done = 0; done < bytes && result == PEER_READ; done += AT_ONCE_BYTES) {
-        const size_t some = bytes - done < AT_ONCE_BYTES ? bytes - done : AT_ONCE_BYTES;
+    for (size_t done = 0; done < bytes && result == PEER_READ; done += OS_READ_PARTS_MOST) {
+        const size_t some = bytes - done < OS_READ_PARTS_MOST ? bytes - done : OS_READ_PARTS_MOST;
         result = read_some(owner, (const char *)from + done, (char *)to + done, some);
     }
     return result;

@@ -21,8 +21,6 @@
 #include "ranges/range_place.h"
 #include "vrange.h"
 
-#define AT_ONCE_BYTES ((size_t)1 << 30) /* the kernel reads less than 2 GiB by one call */
-
 bool peer_may_read(void) {
     const int rung = vrange_rung();
     return rung == VRANGE_RUNG_REFAULT || rung == VRANGE_RUNG_EAGER;
@@ -66,8 +64,8 @@ static int read_some(const index_member *owner, const index_place *place, size_t
 
 int peer_read(const index_member *owner, const index_place *place, void *to) {
     int result = VRANGE_OK;
-    for (size_t done = 0; done < place->bytes && result == VRANGE_OK; done += AT_ONCE_BYTES) {
-        const size_t left = place->bytes - done, some = left < AT_ONCE_BYTES ? left : AT_ONCE_BYTES;
+    for (size_t done = 0; done < place->bytes && result == VRANGE_OK; done += OS_READ_PARTS_MOST) {
+        const size_t left = place->bytes - done, some = left < OS_READ_PARTS_MOST ? left : OS_READ_PARTS_MOST;
         result = read_some(owner, place, done, (char *)to + done, some);
     }
     return result;

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from vrange._counters.ask import NotListeningError, ask
@@ -10,7 +12,7 @@ from vrange.cli.options import seconds
 from vrange.cli.remote import ask_remotely
 from vrange.errors import VrangeError
 
-__all__ = ["add_arguments", "answer_of"]
+__all__ = ["add_arguments", "answer_of", "print_answer"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,3 +48,12 @@ def answer_of(args: argparse.Namespace, request: dict[str, Any]) -> dict[str, An
                 f"that, only CPython 3.14 and later can be asked, and {refusal}"
             ) from None
         return answer
+
+
+def print_answer(
+    args: argparse.Namespace,
+    told: dict[str, Any],
+    lines: Callable[[int, dict[str, Any]], Iterator[str]],
+) -> None:
+    """Print an answer as an object (`--json`), or as `lines` words it."""
+    print(json.dumps({"pid": args.pid, **told}) if args.json else "\n".join(lines(args.pid, told)))

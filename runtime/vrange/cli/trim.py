@@ -10,11 +10,10 @@ Cached values are left alone. The kernel reclaims those when it needs memory.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from vrange.cli.asking import add_arguments, answer_of
+from vrange.cli.asking import add_arguments, answer_of, print_answer
 from vrange.cli.printable import printable
 from vrange.sizes import format_bytes
 
@@ -40,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Ask for a trim, and print what it returned."""
     told = answer_of(args, {"what": "trim", "collect": args.collect})
-    print(json.dumps({"pid": args.pid, **told}) if args.json else "\n".join(_lines(args.pid, told)))
+    print_answer(args, told, _lines)
     return 0
 
 

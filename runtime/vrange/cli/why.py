@@ -15,11 +15,10 @@ glibc's part is computed from the sizes of its freed blocks, and is exact on ave
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from vrange.cli.asking import add_arguments, answer_of
+from vrange.cli.asking import add_arguments, answer_of, print_answer
 from vrange.cli.printable import printable
 from vrange.sizes import format_bytes
 
@@ -41,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Ask, and print the answer."""
     told = answer_of(args, {"what": "why"})
     told["trim"] = sum(told["unused"].values())
-    print(json.dumps({"pid": args.pid, **told}) if args.json else "\n".join(_lines(args.pid, told)))
+    print_answer(args, told, _lines)
     return 0
 
 

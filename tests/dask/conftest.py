@@ -1,0 +1,29 @@
+"""Clusters of real processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from distributed import Client, LocalCluster
+
+
+@pytest.fixture(scope="module")
+def start_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Client]]:
+    """Start a cluster with these options, for the tests of one file. Return its client."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> Client:
+            cluster = LocalCluster(
+                threads_per_worker=2,
+                dashboard_address=":0",
+                local_directory=str(tmp_path_factory.mktemp("dask")),
+                **options,
+            )
+            stack.enter_context(cluster)
+            client: Client = stack.enter_context(Client(cluster))
+            return client
+
+        yield start
