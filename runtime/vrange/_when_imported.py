@@ -5,9 +5,15 @@ from __future__ import annotations
 import _frozen_importlib
 import sys
 from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+    from importlib.machinery import ModuleSpec
+else:
+    # The import system asks for methods only, and importlib.abc imports tempfile, random and more.
+    Loader = MetaPathFinder = object
 
 __all__ = ["when_imported"]
 

@@ -229,6 +229,7 @@ import vrange
 assert set(vrange.__all__) <= set(dir(vrange)), set(vrange.__all__) - set(dir(vrange))
 import sys
 assert "numpy" not in sys.modules and "vrange.metrics" not in sys.modules
+assert not {"hashlib", "importlib.abc", "tempfile", "asyncio"} & set(sys.modules)
 from importlib.metadata import version
 assert vrange.__version__ == version("vrange")
 assert "__version__" in dir(vrange)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from types import CodeType
 from typing import Any
@@ -31,6 +30,8 @@ def shared_name_of(function: Any, bytes_most: int | None) -> str:
         If the function's results depend on more than that and its arguments.
 
     """
+    import hashlib  # OpenSSL's, which takes long to load; few programs share caches
+
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     code = getattr(function, "__code__", None)
     if isinstance(code, CodeType):
