@@ -17,8 +17,9 @@ import vrange
 from vrange._ranges.capabilities import capabilities
 
 METHODS = ("spawn", "fork")
+READS_LARGE = capabilities().rung != "sentinel"
 reads_large_values = pytest.mark.skipif(
-    capabilities().rung == "sentinel", reason="on this rung processes share small values only"
+    not READS_LARGE, reason="on this rung processes share small values only"
 )
 
 

@@ -176,7 +176,16 @@ del one["large"]
 assert one.get("large") is None
 one["large"] = b"y" * 100_000
 assert one["large"] == b"y" * 100_000
+assert len(one) == 3 and set(one) == {"large", "small", "c"} and "c" in one
+many = "long key " * 1000
+one[many] = b"l" * 100_000
+assert one[many] == b"l" * 100_000 and many in set(one)
+assert one.pop(many) == b"l" * 100_000 and one.get(many) is None
+for n in range(300):  # what is replaced leaves neither a key nor memory behind
+    one["replaced"] = bytes([n % 256]) * 100_000
+assert len(one) == 4 and one.info().idle_bytes + one.info().offered_bytes < 2 << 20
 one.clear()
+assert len(one) == 0
 assert one.get("large") is one.get("c") is one.get("small") is None
 """
 

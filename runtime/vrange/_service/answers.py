@@ -11,7 +11,8 @@ from typing import Any
 from vrange._cache.waiting import raise_shared
 from vrange._core import lib
 from vrange._service.flights import Flight
-from vrange._service.values import ABSENT, Known, SharedValues
+from vrange._service.known import Known
+from vrange._service.values import ABSENT, SharedValues
 
 __all__ = ["Answers"]
 

@@ -244,7 +244,7 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
     @_or_alone("__len__")
     def __len__(self) -> int:
         """Return the number of entries, including values whose loss was not noticed yet."""
-        return self._joined().index.count()
+        return self._joined().count()
 
     @_or_alone("__iter__")
     def __iter__(self) -> Iterator[K]:

@@ -21,30 +21,19 @@ from vrange._core import ffi, hit, lib
 from vrange._counters.account import Account
 from vrange._service import blob, stable_keys
 from vrange._service.index import Copy, Found, Index
+from vrange._service.known import Known, Token
 from vrange._service.near import NearCopies
+from vrange._service.unshared import UnsharedKeys
 
-__all__ = ["ABSENT", "Known", "SharedValues"]
+__all__ = ["ABSENT", "SharedValues"]
 
 ABSENT: Any = object()
 _RANGE, _ERROR = lib.VRANGE_RECORD_RANGE, lib.VRANGE_RECORD_ERROR
-_Token = tuple[int, int, int, int]
 _KNOWN_MOST = 16384  # keys that this process remembers
 _KNOWN_BYTES_MOST = 512  # of the form of such a key
 _ERROR_NS = 2_000_000_000  # how long waiters may take to read what a computation raised
 _BYTES_MOST = 1 << 60
 _NOTE_MOST = 1024  # of a key's form, in the record of a large value
-
-
-class Known:
-    """A key's form and digest, and the record that it had when this process looked last."""
-
-    __slots__ = ("digest", "form", "reads", "token")
-
-    def __init__(self, form: bytes) -> None:
-        self.form, self.digest = form, stable_keys.digest_of(form)
-        self.reads = 0
-        # The index's generation, the place of the record's word, the word, and the stamp.
-        self.token: _Token | None = None
 
 
 class SharedValues:
@@ -63,12 +52,14 @@ class SharedValues:
         self._ttl_ns = nanoseconds_of_ttl(given.ttl)
         self._known: dict[Any, Known] = {}
         self._near = NearCopies(core)
+        self._unshared = UnsharedKeys()
 
     def know(self, key: Any) -> Known:
         """Return what is known of a key. Raise TypeError if processes can't share it."""
         known = self._known.get(key)
         if known is None:
-            known = Known(stable_keys.form_of(key))
+            form = stable_keys.form_of(key)
+            known = self._unshared.get(form) or Known(form)
             if len(known.form) <= _KNOWN_BYTES_MOST:
                 if len(self._known) >= _KNOWN_MOST:
                     self._known.clear()
@@ -115,7 +106,7 @@ class SharedValues:
         token = known.token
         return self.core.get(token[3], ABSENT) if self._is_current(token) else ABSENT
 
-    def _is_current(self, token: _Token | None) -> TypeGuard[_Token]:
+    def _is_current(self, token: Token | None) -> TypeGuard[Token]:
         return (
             token is not None
             and token[0] == self.index.generation
@@ -277,7 +268,21 @@ class SharedValues:
             record.changes = self.changes_of(known)
         at = lib.vrange_shared_changes_at(self.index.pointer, known.digest)
         known.token = (self.index.generation, at, record.changes, stamp)
+        self._unshared.add(known)
+        if self._unshared.is_long:
+            self._unshared_now()
         return True
+
+    def _unshared_now(self) -> list[Known]:
+        """Return the keys whose values this process keeps alone. Drop those that are gone."""
+        kept = []
+        for known in self._unshared.all():
+            token = known.token
+            if self._is_current(token) and self.core.contains(token[3]):
+                kept.append(known)
+            elif self._unshared.remove(known):
+                self._let_go(known, None)
+        return kept
 
     def store_error(self, known: Known, error: bytes, changes: int, landing: int) -> None:
         """Publish what a computation raised, for the callers that wait for it."""
@@ -318,6 +323,7 @@ class SharedValues:
         """Forget what this process knows of keys."""
         self._known.clear()
         self._near.forget()
+        self._unshared.clear()
 
     # ---- as a whole ----------------------------------------------------------------------------
 
@@ -329,9 +335,15 @@ class SharedValues:
         found = self.index.find(known.digest)
         return found is not None and found.kind != _ERROR
 
+    def count(self) -> int:
+        """Return the number of values, including those whose loss was not noticed yet."""
+        return self.index.count() + len(self._unshared_now())
+
     def keys(self) -> Iterator[Any]:
         """Yield the keys. Those whose form is longer than a record holds are left out."""
-        seen = set()
+        unshared = self._unshared_now()
+        seen = {known.form for known in unshared}
+        yield from (stable_keys.key_of(known.form) for known in unshared)
         for found in self.index.records():
             with suppress(Exception):  # torn, or of a type that this process can't import
                 if found.kind == _RANGE:
@@ -345,5 +357,12 @@ class SharedValues:
 
     def stamps_of(self, keys: tuple[Any, ...]) -> list[int]:
         """Return the stamps of the records that keys have."""
-        found = [self.index.find(self.know(key).digest) for key in keys]
-        return [one.stamp for one in found if one is not None]
+        stamps = []
+        for key in keys:
+            known = self.know(key)
+            token, found = known.token, self.index.find(known.digest)
+            if found is not None:
+                stamps.append(found.stamp)
+            elif self._is_current(token):
+                stamps.append(token[3])
+        return stamps
