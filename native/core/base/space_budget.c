@@ -9,6 +9,7 @@
 
 #include <stdatomic.h>
 
+#include "base/amounts.h"
 #include "os/os.h"
 #include "vrange.h"
 
@@ -25,15 +26,11 @@ static struct {
     _Atomic uint64_t own, kept, asked;
 } space;
 
-static uint64_t less(uint64_t a, uint64_t b) { return a < b ? a : b; }
-
-static uint64_t above(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
-
 static uint64_t budget_below(uint64_t address_space, uint64_t data) {
     uint64_t budget = os_address_space_bytes() / WHOLE_SHARE;
-    if (address_space != UINT64_MAX) budget = less(budget, address_space / LIMIT_SHARE);
+    if (address_space != UINT64_MAX) budget = lesser(budget, address_space / LIMIT_SHARE);
     /* Reserved space does not count as data, but what is made accessible of it does. */
-    if (data != UINT64_MAX) budget = less(budget, data / LIMIT_SHARE);
+    if (data != UINT64_MAX) budget = lesser(budget, data / LIMIT_SHARE);
     return budget;
 }
 
@@ -43,12 +40,12 @@ static uint64_t left_for(space_use use, uint64_t own, uint64_t kept, uint64_t le
     const uint64_t address_space = os_address_space_limit(), data = os_data_limit();
     const uint64_t budget = budget_below(address_space, data);
     uint64_t left = above(budget, own), used, used_data;
-    if (use == SPACE_FIRST) left = less(left, above(budget / 8 * FIRST_EIGHTHS, kept));
-    if (use == SPACE_MORE) left = less(left, above(budget / 8 * MORE_EIGHTHS, kept));
+    if (use == SPACE_FIRST) left = lesser(left, above(budget / 8 * FIRST_EIGHTHS, kept));
+    if (use == SPACE_MORE) left = lesser(left, above(budget / 8 * MORE_EIGHTHS, kept));
     if ((address_space != UINT64_MAX || data != UINT64_MAX) && os_address_space(&used, &used_data) == 0) {
         const uint64_t still_used = above(used, less_used);
-        if (address_space != UINT64_MAX) left = less(left, above(address_space, still_used) / FREE_SHARE);
-        if (data != UINT64_MAX) left = less(left, above(data, used_data) / FREE_SHARE);
+        if (address_space != UINT64_MAX) left = lesser(left, above(address_space, still_used) / FREE_SHARE);
+        if (data != UINT64_MAX) left = lesser(left, above(data, used_data) / FREE_SHARE);
     }
     return left;
 }
@@ -107,5 +104,5 @@ void vrange_address_space_read(vrange_address_space *out) {
         .budget_bytes = space_budget(),
         .own_bytes = atomic_load(&space.own),
         .asked_bytes = atomic_load(&space.asked),
-        .left_bytes = above(less(limit, os_address_space_bytes()), used)};
+        .left_bytes = above(lesser(limit, os_address_space_bytes()), used)};
 }

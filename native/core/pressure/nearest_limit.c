@@ -12,6 +12,7 @@
 #include <limits.h>
 #include <stdatomic.h>
 
+#include "base/amounts.h"
 #include "counters/stats.h"
 #include "os/os.h"
 #include "pressure/reclaimable.h"
@@ -19,8 +20,6 @@
 #define NOWHERE INT_MIN
 #define LOOKS_A_CONTENT 3
 #define MOVED_SHARE 256 /* of the limit: a change of this size counts as a move */
-
-static uint64_t less(uint64_t from, uint64_t by) { return from > by ? from - by : 0; }
 
 /* The part of a cgroup's usage that can be taken at once: clean file pages, and offered pages. Reading the
  * file that reports it costs as much as all the others: it is read again when usage has changed. */
@@ -51,7 +50,7 @@ static bool look_at(watched_limits *w, size_t which, uint64_t limit_age_ns, doub
     }
     *out = (fullness){.place = (int)which, .usage = c->used, .limit = c->limit, .used = c->used};
     if ((double)out->usage < floor * (double)out->limit) return true; /* low even if all of it counts */
-    out->used = less(out->usage, listed_bytes(w, which, now) + atomic_load(&stats_idle_bytes));
+    out->used = above(out->usage, listed_bytes(w, which, now) + atomic_load(&stats_idle_bytes));
     return true;
 }
 
@@ -59,7 +58,7 @@ static bool look_at(watched_limits *w, size_t which, uint64_t limit_age_ns, doub
 static bool look_at_set(fullness *out) {
     if (!limits_read_set(&out->limit, &out->usage)) return false;
     out->place = VRANGE_PRESSURE_SET;
-    out->used = less(out->usage, atomic_load(&stats_idle_bytes) + atomic_load(&stats_offered_bytes));
+    out->used = above(out->usage, atomic_load(&stats_idle_bytes) + atomic_load(&stats_offered_bytes));
     return true;
 }
 
@@ -68,7 +67,7 @@ static bool look_at_machine(limits *l, fullness *out) {
     *out = (fullness){.place = VRANGE_PRESSURE_MACHINE,
                       .usage = l->machine_used,
                       .limit = l->machine_bytes,
-                      .used = less(l->machine_used, atomic_load(&stats_idle_bytes))};
+                      .used = above(l->machine_used, atomic_load(&stats_idle_bytes))};
     return true;
 }
 

@@ -6,13 +6,10 @@
 
 #include <stdatomic.h>
 
+#include "base/amounts.h"
 #include "counters/stats.h"
 
 #define RUNNING_SHARE 2 /* this share of active file pages is in use by running programs */
-
-static uint64_t above(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
-
-static uint64_t less(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 reclaimable reclaimable_of(const limits_cgroup *c) {
     const memory_stat *s = &c->content;
@@ -20,9 +17,9 @@ reclaimable reclaimable_of(const limits_cgroup *c) {
     /* There can't be more file pages on the list than the kernel counts as used for files. */
     const uint64_t files = above(s->files, s->shared);
     const uint64_t not_clean = s->not_clean + offered + atomic_load(&stats_copying_bytes);
-    const uint64_t clean_files = above(less(s->inactive_file, files + offered), not_clean);
+    const uint64_t clean_files = above(lesser(s->inactive_file, files + offered), not_clean);
     return (reclaimable){.listed = s->inactive_file,
                          .clean = above(s->inactive_file, s->not_clean),
                          .clean_files = clean_files,
-                         .later_files = less(above(files, clean_files), s->active_file / RUNNING_SHARE)};
+                         .later_files = lesser(above(files, clean_files), s->active_file / RUNNING_SHARE)};
 }

@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 
 #include "arrays/array_places.h"
+#include "base/amounts.h"
 #include "base/caretaker.h"
 #include "base/rung.h"
 #include "counters/stats.h"
@@ -36,9 +37,6 @@ static struct {
 } quiet;
 
 void rest_forget(void) { quiet.since_ns = 0; }
-
-static uint64_t less(uint64_t from, uint64_t by) { return from > by ? from - by : 0; }
-static uint64_t lesser(uint64_t one, uint64_t other) { return one < other ? one : other; }
 
 /* Whether nothing has been stored, pinned or released for a while, and no memory was used. A call means that
  * something is about to change. */
@@ -64,7 +62,7 @@ static uint64_t part_of(uint64_t longest, uint64_t bytes, uint64_t most) {
 /* `unwatched` is what is left where the kernel gives no alarm. */
 static uint64_t sleep_of_quiet(uint64_t below, uint64_t unwatched, uint64_t enough, uint64_t share,
                                bool *needs_offered) {
-    const uint64_t lacks = less(enough / NEAR_RESERVES, atomic_load(&stats_offered_bytes));
+    const uint64_t lacks = above(enough / NEAR_RESERVES, atomic_load(&stats_offered_bytes));
     const alarm_kind alarm = alarm_set(enough);
     bool is_woken = alarm == ALARM_EARLY;
     if (alarm == ALARM_LATE) {
@@ -79,8 +77,8 @@ static uint64_t longest_sleep(bool quiet_now, const free_memory *now, uint64_t e
                               bool *needs_offered) {
     const uint64_t tick = caretaker_tick_ns();
     /* Other processes may need half of what is free on the machine. */
-    const uint64_t below = less(now->below_limits, enough);
-    const uint64_t unwatched = less(lesser(now->of_machine / 2, now->below_set.left), enough);
+    const uint64_t below = above(now->below_limits, enough);
+    const uint64_t unwatched = above(lesser(now->of_machine / 2, now->below_set.left), enough);
     const uint64_t left = lesser(below, unwatched);
     const bool is_far = now->is_enough && left > 0;
     uint64_t most = tick;

@@ -24,6 +24,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#include "base/amounts.h"
 #include "os/os.h"
 #include "pressure/headroom_in_signal.h"
 #include "stacks/stack_current.h"
@@ -240,15 +241,13 @@ static bool close_zone(stack *s, const char *sp) {
     return true;
 }
 
-static size_t less(size_t a, size_t b) { return a < b ? a : b; }
-
 /* Frames hold objects of any size too. So the checks come close together at first, and the closer, the
  * faster the room falls. */
 static size_t next_look(const stack *s, int64_t room, int64_t room_before) {
-    size_t after = less(2 * s->look_after, less(LOOK_MOST, share_of(room, LOOK_SHARE)));
+    size_t after = lesser(2 * s->look_after, lesser(LOOK_MOST, share_of(room, LOOK_SHARE)));
     if (room_before > room) {
         const double a_byte = (double)(room_before - room) / (double)(s->unlooked_bytes + 1);
-        after = less(after, (size_t)((double)share_of(room, FALL_SHARE) / a_byte));
+        after = lesser(after, (size_t)((double)share_of(room, FALL_SHARE) / a_byte));
     }
     return after > STACK_LOOK_LEAST ? after : STACK_LOOK_LEAST;
 }
