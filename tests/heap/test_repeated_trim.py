@@ -41,7 +41,7 @@ def test_one_that_is_quick_or_returns_much_is_asked_each_time(
 ) -> None:
     calls = asked(monkeypatch, quick_ns, given)
     sweep = Sweep(deep=False)
-    allocators = len(sweep.by_source) - 2  # before libraries that other tests imported are among them
+    allocators = len(sweep.by_source) - 2  # libraries join them
     for _ in range(5):
         sweep.once(True)
     assert len(calls) == 5 * allocators
