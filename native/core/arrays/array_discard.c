@@ -14,8 +14,7 @@ static int discard_run(vrange_array *array, size_t first, size_t count) {
     int result = os_lazyfree(address, bytes);
     if (result == 0) result = os_pageout(address, bytes);
     /* The kernel skips pages that another processor still has in a batch of its own. */
-    if (result == 0) result = os_discard(address, bytes);
-    else if (result == -EINVAL) result = os_discard_locked(address, bytes); /* locked: mlockall */
+    if (result == 0 || result == -EINVAL) result = os_discard(address, bytes); /* -EINVAL: locked (mlockall) */
     give_blocks(array, first, count);
     return result;
 }

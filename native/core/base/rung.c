@@ -109,7 +109,7 @@ static bool try_refault(void) {
     if (result == 0) {
         what = "MADV_POPULATE_WRITE does not report a lost page";
         trial[0] = 1;
-        result = os_discard(trial + page, page);
+        result = os_discard_unlocked(trial + page, page);
         if (result == -EINVAL)
             what = "this process locked its memory (mlockall), which can't be discarded then";
         if (result == 0) {

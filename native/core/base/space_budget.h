@@ -12,7 +12,8 @@
 
 #include "exported.h"
 
-#define COMMIT_STEP_BYTES ((size_t)64 << 20) /* of reserved address space that is made usable at once */
+/* Of reserved address space, so much is made usable at once. mlockall makes all that is usable resident. */
+#define COMMIT_STEP_BYTES ((size_t)8 << 20)
 
 typedef enum {
     /* Not even a value that is in use could be kept, or a recursion go deeper, without it: tables, buffers,

@@ -123,16 +123,16 @@ int os_share(const char *path, size_t bytes, void **out) {
     void *address = MAP_FAILED;
     os_held held;
     os_note(file, path, &held);
-    if (ftruncate(file, (off_t)bytes) == 0)
-        address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-    int error = errno;
+    if (ftruncate(file, (off_t)bytes) == 0) address = mmap(NULL, bytes, PROT_NONE, MAP_SHARED, file, 0);
+    int result = address == MAP_FAILED ? -errno : os_make_accessible(address, bytes);
     os_let_go(&held);
-    if (address == MAP_FAILED) {
-        unlink(path);
-        return -error;
+    if (result == 0) {
+        *out = address;
+        return 0;
     }
-    *out = address;
-    return 0;
+    if (address != MAP_FAILED) munmap(address, bytes);
+    unlink(path);
+    return result;
 }
 
 /* The size may be any: the caller checks what it expects. A mapping of an empty file is refused. */
@@ -145,8 +145,11 @@ static int map_checked(int file, void **out, size_t *bytes, uint64_t *device, ui
     *bytes = (size_t)found.st_size;
     *device = (uint64_t)found.st_dev;
     *inode = (uint64_t)found.st_ino;
-    *out = mmap(NULL, *bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-    return *out == MAP_FAILED ? -errno : 0;
+    *out = mmap(NULL, *bytes, PROT_NONE, MAP_SHARED, file, 0);
+    if (*out == MAP_FAILED) return -errno;
+    const int result = os_make_accessible(*out, *bytes);
+    if (result < 0) munmap(*out, *bytes);
+    return result;
 }
 
 int os_map_file(const char *path, void **out, size_t *bytes, uint64_t *device, uint64_t *inode) {

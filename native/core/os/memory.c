@@ -22,9 +22,6 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
-#ifndef MADV_DONTNEED_LOCKED
-#define MADV_DONTNEED_LOCKED 24
-#endif
 #ifndef MADV_WIPEONFORK
 #define MADV_WIPEONFORK 18
 #define MADV_KEEPONFORK 19
@@ -99,7 +96,8 @@ uint64_t os_address_space_limit(void) { return limit_of(RLIMIT_AS); }
 uint64_t os_data_limit(void) { return limit_of(RLIMIT_DATA); }
 
 int os_commit(void *address, size_t bytes) {
-    if (mprotect(address, bytes, PROT_READ | PROT_WRITE) < 0) return -errno;
+    const int result = os_make_accessible(address, bytes);
+    if (result < 0) return result;
     /* With THP=always the first partial MADV_FREE would split a huge page (187 us), and the kernel would
      * discard or keep the huge page as a whole. A kernel without huge pages refuses this call, and so do
      * some sandboxes. */
@@ -109,7 +107,8 @@ int os_commit(void *address, size_t bytes) {
 }
 
 int os_open(void *address, size_t bytes) {
-    if (mprotect(address, bytes, PROT_READ | PROT_WRITE) < 0) return -errno;
+    const int result = os_make_accessible(address, bytes);
+    if (result < 0) return result;
     os_dump(address, bytes);
     return 0;
 }
@@ -117,9 +116,11 @@ int os_open(void *address, size_t bytes) {
 int os_unreserve(void *address, size_t bytes) { return munmap(address, bytes) < 0 ? -errno : 0; }
 
 void *os_map(size_t bytes) {
-    void *address =
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return address == MAP_FAILED ? NULL : address;
+    void *address = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (address == MAP_FAILED) return NULL;
+    if (os_make_accessible(address, bytes) == 0) return address;
+    os_unreserve(address, bytes);
+    return NULL;
 }
 
 void *os_map_larger(void *before, size_t bytes_before, size_t bytes) {
@@ -130,7 +131,7 @@ void *os_map_larger(void *before, size_t bytes_before, size_t bytes) {
 
 void *os_map_aligned(size_t bytes, size_t alignment) {
     void *memory = os_reserve_aligned(bytes, alignment);
-    if (memory && mprotect(memory, bytes, PROT_READ | PROT_WRITE) < 0) {
+    if (memory && os_make_accessible(memory, bytes) < 0) {
         os_unreserve(memory, bytes);
         return NULL;
     }
@@ -149,7 +150,7 @@ int os_map_over(void *address, size_t bytes) {
 void *os_map_huge(size_t count) {
     char *memory = os_reserve_aligned(count * OS_HUGE_BYTES, OS_HUGE_BYTES);
     if (!memory) return NULL;
-    if (mprotect(memory, count * OS_HUGE_BYTES, PROT_READ | PROT_WRITE) < 0 ||
+    if (os_make_accessible(memory, count * OS_HUGE_BYTES) < 0 ||
         madvise(memory, count * OS_HUGE_BYTES, MADV_HUGEPAGE) < 0) {
         os_unreserve(memory, count * OS_HUGE_BYTES);
         return NULL;
@@ -208,29 +209,26 @@ static bool advise_at_once(const struct iovec *spans, size_t count, int advice) 
     return false;
 }
 
-static int advise_many(const struct iovec *spans, size_t count, int advice) {
+static int advise_many(const struct iovec *spans, size_t count, int advice,
+                       int (*advise_one)(void *address, size_t bytes)) {
     int worst = 0;
     if (advise_at_once(spans, count, advice)) return 0;
     for (size_t i = 0; i < count; i++) {
-        int result = advise(spans[i].iov_base, spans[i].iov_len, advice);
+        int result = advise_one(spans[i].iov_base, spans[i].iov_len);
         if (result < 0) worst = result;
     }
     return worst;
 }
 
 int os_lazyfree_many(const struct iovec *spans, size_t count) {
-    return advise_many(spans, count, MADV_FREE);
+    return advise_many(spans, count, MADV_FREE, os_lazyfree);
 }
 
 int os_discard_many(const struct iovec *spans, size_t count) {
-    return advise_many(spans, count, MADV_DONTNEED);
+    return advise_many(spans, count, MADV_DONTNEED, os_discard);
 }
 
 int os_populate(void *address, size_t bytes) { return advise(address, bytes, MADV_POPULATE_WRITE); }
-
-int os_discard(void *address, size_t bytes) { return advise(address, bytes, MADV_DONTNEED); }
-
-int os_discard_locked(void *address, size_t bytes) { return advise(address, bytes, MADV_DONTNEED_LOCKED); }
 
 int os_wipe_on_fork(void *address, size_t bytes) { return advise(address, bytes, MADV_WIPEONFORK); }
 

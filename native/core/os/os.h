@@ -42,12 +42,16 @@ void *os_reserve_aligned(size_t bytes, size_t alignment);
 uint64_t os_address_space_limit(void);
 /* How much writable memory the process may have (RLIMIT_DATA); UINT64_MAX if unlimited. */
 uint64_t os_data_limit(void);
+/* Makes reserved memory readable and writable that was not used yet, for what may be offered. */
 int os_commit(void *address, size_t bytes);
+/* The same for any memory. It holds nothing that is needed: its first page is discarded. Locked memory does not
+ * become resident by it. Async-signal-safe. */
+int os_make_accessible(void *unused, size_t bytes);
 /* Whether core dumps have this memory. */
 void os_dump(void *address, size_t bytes);
 void os_leave_out_of_dumps(void *address, size_t bytes);
-/* Makes a part of what os_commit has committed readable and writable, without advice about huge pages.
- * Core dumps have it. Async-signal-safe. */
+/* Makes unused memory readable and writable, without advice about huge pages. Core dumps have it.
+ * Async-signal-safe. */
 int os_open(void *address, size_t bytes);
 int os_unreserve(void *address, size_t bytes);
 
@@ -146,9 +150,10 @@ void os_list_new_pages(void *empty);
 int os_lazyfree_many(const struct iovec *spans, size_t count);
 int os_discard_many(const struct iovec *spans, size_t count);
 int os_populate(void *address, size_t bytes);
+/* Locked memory (mlock) is discarded as well since Linux 5.18; before, -EINVAL. */
 int os_discard(void *address, size_t bytes) EXPORTED(os_discard);
-/* The same for locked memory (mlock), which os_discard refuses with EINVAL; Linux 5.18. */
-int os_discard_locked(void *address, size_t bytes);
+/* -EINVAL for locked memory. */
+int os_discard_unlocked(void *address, size_t bytes) EXPORTED(os_discard_unlocked);
 /* Choose whether the child of a fork finds these pages empty, or with their content. */
 int os_wipe_on_fork(void *address, size_t bytes);
 int os_keep_on_fork(void *address, size_t bytes);

@@ -67,8 +67,7 @@ int range_secure(range *r) {
 }
 
 static void empty_some(char *address, size_t bytes) {
-    int result = os_discard(address, bytes);
-    if (result == -EINVAL) result = os_discard_locked(address, bytes);
+    const int result = os_discard(address, bytes);
     if (result == 0) return;
     /* A sandbox refuses madvise, at least to this thread. So map fresh memory over the pages, but not on the
      * refault rung: there the new mapping would have to be registered too. vrange leaves that rung when this

@@ -78,7 +78,8 @@ static struct {
  * processes will need, on the machine. */
 static free_memory look_for_memory(void) {
     const uint64_t bytes = atomic_load(&reserve.bytes);
-    free_memory r = {.below_set = look_below_set_limit(bytes),
+    free_memory r = {.can_offer = vrange_rung() != VRANGE_RUNG_EAGER && !offer_is_refused(),
+                     .below_set = look_below_set_limit(bytes),
                      .of_machine = headroom_of_machine(MACHINE_AGE_NS)};
     const bool is_known = headroom_below_limits(NEAR_RESERVES * bytes, &r.below_limits);
     r.is_near = r.below_limits / NEAR_RESERVES < bytes;
@@ -88,8 +89,6 @@ static free_memory look_for_memory(void) {
 }
 
 /* ---- where nothing can be offered: the eager rung, and locked memory ---------------------------- */
-
-static bool can_offer(void) { return vrange_rung() != VRANGE_RUNG_EAGER && !offer_is_refused(); }
 
 static bool shed_over_limit(uint64_t free_bytes) {
     if (free_bytes == UINT64_MAX) free_bytes = headroom_of_machine(0);
@@ -152,7 +151,7 @@ static bool take_turn(free_memory now) {
     reserve.taken = 0;
     return_memory(&now.below_set);
     atomic_store(&reserve.is_near, now.is_near);
-    if (!can_offer()) {
+    if (!now.can_offer) {
         goes_on = shed_over_limit(now.below_limits);
     } else {
         goes_on = keep_offered(&now, bytes);

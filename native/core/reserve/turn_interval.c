@@ -15,7 +15,6 @@
 #include "arrays/array_places.h"
 #include "base/amounts.h"
 #include "base/caretaker.h"
-#include "base/rung.h"
 #include "counters/stats.h"
 #include "os/os.h"
 #include "pressure/alarm.h"
@@ -28,7 +27,7 @@
 #define QUIET_BYTES (8ull << 30) /* more than two threads allocate meanwhile */
 #define QUIET_SHARE 16 /* of the reserve: using less is no change, and a reserve that lacks less is whole */
 #define TAKEN_SHARE 32           /* of the reserve, which the kernel takes until the next look */
-#define EAGER_LOOKS 4            /* a tick, near the limit */
+#define KEPT_FREE_LOOKS 4        /* a tick, near the limit */
 #define HURRIES_MOST 16          /* a tick */
 
 /* What the thread found when something had last changed. Only the thread uses it. */
@@ -107,9 +106,9 @@ rest rest_after(uint64_t slept_ns, const free_memory *now, uint64_t reserve_byte
                                                             : tick;
         return r;
     }
-    /* On the eager rung the kernel can take nothing in between. */
-    if (vrange_rung() == VRANGE_RUNG_EAGER && now->is_near && !quiet_now) {
-        r.sleep_ns = tick / EAGER_LOOKS;
+    /* The kernel can take nothing in between. */
+    if (!now->can_offer && now->is_near && !quiet_now) {
+        r.sleep_ns = tick / KEPT_FREE_LOOKS;
         return r;
     }
     const uint64_t most =

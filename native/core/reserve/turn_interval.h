@@ -16,6 +16,7 @@ typedef struct {
     uint64_t of_machine;   /* 0: unknown */
     bool is_near;   /* that limit is near */
     bool is_enough; /* nothing has to be offered */
+    bool can_offer; /* false on the eager rung, and if the process locks its memory: the reserve is kept free */
 } free_memory;
 
 typedef struct {

@@ -98,12 +98,11 @@ static bool any_resident(const seen_pool *seen, uint32_t from, uint32_t to) {
     return from < to && memchr(seen->resident + from, 1, to - from) != NULL;
 }
 
-/* Counts the bytes that were resident. What the kernel refuses to discard (locked memory) stays; that is
- * harmless. */
+/* Counts the bytes that were resident. Locked memory stays: the program asked for that. */
 static void drop(const seen_pool *seen, uint32_t from, uint32_t to, pymalloc_trimmed *trimmed) {
     if (!any_resident(seen, from, to)) return;
     char *address = (char *)seen->pool + from * PAGE_BYTES;
-    if (!trimmed->only_counts && os_discard(address, (size_t)(to - from) * PAGE_BYTES) < 0) return;
+    if (!trimmed->only_counts && os_discard_unlocked(address, (size_t)(to - from) * PAGE_BYTES) < 0) return;
     for (uint32_t page = from; page < to; page++) trimmed->bytes += seen->resident[page] * PAGE_BYTES;
 }
 
