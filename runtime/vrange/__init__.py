@@ -159,6 +159,20 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, "__version__"})
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """Add the magic %%cached: IPython calls this for `%load_ext vrange`."""
+    from vrange.integrations.ipython import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Remove it again: IPython calls this for `%unload_ext vrange`."""
+    from vrange.integrations.ipython import unload
+
+    unload(shell)
+
+
 def _answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
     from vrange.heap.answer_requests import answer
 

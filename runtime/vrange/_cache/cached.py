@@ -52,6 +52,7 @@ def _wrap(calls: Calls, function: Callable[..., Any], into: Any) -> Any:
         calls.cache_discard,
         calls.cache_contains,
         calls.cache_parameters,
+        calls.cache._repr_html_,
     ):
         setattr(decorated, attribute.__name__, attribute)
     return decorated

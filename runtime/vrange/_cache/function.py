@@ -159,9 +159,16 @@ class CachedFunction(Generic[P, R_co], metaclass=ABCMeta):
     def __repr__(self) -> str:
         return f"<cached {self.__wrapped__!r} in {self.cache!r}>"
 
+    def _repr_html_(self) -> str | None:
+        """Return HTML for notebooks, as of the cache."""
+        return self.cache._repr_html_()
+
 
 class CachedFunctionOfObjects(CachedFunction[P, R_co]):
     """A method whose results are in the caches of its objects."""
+
+    def _repr_html_(self) -> None:
+        """Return nothing: there are several caches."""
 
     def cache_info(self, *args: Any) -> CacheInfo:
         """Return the figures of the cache of an object."""
