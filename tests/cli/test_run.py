@@ -35,6 +35,19 @@ def test_exit_status_and_traceback(tmp_path: Path, ending: str) -> None:
     alike(program(tmp_path, f"import os, sys\ndef f():\n    {ending or 'pass'}\nf()\n"))
 
 
+def test_threads_that_a_program_sees_and_patches(tmp_path: Path) -> None:
+    code = """
+import os, threading
+print([thread.name for thread in threading.enumerate()])
+from gevent import monkey
+monkey.patch_all()
+print(threading.active_count())
+pid = os.fork()
+print(os.waitpid(pid, 0)[1] if pid else threading.active_count())
+"""
+    assert alike(program(tmp_path, code)).stdout.splitlines()[1:] == ["1", "1", "0"]
+
+
 def test_a_thread_s_traceback(tmp_path: Path) -> None:
     code = "import threading\nt = threading.Thread(target=lambda: 1 / 0)\nt.start()\nt.join()\n"
     assert "ZeroDivisionError" in alike(program(tmp_path, code)).stderr

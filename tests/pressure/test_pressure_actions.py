@@ -202,7 +202,8 @@ def test_no_python_runs_while_the_level_stays(
     real = read_watcher
 
     def read() -> Any:
-        if threading.current_thread().name == "vrange-pressure":
+        name = Path(f"/proc/self/task/{threading.get_native_id()}/comm").read_text().strip()
+        if name == "vrange-pressure":
             waits.append(1)
         return real()
 

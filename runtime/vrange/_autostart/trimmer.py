@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from vrange._autostart.record import Record
 from vrange._autostart.settings import Settings
-from vrange._core import lib
+from vrange._core import hit, lib
 from vrange.heap.repeated_trim import Sweep
 from vrange.heap.trim import Deep
 
@@ -59,7 +59,7 @@ class Trimmer:
 
     def start(self) -> None:
         """Start now, and in each child after fork. No trim begins once the program has ended."""
-        _thread.start_new_thread(self._run, ())
+        _thread.start_new_thread(hit.run_in_background, (self._run, False))
         os.register_at_fork(after_in_child=self._again)
         atexit.register(self._end)
 
@@ -69,7 +69,8 @@ class Trimmer:
     def _again(self) -> None:
         self._turn = _thread.allocate_lock()  # the parent's thread may have held the old one
         with suppress(RuntimeError):  # if no thread can be started, the child runs without trims
-            _thread.start_new_thread(self._run, ())
+            # Most children execute a program at once, some after they have limited themselves.
+            _thread.start_new_thread(hit.run_in_background, (self._run, True))
 
     def _run(self) -> None:
         lib.vrange_thread_name(b"vrange-trim")

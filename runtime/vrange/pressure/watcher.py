@@ -131,7 +131,7 @@ class Watcher(Closing):
     # ---- the acting thread -----------------------------------------------------------------------
 
     def _start(self) -> None:
-        self._thread = Thread("vrange-pressure", self._run)
+        self._thread = Thread("vrange-pressure", self._run, is_listed=False)
 
     def _run(self) -> None:
         # Start from normal, so that a level that is up already counts as a change.
