@@ -7,14 +7,18 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import idle_support
 import pytest
 from deep_helpers import KEPT, MIB, output_of
 from idle_support import Worker, is_blocked, touch_own_stack, until
 
 import vrange
 from vrange._core import deep
+
+HELPERS = str(Path(idle_support.__file__).parent)
 
 
 def test_eight_idle_threads_of_a_pool() -> None:
@@ -113,28 +117,39 @@ def test_registering_twice_is_registering_once() -> None:
     assert Worker(block).join() == 1
 
 
-def test_handlers_of_the_process_are_left_alone() -> None:
+@pytest.mark.parametrize("early", ["True", "False"])
+def test_a_handler_of_the_program_sees_only_its_own_signals(early: str) -> None:
     answer = output_of(
         """
         import signal, threading, vrange
-        taken = range(signal.SIGRTMIN + 5, signal.SIGRTMAX)
-        handlers = {number: signal.signal(number, lambda *_: None) for number in taken}
-        ours = {number: signal.getsignal(number) for number in taken}
-        errors = []
+        import os, sys
+        sys.path.insert(0, HELPERS)
+        from idle_support import is_blocked, touch_own_stack, until
+        seen, wake = [], threading.Event()
+        if EARLY:
+            signal.signal(signal.SIGURG, lambda *_: seen.append(1))
         def work():
-            try:
-                vrange.register_thread()
-            except vrange.VrangeError as error:
-                errors.append(str(error))
-        thread = threading.Thread(target=work); thread.start(); thread.join()
-        assert len(errors) == 1 and "real-time signal" in errors[0], errors
-        assert {number: signal.getsignal(number) for number in taken} == ours
-        signal.signal(signal.SIGRTMIN + 9, signal.SIG_DFL)
-        thread = threading.Thread(target=work); thread.start(); thread.join()
-        print(len(errors))
-        """
+            vrange.register_thread()
+            touch_own_stack(2 << 20)
+            wake.wait()
+        thread = threading.Thread(target=work)
+        thread.start()
+        if not EARLY:
+            signal.signal(signal.SIGURG, lambda *_: seen.append(1))
+        assert until(lambda: is_blocked(thread.native_id))
+        print(vrange.trim_idle_stacks(wait=10) > 1 << 20, len(seen))
+        os.kill(os.getpid(), signal.SIGURG)
+        signal.pthread_kill(thread.ident, signal.SIGURG)
+        assert until(lambda: len(seen) in (1, 2)), seen
+        signal.raise_signal(signal.SIGURG)
+        print(signal.signal(signal.SIGURG, signal.SIG_IGN).__name__, bool(seen))
+        print(vrange.trim_idle_stacks(wait=10) >= 0)
+        os.kill(os.getpid(), signal.SIGURG)
+        wake.set()
+        thread.join()
+        """.replace("EARLY", early).replace("HELPERS", repr(HELPERS))
     )
-    assert answer == "1"
+    assert answer.splitlines() == ["True 0", "<lambda> True", "True"]
 
 
 def test_python_signal_handlers_do_not_see_the_trim() -> None:

@@ -31,7 +31,7 @@
 #include "os/os.h"
 #include "os/os_thread.h"
 
-#define SIGNALS 2
+#define SIGNALS 3
 #define PREVIOUS_MOST 24
 #define ENTRIES 64 /* more than twice as many: one that is still in use is not used again */
 
@@ -52,7 +52,8 @@ typedef struct {
     _Atomic bool is_ending;
 } chain;
 
-static chain chains[SIGNALS] = {{.lock = PTHREAD_MUTEX_INITIALIZER}, {.lock = PTHREAD_MUTEX_INITIALIZER}};
+#define FREE_CHAIN {.lock = PTHREAD_MUTEX_INITIALIZER}
+static chain chains[SIGNALS] = {FREE_CHAIN, FREE_CHAIN, FREE_CHAIN};
 
 static chain *chain_of(int number) {
     for (int i = 0; i < SIGNALS; i++)
@@ -104,9 +105,12 @@ static _Thread_local passed_on last;
 
 /* ---- passing on -------------------------------------------------------------------------------- */
 
+static bool is_fault(int number) { return number == SIGBUS || number == SIGSEGV; }
+
 /* A touch is retried, so that a core dump shows its place. A signal that a process sent is not, nor is one
  * that the kernel sent because it could not run another signal's handler. */
 static void end_by_default(chain *c, const siginfo_t *info) {
+    if (!is_fault(c->number)) return; /* SIGURG: its default is to be ignored */
     const struct sigaction action = {.sa_handler = SIG_DFL};
     const bool recurs = info->si_code > 0 && info->si_code != SI_KERNEL;
     /* Otherwise ours might be installed first again before the process ends. */
@@ -236,13 +240,21 @@ static int next_entry(const chain *c) {
     }
 }
 
+/* A system call that a handler of the program interrupts must still be interrupted, and Go's runtime ends the
+ * process if its handlers don't run on the alternate stack. A fault happens in no system call. */
+static int flags_over(const chain *c, const struct sigaction *below) {
+    const bool is_handler = below->sa_handler != SIG_DFL && below->sa_handler != SIG_IGN;
+    if (is_fault(c->number) || !is_handler) return c->flags;
+    return below->sa_flags & (SA_RESTART | SA_ONSTACK);
+}
+
 /* Installs ours over `now`, or over what was installed meanwhile. While it handles a signal, faulthandler
  * restores the handler before it and sends the signal again; that handler must not be called a second time. */
 static int exchange(chain *c, const struct sigaction *now) {
     const int before = c->is_away ? 0 : atomic_load(&c->count), entry = next_entry(c);
     /* NODEFER: what mends a fault may raise another one, and the handler below may raise the same. */
     const struct sigaction ours = {.sa_sigaction = entries[entry],
-                                   .sa_flags = SA_SIGINFO | SA_NODEFER | c->flags};
+                                   .sa_flags = SA_SIGINFO | SA_NODEFER | flags_over(c, now)};
     struct sigaction was;
     note_below(c, now);
     atomic_store(&c->below[entry], atomic_load(&c->count));

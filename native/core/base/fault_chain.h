@@ -1,7 +1,8 @@
-/* Our handlers of SIGBUS and SIGSEGV among those of the program.
+/* Our handlers of SIGBUS, SIGSEGV and SIGURG among those of the program.
  *
- * A room registers what mends the faults of its own memory. Every other signal ends as it would without us:
- * the handlers that were installed before are called; if there were none, the default action follows. */
+ * A room registers what mends the faults of its own memory, or answers a signal that it sends itself. Every
+ * other signal ends as it would without us: the handlers that were installed before are called; if there
+ * were none, the default action follows. */
 #ifndef VRANGE_FAULT_CHAIN_H
 #define VRANGE_FAULT_CHAIN_H
 
@@ -17,7 +18,8 @@ typedef enum {
 /* Runs in the signal handler: no allocation, no lock, no Python. */
 typedef fault_answer (*fault_mend)(siginfo_t *info, void *context);
 
-/* At load time. `flags` are those of sigaction(2), besides SA_SIGINFO and SA_NODEFER. With `ends_unmended`
+/* At load time. `flags` are those of sigaction(2), besides SA_SIGINFO and SA_NODEFER; for SIGURG the flags of a
+ * handler of the program's below replace them. With `ends_unmended`
  * the process also ends if a foreign touch would recur because no handler mended it. */
 void fault_chain_register(int number, fault_mend mend, int flags, bool ends_unmended);
 

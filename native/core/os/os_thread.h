@@ -31,11 +31,18 @@ int os_thread_stack(char **low, char **top);
 bool os_thread_is_blocked(int thread_id);
 /* Where the stack of a waiting thread ends. 0 if the thread runs; -errno if the kernel does not say. */
 int os_thread_stack_pointer(int thread_id, char **sp);
+/* Whether the thread would run a handler of this signal: it neither blocks it nor waits for it (sigwait).
+ * False if the kernel does not say what it blocks. */
+bool os_thread_takes_signal(int thread_id, int number);
 int os_thread_signal(int thread_id, int number);
+/* Where the frames that a signal interrupted end; `context` is the third argument of its handler.
+ * `otherwise` on an architecture that is not known. */
+char *os_interrupted_stack_pointer(const void *context, char *otherwise);
 /* Blocks more signals in this thread. Async-signal-safe. */
 void os_block_signals(const sigset_t *more);
 /* Blocks one signal, and stores the previous mask for os_unblock_to. */
 void os_block_signal(int number, sigset_t *before);
+void os_unblock_signal(int number);
 void os_unblock_to(const sigset_t *before);
 int os_signal_action(int number, const struct sigaction *action, struct sigaction *previous);
 int os_alternate_stack(const stack_t *stack, stack_t *previous);

@@ -17,6 +17,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #ifndef AT_MINSIGSTKSZ
@@ -149,6 +150,50 @@ int os_thread_stack_pointer(int thread_id, char **sp) {
     return 1;
 }
 
+static bool has_signal(uint64_t set, int number) { return set >> (number - 1) & 1; }
+
+static bool blocks_signal(int thread_id, int number) {
+    char path[64], text[2048];
+    snprintf(path, sizeof path, "/proc/self/task/%d/status", thread_id);
+    if (os_read_small(path, text, sizeof text) <= 0) return true;
+    const char *line = strstr(text, "\nSigBlk:");
+    uint64_t blocked;
+    if (!line || sscanf(line, "\nSigBlk: %" SCNx64, &blocked) != 1) return true;
+    return has_signal(blocked, number);
+}
+
+/* While a thread is in sigwait, the kernel does not report as blocked what it waits for. The set may be
+ * gone when it is read, because the thread goes on meanwhile. */
+static bool waits_for_signal(int thread_id, int number) {
+    char path[64], text[256];
+    long call;
+    uintptr_t address;
+    uint64_t set = 0;
+    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", thread_id);
+    if (os_read_small(path, text, sizeof text) <= 0) return false;
+    if (sscanf(text, "%ld %" SCNxPTR, &call, &address) != 2 || call != SYS_rt_sigtimedwait) return false;
+    const struct iovec to = {&set, sizeof set}, from = {(void *)address, sizeof set};
+    return os_read_parts(os_process_id(), &to, &from, 1) < 0 || has_signal(set, number);
+}
+
+bool os_thread_takes_signal(int thread_id, int number) {
+    return !blocks_signal(thread_id, number) && !waits_for_signal(thread_id, number);
+}
+
+char *os_interrupted_stack_pointer(const void *context, char *otherwise) {
+    const ucontext_t *c = context;
+#if defined(__x86_64__)
+    (void)otherwise;
+    return (char *)c->uc_mcontext.gregs[REG_RSP];
+#elif defined(__aarch64__)
+    (void)otherwise;
+    return (char *)c->uc_mcontext.sp;
+#else
+    (void)c;
+    return otherwise;
+#endif
+}
+
 int os_thread_signal(int thread_id, int number) {
     return syscall(SYS_tgkill, getpid(), thread_id, number) < 0 ? -errno : 0;
 }
@@ -160,6 +205,13 @@ void os_block_signal(int number, sigset_t *before) {
     sigemptyset(&one);
     sigaddset(&one, number);
     pthread_sigmask(SIG_BLOCK, &one, before);
+}
+
+void os_unblock_signal(int number) {
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, number);
+    pthread_sigmask(SIG_UNBLOCK, &one, NULL);
 }
 
 void os_unblock_to(const sigset_t *before) { pthread_sigmask(SIG_SETMASK, before, NULL); }

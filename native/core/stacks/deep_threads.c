@@ -95,13 +95,18 @@ static bool is_known_deep(const stack *s, int thread_id) {
            sp < s->first_low + VRANGE_STACK_KEPT_BYTES;
 }
 
+static void look_and_ask(int thread_id) {
+    idle_look();
+    idle_ask_thread(thread_id);
+}
+
 /* The program may set a limit through a C library, and other processes may set one here (prlimit). */
 static void look_at_limit(void) {
     static uint64_t seen; /* belongs to the caretaker */
     const uint64_t now = os_address_space_limit(), before = seen;
     seen = now;
     const int main_id = before && before != now ? own_stack_ask_fit() : 0;
-    if (main_id) idle_ask_thread(main_id);
+    if (main_id) look_and_ask(main_id);
     if (now != UINT64_MAX) own_stacks_return_ended();
 }
 
@@ -124,7 +129,7 @@ uint64_t deep_threads_look(void) {
             looks[i].due_ns = now + LOOK_NS;
         } else if (now >= looks[i].due_ns) {
             const int id = atomic_load(&s->thread_id);
-            if (id && !is_known_deep(s, id)) idle_ask_thread(id);
+            if (id && !is_known_deep(s, id)) look_and_ask(id);
             if (looks[i].pause_ns < LOOK_MOST_NS) looks[i].pause_ns *= 2;
             looks[i].due_ns = now + looks[i].pause_ns;
         }

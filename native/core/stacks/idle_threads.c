@@ -1,10 +1,18 @@
-/* Trims the stacks of threads: the caller's own stack, and those of threads that are blocked.
+/* Trims the stacks of threads: the caller's own stack, and those of threads that are asked to.
  *
  * Frames that have returned leave their pages behind, and a pool's worker keeps the pages of its deepest
- * call for as long as it lives. Nothing below the stack pointer is in use, so those pages can be freed.
- * But only the thread itself knows its stack pointer, and only while it acts on it does the pointer stay
- * where it is. So an idle thread is sent a signal. The signal handler trims the stack that it runs on, and
- * the thread goes on waiting.
+ * call for as long as it lives. Nothing below the stack pointer is in use, so those pages can be freed. But
+ * only the thread itself knows its stack pointer, and only while it acts on it does the pointer stay where
+ * it is. So the thread is sent a signal. The signal handler trims the stack below the frames that it
+ * interrupted, and the thread goes on, or goes on waiting.
+ *
+ * The signal is SIGURG, because nothing that is sent here may end a program. A signal can stay pending
+ * through exec, which resets the handlers: the new program then gets it with its default action, and that
+ * of any real-time signal is to end the program. The default of SIGURG is to be ignored. Go's runtime
+ * interrupts its threads by it for the same reason. Sockets send it only where a program asked for that
+ * (F_SETOWN, out-of-band data). A program's own handler is called for every SIGURG that is not ours
+ * (fault_chain.c). A thread that blocks the signal may wait for it (sigwait, signalfd): it gets none of
+ * ours.
  *
  * The main thread's own stack is refused, unless it was made deep (own_stack.c). Its mapping grows as it is
  * touched, and its bounds can't be known reliably: folly once cleared heap buffers there
@@ -18,6 +26,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "base/fault_chain.h"
 #include "base/gate.h"
 #include "os/os.h"
 #include "os/os_thread.h"
@@ -30,6 +39,8 @@
 
 #define LOOK_AGAIN_NS 50000u
 #define TRIM_WAIT_NS 200000000u
+#define TRIM_SIGNAL SIGURG
+#define RED_ZONE_BYTES 128 /* below the stack pointer, and in use (x86_64) */
 
 typedef struct {
     _Atomic int thread_id; /* 0: free */
@@ -46,7 +57,6 @@ static struct {
     pthread_mutex_t lock; /* a thread can't end while another one reads its stack */
     registered all[VRANGE_THREADS_MOST];
     _Atomic uint32_t count;
-    int signal; /* 0: none chosen yet */
 } idle = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static _Thread_local registered *mine;
@@ -102,7 +112,7 @@ int64_t vrange_stack_trim(int release) {
     return (int64_t)returned;
 }
 
-/* ---- a blocked thread is asked to trim ---------------------------------------------------------- */
+/* ---- a thread is asked to trim ------------------------------------------------------------------ */
 
 static registered *registered_thread(int thread_id) {
     const uint32_t count = atomic_load(&idle.count);
@@ -112,39 +122,45 @@ static registered *registered_thread(int thread_id) {
     return NULL;
 }
 
-/* Finds the thread by its id and not by a thread-local, as the first touch of a thread-local may allocate.
- * The handler does not run on the alternate signal stack, so the address of its own frame is the stack
- * pointer. */
-static void on_trim(int number) {
-    (void)number;
-    const int error = errno;
-    registered *thread = registered_thread(os_thread_id());
-    if (thread && atomic_exchange(&thread->asked, false)) {
-        char *sp = __builtin_frame_address(0);
-        const int release = atomic_load(&thread->release);
-        size_t returned = trim_deep(&sp, release);
-        int64_t own = trim_own(low_of(thread), thread->top, thread->own, sp, release);
-        if (own > 0) {
-            returned += (size_t)own;
-            size_t high = (size_t)own + (size_t)(thread->top - sp);
-            if (high > atomic_load(&thread->high_water)) atomic_store(&thread->high_water, high);
-        }
-        if (returned) stack_count_returned(returned, true);
-        atomic_store(&thread->returned, returned);
-        atomic_fetch_add(&thread->answers, 1);
-    }
-    errno = error;
+/* The handler runs on the stack that it trims, or on the alternate one if a handler of the program's wants
+ * that. */
+static char *end_of_frames(const registered *thread, const void *context) {
+    char *const here = __builtin_frame_address(0), *const sp = os_interrupted_stack_pointer(context, here);
+    const stack *deep = stack_around(sp);
+    const char *low = deep ? deep->low : low_of(thread);
+    return here >= low && here < sp ? here : sp - RED_ZONE_BYTES;
 }
 
-/* A real-time signal that no code handles; the lowest ones are the C library's own. */
-static int choose_signal(void) {
-    for (int number = SIGRTMAX - 1; number > SIGRTMIN + 4; number--) {
-        struct sigaction now;
-        if (os_signal_action(number, NULL, &now) < 0 || now.sa_handler != SIG_DFL) continue;
-        struct sigaction ours = {.sa_handler = on_trim, .sa_flags = SA_RESTART};
-        if (os_signal_action(number, &ours, NULL) == 0) return number;
+static void trim_asked(registered *thread, char *sp) {
+    const int release = atomic_load(&thread->release);
+    size_t returned = trim_deep(&sp, release);
+    int64_t own = trim_own(low_of(thread), thread->top, thread->own, sp, release);
+    if (own > 0) {
+        returned += (size_t)own;
+        size_t high = (size_t)own + (size_t)(thread->top - sp);
+        if (high > atomic_load(&thread->high_water)) atomic_store(&thread->high_water, high);
     }
-    return 0;
+    if (returned) stack_count_returned(returned, true);
+    atomic_store(&thread->returned, returned);
+    atomic_fetch_add(&thread->answers, 1);
+}
+
+/* Finds the thread by its id and not by a thread-local, because other threads look for it too. */
+static fault_answer answer(siginfo_t *info, void *context) {
+    if (info->si_code != SI_TKILL || (uint32_t)info->si_pid != os_process_id()) return FAULT_FOREIGN;
+    registered *thread = registered_thread(os_thread_id());
+    if (!thread || !atomic_exchange(&thread->asked, false)) return FAULT_FOREIGN;
+    trim_asked(thread, end_of_frames(thread, context));
+    return FAULT_MENDED;
+}
+
+/* Asks a thread again that has not answered: the kernel keeps one SIGURG for each thread, and drops one whose
+ * handler would run on a closed part of a stack. */
+static bool ask(registered *thread, int thread_id, int release) {
+    if (!fault_chain_is_first(TRIM_SIGNAL) || !os_thread_takes_signal(thread_id, TRIM_SIGNAL)) return false;
+    atomic_store(&thread->release, release);
+    atomic_store(&thread->asked, true);
+    return os_thread_signal(thread_id, TRIM_SIGNAL) == 0;
 }
 
 static registered *free_place(void) {
@@ -159,8 +175,9 @@ static registered *free_place(void) {
 
 static int register_at(char *low, char *top, stack *own) {
     segment_make(); /* the signal handler counts, and can't make the segment itself */
-    if (!idle.signal) idle.signal = choose_signal();
-    registered *place = idle.signal ? free_place() : NULL;
+    const int refused = fault_chain_be_first(TRIM_SIGNAL);
+    if (refused) return refused;
+    registered *place = free_place();
     if (!place) return -ENOSPC;
     place->low = low;
     place->top = top;
@@ -216,24 +233,19 @@ static uint32_t ask_blocked(int release, uint64_t *answers_before) {
         if (id == 0 || thread == mine || atomic_load(&thread->only_deep)) continue;
         if (!os_thread_is_blocked(id)) continue;
         answers_before[i] = atomic_load(&thread->answers);
-        atomic_store(&thread->release, release);
-        atomic_store(&thread->asked, true);
-        if (os_thread_signal(id, idle.signal) == 0) asked++;
+        if (ask(thread, id, release)) asked++;
         else answers_before[i] = UINT64_MAX;
     }
     return asked;
 }
 
+void idle_look(void) { fault_chain_be_first(TRIM_SIGNAL); }
+
 /* The caretaker may not wait here: a caller of vrange_stacks_trim_idle holds the lock while threads answer. */
 bool idle_ask_thread(int thread_id) {
     if (pthread_mutex_trylock(&idle.lock) != 0) return false;
     registered *thread = registered_thread(thread_id);
-    bool asked = thread && thread->own && !atomic_load(&thread->asked);
-    if (asked) {
-        atomic_store(&thread->release, VRANGE_RELEASE_NOW);
-        atomic_store(&thread->asked, true);
-        asked = os_thread_signal(thread_id, idle.signal) == 0;
-    }
+    const bool asked = thread && thread->own && ask(thread, thread_id, VRANGE_RELEASE_NOW);
     pthread_mutex_unlock(&idle.lock);
     return asked;
 }
@@ -257,6 +269,11 @@ int64_t vrange_stacks_trim_idle(int release, uint64_t wait_ns, int *threads) {
     const uint64_t deadline = os_now_ns() + wait_ns;
     uint64_t returned = 0;
     *threads = 0;
+    if (atomic_load(&idle.count) && !fault_chain_is_first(TRIM_SIGNAL)) {
+        gate_enter();
+        idle_look();
+        gate_leave();
+    }
     /* Not inside the gate, because a fork would have to wait for it. The child clears the lock. */
     pthread_mutex_lock(&idle.lock);
     const uint32_t asked = ask_blocked(release, answers_before);
@@ -304,6 +321,7 @@ void idle_after_fork(void) {
         if (&idle.all[i] != mine) atomic_store(&idle.all[i].thread_id, 0);
     }
     if (!mine) return;
+    atomic_store(&mine->asked, false); /* a signal that is pending in the parent is not in the child */
     if (os_is_main_thread()) {
         /* A worker thread has become the child's main thread. Its stack is still an ordinary mapping, so
          * the registration stays valid under the new thread id. */
@@ -311,4 +329,7 @@ void idle_after_fork(void) {
     }
 }
 
-__attribute__((constructor)) static void watch_thread_ends(void) { thread_end_register(forget_this_thread); }
+__attribute__((constructor)) static void register_handlers(void) {
+    fault_chain_register(TRIM_SIGNAL, answer, SA_RESTART, false);
+    thread_end_register(forget_this_thread);
+}

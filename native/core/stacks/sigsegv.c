@@ -18,7 +18,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
-#include <ucontext.h>
 
 #include "base/caretaker.h"
 #include "base/fault_chain.h"
@@ -94,20 +93,6 @@ static void tell(const stack *s, const char *address) {
 
 /* ---- the handler ------------------------------------------------------------------------------- */
 
-static char *stack_pointer(const void *context, char *otherwise) {
-    const ucontext_t *c = context;
-#if defined(__x86_64__)
-    (void)otherwise;
-    return (char *)c->uc_mcontext.gregs[REG_RSP];
-#elif defined(__aarch64__)
-    (void)otherwise;
-    return (char *)c->uc_mcontext.sp;
-#else
-    (void)c;
-    return otherwise;
-#endif
-}
-
 static stack *callers_stack_around(const void *address) {
     stack *s = stack_around(address);
     if (!s) s = own_stack_around(address);
@@ -123,7 +108,7 @@ static bool is_frame_of_signal(const siginfo_t *info, char *sp) {
 }
 
 static fault_answer mend_overflow(siginfo_t *info, void *context) {
-    char *const sp = stack_pointer(context, info->si_addr);
+    char *const sp = os_interrupted_stack_pointer(context, info->si_addr);
     stack *s = info->si_code > 0 ? callers_stack_around(info->si_addr) : NULL;
     if ((s && stack_room_open(s, info->si_addr, sp)) || is_frame_of_signal(info, sp)) {
         if (s && s->is_own && !atomic_exchange(&s->is_deep, true)) caretaker_rouse(); /* deep_threads.c */
@@ -171,6 +156,12 @@ static void end_thread(void) {
     thread.armed = false;
 }
 
+/* The kernel ends a process that touches a closed part while it blocks the signal, whatever handler there
+ * is. */
+void sigsegv_keep_unblocked(void) {
+    if (thread.armed) os_unblock_signal(SIGSEGV);
+}
+
 int sigsegv_arm_thread(void) {
     if (thread.armed) return 0;
     sigsegv_arm_process();
@@ -192,6 +183,7 @@ int sigsegv_arm_thread(void) {
         return result;
     }
     thread.armed = true;
+    sigsegv_keep_unblocked();
     return 0;
 }
 

@@ -1,13 +1,14 @@
 /* Notices calls of the program's that would make deep stacks do harm.
  *
  * Under `vrange run --deep` address space is reserved for stacks, within the limits of that time. If the
- * program then sets RLIMIT_AS, what is reserved counts, and its very next allocation would fail. And a handler
- * of SIGSEGV that is installed over vrange's would end the process at the first touch of a closed part of a
- * stack; pytest enables faulthandler. A deep call checks that itself, but a thread on its own stack makes no
- * call.
+ * program then sets RLIMIT_AS, what is reserved counts, and its very next allocation would fail. And a
+ * handler of SIGSEGV that is installed over vrange's would end the process at the first touch of a closed
+ * part of a stack; pytest enables faulthandler. A thread that blocks SIGSEGV, with all other signals, would
+ * end it in the same way. A deep call checks that itself, but a thread on its own stack makes no call.
  *
- * So the functions that do this call vrange when they have succeeded, whatever called them. Nothing else about
- * them is different: they are the same objects. deep_threads.c looks for what C libraries do, once a second. */
+ * So the functions that do this call vrange when they have succeeded, whatever called them. Nothing else
+ * about them is different: they are the same objects. deep_threads.c looks for what C libraries do, once a
+ * second. */
 #include "python/stacks/watched_calls.h"
 
 #include "python/support.h"
@@ -27,10 +28,11 @@ static struct {
     {"faulthandler", "enable", NULL},
     {"faulthandler", "disable", NULL},
     {"_signal", "signal", NULL},
+    {"_signal", "pthread_sigmask", NULL},
 };
 
 enum {
-    LIMIT_CALLS = 2, /* the first ones set a limit, and the others a handler */
+    LIMIT_CALLS = 2, /* the first ones set a limit, and the others a handler or a mask */
     CALLS = sizeof calls / sizeof *calls,
 };
 
@@ -42,6 +44,7 @@ static PyObject *then(int which, PyObject *result) {
     if (!result) return NULL;
     if (which >= LIMIT_CALLS) {
         sigsegv_arm_process();
+        sigsegv_keep_unblocked();
         return result;
     }
     deep_threads_fit_limits();
@@ -73,7 +76,7 @@ static PyObject *then(int which, PyObject *result) {
 #define FUNCTION(function) ((PyCFunction)(void (*)(void))(function))
 #define LISTED(n) \
     {plain_##n, FUNCTION(with_keywords_##n), FUNCTION(fast_##n), FUNCTION(fast_with_keywords_##n)},
-#define EACH(what) what(0) what(1) what(2) what(3) what(4)
+#define EACH(what) what(0) what(1) what(2) what(3) what(4) what(5)
 /* clang-format on */
 
 EACH(DEFINED)

@@ -188,7 +188,7 @@ def register_thread() -> None:
     ------
     VrangeError
         This is the main thread, whose stack can't be trimmed (the message says why); or 4096
-        threads are registered already; or every real-time signal has a handler.
+        threads are registered already.
 
     Examples
     --------
@@ -203,10 +203,9 @@ def register_thread() -> None:
     if result == -errno.EPERM:
         raise VrangeError(_MAIN_REFUSED)
     if result < 0:
-        why = {
-            -errno.ENOSPC: f"{lib.VRANGE_THREADS_MOST} threads are registered already, or every "
-            "real-time signal is taken"
-        }.get(result, f"error {-result}")
+        why = {-errno.ENOSPC: f"{lib.VRANGE_THREADS_MOST} threads are registered already"}.get(
+            result, f"error {-result}"
+        )
         raise VrangeError(
             f"thread {threading.get_native_id()} can't be registered for trimming: {why}"
         )
@@ -225,7 +224,8 @@ def trim_idle_stacks(release: Release = "now", wait: float = 0.2) -> int:
     release : "now" or "volatile"
         As for `DeepStack`, without ``"keep"``.
     wait : float
-        Seconds to wait for the threads. A thread that has blocked the signal trims itself later.
+        Seconds to wait for the threads. A thread that blocks the signal or waits for it is left
+        alone.
 
     Returns
     -------
@@ -239,8 +239,10 @@ def trim_idle_stacks(release: Release = "now", wait: float = 0.2) -> int:
 
     Notes
     -----
-    Any thread may call this; callers take turns. The calling thread is not trimmed. The signal is a
-    real-time signal that had no handler when the first thread registered; see signal(7).
+    Any thread may call this; callers take turns. The calling thread is not trimmed. The signal is
+    SIGURG, whose default is to be ignored, so that it can end no program: it may still be pending
+    when the thread executes another one (execve(2)). A handler of the program's for SIGURG sees
+    only the program's own signals.
 
     Examples
     --------
