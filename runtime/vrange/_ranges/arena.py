@@ -31,7 +31,7 @@ def open_growing_arena(most: int, account: Account) -> Any:
 
 
 def _open(open_arena: Any, size: int, account: Account) -> Any:
-    capabilities()  # raises if a forced rung is not available
+    capabilities()  # raises if VRANGE_RUNG names no rung
     ensure_reserve()
     pointer = ffi.new("vrange_arena **")
     result = open_arena(size, account.pointer, pointer)

@@ -56,7 +56,9 @@ class Capabilities:
 def capabilities() -> Capabilities:
     """Return which mechanism this process uses.
 
-    The mechanism is chosen once, by trying each. VRANGE_RUNG in the environment forces one.
+    The mechanism is chosen once, by trying each. VRANGE_RUNG in the environment names the highest
+    one to use. If it is not available here, the next lower one is used, and a line on standard
+    error says so.
 
     Returns
     -------
@@ -66,7 +68,7 @@ def capabilities() -> Capabilities:
     Raises
     ------
     VrangeError
-        If VRANGE_RUNG names no rung, or one that is not available here.
+        If VRANGE_RUNG names no rung.
 
     Examples
     --------
@@ -92,8 +94,7 @@ def capabilities() -> Capabilities:
             refusals[RUNGS[number - 1]] = ffi.string(reason).decode()
     if rung == 0:
         asked = os.environ.get("VRANGE_RUNG", "")
-        why = refusals.get(asked, f"the rungs are {', '.join(RUNGS)}")
-        raise VrangeError(f"VRANGE_RUNG={asked} is not available here: {why}")
+        raise VrangeError(f"VRANGE_RUNG={asked} names no rung: the rungs are {', '.join(RUNGS)}")
     return Capabilities(
         rung=RUNGS[rung - 1],
         refusals=refusals,

@@ -123,7 +123,7 @@ def examine(
     Raises
     ------
     VrangeError
-        If VRANGE_RUNG names no rung, or one that is not available.
+        If VRANGE_RUNG names no rung.
 
     Examples
     --------
@@ -153,7 +153,7 @@ def _rung() -> Iterator[Finding]:
     found = capabilities()
     forced = os.environ.get("VRANGE_RUNG")
     change = None
-    if forced:
+    if forced == found.rung:
         change = "VRANGE_RUNG forces this rung: unset it to get the highest available one"
     elif found.rung != RUNGS[-1]:
         change = (
@@ -161,7 +161,9 @@ def _rung() -> Iterator[Finding]:
             if found.rung == "sentinel"
             else "run on a kernel that frees pages lazily (MADV_FREE), and where nothing forbids it"
         )
-    yield Finding("rung", found.rung, found.rung + (" (VRANGE_RUNG)" if forced else ""), change)
+    yield Finding(
+        "rung", found.rung, found.rung + (" (VRANGE_RUNG)" if forced == found.rung else ""), change
+    )
     for rung, why in found.refusals.items():
         yield Finding(f"not {rung}", why, why)
 
