@@ -42,8 +42,8 @@
 #define VRANGE_RUNG_REFAULT 3  /* MADV_FREE and userfaultfd: a lost page causes EFAULT or SIGBUS */
 
 /* Returns the rung in use: the highest one that works on this machine and is not above the one that the
- * environment variable VRANGE_RUNG names. It is decided once a process, by trying. Returns 0 if VRANGE_RUNG names
- * no rung. */
+ * environment variable VRANGE_RUNG names. It is decided once a process, by trying. Returns 0 if VRANGE_RUNG
+ * names no rung. */
 int vrange_rung(void);
 
 /* Returns the reason why a rung is not in use, as text for people; NULL for the rung in use and those

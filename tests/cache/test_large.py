@@ -66,6 +66,19 @@ def test_closing_gives_keys_back_while_the_cache_object_lives() -> None:
     assert Key.alive == 0
 
 
+def test_a_small_cache_is_cleared_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that starts may receive a signal in place of the main thread."""
+    wait_for_background()
+    started: list[object] = []
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *what: started.append(what))
+    cache = VolatileCache[int, int](name="small")
+    for key in range(1_000):
+        cache[key] = key
+    cache.clear()
+    assert not started
+    assert len(cache) == 0
+
+
 def test_closing_returns_all_memory_but_what_is_held() -> None:
     cache = VolatileCache[int, np.ndarray](name="closing", hot_bytes=0)
     for key in range(3_000):

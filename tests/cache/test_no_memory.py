@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 import pytest
+from support import wait_until
 
 from vrange import VolatileCache
 
@@ -29,6 +31,26 @@ def failing(allocation: int) -> Iterator[None]:
         yield
     finally:
         memory.remove_mem_hooks()
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="CPython itself crashes without memory")
+def test_one_failing_allocation_leaves_nothing_of_what_is_cleared() -> None:
+    class Key:
+        pass
+
+    for allocation in range(40):
+        with VolatileCache[Key, int](hot_bytes=0) as cache:
+            keys = []
+            for number in range(5_000):
+                key = Key()
+                cache[key] = number
+                keys.append(weakref.ref(key))
+            del key
+            # The entries are gone even if the thread that drops their references gets no memory.
+            with suppress(MemoryError), failing(allocation):
+                cache.clear()
+            assert len(cache) == 0
+        wait_until(lambda keys=keys: not any(key() for key in keys), "keys are dropped")
 
 
 # A generator's context manager and pickle.loads crash there without vrange as well: for one,

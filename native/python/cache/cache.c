@@ -158,8 +158,7 @@ static PyObject *core_count_hit(PyObject *object, PyObject *unused) {
 
 static PyObject *core_clear(PyObject *object, PyObject *unused) {
     (void)unused;
-    clear_all(CORE(object));
-    return PyBool_FromLong(clear_some(CORE(object), CLEARED_AT_ONCE));
+    return PyBool_FromLong(clear_now(CORE(object)));
 }
 
 static PyObject *core_bury(PyObject *object, PyObject *most) {
@@ -174,8 +173,7 @@ static PyObject *core_close(PyObject *object, PyObject *unused) {
     self->closed = true;
     self->arena = NULL; /* closing the arena frees its ranges */
     pace_end(self);
-    clear_all(self);
-    return PyBool_FromLong(clear_some(self, CLEARED_AT_ONCE));
+    return PyBool_FromLong(clear_now(self));
 }
 
 static PyObject *core_use_arena(PyObject *object, PyObject *args) {
@@ -255,7 +253,7 @@ static int core_traverse(PyObject *object, visitproc visit, void *arg) {
 /* The callables stay: a finalizer in the same cycle may still use the cache. */
 static int core_tp_clear(PyObject *object) {
     listener_forget(CORE(object));
-    clear_all(CORE(object));
+    clear_now(CORE(object));
     while (clear_some(CORE(object), CLEARED_AT_ONCE)) {
     }
     return 0;

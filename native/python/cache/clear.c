@@ -15,6 +15,8 @@
 #include "python/cache/limbo.h"
 
 #define BURIED_AT_ONCE 64u
+#define LITTLE_BYTES ((Py_ssize_t)8 << 20)
+#define LITTLE_AT_ONCE 4000u /* entries, of a cache with so few bytes */
 #define FREED_AT_ONCE_BYTES ((size_t)64 << 10) /* with the GIL held */
 
 typedef struct grave {
@@ -37,7 +39,7 @@ static void forget_places(cache_core *self) {
     self->ghosts = (ghosts){0};
 }
 
-void clear_all(cache_core *self) {
+static void clear_all(cache_core *self) {
     grave *g = calloc(1, sizeof *g);
     if (!g) { /* no memory for a grave: one entry at a time */
         for (entry_no number = 1; number < self->index.records; number++) {
@@ -154,6 +156,14 @@ bool clear_some(cache_core *self, uint32_t most) {
         most -= some;
     }
     return self->graves != NULL;
+}
+
+/* A small cache is given back as a whole. A thread for that would cost more than it does, and while it starts
+ * it may receive a signal in place of the main thread, which then runs its handler late. */
+bool clear_now(cache_core *self) {
+    const bool is_little = self->bytes <= LITTLE_BYTES;
+    clear_all(self);
+    return clear_some(self, is_little ? LITTLE_AT_ONCE : CLEARED_AT_ONCE);
 }
 
 int clear_visit(const cache_core *self, visitproc visit, void *arg) {

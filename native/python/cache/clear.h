@@ -6,8 +6,9 @@
 
 #define CLEARED_AT_ONCE 500 /* entries that the clearing caller gives back itself */
 
-/* Removes all entries. May run Python. */
-void clear_all(cache_core *self);
+/* Removes all entries, and gives back as many of them as takes a moment: true if some are left. May run
+ * Python. */
+bool clear_now(cache_core *self);
 
 /* Gives back up to `most` cleared entries: true while some are left. May run Python. */
 bool clear_some(cache_core *self, uint32_t most);

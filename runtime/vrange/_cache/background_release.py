@@ -15,7 +15,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from threading import Event
 
@@ -46,10 +45,12 @@ class _Worker:
         self.thread: int | None = None  # the kernel's number of it, once it runs
 
     def run(self) -> None:
-        self.thread = _thread.get_native_id()
-        lib.vrange_thread_name(b"vrange-clear")
         try:
+            self.thread = _thread.get_native_id()
+            lib.vrange_thread_name(b"vrange-clear")
             _work()
+        except MemoryError:
+            pass  # what is left is for the next thread, or for the cache's stores
         finally:
             self._ended.set()
 
@@ -95,10 +96,10 @@ def wait(seconds: float) -> bool:
 def _start() -> bool:
     for ended in [worker for worker in list(_workers) if not worker.is_there()]:
         _workers.discard(ended)
-    worker = _Worker()
     try:
+        worker = _Worker()
         _thread.start_new_thread(worker.run, ())
-    except RuntimeError:
+    except (RuntimeError, MemoryError):  # without memory for a lock it is a RuntimeError
         return False
     _workers.add(worker)
     return True
@@ -106,11 +107,18 @@ def _start() -> bool:
 
 def _work() -> None:
     while _left and not _stops:
-        with suppress(IndexError):  # another thread took the last one
+        try:
             step = _left.popleft()
-            if _repeat(step):
-                _left.append(step)
-            del step
+        except IndexError:  # another thread took the last one
+            return
+        try:
+            is_left = _repeat(step)
+        except MemoryError:
+            _left.append(step)
+            raise
+        if is_left:
+            _left.append(step)
+        del step
 
 
 def _repeat(step: Step) -> bool:
