@@ -5,17 +5,15 @@
 
 #define LOOK_AGAIN_NS 20000
 
-/* Every pin reads this, so it has a cache line apart from the one that every slow call writes. */
-_Alignas(64) _Atomic bool gate_closed;
-static _Alignas(64) _Atomic int inside;
+gate_page gate;
 
 static _Thread_local bool is_inside;
 
 void gate_enter(void) {
     for (;;) {
-        atomic_fetch_add(&inside, 1);
-        if (!atomic_load(&gate_closed)) break;
-        atomic_fetch_sub(&inside, 1);
+        atomic_fetch_add(&gate.inside, 1);
+        if (!atomic_load(&gate.is_closed)) break;
+        atomic_fetch_sub(&gate.inside, 1);
         gate_wait();
     }
     is_inside = true;
@@ -23,9 +21,9 @@ void gate_enter(void) {
 
 bool gate_try_enter(void) {
     if (is_inside) return false;
-    atomic_fetch_add(&inside, 1);
-    if (atomic_load(&gate_closed)) {
-        atomic_fetch_sub(&inside, 1);
+    atomic_fetch_add(&gate.inside, 1);
+    if (atomic_load(&gate.is_closed)) {
+        atomic_fetch_sub(&gate.inside, 1);
         return false;
     }
     is_inside = true;
@@ -33,12 +31,12 @@ bool gate_try_enter(void) {
 }
 
 void gate_wait(void) {
-    while (atomic_load(&gate_closed)) os_sleep_ns(LOOK_AGAIN_NS);
+    while (atomic_load(&gate.is_closed)) os_sleep_ns(LOOK_AGAIN_NS);
 }
 
 void gate_leave(void) {
     is_inside = false;
-    atomic_fetch_sub(&inside, 1);
+    atomic_fetch_sub(&gate.inside, 1);
 }
 
 bool gate_step_out(void) {
@@ -49,13 +47,18 @@ bool gate_step_out(void) {
 
 void gate_close(void) {
     /* Another thread is forking too. */
-    while (atomic_exchange(&gate_closed, true)) os_sleep_ns(LOOK_AGAIN_NS);
-    while (atomic_load(&inside)) os_yield();
+    while (atomic_exchange(&gate.is_closed, true)) os_sleep_ns(LOOK_AGAIN_NS);
+    while (atomic_load(&gate.inside)) os_yield();
 }
 
-void gate_open(void) { atomic_store(&gate_closed, false); }
+void gate_open(void) { atomic_store(&gate.is_closed, false); }
 
 void gate_open_in_child(void) {
-    atomic_store(&inside, 0);
+    atomic_store(&gate.inside, 0);
     gate_open();
+}
+
+/* Where pages are larger, others' words lie on the same page. */
+__attribute__((constructor)) static void wipe_in_children(void) {
+    if (os_page_bytes() == GATE_PAGE_BYTES) os_wipe_on_fork(&gate, GATE_PAGE_BYTES);
 }
