@@ -3,6 +3,7 @@
 #include "os/os.h"
 #include "os/os_apart.h"
 #include "os/os_kept_descriptors.h"
+#include "os/os_writing.h"
 #include "os/os_proc_files.h"
 
 #include <dirent.h>
@@ -123,7 +124,10 @@ int os_share(const char *path, size_t bytes, void **out) {
     void *address = MAP_FAILED;
     os_held held;
     os_note(file, path, &held);
+    os_writing writing;
+    os_writing_begin(&writing);
     if (ftruncate(file, (off_t)bytes) == 0) address = mmap(NULL, bytes, PROT_NONE, MAP_SHARED, file, 0);
+    os_writing_end(&writing);
     int result = address == MAP_FAILED ? -errno : os_make_accessible(address, bytes);
     os_let_go(&held);
     if (result == 0) {
@@ -192,8 +196,11 @@ int os_allocate(const char *path, uint64_t offset, size_t bytes) {
     os_held held;
     os_note(file, path, &held);
     int result;
+    os_writing writing;
+    os_writing_begin(&writing);
     do result = fallocate(file, 0, (off_t)offset, (off_t)bytes) < 0 ? -errno : 0;
     while (result == -EINTR);
+    os_writing_end(&writing);
     os_let_go(&held);
     return result;
 }
@@ -286,11 +293,14 @@ static bool takes_complaints(void) {
 
 void os_complain(const char *text, size_t bytes) {
     if (!takes_complaints()) return;
+    os_writing writing;
+    os_writing_begin(&writing);
     while (bytes > 0) {
         ssize_t written = write(STDERR_FILENO, text, bytes);
         if (written < 0 && errno == EINTR) continue;
-        if (written <= 0) return;
+        if (written <= 0) break;
         text += written;
         bytes -= (size_t)written;
     }
+    os_writing_end(&writing);
 }
