@@ -95,7 +95,10 @@ class CacheCore:
         max_entries: int | None,
         copies: bool,
         on_evict: Callable[[Any, Any], object] | None,
+        stale_ns: int,
+        refresh: Callable[..., object] | None,
     ) -> CacheCore: ...
+    def renew(self, key: Hashable, stamp: int, value: Any, cost_ns: int, /) -> bool: ...
     @property
     def closed(self) -> bool: ...
     @property

@@ -265,6 +265,7 @@ def test_parameters_and_what_it_says_of_itself() -> None:
         "key": key,
         "typed": True,
         "ttl": 5,
+        "stale": None,
         "max_bytes": "1MiB",
         "max_entries": 9,
         "maxsize": 9,

@@ -16,6 +16,7 @@
 #include "python/cache/limbo.h"
 #include "python/cache/lookup.h"
 #include "python/cache/pace.h"
+#include "python/cache/refresh.h"
 #include "python/cache/store.h"
 
 static PyTypeObject *core_type;
@@ -50,9 +51,9 @@ static PyObject *core_get_or_compute(PyObject *object, PyObject *const *args, Py
     if (!takes(count, 2, "get_or_compute(key, function)")) return NULL;
     key_hash hash;
     if (!hash_key(args[0], &hash)) return NULL;
-    looked_up found = {0};
+    looked_up found = {.stale = STALE_IS_TAKEN};
     const int result = core_look_up(CORE(object), args[0], hash, &found);
-    if (result == LOOKUP_FOUND) return found.value;
+    if (result == LOOKUP_FOUND) return refresh_by(CORE(object), args[0], &found, args[1], NULL);
     PyObject *nothing = result == LOOKUP_FAILED ? NULL : PyTuple_New(0);
     if (!nothing) return NULL;
     const missed_key missed = {hash, found.version};
@@ -194,15 +195,16 @@ static PyObject *core_use_arena(PyObject *object, PyObject *args) {
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"owner", "account", "name", "open_arena", "encode",
                             "weigh", "as_answered", "wait", "give_up", "led", "ttl_ns",
-                            "max_bytes", "hot_bytes", "max_entries", "copies", "on_evict", NULL};
+                            "max_bytes", "hot_bytes", "max_entries", "copies", "on_evict", "stale_ns",
+                            "refresh", NULL};
     PyObject *owner, *name, *open_arena, *encode, *weigh, *as_answered, *wait, *give_up, *led, *hot, *entries;
-    PyObject *on_evict;
-    unsigned long long account, ttl_ns;
+    PyObject *on_evict, *refresh;
+    unsigned long long account, ttl_ns, stale_ns;
     Py_ssize_t max_bytes;
     int copies;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OKUOOOOOOOKnOOpO", names, &owner, &account, &name,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OKUOOOOOOOKnOOpOKO", names, &owner, &account, &name,
                                      &open_arena, &encode, &weigh, &as_answered, &wait, &give_up, &led, &ttl_ns,
-                                     &max_bytes, &hot, &entries, &copies, &on_evict))
+                                     &max_bytes, &hot, &entries, &copies, &on_evict, &stale_ns, &refresh))
         return NULL;
     PyObject *get_led = PyObject_GetAttrString(led, "get"), *set_led = PyObject_GetAttrString(led, "set");
     const Py_ssize_t hot_bytes = hot == Py_None ? 0 : PyLong_AsSsize_t(hot);
@@ -224,6 +226,8 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     self->wait = Py_NewRef(wait);
     self->give_up = Py_NewRef(give_up);
     self->on_evict = Py_XNewRef(on_evict == Py_None ? NULL : on_evict);
+    self->refresh = Py_XNewRef(refresh == Py_None ? NULL : refresh);
+    self->stale_ns = stale_ns;
     self->get_led = get_led;
     self->set_led = set_led;
     self->ttl_ns = ttl_ns;
@@ -241,7 +245,7 @@ static const size_t references[] = {
     offsetof(cache_core, owner), offsetof(cache_core, name), offsetof(cache_core, open_arena),
     offsetof(cache_core, encode), offsetof(cache_core, weigh), offsetof(cache_core, wait),
     offsetof(cache_core, give_up), offsetof(cache_core, get_led), offsetof(cache_core, set_led),
-    offsetof(cache_core, on_evict), offsetof(cache_core, as_answered), 0};
+    offsetof(cache_core, on_evict), offsetof(cache_core, as_answered), offsetof(cache_core, refresh), 0};
 
 static int core_traverse(PyObject *object, visitproc visit, void *arg) {
     int result = index_visit(&CORE(object)->index, visit, arg);
@@ -284,6 +288,8 @@ int core_add_type(PyObject *module) {
         {"store", FAST(core_set), METH_FASTCALL,
          "store(key, value, expires_ns, cost_ns): expires_ns is of the monotonic clock; 0: by the ttl. "
          "cost_ns 0: unknown."},
+        {"renew", FAST(refresh_renew), METH_FASTCALL,
+         "renew(key, stamp, value, cost_ns): stores in place of the value with this stamp; False: it is gone."},
         {"remove", core_remove, METH_O, "remove(key): False if there is no value."},
         {"pop", FAST(core_pop), METH_FASTCALL, "pop(key, default): removes and returns the value."},
         {"count_request", core_count_request, METH_O,

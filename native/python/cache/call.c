@@ -12,6 +12,7 @@
 #include "python/cache/call_key.h"
 #include "python/cache/compute.h"
 #include "python/cache/lookup.h"
+#include "python/cache/refresh.h"
 
 /* Both flags are part of the stable ABI from 3.12 on, and have the same values in 3.11. */
 #define HAVE_VECTORCALL (1ul << 11)
@@ -41,6 +42,7 @@ static PyObject *refuse_key;  /* called with a function and a key that can't be 
 typedef struct {
     PyObject *value; /* LOOKUP_FOUND */
     int result;
+    uint32_t stamp; /* found: of the stale value; 0: it is fresh */
     missed_key missed;
 } hit;
 
@@ -61,12 +63,13 @@ static void refuse(const cached_function *self, PyObject *key) {
 }
 
 __attribute__((noinline)) static hit look_up(const cached_function *self, PyObject *key) {
-    looked_up found = {0};
+    looked_up found = {.stale = STALE_IS_TAKEN};
     hit h = {.result = LOOKUP_FAILED};
     if (hash_key(key, &h.missed.hash)) h.result = core_look_up(self->core, key, h.missed.hash, &found);
     else refuse(self, key);
     h.missed.version = found.version;
     h.value = h.result == LOOKUP_FOUND ? found.value : NULL;
+    h.stamp = h.value ? found.stamp : 0;
     return h;
 }
 
@@ -85,6 +88,19 @@ __attribute__((noinline)) static PyObject *compute(const cached_function *self, 
     return NULL;
 }
 
+/* Steals the key. */
+__attribute__((noinline)) static PyObject *refresh(const cached_function *self, PyObject *key, hit h,
+                                                   const arguments *given) {
+    PyObject *args = positional_tuple(given), *kwargs = args && given->named ? named_dict(given) : NULL;
+    if (given->named && !kwargs) Py_CLEAR(args);
+    const refresh_call call = {self->core, key, h.stamp, self->function, args, kwargs, NULL};
+    PyObject *value = refresh_stale(&call, h.value);
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+    Py_DECREF(key);
+    return value;
+}
+
 static PyObject *call_vector(PyObject *object, PyObject *const *values, size_t count, PyObject *names) {
     const cached_function *self = (cached_function *)object;
     PyObject *key = key_of_vector(&self->rule, values, count, names);
@@ -92,6 +108,10 @@ static PyObject *call_vector(PyObject *object, PyObject *const *values, size_t c
     const hit h = look_up(self, key);
     if (h.result == LOOKUP_ABSENT || h.result == LOOKUP_UNDER_WAY)
         return compute(self, key, h.missed, values, count, names);
+    if (h.stamp) {
+        const arguments given = arguments_of(values, count, names);
+        return refresh(self, key, h, &given);
+    }
     Py_DECREF(key);
     return h.value;
 }

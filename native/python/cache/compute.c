@@ -65,7 +65,8 @@ static beginning begin(cache_core *self, PyObject *key, missed_key missed, PyObj
                        PyObject *kwargs) {
     bool has_waited = false;
     for (;;) {
-        looked_up found = {.has_waited = has_waited};
+        /* A value that became stale just now is taken: the next hit has it computed again. */
+        looked_up found = {.stale = STALE_IS_TAKEN, .has_waited = has_waited};
         switch (look_up_again(self, key, missed, &found)) {
         case LOOKUP_FAILED: return (beginning){NULL, NULL};
         case LOOKUP_FOUND: return (beginning){NULL, found.value};

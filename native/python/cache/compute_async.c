@@ -13,6 +13,7 @@
 #include "python/cache/compute.h"
 #include "python/cache/listener.h"
 #include "python/cache/lookup.h"
+#include "python/cache/refresh.h"
 #include "python/cache/store.h"
 
 typedef struct {
@@ -85,10 +86,13 @@ static int begin(computation *self, PyObject **answer) {
     self->began = 1;
     if (!hash_key(self->key, &hash)) return -1;
     for (;;) {
-        looked_up found = {.has_waited = self->has_waited};
+        looked_up found = {.stale = self->loop ? STALE_IS_TAKEN : STALE_IS_OVER,
+                           .has_waited = self->has_waited};
         switch (core_look_up(core, self->key, hash, &found)) {
         case LOOKUP_FAILED: return -1;
-        case LOOKUP_FOUND: *answer = found.value; return 0;
+        case LOOKUP_FOUND:
+            *answer = refresh_by(core, self->key, &found, self->function, self->loop);
+            return *answer ? 0 : -1;
         case LOOKUP_UNDER_WAY: /* Python counts it, once it has waited */
             *answer = Py_NewRef(entry_at(&core->index, found.number)->form);
             return 0;

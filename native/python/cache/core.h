@@ -46,6 +46,7 @@ struct cache_core {
     PyObject *wait;              /* called if another caller computes the key */
     PyObject *weigh;             /* called with a value, its form and a bound: its bytes as an object */
     PyObject *give_up;           /* called with key and error if a value can't be decoded */
+    PyObject *refresh;           /* called with a hit on a stale value (refresh.h); or NULL */
     PyObject *on_evict;          /* called with key and cause of what the cache removed (listener.h); or NULL */
     PyObject *get_led, *set_led; /* of the context variable that has the innermost flight */
     vrange_account *account;
@@ -63,6 +64,7 @@ struct cache_core {
     bool ages_alone;       /* its values compete with each other only */
     deadlines deadlines;
     uint64_t ttl_ns;       /* 0: values never expire */
+    uint64_t stale_ns;     /* how long a value is stale before its deadline: fresh for the ttl, then stale */
     uint64_t last_cost_ns; /* the assumed cost of a new slab's values */
 
     uint64_t leaving[LEAVING_MOST]; /* large ranges to be freed once the state is whole (limbo.c) */

@@ -22,6 +22,11 @@ entry_no install_target(cache_core *self, store_request *r) {
     }
     entry_no number = index_find(&self->index, r->key, r->hash);
     if (number == FIND_FAILED) return number;
+    if (r->renews) {
+        const entry *e = number ? entry_at(&self->index, number) : NULL;
+        r->called_off = !e || e->stamp != r->renews || e->place == PLACE_FLIGHT;
+        return r->called_off ? 0 : with_deadline(self, r, number);
+    }
     if (!number && !self->closed) number = index_add(&self->index, r->key, r->hash);
     return with_deadline(self, r, number);
 }

@@ -11,6 +11,7 @@ typedef struct {
     PyObject *key;
     key_hash hash;
     uint64_t expires_ns, cost_ns;
+    uint32_t renews;    /* only in place of the value with this stamp; 0: whatever is there */
     entry_no stored_in; /* set by install */
     uint32_t stamp;
     bool called_off, is_private;
@@ -19,7 +20,7 @@ typedef struct {
     PyObject *lease; /* set by store.c: pins the range of the value, so that others go for it */
 } store_request;
 
-/* Returns the entry; 0: no memory, or the flight was called off; FIND_FAILED with an error set. May run
+/* Returns the entry; 0: no memory, or called off; FIND_FAILED with an error set. May run
  * Python, but not after it found or added the entry. */
 entry_no install_target(cache_core *self, store_request *r);
 

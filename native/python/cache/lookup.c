@@ -17,9 +17,18 @@
 #include "python/cache/read_away.h"
 #include "python/lease.h"
 
-bool entry_is_expired(const cache_core *self, entry_no number) {
-    return entry_at(&self->index, number)->expires && *deadline_at(&self->index, number) <= os_now_ns();
+enum { FRESH,
+       STALE,
+       OVER };
+
+static int age_of(const cache_core *self, entry_no number) {
+    if (!entry_at(&self->index, number)->expires) return FRESH;
+    const uint64_t deadline_ns = *deadline_at(&self->index, number), now_ns = os_now_ns();
+    if (deadline_ns <= now_ns) return OVER;
+    return deadline_ns - now_ns <= self->stale_ns ? STALE : FRESH;
 }
+
+bool entry_is_expired(const cache_core *self, entry_no number) { return age_of(self, number) != FRESH; }
 
 int outcome_of_absence(const cache_core *self, key_hash hash) {
     return ghosts_was_purged(&self->ghosts, hash) ? VRANGE_REQUEST_PURGED : VRANGE_REQUEST_MISS;
@@ -176,12 +185,18 @@ int core_look_up(cache_core *self, PyObject *key, key_hash hash, looked_up *out)
             limbo_drain(self);
             continue;
         }
-        if (entry_is_expired(self, number)) {
+        const int age = age_of(self, number);
+        if (age == STALE && out->stale == STALE_IS_ABSENT) {
+            out->outcome = outcome_of_absence(self, hash);
+            return LOOKUP_ABSENT;
+        }
+        if (age == OVER || (age == STALE && out->stale == STALE_IS_OVER)) {
             evict_entry(self, number, LEFT_EXPIRED);
             limbo_drain(self);
             if (listener_tell(self) < 0) return LOOKUP_FAILED;
             continue;
         }
+        out->stamp = age == STALE ? e->stamp : 0;
         if (e->value) {
             out->value = Py_NewRef(e->value);
             hot_count(self, e);

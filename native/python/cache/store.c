@@ -187,7 +187,7 @@ static int store(cache_core *self, store_request *r, PyObject **answer) {
 }
 
 static uint64_t expiry_of(const cache_core *self) {
-    return self->ttl_ns ? os_now_ns() + self->ttl_ns : 0;
+    return self->ttl_ns ? os_now_ns() + self->ttl_ns + self->stale_ns : 0;
 }
 
 /* Leaves the key as if the kernel had taken its value at once. May run Python. */
@@ -225,6 +225,17 @@ int store_set(cache_core *self, PyObject *key, key_hash hash, PyObject *value, u
     if (done == STORE_REFUSED) done = be_purged(self, key, hash);
     else if (done == STORE_FAILED) forget(self, key, hash);
     return listener_tell(self) < 0 ? STORE_FAILED : done;
+}
+
+int store_renewed(cache_core *self, PyObject *key, key_hash hash, PyObject *value, uint32_t stamp,
+                  uint64_t cost_ns) {
+    if (self->closed) return false;
+    store_request r = {
+        .key = key, .hash = hash, .renews = stamp, .expires_ns = expiry_of(self), .cost_ns = cost_ns};
+    PyObject *answer = Py_NewRef(value);
+    const int done = store(self, &r, &answer);
+    Py_DECREF(answer);
+    return listener_tell(self) < 0 || done == STORE_FAILED ? -1 : done == STORE_DONE;
 }
 
 PyObject *store_computed(flight *of, PyObject *value, uint64_t cost_ns) {

@@ -48,6 +48,9 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         The label of the cache's metrics. The default is "cache-1", "cache-2", …
     ttl : float or timedelta, optional
         The seconds until a value expires. By default values never expire.
+    stale : float or timedelta, optional
+        The seconds after its ttl for which a value is still answered, while it is computed again in
+        the background. By default callers wait for the computation. See Notes.
     max_bytes : int or str, optional
         The bytes that the cache may use for values, such as "64MiB". By default it uses all spare
         memory. Values that the program holds are not evicted to stay below the bound.
@@ -99,6 +102,12 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
     `clear`) returns the value that was set, or computes it again. A computation that began earlier
     stores nothing, and only lookups that began earlier get its value.
 
+    With `stale`, `get_or_compute`, `get_or_compute_async` and decorated functions return a value
+    whose ttl has passed at once, for so many seconds more. The first such call computes it again in
+    a thread, or in a task of its event loop; at most 8 threads at a time, for all caches. If that
+    fails, the thread or the loop reports the exception, and a later call tries again. `cache[key]`,
+    `get` and `in` can't compute, so they never find a stale value.
+
     `on_evict` runs in the thread whose lookup, store, `len`, `info` or iteration notices that the
     entry is gone, outside all locks, and may use the cache. What the program removes or replaces
     does not call it. An Exception that it raises goes to `sys.unraisablehook`.
@@ -131,6 +140,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         *,
         name: str | None = None,
         ttl: float | timedelta | None = None,
+        stale: float | timedelta | None = None,
         max_bytes: int | str | None = None,
         max_entries: int | None = None,
         hot_bytes: int | str = "auto",
@@ -151,6 +161,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
             timeout=timeout,
             copy=copy,
             on_evict=on_evict,
+            stale=stale,
         )
         super().__init__(name, given)
         self._account = Account(self._name, lib.VRANGE_KIND_CACHE)
@@ -250,7 +261,8 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
 
         """
         ttl_ns = nanoseconds_of_ttl(ttl)
-        self._core.store(key, value, time.monotonic_ns() + ttl_ns if ttl_ns else 0, 0)
+        stale_ns = nanoseconds_of_ttl(self._parameters.stale)
+        self._core.store(key, value, time.monotonic_ns() + ttl_ns + stale_ns if ttl_ns else 0, 0)
 
     # ---- as a mapping ------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from vrange._cache.function import (
 from vrange._cache.native_flights import led_here
 from vrange._cache.options import CachedOptions
 from vrange._cache.parameters import EvictionCause
+from vrange._cache.refresh import leave_unrenewed
 from vrange._core import hit
 from vrange._counters.account import NAME_BYTES_MOST
 
@@ -70,6 +71,8 @@ def _leave_uncached() -> None:
     flight = led_here.get()
     if flight is not None:
         flight.call_off()
+    else:
+        leave_unrenewed()
 
 
 BACKEND = Backend(
@@ -107,6 +110,7 @@ def cached(
     key: Callable[..., Hashable] | None = None,
     typed: bool = False,
     ttl: float | timedelta | None = None,
+    stale: float | timedelta | None = None,
     max_bytes: int | str | None = None,
     max_entries: int | None = None,
     maxsize: int | None = None,
@@ -135,6 +139,7 @@ def cached(
     key: Callable[..., Hashable] | None = None,
     typed: bool = False,
     ttl: float | timedelta | None = None,
+    stale: float | timedelta | None = None,
     max_bytes: int | str | None = None,
     max_entries: int | None = None,
     maxsize: int | None = None,
@@ -165,7 +170,7 @@ def cached(
         Called with the arguments of a call; returns its key. By default the arguments are the key.
     typed : bool
         Whether arguments of different types, such as 3 and 3.0, always have different keys.
-    ttl, max_bytes, max_entries, hot_bytes, timeout, copy, on_evict
+    ttl, stale, max_bytes, max_entries, hot_bytes, timeout, copy, on_evict
         As for VolatileCache. `on_evict` gets the key of a call.
     ignore : str or iterable of str
         The names of parameters that do not change the result, such as "session". They are not part
@@ -225,6 +230,7 @@ def cached(
         key=key,
         typed=typed,
         ttl=ttl,
+        stale=stale,
         max_bytes=max_bytes,
         max_entries=max_entries,
         maxsize=maxsize,

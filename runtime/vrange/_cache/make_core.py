@@ -13,6 +13,7 @@ from vrange._cache.collector import copy_within_room
 from vrange._cache.native_flights import answer_after, led_here
 from vrange._cache.not_kept import Source
 from vrange._cache.parameters import CacheParameters, nanoseconds_of_ttl
+from vrange._cache.refresh import Refresher
 from vrange._cache.signal_errors import is_of_signal
 from vrange._cache.unstored import as_answered, as_own
 from vrange._core import hit
@@ -46,6 +47,8 @@ def make_core(
         max_entries=given.max_entries,
         copies=given.copy,
         on_evict=given.on_evict,
+        stale_ns=nanoseconds_of_ttl(given.stale),
+        refresh=None if given.stale is None else Refresher().begin,
     )
 
 

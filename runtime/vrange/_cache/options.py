@@ -14,8 +14,8 @@ from vrange._cache.parameters import (
     call_of,
     check_max_entries,
     check_on_evict,
+    check_times,
     seconds_of_timeout,
-    seconds_of_ttl,
 )
 
 
@@ -30,6 +30,7 @@ def names_of(ignore: object) -> tuple[str, ...]:
 _OF_CACHE = (
     "name",
     "ttl",
+    "stale",
     "max_bytes",
     "max_entries",
     "maxsize",
@@ -49,6 +50,7 @@ class CachedOptions:
     key: Callable[..., Hashable] | None = None
     typed: bool = False
     ttl: float | timedelta | None = None
+    stale: float | timedelta | None = None
     max_bytes: int | str | None = None
     max_entries: int | None = None
     maxsize: int | None = None
@@ -72,7 +74,7 @@ class CachedOptions:
             raise TypeError("ignore belongs to the default key: leave it out, or do without key=")
         if self.cache is not None:
             self._check_with_cache()
-        seconds_of_ttl(self.ttl)
+        check_times(self.ttl, self.stale)
         seconds_of_timeout(self.timeout)
         check_on_evict(self.on_evict)
         if not isinstance(self.shared, bool | str):

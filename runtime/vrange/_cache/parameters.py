@@ -22,7 +22,7 @@ EvictionCause = Literal["evicted", "expired", "purged", "refused"]
 Listener = Callable[[Any, EvictionCause], object]
 
 
-def seconds_of_ttl(ttl: object) -> float | None:
+def seconds_of_ttl(ttl: object, name: str = "ttl") -> float | None:
     """Return the seconds of a `ttl`, or None. Raise TypeError or ValueError for anything else."""
     if ttl is None:
         return None
@@ -31,9 +31,9 @@ def seconds_of_ttl(ttl: object) -> float | None:
     elif isinstance(ttl, Real) and not isinstance(ttl, bool):
         seconds = _seconds(ttl)
     else:
-        raise ValueError(f"ttl must be {_TTL_TAKEN}, not {ttl!r}")
+        raise ValueError(f"{name} must be {_TTL_TAKEN}, not {ttl!r}")
     if not seconds > 0:
-        raise ValueError(f"ttl must be {_TTL_TAKEN}, not {ttl!r}")
+        raise ValueError(f"{name} must be {_TTL_TAKEN}, not {ttl!r}")
     return seconds
 
 
@@ -88,6 +88,15 @@ def call_of(function: object) -> object:
     return getattr(type(function), "__call__", None)  # noqa: B004 - it is not only tested
 
 
+def check_times(ttl: object, stale: object) -> None:
+    """Raise TypeError or ValueError for seconds that are none, and for `stale` without a `ttl`."""
+    lives = seconds_of_ttl(ttl)
+    if seconds_of_ttl(stale, "stale") is not None and lives is None:
+        raise ValueError(
+            f"stale={stale!r} says how long after its ttl a value is still answered: give a ttl"
+        )
+
+
 def check_on_evict(on_evict: object) -> None:
     """Raise TypeError for anything but None or a callable that returns no coroutine."""
     if on_evict is not None and not callable(on_evict):
@@ -111,6 +120,7 @@ class CacheParameters:
     timeout: float | None
     copy: bool
     on_evict: Listener | None
+    stale: float | None
 
 
 def checked_parameters(
@@ -123,10 +133,12 @@ def checked_parameters(
     timeout: object,
     copy: bool,
     on_evict: Listener | None,
+    stale: object,
 ) -> CacheParameters:
     """Return the parameters of a cache. Raise TypeError or ValueError for a bad one."""
     check_max_entries(max_entries)
     check_on_evict(on_evict)
+    check_times(ttl, stale)
     if arena_bytes is not None:
         arena_bytes = parse_bytes(arena_bytes, "arena_bytes")
         if arena_bytes == 0:
@@ -140,4 +152,5 @@ def checked_parameters(
         timeout=seconds_of_timeout(timeout),
         copy=copy,
         on_evict=on_evict,
+        stale=seconds_of_ttl(stale, "stale"),
     )

@@ -41,6 +41,8 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         The cache's name.
     ttl : float or timedelta, optional
         The seconds after which a value expires.
+    stale : float or timedelta, optional
+        Accepted and ignored: callers wait for the computation.
     max_bytes : int or str, optional
         The size of the cache. The default is a tenth of the machine's memory.
     max_entries : int, optional
@@ -74,6 +76,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         *,
         name: str | None = None,
         ttl: float | timedelta | None = None,
+        stale: float | timedelta | None = None,
         max_bytes: int | str | None = None,
         max_entries: int | None = None,
         hot_bytes: int | str = "auto",
@@ -97,6 +100,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
             timeout=timeout,
             copy=copy,
             on_evict=on_evict,
+            stale=stale,
         )
         super().__init__(name, given)
         self._ttl = float("inf") if given.ttl is None else given.ttl

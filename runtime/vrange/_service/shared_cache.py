@@ -73,12 +73,18 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
         shared: str | bool,
         name: str | None = None,
         on_evict: object = None,
+        stale: object = None,
         **parameters: Any,
     ) -> None:
         if on_evict is not None:
             raise TypeError(
                 "on_evict belongs to a cache of one process: the values of a shared cache leave in "
                 "any process. Leave out on_evict or shared"
+            )
+        if stale is not None:
+            raise TypeError(
+                "stale belongs to a cache of one process: a shared cache has callers wait for the "
+                "computation. Leave out stale or shared"
             )
         self._name_of_all = _name_of_all(shared, name)
         super().__init__(name=name or self._name_of_all, **parameters)
