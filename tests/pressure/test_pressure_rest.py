@@ -45,3 +45,20 @@ def test_it_hears_of_memory_that_is_used_while_it_rests() -> None:
     """
     )
     assert in_cgroup(code, 33, limit=320 << 20) in ("elevated", "critical")
+
+
+def test_it_goes_on_looking_once_no_cache_is_open() -> None:
+    """Then the caretaker reads no figure that would show a change."""
+    code = """
+    import time, vrange
+    cache = vrange.VolatileCache()
+    cache["k"] = b"x" * 100_000
+    cache.close()
+    watcher = vrange.pressure.watch(interval=0.1)
+    time.sleep(2)
+    turns, looks = vrange.stats().reserve.ticks, watcher.info().polls
+    while vrange.stats().reserve.ticks < turns + 4:
+        time.sleep(0.1)
+    print(watcher.info().polls - looks)
+    """
+    assert int(in_cgroup(code, limit=320 << 20)) >= 2

@@ -154,11 +154,6 @@ static bool is_far(void) {
     return 2 * (double)watch.info.used_bytes < watch.settings.elevated * (double)watch.info.limit_bytes;
 }
 
-/* The caretaker looks at the limits of cgroups and at a set one once a second or more often, and rouses. */
-static bool is_looked_after(void) {
-    return caretaker_is_running() && watch.info.place != VRANGE_PRESSURE_MACHINE;
-}
-
 /* How many intervals to wait until the next look. Usage that has not changed for a second will not soon. */
 static uint64_t intervals(void) {
     const uint64_t now = os_now_ns(), used = watch.info.used_bytes;
@@ -169,7 +164,8 @@ static uint64_t intervals(void) {
     }
     if (!is_far()) return 1;
     if (now - watch.quiet_ns < QUIET_AFTER_NS) return FAR_INTERVALS;
-    return is_looked_after() ? REST_INTERVALS : QUIET_INTERVALS;
+    /* The caretaker looks at the limits and at the machine once a second or more often, and rouses. */
+    return caretaker_is_running() ? REST_INTERVALS : QUIET_INTERVALS;
 }
 
 /* A rest ends early if the caretaker finds that something changes. */
@@ -186,14 +182,19 @@ static void sleep_for(uint64_t wanted) {
     atomic_store(&watch.rests, false);
 }
 
-void watcher_rouse(void) {
+static void rouse(bool if_of_machine) {
     if (!atomic_load_explicit(&watch.rests, memory_order_relaxed)) return;
     if (pthread_mutex_trylock(&watch.lock) != 0) return; /* the caretaker must not wait: it rouses again */
-    atomic_store(&watch.rests, false);
-    watch.is_roused = true;
-    pthread_cond_broadcast(&watch.stopped);
+    if (!if_of_machine || watch.info.place == VRANGE_PRESSURE_MACHINE) {
+        atomic_store(&watch.rests, false);
+        watch.is_roused = true;
+        pthread_cond_broadcast(&watch.stopped);
+    }
     pthread_mutex_unlock(&watch.lock);
 }
+
+void watcher_rouse(void) { rouse(false); }
+void watcher_rouse_of_machine(void) { rouse(true); }
 
 static void *run(void *unused) {
     (void)unused;

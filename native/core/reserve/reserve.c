@@ -29,6 +29,7 @@
 #include "pressure/alarm.h"
 #include "pressure/headroom.h"
 #include "pressure/memory_limits.h"
+#include "pressure/watcher.h"
 #include "counters/requests.h"
 #include "counters/segment.h"
 #include "heap/heap_offer.h"
@@ -177,6 +178,7 @@ static uint64_t look_after_everything(uint64_t slept_ns) {
     if (!atomic_load(&segment_here)) return look_after_malloc(slept_ns);
     if (!has_anything_to_offer()) {
         limits_follow();
+        watcher_rouse(); /* no figure is read here that would show a change */
         const uint64_t stacks_ns = deep_threads_look();
         return stacks_ns < REST_NS ? stacks_ns : REST_NS;
     }

@@ -25,6 +25,7 @@
 #define QUIET_AFTER_NS 1000000000u
 #define QUIET_SLEEP_NS 1000000000u
 #define QUIET_BYTES (8ull << 30) /* more than two threads allocate meanwhile */
+#define MACHINE_SHARE 32 /* of what is free on the machine: a change by less is none */
 #define QUIET_SHARE 16 /* of the reserve: using less is no change, and a reserve that lacks less is whole */
 #define TAKEN_SHARE 32           /* of the reserve, which the kernel takes until the next look */
 #define KEPT_FREE_LOOKS 4        /* a tick, near the limit */
@@ -33,6 +34,7 @@
 /* What the thread found when something had last changed. Only the thread uses it. */
 static struct {
     uint64_t idle, offered, below_limits, since_ns;
+    uint64_t of_machine; /* when the watcher was last roused for it */
 } quiet;
 
 void rest_forget(void) { quiet.since_ns = 0; }
@@ -51,6 +53,14 @@ static bool is_quiet(bool was_called, const free_memory *now, uint64_t share) {
     }
     if (below > quiet.below_limits) quiet.below_limits = below;
     return time_ns - quiet.since_ns >= QUIET_AFTER_NS;
+}
+
+/* Other processes change it all the time. */
+static bool machine_has_moved(uint64_t of_machine) {
+    const uint64_t then = quiet.of_machine, moved = of_machine > then ? of_machine - then : then - of_machine;
+    if (moved <= then / MACHINE_SHARE) return false;
+    quiet.of_machine = of_machine;
+    return true;
 }
 
 /* The part of `longest` in which `bytes` are used up, if `most` are in all of it. */
@@ -97,6 +107,7 @@ rest rest_after(uint64_t slept_ns, const free_memory *now, uint64_t reserve_byte
     const uint64_t tick = caretaker_tick_ns(), least = tick / HURRIES_MOST, share = reserve_bytes / QUIET_SHARE;
     const bool quiet_now = is_quiet(slept_ns == 0, now, share);
     if (!quiet_now) watcher_rouse();
+    if (machine_has_moved(now->of_machine)) watcher_rouse_of_machine();
     rest r = {.sleep_ns = least};
     if (in_a_hurry) return r;
     if (taken) {
