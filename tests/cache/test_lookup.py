@@ -34,8 +34,12 @@ def test_a_volatile_array_is_answered_without_python(order: Any) -> None:
     assert table.cache_info().resident_hits == 3
 
 
+# A cache with a bound ages its uses alone. All others of the process age theirs together.
+ALONE = 64 << 20
+
+
 def test_values_used_alike_do_not_throw_each_other_out() -> None:
-    @cached(hot_bytes=LARGE)
+    @cached(hot_bytes=LARGE, max_bytes=ALONE)
     def table(n: int) -> Any:
         return np.full(LARGE - 5000, n, np.uint8)
 
@@ -48,7 +52,7 @@ def test_values_used_alike_do_not_throw_each_other_out() -> None:
 
 
 def test_the_front_keeps_what_is_used_more() -> None:
-    @cached(hot_bytes=LARGE)
+    @cached(hot_bytes=LARGE, max_bytes=ALONE)
     def table(n: int) -> Any:
         return np.full(LARGE - 5000, n, np.uint8)
 

@@ -1,9 +1,9 @@
 /* The pace of aging; see pace.h.
  *
  * All caches without a bound of their own compete for the memory of the process, so they share a miniature.
- * One with a bound has its own. If bytes compete, only values with ranges of their own are simulated: a slab
- * is lost as a whole, with the values of many keys. In a cache with max_entries entries compete, whatever
- * their size.
+ * What it has learned is forgotten once the last of them is closed. A cache with a bound has its own. If bytes
+ * compete, only values with ranges of their own are simulated: a slab is lost as a whole, with the values of
+ * many keys. In a cache with max_entries entries compete, whatever their size.
  *
  * As long as nothing competes, no request is simulated. So a miniature begins with what the caches hold and how
  * often it was used: values that were popular once are what a program that moves on has to get rid of. */
@@ -15,7 +15,7 @@
 #define BEGIN_RANGES 1024u /* with more, so few of the requests are simulated that they cost nothing */
 #define SEEDED_MOST 65536u /* records that are looked at: some hundred microseconds */
 
-/* Of all caches that do not age alone. The miniature is never freed. */
+/* Of all caches that do not age alone. */
 static miniature *together;
 static mini_aging shared_aging = {.pace = VRANGE_PACE_USUAL};
 
@@ -88,6 +88,21 @@ static void begin(cache_core *self) {
     }
 }
 
+static bool competes_with_others(const cache_core *self) {
+    for (const cache_core *core = cores_first(); core; core = core->following) {
+        if (core != self && core->arena && !core->ages_alone) return true;
+    }
+    return false;
+}
+
+/* The caches whose requests chose the pace are closed: another load begins. */
+static void begin_anew(cache_core *self) {
+    miniature_free(together);
+    together = NULL;
+    shared_aging = (mini_aging){.pace = VRANGE_PACE_USUAL};
+    vrange_arena_set_aging(self->arena, shared_aging.pace, shared_aging.keeps);
+}
+
 void pace_open(cache_core *self, bool ages_alone) {
     self->ages_alone = ages_alone;
     if (ages_alone) {
@@ -95,6 +110,7 @@ void pace_open(cache_core *self, bool ages_alone) {
         vrange_arena_age_alone(self->arena);
     } else {
         self->salt = (uint32_t)((uintptr_t)self >> 4) * 0x9e3779b1u;
+        if (!competes_with_others(self)) begin_anew(self);
         self->miniature = together;
     }
 }
