@@ -109,6 +109,33 @@ def test_another_process_gets_what_was_freed() -> None:
         group.close()
 
 
+LARGE_THEN_SMALL = """
+import time
+LARGE, SMALL = 38 << 20, 36 << 20
+for turn in range(6):
+    block = bytearray(LARGE)
+    del block
+    held = [bytes(400) for _ in range(SMALL // 440)]  # blocks that glibc serves
+    del held
+    time.sleep(0.2 * (turn % 2))
+"""
+
+
+@pytest.mark.memory_cgroup
+def test_a_program_with_little_memory_left_needs_what_it_has_just_freed() -> None:
+    """With glibc, which returns a large block at its free, it survives."""
+    with MemoryCgroup(64 * MIB) as group:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", LARGE_THEN_SMALL],
+            env={**os.environ, "LD_PRELOAD": LIBRARY},
+            preexec_fn=lambda: group.add(os.getpid()),
+            timeout=60,
+            check=False,
+        )
+        assert group.oom_kills == 0
+    assert done.returncode == 0
+
+
 def test_programs_that_are_not_python(tmp_path: Path) -> None:
     source = tmp_path / "large.c"
     source.write_text("".join(f"int f{i}(int x) {{ return x * {i}; }}\n" for i in range(4000)))

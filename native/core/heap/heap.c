@@ -41,6 +41,7 @@
 /* Cells are emptied once the heap has grown by this share of what they hold. */
 #define CELLS_GROWN_SHARE 4
 
+#define LARGE_BYTES ((size_t)1 << 20) /* offering it costs little beside filling it */
 /* A smaller block is copied in less time than its pages are moved in. */
 #define MOVED_BYTES_LEAST ((size_t)1 << 20)
 #define MOVES_MOST 8192
@@ -247,7 +248,7 @@ bool heap_move(void *to, void *from, size_t bytes) {
     return true;
 }
 
-static void give_to_zone(heap_zone *zone, void *block) {
+static void give_to_zone(heap_zone *zone, void *block, bool offers) {
     if (!gate_try_enter()) {
         heap_defer(block);
         return;
@@ -258,9 +259,11 @@ static void give_to_zone(heap_zone *zone, void *block) {
     const heap_usage before = heap_usage_of(zone);
     zone_give(zone, zone_unit_of(zone, block), now);
     heap_unlock(zone, &before);
-    /* The child of a fork has no caretaker until something starts one. */
+    /* There is none before the first such block, and in the child of a fork. Until it has looked, nothing is
+     * known of the memory that is left. */
+    offers |= !caretaker_is_running();
     caretaker_ensure();
-    if (caretaker_is_absent()) heap_offer(true);
+    if (offers || caretaker_is_absent()) heap_offer(true);
     gate_leave();
 }
 
@@ -270,8 +273,10 @@ void heap_free(void *block) {
     if (!units) refuse();
     const bool is_counted = heap_account() != NULL;
     const uint64_t start = is_counted && stats_times_fast(STATS_FAST_FREE) ? stats_now_ns() : 0;
+    const bool offers = atomic_load_explicit(&heap.is_short, memory_order_relaxed) &&
+                        (size_t)units * zone->unit_bytes >= LARGE_BYTES;
     /* Cells are emptied by the thread: without it the block goes to the zone, and starts one. */
-    if (!zone->huge && caretaker_is_running() &&
+    if (!zone->huge && !offers && caretaker_is_running() &&
         cells_put((cell_block){zone_unit_of(zone, block), units})) {
         caretaker_rouse(); /* the block is offered once no allocation has used it for a moment */
         if (is_counted) stats_record_fast(STATS_FAST_FREE, VRANGE_KIND_HEAP, VRANGE_FREE_RELEASED, start);
@@ -279,7 +284,7 @@ void heap_free(void *block) {
     }
     stats_was_slow(STATS_FAST_FREE);
     const uint64_t slow_start = start || !is_counted ? start : stats_now_ns();
-    give_to_zone(zone, block);
+    give_to_zone(zone, block, offers);
     caretaker_rouse();
     if (is_counted) heap_record(VRANGE_FREE_RELEASED, stats_now_ns() - slow_start);
 }

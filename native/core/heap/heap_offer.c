@@ -69,6 +69,8 @@ static void empty_cells(uint64_t now_ns, uint64_t before_ns) {
     heap_unlock(zone, &before);
 }
 
+void heap_set_short(bool is_short) { atomic_store(&heap.is_short, is_short); }
+
 bool heap_is_open(void) { return atomic_load(&heap.open); }
 
 bool heap_offer(bool at_once) {

@@ -10,4 +10,7 @@ bool heap_is_open(void);
  * idle if `at_once`. Returns whether something is idle still. */
 bool heap_offer(bool at_once);
 
+/* Whether so little memory is left that large blocks can't wait for the caretaker, which may run late. */
+void heap_set_short(bool is_short);
+
 #endif

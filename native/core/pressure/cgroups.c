@@ -173,16 +173,13 @@ static void add_mount(vrange_cgroups *out, char *line, const char *paths[CGROUP_
     if (!path || !mount_point || strlen(mount_point) >= VRANGE_PATH_BYTES) return;
     unescape(root);
     unescape(mount_point);
-    vrange_hierarchy *here = malloc(sizeof *here);
-    if (!here) return;
-    here->version = version;
-    strcpy(here->mount_point, mount_point);
-    if (!find_below(mount_point, root, path, here->directory)) strcpy(here->directory, mount_point);
+    vrange_hierarchy here = {.version = version};
+    strcpy(here.mount_point, mount_point);
+    if (!find_below(mount_point, root, path, here.directory)) strcpy(here.directory, mount_point);
     /* The same hierarchy may be mounted a second time with a smaller part visible. */
     vrange_hierarchy *before = hierarchy_of(out, version);
-    if (!before) out->hierarchies[out->hierarchy_count++] = *here;
-    else if (depth_of(here) > depth_of(before)) *before = *here;
-    free(here);
+    if (!before) out->hierarchies[out->hierarchy_count++] = here;
+    else if (depth_of(&here) > depth_of(before)) *before = here;
 }
 
 /* ---- cgroups ----------------------------------------------------------------------------------- */

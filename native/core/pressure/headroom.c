@@ -9,6 +9,7 @@
  * read once. */
 #include "pressure/headroom.h"
 
+#include "base/amounts.h"
 #include "base/rung.h"
 #include "os/os.h"
 #include "pressure/memory_limits.h"
@@ -103,5 +104,21 @@ uint64_t headroom_of_machine(uint64_t age_ns) {
     const int result = limits_read_machine(l, os_now_ns(), age_ns);
     const uint64_t free_bytes = result < 0 ? 0 : l->machine_bytes - l->machine_used;
     limits_give();
+    return free_bytes;
+}
+
+uint64_t headroom_found_anew(void) {
+    /* Mapped: glibc reserves an arena when a thread allocates for the first time. */
+    limits *l = os_map(sizeof *l);
+    vrange_cgroups *found = os_map(sizeof *found);
+    uint64_t free_bytes = UINT64_MAX;
+    if (l && found) {
+        limits_find(l, "/proc/self", found);
+        look(l, os_now_ns(), UINT64_MAX, false, &free_bytes);
+        free_bytes = lesser(free_bytes, above(l->machine_bytes, l->machine_used));
+        limits_forget(l);
+    }
+    if (l) os_unreserve(l, sizeof *l);
+    if (found) os_unreserve(found, sizeof *found);
     return free_bytes;
 }

@@ -35,6 +35,7 @@
 #include "heap/heap_offer.h"
 #include "base/userfault_closed.h"
 #include "reserve/burst.h"
+#include "reserve/malloc_turn.h"
 #include "reserve/offer.h"
 #include "os/os.h"
 #include "reserve/rank.h"
@@ -52,10 +53,7 @@
 #define BURST_SHARE 8    /* of the reserve: if so much is taken between two looks, it is refilled first */
 #define OUTSIZED_SHARE 8 /* of the reserve */
 #define OUTSIZED_TIMES 4 /* several threads may each allocate as much, twice */
-#define MALLOC_TICKS 4 /* while something is idle; in a longer sleep each freed block would wake the thread */
-#define MALLOC_SLEEP_NS 1000000000u
 #define REST_NS 1000000000u /* without anything to offer */
-#define MALLOC_REST_NS (600ull * 1000000000u) /* the next freed block ends it */
 #define SHORT_BYTES (1ull << 20) /* with so little free, the kernel reclaims for a store */
 
 static struct {
@@ -164,18 +162,12 @@ static bool take_turn(free_memory now) {
     return goes_on;
 }
 
-/* In a process that uses vrange for malloc alone: no limit is read, no file is opened and no file is made. */
-static uint64_t look_after_malloc(uint64_t slept_ns) {
-    if (heap_offer(false)) return MALLOC_TICKS * caretaker_tick_ns();
-    return slept_ns < MALLOC_SLEEP_NS ? MALLOC_SLEEP_NS : MALLOC_REST_NS;
-}
-
 /* A program that only recurses deep has nothing to offer: how much is used below its limits is not read. Its
  * first store calls the thread. */
 static bool has_anything_to_offer(void) { return arenas_exist() || arrays_exist() || heap_is_open(); }
 
 static uint64_t look_after_everything(uint64_t slept_ns) {
-    if (!atomic_load(&segment_here)) return look_after_malloc(slept_ns);
+    if (!atomic_load(&segment_here)) return malloc_turn(slept_ns);
     if (!has_anything_to_offer()) {
         limits_follow();
         watcher_rouse(); /* no figure is read here that would show a change */
@@ -184,7 +176,9 @@ static uint64_t look_after_everything(uint64_t slept_ns) {
     }
     const free_memory now = look_for_memory();
     /* Before any value: free heap memory is worth nothing. */
-    heap_offer(now.is_near || now.below_set.is_short);
+    const bool is_short = now.is_near || now.below_set.is_short;
+    heap_set_short(is_short);
+    heap_offer(is_short);
     if (!rung_holds()) mend(); /* without holding `turn`, which other threads wait for inside the gate */
     pthread_mutex_lock(&reserve.turn);
     const bool in_a_hurry = take_turn(now);

@@ -70,7 +70,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     on.add_argument(
         "--malloc",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
+        default=False,
         help="large blocks of every library from vrange's heap (LD_PRELOAD; see docs/malloc.md)",
     )
     on.add_argument(

@@ -1,0 +1,49 @@
+/* The turn where malloc alone is used; see malloc_turn.h.
+ *
+ * Any program may be preloaded with malloc, also one that does not expect descriptors that it has not opened. So
+ * no file stays open and none is made. What is left below the limits is looked for anew, and only while freed
+ * blocks are idle.
+ *
+ * glibc returns a large block at its free. A program that would survive with it must survive here: where little
+ * is left, the next allocations may need what was freed before it has been idle for long. */
+#include "reserve/malloc_turn.h"
+
+#include <stdbool.h>
+
+#include "base/caretaker.h"
+#include "heap/heap_offer.h"
+#include "os/os.h"
+#include "pressure/headroom.h"
+
+#define IDLE_TICKS 4 /* while something is idle; in a longer sleep each freed block would wake the thread */
+#define SLEEP_NS 1000000000u
+#define REST_NS (600ull * 1000000000u) /* the next freed block ends it */
+#define NEAR_BYTES (128ull << 20) /* with less left, whatever is freed is offered at the next turn */
+/* What is left is not used up faster, by threads on some processors. */
+#define BYTES_A_NS 4
+#define LOOK_NS_LEAST 20000000u
+#define LOOK_NS_MOST 1000000000u
+
+/* Only the caretaker uses it. In the child of a fork it is as good as in the parent. */
+static struct {
+    uint64_t left, next_ns;
+} seen;
+
+static bool is_near(uint64_t now) {
+    if (now >= seen.next_ns) {
+        seen.left = headroom_found_anew();
+        const uint64_t until = seen.left / BYTES_A_NS;
+        seen.next_ns = now + (until < LOOK_NS_LEAST ? LOOK_NS_LEAST : until < LOOK_NS_MOST ? until
+                                                                                           : LOOK_NS_MOST);
+    }
+    return seen.left < NEAR_BYTES;
+}
+
+uint64_t malloc_turn(uint64_t slept_ns) {
+    if (!heap_offer(false)) return slept_ns < SLEEP_NS ? SLEEP_NS : REST_NS;
+    const bool near = is_near(os_now_ns());
+    heap_set_short(near);
+    if (!near) return IDLE_TICKS * caretaker_tick_ns();
+    heap_offer(true);
+    return caretaker_tick_ns();
+}
