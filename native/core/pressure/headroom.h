@@ -25,8 +25,8 @@ uint64_t headroom_below_set(uint64_t *limit);
  * that reports it is long. 0 if unknown. */
 uint64_t headroom_of_machine(uint64_t age_ns);
 
-/* Bytes free below the limits and on the machine, for processes in which no file of vrange's may stay open. Takes
- * a large part of a millisecond. UINT64_MAX if nothing is known. */
+/* Bytes free below the limits and on the machine, for processes in which no file of vrange's may stay open.
+ * Takes a large part of a millisecond. UINT64_MAX if nothing is known. */
 uint64_t headroom_found_anew(void);
 
 #endif

@@ -1,8 +1,8 @@
 /* The turn where malloc alone is used; see malloc_turn.h.
  *
- * Any program may be preloaded with malloc, also one that does not expect descriptors that it has not opened. So
- * no file stays open and none is made. What is left below the limits is looked for anew, and only while freed
- * blocks are idle.
+ * Any program may be preloaded with malloc, also one that does not expect descriptors that it has not opened.
+ * So no file stays open and none is made. What is left below the limits is looked for anew, and only while
+ * freed blocks are idle.
  *
  * glibc returns a large block at its free. A program that would survive with it must survive here: where little
  * is left, the next allocations may need what was freed before it has been idle for long. */
