@@ -799,9 +799,11 @@ int vrange_shared_find(const vrange_shared *index, const unsigned char *digest, 
 /* The same for the next record of any key. Begin with *cursor 0; VRANGE_GONE: there is none left. */
 int vrange_shared_next(const vrange_shared *index, uint64_t *cursor, void *payload, size_t room,
                        vrange_shared_found *out);
-/* Copies a value from its owner's memory. VRANGE_PURGED if it is gone, VRANGE_GONE if it is no longer the
- * key's. -EPERM: this process may not read the owner's memory. */
-int vrange_shared_read(const vrange_shared *index, const vrange_shared_found *found, void *to);
+/* Copies a value from its owner's memory: its first `head_bytes` to one place, and the others to another.
+ * VRANGE_PURGED if it is gone, VRANGE_GONE if it is no longer the key's. -EPERM and others: this process may
+ * not read the owner's memory. */
+int vrange_shared_read(const vrange_shared *index, const vrange_shared_found *found, void *head,
+                       size_t head_bytes, void *to);
 /* Removes a record if it is still the key's. */
 int vrange_shared_drop(vrange_shared *index, uint64_t at, uint64_t word);
 

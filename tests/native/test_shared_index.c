@@ -352,15 +352,71 @@ static void test_a_large_value_is_read_from_its_owner(void) {
     CHECK(read(done[0], &step, 1) == 1);
     CHECK(vrange_shared_find(index, digest, payload, sizeof payload, &found) == VRANGE_OK);
     CHECK(found.kind == VRANGE_RECORD_RANGE && found.bytes == LARGE);
-    CHECK(vrange_shared_read(index, &found, value) == VRANGE_OK);
+    CHECK(vrange_shared_read(index, &found, NULL, 0, value) == VRANGE_OK);
     CHECK(value[0] == (1ull << 32 | 1) && value[LARGE / 8 - 1] == value[0]);
+    uint64_t head[5] = {0};
+    memset(value, 0, sizeof value);
+    CHECK(vrange_shared_read(index, &found, head, sizeof head, value) == VRANGE_OK);
+    CHECK(head[0] == (1ull << 32 | 1) && head[4] == head[0] && value[0] == head[0]);
+    CHECK(value[LARGE / 8 - 6] == head[0] && value[LARGE / 8 - 5] == 0);
+    CHECK(vrange_shared_read(index, &found, value, LARGE, NULL) == VRANGE_OK);
+    CHECK(value[LARGE / 8 - 1] == head[0]);
+    CHECK(vrange_shared_read(index, &found, value, LARGE + 8, NULL) == VRANGE_PURGED);
     CHECK(write(go[1], "g", 1) == 1 && read(done[0], &step, 1) == 1);
-    CHECK(vrange_shared_read(index, &found, value) == VRANGE_PURGED);
+    CHECK(vrange_shared_read(index, &found, NULL, 0, value) == VRANGE_PURGED);
     CHECK(write(go[1], "g", 1) == 1 && read(done[0], &step, 1) == 1);
     CHECK(vrange_shared_find(index, digest, payload, sizeof payload, &found) == VRANGE_OK);
-    CHECK(vrange_shared_read(index, &found, value) == VRANGE_OK && value[0] == (1ull << 32 | 3));
+    CHECK(vrange_shared_read(index, &found, NULL, 0, value) == VRANGE_OK && value[0] == (1ull << 32 | 3));
     CHECK(kill(owner, SIGKILL) == 0 && waitpid(owner, NULL, 0) == owner);
-    CHECK(vrange_shared_read(index, &found, value) == VRANGE_PURGED);
+    CHECK(vrange_shared_read(index, &found, NULL, 0, value) == VRANGE_PURGED);
+}
+
+/* Stores a value and then waits. Returns its process, once the value is stored. */
+static pid_t begin_owner(vrange_shared *index, bool joins, uint64_t turn) {
+    int done[2];
+    char byte;
+    CHECK(pipe(done) == 0);
+    const pid_t owner = fork();
+    if (owner == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        vrange_account *account;
+        vrange_arena *arena = open_arena(16 * MIB, &account);
+        vrange_shared_found found;
+        CHECK(vrange_shared_join(index) == 0);
+        store_large(index, arena, joins ? 1 : 2, turn, &found);
+        CHECK(write(done[1], "x", 1) == 1);
+        for (;;) pause();
+    }
+    CHECK(read(done[0], &byte, 1) == 1);
+    close(done[0]);
+    close(done[1]);
+    return owner;
+}
+
+/* Process numbers are used again. A later process may even have the same addresses and the same states. */
+static void test_another_process_is_not_read_in_the_owners_place(void) {
+    vrange_shared *index = open_index("owners");
+    const pid_t owner = begin_owner(index, true, 1), other = begin_owner(index, false, 2);
+    static uint64_t value[LARGE / 8];
+    unsigned char digest[16];
+    char payload[VRANGE_PAYLOAD_MOST];
+    vrange_shared_found found;
+    digest_of(1, digest);
+    CHECK(vrange_shared_find(index, digest, payload, sizeof payload, &found) == VRANGE_OK);
+    CHECK(vrange_shared_read(index, &found, NULL, 0, value) == VRANGE_OK);
+    const int file = open(path, O_RDWR);
+    index_member *members = mmap(NULL, MEMBERS * sizeof *members, PROT_READ | PROT_WRITE, MAP_SHARED, file,
+                                 INDEX_PAGE);
+    CHECK(members != MAP_FAILED);
+    for (int i = 0; i < 8; i++) {
+        const uint64_t word = atomic_load(&members[i].word);
+        if ((uint32_t)word != (uint32_t)owner) continue;
+        atomic_store(&members[i].word, (word & ~0xffffffffull) | (uint32_t)other);
+    }
+    memset(value, 0, sizeof value);
+    CHECK(vrange_shared_read(index, &found, NULL, 0, value) == VRANGE_PURGED);
+    CHECK(kill(owner, SIGKILL) == 0 && waitpid(owner, NULL, 0) == owner);
+    CHECK(kill(other, SIGKILL) == 0 && waitpid(other, NULL, 0) == other);
 }
 
 /* The owner stores, frees, discards and lets the kernel take without pause. */
@@ -402,7 +458,7 @@ static void test_a_reader_never_gets_a_mixture(void) {
         const uint64_t key = seed >> 16 & 31;
         digest_of(key, digest);
         if (vrange_shared_find(index, digest, payload, sizeof payload, &found) != VRANGE_OK) continue;
-        const int result = vrange_shared_read(index, &found, value);
+        const int result = vrange_shared_read(index, &found, NULL, 0, value);
         CHECK(result == VRANGE_OK || result == VRANGE_PURGED || result == VRANGE_GONE);
         if (result != VRANGE_OK) {
             gone++;
@@ -566,7 +622,7 @@ static void test_nonsense_in_the_index_does_no_harm(void) {
             uint64_t cursor = 0;
             while (vrange_shared_next(index, &cursor, value, sizeof value, &found) == VRANGE_OK) {
                 if (found.kind == VRANGE_RECORD_RANGE && found.bytes <= sizeof large)
-                    CHECK(vrange_shared_read(index, &found, large) != VRANGE_OK);
+                    CHECK(vrange_shared_read(index, &found, NULL, 0, large) != VRANGE_OK);
             }
         }
         change(index, key, &removed);
@@ -587,6 +643,7 @@ int main(void) {
     test_no_value_older_than_an_invalidation_is_found();
     test_blocks_of_dead_members_are_used_again();
     test_a_large_value_is_read_from_its_owner();
+    test_another_process_is_not_read_in_the_owners_place();
     test_a_reader_never_gets_a_mixture();
     test_one_process_computes_and_the_others_wait();
     test_a_leader_that_is_killed_or_stopped_is_not_waited_for();

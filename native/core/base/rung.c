@@ -30,11 +30,10 @@ const char *const rung_names[] = {[0] = "",
 
 static struct {
     pthread_once_t decided;
-    _Atomic int rung;
+    rung_sign sign;
     os_held userfault;
     char *canary; /* a page that is registered and never filled: populating it has to fail */
     _Atomic bool still_faults;
-    _Atomic uint64_t mends;
     char refusals[VRANGE_RUNG_REFAULT + 1][REFUSAL_BYTES];
 } ladder = {.decided = PTHREAD_ONCE_INIT, .userfault = {.number = -1}};
 
@@ -79,7 +78,7 @@ static int place_canary(void) {
 }
 
 bool rung_holds(void) {
-    if (ladder.rung != VRANGE_RUNG_REFAULT) return true;
+    if (ladder.sign.rung != VRANGE_RUNG_REFAULT) return true;
     return os_is_held(&ladder.userfault) && os_populate(ladder.canary, os_page_bytes()) == -EFAULT;
 }
 
@@ -155,14 +154,14 @@ static void decide(void) {
     int rung = highest;
     if (rung == VRANGE_RUNG_REFAULT && !try_refault()) rung--;
     if (rung == VRANGE_RUNG_SENTINEL && !try_sentinel()) rung--;
-    ladder.rung = rung;
+    ladder.sign.rung = rung;
     /* A program that runs in a stricter sandbox than it was set up for goes on, as without the variable. */
     if (is_forced && rung != highest) tell_lower(highest, rung);
 }
 
 int vrange_rung(void) {
     pthread_once(&ladder.decided, decide);
-    return ladder.rung;
+    return ladder.sign.rung;
 }
 
 const char *vrange_rung_refusal(int rung) {
@@ -174,7 +173,7 @@ const char *vrange_rung_refusal(int rung) {
 bool rung_has_userfault(void) { return os_is_held(&ladder.userfault); }
 
 int rung_userfault(void) {
-    if (ladder.rung != VRANGE_RUNG_REFAULT) return -1;
+    if (ladder.sign.rung != VRANGE_RUNG_REFAULT) return -1;
     return os_is_held(&ladder.userfault) ? atomic_load(&ladder.userfault.number) : NO_DESCRIPTOR;
 }
 
@@ -209,14 +208,14 @@ void rung_fall(int error, const char *consequence) {
         rung = VRANGE_RUNG_EAGER;
     }
     tell_fall(rung, error, consequence);
-    atomic_store(&ladder.rung, rung);
-    atomic_fetch_add(&ladder.mends, 1);
+    atomic_store(&ladder.sign.rung, rung);
+    atomic_fetch_add(&ladder.sign.mends, 1);
 }
 
 void rung_offer_failed(void) {
     int sentinel = VRANGE_RUNG_SENTINEL;
-    if (atomic_load(&ladder.rung) != sentinel || try_sentinel()) return;
-    if (!atomic_compare_exchange_strong(&ladder.rung, &sentinel, VRANGE_RUNG_EAGER)) return;
+    if (atomic_load(&ladder.sign.rung) != sentinel || try_sentinel()) return;
+    if (!atomic_compare_exchange_strong(&ladder.sign.rung, &sentinel, VRANGE_RUNG_EAGER)) return;
     static const char message[] = "vrange: madvise(MADV_FREE) is refused to this process now; vrange "
                                   "continues on the rung \"eager\"\n";
     os_complain(message, sizeof message - 1);
@@ -229,20 +228,20 @@ bool rung_still_faults(void) {
 void rung_fall_after_fork(int error) {
     os_let_go(&ladder.userfault); /* what was registered with it must not fault */
     refuse(VRANGE_RUNG_REFAULT, "userfaultfd is refused in this child of a fork", error);
-    atomic_store(&ladder.rung, try_sentinel() ? VRANGE_RUNG_SENTINEL : VRANGE_RUNG_EAGER);
-    atomic_fetch_add(&ladder.mends, 1);
+    atomic_store(&ladder.sign.rung, try_sentinel() ? VRANGE_RUNG_SENTINEL : VRANGE_RUNG_EAGER);
+    atomic_fetch_add(&ladder.sign.mends, 1);
 }
 
 int rung_reopen(void) {
     atomic_store(&ladder.still_faults, false); /* a child does not inherit registrations */
-    if (ladder.rung != VRANGE_RUNG_REFAULT) return 0;
+    if (ladder.sign.rung != VRANGE_RUNG_REFAULT) return 0;
     /* An ioctl on the inherited descriptor would write into the parent's memory. */
     const int result = rung_mend_begin();
     return result == 0 ? rung_mend_end() : result;
 }
 
 int rung_mend_begin(void) {
-    atomic_fetch_add(&ladder.mends, 1);
+    atomic_fetch_add(&ladder.sign.mends, 1);
     os_let_go(&ladder.userfault);
     os_held opened;
     const int result = os_userfault_open(&opened);
@@ -253,12 +252,12 @@ int rung_mend_begin(void) {
 
 int rung_mend_end(void) {
     const int result = place_canary();
-    atomic_fetch_add(&ladder.mends, 1);
+    atomic_fetch_add(&ladder.sign.mends, 1);
     return result;
 }
 
 void rung_find_signs(rung_signs *out) {
-    *out = (rung_signs){&ladder.rung, &ladder.mends, ladder.canary};
+    *out = (rung_signs){&ladder.sign, ladder.canary};
 }
 
-uint64_t rung_mends(void) { return atomic_load(&ladder.mends); }
+uint64_t rung_mends(void) { return atomic_load(&ladder.sign.mends); }

@@ -24,11 +24,16 @@ int rung_mend_end(void);
 /* Changes at both ends. A call that failed while this changed may be tried again. */
 uint64_t rung_mends(void);
 
-/* Where another process sees, in the memory of this one, whether a missing page faults: the rung, the number of
- * mends, and the canary, which can't be read as long as the userfaultfd is open. NULL: there is no canary. */
+/* Where another process sees, in the memory of this one, whether a missing page faults: the rung and the number
+ * of mends, side by side so that one read has both, and the canary, which can't be read as long as the
+ * userfaultfd is open. NULL: there is no canary. */
 typedef struct {
-    const _Atomic int *rung;
-    const _Atomic uint64_t *mends;
+    _Atomic uint64_t mends;
+    _Atomic int rung;
+} rung_sign;
+
+typedef struct {
+    const rung_sign *sign;
     const char *canary;
 } rung_signs;
 

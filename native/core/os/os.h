@@ -127,7 +127,8 @@ bool os_process_descends(uint32_t pid, uint32_t ancestor);
 #define OS_READ_PARTS_MOST ((size_t)1 << 30) /* bytes in one call: the kernel reads less than 2 GiB */
 /* Copies from the memory of another process, part by part. Returns the bytes copied before the first one that
  * can't be read. */
-ssize_t os_read_parts(uint32_t pid, const struct iovec *to, const struct iovec *from, size_t count);
+ssize_t os_read_parts(uint32_t pid, const struct iovec *to, size_t to_count, const struct iovec *from,
+                      size_t from_count);
 /* Identifies the PID namespace; 0 if the kernel does not report it. */
 uint64_t os_process_namespace(void);
 void os_command(char *name, size_t bytes);

@@ -79,8 +79,9 @@ bool os_process_descends(uint32_t pid, uint32_t ancestor) {
     return false;
 }
 
-ssize_t os_read_parts(uint32_t pid, const struct iovec *to, const struct iovec *from, size_t count) {
-    const ssize_t got = process_vm_readv((pid_t)pid, to, count, from, count, 0);
+ssize_t os_read_parts(uint32_t pid, const struct iovec *to, size_t to_count, const struct iovec *from,
+                      size_t from_count) {
+    const ssize_t got = process_vm_readv((pid_t)pid, to, to_count, from, from_count, 0);
     return got < 0 ? -errno : got;
 }
 

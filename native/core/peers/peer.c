@@ -44,12 +44,16 @@ int peer_self(peer *out) {
     /* Zeros: this process was made without fork handlers. */
     if (!proof || !proof->started) return -ENOTSUP;
     rung_signs signs;
+    const int rung = vrange_rung();
     rung_find_signs(&signs);
     *out = (peer){.pid = os_process_id(),
                   .started = proof->started,
-                  .proof_at = proof->words,
+                  .proof_at = (uint64_t)proof->words,
                   .proof = {proof->words[0], proof->words[1]},
-                  .canary = vrange_rung() == VRANGE_RUNG_REFAULT ? signs.canary : NULL};
+                  .sign_at = (uint64_t)signs.sign,
+                  .rung = (uint32_t)rung,
+                  .mends = rung_mends(),
+                  .canary_at = rung == VRANGE_RUNG_REFAULT ? (uint64_t)signs.canary : 0};
     return 0;
 }
 
@@ -103,57 +107,100 @@ void peer_after_fork(void) {
 
 /* ---- another process -------------------------------------------------------------------------- */
 
-static int refused(const peer *owner, ssize_t error) {
-    /* A later process with the same number may belong to another user. */
-    if (os_process_state(owner->pid, owner->started) == OS_PROCESS_GONE) return PEER_OVER;
-    if (atomic_exchange(&self.said_refused, true)) return PEER_REFUSED;
+void peer_say_refused(const peer *owner, int error) {
+    if (atomic_exchange(&self.said_refused, true)) return;
     char text[256];
     const int length = snprintf(text, sizeof text,
                                 "vrange: process %u may not read the memory of process %u, which has cached "
                                 "values for it (%s); such values are computed again. `vrange doctor` says "
                                 "what to change\n",
-                                os_process_id(), owner->pid, strerror((int)-error));
+                                os_process_id(), owner->pid, strerror(-error));
     if (length > 0 && (size_t)length < sizeof text) os_complain(text, (size_t)length);
-    return PEER_REFUSED;
 }
 
 static int outcome_of(const peer *owner, ssize_t error) {
     if (error == -ESRCH) return PEER_OVER;
-    if (error == -EPERM || error == -EACCES || error == -ENOSYS) return refused(owner, error);
-    return PEER_LOST;
+    if (error != -EPERM && error != -EACCES && error != -ENOSYS) return PEER_LOST;
+    /* A later process with the same number may belong to another user. */
+    return os_process_state(owner->pid, owner->started) == OS_PROCESS_GONE ? PEER_OVER : PEER_REFUSED;
 }
 
 static bool has_proof(const peer *owner, const uint64_t proof[2]) {
     return proof[0] == owner->proof[0] && proof[1] == owner->proof[1];
 }
 
-int peer_check(const peer *owner) {
-    uint64_t proof[2] = {0};
-    const struct iovec to = {proof, sizeof proof}, from = {(void *)(uintptr_t)owner->proof_at, sizeof proof};
-    const ssize_t got = os_read_parts(owner->pid, &to, &from, 1);
-    if (got < 0 && got != -EFAULT) return outcome_of(owner, got);
-    return got == (ssize_t)sizeof proof && has_proof(owner, proof) ? PEER_READ : PEER_OVER;
+/* The parts of one call, in the order in which they are copied. */
+typedef struct {
+    struct iovec here[8], there[8];
+    size_t here_count, there_count, bytes;
+} parts;
+
+static void take(parts *all, uint64_t address, size_t bytes) {
+    all->there[all->there_count++] = (struct iovec){(void *)(uintptr_t)address, bytes};
+    all->bytes += bytes;
 }
 
-static int read_some(const peer *owner, const char *from, char *to, size_t bytes) {
-    uint64_t proof[2] = {0};
-    char canary;
-    const struct iovec here[] = {{to, bytes}, {proof, sizeof proof}, {&canary, sizeof canary}};
-    const struct iovec there[] = {{(void *)(uintptr_t)from, bytes},
-                                  {(void *)(uintptr_t)owner->proof_at, sizeof proof},
-                                  {(void *)(uintptr_t)owner->canary, sizeof canary}};
-    const ssize_t got = os_read_parts(owner->pid, here, there, owner->canary ? 3 : 2);
-    if (got < 0 && got != -EFAULT) return outcome_of(owner, got);
-    if (got > 0 && (size_t)got == bytes + sizeof proof) return has_proof(owner, proof) ? PEER_READ : PEER_OVER;
-    const int is_there = peer_check(owner);
-    return is_there == PEER_READ ? PEER_LOST : is_there;
+static void put(parts *all, void *to, size_t bytes) {
+    all->here[all->here_count++] = (struct iovec){to, bytes};
 }
 
-int peer_copy(const peer *owner, const void *from, void *to, size_t bytes) {
-    int result = PEER_READ;
-    for (size_t done = 0; done < bytes && result == PEER_READ; done += OS_READ_PARTS_MOST) {
-        const size_t some = bytes - done < OS_READ_PARTS_MOST ? bytes - done : OS_READ_PARTS_MOST;
-        result = read_some(owner, (const char *)from + done, (char *)to + done, some);
+static void copy(parts *all, void *to, uint64_t address, size_t bytes) {
+    take(all, address, bytes);
+    put(all, to, bytes);
+}
+
+static ssize_t read_parts(const peer *owner, const parts *all) {
+    return os_read_parts(owner->pid, all->here, all->here_count, all->there, all->there_count);
+}
+
+/* The content was not read. Returns why. */
+static int look_for_reason(const peer *owner, peer_content *c, ssize_t got) {
+    uint64_t proof[2] = {0};
+    parts all = {0};
+    copy(&all, proof, owner->proof_at, sizeof proof);
+    if (got >= 0 || got == -EFAULT) got = read_parts(owner, &all);
+    if (got < 0 && got != -EFAULT) {
+        c->error = (int)got;
+        return outcome_of(owner, got);
     }
+    return got == (ssize_t)all.bytes && has_proof(owner, proof) ? PEER_LOST : PEER_OVER;
+}
+
+/* Reads `bytes` of the content from this place on. `head_bytes` of them go to the head. */
+static int read_some(const peer *owner, peer_content *c, size_t done, size_t head_bytes, size_t bytes) {
+    uint64_t before = 0, after = 0, proof[2] = {0};
+    rung_sign sign = {0};
+    char canary;
+    const bool has_canary = owner->canary_at != 0;
+    char *to = (char *)c->to + (done ? done - c->head_bytes : 0);
+    parts all = {0};
+    if (c->word_at) copy(&all, &before, c->word_at, sizeof before);
+    take(&all, c->from + done, bytes);
+    if (head_bytes) put(&all, c->head, head_bytes);
+    if (bytes > head_bytes) put(&all, to, bytes - head_bytes);
+    if (c->word_at) copy(&all, &after, c->word_at, sizeof after);
+    copy(&all, proof, owner->proof_at, sizeof proof);
+    copy(&all, &sign, owner->sign_at, sizeof sign);
+    const size_t expected = all.bytes;
+    if (has_canary) copy(&all, &canary, owner->canary_at, sizeof canary);
+    const ssize_t got = read_parts(owner, &all);
+    if (got < 0 || (size_t)got != expected) return look_for_reason(owner, c, got);
+    if (!has_proof(owner, proof)) return PEER_OVER;
+    if (atomic_load(&sign.rung) != (int)owner->rung || atomic_load(&sign.mends) != owner->mends)
+        return PEER_LOST;
+    const bool was_there = !c->word_at || (c->accepts(before, c->expected, has_canary) &&
+                                           c->accepts(after, c->expected, has_canary));
+    return was_there ? PEER_READ : PEER_LOST;
+}
+
+int peer_read(const peer *owner, peer_content *c) {
+    const size_t all = c->head_bytes + c->bytes;
+    size_t done = 0;
+    int result;
+    do {
+        const size_t some = all - done < OS_READ_PARTS_MOST ? all - done : OS_READ_PARTS_MOST;
+        result = read_some(owner, c, done, done ? 0 : c->head_bytes, some);
+        done += some;
+    } while (result == PEER_READ && done < all);
     return result;
 }

@@ -23,10 +23,11 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#include "peers/peer.h"
 #include "vrange.h"
 
 #define INDEX_MAGIC "vrangeIX"
-#define INDEX_VERSION 1u
+#define INDEX_VERSION 2u
 #define INDEX_PAGE 4096u
 
 #define MEMBERS 1024u
@@ -48,15 +49,13 @@ typedef struct {
 
 /* A process that uses the index. Its identity is its place and its serial: `serial << 32 | place + 1`. */
 typedef struct {
-    _Atomic uint64_t word; /* serial << 32 | process id; process id 0: it left */
-    uint64_t start_ticks;  /* distinguishes it from a later process with the same id */
-    uint64_t rung_at, mends_at, canary_at; /* in its memory: see peer_read.c */
+    _Atomic uint64_t word;  /* serial << 32 | process id; process id 0: it left */
     _Atomic uint64_t mends; /* how often its userfaultfd had been replaced when it last published a range */
-    uint32_t rung;
-    uint32_t unused[3];
+    peer process;           /* its number of mends is not used: the one above changes */
+    uint64_t unused[6];
 } index_member;
 
-_Static_assert(sizeof(index_member) == 64, "a cache line");
+_Static_assert(sizeof(index_member) == 128, "two cache lines");
 
 /* One computation under way: `digest bits << 24 | serial bits << 10 | place`; 0: none. */
 typedef struct {

@@ -25,12 +25,13 @@ bool member_read(const vrange_shared *s, uint64_t identity, index_member *out) {
     *out = *at;
     atomic_thread_fence(memory_order_acquire);
     if (atomic_load(&at->word) != word) return false;
-    atomic_store(&out->word, word);
+    out->process.pid = (uint32_t)word;
+    out->process.mends = atomic_load(&out->mends);
     return identity_in(word, place) == identity && (uint32_t)word != 0;
 }
 
 static member_state look(const index_member *member) {
-    switch (os_process_state((uint32_t)atomic_load(&member->word), member->start_ticks)) {
+    switch (os_process_state((uint32_t)atomic_load(&member->word), member->process.started)) {
     case OS_PROCESS_GONE: return MEMBER_GONE;
     case OS_PROCESS_STOPPED: return MEMBER_STOPPED;
     default: return MEMBER_RUNS;
@@ -75,17 +76,6 @@ void member_note_mends(vrange_shared *s) {
     if (atomic_load(&member->mends) != rung_mends()) atomic_store(&member->mends, settled_mends());
 }
 
-static void describe(index_member *member, uint64_t ticks) {
-    rung_signs at;
-    member->start_ticks = ticks;
-    member->rung = (uint32_t)vrange_rung();
-    rung_find_signs(&at);
-    atomic_store(&member->mends, settled_mends());
-    member->rung_at = (uint64_t)at.rung;
-    member->mends_at = (uint64_t)at.mends;
-    member->canary_at = (uint64_t)at.canary;
-}
-
 /* A program that this process ran before it called exec has the same id and start, and none of its memory. */
 static void leave_for_the_program_before(vrange_shared *s) {
     for (uint32_t place = 0; place < MEMBERS; place++) {
@@ -96,9 +86,9 @@ static void leave_for_the_program_before(vrange_shared *s) {
 }
 
 int vrange_shared_join(vrange_shared *s) {
-    uint64_t ticks, stack;
+    peer self;
     if (own_identity(s)) return 0;
-    int result = os_process_start(&ticks, &stack);
+    const int result = peer_self(&self);
     if (result < 0) return result;
     leave_for_the_program_before(s);
     peer_let_read(PEER_GROUP);
@@ -109,7 +99,8 @@ int vrange_shared_join(vrange_shared *s) {
         /* First the word, so that what follows is never taken for the member's before. */
         const uint64_t mine = ((word >> 32) + 1) << 32;
         if (!atomic_compare_exchange_strong(&member->word, &word, mine)) continue;
-        describe(member, ticks);
+        member->process = self;
+        atomic_store(&member->mends, settled_mends());
         atomic_store(&member->word, mine | os_process_id());
         atomic_store(&s->own->place, place);
         atomic_store(&s->own->identity, identity_in(mine, place));

@@ -1,16 +1,16 @@
 /* Publishes records and finds them: the part of vrange.h that reads and writes a shared index.
  *
- * buckets.c exchanges the words that refer to records, record_cells.c has their memory, peer_read.c reads large
- * values from their owners, and flights.c has the computations under way. */
+ * buckets.c exchanges the words that refer to records, record_cells.c has their memory, peers/ reads large values
+ * from their owners, and flights.c has the computations under way. */
 #include <errno.h>
 #include <string.h>
 
+#include "base/rung.h"
 #include "os/os.h"
 #include "ranges/range_place.h"
 #include "service/buckets.h"
 #include "service/record_cells.h"
 #include "service/members.h"
-#include "service/peer_read.h"
 #include "vrange.h"
 
 #define TRIES 16
@@ -153,7 +153,8 @@ int vrange_shared_put_range(vrange_shared *s, const vrange_shared_key *key, uint
     range_place at;
     const int result = range_where(handle, &at);
     if (result != VRANGE_OK) return result;
-    if (!peer_may_read() || bytes > at.bytes) return -ENOTSUP;
+    /* On the sentinel rung others can't tell the content of a range from what the kernel took. */
+    if (vrange_rung() == VRANGE_RUNG_SENTINEL || bytes > at.bytes) return -ENOTSUP;
     if (own_identity(s)) member_note_mends(s);
     const vrange_shared_place where = {.address = (uint64_t)at.address,
                                        .word_at = (uint64_t)at.word,
@@ -166,11 +167,22 @@ int vrange_shared_put_range(vrange_shared *s, const vrange_shared_key *key, uint
     return put(s, key, VRANGE_RECORD_RANGE, 0, payload, sizeof place + note_bytes, out);
 }
 
-int vrange_shared_read(const vrange_shared *s, const vrange_shared_found *found, void *to) {
+int vrange_shared_read(const vrange_shared *s, const vrange_shared_found *found, void *head, size_t head_bytes,
+                       void *to) {
     index_member owner;
-    if (found->kind != VRANGE_RECORD_RANGE || !member_read(s, found->owner, &owner)) return VRANGE_PURGED;
-    const index_place place = {found->bytes, found->place};
-    const int result = peer_read(&owner, &place, to);
-    if (result != VRANGE_OK) return result;
-    return buckets_is_still(s, found->at, found->word) ? VRANGE_OK : VRANGE_GONE;
+    if (found->kind != VRANGE_RECORD_RANGE || head_bytes > found->bytes) return VRANGE_PURGED;
+    if (!member_read(s, found->owner, &owner)) return VRANGE_PURGED;
+    peer_content content = {.from = found->place.address,
+                            .head = head,
+                            .head_bytes = head_bytes,
+                            .to = to,
+                            .bytes = found->bytes - head_bytes,
+                            .word_at = found->place.word_at,
+                            .accepts = range_was_there,
+                            .expected = found->place.word};
+    switch (peer_read(&owner.process, &content)) {
+    case PEER_READ: return buckets_is_still(s, found->at, found->word) ? VRANGE_OK : VRANGE_GONE;
+    case PEER_REFUSED: return content.error;
+    default: return VRANGE_PURGED;
+    }
 }

@@ -229,7 +229,7 @@ class Index:
         """
         nbytes = found.nbytes
         copy = Copy(nbytes, self._scratches)
-        result = lib.vrange_shared_read(self.pointer, found.native, copy.memory)
+        result = lib.vrange_shared_read(self.pointer, found.native, ffi.NULL, 0, copy.memory)
         if result < 0:
             raise NotSharedError(
                 f"this process can't read another one's memory ({os.strerror(-result)})"
