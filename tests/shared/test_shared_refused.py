@@ -157,6 +157,8 @@ def test_a_process_that_may_not_read_others_has_its_own(
 
     monkeypatch.setattr(index_module.Index, "read", refuse)
     with vrange.VolatileCache[Any, Any](shared=name) as cache:
+        assert cache.get("absent") is None
+        cache.reads.use_index(0)  # type: ignore[attr-defined]  # the lookup that is native
         with pytest.warns(RuntimeWarning, match="can't read another one's memory"):
             assert cache.get_or_compute("large", lambda: 1) == 1
         cache.clear()

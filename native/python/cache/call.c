@@ -13,6 +13,7 @@
 #include "python/cache/compute.h"
 #include "python/cache/lookup.h"
 #include "python/cache/refresh.h"
+#include "python/cache/shared_reads.h"
 
 /* Both flags are part of the stable ABI from 3.12 on, and have the same values in 3.11. */
 #define HAVE_VECTORCALL (1ul << 11)
@@ -25,6 +26,9 @@ typedef struct {
     cache_core *core;
     PyObject *function;
     key_rule rule;        /* owns its function */
+    PyObject *reads;      /* the lookups of a cache that processes share; NULL: its cache is its own */
+    PyObject *make_key;   /* of such a cache: called with a tuple and a dict of the arguments */
+    PyObject *answer;     /* of such a cache: called with the key and both, if a lookup finds nothing */
     PyObject *attributes; /* __dict__ */
     PyObject *weak_references;
 } cached_function;
@@ -101,8 +105,30 @@ __attribute__((noinline)) static PyObject *refresh(const cached_function *self, 
     return value;
 }
 
+/* A call whose result processes share. Its key is made of objects that they all know. */
+__attribute__((noinline)) static PyObject *call_shared(const cached_function *self, const arguments *given) {
+    const bool is_plain = !self->rule.function && !self->rule.typed && !given->named;
+    PyObject *args = positional_tuple(given), *kwargs = NULL, *key = NULL, *value = NULL;
+    if (args && is_plain) key = Py_NewRef(args);
+    else if (args && (kwargs = named_dict(given)))
+        key = PyObject_CallFunctionObjArgs(self->make_key, args, kwargs, NULL);
+    if (key) value = shared_reads_find(self->reads, key);
+    /* The answer says what is wrong with a key that can't be hashed. */
+    if (key && !value && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_TypeError)) PyErr_Clear();
+    if (key && !value && !PyErr_Occurred() && (kwargs || (kwargs = named_dict(given))))
+        value = PyObject_CallFunctionObjArgs(self->answer, key, args, kwargs, NULL);
+    Py_XDECREF(key);
+    Py_XDECREF(kwargs);
+    Py_XDECREF(args);
+    return value;
+}
+
 static PyObject *call_vector(PyObject *object, PyObject *const *values, size_t count, PyObject *names) {
     const cached_function *self = (cached_function *)object;
+    if (self->reads) {
+        const arguments given = arguments_of(values, count, names);
+        return call_shared(self, &given);
+    }
     PyObject *key = key_of_vector(&self->rule, values, count, names);
     if (!key) return NULL;
     const hit h = look_up(self, key);
@@ -193,8 +219,22 @@ static PyObject *call_fill(PyObject *object, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* Makes it a function whose results processes share. */
+static PyObject *call_share(PyObject *object, PyObject *args) {
+    cached_function *self = (cached_function *)object;
+    PyObject *reads, *make_key, *answer;
+    if (!PyArg_ParseTuple(args, "OOO", &reads, &make_key, &answer)) return NULL;
+    if (!is_shared_reads(reads)) return PyErr_Format(PyExc_TypeError, "reads must be SharedReads, not %R", reads);
+    if (self->reads) return PyErr_Format(PyExc_RuntimeError, "it is shared");
+    self->make_key = Py_NewRef(make_key);
+    self->answer = Py_NewRef(answer);
+    self->reads = Py_NewRef(reads);
+    Py_RETURN_NONE;
+}
+
 static const size_t references[] = {offsetof(cached_function, core), offsetof(cached_function, function),
-                                    offsetof(cached_function, rule.function),
+                                    offsetof(cached_function, rule.function), offsetof(cached_function, reads),
+                                    offsetof(cached_function, make_key), offsetof(cached_function, answer),
                                     offsetof(cached_function, attributes), 0};
 
 static int call_traverse(PyObject *object, visitproc visit, void *arg) {
@@ -267,6 +307,9 @@ int call_add_type(PyObject *module) {
          "make_key(args, kwargs): the key under which a call is cached."},
         {"fill", call_fill, METH_VARARGS,
          "fill(function, key, typed): sets the function of an object that was made with None."},
+        {"share", call_share, METH_VARARGS,
+         "share(reads, make_key, answer): processes share its results. make_key(args, kwargs) makes the key; "
+         "answer(key, args, kwargs) is called if a lookup finds nothing."},
         {"__reduce__", call_reduce, METH_NOARGS, NULL},
         {"__copy__", call_copy, METH_NOARGS, NULL},
         {"__deepcopy__", call_copy, METH_O, NULL},

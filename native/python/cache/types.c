@@ -7,10 +7,12 @@
 #include "python/cache/hot_front.h"
 #include "python/cache/index.h"
 #include "python/cache/key_weight.h"
+#include "python/cache/known.h"
 #include "python/cache/leaves.h"
 #include "python/cache/listener.h"
 #include "python/cache/ndarray.h"
 #include "python/cache/room_type.h"
+#include "python/cache/shared_reads.h"
 #include "python/cache/stopwatch.h"
 #include "python/cache/wait.h"
 #include "python/cache/waiter.h"
@@ -41,7 +43,8 @@ static int add_to(PyObject *module) {
     int (*const parts[])(PyObject *) = {stopwatch_add_type, ndarray_add_type, room_add_type,
                                         leaves_add_type, form_add_type, waiter_add_type,
                                         flight_add_type, wait_add_functions, compute_async_add_type,
-                                        core_add_type, call_add_type, listener_add_causes};
+                                        core_add_type, known_add_type, shared_reads_add_type,
+                                        call_add_type, listener_add_causes};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         if (parts[i](module) < 0) return -1;
     }

@@ -38,7 +38,8 @@ def _new_make_key(
     return hit.CachedFunction(cache._core, function, options.key, options.typed).make_key
 
 
-def _wrap(calls: Calls, function: Callable[..., Any], into: Any) -> Any:
+def wrap_natively(calls: Calls, function: Callable[..., Any], into: Any) -> Any:
+    """Return the function, decorated by native code."""
     options = calls.options
     is_plain = type(calls) is Calls and not options.ignore
     key = options.key if is_plain else lambda *args, **kwargs: calls.make_key(args, kwargs)
@@ -59,7 +60,8 @@ def _wrap(calls: Calls, function: Callable[..., Any], into: Any) -> Any:
     return decorated
 
 
-def _blank(kind: type, cache: Any) -> Any:
+def blank_natively(kind: type, cache: Any) -> Any:
+    """Return an empty decorated function."""
     if kind is hit.CachedFunction:
         return hit.CachedFunction(cache._core, None)
     return blank_in_python(kind, cache)
@@ -76,7 +78,13 @@ def _leave_uncached() -> None:
 
 
 BACKEND = Backend(
-    __name__, VolatileCache, _new_make_key, _wrap, _blank, _leave_uncached, NAME_BYTES_MOST
+    __name__,
+    VolatileCache,
+    _new_make_key,
+    wrap_natively,
+    blank_natively,
+    _leave_uncached,
+    NAME_BYTES_MOST,
 )
 
 

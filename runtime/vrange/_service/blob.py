@@ -13,28 +13,31 @@ from typing import Any
 
 from vrange._cache.codec import Codec
 from vrange._cache.collector import Collector
-from vrange._core import hit
+from vrange._core import hit, lib
 
 __all__ = ["Blob", "BlobCodec", "encode", "is_plain", "key_form", "value_in"]
 
 # The record's stamp, the key's digest, the bytes of the key and of the body, the number of buffers,
-# and how the body is coded.
-_HEAD = struct.Struct("=Q16sIQII")
+# and how the body is coded (native/python/cache/blob.h).
+_HEAD = struct.Struct(hit.BLOB_HEAD)
 _PAIR = struct.Struct("=QQ")  # where a buffer begins, and its bytes
 _HEAD_BYTES, _PAIR_BYTES = _HEAD.size, _PAIR.size
-_PICKLE, _BYTES, _TEXT = range(3)
+_PICKLE, _BYTES, _TEXT, _PARTS = hit.BLOB_PICKLE, hit.BLOB_BYTES, hit.BLOB_TEXT, hit.BLOB_PARTS
 _ALIGNED = 64
 _PLAIN = (str, bytes, int, float, complex, bool, type(None))
 _ITEMS_MOST = 100
+_NOTE_FORM_MOST = 1024
 
 
 class Blob:
-    """A value that is coded: the parts of its bytes."""
+    """A value that is coded: the parts of its bytes. `how` is what its record says of them."""
 
-    __slots__ = ("decode", "is_private", "nbytes", "parts")
+    __slots__ = ("decode", "how", "is_private", "nbytes", "parts")
 
-    def __init__(self, parts: list[Any], nbytes: int, is_private: bool, copies: bool) -> None:
-        self.parts, self.nbytes, self.is_private = parts, nbytes, is_private
+    def __init__(
+        self, parts: list[Any], nbytes: int, is_private: bool, copies: bool, how: int = _PARTS
+    ) -> None:
+        self.parts, self.nbytes, self.is_private, self.how = parts, nbytes, is_private, how
         self.decode = _decode_copy if copies else _decode_view
 
 
@@ -94,7 +97,8 @@ def encode(
         at += pad + buffer.nbytes
     head = _HEAD.pack(stamp, digest, len(form), body_bytes, len(buffers), how)
     parts = [head + table + form, *collector.parts, *beside]
-    return Blob(parts, at, copies or not is_plain(value), copies)
+    is_private = copies or not is_plain(value)
+    return Blob(parts, at, is_private, copies, _PARTS if buffers else how)
 
 
 def _pickle(value: Any, collector: Collector, buffers: list[memoryview]) -> None:
@@ -116,8 +120,15 @@ class TornError(ValueError):
     """The bytes are not a whole value, or not the one that was asked for."""
 
 
-def key_form(data: bytes) -> bytes:
-    """Return the form of the key in a value's bytes."""
+def note_of(coded: Blob, form: bytes) -> bytes:
+    """Return what the record of a large value says of it: how it is coded, and the key's form."""
+    return bytes((coded.how,)) + (form if len(form) <= _NOTE_FORM_MOST else b"")
+
+
+def key_form(data: bytes, *, in_note: bool) -> bytes:
+    """Return the form of the key in a record: in a value's bytes, or in a note."""
+    if in_note:
+        return data[lib.VRANGE_NOTE_AT + 1 :]
     _, _, form_bytes, _, count, _ = _HEAD.unpack_from(data)
     at = _HEAD.size + _PAIR.size * count
     return data[at : at + form_bytes]

@@ -6,8 +6,9 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from vrange._cache.cache import VolatileCache
-from vrange._cache.calls import MakeKey
-from vrange._cache.decorate import Backend, blank_in_python, wrap_in_python
+from vrange._cache.cached import blank_natively, wrap_natively
+from vrange._cache.calls import Calls, MakeKey, refuse_unhashable
+from vrange._cache.decorate import Backend
 from vrange._cache.options import CachedOptions
 from vrange._service.flights import led_here
 
@@ -32,12 +33,25 @@ def _new_make_key(cache: object, function: Callable[..., Any], options: CachedOp
     return make_key
 
 
+def _wrap(calls: Calls, function: Callable[..., Any], into: Any) -> Any:
+    cache = calls.cache
+
+    def answer(key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return cache.get_or_compute(key, lambda: function(*args, **kwargs))
+        except TypeError:
+            refuse_unhashable(calls.function, key)
+            raise
+
+    decorated = wrap_natively(calls, function, into)
+    decorated.share(cache.reads, calls.make_key, answer)
+    return decorated
+
+
 def _leave_uncached() -> None:
     led = led_here.get()
     if led:
         led[-1].skipped = True
 
 
-BACKEND = Backend(
-    __name__, VolatileCache, _new_make_key, wrap_in_python, blank_in_python, _leave_uncached
-)
+BACKEND = Backend(__name__, VolatileCache, _new_make_key, _wrap, blank_natively, _leave_uncached)

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vrange._core import ffi, lib
+from vrange._cache.collector import room_for
+from vrange._core import ffi, hit, lib
 from vrange._counters.lock import locked
 from vrange._ranges.set_limit import memory_limit
 from vrange._service import place
@@ -103,12 +104,10 @@ class Index:
     """
 
     pointer: Any
-    words: memoryview
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.users = 0
-        self.generation = 0  # another one after each fork, and for each mapping
         self.is_joined = False
         self._buffers: deque[Any] = deque(maxlen=_BUFFERS_KEPT)
         self._scratches: deque[Any] = deque(maxlen=_SCRATCHES_KEPT)
@@ -149,12 +148,8 @@ class Index:
             raise NotSharedError(f"{self.path} is not an index, or not whole")
         self._check(result)
         self._check(lib.vrange_shared_join(out[0]))
-        self.generation += 1
         self.pointer = out[0]
         self.is_joined = True
-        count = ffi.new("size_t *")
-        words = lib.vrange_shared_words(self.pointer, count)
-        self.words = memoryview(ffi.buffer(words, count[0] * 8)).cast("Q").toreadonly()
 
     def _check(self, result: int) -> None:
         if result < 0:
@@ -225,11 +220,17 @@ class Index:
     def read(self, found: Found) -> Copy | None:
         """Return a copy of a large value out of its owner's memory; None if it is gone.
 
-        Raise NotSharedError if this process may not read that memory.
+        Raise NotSharedError if this process may not read that memory, and MemoryError if there is
+        no room for a copy.
         """
         nbytes = found.nbytes
-        copy = Copy(nbytes, self._scratches)
-        result = lib.vrange_shared_read(self.pointer, found.native, ffi.NULL, 0, copy.memory)
+        room = room_for(nbytes) if nbytes >= hit.ROOM_BYTES else None
+        try:
+            copy = Copy(nbytes, self._scratches)
+            result = lib.vrange_shared_read(self.pointer, found.native, ffi.NULL, 0, copy.memory)
+        finally:
+            if room is not None:
+                room.release()
         if result < 0:
             raise NotSharedError(
                 f"this process can't read another one's memory ({os.strerror(-result)})"
@@ -288,7 +289,6 @@ def _be_no_member() -> None:
     _opening = threading.RLock()
     for index in _open.values():
         index._renewing = threading.Lock()
-        index.generation += 1
         index.is_joined = False
 
 

@@ -1,21 +1,15 @@
-"""What this process knows of a key of a shared cache."""
+"""What this process knows of a key of a shared cache (native/python/cache/known.h)."""
 
 from __future__ import annotations
 
+from vrange._core import hit
 from vrange._service import stable_keys
 
-__all__ = ["Known", "Token"]
+__all__ = ["Known", "known_of"]
 
-Token = tuple[int, int, int, int]
+Known = hit.Known
 
 
-class Known:
-    """A key's form and digest, and the record that it had when this process looked last."""
-
-    __slots__ = ("digest", "form", "reads", "token")
-
-    def __init__(self, form: bytes) -> None:
-        self.form, self.digest = form, stable_keys.digest_of(form)
-        self.reads = 0
-        # The index's generation, the place of the record's word, the word, and the stamp.
-        self.token: Token | None = None
+def known_of(form: bytes) -> Known:
+    """Return what is known of a key, from its form: nothing yet."""
+    return Known(form, stable_keys.digest_of(form))

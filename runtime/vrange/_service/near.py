@@ -7,9 +7,9 @@ from collections import OrderedDict
 from vrange._core import hit
 from vrange._service.blob import Blob
 
-__all__ = ["NearCopies"]
+__all__ = ["NEAR_SHARE", "NearCopies"]
 
-_SHARE = 4  # a copy takes at most this part of what the hot front may hold
+NEAR_SHARE = 4  # a copy takes at most this part of what the hot front may hold
 
 
 class NearCopies:
@@ -30,7 +30,7 @@ class NearCopies:
 
     def may_have(self, nbytes: int) -> bool:
         """Return whether a copy of so many bytes is worth its memory."""
-        return nbytes <= self._core.hot_limit // _SHARE
+        return nbytes <= self._core.hot_limit // NEAR_SHARE
 
     def add(self, stamp: int, copy: Blob, expires_ns: int) -> None:
         """Store a copy."""

@@ -20,6 +20,7 @@ from vrange._service.answers import Answers
 from vrange._service.blob import BlobCodec
 from vrange._service.decorated import BACKEND
 from vrange._service.index import NotSharedError, close_index, open_index
+from vrange._service.reads import new_reads
 from vrange._service.values import ABSENT, SharedValues
 
 K = TypeVar("K", bound=Hashable)
@@ -89,6 +90,7 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
         self._name_of_all = _name_of_all(shared, name)
         super().__init__(name=name or self._name_of_all, **parameters)
         self._values: SharedValues | None = None
+        self.reads = new_reads(self._core, self._parameters.copy)
         # A program may decorate many functions that it never calls: the index is opened with the
         # first use. With max_entries=0 nothing is kept, and no caller waits.
         self._is_used = self._parameters.max_entries == 0
@@ -104,7 +106,9 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
                 error: Exception | None = refusal
             else:
                 error = None
-                values = SharedValues(index, self._core, self._account, self._source, given)
+                values = SharedValues(
+                    index, self._core, self._account, self._source, given, self.reads
+                )
                 own = as_own if given.copy else as_answered
                 self._answers = Answers(values, own, given.timeout, self._count_computed)
                 self._values = values
@@ -160,8 +164,7 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
 
     def get(self, key: K, default: Any = None) -> Any:
         """Return the value under `key`, or `default`."""
-        values = self._values
-        value = ABSENT if values is None else values.here(key)
+        value = self.reads.get(key, ABSENT)
         return self._get(key, default) if value is ABSENT else value
 
     @_or_alone("get")
@@ -178,8 +181,7 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
 
         One caller at a time computes a key, across the threads and tasks of all processes.
         """
-        values = self._values
-        value: Any = ABSENT if values is None else values.here(key)
+        value: Any = self.reads.get(key, ABSENT)
         if value is ABSENT:
             value = self._get_or_compute(key, compute)
         return value  # type: ignore[no-any-return]

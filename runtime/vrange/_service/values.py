@@ -12,16 +12,15 @@ import errno
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, TypeGuard
+from typing import Any
 
-from vrange._cache.collector import room_for
 from vrange._cache.not_kept import Source
 from vrange._cache.parameters import CacheParameters, nanoseconds_of_ttl
 from vrange._core import ffi, hit, lib
 from vrange._counters.account import Account
 from vrange._service import blob, stable_keys
-from vrange._service.index import Copy, Found, Index
-from vrange._service.known import Known, Token
+from vrange._service.index import Found, Index
+from vrange._service.known import Known, known_of
 from vrange._service.near import NearCopies
 from vrange._service.unshared import UnsharedKeys
 
@@ -33,7 +32,6 @@ _KNOWN_MOST = 16384  # keys that this process remembers
 _KNOWN_BYTES_MOST = 512  # of the form of such a key
 _ERROR_NS = 2_000_000_000  # how long waiters may take to read what a computation raised
 _BYTES_MOST = 1 << 60
-_NOTE_MOST = 1024  # of a key's form, in the record of a large value
 
 
 class SharedValues:
@@ -46,11 +44,13 @@ class SharedValues:
         account: Account,
         source: Source,
         given: CacheParameters,
+        reads: hit.SharedReads,
     ) -> None:
         self.index, self.core, self._account = index, core, account
+        self._reads, self._followed = reads, None
         self._source, self._given = source, given
         self._ttl_ns = nanoseconds_of_ttl(given.ttl)
-        self._known: dict[Any, Known] = {}
+        self._known = reads.known
         self._near = NearCopies(core)
         self._unshared = UnsharedKeys()
 
@@ -59,7 +59,7 @@ class SharedValues:
         known = self._known.get(key)
         if known is None:
             form = stable_keys.form_of(key)
-            known = self._unshared.get(form) or Known(form)
+            known = self._unshared.get(form) or known_of(form)
             if len(known.form) <= _KNOWN_BYTES_MOST:
                 if len(self._known) >= _KNOWN_MOST:
                     self._known.clear()
@@ -68,50 +68,35 @@ class SharedValues:
 
     # ---- finding -------------------------------------------------------------------------------
 
-    def here(self, key: Any) -> Any:
-        """Return the value of a key if this process has it itself; else ABSENT."""
-        known = self._known.get(key)
-        if known is None:
-            return ABSENT
-        token = known.token
-        if (
-            token is None
-            or token[0] != self.index.generation
-            or self.index.words[token[1]] != token[2]
-        ):
-            return ABSENT
-        return self.core.get(token[3], ABSENT)
-
     def look(self, known: Known) -> Any:
         """Return the value of a key, or ABSENT."""
-        value = self._here(known)
+        self._follow()
+        value = self._reads.find(known, ABSENT)
         if value is not ABSENT:
             return value
         found = self.index.find(known.digest)
-        if known.token is not None:
-            self._let_go(known, found)
+        self._let_go(known, found)
         if found is None or found.kind == _ERROR:
             return ABSENT
         return self.value_of(known, found)
 
+    def _follow(self) -> None:
+        """Look in the index as it is mapped now: a child of a fork may have mapped another one."""
+        if self._followed is not self.index.pointer:
+            self._followed = self.index.pointer
+            self._reads.use_index(int(ffi.cast("uintptr_t", self._followed)))
+
+    def _note(self, known: Known, at: int, word: int, stamp: int) -> None:
+        """Note that this process has a key's value, as long as a word of the index is the same."""
+        self._follow()
+        self._reads.note(known, at, word, stamp)
+
     def _let_go(self, known: Known, found: Found | None) -> None:
         """Drop what this process has of a record that was removed or replaced since."""
-        token = known.token
-        if token is not None and (found is None or found.stamp != token[3]):
-            known.token = None
-            self.core.remove(token[3])
-
-    def _here(self, known: Known) -> Any:
-        """Return the value that this process has itself, or ABSENT."""
-        token = known.token
-        return self.core.get(token[3], ABSENT) if self._is_current(token) else ABSENT
-
-    def _is_current(self, token: Token | None) -> TypeGuard[Token]:
-        return (
-            token is not None
-            and token[0] == self.index.generation
-            and self.index.words[token[1]] == token[2]
-        )
+        stamp = known.stamp
+        if stamp is not None and (found is None or found.stamp != stamp):
+            known.forget()
+            self.core.remove(stamp)
 
     def value_of(self, known: Known, found: Found, *, waited: bool = False) -> Any:
         """Return the value of a record, or ABSENT if it is gone: then the record goes as well.
@@ -124,7 +109,7 @@ class SharedValues:
         if value is not ABSENT:
             return value
         try:
-            copy = self._read(found)
+            copy = self.index.read(found)
         except MemoryError:  # no room for a copy: it is there for others
             return ABSENT
         if copy is None:
@@ -167,18 +152,8 @@ class SharedValues:
             return ABSENT
         value = self.core.get(found.stamp, ABSENT)
         if value is not ABSENT:
-            known.token = (self.index.generation, *found.token)
+            self._note(known, *found.token)
         return value
-
-    def _read(self, found: Found) -> Copy | None:
-        room = None
-        try:
-            if found.nbytes >= hit.ROOM_BYTES:
-                room = room_for(found.nbytes)
-            return self.index.read(found)
-        finally:
-            if room is not None:
-                room.release()
 
     def _come_near(self, known: Known, found: Found, data: Any, value: Any) -> None:
         """Keep a copy of a value that this process reads again."""
@@ -187,7 +162,7 @@ class SharedValues:
         copies = self._given.copy
         copy = blob.Blob([data], len(data), copies or not blob.is_plain(value), copies)
         self._near.add(found.stamp, copy, found.expires_ns)
-        known.token = (self.index.generation, *found.token)
+        self._note(known, *found.token)
 
     # ---- storing -------------------------------------------------------------------------------
 
@@ -247,14 +222,14 @@ class SharedValues:
             return bool(result == 0)
         stamp = record.stamp
         self.core.store(stamp, coded, record.expires_ns, cost_ns)
-        note = known.form if len(known.form) <= _NOTE_MOST else b""
+        note = blob.note_of(coded, known.form)
         for handle in self.core.handles((stamp,)):
             result = lib.vrange_shared_put_range(
                 pointer, record, handle, coded.nbytes, note, len(note), out
             )
             if result == 0:
                 self._let_go(known, None)
-                known.token = (self.index.generation, out.at, out.word, stamp)
+                self._note(known, out.at, out.word, stamp)
                 return True
             if result in (-errno.ENOTSUP, -errno.ENOSPC):
                 return self._keep_unshared(known, record, stamp)
@@ -267,7 +242,7 @@ class SharedValues:
             self.remove(known)
             record.changes = self.changes_of(known)
         at = lib.vrange_shared_changes_at(self.index.pointer, known.digest)
-        known.token = (self.index.generation, at, record.changes, stamp)
+        self._note(known, at, record.changes, stamp)
         self._unshared.add(known)
         if self._unshared.is_long:
             self._unshared_now()
@@ -277,8 +252,7 @@ class SharedValues:
         """Return the keys whose values this process keeps alone. Drop those that are gone."""
         kept = []
         for known in self._unshared.all():
-            token = known.token
-            if self._is_current(token) and self.core.contains(token[3]):
+            if self._has_here(known):
                 kept.append(known)
             elif self._unshared.remove(known):
                 self._let_go(known, None)
@@ -294,12 +268,12 @@ class SharedValues:
 
     def remove(self, known: Known) -> bool:
         """Remove a key's value, in all processes. Return whether there was one."""
-        token, known.token = known.token, None
-        was_here = self._is_current(token)  # though it may not be published
+        was_here = self._reads.is_current(known)  # though it may not be published
+        stamp = known.forget()
         removed = ffi.new("int *")
         lib.vrange_shared_change(self.index.pointer, known.digest, removed)
-        if token is not None:
-            was_here = self.core.remove(token[3]) and was_here
+        if stamp is not None:
+            was_here = self.core.remove(stamp) and was_here
         return bool(removed[0]) or was_here
 
     def take(self, known: Known) -> Any:
@@ -311,7 +285,7 @@ class SharedValues:
             if value is not ABSENT and self.index.drop(found):
                 self.remove(known)
                 return value
-        value = self._here(known)
+        value = self._reads.here(known, ABSENT)
         return value if value is not ABSENT and self.remove(known) else ABSENT
 
     def clear(self) -> None:
@@ -329,11 +303,15 @@ class SharedValues:
 
     def has(self, known: Known) -> bool:
         """Return whether a key seems to have a value."""
-        token = known.token
-        if self._is_current(token) and self.core.contains(token[3]):
+        if self._has_here(known):
             return True
         found = self.index.find(known.digest)
         return found is not None and found.kind != _ERROR
+
+    def _has_here(self, known: Known) -> bool:
+        """Return whether this process seems to have a key's value itself."""
+        stamp = known.stamp
+        return stamp is not None and self._reads.is_current(known) and self.core.contains(stamp)
 
     def count(self) -> int:
         """Return the number of values, including those whose loss was not noticed yet."""
@@ -346,10 +324,7 @@ class SharedValues:
         yield from (stable_keys.key_of(known.form) for known in unshared)
         for found in self.index.records():
             with suppress(Exception):  # torn, or of a type that this process can't import
-                if found.kind == _RANGE:
-                    form = found.payload[lib.VRANGE_NOTE_AT :]
-                else:
-                    form = blob.key_form(found.payload)
+                form = blob.key_form(found.payload, in_note=found.kind == _RANGE)
                 if form in seen:
                     continue
                 seen.add(form)
@@ -360,9 +335,9 @@ class SharedValues:
         stamps = []
         for key in keys:
             known = self.know(key)
-            token, found = known.token, self.index.find(known.digest)
+            stamp, found = known.stamp, self.index.find(known.digest)
             if found is not None:
                 stamps.append(found.stamp)
-            elif self._is_current(token):
-                stamps.append(token[3])
+            elif stamp is not None and self._reads.is_current(known):
+                stamps.append(stamp)
         return stamps
