@@ -73,7 +73,7 @@ def publish(cache: Any, key: str, value: Any, damage: str) -> None:
 
 
 # Each byte is no UTF-8 and begins no pickle.
-VALUES = {"bytes": b"\xff" * 100, "array": np.full(100, 0xFF, np.uint8)}
+VALUES: dict[str, Any] = {"bytes": b"\xff" * 100, "array": np.full(100, 0xFF, np.uint8)}
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -37,9 +37,11 @@
 
 typedef struct {
     int number; /* 0: not registered */
-    fault_mend mend;
+    fault_mend mends[FAULT_MENDS_MOST];
+    int mend_count;
     int flags;
     bool ends_unmended;
+    _Atomic bool is_kept;
 
     pthread_mutex_t lock; /* taken to change what follows */
     struct sigaction previous[PREVIOUS_MOST]; /* were first before ours, newest last; may be read meanwhile */
@@ -189,7 +191,8 @@ static void pass_on(chain *c, siginfo_t *info, void *context, bool must_end) {
 static void on_fault(int number, siginfo_t *info, void *context) {
     const int saved_errno = errno;
     chain *c = chain_of(number);
-    const fault_answer answer = c->mend(info, context);
+    fault_answer answer = FAULT_FOREIGN;
+    for (int i = 0; i < c->mend_count && answer == FAULT_FOREIGN; i++) answer = c->mends[i](info, context);
     if (answer != FAULT_MENDED) pass_on(c, info, context, answer == FAULT_FAILED);
     errno = saved_errno;
 }
@@ -296,6 +299,7 @@ int fault_chain_be_first(int number) {
 int fault_chain_leave(int number) {
     chain *c = chain_of(number);
     struct sigaction now;
+    if (atomic_load(&c->is_kept)) return fault_chain_be_first(number);
     if (atomic_load(&c->count) == 0) return 0;
     pthread_mutex_lock(&c->lock);
     int result = os_signal_action(number, NULL, &now);
@@ -315,10 +319,16 @@ bool fault_chain_is_first(int number) {
     return os_signal_action(number, NULL, &now) == 0 && is_ours(&now);
 }
 
+int fault_chain_keep(int number) {
+    atomic_store(&chain_of(number)->is_kept, true);
+    return fault_chain_be_first(number);
+}
+
 void fault_chain_register(int number, fault_mend mend, int flags, bool ends_unmended) {
-    chain *c = chain_of(0); /* a free one */
-    c->mend = mend;
-    c->flags = flags;
-    c->ends_unmended = ends_unmended;
+    chain *c = chain_of(number);
+    if (!c) c = chain_of(0); /* a free one */
+    c->mends[c->mend_count++] = mend;
+    c->flags |= flags;
+    c->ends_unmended |= ends_unmended;
     c->number = number;
 }

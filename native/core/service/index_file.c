@@ -127,6 +127,7 @@ void vrange_shared_empty(vrange_shared *s) {
 
 int vrange_shared_is_at(const vrange_shared *s, const char *path) {
     uint64_t device, inode;
+    if (atomic_load(&s->is_cut)) return 0;
     return os_file_identity(path, &device, &inode) == 0 && device == s->device && inode == s->inode;
 }
 

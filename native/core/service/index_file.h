@@ -3,6 +3,7 @@
 #define VRANGE_INDEX_FILE_H
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,6 +33,8 @@ typedef struct vrange_shared {
     _Atomic uint64_t *words;
     char *cells;
     index_own *own;
+    struct vrange_shared *next; /* of all that are watched (index_cut.h) */
+    _Atomic bool is_watched, is_cut; /* cut: its file is not whole any more, and nothing in it counts */
 } vrange_shared;
 
 static inline index_record *record_at(const vrange_shared *s, uint32_t cell) {

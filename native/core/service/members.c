@@ -11,6 +11,7 @@
 #include "base/rung.h"
 #include "os/os.h"
 #include "peers/peer.h"
+#include "service/index_cut.h"
 #include "vrange.h"
 
 static uint64_t identity_in(uint64_t word, uint32_t place) {
@@ -88,6 +89,8 @@ static void leave_for_the_program_before(vrange_shared *s) {
 int vrange_shared_join(vrange_shared *s) {
     peer self;
     if (own_identity(s)) return 0;
+    index_cut_watch(s);
+    if (atomic_load(&s->is_cut)) return -EBADMSG;
     const int result = peer_self(&self);
     if (result < 0) return result;
     leave_for_the_program_before(s);
@@ -104,7 +107,9 @@ int vrange_shared_join(vrange_shared *s) {
         atomic_store(&member->word, mine | os_process_id());
         atomic_store(&s->own->place, place);
         atomic_store(&s->own->identity, identity_in(mine, place));
-        return 0;
+        if (!atomic_load(&s->is_cut)) return 0;
+        atomic_store(&s->own->identity, 0); /* it was cut between the touches above */
+        return -EBADMSG;
     }
     return -EUSERS;
 }

@@ -152,6 +152,8 @@ class Index:
         self.is_joined = True
 
     def _check(self, result: int) -> None:
+        if result == -errno.EBADMSG:
+            raise NotSharedError(f"{self.path} is not whole any more")
         if result < 0:
             raise NotSharedError(f"{self.path}: {os.strerror(-result)}")
 
