@@ -1,7 +1,7 @@
 /* Publishes records and finds them: the part of vrange.h that reads and writes a shared index.
  *
- * buckets.c exchanges the words that refer to records, record_cells.c has their memory, peers/ reads large values
- * from their owners, and flights.c has the computations under way. */
+ * buckets.c exchanges the words that refer to records, record_cells.c has their memory, peers/ reads large
+ * values from their owners, and flights.c has the computations under way. */
 #include <errno.h>
 #include <string.h>
 

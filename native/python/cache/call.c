@@ -224,7 +224,8 @@ static PyObject *call_share(PyObject *object, PyObject *args) {
     cached_function *self = (cached_function *)object;
     PyObject *reads, *make_key, *answer;
     if (!PyArg_ParseTuple(args, "OOO", &reads, &make_key, &answer)) return NULL;
-    if (!is_shared_reads(reads)) return PyErr_Format(PyExc_TypeError, "reads must be SharedReads, not %R", reads);
+    if (!is_shared_reads(reads))
+        return PyErr_Format(PyExc_TypeError, "reads must be SharedReads, not %R", reads);
     if (self->reads) return PyErr_Format(PyExc_RuntimeError, "it is shared");
     self->make_key = Py_NewRef(make_key);
     self->answer = Py_NewRef(answer);

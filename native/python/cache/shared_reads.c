@@ -60,7 +60,8 @@ static PyObject *find_here(shared_reads *self, known_key *k) {
 
 /* ---- what is elsewhere -------------------------------------------------------------------------- */
 
-static bool is_head_of(const char *bytes, const known_key *k, const vrange_shared_found *found, blob_head *head) {
+static bool is_head_of(const char *bytes, const known_key *k, const vrange_shared_found *found,
+                       blob_head *head) {
     memcpy(head, bytes, sizeof *head);
     const size_t form_bytes = (size_t)PyBytes_Size(k->form);
     return head->stamp == found->stamp && head->form_bytes == form_bytes && head->buffers == 0 &&
@@ -79,7 +80,8 @@ static PyObject *decode_body(const shared_reads *self, uint32_t how, PyObject *b
     return value;
 }
 
-/* Decodes a value with buffers over all its bytes. Python checks its head. Steals the bytes; NULL stays NULL. */
+/* Decodes a value with buffers over all its bytes. Python checks its head. Steals the bytes; NULL stays
+ * NULL. */
 static PyObject *decode_over(const shared_reads *self, known_key *k, const vrange_shared_found *found,
                              PyObject *bytes) {
     PyObject *stamp = bytes ? PyLong_FromUnsignedLongLong(found->stamp) : NULL, *value = NULL;
@@ -95,8 +97,10 @@ static PyObject *in_payload(const shared_reads *self, known_key *k, const vrange
     const size_t before = sizeof head + (size_t)PyBytes_Size(k->form);
     if (found->payload_bytes < before) return NULL;
     const bool is_right = is_head_of(payload, k, found, &head);
-    if (head.buffers)
-        return decode_over(self, k, found, PyBytes_FromStringAndSize(payload, (Py_ssize_t)found->payload_bytes));
+    if (head.buffers) {
+        PyObject *whole = PyBytes_FromStringAndSize(payload, (Py_ssize_t)found->payload_bytes);
+        return decode_over(self, k, found, whole);
+    }
     if (!is_right || head.body_bytes != found->payload_bytes - before) return NULL;
     PyObject *body = PyBytes_FromStringAndSize(payload + before, (Py_ssize_t)head.body_bytes);
     return body ? decode_body(self, head.how, body) : NULL;
@@ -131,7 +135,8 @@ static PyObject *in_owner(const shared_reads *self, known_key *k, const vrange_s
     const bool is_whole = how == BLOB_PARTS; /* its buffers stay where they are, and it is decoded over them */
     const size_t form_bytes = (size_t)PyBytes_Size(k->form);
     const size_t head_bytes = is_whole ? 0 : sizeof head + form_bytes;
-    if (form_bytes > FORM_BYTES_MOST || found->bytes < head_bytes || found->bytes > PY_SSIZE_T_MAX / 2) return NULL;
+    if (form_bytes > FORM_BYTES_MOST || found->bytes < head_bytes || found->bytes > PY_SSIZE_T_MAX / 2)
+        return NULL;
     const uint64_t body_bytes = found->bytes - head_bytes;
     if (!take_room(found->bytes)) return NULL;
     PyObject *body = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)body_bytes);
@@ -313,7 +318,10 @@ int shared_reads_add_type(PyObject *module) {
     static const struct {
         const char *name;
         long number;
-    } codes[] = {{"BLOB_PICKLE", BLOB_PICKLE}, {"BLOB_BYTES", BLOB_BYTES}, {"BLOB_TEXT", BLOB_TEXT}, {"BLOB_PARTS", BLOB_PARTS}};
+    } codes[] = {{"BLOB_PICKLE", BLOB_PICKLE},
+                 {"BLOB_BYTES", BLOB_BYTES},
+                 {"BLOB_TEXT", BLOB_TEXT},
+                 {"BLOB_PARTS", BLOB_PARTS}};
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
         if (PyModule_AddIntConstant(module, codes[i].name, codes[i].number) < 0) return -1;
     }
