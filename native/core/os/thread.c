@@ -173,7 +173,7 @@ static bool waits_for_signal(int thread_id, int number) {
     if (os_read_small(path, text, sizeof text) <= 0) return false;
     if (sscanf(text, "%ld %" SCNxPTR, &call, &address) != 2 || call != SYS_rt_sigtimedwait) return false;
     const struct iovec to = {&set, sizeof set}, from = {(void *)address, sizeof set};
-    return os_read_parts(os_process_id(), &to, &from, 1) < 0 || has_signal(set, number);
+    return os_read_parts(os_process_id(), &to, 1, &from, 1) < 0 || has_signal(set, number);
 }
 
 bool os_thread_takes_signal(int thread_id, int number) {
