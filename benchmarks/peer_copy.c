@@ -1,5 +1,6 @@
 /* The kernel's own copy of BYTES from another process into memory that is allocated for each copy, in ns:
- * peer_copy BYTES SECONDS. What a hit on another process's value can't cost less than. */
+ * peer_copy BYTES SECONDS PLACES. The copies are of so many places in turn, as hits are of so many values: the
+ * processor's caches hold as much of them. What a hit on another process's value can't cost less than. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,14 +22,15 @@ static double now(void) {
 int main(int count, char **words) {
     const size_t bytes = count > 1 ? strtoul(words[1], NULL, 10) : 4096;
     const double seconds = count > 2 ? atof(words[2]) : 0.1;
-    char *source = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const size_t places = count > 3 ? strtoul(words[3], NULL, 10) : 1, all = bytes * places;
+    char *source = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     int ready[2];
     char byte;
     if (source == MAP_FAILED || pipe(ready) < 0) return 1;
     const pid_t owner = fork();
     if (owner == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        memset(source, 1, bytes);
+        memset(source, 1, all);
         if (write(ready[1], "r", 1) != 1) return 1;
         for (;;) pause();
     }
@@ -38,7 +40,7 @@ int main(int count, char **words) {
     double taken;
     while ((taken = now() - begun) < seconds) {
         char *to = malloc(bytes);
-        const struct iovec local = {to, bytes}, remote = {source, bytes};
+        const struct iovec local = {to, bytes}, remote = {source + (size_t)copies % places * bytes, bytes};
         if (process_vm_readv(owner, &local, 1, &remote, 1, 0) != (ssize_t)bytes) return 1;
         if (to[0] != 1 || to[bytes - 1] != 1) return 1;
         free(to);

@@ -3,10 +3,13 @@
 One process stores values; this one reads them, and never holds one for longer than the next. Each
 peer answers with `bytes`. The floor is the kernel's own copy of as many bytes out of the other
 process (`process_vm_readv`) into memory that is allocated for it.
+
+Then workers call a cheap function whose results are in one cache, or in a cache of each.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -21,12 +24,15 @@ from typing import Any
 from benchmarks.interleave import interleaved, paired_ratio
 from benchmarks.report import Target, arguments, table, write
 from benchmarks.shared_cache_peers import PEERS, SIZES, Peer, value_of
+from benchmarks.shared_cache_workers import CACHES, WORKERS, requests_per_cpu_second
 
 SOURCE = Path(__file__).with_name("peer_copy.c")
 KEYS = 16
 MOST_OVERHEAD_MICROSECONDS = 3.0
 LEAST_TIMES_REDIS = 5.0
+LEAST_OF_PRIVATE = 1.0  # requests per CPU-second, as a part of those with one cache each
 SECONDS = 0.3
+REQUESTS = 100_000  # of each worker
 clock = time.perf_counter
 
 
@@ -34,7 +40,7 @@ class Floor:
     """The kernel's copy out of a child, without anything around it."""
 
     def __init__(self, program: Path, nbytes: int, seconds: float) -> None:
-        self._command = [str(program), str(nbytes), str(seconds)]
+        self._command = [str(program), str(nbytes), str(seconds), str(KEYS)]
 
     def microseconds(self) -> float:
         """Return the time of a copy into fresh memory."""
@@ -69,6 +75,29 @@ def measure(
     return interleaved(contenders, rounds)
 
 
+def draw(times: dict[str, list[float]], results: Path) -> None:
+    """Draw the time of a hit by the value's size, both on logarithmic axes."""
+    from benchmarks import plot
+
+    drawn, axes = plot.figure()
+    sizes = list(SIZES.values())
+    inks = {"vrange": plot.OURS, "Redis": plot.VERMILION, "memcached": plot.PURPLE}
+    colours = {name: inks.get(name, plot.GREY) for name in times}
+    for name, hits in times.items():
+        width = 4 if name == "vrange" else 2
+        style = "--" if name == "process_vm_readv" else "-"
+        axes.loglog(sizes, hits, style, color=colours[name], linewidth=width, marker="o")
+    plot.label_ends(
+        axes, {name: hits[-1] for name, hits in times.items()}, colours, sizes[-1], times=1.6
+    )
+    axes.set_xticks(sizes, list(SIZES))
+    axes.minorticks_off()
+    axes.set_ylabel("µs a hit")
+    axes.set_title("A hit on a value that another process stored", fontsize=20, pad=18)
+    drawn.subplots_adjust(left=0.07, right=0.7, top=0.9, bottom=0.08)
+    plot.save(drawn, results, "shared_cache")
+
+
 def main() -> int:
     parser = arguments(__doc__)
     given = parser.parse_args()
@@ -95,6 +124,21 @@ def main() -> int:
             targets.append(
                 Target(f"{label}: times as fast as Redis", ratio, "at least", LEAST_TIMES_REDIS)
             )
+    requests = REQUESTS // 50 if given.quick else REQUESTS
+    worked = interleaved(
+        {cache: functools.partial(requests_per_cpu_second, cache, requests) for cache in CACHES},
+        min(rounds, 5),
+    )
+    ratio = paired_ratio(worked[CACHES[0]], worked[CACHES[1]])
+    targets.append(
+        Target(
+            f"{WORKERS} workers, a cheap function: requests per CPU-second, of those with one "
+            "cache each",
+            ratio,
+            "at least",
+            LEAST_OF_PRIVATE,
+        )
+    )
     names = list(dict.fromkeys(name for times in measured.values() for name in times))
     rows = [
         {"µs a hit": name, **{label: median(times[name]) for label, times in measured.items()}}
@@ -102,7 +146,18 @@ def main() -> int:
         if all(name in times for times in measured.values())
     ]
     print(table(rows))
-    status = write("shared_cache", given.results, {"microseconds": measured}, targets)
+    print(table([{"requests per CPU-second": name, "": median(worked[name])} for name in CACHES]))
+    document = {
+        "load_average": os.getloadavg(),
+        "microseconds": measured,
+        "requests_per_cpu_second": worked,
+    }
+    status = write("shared_cache", given.results, document, targets)
+    if not given.quick:
+        draw(
+            {name: [median(measured[size][name]) for size in SIZES] for name in names},
+            given.results,
+        )
     return 0 if given.quick else status
 
 

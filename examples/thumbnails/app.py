@@ -1,4 +1,4 @@
-"""A web service that serves thumbnails of photographs out of two volatile caches.
+"""A web service that serves thumbnails of photographs out of two volatile caches of all workers.
 
 `uvicorn examples.thumbnails.app:app`, or with four workers
 `gunicorn --worker-class asgi --workers 4 examples.thumbnails.app:app`; in both cases, a scrape of
@@ -37,14 +37,14 @@ GRAIN: vrange.VolatileArray = vrange.VolatileArray(
 )
 
 
-@vrange.cached(name="photographs", hot_bytes="2MiB")
+@vrange.cached(name="photographs", shared=True, hot_bytes="2MiB")
 def photograph(name: str) -> np.ndarray[Any, Any]:
     """Return a decoded photograph: slow to make, large, and used for every size."""
     with Image.open(PHOTOGRAPHS[name]) as image:
         return np.asarray(image.convert("RGB"))
 
 
-@vrange.cached(name="thumbnails", hot_bytes="256KiB")
+@vrange.cached(name="thumbnails", shared=True, hot_bytes="256KiB")
 def thumbnail(name: str, size: int) -> bytes:
     """Return a JPEG whose longer side is `size`."""
     image = Image.fromarray(photograph(name))

@@ -285,7 +285,11 @@ def _reserve() -> Iterator[Finding]:
 def _forked_children(proc: Path) -> Finding:
     error = -lib.vrange_children_can_read()
     if error == 0:
-        return Finding("forked children", True, "they read what their parent has cached")
+        return Finding(
+            "forked children",
+            True,
+            "they read what their parent has cached, and so do processes that share a cache",
+        )
     scope = _read(proc / "sys/kernel/yama/ptrace_scope")
     if scope in ("2", "3"):
         change = "set kernel.yama.ptrace_scope to 1"
@@ -299,7 +303,8 @@ def _forked_children(proc: Path) -> Finding:
     return Finding(
         "forked children",
         False,
-        f"they may not read what their parent has cached: {os.strerror(error)}",
+        "they may not read what their parent has cached, and a shared cache is one of each "
+        f"process: {os.strerror(error)}",
         change,
     )
 

@@ -11,7 +11,15 @@ from vrange._counters.names import LATENCIES
 from vrange._counters.segment import AccountCounts, Snapshot
 from vrange._counters.totals import Totals
 
-__all__ = ["SORTS", "AccountFigures", "ProcessFigures", "figures", "sorted_by"]
+__all__ = [
+    "SORTS",
+    "AccountFigures",
+    "ProcessFigures",
+    "ServiceFigures",
+    "figures",
+    "services_of",
+    "sorted_by",
+]
 
 
 @dataclass
@@ -47,6 +55,19 @@ class ProcessFigures:
     stack_returned_bytes: int
     accounts: list[AccountFigures]
     latencies: dict[str, dict[str, dict[str, float | int | None]]] = field(default_factory=dict)
+    service_key: str = ""  # the same in all processes of a service
+
+
+@dataclass
+class ServiceFigures:
+    """The processes of one service, and what their caches of one name have together.
+
+    A value counts once: its bytes are those of the process that has it.
+    """
+
+    name: str
+    processes: list[ProcessFigures]
+    accounts: list[AccountFigures]
 
 
 # What a process's caches can be sorted by: the largest first, names in their order.
@@ -88,6 +109,7 @@ def figures(before: Snapshot, now: Snapshot, seconds: float) -> ProcessFigures:
         pid=now.pid,
         name=now.name,
         service=now.service,
+        service_key=now.service_key,
         rung=now.rung,
         memory_usage_bytes=usage,
         memory_limit_bytes=limit,
@@ -101,6 +123,43 @@ def figures(before: Snapshot, now: Snapshot, seconds: float) -> ProcessFigures:
         stack_returned_bytes=now.stack_returned_bytes,
         accounts=sorted(accounts, key=lambda one: -sum(one.bytes.values())),
         latencies=_latencies(now),
+    )
+
+
+def services_of(processes: list[ProcessFigures]) -> list[ServiceFigures]:
+    """Return the services of the processes, in the order of their first ones."""
+    members: dict[str, list[ProcessFigures]] = {}
+    for process in processes:
+        members.setdefault(process.service_key or str(process.pid), []).append(process)
+    return [
+        ServiceFigures(found[0].service or f"{found[0].name} ({key})", found, _together(found))
+        for key, found in members.items()
+    ]
+
+
+def _together(processes: list[ProcessFigures]) -> list[AccountFigures]:
+    by_name: dict[tuple[str, str], list[AccountFigures]] = {}
+    for process in processes:
+        for account in process.accounts:
+            by_name.setdefault((account.kind, account.name), []).append(account)
+    summed = [_sum(accounts) for accounts in by_name.values()]
+    return sorted(summed, key=lambda one: -sum(one.bytes.values()))
+
+
+def _sum(accounts: list[AccountFigures]) -> AccountFigures:
+    asked = sum(one.requests_per_second for one in accounts)
+    hits = sum((one.hit_ratio or 0) * one.requests_per_second for one in accounts)
+    slowest = max(accounts, key=lambda one: one.regenerate_p50_seconds or 0)
+    return AccountFigures(
+        name=accounts[0].name,
+        kind=accounts[0].kind,
+        bytes={state: sum(one.bytes[state] for one in accounts) for state in accounts[0].bytes},
+        requests_per_second=asked,
+        hit_ratio=hits / asked if asked else None,
+        purged_per_second=sum(one.purged_per_second for one in accounts),
+        refaults_per_second=sum(one.refaults_per_second for one in accounts),
+        regenerate_p50_seconds=slowest.regenerate_p50_seconds,
+        regenerate_p99_seconds=slowest.regenerate_p99_seconds,
     )
 
 

@@ -13,7 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from vrange.cli.printable import printable
-from vrange.cli.top.figures import SORTS, AccountFigures, ProcessFigures, sorted_by
+from vrange.cli.top.figures import (
+    SORTS,
+    AccountFigures,
+    ProcessFigures,
+    ServiceFigures,
+    services_of,
+    sorted_by,
+)
 from vrange.cli.top.window import Window
 from vrange.sizes import format_bytes
 
@@ -112,17 +119,32 @@ class View:
 
     def render(self, processes: list[ProcessFigures]) -> Group:
         """Return the panels."""
-        alive = {process.pid for process in processes}
+        alive = {0, *(process.pid for process in processes)}  # 0: services
         self._past = {key: past for key, past in self._past.items() if key[0] in alive}
         if not processes:
             return Group(Text("no process of this user uses vrange"))
-        return Group(*(self._panel(process) for process in processes))
+        panels = []
+        for service in services_of(processes):
+            if len(service.processes) > 1:
+                panels.append(self._service(service))
+            panels += [self._panel(process) for process in service.processes]
+        return Group(*panels)
+
+    def _service(self, service: ServiceFigures) -> Panel:
+        """Return what the processes have together; their own panels follow."""
+        count = len(service.processes)
+        return Panel(
+            self._accounts(0, service.accounts, service.name),
+            title=Text(printable(f"{service.name}, {count} processes together")),
+            title_align="left",
+            border_style="bold",
+        )
 
     def _panel(self, process: ProcessFigures) -> Panel:
         service = f" of {process.service}" if process.service else ""
         parts = [self._head(process)]
         if process.accounts:
-            parts.append(self._accounts(process))
+            parts.append(self._accounts(process.pid, process.accounts))
         if any(process.latencies.values()):
             parts.append(_latencies(process))
         return Panel(
@@ -160,23 +182,24 @@ class View:
             )
         return table
 
-    def _accounts(self, process: ProcessFigures) -> Table:
+    def _accounts(self, pid: int, accounts: list[AccountFigures], service: str = "") -> Table:
         table = Table(box=None, padding=(0, 1), header_style="bold")
         name = "name" if self._sort is None else f"name (by {self._sort})"
         table.add_column(name, overflow="ellipsis", no_wrap=True, min_width=_NAME_COLUMNS)
         shown = [self._console.width >= least for _, least in _FIGURES]
         for title, _ in compress(_FIGURES, shown):
             table.add_column(title, justify="right" if title else "left", no_wrap=True)
-        for account in sorted_by(process.accounts, self._sort):
-            figures = compress(self._account(process.pid, account), shown)
+        for account in sorted_by(accounts, self._sort):
+            figures = compress(self._account(pid, account, service), shown)
             table.add_row(Text(printable(account.name)), *figures)
         return table
 
-    def _account(self, pid: int, account: AccountFigures) -> list[str]:
+    def _account(self, pid: int, account: AccountFigures, service: str) -> list[str]:
         states = ("pinned", "hot", "idle", "offered")
         sizes = [_short(account.bytes[state]) for state in states]
-        asked = self._remember(pid, account.name, "asked", account.requests_per_second)
-        hits = self._remember(pid, account.name, "hits", account.hit_ratio or 0)
+        key = f"{service}\0{account.name}" if service else account.name
+        asked = self._remember(pid, key, "asked", account.requests_per_second)
+        hits = self._remember(pid, key, "hits", account.hit_ratio or 0)
         return [
             *sizes,
             f"{account.requests_per_second:.0f}",
