@@ -54,6 +54,12 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+def test_each_alert_is_on_its_page() -> None:
+    alerts = re.findall(r"- alert: (\w+)", (ROOT / "dashboards" / "rules.yml").read_text())
+    rows = re.findall(r"^\| `(\w+)`", (ROOT / "docs" / "alerts.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(alerts)
+
+
 def test_a_page_has_examples() -> None:
     assert blocks(ROOT / "docs" / "caches.md", "pycon")
 
