@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextvars
 import gc
+import signal
 import threading
 import weakref
 from collections.abc import Callable
@@ -43,7 +45,7 @@ class Source:
 
 
 def none_left() -> bool:
-    return not refresh._threads
+    return refresh.threads() == 0
 
 
 @pytest.fixture(autouse=True)
@@ -118,9 +120,8 @@ def test_tasks_get_it_and_a_task_computes_it() -> None:
             while "k" not in cache:
                 await asyncio.sleep(0.001)
             assert await cache.get_or_compute_async("k", source.coroutine) == 2
-            assert threading.active_count() == threads
+            assert refresh.threads() == 0
 
-    threads = threading.active_count()
     run_async(main())
 
 
@@ -208,7 +209,6 @@ def test_after_that_time_callers_wait() -> None:
         assert cache.get_or_compute("k", source) == 2
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_failure_is_reported_and_the_value_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refresh, "_PAUSE_SECONDS", 0.01)
     told: list[Any] = []
@@ -300,7 +300,7 @@ def test_few_threads_compute(monkeypatch: pytest.MonkeyPatch) -> None:
         source.gate.clear()
         for n in range(50):
             assert cache.get_or_compute(n, source) == n + 1
-        assert len(refresh._threads) == refresh.THREADS_MOST
+        assert refresh.threads() == refresh.THREADS_MOST
         source.gate.set()
 
         def all_renewed() -> bool:
@@ -308,7 +308,7 @@ def test_few_threads_compute(monkeypatch: pytest.MonkeyPatch) -> None:
 
         wait_until(all_renewed, "some are never renewed")
 
-    def refuses(thread: threading.Thread) -> None:
+    def refuses(*arguments: object) -> None:
         raise RuntimeError("can't start new thread")
 
     wait_until(none_left, "they go on")
@@ -316,10 +316,44 @@ def test_few_threads_compute(monkeypatch: pytest.MonkeyPatch) -> None:
         cache.get_or_compute("k", lambda: 1)
         until_stale(cache)
         with monkeypatch.context() as patch:
-            patch.setattr(threading.Thread, "start", refuses)
+            patch.setattr(_thread, "start_new_thread", refuses)
             assert cache.get_or_compute("k", lambda: 2) == 1
         assert cache.get_or_compute("k", lambda: 2) == 1
         wait_until(lambda: cache.get("k") == 2, "it is not tried again")
+
+
+def test_an_exception_of_a_signal_handler_is_the_only_one_and_leaves_no_claim() -> None:
+    class Interrupt(Exception):
+        pass
+
+    armed = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal armed
+        if armed:
+            armed = False
+            raise Interrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        with vrange.VolatileCache[Any, Any](ttl=0.001, stale=STALE) as cache:
+            cache.get_or_compute("k", lambda: 0)
+            interrupted = 0
+            while interrupted < 300:
+                try:
+                    armed = True
+                    for _ in range(50):
+                        cache.get_or_compute("k", lambda: 0)
+                    armed = False
+                except Interrupt:
+                    interrupted += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            wait_until(lambda: cache.get_or_compute("k", lambda: 1) == 1, "a claim is left")
+            cache._core.check()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_value_for_which_there_is_no_room_leaves_the_stale_one() -> None:

@@ -104,7 +104,8 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
 
     With `stale`, `get_or_compute`, `get_or_compute_async` and decorated functions return a value
     whose ttl has passed at once, for so many seconds more. The first such call computes it again in
-    a thread, or in a task of its event loop; at most 8 threads at a time, for all caches. If that
+    a thread, or in a task of its event loop; at most 8 threads at a time, for all caches. So a
+    function that you give must not read variables that change after the call. If the computation
     fails, the thread or the loop reports the exception, and a later call tries again. `cache[key]`,
     `get` and `in` can't compute, so they never find a stale value.
 

@@ -3,10 +3,16 @@
 One value is computed by one thread at a time, or one task. If too many threads compute already, the
 value stays stale, and the next hit on it asks again: so nothing is queued, and no thread waits for
 work. The core stores the result only in place of the stale value itself.
+
+A hit in a signal handler may come here at any moment, and a handler may raise at any line. So there
+is no lock, and what says that a value is being computed is a weak reference to what its thread or
+task holds: if none was started, it is gone. `threading.Thread.start` is not safe from such
+exceptions, `_thread.start_new_thread` is.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextvars
 import os
 import sys
@@ -14,6 +20,7 @@ import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
 from typing import Any
 
 from vrange._cache.native_flights import led_here
@@ -22,19 +29,16 @@ from vrange._core import hit
 THREADS_MOST = 8
 _PAUSE_SECONDS = 1.0  # after a failure: what does not work is not asked at each hit
 
-# Changed without a lock, by single operations of sets and dicts: a hit in a signal handler or a
-# finalizer may come here at any moment.
-_threads: set[threading.Thread] = set()
-_tasks: set[Any] = set()
-_all: weakref.WeakSet[Refresher] = weakref.WeakSet()
-
 
 class _Refresh:
-    """One computation."""
+    """One computation. It lives as long as the thread or the task that computes."""
 
     is_left = False  # its result is not to be stored
 
 
+_threads: set[weakref.ref[_Refresh]] = set()
+_tasks: set[Any] = set()  # the loop itself may drop them
+_all: weakref.WeakSet[Refresher] = weakref.WeakSet()
 _here: contextvars.ContextVar[_Refresh | None] = contextvars.ContextVar(
     "vrange_refresh", default=None
 )
@@ -47,11 +51,19 @@ def leave_unrenewed() -> None:
         refresh.is_left = True
 
 
+def threads() -> int:
+    """Return how many threads compute."""
+    for one in list(_threads):
+        if one() is None:
+            _threads.discard(one)
+    return len(_threads)
+
+
 class Refresher:
     """The refreshes of one cache."""
 
     def __init__(self) -> None:
-        self._under_way: dict[Hashable, object] = {}
+        self._under_way: dict[Hashable, weakref.ref[_Refresh]] = {}
         _all.add(self)
 
     def begin(
@@ -65,39 +77,26 @@ class Refresher:
         loop: Any,
     ) -> None:
         """Compute the value again, in a task of `loop` or in a thread, unless that is under way."""
-        claim = object()
-        if self._under_way.setdefault(key, claim) is not claim:
-            return
-        try:
-            if loop is not None:
-                task = loop.create_task(self._run_async(core, key, stamp, function))
-                _tasks.add(task)  # the loop itself may drop it
-                task.add_done_callback(_tasks.discard)
+        refresh = _Refresh()
+        mine = weakref.ref(refresh)
+        there = self._under_way.setdefault(key, mine)
+        if there is not mine:
+            if there() is not None:
                 return
-            if len(_threads) >= THREADS_MOST:
-                self._under_way.pop(key, None)
-                return
-            context = contextvars.copy_context()
-            thread = threading.Thread(
-                target=context.run,
-                args=(self._run, core, key, stamp, function, args, kwargs or {}),
-                name="vrange-refresh",
-                daemon=True,
-            )
-            _threads.add(thread)
-            try:
-                thread.start()
-            except BaseException:
-                _threads.discard(thread)
-                raise
-        except (RuntimeError, MemoryError):  # no thread can be started, or the loop is closed
-            self._under_way.pop(key, None)
-        except BaseException:
-            self._under_way.pop(key, None)
-            raise
+            self._under_way[key] = mine
+        if loop is not None:
+            task = loop.create_task(self._run_async(refresh, core, key, stamp, function))
+            _tasks.add(task)
+            task.add_done_callback(_tasks.discard)
+        elif threads() < THREADS_MOST:
+            _threads.add(mine)
+            arguments = refresh, core, key, stamp, function, args, kwargs or {}
+            with suppress(RuntimeError, MemoryError):  # no thread starts: a later hit tries again
+                _thread.start_new_thread(contextvars.copy_context().run, (self._run, *arguments))
 
     def _run(
         self,
+        refresh: _Refresh,
         core: hit.CacheCore,
         key: Hashable,
         stamp: int,
@@ -105,27 +104,31 @@ class Refresher:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
-        refresh = _enter()
+        _enter(refresh)
         begun = time.monotonic_ns()
         try:
             value = function(*args, **kwargs)
             if not refresh.is_left:
                 core.renew(key, stamp, value, time.monotonic_ns() - begun)
-        except Exception:
+        except Exception as error:
+            thread = threading.current_thread()
+            threading.excepthook(
+                threading.ExceptHookArgs((type(error), error, error.__traceback__, thread))
+            )
             time.sleep(_PAUSE_SECONDS)
-            raise  # to threading.excepthook
         finally:
             self._under_way.pop(key, None)
-            _threads.discard(threading.current_thread())
+            _threads.discard(weakref.ref(refresh))
 
     async def _run_async(
         self,
+        refresh: _Refresh,
         core: hit.CacheCore,
         key: Hashable,
         stamp: int,
         function: Callable[[], Awaitable[Any]],
     ) -> None:
-        refresh = _enter()
+        _enter(refresh)
         begun = time.monotonic_ns()
         try:
             value = await function()
@@ -138,12 +141,10 @@ class Refresher:
             self._under_way.pop(key, None)
 
 
-def _enter() -> _Refresh:
+def _enter(refresh: _Refresh) -> None:
     # The context is the caller's, but this is no part of a computation that the caller leads.
     led_here.set(None)
-    refresh = _Refresh()
     _here.set(refresh)
-    return refresh
 
 
 def _after_fork_in_child() -> None:
