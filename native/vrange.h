@@ -388,6 +388,10 @@ int vrange_reserve_start(uint64_t bytes, uint64_t tick_ns, int always);
 void vrange_reserve_stop(void);
 void vrange_reserve_read(vrange_reserve_info *out);
 
+/* Offers the least valuable idle ranges now, until `bytes` of them are offered. Returns how many were. On the
+ * eager rung, where nothing can be offered, it is 0. */
+uint64_t vrange_reserve_offer(uint64_t bytes);
+
 #define VRANGE_OTHERS_BYTES 33554432 /* what other threads may allocate while a large value is copied */
 
 /* Reserves `bytes` of free memory for a copy that the caller is about to make, and evicts the least
@@ -440,8 +444,10 @@ int vrange_cgroups_read(const char *proc_self, vrange_cgroups *out);
 
 /* Sets how large this process's resident set (RSS) may become, for a process that is judged by another one
  * and not by the kernel. Nothing reclaims what is offered below such a limit, so near it vrange itself
- * discards the least valuable. The child of a fork keeps the limit. 0 removes it. */
-void vrange_set_limit(uint64_t resident_bytes);
+ * discards the least valuable. If `most_bytes` is not 0, the judge does not count offered bytes: then vrange
+ * offers the least valuable, and the kernel takes them only if it needs memory. A copy that will be offered
+ * may exceed the limit, up to `most_bytes`. The child of a fork keeps the limit. 0 removes it. */
+void vrange_set_limit(uint64_t bytes, uint64_t most_bytes);
 
 typedef struct {
     int source;

@@ -12,7 +12,7 @@ import dask
 import numpy as np
 import pytest
 from distributed import Client, wait
-from support import wait_until
+from support import RUNG, wait_until
 
 import vrange.dask
 
@@ -89,11 +89,34 @@ def test_more_data_than_memory_is_right_and_nobody_dies(client: Client) -> None:
     )
 
 
+def resident_bytes(_: int) -> int:
+    from dask_support import resident_bytes
+
+    return resident_bytes()
+
+
+def test_what_is_spilled_stays_in_memory_that_the_machine_can_spare(client: Client) -> None:
+    """More than a worker's whole limit, which its nanny would end it for if that counted."""
+    before = client.run(figures)
+    blocks = client.map(block, range(400, 510))
+    wait(blocks)
+    assert all(client.gather(client.map(check, blocks, range(400, 510), pure=False)))
+    after = client.run(figures)
+    assert {one["pid"] for one in after.values()} == {one["pid"] for one in before.values()}
+    read = sum(one["read"] for one in after.values()) - sum(one["read"] for one in before.values())
+    counted = client.run(lambda dask_worker: dask_worker.monitor.get_process_memory())
+    assert max(counted.values()) <= 0.95 * LIMIT
+    if RUNG != "eager":  # where nothing can be offered
+        assert read <= 0.1 * 110 * 8 * MIB
+        resident = client.run(resident_bytes, 0)
+        assert sum(resident.values()) > 2 * LIMIT
+
+
 def test_graphs_of_dask_array(client: Client) -> None:
     da = pytest.importorskip("dask.array")
     with dask.config.set({"array.rechunk.method": "tasks"}):
-        x = da.random.default_rng(1).random((2400, 2400), chunks=(300, 2400)).persist()
-        turned = x.rechunk((2400, 300))
+        x = da.random.default_rng(1).random((1600, 1600), chunks=(400, 1600)).persist()
+        turned = x.rechunk((1600, 400))
         assert float((turned.T - x.T).sum().compute()) == 0
 
 

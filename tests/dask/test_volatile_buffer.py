@@ -53,8 +53,8 @@ def files_of(buffer: vrange.dask.VolatileBuffer) -> Counted:
 
 def discard_all(buffer: vrange.dask.VolatileBuffer) -> None:
     """As if the kernel had reclaimed all that is volatile."""
-    assert buffer._arena is not None
-    buffer._arena.discard("1TiB")
+    assert buffer._copies.arena is not None
+    buffer._copies.arena.discard("1TiB")
 
 
 def numbers(n: int, size: int = MIB) -> np.ndarray:
@@ -216,8 +216,8 @@ def test_what_a_task_holds_stays_as_it_is(buffer: vrange.dask.VolatileBuffer) ->
     del buffer["x"]
     assert (np.asarray(held) == 1).all()
     del held
-    assert buffer._arena is not None
-    assert buffer._arena.stats().pinned_bytes == 0
+    assert buffer._copies.arena is not None
+    assert buffer._copies.arena.stats().pinned_bytes == 0
 
 
 def test_what_is_in_use_is_not_in_memory_twice(buffer: vrange.dask.VolatileBuffer) -> None:

@@ -99,6 +99,14 @@ uint64_t headroom_below_set(uint64_t *limit) {
     return used < set ? set - used : 0;
 }
 
+uint64_t headroom_of_copy(void) {
+    uint64_t set, used;
+    if (!limits_read_set(&set, &used)) return UINT64_MAX;
+    const uint64_t most = limits_set_most();
+    if (most > set) set = most;
+    return used < set ? set - used : 0;
+}
+
 uint64_t headroom_of_machine(uint64_t age_ns) {
     limits *l = limits_take();
     const int result = limits_read_machine(l, os_now_ns(), age_ns);

@@ -15,6 +15,7 @@
 
 #include "base/gate.h"
 #include "base/stat_file.h"
+#include "counters/stats.h"
 #include "os/hash.h"
 #include "os/os.h"
 #include "pressure/cgroups.h"
@@ -202,13 +203,23 @@ int limits_read_process(process_limits *out) {
     return os_address_space(&out->address_space_used, &out->data_used);
 }
 
-static _Atomic uint64_t set_bytes; /* 0: none */
+static struct {
+    _Atomic uint64_t bytes; /* 0: none */
+    _Atomic uint64_t most_bytes; /* 0: offered bytes count */
+} set;
 
-uint64_t limits_set_bytes(void) { return atomic_load_explicit(&set_bytes, memory_order_relaxed); }
+uint64_t limits_set_bytes(void) { return atomic_load_explicit(&set.bytes, memory_order_relaxed); }
+
+uint64_t limits_set_most(void) { return atomic_load(&set.most_bytes); }
 
 bool limits_read_set(uint64_t *limit, uint64_t *used) {
-    *limit = atomic_load(&set_bytes);
-    return *limit != 0 && os_resident_set(used) == 0;
+    *limit = atomic_load(&set.bytes);
+    if (*limit == 0 || os_resident_set(used) != 0) return false;
+    if (limits_set_spares_offered()) {
+        const uint64_t offered = atomic_load(&stats_offered_bytes);
+        *used = *used > offered ? *used - offered : 0;
+    }
+    return true;
 }
 
 /* ---- those of this process --------------------------------------------------------------------- */
@@ -309,7 +320,12 @@ int vrange_cgroups_read(const char *proc_self, vrange_cgroups *out) {
     return result;
 }
 
-void vrange_set_limit(uint64_t resident_bytes) { atomic_store(&set_bytes, resident_bytes); }
+void vrange_set_limit(uint64_t bytes, uint64_t most_bytes) {
+    /* In this order a reader can only find a limit that counts too much. */
+    atomic_store(&set.most_bytes, 0);
+    atomic_store(&set.bytes, bytes);
+    atomic_store(&set.most_bytes, bytes ? most_bytes : 0);
+}
 
 static void consider(vrange_limit *tightest, vrange_limit other) {
     if (other.bytes < tightest->bytes) *tightest = other;

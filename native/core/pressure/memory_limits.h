@@ -70,7 +70,10 @@ typedef struct {
 int limits_read_process(process_limits *out);
 
 /* The limit that the program has set for its resident set; false if it has set none. Whatever counts the
- * resident set sees offered pages in it, and no kernel reclaims them: they have to be discarded. */
+ * resident set sees offered pages in it, and no kernel reclaims them: they have to be discarded. If the
+ * judge spares offered pages, `used` is without them, and offering is enough. */
+uint64_t limits_set_most(void); /* what vrange_set_limit was given; 0 if offered bytes count */
+static inline bool limits_set_spares_offered(void) { return limits_set_most() != 0; }
 uint64_t limits_set_bytes(void); /* 0 if it has set none */
 static inline bool limits_has_set(void) { return limits_set_bytes() != 0; }
 bool limits_read_set(uint64_t *limit, uint64_t *used);

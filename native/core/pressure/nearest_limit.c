@@ -54,11 +54,12 @@ static bool look_at(watched_limits *w, size_t which, uint64_t limit_age_ns, doub
     return true;
 }
 
-/* The limit that the program has set. What is volatile can be discarded at once. */
+/* The limit that the program has set. What is volatile can be discarded at once, or does not count. */
 static bool look_at_set(fullness *out) {
     if (!limits_read_set(&out->limit, &out->usage)) return false;
     out->place = VRANGE_PRESSURE_SET;
-    out->used = above(out->usage, atomic_load(&stats_idle_bytes) + atomic_load(&stats_offered_bytes));
+    const uint64_t offered = limits_set_spares_offered() ? 0 : atomic_load(&stats_offered_bytes);
+    out->used = above(out->usage, atomic_load(&stats_idle_bytes) + offered);
     return true;
 }
 

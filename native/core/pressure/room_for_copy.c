@@ -19,7 +19,7 @@ static _Atomic uint64_t reserved; /* by threads that are storing now */
 uint64_t room_free(uint64_t enough) {
     uint64_t below_limits;
     headroom_with_files(enough, &below_limits);
-    const uint64_t machine = headroom_of_machine(MACHINE_AGE_NS), process = headroom_below_set(NULL);
+    const uint64_t machine = headroom_of_machine(MACHINE_AGE_NS), process = headroom_of_copy();
     uint64_t least = machine && machine < below_limits ? machine : below_limits;
     return process < least ? process : least;
 }

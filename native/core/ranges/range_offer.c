@@ -143,7 +143,7 @@ bool range_shed(range *r, uint64_t generation) {
 /* For a caller that releases a range while no caretaker runs. */
 void range_offer_now(range *r, uint64_t generation) {
     gate_enter();
-    if (vrange_rung() == VRANGE_RUNG_EAGER || limits_has_set()) {
+    if (vrange_rung() == VRANGE_RUNG_EAGER || (limits_has_set() && !limits_set_spares_offered())) {
         range_shed(r, generation);
     } else if (range_offer_begin(r, generation)) {
         const bool offered = os_lazyfree(range_address(r), range_bytes(r)) == 0;

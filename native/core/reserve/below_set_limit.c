@@ -1,5 +1,6 @@
 /* Below a limit on the resident set nothing is offered, because no kernel reclaims anything there. Memory is
- * kept free instead, by discarding: the process can grow by it before the next look. */
+ * kept free instead, by discarding: the process can grow by it before the next look. If the judge does not
+ * count offered bytes, offering is enough, and the kernel takes them when it needs memory itself. */
 #include "reserve/below_set_limit.h"
 
 #include <pthread.h>
@@ -12,6 +13,8 @@
 #include "os/os.h"
 #include "pressure/headroom.h"
 #include "pressure/memory_limits.h"
+#include "base/rung.h"
+#include "reserve/offer.h"
 #include "reserve/shed.h"
 
 #define LEAST (4ull << 20)
@@ -37,6 +40,8 @@ kept_free look_below_set_limit(uint64_t reserve_bytes) {
     k.wanted = reserve_bytes > LEAST ? reserve_bytes : LEAST;
     if (k.wanted > limit / MOST_SHARE) k.wanted = limit / MOST_SHARE;
     k.is_short = k.left < k.wanted - k.wanted / MISSING_SHARE;
+    k.by_offering =
+        limits_set_spares_offered() && vrange_rung() != VRANGE_RUNG_EAGER && !offer_is_refused();
     return k;
 }
 
@@ -52,26 +57,34 @@ static void return_arrays(uint64_t left) {
 static uint64_t missing_from(const kept_free *k) { return k->wanted - k->left + k->wanted / MORE_SHARE; }
 
 /* Blocks of arrays have no rank, so they go last. */
-void return_memory(const kept_free *below_set) {
-    if (!below_set->is_short) return;
+uint64_t return_memory(const kept_free *below_set) {
+    if (!below_set->is_short) return 0;
     const uint64_t missing = missing_from(below_set);
+    if (below_set->by_offering) {
+        if (atomic_load(&stats_idle_bytes) < missing) return_arrays(below_set->left);
+        return missing;
+    }
     const bool has_ranges = atomic_load(&stats_idle_bytes) + atomic_load(&stats_offered_bytes) > 0;
     if (!has_ranges || shed_least(NULL, missing, false) < missing) return_arrays(below_set->left);
+    return 0;
 }
 
-void return_before_use(size_t bytes) {
+uint64_t return_before_use(size_t bytes) {
     const uint64_t limit = limits_set_bytes();
-    if (limit == 0) return;
+    if (limit == 0) return 0;
     const bool is_spent = atomic_fetch_sub(&stores.budget, (int64_t)bytes) <= (int64_t)bytes;
-    if (!is_spent && limit == atomic_load(&stores.limit)) return;
+    if (!is_spent && limit == atomic_load(&stores.limit)) return 0;
+    uint64_t to_offer = 0;
     pthread_mutex_lock(&stores.lock);
     /* Unless another thread has looked meanwhile. */
     if (atomic_load(&stores.budget) <= 0 || limit != atomic_load(&stores.limit)) {
         const kept_free now = look_below_set_limit(atomic_load(&stores.reserve_bytes));
-        if (now.is_short) shed_least(NULL, missing_from(&now), false);
+        if (now.is_short && now.by_offering) to_offer = missing_from(&now);
+        else if (now.is_short) shed_least(NULL, missing_from(&now), false);
         const uint64_t left = headroom_below_set(NULL) / BUDGET_SHARE;
         atomic_store(&stores.budget, left < (uint64_t)BUDGET_LEAST ? BUDGET_LEAST : (int64_t)left);
         atomic_store(&stores.limit, limit);
     }
     pthread_mutex_unlock(&stores.lock);
+    return to_offer;
 }

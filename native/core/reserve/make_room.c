@@ -9,8 +9,12 @@
 #include <pthread.h>
 
 #include "base/gate.h"
+#include "base/rung.h"
 #include "counters/stats.h"
+#include "pressure/headroom.h"
+#include "pressure/memory_limits.h"
 #include "pressure/room_for_copy.h"
+#include "reserve/reserve.h"
 #include "reserve/shed.h"
 #include "vrange.h"
 
@@ -29,19 +33,25 @@ static uint64_t margin(void) {
                                                                      : share;
 }
 
+/* Frees memory by evicting, unless the value would not fit even then. Returns the bytes that are free. */
+static uint64_t evict_for(uint64_t wanted, uint64_t left) {
+    /* Where offered bytes do not count, evicting them frees nothing below that limit. */
+    if (limits_set_spares_offered() && vrange_rung() != VRANGE_RUNG_EAGER && headroom_of_copy() <= left) {
+        if (reserve_offer(wanted - left) > 0) left = room_free(wanted);
+        if (left >= wanted || headroom_of_copy() <= left) return left;
+    }
+    const uint64_t can_go = atomic_load(&stats_idle_bytes) + atomic_load(&stats_offered_bytes);
+    if (left + can_go < wanted) return left;
+    shed_least(NULL, wanted - left, false);
+    return room_free(wanted);
+}
+
 int vrange_room_take(uint64_t bytes) {
     gate_enter();
     pthread_mutex_lock(&making_room);
     const uint64_t wanted = bytes + margin() + room_reserved();
     uint64_t left = room_free(wanted);
-    if (left < wanted) {
-        /* Evict nothing for a value that would not fit even then. */
-        const uint64_t can_go = atomic_load(&stats_idle_bytes) + atomic_load(&stats_offered_bytes);
-        if (left + can_go >= wanted) {
-            shed_least(NULL, wanted - left, false);
-            left = room_free(wanted);
-        }
-    }
+    if (left < wanted) left = evict_for(wanted, left);
     const bool fits = left >= wanted;
     if (fits) room_reserve(bytes);
     pthread_mutex_unlock(&making_room);

@@ -31,7 +31,7 @@ static struct {
     size_t next_look;
     uint64_t taken; /* bytes found taken at the last look */
     demand demand;
-    uint64_t refused_ns; /* 0: the last offer was not refused */
+    _Atomic uint64_t refused_ns; /* 0: the last offer was not refused */
     _Atomic uint64_t offers, losses;
 } offered;
 
@@ -150,12 +150,13 @@ void offer_give_ahead(uint64_t free_bytes, uint64_t reserve_bytes) {
 /* ---- offering --------------------------------------------------------------------------------- */
 
 static void note_offer(bool is_offered) {
-    offered.refused_ns = is_offered ? 0 : os_now_ns();
+    atomic_store(&offered.refused_ns, is_offered ? 0 : os_now_ns());
     if (!is_offered) rung_offer_failed();
 }
 
 bool offer_is_refused(void) {
-    return offered.refused_ns && os_now_ns() - offered.refused_ns < REFUSED_NS;
+    const uint64_t refused_ns = atomic_load(&offered.refused_ns);
+    return refused_ns && os_now_ns() - refused_ns < REFUSED_NS;
 }
 
 static void offer_batch(batch *b) {
@@ -170,9 +171,40 @@ static void offer_batch(batch *b) {
     b->count = b->bytes = 0;
 }
 
+static uint64_t offer_victims(victims *v, uint64_t wanted, bool may_rank, uint64_t ranked_bytes) {
+    uint64_t done = 0;
+    batch b = {.count = 0};
+    while (done < wanted && done < TICK_BYTES) {
+        const candidate *item = victims_next(v);
+        if (!item && may_rank) {
+            /* Whatever it costs: while the kernel takes from the reserve, there must be victims. */
+            victims_rank(v, ranked_bytes);
+            may_rank = false;
+            continue;
+        }
+        if (!item) break;
+        range *r = table_at(item->index);
+        if (!range_offer_begin(r, item->generation)) continue;
+        batch_add(&b, item, r);
+        done += range_bytes(r);
+        if (batch_is_full(&b)) offer_batch(&b);
+    }
+    offer_batch(&b);
+    return done;
+}
+
+uint64_t offer_more(victims *v, uint64_t bytes) {
+    uint64_t done = 0, now;
+    do {
+        if (atomic_load(&stats_idle_bytes) == 0 || offer_is_refused()) break;
+        now = offer_victims(v, bytes - done, true, bytes - done);
+        done += now;
+    } while (now && done < bytes);
+    return done;
+}
+
 bool offer_top_up(victims *v, uint64_t wanted, uint64_t taken, bool is_burst) {
     const uint64_t bytes = atomic_load(&stats_offered_bytes), present = bytes > taken ? bytes - taken : 0;
-    uint64_t done = 0;
     /* Not for every value that a hit takes back from the reserve: ranking costs the same for one range as
      * for many. */
     if (present + wanted / TOP_UP_SHARE > wanted || atomic_load(&stats_idle_bytes) == 0) return false;
@@ -185,24 +217,8 @@ bool offer_top_up(victims *v, uint64_t wanted, uint64_t taken, bool is_burst) {
         victims_rank(v, wanted);
         may_rank = false;
     }
-    batch b = {.count = 0};
-    while (present + done < wanted && done < TICK_BYTES) {
-        const candidate *item = victims_next(v);
-        if (!item && may_rank) {
-            /* Whatever it costs: while the kernel takes from the reserve, there must be victims. */
-            victims_rank(v, RANKED_TIMES * wanted);
-            may_rank = false;
-            continue;
-        }
-        if (!item) break;
-        range *r = table_at(item->index);
-        if (!range_offer_begin(r, item->generation)) continue;
-        batch_add(&b, item, r);
-        done += range_bytes(r);
-        if (batch_is_full(&b)) offer_batch(&b);
-    }
-    offer_batch(&b);
-    return done >= TICK_BYTES;
+    const uint64_t missing = wanted > present ? wanted - present : 0;
+    return offer_victims(v, missing, may_rank, RANKED_TIMES * wanted) >= TICK_BYTES;
 }
 
 bool offer_take_back(void) {

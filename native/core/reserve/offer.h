@@ -27,8 +27,11 @@ bool offer_take_back(void);
  * again if they run out. Returns whether more has to be done at once. */
 bool offer_top_up(victims *v, uint64_t wanted, uint64_t taken, bool is_burst);
 
+/* Offers at least `bytes` more, if so much is idle. Returns how many were offered. */
+uint64_t offer_more(victims *v, uint64_t bytes);
+
 /* Whether the kernel refused the last offer, as it does for locked memory (mlockall). It is asked again after a
- * second. */
+ * second. Any thread may ask. */
 bool offer_is_refused(void);
 
 /* Offers one idle range. */

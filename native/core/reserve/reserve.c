@@ -39,6 +39,7 @@
 #include "reserve/offer.h"
 #include "os/os.h"
 #include "reserve/rank.h"
+#include "reserve/reserve.h"
 #include "reserve/shed.h"
 #include "reserve/turn_interval.h"
 #include "reserve/below_set_limit.h"
@@ -121,6 +122,7 @@ static bool take_back_from_files(const free_memory *now) {
     const bool has_offered = reserve.has_offered_to_sleep;
     reserve.has_offered_to_sleep = now->is_enough && (has_offered || reserve.offers_to_sleep);
     if (!reserve.has_offered_to_sleep || (!alarm_has_come() && !reserve.taken)) return false;
+    if (now->below_set.by_offering) return false; /* below that limit, taken back would count again */
     reserve.offers_to_sleep = false;
     const bool has_more = offer_take_back();
     reserve.has_offered_to_sleep = has_more;
@@ -128,7 +130,7 @@ static bool take_back_from_files(const free_memory *now) {
 }
 
 /* In a burst the reserve is topped up before its losses are collected, which takes longer. */
-static bool keep_offered(const free_memory *now, uint64_t bytes) {
+static bool keep_offered(const free_memory *now, uint64_t bytes, uint64_t to_offer) {
     const uint64_t gone = offer_estimate_taken(), wanted = burst_reserve(bytes, gone, os_now_ns());
     const bool is_burst = gone > bytes / BURST_SHARE;
     bool has_more_losses;
@@ -139,6 +141,7 @@ static bool keep_offered(const free_memory *now, uint64_t bytes) {
     bool has_more = take_back_from_files(now);
     if (!now->is_enough || reserve.offers_to_sleep)
         has_more = offer_top_up(&reserve.victims, wanted, left, is_burst);
+    if (to_offer) offer_more(&reserve.victims, to_offer);
     return has_more || has_more_losses;
 }
 
@@ -148,12 +151,12 @@ static bool take_turn(free_memory now) {
     const uint64_t bytes = atomic_load(&reserve.bytes);
     bool goes_on;
     reserve.taken = 0;
-    return_memory(&now.below_set);
+    const uint64_t to_offer = return_memory(&now.below_set);
     atomic_store(&reserve.is_near, now.is_near);
     if (!now.can_offer) {
         goes_on = shed_over_limit(now.below_limits);
     } else {
-        goes_on = keep_offered(&now, bytes);
+        goes_on = keep_offered(&now, bytes, to_offer);
     }
     if (reserve.lacks_victims && victims_are_old(&reserve.victims)) {
         victims_rank(&reserve.victims, bytes);
@@ -202,6 +205,19 @@ static bool help(void) {
     return true;
 }
 
+uint64_t reserve_offer(uint64_t bytes) {
+    if (vrange_rung() == VRANGE_RUNG_EAGER) return 0;
+    pthread_mutex_lock(&reserve.turn);
+    const uint64_t done = offer_more(&reserve.victims, bytes);
+    pthread_mutex_unlock(&reserve.turn);
+    return done;
+}
+
+static void before_use(size_t bytes) {
+    const uint64_t to_offer = return_before_use(bytes);
+    if (to_offer) reserve_offer(to_offer);
+}
+
 /* In the child of a fork, where all volatile ranges are purged. The queue and the ranking are of the
  * parent's ranges, and looking them up would read, and so copy, their words. */
 static void forget_ranges_of_parent(void) {
@@ -213,6 +229,13 @@ static void forget_ranges_of_parent(void) {
 }
 
 /* ---- for users -------------------------------------------------------------------------------- */
+
+uint64_t vrange_reserve_offer(uint64_t bytes) {
+    gate_enter();
+    const uint64_t done = reserve_offer(bytes);
+    gate_leave();
+    return done;
+}
 
 int vrange_reserve_start(uint64_t bytes, uint64_t tick_ns, int always) {
     atomic_store(&reserve.bytes, bytes);
@@ -292,5 +315,5 @@ __attribute__((constructor)) static void register_turn(void) {
     range_register_outsized(offer_outsized);
     range_register_reuse(replace_one);
     inherit_register(forget_ranges_of_parent);
-    caretaker_register((caretaker_turn){look_after_everything, help, return_before_use});
+    caretaker_register((caretaker_turn){look_after_everything, help, before_use});
 }

@@ -50,6 +50,14 @@ def close_native_arena(native: Any, account: Account) -> None:
     lib.vrange_arena_close(native)
 
 
+def _nanoseconds(cost: float | None) -> int:
+    if cost is None:
+        return 0
+    if cost < 0:
+        raise ValueError(f"cost must not be negative, but is {cost}")
+    return max(1, int(cost * 1e9))
+
+
 class Arena(Closing):
     """Reserved address space, from which ranges are allocated. It commits no memory.
 
@@ -116,28 +124,45 @@ class Arena(Closing):
         """Whether close() was called."""
         return not self._finalizer.alive
 
-    def allocate(self, nbytes: int | str) -> Range:
+    def allocate(
+        self, nbytes: int | str, *, cost: float | None = None, if_room: bool = False
+    ) -> Range:
         """Return a pinned, zeroed, page-aligned range.
 
         Parameters
         ----------
         nbytes : int or str
             The least size of the range.
+        cost : float, optional
+            The seconds that it takes to produce the content again. A range that costs more stays
+            longer. The default is 1 ms.
+        if_room : bool, default False
+            Whether the range must fit below the memory limit, once less valuable volatile ranges
+            are evicted for it.
 
         Raises
         ------
         ArenaFullError
             If the arena has no place left, or there is no memory.
         ValueError
-            If the arena is closed, or `nbytes` is not a size.
+            If the arena is closed, `nbytes` is not a size, or `cost` is negative.
 
         """
         size = parse_bytes(nbytes, "nbytes")
         if size == 0:
             raise ValueError("nbytes must be at least 1, but is 0")
+        cost_ns = _nanoseconds(cost)
         self._check_open()
         handle = ffi.new("uint64_t *")
-        return self._allocated(lib.vrange_allocate(self._native, size, handle), handle, size)
+        result = lib.vrange_room_take(size) if if_room else 0
+        if result == 0:
+            result = lib.vrange_allocate(self._native, size, handle)
+            if if_room:
+                lib.vrange_room_give(size)
+        allocated = self._allocated(result, handle, size)
+        if cost_ns:
+            lib.vrange_set_cost(handle[0], cost_ns)
+        return allocated
 
     def _allocated(self, result: int, handle: Any, size: int) -> Range:
         if result < 0:
@@ -178,8 +203,7 @@ class Arena(Closing):
         b'hello world'
 
         """
-        if cost is not None and cost < 0:
-            raise ValueError(f"cost must not be negative, but is {cost}")
+        cost_ns = _nanoseconds(cost)
         views = [ffi.from_buffer(part) for part in parts]
         size = sum(map(len, views))
         if size == 0:
@@ -189,7 +213,6 @@ class Arena(Closing):
         for part, view in zip(native, views, strict=True):
             part.data, part.bytes = view, len(view)
         handle = ffi.new("uint64_t *")
-        cost_ns = 0 if cost is None else max(1, int(cost * 1e9))
         # Two copies exist from now on. Evict for the second one, or don't make it.
         result = lib.vrange_room_take(size)
         if result == 0:

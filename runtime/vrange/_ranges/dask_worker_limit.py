@@ -18,7 +18,7 @@ from vrange._ranges.reserve import on_first_use
 from vrange._ranges.set_limit import on_read, put_limit
 from vrange._when_imported import when_imported
 
-__all__ = ["follow_workers", "limit_of"]
+__all__ = ["follow_workers", "limit_of", "spare_offered", "spares_offered"]
 
 _MODULE = "distributed.worker_memory"  # where the class is that has the limit
 _SHARES = ("memory_spill_fraction", "memory_pause_fraction")
@@ -28,6 +28,9 @@ _OVER = ("closed", "failed")  # a worker's status
 
 # By worker. Several can share a process (LocalCluster(processes=False)). Each judges all of it.
 _managers: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+# The memory managers of workers whose judges do not count what is offered to the kernel.
+_sparing: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def follow_workers() -> None:
@@ -47,12 +50,38 @@ def limit_of(manager: Any) -> int | None:
     these shares of the worker's memory limit can be turned off (False).
     """
     shares = [getattr(manager, name, False) for name in _SHARES]
-    config = sys.modules.get("dask.config")
-    if config is not None:
-        shares.append(config.get(_NANNYS_SHARE, False))
+    shares.append(_nannys_share())
     limit = getattr(manager, "memory_limit", None)
     in_use = [float(share) for share in shares if share]
     return int(limit * min(in_use)) or None if limit and in_use else None
+
+
+def spare_offered(manager: Any) -> None:
+    """Declare that neither this worker nor its nanny counts what is offered to the kernel."""
+    _sparing.add(manager)
+    _follow()
+
+
+def spares_offered(manager: Any) -> bool:
+    """Return whether that was declared."""
+    return manager in _sparing
+
+
+def _most_of(manager: Any, limit: int) -> int:
+    """Return up to where a copy may exceed the limit; 0 if the judges count what is offered.
+
+    It lasts for milliseconds. Half way to where the nanny would end the worker is enough for one,
+    and leaves as much for what tasks allocate meanwhile.
+    """
+    if manager not in _sparing:
+        return 0
+    end = float(_nannys_share() or 1)
+    return max(limit, int((limit + manager.memory_limit * end) / 2))
+
+
+def _nannys_share() -> Any:
+    config = sys.modules.get("dask.config")
+    return config.get(_NANNYS_SHARE, False) if config is not None else False
 
 
 def _watch(module: Any) -> None:
@@ -97,8 +126,12 @@ def _follow() -> None:
             for worker, manager in list(_managers.items())
             if getattr(getattr(worker, "status", None), "name", None) not in _OVER
         ]
-        limits = [limit for one in managers if (limit := limit_of(one)) is not None]
-        put_limit("Dask worker", min(limits, default=None))
+        judges = [(limit, one) for one in managers if (limit := limit_of(one)) is not None]
+        put_limit(
+            "Dask worker",
+            min((limit for limit, _ in judges), default=None),
+            most_bytes=min((_most_of(one, limit) for limit, one in judges), default=0),
+        )
 
 
 def _worker_class() -> Any:

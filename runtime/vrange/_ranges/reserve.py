@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from vrange._cgroup.limits import memory_limit
-from vrange._core import lib
+from vrange._core import ffi, lib
 from vrange.errors import VrangeError
 from vrange.sizes import parse_bytes
 
@@ -87,6 +87,21 @@ def ensure_reserve() -> None:
         set_reserve()
     except VrangeError:
         lib.vrange_reserve_stop()
+
+
+def offer(nbytes: int) -> int:
+    """Offer the least valuable idle ranges now, until `nbytes` are offered. Return how many were.
+
+    Nothing is offered on the eager rung.
+    """
+    return int(lib.vrange_reserve_offer(nbytes))
+
+
+def offered_bytes() -> int:
+    """Return the bytes that are offered, and that the kernel has not taken as far as is known."""
+    info = ffi.new("vrange_reserve_info *")
+    lib.vrange_reserve_read(info)
+    return int(info.offered_bytes)
 
 
 def on_first_use(find: Callable[[], object]) -> None:

@@ -18,8 +18,8 @@ __all__ = ["ByteLimit", "memory_limit", "on_change", "on_read", "put_limit", "se
 _lock = threading.Lock()
 _followers: list[Callable[[], object]] = [follow_limit]
 _lookers: list[Callable[[], object]] = []
-_limits: dict[str, int] = {}  # by what set it; the tightest applies
-_applied = 0
+_limits: dict[str, tuple[int, int]] = {}  # by what set it; the tightest applies
+_applied = (0, 0)
 
 
 class ByteLimit(int):
@@ -135,19 +135,33 @@ def set_limit(bytes: int | str | None, *, measure: Literal["rss"] = "rss") -> No
     put_limit("set_limit", wanted or None)
 
 
-def put_limit(setter: str, resident_bytes: int | None) -> None:
-    """Set or remove (None) one limit on the resident set. Those of other setters stay."""
+def put_limit(setter: str, limit_bytes: int | None, *, most_bytes: int = 0) -> None:
+    """Set or remove (None) one limit on the resident set. Those of other setters stay.
+
+    Parameters
+    ----------
+    setter : str
+        What sets it.
+    limit_bytes : int or None
+        The limit.
+    most_bytes : int, default 0
+        Up to here a copy that will be offered may exceed the limit for a moment; 0 if the judge
+        counts the bytes that are offered to the kernel. If one judge of this process counts them,
+        they count.
+
+    """
     global _applied
     with _lock:
-        if resident_bytes is None:
+        if limit_bytes is None:
             _limits.pop(setter, None)
         else:
-            _limits[setter] = resident_bytes
-        tightest = min(_limits.values(), default=0)
-        if tightest == _applied:
+            _limits[setter] = limit_bytes, most_bytes
+        tightest = min((limit for limit, _ in _limits.values()), default=0)
+        most = min((most for _, most in _limits.values()), default=0)
+        if (tightest, most) == _applied:
             return
-        lib.vrange_set_limit(tightest)
-        _applied = tightest
+        lib.vrange_set_limit(tightest, most)
+        _applied = tightest, most
         for follow in _followers:
             follow()
     if tightest:

@@ -6,7 +6,6 @@ import enum
 import logging
 import threading
 import time
-import weakref
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +14,13 @@ import dask.config
 from dask.utils import format_bytes
 from distributed.sizeof import safe_sizeof
 
-from vrange import Arena, ArenaFullError, Range
-from vrange._cgroup.limits import machine_bytes
-from vrange.dask.buffer_bounds import Bounds, bounds_of, manager_of
+from vrange.dask.buffer_bounds import Owner
 from vrange.dask.counting import Counted
 from vrange.dask.frames import Frames, encode
 from vrange.dask.held import Held
 from vrange.dask.spill_files import SpillFiles
 from vrange.dask.spilled import Spilled
+from vrange.dask.volatile_copies import VolatileCopies
 from vrange.sizes import parse_bytes
 
 __all__ = ["SpilledSize", "VolatileBuffer"]
@@ -32,7 +30,6 @@ _FAILED = -1  # what evict() returns to Dask if nothing could be evicted
 _SMALL_BYTES = 4096
 _STEP = 2  # as much is evicted for a new value as it has itself, times this
 _QUIET_SECONDS = 60  # between two messages about the same trouble with the disk
-_ADDRESS_SPACE = 4  # of the machine's memory; an arena reserves no memory
 
 
 class Copy(enum.Enum):
@@ -73,6 +70,11 @@ class VolatileBuffer(MutableMapping[Any, object]):
         otherwise it is a quarter of that.
     max_spill : int or str or False, optional
         The most bytes on disk. The default is `distributed.worker.memory.max-spill`.
+    beyond_limit : bool, default True
+        Whether volatile values may use memory beyond the worker's limit, where the machine and its
+        cgroups have it to spare. They are offered to the kernel then, which takes them when it
+        needs memory, as it takes cached files; the worker, the scheduler and the nanny do not count
+        them. Turn it off where something else ends workers by their resident set.
 
     Raises
     ------
@@ -106,21 +108,24 @@ class VolatileBuffer(MutableMapping[Any, object]):
         *,
         hot: int | str | float | None = None,
         max_spill: int | str | bool | None = None,
+        beyond_limit: bool = True,
     ) -> None:
         if max_spill is None:
             max_spill = dask.config.get("distributed.worker.memory.max-spill", False)
         most = None if max_spill is False else parse_bytes(max_spill, "max_spill")
-        self._hot = hot if hot is None or isinstance(hot, float) else parse_bytes(hot, "hot")
         if isinstance(hot, float) and not 0 < hot <= 1:
             raise ValueError(f"hot must be a size, or a share from 0 to 1, not {hot!r}")
+        if hot is not None and not isinstance(hot, float):
+            hot = parse_bytes(hot, "hot")
+        self._owner = Owner(hot)
         self._files = SpillFiles(Path(worker_local_directory, "storage"), most)
-        self._arena = _open_arena()
+        self._copies = VolatileCopies()
         self._lock = threading.RLock()
         self._held = Held()
         self._spilled: dict[Any, Spilled] = {}  # those that are on disk; they can be in _fast, too
         self._counted = Counted()
         self._complained: float | None = None
-        self._manager: weakref.ref[Any] | None = None  # the worker's; found once it is there
+        self.beyond_limit = beyond_limit
 
     # ---- the mapping -----------------------------------------------------------------------------
 
@@ -134,7 +139,7 @@ class VolatileBuffer(MutableMapping[Any, object]):
                 value = self._load(key)
             else:
                 self._counted.add("memory-read", self._held.weights[key])
-            bounds = self._bounds()
+            bounds = self._owner.bounds(self)
             if bounds is None or self._held.weights[key] <= bounds.hot:
                 self._held.hold(key, value)
                 self._evict_what_is_too_much(key)
@@ -167,7 +172,7 @@ class VolatileBuffer(MutableMapping[Any, object]):
             return (
                 f"<VolatileBuffer: {held} values of {format_bytes(self._held.held_bytes)} held, "
                 f"{len(self) - held} spilled, of which "
-                f"{format_bytes(self._resident_bytes())} are in memory>"
+                f"{format_bytes(self._copies.resident_bytes(offered=True))} are in memory>"
             )
 
     # ---- what Dask asks for ----------------------------------------------------------------------
@@ -192,11 +197,12 @@ class VolatileBuffer(MutableMapping[Any, object]):
     def spilled_total(self) -> SpilledSize:
         """The size of what is spilled and no longer in memory, and the bytes on disk.
 
-        Volatile values that are in memory count as memory, which they are until they go.
+        Volatile values count as memory while the worker's own figure counts them.
         """
         with self._lock:
             out = self._held.all_bytes - self._held.held_bytes
-            return SpilledSize(max(0, out - self._resident_bytes()), self._files.total_bytes)
+            counted = self._copies.resident_bytes(offered=not self._owner.spares_offered(self))
+            return SpilledSize(max(0, out - counted), self._files.total_bytes)
 
     @property
     def cumulative_metrics(self) -> Mapping[tuple[str, str], float]:
@@ -213,13 +219,15 @@ class VolatileBuffer(MutableMapping[Any, object]):
 
         """
         with self._lock:
+            is_spared = self._owner.spares_offered(self)
             while victim := self._held.victim():
                 key = victim[0]
                 weight = self._held.weights[key]
-                if self._evict(key, Copy.NO):
-                    # If it lay in a range, only this reduces what the process has.
-                    if self._arena is not None and self._spilled[key].has_range:
-                        self._arena.discard(self._spilled[key].layout.nbytes)
+                if self._evict(key, Copy.MAY if is_spared else Copy.NO):
+                    # If it lies in a range, only this reduces what counts as the process's memory.
+                    spilled = self._spilled[key]
+                    if spilled.has_range:
+                        self._copies.give_up(spilled.layout.nbytes, by_offering=is_spared)
                     return weight
                 if self._held.can_go(key):
                     break  # the disk is full: no other value would find place
@@ -231,15 +239,13 @@ class VolatileBuffer(MutableMapping[Any, object]):
             self._held.clear()
             self._spilled.clear()
             self._files.close()
-            if self._arena is not None:
-                self._arena.close()
-                self._arena = None
+            self._copies.close()
 
     # ---- inside the lock -------------------------------------------------------------------------
 
     def _load(self, key: Any) -> object:
         began = time.monotonic()
-        value, read = self._spilled[key].load(self._files)
+        value, read = self._spilled[key].load(self._files, self._copies)
         if read:
             self._counted.add("disk-read", read, time.monotonic() - began)
         else:
@@ -253,7 +259,8 @@ class VolatileBuffer(MutableMapping[Any, object]):
             self._files.remove(spilled.path)
 
     def _evict_what_is_too_much(self, newest: Any) -> None:
-        bounds = self._bounds()
+        self._evict_before_the_worker_reacts(newest)
+        bounds = self._owner.bounds(self)
         if bounds is None or self._held.all_bytes <= bounds.most:
             return
         if self._held.weights[newest] > bounds.most:
@@ -268,6 +275,16 @@ class VolatileBuffer(MutableMapping[Any, object]):
             victim = self._held.victim(newest, only_if_it_frees=True)
             if not victim or not self._evict(victim[0], Copy.MUST):
                 return
+
+    def _evict_before_the_worker_reacts(self, newest: Any) -> None:
+        """Keep free what a copy needs. Once the limit is reached, a value goes to disk alone."""
+        nbytes = self._held.weights[newest]
+        missing = self._owner.missing_bytes(self, nbytes) if nbytes >= _SMALL_BYTES else 0
+        while missing > 0:
+            victim = self._held.victim(newest, only_if_it_frees=True)
+            if not victim or not self._evict(victim[0]):
+                return
+            missing -= self._held.weights[victim[0]]
 
     def _evict(self, key: Any, copy: Copy = Copy.MAY) -> bool:
         """Stop holding a value. Return False if it stays: it, or the disk, can't be written."""
@@ -290,10 +307,19 @@ class VolatileBuffer(MutableMapping[Any, object]):
         if not is_written and not self._write(key, frames, copy):
             return False
         self._held.drop(key)
+        del frames  # views of the value, which is gone now
+        if not is_written and copy is Copy.MAY:
+            spilled = self._spilled[key]
+            cost = self._counted.write_seconds(spilled.layout.nbytes)
+            spilled.bring_in(self._files, self._copies, cost)
         return True
 
     def _write(self, key: Any, frames: Frames, copy: Copy) -> bool:
-        in_memory = None if copy is Copy.NO else self._copy(key, frames)
+        in_memory, may_have_range = None, self._may_have_range(key, frames)
+        if may_have_range and copy is not Copy.NO:
+            # Coming back costs about as much as going.
+            cost = self._counted.write_seconds(frames.layout.nbytes)
+            in_memory = self._copies.copy(frames, cost)
         if in_memory is None and copy is Copy.MUST:
             return False  # on disk alone it gains nothing
         began = time.monotonic()
@@ -307,20 +333,12 @@ class VolatileBuffer(MutableMapping[Any, object]):
         before = self._spilled.pop(key, None)
         if before is not None:  # a task changed the value in place
             self._files.remove(before.path)
-        self._spilled[key] = Spilled(frames.layout, path, in_memory)
+        self._spilled[key] = Spilled(frames.layout, path, in_memory, may_have_range)
         return True
 
-    def _copy(self, key: Any, frames: Frames) -> Range | None:
-        """Return a range with the value; None if it gets none."""
+    def _may_have_range(self, key: Any, frames: Frames) -> bool:
         on_gpu = hasattr(self._held.values[key], "__cuda_array_interface__")
-        nbytes = frames.layout.nbytes
-        if self._arena is None or on_gpu or nbytes < _SMALL_BYTES:
-            return None
-        try:
-            # Coming back costs about as much as going.
-            return self._arena.store(frames.parts, cost=self._counted.write_seconds(nbytes))
-        except ArenaFullError:  # on disk it is safe
-            return None
+        return not on_gpu and frames.layout.nbytes >= _SMALL_BYTES
 
     def _complain(self, error: Exception) -> None:
         now = time.monotonic()
@@ -328,24 +346,3 @@ class VolatileBuffer(MutableMapping[Any, object]):
             return
         self._complained = now
         _LOG.error("A value can't be spilled and stays in memory: %s", error)
-
-    def _bounds(self) -> Bounds | None:
-        manager = self._manager and self._manager()
-        if manager is None and (manager := manager_of(self)) is not None:
-            self._manager = weakref.ref(manager)
-        return bounds_of(manager, self._hot)
-
-    def _resident_bytes(self) -> int:
-        """Return the bytes of volatile ranges that are still in memory."""
-        if self._arena is None:
-            return 0
-        now = self._arena.stats()
-        return now.idle_bytes + now.offered_bytes
-
-
-def _open_arena() -> Arena | None:
-    try:
-        return Arena(_ADDRESS_SPACE * machine_bytes(), name="dask")
-    except ArenaFullError as error:
-        _LOG.warning("Spilled values are on disk only: %s", error)
-        return None

@@ -11,6 +11,7 @@ import vrange.malloc
 import vrange.metrics
 from vrange import _autostart
 from vrange._autostart.settings import Settings
+from vrange.dask.judges import spare_offered_soon
 from vrange.dask.peers import join
 
 __all__ = ["MallocPlugin", "Plugin", "dask_setup"]
@@ -25,6 +26,8 @@ class Plugin(WorkerPlugin):
       Dask's dashboard shows as unmanaged memory.
     - vrange's metrics are on the worker's own /metrics.
     - Workers get values of `vrange.dask.cached` from each other.
+    - What is offered to the kernel no longer counts as the worker's memory: not for the worker, for
+      the scheduler and its dashboard, or for the nanny.
 
     It works without the plugin that volatile memory gives way before the worker reacts to its
     memory limit: vrange finds that limit by itself in every worker.
@@ -39,6 +42,9 @@ class Plugin(WorkerPlugin):
         Whether that includes the stacks of the worker's waiting threads.
     metrics : bool, default True
         Whether the worker's /metrics has vrange's.
+    beyond_limit : bool, default True
+        Whether offered bytes do not count as the worker's memory. Turn it off, in `VolatileBuffer`
+        as well, where something else ends workers by their resident set.
 
     Notes
     -----
@@ -55,12 +61,19 @@ class Plugin(WorkerPlugin):
     idempotent = True
 
     def __init__(
-        self, *, numpy: bool = True, trims: bool = True, stacks: bool = True, metrics: bool = True
+        self,
+        *,
+        numpy: bool = True,
+        trims: bool = True,
+        stacks: bool = True,
+        metrics: bool = True,
+        beyond_limit: bool = True,
     ) -> None:
         self._settings = Settings(
             numpy=numpy, trim_every=None if trims else 0, stacks=stacks, watch=True
         )
         self._metrics = metrics
+        self._beyond_limit = beyond_limit
 
     def setup(self, worker: Any) -> None:
         """Switch it on; Dask calls this in the worker."""
@@ -68,6 +81,8 @@ class Plugin(WorkerPlugin):
         if self._metrics:
             vrange.metrics.register()
         join(worker)
+        if self._beyond_limit:
+            spare_offered_soon(worker)
 
 
 class MallocPlugin(NannyPlugin):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from vrange import ArenaFullError, Range
 from vrange.dask.frames import Layout, checksum, decode
 from vrange.dask.spill_files import SpillFiles
+from vrange.dask.volatile_copies import VolatileCopies
 
 __all__ = ["SpillFileDamagedError", "Spilled"]
 
@@ -29,17 +31,38 @@ class Spilled:
         The file that it was written to.
     in_memory : Range or None
         The range that it was copied to; None: the value is on disk only.
+    may_have_range : bool, default True
+        Whether it gets a range once there is room.
 
     """
 
-    def __init__(self, layout: Layout, path: Path, in_memory: Range | None) -> None:
+    def __init__(
+        self, layout: Layout, path: Path, in_memory: Range | None, may_have_range: bool = True
+    ) -> None:
         self.layout = layout
+        self._may_have_range = may_have_range
         self.path = path
         self._range = in_memory
         self._let_go()
 
-    def load(self, files: SpillFiles) -> tuple[object, int]:
+    def bring_in(self, files: SpillFiles, copies: VolatileCopies, cost: float | None) -> None:
+        """Copy the file, which was written a moment ago, to a range. Without room, do nothing.
+
+        The value itself is gone by then, so it is never in memory twice.
+        """
+        if self._range is not None or not self._may_have_range:
+            return
+        fresh = copies.make(self.layout.nbytes, cost)
+        if fresh is not None:
+            with suppress(OSError):  # the next use tells
+                self._read(files, fresh.buffer)
+                self._range = fresh
+                self._let_go()
+
+    def load(self, files: SpillFiles, copies: VolatileCopies) -> tuple[object, int]:
         """Return the value, and how many bytes were read from disk for it.
+
+        What is read lies in a range from now on, if there is room.
 
         Raises
         ------
@@ -49,7 +72,7 @@ class Spilled:
             If its content has changed.
 
         """
-        memory, read = self._memory(files)
+        memory, read = self._memory(files, copies)
         try:
             return decode(self.layout, memory), read
         finally:
@@ -69,7 +92,7 @@ class Spilled:
         """Free the range. Arrays in it that are alive keep their memory."""
         self._range = None
 
-    def _memory(self, files: SpillFiles) -> tuple[memoryview, int]:
+    def _memory(self, files: SpillFiles, copies: VolatileCopies) -> tuple[memoryview, int]:
         nbytes = self.layout.nbytes
         if self._range is not None:
             try:
@@ -87,8 +110,10 @@ class Spilled:
                     raise
                 self._range.refilled()
                 return memory, nbytes
-        memory = memoryview(bytearray(nbytes))
+        fresh = copies.make(nbytes) if self._may_have_range else None
+        memory = memoryview(bytearray(nbytes)) if fresh is None else fresh.buffer
         self._read(files, memory)
+        self._range = fresh
         return memory, nbytes
 
     def _read(self, files: SpillFiles, memory: memoryview) -> None:
