@@ -274,6 +274,8 @@ static bool is_outsized(uint64_t bytes) {
     /* On the eager rung the range would not be offered but purged. */
     const uint64_t times = vrange_rung() == VRANGE_RUNG_EAGER ? 1 : OUTSIZED_TIMES;
     const uint64_t enough = times * (reserve_bytes + bytes);
+    const bool spares_offered = limits_set_spares_offered() && vrange_rung() != VRANGE_RUNG_EAGER;
+    if (spares_offered && headroom_below_set(NULL) < enough) return true;
     uint64_t below_limits;
     headroom_below_limits(enough, &below_limits);
     return below_limits < enough;

@@ -70,13 +70,13 @@ def spares_offered(manager: Any) -> bool:
 def _most_of(manager: Any, limit: int) -> int:
     """Return up to where a copy may exceed the limit; 0 if the judges count what is offered.
 
-    It lasts for milliseconds. Half way to where the nanny would end the worker is enough for one,
-    and leaves as much for what tasks allocate meanwhile.
+    It lasts for milliseconds, but tasks allocate meanwhile. So it may go a quarter of the way to
+    where the nanny would end the worker.
     """
     if manager not in _sparing:
         return 0
     end = float(_nannys_share() or 1)
-    return max(limit, int((limit + manager.memory_limit * end) / 2))
+    return max(limit, int((3 * limit + manager.memory_limit * end) / 4))
 
 
 def _nannys_share() -> Any:

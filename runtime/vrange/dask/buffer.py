@@ -278,13 +278,15 @@ class VolatileBuffer(MutableMapping[Any, object]):
 
     def _evict_before_the_worker_reacts(self, newest: Any) -> None:
         """Keep free what a copy needs. Once the limit is reached, a value goes to disk alone."""
-        nbytes = self._held.weights[newest]
+        nbytes, gone = self._held.weights[newest], 0
         missing = self._owner.missing_bytes(self, nbytes) if nbytes >= _SMALL_BYTES else 0
-        while missing > 0:
+        while gone < missing:
             victim = self._held.victim(newest, only_if_it_frees=True)
             if not victim or not self._evict(victim[0]):
-                return
-            missing -= self._held.weights[victim[0]]
+                break
+            gone += self._held.weights[victim[0]]
+        if gone:
+            self._copies.give_up(gone, by_offering=True)
 
     def _evict(self, key: Any, copy: Copy = Copy.MAY) -> bool:
         """Stop holding a value. Return False if it stays: it, or the disk, can't be written."""

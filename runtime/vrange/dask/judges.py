@@ -9,6 +9,7 @@ for free.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 import weakref
@@ -22,8 +23,8 @@ from distributed.protocol.pickle import dumps
 
 from vrange import VrangeError, capabilities
 from vrange._counters.lazyfree import lazyfree_bytes
-from vrange._ranges.dask_worker_limit import spare_offered
-from vrange._ranges.reserve import offered_bytes
+from vrange._ranges.dask_worker_limit import limit_of, spare_offered
+from vrange._ranges.reserve import offer, offered_bytes
 
 __all__ = ["OfferedIsSpared", "spare_offered_soon"]
 
@@ -59,10 +60,23 @@ async def _spare_offered(worker: Any) -> None:
                 answer.get("text"),
             )
             return
-    monitor = worker.monitor
-    plain = monitor.get_process_memory
-    monitor.get_process_memory = lambda: max(0, plain() - offered_bytes())
     spare_offered(worker.memory_manager)
+    monitor = worker.monitor
+    monitor.get_process_memory = functools.partial(
+        _without_offered, worker.memory_manager, monitor.get_process_memory
+    )
+
+
+def _without_offered(manager: Any, resident_bytes: Callable[[], int]) -> int:
+    """Return what counts as a worker's memory, after offering what can be if it is too much.
+
+    The caretaker does that, too, but on a busy machine it may be late.
+    """
+    found = max(0, resident_bytes() - offered_bytes())
+    limit = limit_of(manager)
+    if limit is not None and found > limit and offer(found - limit):
+        found = max(0, resident_bytes() - offered_bytes())
+    return found
 
 
 class OfferedIsSpared(NannyPlugin):
