@@ -21,8 +21,8 @@ bool headroom_with_files(uint64_t enough, uint64_t *free_bytes);
  * are UINT64_MAX if it has set none. */
 uint64_t headroom_below_set(uint64_t *limit);
 
-/* The same for a copy of a value that is volatile afterwards. If the judge spares offered bytes, such a copy may
- * exceed the limit for a moment. */
+/* The same for a copy of a value that is volatile afterwards. If the judge spares offered bytes, such a copy
+ * may exceed the limit for a moment. */
 uint64_t headroom_of_copy(void);
 
 /* Bytes free on the machine, including what could be freed at once, as of at most `age_ns` ago: the file

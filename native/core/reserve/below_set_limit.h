@@ -16,8 +16,8 @@ typedef struct {
 /* Wants as much as the reserve has, within bounds. */
 kept_free look_below_set_limit(uint64_t reserve_bytes);
 
-/* Discards what is missing. Inside the gate, one thread at a time. Returns how many bytes the caller has to offer
- * instead, where that is enough. */
+/* Discards what is missing. Inside the gate, one thread at a time. Returns how many bytes the caller has to
+ * offer instead, where that is enough. */
 uint64_t return_memory(const kept_free *below_set);
 
 /* The same for a thread that is going to store `bytes`, if as much was stored since the last look as was

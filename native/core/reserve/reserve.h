@@ -4,8 +4,8 @@
 
 #include <stdint.h>
 
-/* Offers the least valuable idle ranges until `bytes` of them are offered. Returns how many were; 0 on the eager
- * rung. Inside the gate, with no range BUSY, and without the reserve's turn. */
+/* Offers the least valuable idle ranges until `bytes` of them are offered. Returns how many were; 0 on the
+ * eager rung. Inside the gate, with no range BUSY, and without the reserve's turn. */
 uint64_t reserve_offer(uint64_t bytes);
 
 #endif

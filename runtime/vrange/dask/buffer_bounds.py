@@ -14,8 +14,8 @@ from vrange.dask.judges import spare_offered_soon
 __all__ = ["Bounds", "Owner", "bounds_of"]
 
 _HOT_SHARE = 0.25  # of what Dask holds in memory: the rest of that is for volatile values
-_FREE_TIMES = 2  # the size of a new value: the next task makes another one, and a copy is made
-_FREE_SHARE = 0.125  # of the limit: what tasks use meanwhile
+_FREE_TIMES = 1  # the size of a new value: a copy of one that is evicted needs as much
+_FREE_SHARE = 1 / 16  # of the limit: what tasks use meanwhile
 
 
 class Bounds(NamedTuple):
