@@ -27,6 +27,7 @@ NAMES = (
     "deep_program",
     "deep_levels",
     "how_deep",
+    "dask",
 )
 SKIPPED = 77
 

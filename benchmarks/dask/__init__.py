@@ -1,0 +1,1 @@
+"""Spilling, restarts and memory of Dask's workers: plain, and with vrange."""
