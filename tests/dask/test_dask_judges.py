@@ -96,8 +96,8 @@ def test_a_worker_counts_offered_bytes_if_it_is_asked_to(wanted: bool, tmp_path:
             worker = cluster.workers[0]
             arena = vrange.Arena("1GiB")
             stored = arena.store([bytes(64 << 20)])
-            stored.mark_volatile()
             counted = worker.monitor.get_process_memory()
+            stored.mark_volatile()
             offer(64 << 20)
             now = worker.monitor.get_process_memory()
             print(spares_offered(worker.memory_manager), counted - now > 60 << 20)
