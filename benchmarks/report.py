@@ -75,6 +75,8 @@ _PACKAGES = (
     "joblib",
     "redis",
     "pymemcache",
+    "dask",
+    "distributed",
 )
 
 
