@@ -37,7 +37,8 @@ def test_exit_status_and_traceback(tmp_path: Path, ending: str) -> None:
 
 def test_threads_that_a_program_sees_and_patches(tmp_path: Path) -> None:
     code = """
-import os, threading
+import os, threading, warnings
+warnings.simplefilter("ignore")  # 3.12 and later warn of a fork beside threads
 print([thread.name for thread in threading.enumerate()])
 from gevent import monkey
 monkey.patch_all()
