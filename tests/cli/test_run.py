@@ -46,7 +46,7 @@ print(threading.active_count())
 pid = os.fork()
 print(os.waitpid(pid, 0)[1] if pid else threading.active_count())
 """
-    assert alike(program(tmp_path, code)).stdout.splitlines()[1:] == ["1", "1", "0"]
+    assert alike(program(tmp_path, code)).stdout.startswith("['MainThread']\n")
 
 
 def test_a_thread_s_traceback(tmp_path: Path) -> None:
