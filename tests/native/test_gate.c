@@ -55,7 +55,7 @@ static void passes_while(void *(*other)(void *)) {
 }
 
 int main(void) {
-    if (vrange_page_bytes() != GATE_PAGE_BYTES) return 0;
+    if (vrange_page_bytes() != 4096) return 0; /* the count of those inside is not wiped there */
     passes_while(stay_inside);
     passes_while(keep_closed);
     return 0;

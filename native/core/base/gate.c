@@ -1,18 +1,28 @@
-/* The gate that fork closes; see gate.h. */
+/* The gate that fork closes; see gate.h.
+ *
+ * A child that is made without fork handlers (the system call alone) has none of the threads that were inside,
+ * nor the one that closed the gate. So the kernel wipes the count of those inside in each child, and what
+ * another process closed is open. In a child of a fork the gate stays closed until its handler has run. */
 #include "base/gate.h"
 
 #include "os/os.h"
 
 #define LOOK_AGAIN_NS 20000
+#define PAGE_BYTES 4096
 
-gate_page gate;
+/* Every pin reads this, so it has a cache line apart from the one that every slow call writes. */
+_Alignas(64) _Atomic uint32_t gate_closed_by;
+
+static struct {
+    _Alignas(PAGE_BYTES) _Atomic int inside;
+} gate;
 
 static _Thread_local bool is_inside;
 
 void gate_enter(void) {
     for (;;) {
         atomic_fetch_add(&gate.inside, 1);
-        if (!atomic_load(&gate.is_closed)) break;
+        if (!gate_is_closed()) break;
         atomic_fetch_sub(&gate.inside, 1);
         gate_wait();
     }
@@ -22,7 +32,7 @@ void gate_enter(void) {
 bool gate_try_enter(void) {
     if (is_inside) return false;
     atomic_fetch_add(&gate.inside, 1);
-    if (atomic_load(&gate.is_closed)) {
+    if (gate_is_closed()) {
         atomic_fetch_sub(&gate.inside, 1);
         return false;
     }
@@ -31,7 +41,10 @@ bool gate_try_enter(void) {
 }
 
 void gate_wait(void) {
-    while (atomic_load(&gate.is_closed)) os_sleep_ns(LOOK_AGAIN_NS);
+    for (uint32_t by; (by = atomic_load(&gate_closed_by));) {
+        if (by == os_process_id()) os_sleep_ns(LOOK_AGAIN_NS);
+        else atomic_compare_exchange_strong(&gate_closed_by, &by, 0);
+    }
 }
 
 void gate_leave(void) {
@@ -47,11 +60,12 @@ bool gate_step_out(void) {
 
 void gate_close(void) {
     /* Another thread is forking too. */
-    while (atomic_exchange(&gate.is_closed, true)) os_sleep_ns(LOOK_AGAIN_NS);
+    for (uint32_t open = 0; !atomic_compare_exchange_strong(&gate_closed_by, &open, os_process_id()); open = 0)
+        gate_wait();
     while (atomic_load(&gate.inside)) os_yield();
 }
 
-void gate_open(void) { atomic_store(&gate.is_closed, false); }
+void gate_open(void) { atomic_store(&gate_closed_by, 0); }
 
 void gate_open_in_child(void) {
     atomic_store(&gate.inside, 0);
@@ -60,5 +74,5 @@ void gate_open_in_child(void) {
 
 /* Where pages are larger, others' words lie on the same page. */
 __attribute__((constructor)) static void wipe_in_children(void) {
-    if (os_page_bytes() == GATE_PAGE_BYTES) os_wipe_on_fork(&gate, GATE_PAGE_BYTES);
+    if (os_page_bytes() == PAGE_BYTES) os_wipe_on_fork(&gate, PAGE_BYTES);
 }

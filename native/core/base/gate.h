@@ -8,6 +8,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 void gate_enter(void);
 void gate_leave(void);
@@ -17,19 +18,11 @@ void gate_leave(void);
  * for. */
 bool gate_try_enter(void);
 
-/* A child that is made without fork handlers (the system call alone) finds the gate open and empty: the kernel
- * wipes this page in it, because the threads that were inside or closed the gate do not exist there. */
-#define GATE_PAGE_BYTES 4096
-typedef struct {
-    _Alignas(GATE_PAGE_BYTES) _Atomic bool is_closed;
-    _Alignas(64) _Atomic int inside; /* every slow call writes it, so it has a cache line apart */
-} gate_page;
-extern gate_page gate;
-
 /* A pin is one atomic exchange of a word, outside the gate. After it the thread checks whether a fork is
  * under way, as that fork may already have looked for pins. If so, the thread takes the pin back and
  * waits. */
-static inline bool gate_is_closed(void) { return atomic_load(&gate.is_closed); }
+extern _Atomic uint32_t gate_closed_by; /* the process whose thread closed the gate; 0: it is open */
+static inline bool gate_is_closed(void) { return atomic_load(&gate_closed_by) != 0; }
 void gate_wait(void);
 
 /* Leaves the gate if this thread is inside. Returns true if it was inside, and so has to enter again. For
