@@ -81,6 +81,21 @@ def test_a_rude_client_disturbs_no_scrape(port: int, rude: bytes) -> None:
     assert b"vrange_info" in scrape(port)
 
 
+def test_clients_that_are_dropped_print_nothing(
+    port: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The server answers a part of a request that it can't read, to a client that is gone."""
+    before = threading.active_count()
+    for client in [connect(port, b"G") for _ in range(3 * http._CONNECTIONS_MOST)]:
+        client.close()
+    deadline = time.monotonic() + 30
+    while threading.active_count() > before:
+        assert time.monotonic() < deadline, "a client holds its thread"
+        time.sleep(0.01)
+    assert b"vrange_info" in scrape(port)
+    assert capfd.readouterr().err == ""
+
+
 def test_an_address_of_ipv6() -> None:
     registry = prometheus_client.CollectorRegistry()
     try:

@@ -9,6 +9,7 @@ scrape is answered within milliseconds, so the oldest is one that dawdles.
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 from contextlib import suppress
 from typing import Any
@@ -52,6 +53,11 @@ class _Server(ThreadingWSGIServer):
         with self._lock:
             self._connections.pop(request, None)
         super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print an error, but not of a client that is gone: it could fill the program's log."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 def start_http_server(
