@@ -285,6 +285,42 @@ static void test_no_value_older_than_an_invalidation_is_found(void) {
     CHECK(atomic_load(&counts->wrong) == 0);
 }
 
+/* Two members of one place would each take the other for dead, and write to its records. */
+static void test_processes_that_join_at_once_are_different_members(void) {
+    vrange_shared *index = open_index("join");
+    enum { TOGETHER = 4,
+           ROUNDS = 300 };
+    make_counts();
+    for (uint64_t round = 1; round <= ROUNDS; round++) {
+        pid_t joining[TOGETHER];
+        for (int i = 0; i < TOGETHER; i++) {
+            joining[i] = fork();
+            if (joining[i]) continue;
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            while (atomic_load(&counts->turn) != round) continue;
+            CHECK(vrange_shared_join(index) == 0);
+            atomic_store(&counts->truth[i], vrange_shared_identity(index));
+            atomic_fetch_add(&counts->found, 1);
+            for (;;) pause();
+        }
+        atomic_store(&counts->found, 0);
+        atomic_store(&counts->turn, round);
+        if (round % 3 == 0) kill(joining[round % TOGETHER], SIGKILL); /* perhaps while it joins */
+        const uint64_t all = round % 3 ? TOGETHER : TOGETHER - 1;
+        while (atomic_load(&counts->found) < all) sched_yield();
+        for (int i = 0; round % 3 && i < TOGETHER; i++) {
+            for (int other = 0; other < i; other++)
+                CHECK((uint32_t)counts->truth[i] != (uint32_t)counts->truth[other]);
+        }
+        if (round % 3) CHECK(vrange_shared_members(index) == TOGETHER);
+        for (int i = 0; i < TOGETHER; i++) {
+            kill(joining[i], SIGKILL);
+            CHECK(waitpid(joining[i], NULL, 0) == joining[i]);
+        }
+        CHECK(vrange_shared_members(index) == 0);
+    }
+}
+
 static void test_blocks_of_dead_members_are_used_again(void) {
     vrange_shared *index = open_index("blocks");
     vrange_shared_found found;
@@ -639,6 +675,7 @@ int main(void) {
     test_what_began_before_an_invalidation_is_not_published();
     test_a_full_index_evicts();
     test_an_expired_value_is_not_found();
+    test_processes_that_join_at_once_are_different_members();
     test_killed_writers_leave_the_index_whole();
     test_no_value_older_than_an_invalidation_is_found();
     test_blocks_of_dead_members_are_used_again();

@@ -4,8 +4,6 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <string.h>
 
 #include "base/rung.h"
 #include "os/os.h"
@@ -19,7 +17,6 @@ typedef struct {
 static struct {
     proof_page *_Atomic proof; /* no child inherits its content */
     _Atomic uint32_t readers; /* the process that this one has named to the kernel; 0: none yet */
-    _Atomic bool said_refused;
 } self;
 
 #define READERS_NOT_ASKED UINT32_MAX /* the kernel does not want to be asked */
@@ -102,21 +99,9 @@ void peer_after_fork(void) {
     proof_page *inherited = atomic_exchange(&self.proof, NULL);
     if (inherited) os_unreserve(inherited, os_page_bytes());
     atomic_store(&self.readers, 0);
-    atomic_store(&self.said_refused, false);
 }
 
 /* ---- another process -------------------------------------------------------------------------- */
-
-void peer_say_refused(const peer *owner, int error) {
-    if (atomic_exchange(&self.said_refused, true)) return;
-    char text[256];
-    const int length = snprintf(text, sizeof text,
-                                "vrange: process %u may not read the memory of process %u, which has cached "
-                                "values for it (%s); such values are computed again. `vrange doctor` says "
-                                "what to change\n",
-                                os_process_id(), owner->pid, strerror(-error));
-    if (length > 0 && (size_t)length < sizeof text) os_complain(text, (size_t)length);
-}
 
 static int outcome_of(const peer *owner, ssize_t error) {
     if (error == -ESRCH) return PEER_OVER;

@@ -58,9 +58,6 @@ typedef struct {
 /* Anything but PEER_READ leaves rubbish in the memory here. */
 int peer_read(const peer *owner, peer_content *content);
 
-/* Says on standard error, once, that values of a process can't be read. */
-void peer_say_refused(const peer *owner, int error);
-
 /* Lets others read this process, where the kernel wants to be asked for that (Yama). The kernel keeps one
  * process whose descendants may read, so a call never takes away what another one has granted: the grant only
  * changes to one that includes it, or when the process that it names has ended. */

@@ -46,7 +46,6 @@ int vrange_read_away(uint64_t handle, size_t offset, void *to, size_t bytes) {
     if (!owner_still_has(of, mark)) return VRANGE_PURGED;
     peer_content content = {.from = (uint64_t)from, .to = to, .bytes = bytes};
     const int result = peer_read(&of->process, &content);
-    if (result == PEER_REFUSED) peer_say_refused(&of->process, content.error);
     if (result == PEER_OVER || result == PEER_REFUSED) owner_ends(of);
     if (result != PEER_READ || !owner_still_has(of, mark)) return VRANGE_PURGED;
     if ((atomic_load(range_word(r)) ^ word) & (WORD_GENERATION | WORD_AWAY)) return VRANGE_GONE;

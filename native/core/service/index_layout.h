@@ -47,6 +47,9 @@ typedef struct {
     uint64_t bytes;
 } index_header;
 
+/* With the process id while the rest of a member is being written. No process has such an id. */
+#define MEMBER_JOINS 0x80000000u
+
 /* A process that uses the index. Its identity is its place and its serial: `serial << 32 | place + 1`. */
 typedef struct {
     _Atomic uint64_t word;  /* serial << 32 | process id; process id 0: it left */

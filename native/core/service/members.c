@@ -28,11 +28,16 @@ bool member_read(const vrange_shared *s, uint64_t identity, index_member *out) {
     if (atomic_load(&at->word) != word) return false;
     out->process.pid = (uint32_t)word;
     out->process.mends = atomic_load(&out->mends);
-    return identity_in(word, place) == identity && (uint32_t)word != 0;
+    return identity_in(word, place) == identity && (uint32_t)word != 0 && !(word & MEMBER_JOINS);
 }
 
 static member_state look(const index_member *member) {
-    switch (os_process_state((uint32_t)atomic_load(&member->word), member->process.started)) {
+    const uint32_t pid = (uint32_t)atomic_load(&member->word);
+    os_process found;
+    /* When it began is not known yet. The place is lost while another process has this number. */
+    if (pid & MEMBER_JOINS)
+        return os_process_look(pid & ~MEMBER_JOINS, &found) == OS_PROCESS_GONE ? MEMBER_GONE : MEMBER_RUNS;
+    switch (os_process_state(pid, member->process.started)) {
     case OS_PROCESS_GONE: return MEMBER_GONE;
     case OS_PROCESS_STOPPED: return MEMBER_STOPPED;
     default: return MEMBER_RUNS;
@@ -81,7 +86,7 @@ void member_note_mends(vrange_shared *s) {
 static void leave_for_the_program_before(vrange_shared *s) {
     for (uint32_t place = 0; place < MEMBERS; place++) {
         uint64_t word = atomic_load(&s->members[place].word);
-        if ((uint32_t)word == os_process_id())
+        if (((uint32_t)word & ~MEMBER_JOINS) == os_process_id())
             atomic_compare_exchange_strong(&s->members[place].word, &word, word & ~0xffffffffull);
     }
 }
@@ -99,12 +104,15 @@ int vrange_shared_join(vrange_shared *s) {
         index_member *member = &s->members[place];
         uint64_t word = atomic_load(&member->word);
         if ((uint32_t)word != 0 && look(member) != MEMBER_GONE) continue;
-        /* First the word, so that what follows is never taken for the member's before. */
-        const uint64_t mine = ((word >> 32) + 1) << 32;
-        if (!atomic_compare_exchange_strong(&member->word, &word, mine)) continue;
+        /* First the word, so that what follows is never taken for the member's before, and no other process
+         * takes the place: of two members in one place, each would take the other for dead. */
+        const uint64_t mine = ((word >> 32) + 1) << 32 | os_process_id();
+        uint64_t joining = mine | MEMBER_JOINS;
+        if (!atomic_compare_exchange_strong(&member->word, &word, joining)) continue;
         member->process = self;
         atomic_store(&member->mends, settled_mends());
-        atomic_store(&member->word, mine | os_process_id());
+        /* This can only fail if other code has written to the index. */
+        if (!atomic_compare_exchange_strong(&member->word, &joining, mine)) continue;
         atomic_store(&s->own->place, place);
         atomic_store(&s->own->identity, identity_in(mine, place));
         if (!atomic_load(&s->is_cut)) return 0;
