@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -10,8 +11,19 @@ import pytest
 from distributed import Client, LocalCluster
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_what_nannies_set() -> Iterator[None]:
+    """A nanny leaves what its workers need before they start in this process's environment."""
+    before = set(os.environ)
+    yield
+    for name in os.environ.keys() - before:
+        del os.environ[name]
+
+
 @pytest.fixture(scope="module")
-def start_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Client]]:
+def start_cluster(
+    without_what_nannies_set: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Client]]:
     """Start a cluster with these options, for the tests of one file. Return its client."""
     with ExitStack() as stack:
 
