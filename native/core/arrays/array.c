@@ -86,10 +86,14 @@ int vrange_array_open(size_t bytes, size_t block_bytes, vrange_regenerate regene
     array->account = account;
     for (int i = 0; i < STREAMS; i++) array->streams[i].next = UINT64_MAX;
     gate_enter();
-    caretaker_ensure();
+    const bool is_first = !arrays_exist();
     int result = map_array(array);
     if (result == 0) result = register_array(array);
     if (result == 0) result = place_add(array);
+    caretaker_ensure();
+    /* A thread that found no array rests for long, and an array needs a look every tick: once other code has
+     * closed the userfaultfd, what the kernel takes reads as zeros until then. */
+    if (is_first) caretaker_call();
     if (!rung_holds()) mend(); /* mending did not know of the array until now */
     gate_leave();
     if (result == 0) {
