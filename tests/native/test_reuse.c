@@ -174,7 +174,8 @@ static void is_right_while_others_discard(void) {
     pthread_t thread;
     CHECK(pthread_create(&thread, NULL, discard, NULL) == 0);
     uint64_t unused, replaced = 0;
-    for (int stores = 0; stores < 3000; stores++) {
+    /* It may go on for a while without any, while the other thread leaves nothing idle. */
+    for (int stores = 0; stores < 3000 || (!replaced && stores < 1000000); stores++) {
         replaced += store(free_entry(stores % ENTRIES + 1), &unused);
         if (stores % 64 == 0) check_all();
         else sweep(NULL, NULL);
