@@ -45,10 +45,10 @@ static bool may_take(const vrange_shared *s, uint64_t owner) {
     return owner == 0 || (owner != own_identity(s) && member_look(s, owner) == MEMBER_GONE);
 }
 
-/* A block that was never used gets its memory first: touching it may otherwise raise SIGBUS. */
-static bool take_block(vrange_shared *s, uint32_t number, uint32_t cell_class) {
+/* From the owner that was looked at, and from no other: another process may have taken it meanwhile, and lives.
+ * A block that was never used gets its memory first: touching it may otherwise raise SIGBUS. */
+static bool take_block(vrange_shared *s, uint32_t number, uint64_t owner, uint32_t cell_class) {
     index_block *block = &s->blocks[number];
-    uint64_t owner = atomic_load(&block->owner);
     char *memory = s->cells + (size_t)number * BLOCK_BYTES;
     if (owner == 0) {
         if (os_populate(memory, BLOCK_BYTES) != 0) return false;
@@ -78,7 +78,7 @@ static bool claim_block(vrange_shared *s, uint32_t cell_class) {
             continue;
         }
         dead = owner;
-        if (!take_block(s, number, cell_class)) {
+        if (!take_block(s, number, owner, cell_class)) {
             if (owner == 0) return false; /* no memory */
             continue;
         }
