@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "vrange.h"
 
@@ -22,6 +24,18 @@
     } while (0)
 
 #define MIB ((size_t)1 << 20)
+
+/* In a child each, because a process chooses its rung once. */
+static inline void check_rungs(const char *const *rungs, size_t count, int (*check_rung)(const char *rung)) {
+    for (size_t i = 0; i < count; i++) {
+        const pid_t child = fork();
+        CHECK(child >= 0);
+        if (child == 0) exit(check_rung(rungs[i]));
+        int status;
+        CHECK(waitpid(child, &status, 0) == child);
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+}
 
 static inline vrange_arena *open_arena(size_t bytes, vrange_account **account) {
     vrange_arena *arena;

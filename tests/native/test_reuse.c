@@ -4,8 +4,6 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "check.h"
 #include "os/os.h"
@@ -236,13 +234,6 @@ static int check_rung(const char *rung) {
 
 int main(void) {
     const char *const rungs[] = {"refault", "sentinel", "eager"};
-    for (size_t i = 0; i < sizeof rungs / sizeof *rungs; i++) {
-        const pid_t child = fork();
-        CHECK(child >= 0);
-        if (child == 0) exit(check_rung(rungs[i]));
-        int status;
-        CHECK(waitpid(child, &status, 0) == child);
-        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    }
+    check_rungs(rungs, sizeof rungs / sizeof *rungs, check_rung);
     return 0;
 }

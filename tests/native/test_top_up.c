@@ -3,8 +3,6 @@
  * To rank those takes long, so that they may not be ranked again for a while. A burst that takes a little of the
  * reserve at each look, too little to count as a burst, must not use the reserve up meanwhile. */
 #include <stdbool.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/gate.h"
 #include "check.h"
@@ -78,13 +76,6 @@ static int check_rung(const char *rung) {
 
 int main(void) {
     const char *const rungs[] = {"refault", "sentinel"};
-    for (size_t i = 0; i < sizeof rungs / sizeof *rungs; i++) {
-        const pid_t child = fork();
-        CHECK(child >= 0);
-        if (child == 0) exit(check_rung(rungs[i]));
-        int status;
-        CHECK(waitpid(child, &status, 0) == child);
-        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    }
+    check_rungs(rungs, sizeof rungs / sizeof *rungs, check_rung);
     return 0;
 }

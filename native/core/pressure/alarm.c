@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/amounts.h"
 #include "base/caretaker.h"
 #include "os/os.h"
 #include "os/os_thread.h"
@@ -108,7 +109,7 @@ static bool fill_place(place *p, const limits_cgroup *c, const limits *l, uint64
         p->limits[i] = strdup(c->limits[i].path);
         if (!p->limits[i]) return false;
     }
-    if (c->limit < l->machine_bytes) p->threshold = c->limit > enough ? c->limit - enough : 0;
+    if (c->limit < l->machine_bytes) p->threshold = above(c->limit, enough);
     return true;
 }
 

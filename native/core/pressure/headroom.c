@@ -55,7 +55,7 @@ static bool look(limits *l, uint64_t now, uint64_t enough, bool with_later, uint
         limits_read_limit(l, c, now, c->limit < l->machine_bytes ? LIMIT_NS : NO_LIMIT_NS);
         if (c->limit >= l->machine_bytes) continue;
         if (!read_usage(l, c, now, &used)) return false;
-        uint64_t left = used < c->limit ? c->limit - used : 0;
+        uint64_t left = above(c->limit, used);
         if (left < enough) left += file_bytes(l, c, now, with_later, enough - left, content_age(c, enough));
         if (left < *free_bytes) *free_bytes = left;
     }
@@ -95,16 +95,14 @@ uint64_t headroom_below_set(uint64_t *limit) {
     uint64_t set, used;
     const bool is_set = limits_read_set(&set, &used);
     if (limit) *limit = is_set ? set : UINT64_MAX;
-    if (!is_set) return UINT64_MAX;
-    return used < set ? set - used : 0;
+    return is_set ? above(set, used) : UINT64_MAX;
 }
 
 uint64_t headroom_of_copy(void) {
     uint64_t set, used;
     if (!limits_read_set(&set, &used)) return UINT64_MAX;
     const uint64_t most = limits_set_most();
-    if (most > set) set = most;
-    return used < set ? set - used : 0;
+    return above(most > set ? most : set, used);
 }
 
 uint64_t headroom_of_machine(uint64_t age_ns) {

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/amounts.h"
 #include "base/gate.h"
 #include "base/stat_file.h"
 #include "counters/stats.h"
@@ -215,10 +216,7 @@ uint64_t limits_set_most(void) { return atomic_load(&set.most_bytes); }
 bool limits_read_set(uint64_t *limit, uint64_t *used) {
     *limit = atomic_load(&set.bytes);
     if (*limit == 0 || os_resident_set(used) != 0) return false;
-    if (limits_set_spares_offered()) {
-        const uint64_t offered = atomic_load(&stats_offered_bytes);
-        *used = *used > offered ? *used - offered : 0;
-    }
+    if (limits_set_spares_offered()) *used = above(*used, atomic_load(&stats_offered_bytes));
     return true;
 }
 

@@ -7,6 +7,7 @@
 
 #include <stdatomic.h>
 
+#include "base/amounts.h"
 #include "pressure/headroom.h"
 #include "counters/stats.h"
 #include "vrange.h"
@@ -21,13 +22,13 @@ uint64_t room_free(uint64_t enough) {
     headroom_with_files(enough, &below_limits);
     const uint64_t machine = headroom_of_machine(MACHINE_AGE_NS), process = headroom_of_copy();
     uint64_t least = machine && machine < below_limits ? machine : below_limits;
-    return process < least ? process : least;
+    return lesser(process, least);
 }
 
 void vrange_room_give(uint64_t bytes) {
     uint64_t taken = atomic_load(&reserved);
     /* A child has forgotten the reservations of its parent. */
-    while (!atomic_compare_exchange_weak(&reserved, &taken, taken > bytes ? taken - bytes : 0)) {
+    while (!atomic_compare_exchange_weak(&reserved, &taken, above(taken, bytes))) {
     }
 }
 

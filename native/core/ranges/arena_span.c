@@ -10,6 +10,7 @@
  * was used at least once counts as committed, and a span is two mappings instead of thousands. */
 #include "ranges/arena_span.h"
 
+#include "base/amounts.h"
 #include "base/rung.h"
 #include "os/os.h"
 
@@ -17,8 +18,6 @@
 #define FIRST_LEAST_BYTES ((uint64_t)64 << 10)
 #define FIRSTS_IN_BUDGET 8192
 #define SHORT_SHARE 16 /* a step of less than this share of the arena does not pay */
-
-static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 static space_use use_of(const vrange_arena *arena) {
     if (!arena->grows) return SPACE_ASKED;
@@ -28,18 +27,18 @@ static space_use use_of(const vrange_arena *arena) {
 /* Under a limit, thousands of small caches must fit into the budget. */
 static uint64_t first_bytes(void) {
     const uint64_t share = space_budget() / FIRSTS_IN_BUDGET;
-    return share < FIRST_LEAST_BYTES ? FIRST_LEAST_BYTES : least(share, FIRST_BYTES) & ~(uint64_t)0xffff;
+    return share < FIRST_LEAST_BYTES ? FIRST_LEAST_BYTES : lesser(share, FIRST_BYTES) & ~(uint64_t)0xffff;
 }
 
 uint32_t span_next_pages(const vrange_arena *arena, uint32_t pages) {
     const size_t page = os_page_bytes();
-    const uint64_t room = least(arena->most_pages - arena->reserved_pages, UINT32_MAX);
-    const uint64_t most = least(room, space_most(use_of(arena)) / page);
+    const uint64_t room = lesser(arena->most_pages - arena->reserved_pages, UINT32_MAX);
+    const uint64_t most = lesser(room, space_most(use_of(arena)) / page);
     const uint64_t first = first_bytes() / page;
     uint64_t wanted = arena->reserved_pages > first ? arena->reserved_pages : first;
     if (arena->span_count == SPANS_MOST || pages > most) return 0;
     /* At most half of what is left, because other caches grow too. A larger request gets what it needs. */
-    wanted = least(wanted, arena->reserved_pages ? most / 2 : most);
+    wanted = lesser(wanted, arena->reserved_pages ? most / 2 : most);
     if (wanted < arena->reserved_pages / SHORT_SHARE) return 0;
     return (uint32_t)(wanted > pages ? wanted : pages);
 }
@@ -78,7 +77,7 @@ int span_commit(arena_span *span, uint64_t page_after) {
     if (page_after <= span->committed_pages) return 0;
     const size_t page = os_page_bytes();
     const uint64_t step = COMMIT_STEP_BYTES / page;
-    uint64_t end = least((page_after + step - 1) / step * step, span->pages);
+    uint64_t end = lesser((page_after + step - 1) / step * step, span->pages);
     for (;;) {
         char *from = span->base + (size_t)span->committed_pages * page;
         const size_t bytes = (size_t)(end - span->committed_pages) * page;

@@ -13,7 +13,6 @@
 #include "os/os.h"
 #include "pressure/headroom.h"
 #include "pressure/memory_limits.h"
-#include "base/rung.h"
 #include "reserve/offer.h"
 #include "reserve/shed.h"
 
@@ -40,8 +39,7 @@ kept_free look_below_set_limit(uint64_t reserve_bytes) {
     k.wanted = reserve_bytes > LEAST ? reserve_bytes : LEAST;
     if (k.wanted > limit / MOST_SHARE) k.wanted = limit / MOST_SHARE;
     k.is_short = k.left < k.wanted - k.wanted / MISSING_SHARE;
-    k.by_offering =
-        limits_set_spares_offered() && vrange_rung() != VRANGE_RUNG_EAGER && !offer_is_refused();
+    k.by_offering = limits_set_spares_offered() && offer_is_possible();
     return k;
 }
 

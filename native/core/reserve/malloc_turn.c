@@ -1,8 +1,7 @@
 /* The turn where malloc alone is used; see malloc_turn.h.
  *
  * Any program may be preloaded with malloc, also one that does not expect descriptors that it has not opened.
- * So no file stays open and none is made. What is left below the limits is looked for anew, and only while
- * freed blocks are idle.
+ * So vrange opens the files that report the limits only while freed blocks are idle, and closes them again.
  *
  * glibc returns a large block at its free. A program that would survive with it must survive here: where little
  * is left, the next allocations may need what was freed before it has been idle for long. */
@@ -10,6 +9,7 @@
 
 #include <stdbool.h>
 
+#include "base/amounts.h"
 #include "base/caretaker.h"
 #include "heap/heap_offer.h"
 #include "os/os.h"
@@ -19,7 +19,7 @@
 #define SLEEP_NS 1000000000u
 #define REST_NS (600ull * 1000000000u) /* the next freed block ends it */
 #define NEAR_BYTES (128ull << 20) /* with less left, whatever is freed is offered at the next turn */
-/* What is left is not used up faster, by threads on some processors. */
+/* Threads on several processors allocate no faster. */
 #define BYTES_A_NS 4
 #define LOOK_NS_LEAST 20000000u
 #define LOOK_NS_MOST 1000000000u
@@ -33,8 +33,7 @@ static bool is_near(uint64_t now) {
     if (now >= seen.next_ns) {
         seen.left = headroom_found_anew();
         const uint64_t until = seen.left / BYTES_A_NS;
-        seen.next_ns = now + (until < LOOK_NS_LEAST ? LOOK_NS_LEAST : until < LOOK_NS_MOST ? until
-                                                                                           : LOOK_NS_MOST);
+        seen.next_ns = now + (until < LOOK_NS_LEAST ? LOOK_NS_LEAST : lesser(until, LOOK_NS_MOST));
     }
     return seen.left < NEAR_BYTES;
 }

@@ -4,6 +4,7 @@
 
 #include <sys/uio.h>
 
+#include "base/amounts.h"
 #include "counters/stats.h"
 #include "base/rung.h"
 #include "os/os.h"
@@ -154,10 +155,12 @@ static void note_offer(bool is_offered) {
     if (!is_offered) rung_offer_failed();
 }
 
-bool offer_is_refused(void) {
+static bool is_refused(void) {
     const uint64_t refused_ns = atomic_load(&offered.refused_ns);
     return refused_ns && os_now_ns() - refused_ns < REFUSED_NS;
 }
+
+bool offer_is_possible(void) { return vrange_rung() != VRANGE_RUNG_EAGER && !is_refused(); }
 
 static void offer_batch(batch *b) {
     if (b->count == 0) return;
@@ -196,7 +199,7 @@ static uint64_t offer_victims(victims *v, uint64_t wanted, bool may_rank, uint64
 uint64_t offer_more(victims *v, uint64_t bytes) {
     uint64_t done = 0, now;
     do {
-        if (atomic_load(&stats_idle_bytes) == 0 || offer_is_refused()) break;
+        if (atomic_load(&stats_idle_bytes) == 0 || is_refused()) break;
         now = offer_victims(v, bytes - done, true, bytes - done);
         done += now;
     } while (now && done < bytes);
@@ -204,11 +207,11 @@ uint64_t offer_more(victims *v, uint64_t bytes) {
 }
 
 bool offer_top_up(victims *v, uint64_t wanted, uint64_t taken, bool is_burst) {
-    const uint64_t bytes = atomic_load(&stats_offered_bytes), present = bytes > taken ? bytes - taken : 0;
+    const uint64_t bytes = atomic_load(&stats_offered_bytes), present = above(bytes, taken);
     /* Not for every value that a hit takes back from the reserve: ranking costs the same for one range as
      * for many. */
     if (present + wanted / TOP_UP_SHARE > wanted || atomic_load(&stats_idle_bytes) == 0) return false;
-    if (offer_is_refused()) return false;
+    if (is_refused()) return false;
     /* With thousands of small values a ranking takes milliseconds, so that the victims may not be ranked again
      * for a tenth of a second. In less time a burst uses up the reserve, little by little. */
     const uint64_t idle = atomic_load(&stats_idle_bytes);
@@ -217,8 +220,7 @@ bool offer_top_up(victims *v, uint64_t wanted, uint64_t taken, bool is_burst) {
         victims_rank(v, wanted);
         may_rank = false;
     }
-    const uint64_t missing = wanted > present ? wanted - present : 0;
-    return offer_victims(v, missing, may_rank, RANKED_TIMES * wanted) >= TICK_BYTES;
+    return offer_victims(v, above(wanted, present), may_rank, RANKED_TIMES * wanted) >= TICK_BYTES;
 }
 
 bool offer_take_back(void) {

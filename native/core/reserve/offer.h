@@ -30,9 +30,9 @@ bool offer_top_up(victims *v, uint64_t wanted, uint64_t taken, bool is_burst);
 /* Offers at least `bytes` more, if so much is idle. Returns how many were offered. */
 uint64_t offer_more(victims *v, uint64_t bytes);
 
-/* Whether the kernel refused the last offer, as it does for locked memory (mlockall). It is asked again after a
- * second. Any thread may ask. */
-bool offer_is_refused(void);
+/* False on the eager rung, and if the kernel refused the last offer, as it does for locked memory (mlockall).
+ * The kernel is asked again after a second. Any thread may ask. */
+bool offer_is_possible(void);
 
 /* Offers one idle range. */
 void offer_range(range *r, uint64_t generation);

@@ -23,6 +23,7 @@
 #include "ranges/range_table.h"
 #include "arrays/array_offer.h"
 #include "arrays/array_places.h"
+#include "base/amounts.h"
 #include "base/caretaker.h"
 #include "base/gate.h"
 #include "base/inherit.h"
@@ -78,7 +79,7 @@ static struct {
  * processes will need, on the machine. */
 static free_memory look_for_memory(void) {
     const uint64_t bytes = atomic_load(&reserve.bytes);
-    free_memory r = {.can_offer = vrange_rung() != VRANGE_RUNG_EAGER && !offer_is_refused(),
+    free_memory r = {.can_offer = offer_is_possible(),
                      .below_set = look_below_set_limit(bytes),
                      .of_machine = headroom_of_machine(MACHINE_AGE_NS)};
     const bool is_known = headroom_below_limits(NEAR_RESERVES * bytes, &r.below_limits);
@@ -95,7 +96,7 @@ static bool shed_over_limit(uint64_t free_bytes) {
     /* What was used up since the last turn. Far from the limit it does not matter. */
     const uint64_t before = reserve.free_bytes, bytes = atomic_load(&reserve.bytes);
     const bool is_near = before < NEAR_RESERVES * bytes;
-    const uint64_t used = is_near && before > free_bytes ? before - free_bytes : 0;
+    const uint64_t used = is_near ? above(before, free_bytes) : 0;
     const uint64_t spare = burst_reserve(bytes, used, os_now_ns());
     reserve.free_bytes = free_bytes;
     if (spare <= free_bytes) return false;
@@ -194,7 +195,7 @@ static uint64_t look_after_everything(uint64_t slept_ns) {
     }
     requests_look();
     const uint64_t stacks_ns = deep_threads_look();
-    return r.sleep_ns < stacks_ns ? r.sleep_ns : stacks_ns;
+    return lesser(r.sleep_ns, stacks_ns);
 }
 
 static bool help(void) {

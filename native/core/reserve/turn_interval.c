@@ -25,7 +25,7 @@
 #define QUIET_AFTER_NS 1000000000u
 #define QUIET_SLEEP_NS 1000000000u
 #define QUIET_BYTES (8ull << 30) /* more than two threads allocate meanwhile */
-#define MACHINE_SHARE 32 /* of what is free on the machine: a change by less is none */
+#define MACHINE_SHARE 32 /* of what is free on the machine; a smaller change is not reported */
 #define QUIET_SHARE 16 /* of the reserve: using less is no change, and a reserve that lacks less is whole */
 #define TAKEN_SHARE 32           /* of the reserve, which the kernel takes until the next look */
 #define KEPT_FREE_LOOKS 4        /* a tick, near the limit */
