@@ -36,8 +36,9 @@ from vrange.cli.demo.messages import (
     from_line,
     to_line,
 )
-from vrange.cli.demo.outcome import Run, duration, summary
+from vrange.cli.demo.outcome import Run, summary
 from vrange.cli.demo.worker import skewed
+from vrange.cli.durations import duration
 from vrange.cli.memory_cgroup import MemoryCgroup
 
 MIB = 1 << 20

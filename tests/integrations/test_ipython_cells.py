@@ -35,7 +35,7 @@ class Notebook:
 
 
 class _Note:
-    """Called in cells, tells that they run. It looks unchanged to whoever asks."""
+    """Counts how often cells call it. Its pickle, and so its digest, stays the same."""
 
     def __init__(self, notebook: Notebook) -> None:
         self.count = 0

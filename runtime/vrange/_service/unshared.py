@@ -22,11 +22,11 @@ class UnsharedKeys:
 
     @property
     def is_long(self) -> bool:
-        """Whether there are twice as many as when all were looked at."""
+        """Whether there are twice as many keys as at the last `all`."""
         return len(self._known_of) > self._long
 
     def get(self, form: bytes) -> Known | None:
-        """Return what is known of a key that is here."""
+        """Return what is known of the key with this form; None if it is not in the list."""
         return self._known_of.get(form)
 
     def add(self, known: Known) -> None:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 
 import vrange
+from vrange.cli.durations import duration
 
 __all__ = ["Figure", "add_parser", "measure", "run"]
 
@@ -66,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
         figures.append(figure)
         if not args.json:
             print(
-                f"{figure.name:40} {_time(figure.seconds)}   {figure.ratio:5.2f} × "
-                f"{figure.peer_name} ({_time(figure.peer_seconds).strip()})",
+                f"{figure.name:40} {duration(figure.seconds):>8}   {figure.ratio:5.2f} × "
+                f"{figure.peer_name} ({duration(figure.peer_seconds)})",
                 flush=True,
             )
     if args.json:
@@ -168,10 +169,3 @@ def _in_thread() -> None:
     thread = threading.Thread(target=lambda: None)
     thread.start()
     thread.join()
-
-
-def _time(seconds: float) -> str:
-    for unit, factor in (("ns", 1e9), ("µs", 1e6)):
-        if seconds * factor < 1000:
-            return f"{seconds * factor:6.1f} {unit}"
-    return f"{seconds * 1e3:6.1f} ms"

@@ -229,7 +229,7 @@ class _Displayed:
 
 @contextmanager
 def _noting(shown: list[Any], publisher: Any) -> Iterator[None]:
-    """Note what is printed and displayed, which is shown meanwhile as well."""
+    """Note what is printed and displayed. It is shown all the same."""
     publish = publisher.publish
 
     def noting(data: Any, metadata: Any = None, **options: Any) -> None:

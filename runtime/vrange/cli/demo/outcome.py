@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from vrange.cli.demo.child import Ending
 from vrange.cli.demo.messages import PHASES, Contender, Latency, Sample, Sizing
+from vrange.cli.durations import duration
 
 __all__ = ["MIB", "Run", "align", "duration", "mib", "summary"]
 
@@ -115,18 +116,6 @@ def mib(count: float) -> str:
     '1.5 MiB'
     """
     return f"{count / MIB:.1f} MiB"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds in the unit that leaves one to three digits before the point.
-
-    >>> duration(0.00125)
-    '1.25 ms'
-    """
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e9:.0f} ns"
 
 
 def align(rows: list[list[str]]) -> list[str]:

@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from vrange.cli.durations import duration
 from vrange.cli.printable import printable
 from vrange.cli.top.figures import (
     SORTS,
@@ -239,9 +240,4 @@ def _short(count: int) -> str:
 
 
 def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= scale:
-            return f"{seconds / scale:.3g} {unit}"
-    return f"{seconds * 1e9:.0f} ns"
+    return "" if seconds is None else duration(seconds)
