@@ -2,6 +2,7 @@
 #ifndef CHECK_H
 #define CHECK_H
 
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,12 +16,21 @@
 #define MADV_PAGEOUT 21
 #endif
 
-#define CHECK(condition)                                                            \
-    do {                                                                            \
-        if (!(condition)) {                                                         \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-            exit(1);                                                                \
-        }                                                                           \
+/* The process of the test. A check that fails in one of its children ends it at once: it may be waiting for what
+ * the child does not do any more. */
+static pid_t test_process;
+
+__attribute__((constructor)) static void note_test_process(void) { test_process = getpid(); }
+
+static inline _Noreturn void check_failed(const char *file, int line, const char *condition) {
+    fprintf(stderr, "%s:%d: not so: %s\n", file, line, condition);
+    if (getpid() != test_process) kill(test_process, SIGTERM);
+    exit(1);
+}
+
+#define CHECK(condition)                                                \
+    do {                                                                \
+        if (!(condition)) check_failed(__FILE__, __LINE__, #condition); \
     } while (0)
 
 #define MIB ((size_t)1 << 20)

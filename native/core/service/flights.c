@@ -13,17 +13,12 @@
 #include "service/members.h"
 #include "vrange.h"
 
-#define PLACE_BITS 10
-#define SERIAL_BITS 14
-#define PLACE_MASK ((1u << PLACE_BITS) - 1)
-#define SERIAL_MASK ((1u << SERIAL_BITS) - 1)
-#define KEY_SHIFT (PLACE_BITS + SERIAL_BITS)
 #define FOLLOWED_MOST 256
 
 static uint64_t key_bits(const unsigned char *digest) {
     uint64_t bits;
     memcpy(&bits, digest + VRANGE_DIGEST_BYTES - sizeof bits, sizeof bits);
-    return bits << KEY_SHIFT;
+    return bits << FLIGHT_KEY_SHIFT;
 }
 
 static uint32_t flight_number(const unsigned char *digest) {
@@ -33,7 +28,7 @@ static uint32_t flight_number(const unsigned char *digest) {
 }
 
 static uint64_t leader_of(const vrange_shared *s, uint64_t word) {
-    return member_at(s, (uint32_t)word & PLACE_MASK, (uint32_t)(word >> PLACE_BITS) & SERIAL_MASK, SERIAL_MASK);
+    return member_at(s, FLIGHT_PLACE_OF(word), FLIGHT_SERIAL_OF(word), FLIGHT_SERIAL_MASK);
 }
 
 static member_state look_at_leader(const vrange_shared *s, uint64_t word) {
@@ -43,8 +38,8 @@ static member_state look_at_leader(const vrange_shared *s, uint64_t word) {
 
 int vrange_shared_lead(vrange_shared *s, const unsigned char *digest, vrange_shared_flight *out) {
     const uint64_t identity = own_identity(s);
-    const uint32_t place = atomic_load(&s->own->place), serial = (uint32_t)(identity >> 32) & SERIAL_MASK;
-    const uint64_t mine = key_bits(digest) | (uint64_t)serial << PLACE_BITS | place;
+    const uint32_t place = atomic_load(&s->own->place), serial = (uint32_t)(identity >> 32) & FLIGHT_SERIAL_MASK;
+    const uint64_t mine = key_bits(digest) | (uint64_t)serial << FLIGHT_PLACE_BITS | place;
     out->number = flight_number(digest);
     out->leads = 0;
     index_flight *flight = &s->flights[out->number];
@@ -53,7 +48,7 @@ int vrange_shared_lead(vrange_shared *s, const unsigned char *digest, vrange_sha
     for (;;) {
         out->landings = atomic_load(&flight->landings);
         if (word && look_at_leader(s, word) != MEMBER_GONE) {
-            if (word >> KEY_SHIFT != mine >> KEY_SHIFT) return -EBUSY;
+            if (word >> FLIGHT_KEY_SHIFT != mine >> FLIGHT_KEY_SHIFT) return -EBUSY;
             out->word = word;
             return VRANGE_HELD;
         }

@@ -60,7 +60,9 @@ typedef struct {
 
 _Static_assert(sizeof(index_member) == 128, "two cache lines");
 
-/* One computation under way: `digest bits << 24 | serial bits << 10 | place`; 0: none. */
+/* One computation under way: `digest bits << 24 | serial bits << 10 | place`; 0: none. The serial of the leader
+ * has only 14 bits here. So a process that joins at a place first ends the flights of the members before it:
+ * later, one of them could be taken for its own. */
 typedef struct {
     _Atomic uint64_t word;
     _Atomic uint32_t landings;  /* waiters sleep on it */
@@ -96,6 +98,15 @@ typedef struct {
 } index_place;
 
 _Static_assert(sizeof(index_place) == VRANGE_NOTE_AT, "the note follows");
+
+#define FLIGHT_PLACE_BITS 10
+#define FLIGHT_SERIAL_BITS 14
+#define FLIGHT_KEY_SHIFT (FLIGHT_PLACE_BITS + FLIGHT_SERIAL_BITS)
+#define FLIGHT_SERIAL_MASK ((1u << FLIGHT_SERIAL_BITS) - 1)
+#define FLIGHT_PLACE_OF(word) ((uint32_t)(word) & ((1u << FLIGHT_PLACE_BITS) - 1))
+#define FLIGHT_SERIAL_OF(word) ((uint32_t)((word) >> FLIGHT_PLACE_BITS) & FLIGHT_SERIAL_MASK)
+
+_Static_assert(MEMBERS <= 1u << FLIGHT_PLACE_BITS, "a flight names any place");
 
 #define CELL_OF(word) ((uint32_t)((word) & 0xffffffu)) /* + 1 */
 #define TAG_OF(word) ((uint32_t)((word) >> 24) & 0xfffu)

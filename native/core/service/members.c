@@ -82,23 +82,38 @@ void member_note_mends(vrange_shared *s) {
     if (atomic_load(&member->mends) != rung_mends()) atomic_store(&member->mends, settled_mends());
 }
 
-/* A program that this process ran before it called exec has the same id and start, and none of its memory. */
-static void leave_for_the_program_before(vrange_shared *s) {
+/* A program that this process ran before it called exec has the same id and start, and none of its memory. Its
+ * proof is another one: this program may have mapped the index twice, and be a member already. */
+static void leave_for_the_program_before(vrange_shared *s, const peer *self) {
     for (uint32_t place = 0; place < MEMBERS; place++) {
-        uint64_t word = atomic_load(&s->members[place].word);
-        if (((uint32_t)word & ~MEMBER_JOINS) == os_process_id())
-            atomic_compare_exchange_strong(&s->members[place].word, &word, word & ~0xffffffffull);
+        index_member *member = &s->members[place];
+        uint64_t word = atomic_load(&member->word);
+        if ((uint32_t)word != self->pid) continue;
+        if (memcmp(member->process.proof, self->proof, sizeof self->proof) == 0) continue;
+        atomic_compare_exchange_strong(&member->word, &word, word & ~0xffffffffull);
     }
 }
 
-int vrange_shared_join(vrange_shared *s) {
+static void end_flights_of(vrange_shared *s, uint32_t place) {
+    for (uint32_t number = 0; number < FLIGHTS; number++) {
+        index_flight *flight = &s->flights[number];
+        uint64_t word = atomic_load_explicit(&flight->word, memory_order_relaxed);
+        if (!word || FLIGHT_PLACE_OF(word) != place) continue;
+        if (!atomic_compare_exchange_strong(&flight->word, &word, 0)) continue;
+        atomic_fetch_add(&flight->landings, 1);
+        os_wake_shared(&flight->landings);
+    }
+}
+
+/* The caller holds own->lock: of two threads, the second would join again. */
+static int join(vrange_shared *s) {
     peer self;
     if (own_identity(s)) return 0;
     index_cut_watch(s);
     if (atomic_load(&s->is_cut)) return -EBADMSG;
     const int result = peer_self(&self);
     if (result < 0) return result;
-    leave_for_the_program_before(s);
+    leave_for_the_program_before(s, &self);
     peer_let_read(PEER_GROUP);
     for (uint32_t place = 0; place < MEMBERS; place++) {
         index_member *member = &s->members[place];
@@ -109,8 +124,10 @@ int vrange_shared_join(vrange_shared *s) {
         const uint64_t mine = ((word >> 32) + 1) << 32 | os_process_id();
         uint64_t joining = mine | MEMBER_JOINS;
         if (!atomic_compare_exchange_strong(&member->word, &word, joining)) continue;
+        atomic_thread_fence(memory_order_release); /* a reader of what follows finds the word changed */
         member->process = self;
         atomic_store(&member->mends, settled_mends());
+        end_flights_of(s, place);
         /* This can only fail if other code has written to the index. */
         if (!atomic_compare_exchange_strong(&member->word, &joining, mine)) continue;
         atomic_store(&s->own->place, place);
@@ -120,6 +137,13 @@ int vrange_shared_join(vrange_shared *s) {
         return -EBADMSG;
     }
     return -EUSERS;
+}
+
+int vrange_shared_join(vrange_shared *s) {
+    pthread_mutex_lock(&s->own->lock);
+    const int result = join(s);
+    pthread_mutex_unlock(&s->own->lock);
+    return result;
 }
 
 uint64_t vrange_shared_identity(const vrange_shared *s) { return own_identity(s); }

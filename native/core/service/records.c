@@ -111,6 +111,7 @@ static int publish(vrange_shared *s, const index_record *record, const void *pay
     const uint32_t cell = record_cells_take(s, record->bytes);
     if (!cell) return own_identity(s) ? -ENOSPC : -ESRCH;
     index_record *to = record_at(s, cell - 1);
+    atomic_thread_fence(memory_order_release); /* a reader of what follows finds its word changed */
     memcpy(to + 1, payload, record->bytes);
     memcpy(to, record, sizeof *record);
     out->owner = record->owner;

@@ -22,15 +22,23 @@ def path_of(cache: str) -> Path | None:
     """Return the path of a cache's index; None if this process has no directory for files.
 
     Processes find the same file if they are one service, as in the metrics, and in one PID
-    namespace: the index names processes by their ids.
+    namespace and one time namespace: the index names processes by their ids and by when they
+    began, and a process in another namespace reads other numbers.
     """
     counters = own_path()
     if counters is None:
         return None
-    namespace = os.stat("/proc/self/ns/pid").st_ino
-    identity = f"{namespace}\0{own_snapshot().service_key}\0{cache}"
+    namespaces = f"{os.stat('/proc/self/ns/pid').st_ino}\0{_time_namespace()}"
+    identity = f"{namespaces}\0{own_snapshot().service_key}\0{cache}"
     name = hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
     return counters.parent / f"{name}{ENDING}"
+
+
+def _time_namespace() -> int:
+    try:
+        return os.stat("/proc/self/ns/time").st_ino
+    except OSError:  # a kernel without them
+        return 0
 
 
 def orphans(directory: Path) -> Iterator[Path]:
