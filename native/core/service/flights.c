@@ -38,8 +38,9 @@ static member_state look_at_leader(const vrange_shared *s, uint64_t word) {
 
 int vrange_shared_lead(vrange_shared *s, const unsigned char *digest, vrange_shared_flight *out) {
     const uint64_t identity = own_identity(s);
-    const uint32_t place = atomic_load(&s->own->place), serial = (uint32_t)(identity >> 32) & FLIGHT_SERIAL_MASK;
-    const uint64_t mine = key_bits(digest) | (uint64_t)serial << FLIGHT_PLACE_BITS | place;
+    const uint32_t place = atomic_load(&s->own->place);
+    const uint64_t serial = identity >> 32 & FLIGHT_SERIAL_MASK;
+    const uint64_t mine = key_bits(digest) | serial << FLIGHT_PLACE_BITS | place;
     out->number = flight_number(digest);
     out->leads = 0;
     index_flight *flight = &s->flights[out->number];
