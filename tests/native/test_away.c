@@ -12,6 +12,8 @@
 #define ROUNDS 12
 #define READS 2000
 
+static const uint64_t arena_bytes = 64 * MIB;
+
 static vrange_arena *arena;
 static vrange_account *account;
 static uint64_t handles[RANGES], seeds[RANGES], next_seed = 1, draws = 88172645463325252ull;
@@ -83,6 +85,18 @@ static void read_one(size_t i) {
     else atomic_fetch_add(&seen->whole, 1);
 }
 
+/* From a word on that may be within a page, to one that may be the first of a page. */
+static void read_part(size_t i) {
+    const size_t words = BYTES / 8, first = draw() % words, count = 1 + draw() % (words - first);
+    const int result = vrange_read_away(handles[i], first * 8, copy, count * 8);
+    bool is_right = true;
+    for (size_t at = 0; result == VRANGE_OK && at < count; at++)
+        is_right = is_right && copy[at] == word_at(seeds[i], first + at);
+    atomic_fetch_add(result != VRANGE_OK ? &seen->lost : is_right ? &seen->whole
+                                                                  : &seen->wrong,
+                     1);
+}
+
 static void read_while_it_changes(void) {
     memset(seen, 0, sizeof *seen);
     for (int round = 0; round < ROUNDS; round++) {
@@ -111,6 +125,46 @@ static void reads_are_whole_or_refused(void) {
     read_while_it_changes();
     believes = false;
     CHECK(seen->wrong > 0);
+}
+
+/* Offers and takes back ranges, and has the kernel take some of them, as long as the child reads. */
+static void offer_and_take(size_t i) {
+    vrange_range_info info;
+    switch (draw() % 4) {
+    case 0: CHECK(vrange_reserve_offer(BYTES * (draw() % RANGES)) <= arena_bytes); return;
+    case 1:
+        if (vrange_range_read(handles[i], &info) != VRANGE_OK || info.state != VRANGE_STATE_IDLE) return;
+        madvise(info.address, info.bytes / 2, MADV_PAGEOUT);
+        return;
+    default:
+        if (vrange_pin_whole(handles[i]) == VRANGE_OK) vrange_release(handles[i]);
+    }
+}
+
+static void reads_what_is_offered(void) {
+    memset(seen, 0, sizeof *seen);
+    for (int round = 0; round < ROUNDS; round++) {
+        for (size_t i = 0; i < RANGES; i++) {
+            CHECK(vrange_free(handles[i]) == VRANGE_OK);
+            store(i);
+        }
+        if (round % 2) vrange_reserve_offer(arena_bytes / 2);
+        atomic_store(&seen->ended, 0);
+        fflush(NULL);
+        const pid_t child = fork();
+        if (child == 0) {
+            for (int reads = 0; reads < READS; reads++) read_part(draw() % RANGES);
+            atomic_store(&seen->ended, 1);
+            _exit(0);
+        }
+        while (!atomic_load(&seen->ended)) offer_and_take(draw() % RANGES);
+        ends_well(child);
+    }
+    CHECK(seen->wrong == 0 && seen->whole > ROUNDS * READS / 4);
+    for (size_t i = 0; i < RANGES; i++) {
+        CHECK(vrange_free(handles[i]) == VRANGE_OK);
+        store(i);
+    }
 }
 
 /* ---- what is away ------------------------------------------------------------------------------ */
@@ -163,8 +217,9 @@ static void generation(int number) {
 int main(void) {
     seen = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(seen != MAP_FAILED);
-    arena = open_arena(64 * MIB, &account);
+    arena = open_arena(arena_bytes, &account);
     reads_are_whole_or_refused();
+    reads_what_is_offered();
     reads_what_it_did_not_inherit();
     IN_CHILD(generation(1));
     return 0;

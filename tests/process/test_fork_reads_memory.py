@@ -69,10 +69,9 @@ def test_what_the_child_let_go_can_be_taken_from_the_parent() -> None:
             assert cache.info().peer_hits == 0 # they were inherited
             held.clear()
             cache._core.cool(None)
-            if RUNG != "sentinel": # there the parent offers them at once
-                assert all((cache[n] == n).all() for n in range(20))
-                assert cache.info().peer_hits == 20
-                cache._core.cool(None)
+            assert all((cache[n] == n).all() for n in range(20))
+            assert cache.info().peer_hits == 20
+            cache._core.cool(None)
             os.write(gone[1], b"x")
             os.read(go[0], 1)
             assert all(cache.get(n) is None for n in range(20))

@@ -23,7 +23,6 @@ bool owners_before_fork(void) {
     self.as_owner = (owner){.born = atomic_fetch_add(&range_forks, 1) + 1};
     if (!self.mark) self.mark = os_map_for_children(os_page_bytes());
     self.as_owner.all = self.mark;
-    self.as_owner.keeps_offered = vrange_rung() == VRANGE_RUNG_REFAULT;
     if (!self.mark || peer_self(&self.as_owner.process) < 0) return false;
     peer_let_read(PEER_CHILDREN);
     return true;

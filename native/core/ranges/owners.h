@@ -22,7 +22,6 @@ typedef struct {
     peer process;
     uint32_t born;              /* the number of the fork in which the child was made */
     _Atomic uint32_t *all;      /* a mark for all ranges of the owner */
-    bool keeps_offered;         /* offered content can be read: a lost page shows */
     _Atomic bool is_over;       /* nothing can be read there any more */
 } owner;
 

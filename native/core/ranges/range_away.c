@@ -16,6 +16,7 @@
 #include "ranges/range_busy.h"
 #include "ranges/range_marks.h"
 #include "ranges/range_table.h"
+#include "ranges/sentinel_away.h"
 
 int vrange_is_away(uint64_t handle) {
     const range *r = range_of(handle);
@@ -35,6 +36,14 @@ static range_mark *mark_in_owner(const range *r, uint32_t level) {
     return &chunk->owner_marks[level][r - chunk->ranges];
 }
 
+static int read_in_owner(const owner *of, const range *r, const range_mark *mark, const char *from,
+                         size_t offset, void *to, size_t bytes) {
+    peer_content content = {.from = (uint64_t)from, .to = to, .bytes = bytes};
+    if (of->process.rung != VRANGE_RUNG_SENTINEL) return peer_read(&of->process, &content);
+    const uint64_t generation = atomic_load(range_word(r)) & WORD_GENERATION;
+    return sentinel_read_away(of, r, mark, generation, (uint64_t)from, offset, to, bytes);
+}
+
 int vrange_read_away(uint64_t handle, size_t offset, void *to, size_t bytes) {
     range *r = range_of(handle);
     const uint64_t word = r ? atomic_load(range_word(r)) : 0;
@@ -44,8 +53,7 @@ int vrange_read_away(uint64_t handle, size_t offset, void *to, size_t bytes) {
     if (!from) return VRANGE_PURGED;
     range_mark *mark = mark_in_owner(r, word_level(word));
     if (!owner_still_has(of, mark)) return VRANGE_PURGED;
-    peer_content content = {.from = (uint64_t)from, .to = to, .bytes = bytes};
-    const int result = peer_read(&of->process, &content);
+    const int result = read_in_owner(of, r, mark, from, offset, to, bytes);
     if (result == PEER_OVER || result == PEER_REFUSED) owner_ends(of);
     if (result != PEER_READ || !owner_still_has(of, mark)) return VRANGE_PURGED;
     if ((atomic_load(range_word(r)) ^ word) & (WORD_GENERATION | WORD_AWAY)) return VRANGE_GONE;

@@ -11,6 +11,7 @@
 #include "ranges/range_loss.h"
 #include "ranges/range_marks.h"
 #include "ranges/range_table.h"
+#include "ranges/sentinel.h"
 
 #define FREED_AT_ONCE 64
 
@@ -18,8 +19,7 @@ void range_finish_free(range *r, bool has_pages) {
     range_changes(r);
     if (has_pages) range_empty(r);
     range_forget_lost_pages(r);
-    free(r->sentinel_words);
-    r->sentinel_words = NULL;
+    sentinel_forget(r);
     arena_give(r);
 }
 

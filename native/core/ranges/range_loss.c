@@ -91,8 +91,7 @@ void pages_empty(char *address, size_t bytes) {
 void range_empty(range *r) { pages_empty(range_address(r), range_bytes(r)); }
 
 static void forget_content(range *r, uint64_t word) {
-    free(r->sentinel_words);
-    r->sentinel_words = NULL;
+    sentinel_forget(r);
     range_forget_lost_pages(r);
     put_state(r, word | WORD_LOST, PURGED);
 }

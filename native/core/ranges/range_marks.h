@@ -24,4 +24,12 @@ static inline void range_changes(const range *r) {
     atomic_thread_fence(memory_order_seq_cst);
 }
 
+/* Call it before sentinels take the place of words, or words that of sentinels. The content stays the same. */
+static inline void range_sentinels_change(const range *r) {
+    range_mark *mark = range_mark_of(r);
+    if (!mark) return;
+    atomic_fetch_add_explicit(&mark->sentinels, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst);
+}
+
 #endif

@@ -23,7 +23,6 @@ bool range_offer_begin(range *r, uint64_t generation) {
         return false;
     if (!atomic_compare_exchange_strong(range_word(r), &word, (word & ~WORD_STATE) | BUSY)) return false;
     if (vrange_rung() != VRANGE_RUNG_SENTINEL) return true;
-    range_changes(r); /* a child can't tell the sentinels from content */
     if (sentinel_place(r)) return true;
     put_state(r, word, RESIDENT);
     return false;

@@ -83,6 +83,7 @@ typedef struct range {
 typedef struct {
     _Atomic uint32_t changed; /* the number of the last fork before the content last changed */
     _Atomic uint32_t uses;    /* by children, since the owner counted them */
+    _Atomic uint32_t sentinels; /* counts when they begin to be placed, and to be removed */
 } range_mark;
 
 /* The words lie together, apart from the descriptors: fork must find the pinned ones among a million. */

@@ -48,7 +48,7 @@ void range_forget_lost_pages(range *r) {
 static bool can_be_read(const range *r, uint64_t word, const owner *of) {
     if (!of || !atomic_load(&r->owner)) return false;
     if (word & (WORD_PARTIAL | WORD_LOST | WORD_DOOMED)) return false;
-    return word_state(word) == RESIDENT || (word_state(word) == OFFERED && of->keeps_offered);
+    return word_state(word) == RESIDENT || word_state(word) == OFFERED;
 }
 
 /* The range was not kept: in whatever state it was, the child has its address space without the content. */

@@ -10,6 +10,8 @@
 
 #include "ranges/range_state.h"
 
+#define SENTINEL 0x7672616e67652121ull /* any word without a zero byte serves: the word it replaces is saved */
+
 /* Places the sentinels. Returns false if there is no memory to save the words: don't offer the range then. */
 bool sentinel_place(range *r);
 
@@ -17,5 +19,8 @@ bool sentinel_place(range *r);
  * before sentinel_remove, which restores the words of the pages that are present. */
 bool sentinel_secures(range *r, uint32_t page);
 void sentinel_remove(range *r);
+
+/* The content goes: frees the saved words, if there are any. */
+void sentinel_forget(range *r);
 
 #endif
