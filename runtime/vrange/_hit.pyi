@@ -183,6 +183,7 @@ BLOB_PARTS: int
 @final
 class Known:
     reads: int
+    near_at: int
     def __new__(cls, form: bytes, digest: bytes, /) -> Known: ...
     @property
     def form(self) -> bytes: ...
@@ -194,6 +195,7 @@ class Known:
 
 @final
 class SharedReads:
+    near_share: int
     def __new__(
         cls,
         core: CacheCore,

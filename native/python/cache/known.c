@@ -18,6 +18,7 @@ static PyObject *known_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (!self) return NULL;
     self->form = Py_NewRef(form);
     self->digest = Py_NewRef(digest);
+    self->near_at = 1;
     return (PyObject *)self;
 }
 
@@ -48,7 +49,8 @@ int known_add_type(PyObject *module) {
         {"digest", T_OBJECT_EX, offsetof(known_key, digest), READONLY, "of the form"},
         {"stamp", T_OBJECT, offsetof(known_key, stamp), READONLY,
          "of the record whose value this process has, or None"},
-        {"reads", T_INT, offsetof(known_key, reads), 0, "1 once the value was read from elsewhere"},
+        {"reads", T_INT, offsetof(known_key, reads), 0, "how often the value was read, from elsewhere or here"},
+        {"near_at", T_INT, offsetof(known_key, near_at), 0, "so many reads make the value worth a copy here"},
         {0}};
     static PyType_Slot slots[] = {
         {Py_tp_doc, "Known(form, digest): what this process knows of a key of a shared cache."},

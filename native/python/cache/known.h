@@ -17,7 +17,8 @@ typedef struct {
     PyObject *stamp;         /* an int; NULL: it has no value */
     const vrange_shared *index;
     uint64_t identity, at, word;
-    int reads; /* how often the value was read from the index or from another process, at most 1 */
+    int reads;   /* how often the value was read: from the index, another process, or a copy of it here */
+    int near_at; /* so many reads make it worth a copy here */
 } known_key;
 
 bool is_known(PyObject *object);

@@ -23,6 +23,7 @@
 #include "python/cache/lookup.h"
 
 #define FORM_BYTES_MOST 1024
+#define READS_COUNTED (1 << 20)
 
 typedef struct {
     PyObject_HEAD
@@ -46,6 +47,10 @@ static bool is_current(const shared_reads *self, const known_key *k) {
            k->identity == vrange_shared_identity(self->index) && atomic_load(&self->words[k->at]) == k->word;
 }
 
+static void count_read(known_key *k) {
+    if (k->reads < READS_COUNTED) k->reads++;
+}
+
 /* Absence is not counted: the caller looks further. NULL without an error set: it is not here. */
 static PyObject *find_here(shared_reads *self, known_key *k) {
     looked_up found = {0};
@@ -55,7 +60,9 @@ static PyObject *find_here(shared_reads *self, known_key *k) {
     int result = LOOKUP_FAILED;
     if (hash_key(stamp, &hash)) result = core_look_up(self->core, stamp, hash, &found);
     Py_DECREF(stamp);
-    return result == LOOKUP_FOUND ? found.value : NULL;
+    if (result != LOOKUP_FOUND) return NULL;
+    count_read(k);
+    return found.value;
 }
 
 /* ---- what is elsewhere -------------------------------------------------------------------------- */
@@ -158,14 +165,14 @@ __attribute__((noinline)) static PyObject *find_elsewhere(shared_reads *self, kn
     if (!self->index || k->stamp) return NULL; /* what this process has of a former record has to go first */
     if (vrange_shared_find(self->index, digest, payload, sizeof payload, &found) != VRANGE_OK) return NULL;
     const Py_ssize_t near = self->near_share ? self->core->hot_limit / self->near_share : 0;
-    if (k->reads && found.bytes <= (uint64_t)near) return NULL;
+    if (k->reads >= k->near_at && found.bytes <= (uint64_t)near) return NULL;
     PyObject *value = NULL;
     if (found.kind == VRANGE_RECORD_VALUE) value = in_payload(self, k, &found, payload);
     else if (found.kind == VRANGE_RECORD_RANGE && found.owner != vrange_shared_identity(self->index) &&
              found.payload_bytes > VRANGE_NOTE_AT)
         value = in_owner(self, k, &found, (unsigned char)payload[VRANGE_NOTE_AT]);
     if (!value) return NULL;
-    k->reads = 1;
+    count_read(k);
     stats_request_with_gil(self->core->account, VRANGE_REQUEST_PEER);
     return value;
 }
@@ -298,7 +305,10 @@ int shared_reads_add_type(PyObject *module) {
         {"use_index", reads_use_index, METH_O, "use_index(address): where to look; 0: nowhere."},
         {0}};
     static PyMemberDef members[] = {
-        {"known", T_OBJECT_EX, offsetof(shared_reads, known), READONLY, "key to Known"}, {0}};
+        {"known", T_OBJECT_EX, offsetof(shared_reads, known), READONLY, "key to Known"},
+        {"near_share", T_PYSSIZET, offsetof(shared_reads, near_share), 0,
+         "a value with at most this part of the hot front's bound is worth a copy; 0: none is"},
+        {0}};
     static PyType_Slot slots[] = {
         {Py_tp_doc, "SharedReads(core, decode, load, near_share): lookups of a shared cache.\n\n"
                     "decode(known, stamp, bytes) returns a value that has buffers, and load(bytes) one that "

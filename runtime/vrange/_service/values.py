@@ -51,7 +51,7 @@ class SharedValues:
         self._source, self._given = source, given
         self._ttl_ns = nanoseconds_of_ttl(given.ttl)
         self._known = reads.known
-        self._near = NearCopies(core)
+        self._near = NearCopies(core, index, reads, is_automatic=given.hot_bytes == "auto")
         self._unshared = UnsharedKeys()
 
     def know(self, key: Any) -> Known:
@@ -141,9 +141,9 @@ class SharedValues:
             self.core.count_request(True)
         else:
             self.core.count_hit()
-        if known.reads:
+        if known.reads >= known.near_at:
             self._come_near(known, found, data, value)
-        known.reads = 1
+        known.reads += 1
         return value
 
     def _own_value(self, known: Known, found: Found) -> Any:
@@ -157,11 +157,11 @@ class SharedValues:
 
     def _come_near(self, known: Known, found: Found, data: Any, value: Any) -> None:
         """Keep a copy of a value that this process reads again."""
-        if not self._near.may_have(len(data)):
+        if not self._near.admits(known, len(data)):
             return
         copies = self._given.copy
         copy = blob.Blob([data], len(data), copies or not blob.is_plain(value), copies)
-        self._near.add(found.stamp, copy, found.expires_ns)
+        self._near.add(known, found.stamp, copy, found.expires_ns)
         self._note(known, *found.token)
 
     # ---- storing -------------------------------------------------------------------------------
