@@ -13,7 +13,7 @@ from vrange._service.known import Known
 __all__ = ["NEAR_SHARE", "NearCopies"]
 
 NEAR_SHARE = 4  # a copy takes at most this part of all copies' bound
-_SERVICE_SHARE = 4  # the copies in all processes together: this part of an automatic hot front
+_SERVICE_SHARE = 8  # the copies in all processes together: this part of an automatic hot front
 _LOOK_EVERY_SECONDS = 1.0  # at how many processes there are
 
 
