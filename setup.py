@@ -1,9 +1,10 @@
 """What pyproject.toml can't say: libvrange is built first, then what links to it."""
 
-import platform
 import runpy
 import shutil
+import subprocess
 import sys
+import tempfile
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
@@ -47,12 +48,26 @@ class BuildExt(build_ext):
         how = runpy.run_path("native/build.py")
         self.compiler.src_extensions.append(".S")  # setuptools knows C's endings only
         where.mkdir(parents=True, exist_ok=True)
+        for_glibc = self._is_for_glibc()
+        if for_glibc:
+            how["CORE_OPTIONS"] += how["GLIBC_OPTIONS"]
+            how["MALLOC_OPTIONS"] += how["GLIBC_OPTIONS"]
         self._libraries = [self._link(where, LIBRARY, "CORE", how)]
         # malloc/ calls glibc's own malloc by names that only glibc has.
-        if platform.libc_ver()[0] == "glibc":
+        if for_glibc:
             self._libraries.append(self._link(where, MALLOC, "MALLOC", how))
         for extension in self.extensions:
             extension.library_dirs.append(str(where))
+
+    def _is_for_glibc(self) -> bool:
+        """Ask the compiler, which may compile for another machine than this one."""
+        with tempfile.TemporaryDirectory() as place:
+            source = Path(place, "libc.c")
+            source.write_text("#include <features.h>\n#ifndef __GLIBC__\n#error\n#endif\n")
+            done = subprocess.run(
+                [*self.compiler.compiler_so, "-E", str(source)], capture_output=True, check=False
+            )
+        return done.returncode == 0
 
     def _link(self, where: Path, name: str, part: str, how: dict[str, Any]) -> Path:
         def compile_one(source: str) -> list[str]:

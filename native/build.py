@@ -40,15 +40,16 @@ CORE_OPTIONS = [
     "-fvisibility=hidden",
     # Calls of vrange_ functions within the core stay within it, as if they were hidden.
     "-fno-semantic-interposition",
-    # A signal handler must find its thread-local words without the allocation that a first look may
-    # take.
-    "-ftls-model=initial-exec",
     "-Wall",
     "-Wextra",
     "-Wno-missing-field-initializers",
     *ERRORS,
 ]
-CORE_LINK_OPTIONS = ["-Wl,-soname,libvrange.so.0", "-Wl,-Bsymbolic-functions", "-Wl,-z,defs"]
+# A signal handler must find its thread-local words without the allocation that glibc may make at a
+# thread's first look. musl makes it at dlopen() already, and refuses to load a library that is so
+# compiled.
+GLIBC_OPTIONS = ["-ftls-model=initial-exec"]
+CORE_LINK_OPTIONS = ["-Wl,-soname,libvrange.so.0", "-Wl,-Bsymbolic", "-Wl,-z,defs"]
 CORE_LIBRARIES = ["pthread", "dl"]
 
 MALLOC_SOURCES = _below("malloc", ".c")

@@ -53,8 +53,11 @@ static void say_number(message *m, uint64_t number) {
     say(m, digits + at);
 }
 
+/* glibc has it since 2.32, and musl does not. strerror() is no function for a signal handler. */
+extern const char *strerrordesc_np(int error) __attribute__((weak));
+
 static void tell_failure(vrange_array *array, const void *address, int error) {
-    const char *why = strerrordesc_np(error);
+    const char *why = strerrordesc_np ? strerrordesc_np(error) : NULL;
     message m = {.length = 0};
     say(&m, "vrange: block ");
     say_number(&m, (uint64_t)((const char *)address - array->base) / array->block_bytes);

@@ -247,6 +247,15 @@ int os_is_in_use(const char *path) {
 
 int os_remove(const char *path) { return unlink(path) < 0 ? -errno : 0; }
 
+/* What getdents64() writes. musl since 1.2.4 has no dirent64, and its dirent is the same only by chance. */
+typedef struct {
+    uint64_t number;
+    int64_t next;
+    uint16_t bytes; /* of this entry */
+    uint8_t type;
+    char name[];
+} directory_entry;
+
 void os_each_file(const char *directory, void (*visit)(const char *path, const char *name)) {
     const int file = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (file < 0) return;
@@ -257,12 +266,12 @@ void os_each_file(const char *directory, void (*visit)(const char *path, const c
     long length = 0;
     do {
         for (long at = 0, step; at < length; at += step) {
-            const struct dirent64 *entry = (const struct dirent64 *)(const void *)(entries + at);
-            step = entry->d_reclen;
+            const directory_entry *entry = (const directory_entry *)(const void *)(entries + at);
+            step = entry->bytes;
             /* Opening a pipe would block. */
-            if (entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN) continue;
-            if (snprintf(path, sizeof path, "%s/%s", directory, entry->d_name) < (int)sizeof path)
-                visit(path, entry->d_name);
+            if (entry->type != DT_REG && entry->type != DT_UNKNOWN) continue;
+            if (snprintf(path, sizeof path, "%s/%s", directory, entry->name) < (int)sizeof path)
+                visit(path, entry->name);
         }
         if (!os_is_held(&held)) break;
         length = syscall(SYS_getdents64, file, entries, sizeof entries);
