@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -164,6 +165,46 @@ def test_each_at_most_so_often_and_what_is_put_off_is_not_lost(job: FakeCgroup, 
         wait_until(lambda: watcher.info().skipped["stacks"] == 1, "it is not put off")
         assert watcher.info().done["stacks"] == 1
         wait_until(lambda: watcher.info().done["stacks"] == 2, "it is lost")
+
+
+@pytest.mark.parametrize(("returned", "rests"), [(0, True), (1 << 40, False)])
+def test_an_action_that_returns_little_is_rarely_repeated_at_its_level(
+    job: FakeCgroup, watch: Any, monkeypatch: pytest.MonkeyPatch, returned: int, rests: bool
+) -> None:
+    """A full collection each second is what slowed a Dask worker down that was near its limit."""
+    asked: list[bool] = []
+
+    def slow(deep: bool) -> int:
+        asked.append(deep)
+        time.sleep(0.2)
+        return returned
+
+    monkeypatch.setattr(vrange.heap, "trim", slow)
+    with watch(actions=["heap"]) as watcher:
+        for _ in range(3):
+            job.use(0.97)
+            wait_until(lambda: watcher._acted_on == "critical", "the level is not seen")
+            job.use(0.88)
+            wait_until(lambda: watcher._acted_on == "elevated", "the level is not seen")
+    assert asked.count(True) == (1 if rests else 3)
+
+
+def test_a_rest_at_one_level_delays_nothing_at_the_next(
+    job: FakeCgroup, watch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def slow(deep: bool) -> int:
+        asked.append(deep)
+        time.sleep(0.2)
+        return 0
+
+    monkeypatch.setattr(vrange.heap, "trim", slow)
+    with watch(actions=["heap"]):
+        job.use(0.9)
+        wait_until(lambda: asked == [False], "nothing is trimmed")
+        job.use(0.97)
+        wait_until(lambda: asked == [False, True], "it waits for the light trim's rest")
 
 
 def test_put_off_until_the_level_is_normal_again_is_not_done(job: FakeCgroup, watch: Any) -> None:

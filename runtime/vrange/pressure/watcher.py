@@ -145,13 +145,13 @@ class Watcher(Closing):
                 self._follow()
             before, rank = rank, now.level
             if rank > before or (now.growths != growths and rank > lib.VRANGE_PRESSURE_NORMAL):
-                self._actions.ask()
+                self._actions.ask(PRESSURE_LEVELS[rank])
             elif rank < before:
                 self._actions.relax(PRESSURE_LEVELS[rank])
             growths = now.growths
             # Callbacks first: the user's reaction must not wait for the built-in actions.
             waits = [self._tell(now, rank != before)]
-            waits.append(self._actions.run(PRESSURE_LEVELS[rank]))
+            waits.append(self._actions.run(PRESSURE_LEVELS[rank], now.used_bytes))
             self._acted_on = level_of(now) or "normal"
             wait = min((seconds for seconds in waits if seconds is not None), default=None)
             timeout = _FOR_EVER if wait is None else int(wait * 1e9) + 1_000_000
