@@ -294,8 +294,8 @@ class VolatileBuffer(MutableMapping[Any, object]):
         spilled = self._spilled.get(key)
         if copy is Copy.MUST and not (spilled.has_range if spilled is not None else is_alone):
             return False
-        if not is_alone:
-            copy = Copy.NO  # that would be a second one
+        if not is_alone and not self._owner.spares_offered(self):
+            copy = Copy.NO  # it would count twice
         try:
             frames = encode(self._held.values[key])
         except MemoryError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,7 +88,8 @@ def encode(value: object) -> Frames:
 
 def decode(layout: Layout, memory: memoryview) -> object:
     """Make the value. Its arrays lie in `memory`, as far as its serializer allows."""
-    return deserialize(dict(layout.header), layout.split(memory))
+    # Dask takes parts out of the header as it reads it, and this one is read again.
+    return deserialize(copy.deepcopy(layout.header), layout.split(memory))
 
 
 def checksum(frames: Sequence[memoryview]) -> int:
