@@ -21,7 +21,8 @@ except ImportError as error:
 from vrange.dask.buffer import VolatileBuffer
 from vrange.dask.cached import cached
 from vrange.dask.plugin import MallocPlugin, Plugin, dask_setup
+from vrange.dask.policy import DropReplicas
 
-__all__ = ["MallocPlugin", "Plugin", "VolatileBuffer", "cached", "dask_setup"]
+__all__ = ["DropReplicas", "MallocPlugin", "Plugin", "VolatileBuffer", "cached", "dask_setup"]
 
 del distributed
