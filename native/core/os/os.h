@@ -164,6 +164,8 @@ int os_pageout(void *address, size_t bytes);
 int os_residency(void *address, size_t bytes, unsigned char *pages) EXPORTED(os_residency);
 /* Also true if the kernel does not report it, as a page that is taken for lost would be thrown away. */
 bool os_is_resident(void *address);
+/* Whether another process has the page as well. False if the kernel does not report it. */
+bool os_is_shared(void *address);
 /* The lowest page of [from, to) with memory behind it; `to` if there is none. */
 char *os_lowest_resident(char *from, char *to);
 /* Counts the resident bytes. Faster if the low end of the memory is mostly empty, as that of a stack is. */

@@ -25,6 +25,7 @@ struct pm_scan_arg {
 
 #define PRESENT (1ull << 63)
 #define SWAPPED (1ull << 62)
+#define MAPPED_ONCE (1ull << 56)
 #define ENTRIES_AT_ONCE 128 /* small enough for a signal handler's stack */
 
 typedef struct {
@@ -64,6 +65,23 @@ int os_residency(void *address, size_t bytes, unsigned char *pages) {
 bool os_is_resident(void *address) {
     unsigned char page = 0;
     return os_residency(address, 1, &page) < 0 || page;
+}
+
+typedef struct {
+    const void *address;
+    uint64_t entry;
+} page_entry;
+
+static int read_entry(int file, void *context) {
+    page_entry *of = context;
+    const uint64_t at = (uintptr_t)of->address / os_page_bytes() * sizeof of->entry;
+    return os_read_at(file, &of->entry, sizeof of->entry, at);
+}
+
+bool os_is_shared(void *address) {
+    page_entry of = {address, 0};
+    if (os_proc_use(OS_PAGEMAP, read_entry, &of) < 0) return false;
+    return (of.entry & (PRESENT | MAPPED_ONCE)) == PRESENT;
 }
 
 /* mincore's own buffer is one page, so larger pieces gain nothing. Small enough for a signal handler's

@@ -151,6 +151,7 @@ int arena_take(vrange_arena *arena, uint32_t pages, range **out) {
             uint64_t generation = atomic_load(range_word(r)) & WORD_GENERATION;
             atomic_store(range_word(r), generation | BUSY);
             atomic_store(&r->inherited, false);
+            atomic_store(&r->shared, false);
             atomic_fetch_add(&arena->ranges, 1);
             aging_add(arena_aging(arena), r->pages);
             tally(&arena->account->ranges, 1);

@@ -13,6 +13,7 @@
 #include "ranges/range_busy.h"
 #include "ranges/range_loss.h"
 #include "ranges/range_marks.h"
+#include "ranges/range_shared.h"
 #include "base/rung.h"
 #include "ranges/sentinel.h"
 #include "counters/stats.h"
@@ -21,6 +22,7 @@ bool range_offer_begin(range *r, uint64_t generation) {
     uint64_t word = atomic_load(range_word(r));
     if (!is_current(word, generation) || word_state(word) != RESIDENT || word_pins(word))
         return false;
+    if (range_is_shared(r, true)) return false;
     if (!atomic_compare_exchange_strong(range_word(r), &word, (word & ~WORD_STATE) | BUSY)) return false;
     if (vrange_rung() != VRANGE_RUNG_SENTINEL) return true;
     if (sentinel_place(r)) return true;

@@ -64,6 +64,7 @@ typedef struct range {
     bool listed;                         /* on the list of lost ranges; under the arena's lock */
     uint8_t inherited_from;              /* the level of that owner */
     _Atomic bool inherited;              /* an owner had the same pages at the fork (owners.h) */
+    _Atomic bool shared;                 /* was pinned at a fork: see range_shared.h */
     _Atomic uint32_t uses;               /* fixed point, as of `epoch` (worth.h) */
     _Atomic uint32_t epoch;
     float cost_ns;                       /* how long recomputing the content would take */

@@ -160,10 +160,11 @@ size_t range_bytes(const range *r) { return (size_t)r->pages * os_page_bytes(); 
 /* ---- fork ------------------------------------------------------------------------------------- */
 
 /* The words of an unread chunk are still those of the parent, but ranges that were kept are marked. */
-static void keep_pinned_of(const table_chunk *chunk, uint64_t mask, uint32_t count) {
+static void keep_pinned_of(table_chunk *chunk, uint64_t mask, uint32_t count) {
     for (uint32_t i = 0; i < count; i++) {
         if (!(atomic_load_explicit(&chunk->words[i], memory_order_relaxed) & mask)) continue;
-        const range *r = &chunk->ranges[i];
+        range *r = &chunk->ranges[i];
+        if (!atomic_load(&r->shared)) atomic_store(&r->shared, true); /* each write may copy a page */
         inherit_keep(range_address(r), range_bytes(r), r->index);
     }
 }

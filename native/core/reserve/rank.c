@@ -10,10 +10,13 @@
 
 #include "os/os.h"
 #include "ranges/arena.h"
+#include "ranges/range_shared.h"
 #include "ranges/worth.h"
 
 #define BUCKET_BITS 20 /* the low bits that are dropped; 8 buckets an octave remain */
 #define BUCKETS 4096u
+#define LOOK_NS 1000ull /* what a look at the page tables takes */
+#define LOOKS_SHARE 10 /* at most one part in so many of the time is spent on them */
 
 static uint32_t bucket_of(float value) {
     uint32_t bits;
@@ -21,14 +24,31 @@ static uint32_t bucket_of(float value) {
     return (bits >> BUCKET_BITS) & (BUCKETS - 1); /* values are positive */
 }
 
-static bool is_candidate(range *r, struct vrange_arena *arena, bool with_offered, candidate *out) {
+typedef struct {
+    struct vrange_arena *arena;
+    unsigned which;
+    bool looks;        /* at the page tables, for ranges that may be shared */
+    uint32_t looked_at;
+} search;
+
+/* One ranking in a while looks at the page tables. The others go by what it found. */
+static _Atomic uint64_t looks_from_ns;
+
+static bool is_left_out(range *r, search *s) {
+    if (s->which & RANK_SHARED || !atomic_load_explicit(&r->shared, memory_order_relaxed)) return false;
+    s->looked_at += s->looks;
+    return range_is_shared(r, s->looks);
+}
+
+static bool is_candidate(range *r, search *s, candidate *out) {
     uint64_t word = atomic_load_explicit(range_word(r), memory_order_relaxed);
     uint64_t state = word_state(word);
     /* BUSY is a transition between two of these states; a caller that then acts on the range waits for it. */
-    if (state != RESIDENT && !(with_offered && (state == OFFERED || state == BUSY))) return false;
+    if (state != RESIDENT && !(s->which & RANK_OFFERED && (state == OFFERED || state == BUSY))) return false;
     if (word_pins(word) || word & WORD_DOOMED) return false;
     struct vrange_arena *owner = atomic_load_explicit(&r->arena, memory_order_relaxed);
-    if (!owner || (arena && owner != arena)) return false;
+    if (!owner || (s->arena && owner != s->arena)) return false;
+    if (is_left_out(r, s)) return false;
     out->index = r->index;
     out->generation = word & WORD_GENERATION;
     out->released_ns = atomic_load_explicit(&r->released_ns, memory_order_relaxed);
@@ -82,22 +102,26 @@ void rank_end(ranking *ranked) {
     *ranked = (ranking){.items = NULL};
 }
 
-void rank_least(ranking *out, struct vrange_arena *arena, bool with_offered, uint64_t bytes) {
+void rank_least(ranking *out, struct vrange_arena *arena, unsigned which, uint64_t bytes) {
     uint64_t in_bucket[BUCKETS] = {0};
     candidate item;
+    const uint64_t now = os_now_ns();
+    search s = {.arena = arena, .which = which, .looks = now >= atomic_load(&looks_from_ns)};
     const uint32_t end = table_count();
     for (uint32_t index = 1; index < end; index++) {
         range *r = table_at(index);
-        if (is_candidate(r, arena, with_offered, &item))
+        if (is_candidate(r, &s, &item))
             in_bucket[bucket_of(item.value)] += range_bytes(r);
     }
+    if (s.looked_at) atomic_store(&looks_from_ns, now + LOOKS_SHARE * LOOK_NS * s.looked_at);
+    s.looks = false;
     uint32_t last = 0;
     for (uint64_t sum = in_bucket[0]; sum < bytes && last < BUCKETS - 1;) sum += in_bucket[++last];
 
     out->count = 0;
     for (uint32_t index = 1; index < end && out->count < RANKED_MOST; index++) {
         range *r = table_at(index);
-        if (!is_candidate(r, arena, with_offered, &item) || bucket_of(item.value) > last) continue;
+        if (!is_candidate(r, &s, &item) || bucket_of(item.value) > last) continue;
         if (!add(out, &item)) break;
     }
     if (out->count) sort(out->items, out->count);

@@ -23,9 +23,15 @@ typedef struct {
     size_t capacity;
 } ranking;
 
-/* Ranks enough unpinned ranges to cover `bytes`, from one arena or (NULL) from all. Includes offered ranges
- * only if `with_offered`. Ranks fewer if there is no memory. */
-void rank_least(ranking *out, struct vrange_arena *arena, bool with_offered, uint64_t bytes);
+/* What a ranking has besides idle ranges. */
+enum {
+    RANK_OFFERED = 1,
+    RANK_SHARED = 2, /* with another process: discarding them frees no memory, but the address space */
+};
+
+/* Ranks enough unpinned ranges to cover `bytes`, from one arena or (NULL) from all. Ranks fewer if there is no
+ * memory. Inside the gate. */
+void rank_least(ranking *out, struct vrange_arena *arena, unsigned which, uint64_t bytes);
 
 /* Returns the memory of a ranking. */
 void rank_end(ranking *ranked);

@@ -3,6 +3,7 @@
 
 #include "base/gate.h"
 #include "ranges/range_away.h"
+#include "pressure/memory_limits.h"
 #include "ranges/range_offer.h"
 #include "reserve/rank.h"
 #include "vrange.h"
@@ -23,8 +24,10 @@ static uint64_t shed_ranked(const ranking *least, uint64_t bytes, bool waits) {
 uint64_t shed_least(struct vrange_arena *arena, uint64_t bytes, bool waits) {
     ranking least = {.items = NULL};
     uint64_t gone = 0;
+    /* An arena has bounds of its own. A limit on the resident set counts shared pages. */
+    const unsigned which = RANK_OFFERED | (arena || limits_has_set() ? RANK_SHARED : 0u);
     for (int pass = 0; pass < PASSES_MOST && gone < bytes; pass++) {
-        rank_least(&least, arena, true, bytes - gone);
+        rank_least(&least, arena, which, bytes - gone);
         const uint64_t now = shed_ranked(&least, bytes - gone, waits);
         gone += now;
         if (now == 0 || least.count < RANKED_MOST) break; /* nothing more could be ranked */

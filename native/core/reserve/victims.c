@@ -16,7 +16,7 @@
 void victims_rank(victims *v, uint64_t bytes) {
     /* Processor time, so that a thread that was kept from running does not rank later because of that. */
     const uint64_t start = os_thread_cpu_ns();
-    rank_least(&v->least, NULL, false, bytes);
+    rank_least(&v->least, NULL, 0, bytes);
     v->next = 0;
     v->ranked_at = os_now_ns();
     v->ranking_ns = os_thread_cpu_ns() - start;
