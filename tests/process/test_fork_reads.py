@@ -337,14 +337,20 @@ def test_a_parent_that_runs_another_program_is_not_read() -> None:
 
 REFUSE = """
 import ctypes, platform, struct
+def be_turned_off():
+    assert os.environ["VRANGE_PEERS"] == "0"
 def be_another_user():
     os.setgid(65534)
     os.setuid(65534)
+def be_killed():
+    be_judged(0x80000000)
 def be_refused(error):
+    be_judged(0x50000 | error)
+def be_judged(verdict):
     libc = ctypes.CDLL(None, use_errno=True)
     read, seccomp = {"x86_64": (310, 317), "aarch64": (270, 277)}[platform.machine()]
     program = [(0x20, 0, 0, 0), (0x15, 0, 1, read),
-               (0x06, 0, 0, 0x50000 | error), (0x06, 0, 0, 0x7FFF0000)]
+               (0x06, 0, 0, verdict), (0x06, 0, 0, 0x7FFF0000)]
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in program))
     filter = struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code))
     assert libc.prctl(38, 1, 0, 0, 0) == 0
@@ -353,12 +359,21 @@ def be_refused(error):
 
 
 @pytest.mark.parametrize(
-    "refuse", ["be_another_user()", "be_refused(1)", "be_refused(38)"], ids=["user", "1", "38"]
+    "refuse",
+    ["be_another_user()", "be_refused(1)", "be_refused(38)", "be_killed()", "be_turned_off()"],
+    ids=["user", "1", "38", "killed", "off"],
 )
-def test_where_it_may_not_be_read_its_keys_are_misses_without_a_word(refuse: str) -> None:
-    """A worker that has changed its user, as gunicorn's do where the master is root; a sandbox."""
+def test_where_it_may_not_be_read_its_keys_are_misses_without_a_word(
+    refuse: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that has changed its user, as gunicorn's do where the master is root; a sandbox.
+
+    Where the sandbox would end the process for the call, the process lives.
+    """
     if "user" in refuse and os.geteuid() != 0:
         pytest.skip("needs root, to be another user")
+    if "off" in refuse:
+        monkeypatch.setenv("VRANGE_PEERS", "0")
     code = f"""
     cache = vrange.VolatileCache(hot_bytes=0)
     for n in range(20):

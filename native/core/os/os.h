@@ -99,6 +99,8 @@ bool os_process_exists(uint32_t pid);
 int os_let_read(uint32_t ancestor);
 /* 0 if a child of this process could read its memory; else the error. */
 int os_try_whether_child_reads(void);
+/* Whether a seccomp filter judges this thread's system calls. */
+bool os_has_filter(void);
 /* Zeroed memory that the children of later forks share. */
 void *os_map_for_children(size_t bytes);
 int os_random(void *to, size_t bytes);

@@ -1,9 +1,12 @@
 /* Reads the memory of another process; see peer.h. */
+#define _GNU_SOURCE
 #include "peers/peer.h"
 
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "base/rung.h"
 #include "os/os.h"
@@ -17,7 +20,13 @@ typedef struct {
 static struct {
     proof_page *_Atomic proof; /* no child inherits its content */
     _Atomic uint32_t readers; /* the process that this one has named to the kernel; 0: none yet */
+    _Atomic int sandbox;
+    bool is_off; /* VRANGE_PEERS */
 } self;
+
+enum { SANDBOX_UNKNOWN,
+       SANDBOX_SPARES,
+       SANDBOX_KILLS };
 
 #define READERS_NOT_ASKED UINT32_MAX /* the kernel does not want to be asked */
 
@@ -99,6 +108,7 @@ void peer_after_fork(void) {
     proof_page *inherited = atomic_exchange(&self.proof, NULL);
     if (inherited) os_unreserve(inherited, os_page_bytes());
     atomic_store(&self.readers, 0);
+    atomic_store(&self.sandbox, SANDBOX_UNKNOWN); /* children often get a filter of their own */
 }
 
 /* ---- another process -------------------------------------------------------------------------- */
@@ -178,7 +188,31 @@ static int read_some(const peer *owner, peer_content *c, size_t done, size_t hea
     return was_there ? PEER_READ : PEER_LOST;
 }
 
+/* Once, because reading the environment while another thread changes it is unsafe. */
+__attribute__((constructor)) static void look_whether_turned_off(void) {
+    const char *given = secure_getenv("VRANGE_PEERS");
+    self.is_off = given && strcmp(given, "0") == 0;
+}
+
+/* Whether the call would end this process, by its sandbox or because the user has said so. A filter can't be
+ * read, so a child tries the call where there is one. A filter that comes after that is not noticed. */
+static bool must_not_call(void) {
+    const int known = atomic_load_explicit(&self.sandbox, memory_order_relaxed);
+    if (known != SANDBOX_UNKNOWN) return known == SANDBOX_KILLS;
+    if (self.is_off) return true;
+    if (!os_has_filter()) return false;
+    const int result = os_try_whether_child_reads();
+    if (result == -EAGAIN || result == -ENOMEM) return true; /* no child could be made: not now */
+    const bool kills = result == -ENOSYS;
+    atomic_store(&self.sandbox, kills ? SANDBOX_KILLS : SANDBOX_SPARES);
+    return kills;
+}
+
 int peer_read(const peer *owner, peer_content *c) {
+    if (must_not_call()) {
+        c->error = -EPERM;
+        return PEER_REFUSED;
+    }
     const size_t all = c->head_bytes + c->bytes;
     size_t done = 0;
     int result;
