@@ -147,7 +147,7 @@ def test_a_leader_that_is_killed_or_stopped_is_not_waited_for(
         assert cache["a"] in ("waiter's", "leader's")
 
 
-@pytest.mark.parametrize("remove", [peers.delete, peers.clear])
+@pytest.mark.parametrize("remove", [peers.delete, peers.pop, peers.clear])
 @pytest.mark.parametrize("answer", ["small", "large" * 10_000])
 def test_what_began_before_a_removal_is_not_stored(
     cache: Any,
@@ -159,7 +159,7 @@ def test_what_began_before_a_removal_is_not_stored(
     leader, other = new_peer(), new_peer()
     leader.tell(compute_slowly, "a", str(tmp_path), answer)
     wait_for(lambda: began(tmp_path))
-    other.ask(remove, *(["a"] if remove is peers.delete else []))
+    other.ask(remove, *([] if remove is peers.clear else ["a"]))
     (tmp_path / "go").touch()
     assert leader.hear() == answer
     assert "a" not in cache

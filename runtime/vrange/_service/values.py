@@ -278,15 +278,14 @@ class SharedValues:
 
     def take(self, known: Known) -> Any:
         """Remove a key's value and return it, or ABSENT. One caller of all processes gets it."""
-        while (found := self.index.find(known.digest)) is not None:
-            if found.kind == _ERROR:
-                return ABSENT
+        while (found := self.index.find(known.digest)) is not None and found.kind != _ERROR:
             value = self.value_of(known, found)
             if value is not ABSENT and self.index.drop(found):
                 self.remove(known)
                 return value
         value = self._reads.here(known, ABSENT)
-        return value if value is not ABSENT and self.remove(known) else ABSENT
+        # Also if there was none: what is being computed must not be stored.
+        return value if self.remove(known) else ABSENT
 
     def clear(self) -> None:
         """Remove all values, in all processes."""
