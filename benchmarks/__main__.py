@@ -23,6 +23,7 @@ NAMES = (
     "scale",
     "recency",
     "shared_cache",
+    "service",
     "deep_stacks",
     "deep_program",
     "deep_levels",

@@ -70,6 +70,14 @@ def test_a_file_of_others_is_left_alone(name: str, content: bytes) -> None:
     path.unlink()
 
 
+@pytest.mark.parametrize("version", [1, 99])
+def test_an_index_of_another_version_is_left_to_its_service(name: str, version: int) -> None:
+    path = write(name, b"vrangeIX" + version.to_bytes(4, "little") + bytes(9000))
+    with path.open("r+b"):
+        is_private(name, "another version of vrange made")
+    path.unlink()
+
+
 def test_a_link_is_not_followed(name: str, tmp_path: Path) -> None:
     path = path_of(name)
     assert path is not None
