@@ -46,7 +46,7 @@ coverage:
 # The documentation as a site, in build/site.
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
-	@echo "build/site/index.html"
+	@echo "build/site/index.html (its search needs a server: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site)"
 
 # The Python tests with the address and undefined-behaviour sanitizers.
 sanitize:

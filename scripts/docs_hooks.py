@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,16 @@ def on_files(files: Files, config: Any) -> Files:
         if result.suffix in _COPIED:
             name = f"benchmarks/results/{result.name}"
             files.append(File.generated(config, name, abs_src_path=str(result)))
+    write = runpy.run_path(str(ROOT / "scripts" / "benchmarks_page.py"))["benchmarks_page"]
+    page = write(ROOT / "benchmarks")
+    files.append(File.generated(config, "benchmarks.md", content=page))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Replace the links that lead out of docs/."""
     source = page.file.src_uri
-    is_of_root = source in PAGES.values()
+    is_of_root = source in (*PAGES.values(), "benchmarks.md")
     folder = "" if is_of_root else posixpath.join("docs", posixpath.dirname(source))
 
     def replaced(found: re.Match[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -63,6 +64,20 @@ def test_a_page_fetches_nothing_from_elsewhere_and_names_files_that_are_there(si
         assert not found.fetched, page
         for target in found.local:
             assert (page.parent / target).exists(), (page, target)
+
+
+def test_the_page_on_benchmarks_has_each_target_and_says_which_are_missed(site: Path) -> None:
+    text = (site / "benchmarks.html").read_text()
+    targets = [
+        target
+        for path in (ROOT / "benchmarks" / "results").glob("*.json")
+        for target in json.loads(path.read_text()).get("targets", ())
+    ]
+    missed = sum(not target["met"] for target in targets)
+    assert f"{len(targets)} targets" in text
+    assert f"{missed} of them missed" in text
+    assert text.count("<td>met</td>") == len(targets) - missed
+    assert text.count("<td><strong>missed</strong></td>") == missed
 
 
 @pytest.mark.parametrize(
