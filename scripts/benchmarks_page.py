@@ -62,13 +62,12 @@ def _section(benchmarks: Path, name: str, found: dict[str, Any]) -> str:
     lines = [f"## {name}", "", _question(benchmarks, name), ""]
     if (benchmarks / "results" / f"{name}.png").exists():
         lines += [f"![{name}](benchmarks/results/{name}.png)", ""]
-    lines += ["| what | measured | target | |", "| --- | ---: | ---: | --- |"]
+    lines += ["| what | | measured | target |", "| --- | --- | ---: | ---: |"]
     for target in targets:
         bound = f"{target['sense']} {_number(target['bound'])}"
         verdict = "met" if target["met"] else "**missed**"
-        lines.append(
-            f"| {_cell(target['what'])} | {_number(target['value'])} | {bound} | {verdict} |"
-        )
+        figures = f"{_number(target['value'])} | {bound}"
+        lines.append(f"| {_cell(target['what'])} | {verdict} | {figures} |")
     lines += [
         "",
         f"{_machine(found['machine'])}. [All figures](benchmarks/results/{name}.json)",
