@@ -10,13 +10,34 @@ import os
 import sys
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if sys.platform != "linux":
     raise ImportError("this part of vrange is made of what Linux has, and needs it")
 
-from vrange import _native
-from vrange._native import ffi, lib
+
+def _check_that_the_native_part_is_there() -> None:
+    package = Path(__file__).parent
+    if not package.is_dir():
+        raise ImportError(
+            "vrange has libraries that the system can't load out of an archive, and is in "
+            f"{package}: install it as files (pip install vrange), or pack the program with a tool "
+            "that unpacks itself when it is started, such as shiv or pex"
+        )
+    if not any(package.glob("_native*.so")):
+        raise ImportError(
+            f"vrange's native part is not in {package}: install vrange with pip, or build it there "
+            "(pip install --editable, in a checkout)"
+        )
+
+
+try:
+    from vrange import _native
+    from vrange._native import ffi, lib
+except ImportError:
+    _check_that_the_native_part_is_there()
+    raise
 
 if TYPE_CHECKING:
     from vrange import _deep as deep

@@ -92,6 +92,28 @@ def test_what_does_not_fit_is_scrolled_to() -> None:
     assert not any("lines " in line for line in screen.draws())
 
 
+def test_a_slash_and_what_is_typed_show_only_what_has_it_in_its_name() -> None:
+    screen = Screen(40)
+    screen.view.show([process(ACCOUNTS)])
+    assert names(screen.draws("/", "T", "i")) == ["tiles"]
+    assert screen.draws()[-1].startswith("filter: Ti_")
+    assert names(screen.draws("q")) == []  # a letter of the text, as any other
+    assert any("'Tiq'" in line for line in screen.draws())
+    assert names(screen.draws("\x7f", "\r")) == ["tiles"]
+    assert screen.draws()[-1] == "filter: Ti"
+    screen.view.show([process([*ACCOUNTS, account("titles", 3, 1, 1)])])
+    assert names(screen.draws()) == ["tiles"]
+    assert any("titles" in line for line in screen.draws())
+    assert names(screen.draws("/", "\x1b")) == ["tiles", "rows", "users"]
+    assert not any("filter" in line for line in screen.draws())
+
+
+def test_a_process_that_is_named_has_all_its_caches() -> None:
+    screen = Screen(40)
+    screen.view.show([process(ACCOUNTS)])
+    assert names(screen.draws("/", *"pyth", "\r")) == ["tiles", "rows", "users"]
+
+
 def test_drawing_again_adds_nothing_to_the_past() -> None:
     screen = Screen(40)
     screen.view.show([process(ACCOUNTS)])

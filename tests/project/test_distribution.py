@@ -91,6 +91,38 @@ def test_the_wheel_writes_the_dashboards(distributions: dict[str, Path], tmp_pat
             assert (tmp_path / "written" / file).read_bytes() == (ROOT / name).read_bytes()
 
 
+def test_an_archive_that_is_not_unpacked_is_refused(distributions: dict[str, Path]) -> None:
+    wheel = distributions[".whl"]  # which is a zip file, as a zipapp is
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", "import vrange"],
+        env={"PYTHONPATH": str(wheel)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: vrange has libraries")
+    assert str(wheel) in last
+    assert "pip install vrange" in last
+
+
+def test_sources_that_were_not_built_say_so(distributions: dict[str, Path], tmp_path: Path) -> None:
+    with zipfile.ZipFile(distributions[".whl"]) as wheel:
+        wheel.extractall(tmp_path, [name for name in wheel.namelist() if "_native" not in name])
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", "import vrange"],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("ImportError: vrange's native part is not in")
+
+
 def metadata_of(distribution: Path) -> str:
     if distribution.suffix == ".whl":
         with zipfile.ZipFile(distribution) as wheel:

@@ -2,8 +2,8 @@
 
 It reads the stats segments of this user's processes. It neither asks nor slows a process, so it
 shows a hanging process as well as a running one. Rates cover the last interval, latencies a
-process's whole life. Keys of the live view: q ends it, s sorts the caches by another figure, the
-arrows, or j and k, and space scroll.
+process's whole life. Keys of the live view: q ends it, s sorts the caches by another figure, /
+shows only the names that have what is typed, the arrows, or j and k, and space scroll.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from vrange._counters.processes import living
 from vrange._counters.segment import Snapshot
-from vrange.cli.top.figures import SORTS, ProcessFigures, figures
+from vrange.cli.top.figures import SORTS, ProcessFigures, figures, filtered
 from vrange.errors import VrangeError
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--sort", choices=SORTS, help="the order of a process's caches, the largest first"
     )
+    parser.add_argument(
+        "--filter", default="", metavar="TEXT", help="only processes and caches with it in the name"
+    )
     parser.add_argument("--once", action="store_true", help="show one interval and exit")
     parser.add_argument("--json", action="store_true", help="print an array of processes each time")
 
@@ -49,11 +52,12 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--interval must be 0.01 to 3600 seconds, not {args.interval:g}")
     if args.json:
         for found in _looks(args.pid, args.interval):
-            print(json.dumps([asdict(process) for process in found]), flush=True)
+            chosen = filtered(found, args.filter) if args.filter else found
+            print(json.dumps([asdict(process) for process in chosen]), flush=True)
             if args.once:
                 return 0 if found else 1
         return 1
-    view = _view(args.sort)
+    view = _view(args.sort, args.filter)
     if args.once:
         found = next(_looks(args.pid, args.interval))
         view.print(found)
@@ -65,8 +69,9 @@ def run(args: argparse.Namespace) -> int:
         def wait(seconds: float) -> bool:
             until = time.monotonic() + seconds
             while (left := until - time.monotonic()) > 0:
-                pressed = keys.wait(left, ("q", "Q", *view.KEYS))
-                if pressed in ("q", "Q"):
+                typing = view.is_typing
+                pressed = keys.wait(left, None if typing else ("q", "Q", *view.KEYS))
+                if pressed in ("q", "Q") and not typing:
                     return True
                 if pressed:
                     view.press(pressed)
@@ -108,9 +113,9 @@ def _snapshots(pid: int | None) -> dict[tuple[int, int], Snapshot]:
     return {(one.pid, one.start_ticks): one for one in living() if pid is None or one.pid == pid}
 
 
-def _view(sort: str | None) -> View:
+def _view(sort: str | None, text: str) -> View:
     try:
         from vrange.cli.top.view import View
     except ImportError:
         raise VrangeError("the view needs rich (pip install vrange[cli]); --json doesn't") from None
-    return View(sort=sort)
+    return View(sort=sort, text=text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vrange._cgroup.limits import memory_limit, usage_of
@@ -124,6 +124,18 @@ def figures(before: Snapshot, now: Snapshot, seconds: float) -> ProcessFigures:
         accounts=sorted(accounts, key=lambda one: -sum(one.bytes.values())),
         latencies=_latencies(now),
     )
+
+
+def filtered(processes: list[ProcessFigures], text: str) -> list[ProcessFigures]:
+    """Return what has the text in a name: a process with its caches, or these caches of one."""
+    wanted = text.casefold()
+    found = []
+    for process in processes:
+        if wanted in f"{process.name}\n{process.service}\n{process.pid}".casefold():
+            found.append(process)
+        elif kept := [one for one in process.accounts if wanted in one.name.casefold()]:
+            found.append(replace(process, accounts=kept))
+    return found
 
 
 def services_of(processes: list[ProcessFigures]) -> list[ServiceFigures]:

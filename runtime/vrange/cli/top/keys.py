@@ -44,8 +44,11 @@ class Keys:
             termios.tcsetattr(self._terminal, termios.TCSADRAIN, self._settings)
             self._terminal = None
 
-    def wait(self, seconds: float, keys: Iterable[str]) -> str:
-        """Wait, and return at once if one of `keys` is pressed: that key, or "" after `seconds`."""
+    def wait(self, seconds: float, keys: Iterable[str] | None) -> str:
+        """Wait, and return at once if one of `keys` is pressed: that key, or "" after `seconds`.
+
+        Without `keys` it returns what is typed, whatever it is.
+        """
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if self._terminal is None:
@@ -55,6 +58,8 @@ class Keys:
                 pressed = os.read(self._terminal, 64)
                 if not pressed:  # hung up
                     self._terminal = None
+                if keys is None:
+                    return pressed.decode(errors="ignore")
                 for key in keys:
                     if key.encode() in pressed:
                         return key

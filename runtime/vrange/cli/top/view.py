@@ -19,6 +19,7 @@ from vrange.cli.top.figures import (
     AccountFigures,
     ProcessFigures,
     ServiceFigures,
+    filtered,
     services_of,
     sorted_by,
 )
@@ -64,16 +65,22 @@ class View:
         Where it is drawn.
     sort : str, optional
         The order of a process's caches, one of SORTS.
+    text : str, optional
+        Only what has this in its name is shown.
 
     """
 
     # Arrows as terminals send them, in both of their modes
     _UP, _DOWN = ("k", "\x1b[A", "\x1bOA"), ("j", "\x1b[B", "\x1bOB")
-    KEYS = (*_UP, *_DOWN, " ", "s")
+    KEYS = (*_UP, *_DOWN, " ", "s", "/")
 
-    def __init__(self, console: Console | None = None, sort: str | None = None) -> None:
+    def __init__(
+        self, console: Console | None = None, sort: str | None = None, text: str = ""
+    ) -> None:
         self._console = console or Console()
         self._sort = sort
+        self._text = text
+        self.is_typing = False  # the text: then every key belongs to it
         self._processes: list[ProcessFigures] = []
         self._remembers = True
         self._window = Window()
@@ -97,11 +104,18 @@ class View:
         """Draw over the previous drawing."""
         self._processes = processes
         self._window.content = self.render(processes)
+        cursor = "_ (Enter: keep, Esc: show all)" if self.is_typing else ""
+        shown = printable(self._text)
+        self._window.note = f"filter: {shown}{cursor}" if self._text or self.is_typing else ""
         self._live.update(self._window, refresh=True)
 
     def press(self, key: str) -> None:
-        """Do what one of KEYS is for, and draw the same figures again."""
-        if key == "s":
+        """Do what one of KEYS is for, or what is typed, and draw the same figures again."""
+        if self.is_typing:
+            self._type(key)
+        elif key == "/":
+            self.is_typing = True
+        elif key == "s":
             orders = (None, *SORTS)
             self._sort = orders[(orders.index(self._sort) + 1) % len(orders)]
         elif key == " ":
@@ -114,6 +128,20 @@ class View:
         finally:
             self._remembers = True
 
+    def _type(self, typed: str) -> None:
+        if typed.startswith("\x1b"):  # Esc; an arrow's code begins so as well, and changes nothing
+            if typed == "\x1b":
+                self.is_typing, self._text = False, ""
+            return
+        for character in typed:
+            if character in "\r\n":
+                self.is_typing = False
+                return
+            if character in "\x7f\b":
+                self._text = self._text[:-1]
+            elif character.isprintable():
+                self._text += character
+
     def print(self, processes: list[ProcessFigures]) -> None:
         """Draw once."""
         self._console.print(self.render(processes))
@@ -124,6 +152,9 @@ class View:
         self._past = {key: past for key, past in self._past.items() if key[0] in alive}
         if not processes:
             return Group(Text("no process of this user uses vrange"))
+        processes = filtered(processes, self._text) if self._text else processes
+        if not processes:
+            return Group(Text(f"no process or cache has {printable(self._text)!r} in its name"))
         panels = []
         for service in services_of(processes):
             if len(service.processes) > 1:
