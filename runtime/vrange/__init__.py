@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from vrange._cache.common import load_tiered_kind_by
 from vrange._cache.function import CachedFunction
 from vrange._cache.info import CacheInfo
 from vrange._ranges.capabilities import Capabilities, capabilities
@@ -69,7 +70,7 @@ else:
 
 if TYPE_CHECKING:
     from vrange import dask as dask
-    from vrange import fills, heap, keys, metrics, pressure
+    from vrange import fills, heap, keys, metrics, pressure, tiers
     from vrange._arrays.array import VolatileArray
 
     __version__: str
@@ -110,6 +111,7 @@ __all__ = [
     "set_reserve",
     "stack_info",
     "stats",
+    "tiers",
     "trim_idle_stacks",
     "trim_stack",
 ]
@@ -122,6 +124,13 @@ def _shared_kind() -> type[Any]:
     return SharedCache
 
 
+def _tiered_kind(kind: type[Any], base: type[Any]) -> type[Any]:
+    from vrange.tiers.tiered import tiered_kind
+
+    return tiered_kind(kind, base)
+
+
+load_tiered_kind_by(_tiered_kind)
 if sys.platform == "linux":
     load_shared_kind_by(_shared_kind)
 
@@ -143,10 +152,10 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return import_module(f"vrange.{name}")
-    if name == "keys":
+    if name in ("keys", "tiers"):
         from importlib import import_module
 
-        return import_module("vrange.keys")
+        return import_module(f"vrange.{name}")
     if name == "__version__":
         from importlib.metadata import version
 

@@ -2,6 +2,8 @@ from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
 from typing import Any, final
 
+KEYWORD_MARK: object
+
 @final
 class Lease:
     @property
@@ -120,6 +122,7 @@ class CacheCore:
     @property
     def entries(self) -> int: ...
     def get(self, key: Any, default: Any, /) -> Any: ...
+    def peek(self, key: Any, default: Any, /) -> Any: ...
     def get_or_compute(self, key: Any, function: Callable[[], Any], /) -> Any: ...
     def answer_async(
         self, key: Any, function: Callable[[], Awaitable[Any]], loop: Any, has_waited: bool, /

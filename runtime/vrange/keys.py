@@ -61,6 +61,8 @@ def content(*args: Any, **kwargs: Any) -> Hashable:
 class Mark:
     """A part of a key that is equal to nothing that a user passes."""
 
+    _has_a_place = True  # pickled by it, so it is the same in all processes
+
     def __init__(self, name: str, place: str) -> None:
         self._name, self._place = name, place
 

@@ -277,6 +277,8 @@ def test_parameters_and_what_it_says_of_itself() -> None:
         "copy": False,
         "on_evict": None,
         "shared": False,
+        "below": None,
+        "tags": None,
     }
     assert function.cache_parameters() == parameters
     function.cache_parameters()["name"] = "changed"

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vrange
-from vrange._service.stable_keys import form_of, key_of
+from vrange._stable_keys import form_of, key_of
 
 Point = namedtuple("Point", "x y")
 
@@ -144,7 +144,7 @@ def test_forms_are_equal_where_numbers_are(one: Any, other: Any) -> None:
 
 def test_forms_do_not_depend_on_the_hash_seed() -> None:
     program = (
-        "from vrange._service.stable_keys import form_of\n"
+        "from vrange._stable_keys import form_of\n"
         "print(form_of((frozenset({'a', 'b', 'c', 1, 2.5, (3, 'x')}), 'k', b'b', None)).hex())"
     )
     printed = {

@@ -47,6 +47,16 @@ static PyObject *core_get(PyObject *object, PyObject *const *args, Py_ssize_t co
     return Py_NewRef(args[1]);
 }
 
+static PyObject *core_peek(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    if (!takes(count, 2, "peek(key, default)")) return NULL;
+    key_hash hash;
+    looked_up found = {.is_quiet = true};
+    if (!hash_key(args[0], &hash)) return NULL;
+    const int result = core_look_up(CORE(object), args[0], hash, &found);
+    if (result == LOOKUP_FAILED) return NULL;
+    return result == LOOKUP_FOUND ? found.value : Py_NewRef(args[1]);
+}
+
 static PyObject *core_get_or_compute(PyObject *object, PyObject *const *args, Py_ssize_t count) {
     if (!takes(count, 2, "get_or_compute(key, function)")) return NULL;
     key_hash hash;
@@ -277,6 +287,7 @@ static void core_dealloc(PyObject *object) {
 int core_add_type(PyObject *module) {
     static PyMethodDef methods[] = {
         {"get", FAST(core_get), METH_FASTCALL, "get(key, default): the value; counts the request."},
+        {"peek", FAST(core_peek), METH_FASTCALL, "peek(key, default): the value; no request, and no use of it."},
         {"get_or_compute", FAST(core_get_or_compute), METH_FASTCALL,
          "get_or_compute(key, function): the value, or what function() returns, stored."},
         {"answer_async", FAST(core_answer_async_call), METH_FASTCALL,

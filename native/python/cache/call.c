@@ -341,6 +341,6 @@ int call_add_type(PyObject *module) {
                                .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | HAVE_VECTORCALL |
                                         METHOD_DESCRIPTOR,
                                .slots = slots};
-    if (!call_key_start() || !add_type(module, &spec)) return -1;
+    if (!call_key_start(module) || !add_type(module, &spec)) return -1;
     return PyModule_AddFunctions(module, functions);
 }

@@ -65,7 +65,7 @@ PyObject *key_of_all(const key_rule *rule, PyObject *const *values, size_t count
     return make_key(rule, &given);
 }
 
-bool call_key_start(void) {
+bool call_key_start(PyObject *module) {
     keyword_mark = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
-    return keyword_mark != NULL;
+    return keyword_mark && PyModule_AddObjectRef(module, "KEYWORD_MARK", keyword_mark) == 0;
 }

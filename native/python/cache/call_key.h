@@ -48,6 +48,6 @@ static inline PyObject *key_of_vector(const key_rule *rule, PyObject *const *val
 }
 
 /* Called once, when the type is made. */
-bool call_key_start(void);
+bool call_key_start(PyObject *module);
 
 #endif

@@ -147,6 +147,8 @@ static int read_entry(cache_core *self, PyObject *key, entry_no number, looked_u
         Py_DECREF(value);
         return LOOKUP_ABSENT;
     }
+    out->value = value;
+    if (out->is_quiet) return LOOKUP_FOUND;
     entry *e = entry_at(&self->index, number);
     if (e->credit < CREDIT_MOST) e->credit++;
     pace_note(self, e, 1);
@@ -155,10 +157,9 @@ static int read_entry(cache_core *self, PyObject *key, entry_no number, looked_u
                                           : is_copy       ? VRANGE_REQUEST_PEER
                                                           : VRANGE_REQUEST_RESIDENT);
     if (hot_offer(self, number, stamp, value, is_copy) < 0 || listener_tell(self) < 0) {
-        Py_DECREF(value);
+        Py_CLEAR(out->value);
         return LOOKUP_FAILED;
     }
-    out->value = value;
     return LOOKUP_FOUND;
 }
 
@@ -199,7 +200,7 @@ int core_look_up(cache_core *self, PyObject *key, key_hash hash, looked_up *out)
         out->stamp = age == STALE ? e->stamp : 0;
         if (e->value) {
             out->value = Py_NewRef(e->value);
-            hot_count(self, e);
+            if (!out->is_quiet) hot_count(self, e);
             return LOOKUP_FOUND;
         }
         const int found = read_entry(self, key, number, out);

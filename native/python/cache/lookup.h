@@ -21,6 +21,7 @@ enum {
 typedef struct {
     uint8_t stale;    /* set by the caller */
     bool has_waited;  /* set by the caller: it waited for another's computation, so a hit counts as waited */
+    bool is_quiet;    /* set by the caller: a hit is neither counted nor a use */
     PyObject *value;  /* found: a new reference */
     entry_no number;  /* under way */
     uint32_t stamp;   /* found: of the stale value; 0: it is fresh */

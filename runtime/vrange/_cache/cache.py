@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Awaitable, Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from datetime import timedelta
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from vrange._cache.address_space import CacheArena
 from vrange._cache.background_release import bury
 from vrange._cache.codec import Codec
-from vrange._cache.common import CommonCache
+from vrange._cache.collector import room_for
+from vrange._cache.common import CommonCache, kind_with
 from vrange._cache.figures import Figures
+from vrange._cache.function import NamedArguments
 from vrange._cache.info import CacheInfo
 from vrange._cache.make_core import make_core
 from vrange._cache.native_flights import answer_async
 from vrange._cache.parameters import EvictionCause, checked_parameters, nanoseconds_of_ttl
-from vrange._core import lib
+from vrange._core import hit, lib
 from vrange._counters.account import Account
 from vrange.sizes import format_bytes
+
+if TYPE_CHECKING:
+    from vrange.tiers.stores import Tier
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -82,6 +88,13 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         `VRANGE_SERVICE`, or of one process group. With True that is `name`. Keys must be of types
         that are equal by content, and values must be picklable. `max_bytes`, `max_entries` and the
         figures are those of each process. See docs/services.md.
+    below : str, PathLike or Tier, optional
+        Where values are kept too, so that a restarted process is not cold: a directory, a
+        `diskcache.Cache`, a Redis client, or an object with the methods of `vrange.tiers.Tier`.
+        Needs a `name`, by which a later process finds the values. See docs/tiers.md.
+    tags : bool
+        Whether values may have tags, so that `discard_tag` removes all values with one. With
+        `below` they may.
 
     Raises
     ------
@@ -129,12 +142,22 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
 
     _codec_kind = Codec
 
-    def __new__(cls, *args: Any, shared: str | bool = False, **parameters: Any) -> Self:
+    _calls_are_native = True  # decorated functions ask the core, with no method of this class
+
+    def __new__(
+        cls,
+        *args: Any,
+        shared: str | bool = False,
+        below: Any = None,
+        tags: bool = False,
+        **parameters: Any,
+    ) -> Self:
         """Return an empty object, of the class of shared caches if it is to be shared."""
-        if shared is not False and cls is VolatileCache:
-            blank: Self = super().__new__(_load_shared_kind())
-            return blank
-        return super().__new__(cls)
+        if cls is not VolatileCache:
+            return super().__new__(cls)
+        base = cls if shared is False else _load_shared_kind()
+        blank: Self = super().__new__(kind_with(cls, base, below, tags))
+        return blank
 
     def __init__(
         self,
@@ -150,9 +173,15 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         copy: bool = False,
         on_evict: Callable[[K, EvictionCause], object] | None = None,
         shared: str | bool = False,
+        below: str | os.PathLike[str] | Tier | None = None,
+        tags: bool = False,
     ) -> None:
         if shared is not False:
             raise TypeError(f"{type(self).__qualname__} can't be shared: make a VolatileCache")
+        if below is not None or tags is not False:
+            raise TypeError(
+                f"{type(self).__qualname__} can't have below= or tags=: make a VolatileCache"
+            )
         given = checked_parameters(
             ttl=ttl,
             max_bytes=max_bytes,
@@ -180,7 +209,9 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         """Return the value under `key`, or `default`."""
         return self._core.get(key, default)
 
-    def get_or_compute(self, key: K, compute: Callable[[], V]) -> V:
+    def get_or_compute(
+        self, key: K, compute: Callable[[], V], *, tags: str | Iterable[str] = ()
+    ) -> V:
         """Return the value under `key`, or call compute() and cache its result.
 
         One caller at a time computes a key, across threads and tasks. Other callers wait for its
@@ -192,6 +223,8 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
             The key.
         compute : callable
             Called without arguments if there is no value.
+        tags : str or iterable of str
+            The tags of the value, if it is computed: see `discard_tag`.
 
         Returns
         -------
@@ -212,9 +245,12 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         >>> cache.close()
 
         """
+        self._refuse_tags(tags)
         return self._core.get_or_compute(key, compute)  # type: ignore[no-any-return]
 
-    async def get_or_compute_async(self, key: K, compute: Callable[[], Awaitable[V]]) -> V:
+    async def get_or_compute_async(
+        self, key: K, compute: Callable[[], Awaitable[V]], *, tags: str | Iterable[str] = ()
+    ) -> V:
         """Return the value under `key`, or await compute() and cache its result.
 
         It does what `get_or_compute` does, for a coroutine function. Other tasks run meanwhile.
@@ -226,6 +262,8 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         compute : coroutine function
             Called without arguments if there is no value. It may return any awaitable, such as a
             task.
+        tags : str or iterable of str
+            The tags of the value, if it is computed.
 
         Returns
         -------
@@ -238,10 +276,18 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
             If `compute` returns what can't be awaited.
 
         """
+        self._refuse_tags(tags)
         answer: V = await answer_async(self._core, key, compute, self._parameters.timeout)
         return answer
 
-    def set(self, key: K, value: V, *, ttl: float | timedelta | None = None) -> None:
+    def set(
+        self,
+        key: K,
+        value: V,
+        *,
+        ttl: float | timedelta | None = None,
+        tags: str | Iterable[str] = (),
+    ) -> None:
         """Store `value` under `key`, as `cache[key] = value` does, with a ttl of its own.
 
         Parameters
@@ -251,6 +297,8 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         ttl : float or timedelta, optional
             The seconds until this value expires. With `math.inf` it never expires. The default is
             the ttl of the cache.
+        tags : str or iterable of str
+            The tags of the value: see `discard_tag`.
 
         Examples
         --------
@@ -261,9 +309,12 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         >>> cache.close()
 
         """
-        ttl_ns = nanoseconds_of_ttl(ttl)
+        self._refuse_tags(tags)
+        self._core.store(key, value, self._expiry(nanoseconds_of_ttl(ttl)), 0)
+
+    def _expiry(self, ttl_ns: int) -> int:
         stale_ns = nanoseconds_of_ttl(self._parameters.stale)
-        self._core.store(key, value, time.monotonic_ns() + ttl_ns + stale_ns if ttl_ns else 0, 0)
+        return time.monotonic_ns() + ttl_ns + stale_ns if ttl_ns else 0
 
     # ---- as a mapping ------------------------------------------------------------------------
 
@@ -311,6 +362,33 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         if self._core.clear():
             bury(self._core)
         self._figures.start()
+
+    # ---- for a lower tier --------------------------------------------------------------------
+
+    def _peek_here(self, key: Any, default: Any) -> Any:
+        return self._core.peek(key, default)
+
+    def _as_known(self, key: Any) -> Any:
+        # The native mark between positional and named arguments has no name in other processes.
+        mark = hit.KEYWORD_MARK
+        if type(key) is not tuple or not any(part is mark for part in key):
+            return key
+        return tuple(NamedArguments if part is mark else part for part in key)
+
+    def _leads(self, key: Any) -> bool:
+        return self._core.flight(key) is not None
+
+    def _changes_of(self, key: Any) -> Any:
+        return None
+
+    def _store_from_below(
+        self, key: Any, stored: Any, seconds: float | None, since: Any, leads: bool
+    ) -> None:
+        expires_ns = 0 if seconds is None else self._expiry(nanoseconds_of_ttl(seconds))
+        self._core.store(key, stored, expires_ns, 0)
+
+    def _room_for(self, nbytes: int) -> object:
+        return room_for(nbytes)
 
     def _new(self, name: str | None) -> VolatileCache[K, V]:
         return VolatileCache(name=name, **vars(self._parameters))

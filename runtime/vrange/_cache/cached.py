@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Hashable, Iterable
 from datetime import timedelta
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from vrange._cache.by_value import reduce_function
 from vrange._cache.cache import VolatileCache
@@ -23,6 +24,9 @@ from vrange._cache.parameters import EvictionCause
 from vrange._cache.refresh import leave_unrenewed
 from vrange._core import hit
 from vrange._counters.account import NAME_BYTES_MOST
+
+if TYPE_CHECKING:
+    from vrange.tiers.stores import Tier
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -129,6 +133,8 @@ def cached(
     copy: bool = False,
     on_evict: Callable[[Any, EvictionCause], object] | None = None,
     shared: bool | str = False,
+    below: str | os.PathLike[str] | Tier | None = None,
+    tags: str | Iterable[str] | Callable[..., str | Iterable[str]] | None = None,
 ) -> CachedDecorator: ...
 @overload
 def cached(
@@ -138,6 +144,7 @@ def cached(
     typed: bool = False,
     ignore: str | Iterable[str] = (),
     skip: Callable[[Any], object] | None = None,
+    tags: str | Iterable[str] | Callable[..., str | Iterable[str]] | None = None,
 ) -> CachedDecorator: ...
 def cached(
     function: Any = None,
@@ -159,6 +166,8 @@ def cached(
     copy: bool = False,
     on_evict: Callable[[Any, EvictionCause], object] | None = None,
     shared: bool | str = False,
+    below: str | os.PathLike[str] | Tier | None = None,
+    tags: str | Iterable[str] | Callable[..., str | Iterable[str]] | None = None,
 ) -> Any:
     """Cache a function's results in memory that the kernel may take back.
 
@@ -195,6 +204,14 @@ def cached(
         Whether the processes of a service have one cache for the function. They find it by the
         function's module, name, file and code, or by the name that is given. Arguments must be of
         types that are equal by content: see docs/services.md.
+    below : str, PathLike or Tier, optional
+        Where results are kept too, so that a restarted process is not cold: a directory, a
+        `diskcache.Cache`, a Redis client, or an object with the methods of `vrange.tiers.Tier`. A
+        later process finds them by `name`, or else by the function's module, name, file and code.
+        See docs/tiers.md.
+    tags : str, iterable of str, or callable, optional
+        The tags of the results, so that `function.cache.discard_tag(tag)` removes all results with
+        one. A callable gets the arguments of a call.
     maxsize : int, optional
         Another name of `max_entries`. As for lru_cache, 0 caches nothing, and a negative number
         is 0.
@@ -250,5 +267,7 @@ def cached(
         copy=copy,
         on_evict=on_evict,
         shared=shared,
+        below=below,
+        tags=tags,
     )
     return decorate_or_wait(function, options, BACKEND)

@@ -42,6 +42,13 @@ class Calls:
         """Return the key of a call in the cache."""
         return self._make_key(args, kwargs)
 
+    def tags_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the tags of a call's result, as a named argument; nothing if it has none."""
+        tags = self.options.tags
+        if callable(tags):
+            tags = tags(*args, **kwargs)
+        return {"tags": tags} if tags else {}
+
     def cache_for(self, args: tuple[Any, ...]) -> Any:
         """Return the cache of a call."""
         return self.cache

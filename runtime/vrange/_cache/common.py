@@ -17,6 +17,18 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 _numbers = itertools.count(1)
+_load_tiered_kind: Callable[[type[Any], type[Any]], type[Any]]
+
+
+def load_tiered_kind_by(load: Callable[[type[Any], type[Any]], type[Any]]) -> None:
+    """Set the function that returns the class of caches with a lower tier, above this room."""
+    global _load_tiered_kind
+    _load_tiered_kind = load
+
+
+def kind_with(kind: type[Any], base: type[Any], below: object, tags: object) -> type[Any]:
+    """Return the class of caches like `base`, with what is asked for."""
+    return base if below is None and tags is False else _load_tiered_kind(kind, base)
 
 
 class CommonCache(CacheMapping[K, V], Closing, Generic[K, V]):
@@ -39,6 +51,58 @@ class CommonCache(CacheMapping[K, V], Closing, Generic[K, V]):
     def _repr_html_(self) -> str:
         """Return HTML for notebooks: a bar of the requests by outcome, and a line of figures."""
         return self.info()._repr_html_()
+
+    def discard_tag(self, tag: str) -> None:
+        """Remove all values with a tag, at once: `set`, `get_or_compute` and `cached` give tags.
+
+        It takes the same time however many there are. In a shared cache it holds for all processes.
+
+        Parameters
+        ----------
+        tag : str
+            The tag.
+
+        Raises
+        ------
+        TypeError
+            If the cache was made without `tags=True`.
+
+        Examples
+        --------
+        >>> import vrange
+        >>> cache = vrange.VolatileCache(name="pages", tags=True)
+        >>> cache.set("/home/7", "Hello", tags=["user:7"])
+        >>> cache.discard_tag("user:7")
+        >>> "/home/7" in cache
+        False
+        >>> cache.close()
+
+        """
+        raise self._has_no_tags()
+
+    def _refuse_tags(self, tags: object) -> None:
+        """Raise TypeError for tags: this cache was made without."""
+        if tags:
+            raise self._has_no_tags()
+
+    def _has_no_tags(self) -> TypeError:
+        return TypeError(f"cache {self.name!r} has no tags: make it with VolatileCache(tags=True)")
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all values that are to be kept below are written there.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            The seconds to wait at most.
+
+        Returns
+        -------
+        bool
+            Whether nothing is left to be written. Without `below=` always True.
+
+        """
+        return True
 
     def _values_are_of(self, function: Callable[..., Any]) -> None:
         """Note the function that is decorated, for warnings."""

@@ -13,6 +13,7 @@ from vrange._cache.function import (
     CachedFunction,
     CachedFunctionOfObjects,
     CachedStaticMethod,
+    NamedArguments,
 )
 from vrange._cache.ignore import ignoring
 from vrange._cache.mapping import CacheMapping
@@ -20,8 +21,6 @@ from vrange._cache.options import CachedOptions, check_decorated, name_of
 from vrange._cache.parameters import is_coroutine_function
 from vrange._cache.shared import CallsOfObjects, SharedCalls
 from vrange._cache.shared_name import shared_name_of
-
-_NAMED = object()  # separates positional from keyword arguments in a key
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,11 @@ class Backend:
                     "a cache that processes share can't be given as cache=: write "
                     "cached(shared=True) or cached(shared='name') for each function"
                 )
+            if getattr(cache, "_below", None) is not None:
+                raise TypeError(
+                    "a cache with a lower tier can't be given as cache=: write cached(below=...) "
+                    "for each function"
+                )
         new_make_key = new_make_key_in_python if kind is CallsOfObjects else self.new_make_key
         make_key = new_make_key(cache, function, options)
         if options.ignore:
@@ -70,6 +74,11 @@ class Backend:
             return _initialised(CachedFunctionOfObjects, into, calls, answer)
         if is_async:
             return _initialised(CachedFunction, into, calls, _answer_async(calls, function))
+        if getattr(calls.cache, "_answers_in_python", False):
+            return wrap_in_python(calls, function, into)
+        if getattr(calls.cache, "_calls_are_native", False):
+            through = getattr(calls.cache, "_compute_through", None)
+            function = function if through is None else through(calls, function)
         return self.wrap(calls, function, into)
 
 
@@ -103,6 +112,8 @@ def decorate(function: Any, options: CachedOptions, backend: Backend) -> Any:
     check_decorated(function)
     cache = None
     if options.cache is None:
+        if options.below is not None and options.below_name is None:
+            options = options.but(below_name=_name_below(function, options))
         if options.name is None:
             options = options.but(name=name_of(function))
         if options.shared is True:
@@ -111,6 +122,15 @@ def decorate(function: Any, options: CachedOptions, backend: Backend) -> Any:
         cache._values_are_of(function)
         backend = getattr(cache, "_backend", backend)
     return backend.wrap_calls(backend.calls_of(function, options, cache))
+
+
+def _name_below(function: Any, options: CachedOptions) -> str:
+    """Return the name by which a later process finds a function's values in the lower tier."""
+    if isinstance(options.shared, str):
+        return options.shared
+    if options.name is not None:
+        return options.name
+    return shared_name_of(function, None, "name")
 
 
 def wrap_in_python(calls: Calls, function: Callable[..., Any], into: Any) -> Any:
@@ -132,7 +152,7 @@ def new_make_key_in_python(
         return lambda args, kwargs: key(*args, **kwargs)
 
     def make_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-        named = (_NAMED, *kwargs.items()) if kwargs else ()
+        named = (NamedArguments, *kwargs.items()) if kwargs else ()
         types = tuple(map(type, (*args, *kwargs.values()))) if typed else ()
         return (*args, *named, *types)
 
@@ -143,7 +163,8 @@ def _answer(calls: Calls, function: Callable[..., Any]) -> Callable[..., Any]:
     def answer(*args: Any, **kwargs: Any) -> Any:
         cache, key = calls.cache_for(args), calls.make_key(args, kwargs)
         try:
-            return cache.get_or_compute(key, lambda: function(*args, **kwargs))
+            tags = calls.tags_of(args, kwargs)
+            return cache.get_or_compute(key, lambda: function(*args, **kwargs), **tags)
         except TypeError:
             refuse_unhashable(calls.function, key)
             raise
@@ -155,7 +176,8 @@ def _answer_async(calls: Calls, function: Callable[..., Any]) -> Callable[..., A
     async def answer(*args: Any, **kwargs: Any) -> Any:
         cache, key = calls.cache_for(args), calls.make_key(args, kwargs)
         try:
-            return await cache.get_or_compute_async(key, lambda: function(*args, **kwargs))
+            tags = calls.tags_of(args, kwargs)
+            return await cache.get_or_compute_async(key, lambda: function(*args, **kwargs), **tags)
         except TypeError:
             refuse_unhashable(calls.function, key)
             raise

@@ -26,6 +26,10 @@ R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
 
 
+class NamedArguments:
+    """Separates positional from named arguments in a key. Its name stands for it."""
+
+
 async def _coroutine() -> None:
     """Lend its code object to coroutine functions without one, such as partial functions."""
 

@@ -68,6 +68,15 @@ class CacheInfo:
         The values that were not stored, because there was no room.
     index_bytes : int
         The memory of keys and entries, roughly.
+    below_hits, below_misses : int
+        The lookups in the lower tier, `below=`, that found a value, and those that did not.
+    below_errors : int
+        The lookups and writes there that failed, and the damaged values.
+    below_written, below_dropped : int
+        The values that were written there, and those that were not: they were gone before their
+        turn, or can't be pickled, or too many waited.
+    below_read_bytes, below_written_bytes : int
+        The bytes that were read and written there.
 
     Examples
     --------
@@ -106,6 +115,13 @@ class CacheInfo:
     waited: int = 0
     object_bytes: int = 0
     peer_hits: int = 0
+    below_hits: int = 0
+    below_misses: int = 0
+    below_errors: int = 0
+    below_written: int = 0
+    below_dropped: int = 0
+    below_read_bytes: int = 0
+    below_written_bytes: int = 0
 
     # ---- as of functools.lru_cache -------------------------------------------------------------
 

@@ -19,12 +19,15 @@ from vrange._cache.parameters import (
 )
 
 
-def names_of(ignore: object) -> tuple[str, ...]:
-    """Return the names of parameters in `ignore`: one, or several."""
-    names = (ignore,) if isinstance(ignore, str) else ignore
-    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"ignore must be names of parameters, not {ignore!r}")
-    return tuple(names)
+def names_of(given: object, rule: str = "ignore must be names of parameters") -> tuple[str, ...]:
+    """Return the names that were given: one, or several. The rule is for the message."""
+    names = (given,) if isinstance(given, str) else given
+    if not isinstance(names, Iterable):
+        raise TypeError(f"{rule}, not {given!r}")
+    names = tuple(dict.fromkeys(names))
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{rule}, not {given!r}")
+    return names
 
 
 _OF_CACHE = (
@@ -39,6 +42,8 @@ _OF_CACHE = (
     "copy",
     "on_evict",
     "shared",
+    "below",
+    "below_name",
 )
 
 
@@ -62,6 +67,9 @@ class CachedOptions:
     copy: bool = False
     on_evict: Listener | None = None
     shared: bool | str = False  # a name, once the function is known
+    below: Any = None
+    below_name: str | None = None  # set once the function is known
+    tags: Any = None  # names, or a function of a call's arguments that returns them
 
     def __post_init__(self) -> None:
         """Check the parameters, except sizes and names, which the cache checks."""
@@ -70,6 +78,8 @@ class CachedOptions:
             if function is not None and not callable(function):
                 raise TypeError(f"{name} must be callable or None, not {function!r}")
         self.ignore = names_of(self.ignore)
+        if self.tags is not None and not callable(self.tags):
+            self.tags = names_of(self.tags, "tags must be a str, several, or a function")
         if self.key is not None and self.ignore:
             raise TypeError("ignore belongs to the default key: leave it out, or do without key=")
         if self.cache is not None:
@@ -94,7 +104,12 @@ class CachedOptions:
 
     def of_cache(self) -> dict[str, Any]:
         """Return the parameters of the cache."""
-        return {name: getattr(self, name) for name in _OF_CACHE if name != "maxsize"}
+        given = {name: getattr(self, name) for name in _OF_CACHE if name != "maxsize"}
+        if self.below is None:
+            del given["below"], given["below_name"]
+        if self.tags is not None:
+            given["tags"] = True
+        return given
 
     def _check_with_cache(self) -> None:
         if not isinstance(self.cache, CacheMapping) and not callable(self.cache):
@@ -112,7 +127,8 @@ class CachedOptions:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all parameters."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        names = (field.name for field in fields(self) if field.name != "below_name")
+        return {name: getattr(self, name) for name in names}
 
 
 def check_decorated(function: object) -> None:

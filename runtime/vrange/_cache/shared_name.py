@@ -14,7 +14,7 @@ _DIGEST_BYTES = 8
 _PLAIN = (str, bytes, int, float, complex, bool, type(None))
 
 
-def shared_name_of(function: Any, bytes_most: int | None) -> str:
+def shared_name_of(function: Any, bytes_most: int | None, parameter: str = "shared") -> str:
     """Return a name that only the same function has: in the same module and file, with its code.
 
     Parameters
@@ -23,6 +23,8 @@ def shared_name_of(function: Any, bytes_most: int | None) -> str:
         What `cached` decorates.
     bytes_most : int or None
         The bytes that a name may have. None: any number.
+    parameter : str
+        The parameter by which users name it themselves, for the message.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def shared_name_of(function: Any, bytes_most: int | None) -> str:
             raise TypeError(
                 f"{name_of(function)} uses variables of the function around it "
                 f"({', '.join(code.co_freevars)}), and other processes can't tell whether "
-                "theirs are the same: give it a name of its own, shared='name'"
+                f"theirs are the same: give it a name of its own, {parameter}='name'"
             )
         _add_code(digest, code)
         for default in (function.__defaults__, function.__kwdefaults__):
@@ -47,7 +49,7 @@ def shared_name_of(function: Any, bytes_most: int | None) -> str:
     elif type(function).__name__ != "builtin_function_or_method":
         raise TypeError(
             f"{function!r} is no plain function, and other processes can't tell whether theirs is "
-            "the same: give it a name of its own, shared='name'"
+            f"the same: give it a name of its own, {parameter}='name'"
         )
     ending = f"#{digest.hexdigest()}"
     name = name_of(function).encode()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 import psutil
 
-from vrange._cache.common import CommonCache
+from vrange._cache.common import CommonCache, kind_with
 from vrange._cache.info import CacheInfo
 from vrange._cache.not_kept import warn
 from vrange._cache.parameters import EvictionCause, checked_parameters, seconds_of_ttl
@@ -58,6 +58,8 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         Called with the key and the cause of each entry that the cache removed by itself.
     shared : str or bool, optional
         Processes share no cache here: each has its own, with a RuntimeWarning.
+    below, tags : optional
+        As on Linux.
 
     Notes
     -----
@@ -70,6 +72,13 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
     144
 
     """
+
+    def __new__(
+        cls, *args: Any, below: Any = None, tags: bool = False, **parameters: Any
+    ) -> VolatileCache[K, V]:
+        """Return an empty object, of the class with a lower tier or tags if it is to have them."""
+        kind = kind_with(cls, cls, below, tags) if cls is VolatileCache else cls
+        return super().__new__(kind)
 
     def __init__(
         self,
@@ -85,7 +94,13 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         copy: bool = False,
         on_evict: Callable[[K, EvictionCause], object] | None = None,
         shared: str | bool = False,
+        below: Any = None,
+        tags: bool = False,
     ) -> None:
+        if below is not None or tags is not False:
+            raise TypeError(
+                f"{type(self).__qualname__} can't have below= or tags=: make a VolatileCache"
+            )
         if shared is not False:
             warn(
                 "processes can't share a cache on this platform, and each has its own",
@@ -120,12 +135,20 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         found: V | object = self._look_up(key)
         return self._missing(key) if found is _ABSENT else found  # type: ignore[return-value]
 
-    def get_or_compute(self, key: K, compute: Callable[[], V]) -> V:
+    def get(self, key: K, default: Any = None) -> Any:
+        """Return the value under `key`, or `default`."""
+        found = self._look_up(key)
+        return default if found is _ABSENT else found
+
+    def get_or_compute(
+        self, key: K, compute: Callable[[], V], *, tags: str | Iterable[str] = ()
+    ) -> V:
         """Return the value under `key`, or compute, cache and return it.
 
         One computation per key runs at a time, across threads and tasks. If `compute` raises,
         nothing is cached.
         """
+        self._refuse_tags(tags)
         stored = self._values.stored
         found = self._look_up(key)
         if found is not _ABSENT:
@@ -145,8 +168,11 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         self._listener.tell()
         return answer if led else self._own(key, answer)  # type: ignore[no-any-return]
 
-    async def get_or_compute_async(self, key: K, compute: Callable[[], Awaitable[V]]) -> V:
+    async def get_or_compute_async(
+        self, key: K, compute: Callable[[], Awaitable[V]], *, tags: str | Iterable[str] = ()
+    ) -> V:
         """Do the same for a coroutine function: other tasks run while it computes."""
+        self._refuse_tags(tags)
         stored = self._values.stored
         found = self._look_up(key)
         if found is not _ABSENT:
@@ -250,8 +276,16 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         if self._closed:
             raise ValueError(f"cache {self._name!r} is closed")
 
-    def set(self, key: K, value: V, *, ttl: float | timedelta | None = None) -> None:
+    def set(
+        self,
+        key: K,
+        value: V,
+        *,
+        ttl: float | timedelta | None = None,
+        tags: str | Iterable[str] = (),
+    ) -> None:
         """Store `value` under `key` with a ttl of its own."""
+        self._refuse_tags(tags)
         hash(key)  # first: a key that can't be hashed fails, whatever the value is
         self._store(key, value, seconds=seconds_of_ttl(ttl))
         self._listener.tell()
@@ -297,10 +331,36 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
 
     def clear(self) -> None:
         """Remove all entries and reset the figures."""
+        self._clear_here()
+
+    def _clear_here(self) -> None:
         with self._lock:
             self._flights.flights.drop_all()
             self._values.clear()
             self._figures = Figures()
+
+    # ---- for a lower tier --------------------------------------------------------------------
+
+    def _peek_here(self, key: Any, default: Any) -> Any:
+        found = self._peek(key)
+        return default if found is _ABSENT else found
+
+    def _as_known(self, key: Any) -> Any:
+        return key
+
+    def _leads(self, key: Any) -> bool:
+        return key in self._flights.under_way
+
+    def _changes_of(self, key: Any) -> Any:
+        return None
+
+    def _store_from_below(
+        self, key: Any, stored: Any, seconds: float | None, since: Any, leads: bool
+    ) -> None:
+        self._store(key, stored, seconds=seconds)
+
+    def _room_for(self, nbytes: int) -> object:
+        return None
 
     def _new(self, name: str | None) -> Any:
         return VolatileCache(name=name, **vars(self._parameters))
@@ -320,7 +380,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
     def close(self) -> None:
         """Remove all entries. Any later use of the cache raises ValueError."""
         with self._lock:
-            self.clear()
+            self._clear_here()
             self._closed = True
 
     def __repr__(self) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from vrange._core import hit
-from vrange._service import stable_keys
+import hashlib
+
+from vrange._core import hit, lib
 
 __all__ = ["Known", "known_of"]
 
@@ -12,4 +13,4 @@ Known = hit.Known
 
 def known_of(form: bytes) -> Known:
     """Return what is known of a key, from its form: nothing yet."""
-    return Known(form, stable_keys.digest_of(form))
+    return Known(form, hashlib.blake2b(form, digest_size=lib.VRANGE_DIGEST_BYTES).digest())

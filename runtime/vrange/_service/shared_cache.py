@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
@@ -18,9 +18,10 @@ from vrange._cache.unstored import as_answered, as_own
 from vrange._core import lib
 from vrange._service.answers import Answers
 from vrange._service.blob import BlobCodec
-from vrange._service.decorated import BACKEND
+from vrange._service.decorated import BACKEND, leave_uncached
 from vrange._service.index import NotSharedError, close_index, open_index
 from vrange._service.reads import new_reads
+from vrange._service.tokens import SharedTokens, keys_but_tags
 from vrange._service.values import ABSENT, SharedValues
 
 K = TypeVar("K", bound=Hashable)
@@ -67,6 +68,7 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
 
     _codec_kind: type[Codec] = BlobCodec
     _backend = BACKEND
+    _calls_are_native = False
 
     def __init__(
         self,
@@ -90,6 +92,7 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
         self._name_of_all = _name_of_all(shared, name)
         super().__init__(name=name or self._name_of_all, **parameters)
         self._values: SharedValues | None = None
+        self._tokens: SharedTokens | None = None
         self.reads = new_reads(self._core, self._parameters.copy)
         # A program may decorate many functions that it never calls: the index is opened with the
         # first use. With max_entries=0 nothing is kept, and no caller waits.
@@ -176,11 +179,14 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
             return default
         return value
 
-    def get_or_compute(self, key: K, compute: Callable[[], V]) -> V:
+    def get_or_compute(
+        self, key: K, compute: Callable[[], V], *, tags: str | Iterable[str] = ()
+    ) -> V:
         """Return the value under `key`, or call compute() and cache its result.
 
         One caller at a time computes a key, across the threads and tasks of all processes.
         """
+        self._refuse_tags(tags)
         value: Any = self.reads.get(key, ABSENT)
         if value is ABSENT:
             value = self._get_or_compute(key, compute)
@@ -191,12 +197,15 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
         known = self._joined().know(key)
         return self._answers.answer(known, compute)
 
-    async def get_or_compute_async(self, key: K, compute: Callable[[], Awaitable[V]]) -> V:
+    async def get_or_compute_async(
+        self, key: K, compute: Callable[[], Awaitable[V]], *, tags: str | Iterable[str] = ()
+    ) -> V:
         """Return the value under `key`, or await compute() and cache its result.
 
         One caller at a time computes a key, across the threads and tasks of all processes. Under
         another event loop than asyncio's, tasks do not wait: each computes.
         """
+        self._refuse_tags(tags)
         values = self._shared()
         if values is not None:
             try:
@@ -209,8 +218,16 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
     # ---- as a mapping --------------------------------------------------------------------------
 
     @_or_alone("set")
-    def set(self, key: K, value: V, *, ttl: float | timedelta | None = None) -> None:
+    def set(
+        self,
+        key: K,
+        value: V,
+        *,
+        ttl: float | timedelta | None = None,
+        tags: str | Iterable[str] = (),
+    ) -> None:
         """Store `value` under `key` for all processes, with a ttl of its own."""
+        self._refuse_tags(tags)
         ttl_ns = nanoseconds_of_ttl(ttl)
         expires_ns = time.monotonic_ns() + ttl_ns if ttl_ns else 0
         values = self._joined()
@@ -252,11 +269,12 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
     @_or_alone("__len__")
     def __len__(self) -> int:
         """Return the number of entries, including values whose loss was not noticed yet."""
-        return self._joined().count()
+        values = self._joined()
+        return sum(1 for _ in keys_but_tags(values)) if self._tokens else values.count()
 
     @_or_alone("__iter__")
     def __iter__(self) -> Iterator[K]:
-        return iter(list(self._joined().keys()))
+        return iter(list(keys_but_tags(self._joined())))
 
     def discard(self, *keys: K) -> int:
         """Make the kernel take values of this process now, for tests. Small values stay."""
@@ -265,6 +283,38 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
             return super().discard(*keys)
         stamps: Any = values.stamps_of(keys)
         return super().discard(*stamps) if stamps else 0
+
+    # ---- for tags and a lower tier -------------------------------------------------------------
+
+    def _tokens_of_all(self) -> SharedTokens:
+        self._tokens = SharedTokens(self._shared)
+        return self._tokens
+
+    def _peek_here(self, key: Any, default: Any) -> Any:
+        values = self._shared()
+        if values is None:
+            return super()._peek_here(key, default)
+        value = values.peek(values.know(key))
+        return default if value is ABSENT else value
+
+    def _leads(self, key: Any) -> bool:
+        return self._shared() is not None or super()._leads(key)
+
+    def _changes_of(self, key: Any) -> Any:
+        values = self._shared()
+        return None if values is None else values.changes_of(values.know(key))
+
+    def _store_from_below(
+        self, key: Any, stored: Any, seconds: float | None, since: Any, leads: bool
+    ) -> None:
+        values = self._shared()
+        if values is None or since is None:
+            super()._store_from_below(key, stored, seconds, since, leads)
+            return
+        expires_ns = 0 if seconds is None else self._expiry(nanoseconds_of_ttl(seconds))
+        values.store(values.know(key), stored, since, expires_ns=expires_ns)
+        if leads:
+            leave_uncached()  # it is stored, with its own expiry
 
     def close(self) -> None:
         """Leave the shared cache. Small values stay for the other processes."""

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from vrange import _stable_keys as stable_keys
 from vrange._cache.not_kept import Source
 from vrange._cache.parameters import CacheParameters, nanoseconds_of_ttl
 from vrange._core import ffi, hit, lib
 from vrange._counters.account import Account
-from vrange._service import blob, stable_keys
+from vrange._service import blob
 from vrange._service.index import Found, Index
 from vrange._service.known import Known, known_of
 from vrange._service.near import NearCopies
@@ -163,6 +164,32 @@ class SharedValues:
         copy = blob.Blob([data], len(data), copies or not blob.is_plain(value), copies)
         self._near.add(known, found.stamp, copy, found.expires_ns)
         self._note(known, *found.token)
+
+    def peek(self, known: Known) -> Any:
+        """Return the value of a key, or ABSENT. It counts as no request and no use."""
+        found = self.index.find(known.digest)
+        if found is None or found.kind == _ERROR:
+            stamp = known.stamp
+            return self.core.peek(stamp, ABSENT) if self._has_here(known) else ABSENT
+        if found.kind == _RANGE and self.index.is_own(found):
+            return self.core.peek(found.stamp, ABSENT)
+        copy = self.index.read(found) if found.kind == _RANGE else None
+        if found.kind == _RANGE and copy is None:
+            return ABSENT
+        try:
+            return blob.value_in(
+                found.payload if copy is None else copy.view(),
+                found.stamp,
+                known.digest,
+                known.form,
+                copies=self._given.copy,
+                is_lent=copy is not None and copy.is_lent,
+            )
+        except Exception:  # torn, or of a type that this process can't import
+            return ABSENT
+        finally:
+            if copy is not None:
+                copy.give_back()
 
     # ---- storing -------------------------------------------------------------------------------
 

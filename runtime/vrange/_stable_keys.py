@@ -11,7 +11,6 @@ import dataclasses
 import datetime
 import enum
 import fractions
-import hashlib
 import io
 import math
 import pathlib
@@ -23,10 +22,8 @@ from decimal import Decimal
 from numbers import Number
 from typing import Any
 
-from vrange import keys
-from vrange._core import lib
 
-__all__ = ["digest_of", "form_of", "key_of"]
+__all__ = ["form_of", "key_of"]
 
 TYPES = (
     "None, bool, int, float, complex, Decimal, Fraction, str, bytes, tuples and frozensets, "
@@ -52,11 +49,6 @@ def form_of(key: Hashable) -> bytes:
         return _pickled(key)
     except (pickle.PicklingError, AttributeError) as error:  # a class that is no module's
         raise TypeError(f"a part of the key has no name in other processes: {error}") from error
-
-
-def digest_of(form: bytes) -> bytes:
-    """Return the digest by which the index knows a key."""
-    return hashlib.blake2b(form, digest_size=lib.VRANGE_DIGEST_BYTES).digest()
 
 
 def key_of(form: bytes) -> Any:
@@ -122,7 +114,7 @@ def _plain_of_others(key: Any, kind: type) -> Any:
         item = key.item()
         if isinstance(item, Number | str | bytes):
             return _plain(item)
-    if isinstance(key, enum.Enum | type) or kind is keys.Mark:
+    if isinstance(key, enum.Enum | type) or getattr(kind, "_has_a_place", False):
         return key  # pickled by its name
     if isinstance(key, pathlib.PurePosixPath):
         return pathlib.PurePosixPath(key)

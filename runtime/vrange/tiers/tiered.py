@@ -1,0 +1,452 @@
+"""A cache with a lower tier, tags, or both: what `VolatileCache(below=..., tags=...)` makes."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vrange._cache.common import CommonCache
+from vrange._cache.info import CacheInfo
+from vrange._cache.not_kept import warn
+from vrange._cache.parameters import seconds_of_ttl
+from vrange._stable_keys import form_of
+from vrange.tiers.behind import Behind, Waiting
+from vrange.tiers.below import ABSENT, Below, Found, Ticket
+from vrange.tiers.stores import store_of
+from vrange.tiers.tags import LocalTokens, Tags, names_of_tags
+
+__all__ = ["Tiered", "tiered_kind"]
+
+_TRIES = 4  # to get a value none of whose tags was discarded meanwhile
+
+
+class Tiered(CommonCache[Any, Any]):
+    """The operations of a cache that go through its tags and its lower tier.
+
+    The class stands before that of a cache without either, whose operations it calls by `super()`.
+    """
+
+    _below: Below | None = None
+    _behind: Behind | None = None
+    _kind: ClassVar[Any]  # what users call to make one
+
+    if TYPE_CHECKING:  # what the class of the cache itself knows how to do
+
+        def _peek_here(self, key: Any, default: Any) -> Any:
+            """Return what is stored here under a key, without counting a request."""
+
+        def _as_known(self, key: Any) -> Any:
+            """Return a key whose parts other processes know."""
+
+        def _leads(self, key: Any) -> bool:
+            """Return whether a computation of the key is under way whose result is stored."""
+
+        def _changes_of(self, key: Any) -> Any:
+            """Return what tells whether any process removed or set the key since."""
+
+        def _store_from_below(
+            self, key: Any, stored: Any, seconds: float | None, since: Any, leads: bool
+        ) -> None:
+            """Store a value that expires in so many seconds, unless the key was removed since."""
+
+        def _room_for(self, nbytes: int) -> object:
+            """Return an object that reserves memory. Raise MemoryError if there is too little."""
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        below: Any = None,
+        tags: bool = False,
+        below_name: str | None = None,
+        **parameters: Any,
+    ) -> None:
+        if not isinstance(tags, bool):
+            raise TypeError(f"tags must be True or False, not {tags!r}")
+        shared = parameters.get("shared", False)
+        found_by = below_name or name or (shared if isinstance(shared, str) else None)
+        if below is not None:
+            store = store_of(below)
+            if not found_by:
+                raise TypeError("below needs a name=, by which a later process finds the values")
+        base: Any = super()
+        base.__init__(name=name, **parameters)
+        self._has_tags = tags or below is not None
+        self._answers_in_python = tags
+        self._tags = Tags(self._new_tokens())
+        self._has_warned_of_key = False
+        if below is None:
+            return
+        self._below = Below(store, str(found_by), self._room_for)
+        this = weakref.ref(self)
+        write, dropped = functools.partial(_write, this), functools.partial(_count_dropped, this)
+        self._behind = Behind(write, dropped)
+
+    def _new_tokens(self) -> Any:
+        shared: Callable[[], Any] | None = getattr(self, "_tokens_of_all", None)
+        return LocalTokens() if shared is None else shared()
+
+    # ---- lookups -------------------------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> Any:
+        found = self.get(key, ABSENT)
+        return self._missing(key) if found is ABSENT else found
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return the value under `key`, from here or from below, or `default`."""
+        base: Any = super()
+        found = base.get(key, ABSENT)
+        if found is not ABSENT:
+            noted, value = self._tags.parts(found)
+            if not noted or self._tags.are_current(noted):
+                return value
+            self._drop(key)
+        value = self._from_below(key)
+        return default if value is ABSENT else value
+
+    def get_or_compute(
+        self, key: Any, compute: Callable[[], Any], *, tags: str | Iterable[str] = ()
+    ) -> Any:
+        """Return the value under `key`, from here or from below, or compute and cache it."""
+        base: Any = super()
+        names = self._checked(tags)
+        through = functools.partial(self._through, key, compute, names)
+        for _ in range(_TRIES):
+            noted, value = self._tags.parts(base.get_or_compute(key, through))
+            if not noted or self._tags.are_current(noted):
+                return value
+            self._drop(key)
+        return value
+
+    async def get_or_compute_async(
+        self, key: Any, compute: Callable[[], Awaitable[Any]], *, tags: str | Iterable[str] = ()
+    ) -> Any:
+        """Do the same for a coroutine function. A thread asks the lower tier meanwhile."""
+        base: Any = super()
+        names = self._checked(tags)
+        through = functools.partial(self._through_async, key, compute, names)
+        for _ in range(_TRIES):
+            noted, value = self._tags.parts(await base.get_or_compute_async(key, through))
+            if not noted or self._tags.are_current(noted):
+                return value
+            self._drop(key)
+        return value
+
+    def _checked(self, tags: Any) -> tuple[str, ...]:
+        return names_of_tags(tags) if tags else ()
+
+    def _drop(self, key: Any) -> None:
+        """Remove a value with a tag that was discarded. It is not valid below either."""
+        base: Any = super()
+        with suppress(KeyError):
+            base.__delitem__(key)
+
+    # ---- through the lower tier ----------------------------------------------------------------
+
+    def _begin(self, key: Any) -> Ticket | None:
+        if self._below is None:
+            return None
+        try:
+            return self._below.begin(form_of(self._as_known(key)))
+        except TypeError as error:
+            hash(key)  # one that can't be hashed is no key at all
+            if not self._has_warned_of_key:
+                self._has_warned_of_key = True
+                warn(f"cache {self.name!r}: values of such keys are not kept below: {error}")
+            return None
+
+    def _through(self, key: Any, compute: Callable[[], Any], tags: tuple[str, ...]) -> Any:
+        """Compute a value that is absent here, unless it is below. Return what is stored."""
+        noted = self._tags.note(tags)
+        ticket = self._begin(key)
+        if ticket is not None and self._leads(key):
+            since = self._changes_of(key)
+            found = self._read(ticket, tags)
+            if found is not None:
+                return self._answer(key, ticket, found, since)
+        begun = time.perf_counter()
+        value = compute()
+        self._write_later(ticket, key, time.perf_counter() - begun)
+        return self._tags.stored(value, noted)
+
+    async def _through_async(
+        self, key: Any, compute: Callable[[], Awaitable[Any]], tags: tuple[str, ...]
+    ) -> Any:
+        noted = self._tags.note(tags)
+        ticket = self._begin(key)
+        if ticket is not None and self._leads(key):
+            since = self._changes_of(key)
+            found = await _in_thread(functools.partial(self._read, ticket, tags))
+            if found is not None:
+                return self._answer(key, ticket, found, since)
+        begun = time.perf_counter()
+        value = await compute()
+        self._write_later(ticket, key, time.perf_counter() - begun)
+        return self._tags.stored(value, noted)
+
+    def _read(self, ticket: Ticket, tags: tuple[str, ...]) -> Found | None:
+        assert self._below is not None
+        return self._below.read(ticket, self._tags.note, tags)
+
+    def _answer(self, key: Any, ticket: Ticket, found: Found, since: Any) -> Any:
+        """Return what is stored for a value from below. It expires when it would have there."""
+        stored = self._tags.stored(found.value, found.noted)
+        assert self._below is not None
+        self._below.figures.answered += 1
+        if found.seconds_left is not None:
+            self._put_back(key, stored, ticket, found, since, leads=True)
+        return stored
+
+    def _from_below(self, key: Any) -> Any:
+        """Return the value of a key from the lower tier, or ABSENT, and keep it here."""
+        ticket = self._begin(key)
+        if ticket is None:
+            return ABSENT
+        since = self._changes_of(key)
+        assert self._below is not None
+        found = self._below.read(ticket, self._tags.note, must=True)
+        if found is None:
+            return ABSENT
+        stored = self._tags.stored(found.value, found.noted)
+        self._put_back(key, stored, ticket, found, since, leads=False)
+        return found.value
+
+    def _put_back(
+        self, key: Any, stored: Any, ticket: Ticket, found: Found, since: Any, *, leads: bool
+    ) -> None:
+        assert self._below is not None
+        with self._below.lock:
+            if self._below.is_current(ticket):
+                self._store_from_below(key, stored, found.seconds_left, since, leads)
+
+    def _write_later(self, ticket: Ticket | None, key: Any, cost: float | None) -> None:
+        if ticket is None or self._below is None or self._behind is None:
+            return
+        figures = self._below.figures
+        if cost is not None:
+            figures.count_computed(cost)
+        if ticket.generation is not None and figures.is_worth_writing(cost, 0):
+            expires = None if self._parameters.ttl is None else time.time() + self._parameters.ttl
+            self._behind.add(Waiting(ticket.digest, key, ticket, expires, cost))
+
+    # ---- setting and removing ------------------------------------------------------------------
+
+    def set(
+        self,
+        key: Any,
+        value: Any,
+        *,
+        ttl: float | timedelta | None = None,
+        tags: str | Iterable[str] = (),
+    ) -> None:
+        """Store `value` under `key`, with a ttl and tags of its own."""
+        base: Any = super()
+        names = self._checked(tags)
+        seconds = seconds_of_ttl(ttl)
+        below, ticket = self._below, None
+        stored = self._tags.stored(value, self._tags.note(names))
+        began = self._begin(key)
+        if below is None or began is None:
+            base.set(key, stored, ttl=ttl)
+            return
+        self._remove_below(began)
+        with below.lock:
+            below.removed_here(began.form)
+            base.set(key, stored, ttl=ttl)
+        ticket = below.ticket_to_set(began.form, names)
+        if ticket.generation is not None and self._behind is not None:
+            seconds = self._parameters.ttl if seconds is None else seconds
+            expires = None if seconds is None else time.time() + seconds
+            self._behind.add(Waiting(ticket.digest, key, ticket, expires, None))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.set(key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        base: Any = super()
+        below, ticket = self._below, self._begin(key)
+        if below is None or ticket is None:
+            base.__delitem__(key)
+            return
+        was_below = not base.__contains__(key) and self._has_below(ticket)
+        self._remove_below(ticket)
+        with below.lock:
+            below.removed_here(ticket.form)
+            try:
+                base.__delitem__(key)
+            except KeyError:
+                if not was_below:
+                    raise
+
+    def pop(self, key: Any, default: Any = ABSENT) -> Any:
+        """Remove and return the value under `key`, from here or from below."""
+        found = self.get(key, ABSENT)
+        try:
+            del self[key]
+        except KeyError:
+            found = ABSENT
+        if found is not ABSENT:
+            return found
+        if default is ABSENT:
+            raise KeyError(key)
+        return default
+
+    def __contains__(self, key: Any) -> bool:
+        base: Any = super()
+        found = self._peek_here(key, ABSENT) if self._has_tags else ABSENT
+        if found is not ABSENT:
+            return self._tags.are_current(self._tags.parts(found)[0])
+        if base.__contains__(key):
+            return True
+        ticket = self._begin(key)
+        return ticket is not None and self._has_below(ticket)
+
+    def _has_below(self, ticket: Ticket) -> bool:
+        assert self._below is not None
+        return self._below.read(ticket, self._tags.note, must=True) is not None
+
+    def _remove_below(self, ticket: Ticket) -> None:
+        if self._behind is not None and self._below is not None:
+            self._behind.cancel(ticket.digest)
+            self._below.remove(ticket.form)
+
+    def discard_tag(self, tag: str) -> None:
+        """Remove all values with a tag. It takes the same time however many there are."""
+        if not isinstance(tag, str):
+            raise TypeError(f"a tag is a str, not {tag!r}")
+        if self._below is not None:
+            self._below.discard_tag(tag)
+        self._tags.discard(tag)
+
+    def clear(self) -> None:
+        """Remove all values, here and below, and reset the figures."""
+        base: Any = super()
+        below = self._below
+        if below is None or self._behind is None:
+            base.clear()
+            return
+        self._behind.cancel_all()
+        below.clear()
+        with below.lock:
+            below.cleared_here()
+            base.clear()
+        below.figures.start()
+        before = time.time()
+        with suppress(RuntimeError):  # no thread starts: the tier frees them when it needs the room
+            threading.Thread(target=below.free_removed, args=(before,), daemon=True).start()
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until what is to be written below is written."""
+        if self._behind is None:
+            return True
+        return self._behind.flush(threading.TIMEOUT_MAX if timeout is None else timeout)
+
+    def close(self) -> None:
+        """Write what is to be written below, within 5 seconds, and close the cache."""
+        if self._behind is not None:
+            self._behind.flush()
+            self._behind.cancel_all()
+        base: Any = super()
+        base.close()
+
+    # ---- as a whole ----------------------------------------------------------------------------
+
+    def _new(self, name: str | None) -> Any:
+        # Without the lower tier: two caches can't have one place there.
+        return self._kind(name=name, tags=self._has_tags, **vars(self._parameters))
+
+    def _compute_through(self, calls: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function of calls that run natively, which asks below before it computes."""
+        this = weakref.ref(self)
+
+        @functools.wraps(function)
+        def compute(*args: Any, **kwargs: Any) -> Any:
+            cache = this()
+            if cache is None:
+                return function(*args, **kwargs)
+            key = calls.make_key(args, kwargs)
+            return cache._through(key, lambda: function(*args, **kwargs), ())
+
+        return compute
+
+    def info(self) -> CacheInfo:
+        """Return the figures of the cache and of its lower tier."""
+        base: Any = super()
+        info: CacheInfo = base.info()
+        if self._below is None:
+            return info
+        now = self._below.figures
+        return dataclasses.replace(
+            info,
+            regenerated=max(0, info.regenerated - now.answered),
+            below_hits=now.hits,
+            below_misses=now.misses,
+            below_errors=now.errors,
+            below_written=now.written,
+            below_dropped=now.dropped,
+            below_read_bytes=now.read_bytes,
+            below_written_bytes=now.written_bytes,
+        )
+
+
+def _count_dropped(this: weakref.ref[Tiered]) -> None:
+    cache = this()
+    if cache is not None and cache._below is not None:
+        cache._below.figures.dropped += 1
+
+
+def _write(this: weakref.ref[Tiered], waiting: Waiting) -> bool:
+    """Write the value of a key, in the thread. Return whether that is done."""
+    cache = this()
+    if cache is None or cache._below is None:
+        return True
+    try:
+        found = cache._peek_here(waiting.key, ABSENT)
+    except ValueError:  # it is closed
+        return True
+    if found is ABSENT:
+        return False
+    noted, value = cache._tags.parts(found)
+    if waiting.is_cancelled or not cache._tags.are_current(noted):
+        return True
+    cache._below.write(waiting.ticket, value, waiting.expires, waiting.cost)
+    if waiting.is_cancelled:
+        cache._below.take_back(waiting.ticket)
+    return True
+
+
+_kinds: dict[tuple[type[Any], type[Any]], type[Any]] = {}
+
+
+def tiered_kind(kind: type[Any], base: type[Any]) -> type[Any]:
+    """Return the class of caches with a lower tier or tags, over a class without.
+
+    Parameters
+    ----------
+    kind : type
+        What users call to make a cache.
+    base : type
+        The class of what it would make without.
+
+    """
+    made = _kinds.get((kind, base))
+    if made is None:
+        made = type(base.__name__, (Tiered, base), {"_kind": kind, "__doc__": kind.__doc__})
+    return _kinds.setdefault((kind, base), made)
+
+
+async def _in_thread(do: Callable[[], Any]) -> Any:
+    """Return do(), from a thread if an event loop of asyncio runs here."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # another library's loop
+        return do()
+    return await loop.run_in_executor(None, do)
