@@ -22,7 +22,6 @@ from decimal import Decimal
 from numbers import Number
 from typing import Any
 
-
 __all__ = ["form_of", "key_of"]
 
 TYPES = (

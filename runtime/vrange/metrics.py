@@ -13,6 +13,7 @@ True
 from __future__ import annotations
 
 import errno
+import sys
 import threading
 import time
 import weakref
@@ -80,7 +81,11 @@ class Collector(PrometheusCollector):
         totals = self._totals()
         if not totals.rungs:
             totals.rungs.add(("none", *RUNGS)[lib.vrange_rung()])
-        return families([({}, totals, kernel_gauges(totals.pids))])
+        yield from families([({}, totals, kernel_gauges(totals.pids))])
+        if "vrange.tiers.figures" in sys.modules:  # a cache has a lower tier
+            from vrange.tiers.figures import families as families_below
+
+            yield from families_below()
 
     def __repr__(self) -> str:
         return f"<vrange.metrics.Collector, processes={self.processes!r}>"

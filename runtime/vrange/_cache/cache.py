@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -11,15 +10,14 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from vrange._cache.address_space import CacheArena
 from vrange._cache.background_release import bury
 from vrange._cache.codec import Codec
-from vrange._cache.collector import room_for
-from vrange._cache.common import CommonCache, kind_with
+from vrange._cache.common import kind_with
 from vrange._cache.figures import Figures
-from vrange._cache.function import NamedArguments
 from vrange._cache.info import CacheInfo
 from vrange._cache.make_core import make_core
 from vrange._cache.native_flights import answer_async
+from vrange._cache.over_tier import OverTier
 from vrange._cache.parameters import EvictionCause, checked_parameters, nanoseconds_of_ttl
-from vrange._core import hit, lib
+from vrange._core import lib
 from vrange._counters.account import Account
 from vrange.sizes import format_bytes
 
@@ -39,7 +37,7 @@ def load_shared_kind_by(load: Callable[[], type[Any]]) -> None:
     _load_shared_kind = load
 
 
-class VolatileCache(CommonCache[K, V], Generic[K, V]):
+class VolatileCache(OverTier[K, V], Generic[K, V]):
     """A mapping that uses the spare memory, and whose values the kernel may take.
 
     A value is volatile while the program does not hold it: the kernel takes it when memory runs
@@ -312,10 +310,6 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         self._refuse_tags(tags)
         self._core.store(key, value, self._expiry(nanoseconds_of_ttl(ttl)), 0)
 
-    def _expiry(self, ttl_ns: int) -> int:
-        stale_ns = nanoseconds_of_ttl(self._parameters.stale)
-        return time.monotonic_ns() + ttl_ns + stale_ns if ttl_ns else 0
-
     # ---- as a mapping ------------------------------------------------------------------------
 
     def __setitem__(self, key: K, value: V) -> None:
@@ -362,33 +356,6 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         if self._core.clear():
             bury(self._core)
         self._figures.start()
-
-    # ---- for a lower tier --------------------------------------------------------------------
-
-    def _peek_here(self, key: Any, default: Any) -> Any:
-        return self._core.peek(key, default)
-
-    def _as_known(self, key: Any) -> Any:
-        # The native mark between positional and named arguments has no name in other processes.
-        mark = hit.KEYWORD_MARK
-        if type(key) is not tuple or not any(part is mark for part in key):
-            return key
-        return tuple(NamedArguments if part is mark else part for part in key)
-
-    def _leads(self, key: Any) -> bool:
-        return self._core.flight(key) is not None
-
-    def _changes_of(self, key: Any) -> Any:
-        return None
-
-    def _store_from_below(
-        self, key: Any, stored: Any, seconds: float | None, since: Any, leads: bool
-    ) -> None:
-        expires_ns = 0 if seconds is None else self._expiry(nanoseconds_of_ttl(seconds))
-        self._core.store(key, stored, expires_ns, 0)
-
-    def _room_for(self, nbytes: int) -> object:
-        return room_for(nbytes)
 
     def _new(self, name: str | None) -> VolatileCache[K, V]:
         return VolatileCache(name=name, **vars(self._parameters))

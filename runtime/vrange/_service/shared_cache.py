@@ -20,6 +20,7 @@ from vrange._service.answers import Answers
 from vrange._service.blob import BlobCodec
 from vrange._service.decorated import BACKEND, leave_uncached
 from vrange._service.index import NotSharedError, close_index, open_index
+from vrange._service.listing import peek
 from vrange._service.reads import new_reads
 from vrange._service.tokens import SharedTokens, keys_but_tags
 from vrange._service.values import ABSENT, SharedValues
@@ -294,7 +295,7 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
         values = self._shared()
         if values is None:
             return super()._peek_here(key, default)
-        value = values.peek(values.know(key))
+        value = peek(values, values.know(key), copies=self._parameters.copy)
         return default if value is ABSENT else value
 
     def _leads(self, key: Any) -> bool:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from vrange._service.listing import keys_of, peek
 from vrange._service.values import SharedValues
 
 __all__ = ["SharedTokens", "keys_but_tags"]
@@ -41,7 +42,7 @@ class SharedTokens:
         values = self._find_values()
         if values is None:
             return self._own.get(tag)
-        token = values.peek(values.know((_MARK, tag)))
+        token = peek(values, values.know((_MARK, tag)), copies=False)
         return token if isinstance(token, str) else None
 
     def renew(self, tag: str) -> str:
@@ -57,7 +58,6 @@ class SharedTokens:
 
 def keys_but_tags(values: SharedValues) -> Iterator[Any]:
     """Yield the keys of values, without those of tokens."""
-    every = values.keys()  # no mapping: an iterator
-    for key in every:
+    for key in keys_of(values):
         if not (type(key) is tuple and len(key) == 2 and key[0] == _MARK):
             yield key

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 from vrange import _stable_keys as stable_keys
@@ -165,32 +163,6 @@ class SharedValues:
         self._near.add(known, found.stamp, copy, found.expires_ns)
         self._note(known, *found.token)
 
-    def peek(self, known: Known) -> Any:
-        """Return the value of a key, or ABSENT. It counts as no request and no use."""
-        found = self.index.find(known.digest)
-        if found is None or found.kind == _ERROR:
-            stamp = known.stamp
-            return self.core.peek(stamp, ABSENT) if self._has_here(known) else ABSENT
-        if found.kind == _RANGE and self.index.is_own(found):
-            return self.core.peek(found.stamp, ABSENT)
-        copy = self.index.read(found) if found.kind == _RANGE else None
-        if found.kind == _RANGE and copy is None:
-            return ABSENT
-        try:
-            return blob.value_in(
-                found.payload if copy is None else copy.view(),
-                found.stamp,
-                known.digest,
-                known.form,
-                copies=self._given.copy,
-                is_lent=copy is not None and copy.is_lent,
-            )
-        except Exception:  # torn, or of a type that this process can't import
-            return ABSENT
-        finally:
-            if copy is not None:
-                copy.give_back()
-
     # ---- storing -------------------------------------------------------------------------------
 
     def changes_of(self, known: Known) -> int:
@@ -272,14 +244,14 @@ class SharedValues:
         self._note(known, at, record.changes, stamp)
         self._unshared.add(known)
         if self._unshared.is_long:
-            self._unshared_now()
+            self.unshared_now()
         return True
 
-    def _unshared_now(self) -> list[Known]:
+    def unshared_now(self) -> list[Known]:
         """Return the keys whose values this process keeps alone. Drop those that are gone."""
         kept = []
         for known in self._unshared.all():
-            if self._has_here(known):
+            if self.has_here(known):
                 kept.append(known)
             elif self._unshared.remove(known):
                 self._let_go(known, None)
@@ -329,32 +301,19 @@ class SharedValues:
 
     def has(self, known: Known) -> bool:
         """Return whether a key seems to have a value."""
-        if self._has_here(known):
+        if self.has_here(known):
             return True
         found = self.index.find(known.digest)
         return found is not None and found.kind != _ERROR
 
-    def _has_here(self, known: Known) -> bool:
+    def has_here(self, known: Known) -> bool:
         """Return whether this process seems to have a key's value itself."""
         stamp = known.stamp
         return stamp is not None and self._reads.is_current(known) and self.core.contains(stamp)
 
     def count(self) -> int:
         """Return the number of values, including those whose loss was not noticed yet."""
-        return self.index.count() + len(self._unshared_now())
-
-    def keys(self) -> Iterator[Any]:
-        """Yield the keys. Those whose form is longer than a record holds are left out."""
-        unshared = self._unshared_now()
-        seen = {known.form for known in unshared}
-        yield from (stable_keys.key_of(known.form) for known in unshared)
-        for found in self.index.records():
-            with suppress(Exception):  # torn, or of a type that this process can't import
-                form = blob.key_form(found.payload, in_note=found.kind == _RANGE)
-                if form in seen:
-                    continue
-                seen.add(form)
-                yield stable_keys.key_of(form)
+        return self.index.count() + len(self.unshared_now())
 
     def stamps_of(self, keys: tuple[Any, ...]) -> list[int]:
         """Return the stamps of the records that keys have."""

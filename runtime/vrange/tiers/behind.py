@@ -177,6 +177,8 @@ class Behind:
                 now = time.monotonic()
                 if self._queue:
                     first = next(iter(self._queue.values()))
+                    if first.due > now:
+                        first = min(self._queue.values(), key=lambda waiting: waiting.due)
                     if first.due <= now or self._hurries:
                         self._writing = self._queue.pop(first.digest)
                         return self._writing

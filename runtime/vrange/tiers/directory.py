@@ -121,6 +121,20 @@ class Directory:
         if file.parent.name != TOKENS:
             self._stay_within(len(data))
 
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file; None if there is none.
+
+        Parameters
+        ----------
+        name : str
+            As for `get`.
+
+        """
+        try:
+            return (self.path / name).stat().st_size
+        except FileNotFoundError:
+            return None
+
     def delete(self, name: str) -> None:
         """Remove a file, if there is one.
 

@@ -11,12 +11,12 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Record", "TornError", "pack", "unpack"]
+__all__ = ["Packed", "Record", "TornError", "load", "unpack"]
 
 _MAGIC = b"vrange-tier-1\n"
 _CRC_BYTES = 4
 _LENGTH_BYTES = 8
-_HEAD_BYTES = len(_MAGIC) + _CRC_BYTES + _LENGTH_BYTES
+_HEAD_BYTES = len(_MAGIC) + _CRC_BYTES
 
 
 class TornError(ValueError):
@@ -47,31 +47,72 @@ class Record:
     expires: float | None
 
 
-def pack(record: Record, value: Any) -> bytes:
-    """Return the bytes of a record. Raise what pickling raises."""
-    told = record.form, record.generation, record.removed, record.tags, record.expires
-    head = pickle.dumps(told, 4)
-    body = pickle.dumps(value, 5)
-    crc = zlib.crc32(body, zlib.crc32(head))
-    return b"".join(
-        (
-            _MAGIC,
-            crc.to_bytes(_CRC_BYTES, "little"),
-            len(head).to_bytes(_LENGTH_BYTES, "little"),
-            head,
-            body,
-        )
-    )
+class Packed:
+    """A value, pickled, with its buffers beside the pickle and not yet copied.
+
+    Parameters
+    ----------
+    value : object
+        The value. Raises what pickling raises.
+
+    """
+
+    def __init__(self, value: Any) -> None:
+        self._buffers: list[memoryview] = []
+        self._pickle = pickle.dumps(value, 5, buffer_callback=self._take)
+        self.nbytes = len(self._pickle) + sum(buffer.nbytes for buffer in self._buffers)
+
+    def _take(self, buffer: pickle.PickleBuffer) -> bool:
+        try:
+            self._buffers.append(buffer.raw())
+        except BufferError:  # it is not contiguous: a part of the pickle
+            return True
+        return False
+
+    def join(self, record: Record) -> bytes:
+        """Return the bytes of a record with the value."""
+        told = record.form, record.generation, record.removed, record.tags, record.expires
+        head = pickle.dumps(told, 4)
+        parts: list[bytes | memoryview] = [self._pickle, *self._buffers]
+        lengths = [memoryview(part).nbytes for part in parts]
+        told_lengths = [len(head), len(parts), *lengths]
+        rest: list[bytes | memoryview] = [b"".join(map(_number, told_lengths)), head, *parts]
+        crc = 0
+        for part in rest:
+            crc = zlib.crc32(part, crc)
+        return b"".join((_MAGIC, crc.to_bytes(_CRC_BYTES, "little"), *rest))
 
 
-def unpack(data: bytes) -> tuple[Record, memoryview]:
-    """Return a record, and the pickle of its value. Raise TornError if the bytes are damaged."""
+def _number(number: int) -> bytes:
+    return number.to_bytes(_LENGTH_BYTES, "little")
+
+
+def unpack(data: bytes) -> tuple[Record, list[memoryview]]:
+    """Return a record, and the parts of its value. Raise TornError if the bytes are damaged."""
     if len(data) < _HEAD_BYTES or not data.startswith(_MAGIC):
         raise TornError("it is no record of vrange")
     view = memoryview(data)
-    crc = int.from_bytes(view[len(_MAGIC) : len(_MAGIC) + _CRC_BYTES], "little")
-    head_bytes = int.from_bytes(view[len(_MAGIC) + _CRC_BYTES : _HEAD_BYTES], "little")
+    crc = int.from_bytes(view[len(_MAGIC) : _HEAD_BYTES], "little")
     rest = view[_HEAD_BYTES:]
-    if head_bytes > len(rest) or zlib.crc32(rest) != crc:
+    if zlib.crc32(rest) != crc or len(rest) < 2 * _LENGTH_BYTES:
         raise TornError("it is damaged or cut short")
-    return Record(*pickle.loads(rest[:head_bytes])), rest[head_bytes:]
+    head_bytes, count = _numbers(rest, 2)
+    lengths = _numbers(rest[2 * _LENGTH_BYTES :], count)
+    at = (2 + count) * _LENGTH_BYTES
+    record = Record(*pickle.loads(rest[at : at + head_bytes]))
+    at += head_bytes
+    parts = []
+    for length in lengths:
+        parts.append(rest[at : at + length])
+        at += length
+    return record, parts
+
+
+def load(parts: list[memoryview]) -> Any:
+    """Return the value. Its arrays are read-only views of the bytes."""
+    return pickle.loads(parts[0], buffers=parts[1:])
+
+
+def _numbers(view: memoryview, count: int) -> list[int]:
+    ends = range(_LENGTH_BYTES, (count + 1) * _LENGTH_BYTES, _LENGTH_BYTES)
+    return [int.from_bytes(view[end - _LENGTH_BYTES : end], "little") for end in ends]

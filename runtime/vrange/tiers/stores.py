@@ -78,6 +78,10 @@ class Store:
         """Keep bytes, for so many seconds if the tier can expire what it has."""
         self._set(name, data, seconds)
 
+    def size(self, name: str) -> int | None:
+        """Return the bytes under a name, if that costs little to know."""
+        return self.tier.size(name) if isinstance(self.tier, Directory) else None
+
     def delete(self, name: str) -> None:
         """Remove what is under a name."""
         self.tier.delete(name)
