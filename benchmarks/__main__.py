@@ -24,6 +24,7 @@ NAMES = (
     "recency",
     "shared_cache",
     "service",
+    "lower_tier",
     "deep_stacks",
     "deep_program",
     "deep_levels",

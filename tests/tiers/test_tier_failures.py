@@ -67,11 +67,11 @@ def test_what_is_removed_while_the_tier_is_gone_does_not_come_back() -> None:
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, data: bytes) -> int:
+    def full(path: str, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with Cache(name="x", below=tmp_path) as cache:
-        monkeypatch.setattr(Path, "write_bytes", full)
+        monkeypatch.setattr("vrange.tiers.directory._write", full)
         with pytest.warns(RuntimeWarning, match="No space left"):
             cache["a"] = 1
         assert cache["a"] == 1

@@ -30,6 +30,7 @@ __all__ = ["ABSENT", "Below", "Found", "Ticket"]
 ABSENT: Any = object()
 _DIGEST_BYTES = 16
 _STRIPES = 1024
+_SMALL_BYTES = 1 << 16
 
 
 _all: weakref.WeakSet[Below] = weakref.WeakSet()
@@ -133,11 +134,7 @@ class Below:
         begun = time.perf_counter()
         if not self._reached.is_settled():
             return None
-        room = self._room_of(ticket)
-        if room is FAILED:
-            return None
         data = self._take_tokens(ticket, tuple(tags), with_value=True)
-        del room
         found = None
         if data is not None:
             found = self._decode(ticket, data, note)
@@ -147,14 +144,6 @@ class Below:
             self.figures.count_read_bytes(found.nbytes, seconds)
         return found
 
-    def _room_of(self, ticket: Ticket) -> Any:
-        """Return a reservation for the bytes of a value and for the value itself, or FAILED."""
-        nbytes = self._reached.attempt(lambda: self._store.size(self._value_at(ticket.digest)))
-        try:
-            return self._room_for(2 * nbytes) if nbytes and nbytes is not FAILED else None
-        except MemoryError:  # reading it must not be what ends the process
-            return FAILED
-
     def _take_tokens(
         self, ticket: Ticket, tags: tuple[str, ...], *, with_value: bool
     ) -> bytes | None:
@@ -162,7 +151,7 @@ class Below:
         names = [self._generation_at, self._removed_at(ticket.digest), *map(self._tag_at, tags)]
         if with_value:
             names.append(self._value_at(ticket.digest))
-        got = self._reached.attempt(lambda: self._store.get_many(names))
+        got = self._reached.attempt(lambda: self._get_many(names))
         if got is FAILED:
             return None
         generation, removed, *rest = got
@@ -176,6 +165,15 @@ class Below:
             ticket.tags[tag] = current
         ticket.generation, ticket.removed = generation, removed or b""
         return data
+
+    def _get_many(self, names: list[str]) -> list[bytes | None]:
+        try:
+            return self._store.get_many(names, self._room_for_read)
+        except MemoryError:  # reading it must not be what ends the process
+            return [None] * len(names)
+
+    def _room_for_read(self, nbytes: int) -> object:
+        return self._room_for(2 * nbytes) if nbytes > _SMALL_BYTES else None  # it, and its value
 
     def _new_token(self, name: str, seconds: float | None = None) -> bytes | None:
         token = secrets.token_bytes(TOKEN_BYTES)
@@ -210,9 +208,7 @@ class Below:
         return not ticket.removed or record.removed == ticket.removed
 
     def _has_tokens(self, tags: dict[str, bytes]) -> bool:
-        got = self._reached.attempt(
-            lambda: self._store.get_many([self._tag_at(tag) for tag in tags])
-        )
+        got = self._reached.attempt(lambda: self._get_many([self._tag_at(tag) for tag in tags]))
         return got is not FAILED and got == list(tags.values())
 
     def _damaged(self, ticket: Ticket, error: Exception) -> None:

@@ -8,6 +8,7 @@ import shutil
 import stat
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +23,8 @@ _KEPT_SHARE = 0.9  # of the bound, once files were removed to stay below it
 _TEMPORARY = ".new-"
 _LEFT_OVER_SECONDS = 3600.0  # a temporary file this old belongs to a process that was killed
 _TOKEN_SECONDS = 30 * 86400.0
+_USED_SECONDS = 60.0  # a file that was used so lately need not be marked again
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _numbers = itertools.count()
 
 
@@ -68,6 +71,7 @@ class Directory:
         else:
             most = parse_bytes(max_bytes, "max_bytes")
         self.max_bytes = most
+        self._root = str(self.path)
         self._unseen_bytes: int | None = None  # written since the last look; None: never looked
 
     def __repr__(self) -> str:
@@ -82,14 +86,35 @@ class Directory:
             The name: parts of letters, digits and some marks, with "/" between them.
 
         """
-        file = self.path / name
+        return self.read(name, lambda nbytes: None)
+
+    def read(self, name: str, room_for: Callable[[int], object]) -> bytes | None:
+        """Do the same, once `room_for` was called with the bytes. It may raise MemoryError.
+
+        Parameters
+        ----------
+        name : str
+            As for `get`.
+        room_for : callable
+            Returns an object that is kept while the content is read.
+
+        """
         try:
-            content = file.read_bytes()
+            file = os.open(f"{self._root}/{name}", _READ)
         except FileNotFoundError:
             return None
-        if file.parent.name != TOKENS:
-            with suppress(OSError):  # another user's, or it was removed meanwhile
-                os.utime(file)
+        try:
+            about = os.fstat(file)
+            room = room_for(about.st_size)
+            content = os.read(file, about.st_size)
+            while len(content) < about.st_size and (more := os.read(file, about.st_size)):
+                content += more
+            del room
+            if time.time() - about.st_mtime > _USED_SECONDS and f"/{TOKENS}/" not in name:
+                with suppress(OSError):  # another user's
+                    os.utime(file)
+        finally:
+            os.close(file)
         return content
 
     def set(self, name: str, data: bytes) -> None:
@@ -105,35 +130,21 @@ class Directory:
         """
         if len(data) > self.max_bytes:
             return
-        file = self.path / name
-        new = file.with_name(f"{_TEMPORARY}{os.getpid()}-{threading.get_ident()}-{next(_numbers)}")
+        folder, _, last = f"{self._root}/{name}".rpartition("/")
+        new = f"{folder}/{_TEMPORARY}{os.getpid()}-{threading.get_ident()}-{next(_numbers)}"
         try:
             try:
-                new.write_bytes(data)
+                _write(new, data)
             except FileNotFoundError:
-                file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                new.write_bytes(data)
-            new.replace(file)
+                os.makedirs(folder, 0o700, exist_ok=True)
+                _write(new, data)
+            os.replace(new, f"{folder}/{last}")
         except BaseException:
             with suppress(OSError):
-                new.unlink()
+                os.unlink(new)
             raise
-        if file.parent.name != TOKENS:
+        if not folder.endswith(TOKENS):
             self._stay_within(len(data))
-
-    def size(self, name: str) -> int | None:
-        """Return the bytes of a file; None if there is none.
-
-        Parameters
-        ----------
-        name : str
-            As for `get`.
-
-        """
-        try:
-            return (self.path / name).stat().st_size
-        except FileNotFoundError:
-            return None
 
     def delete(self, name: str) -> None:
         """Remove a file, if there is one.
@@ -145,7 +156,7 @@ class Directory:
 
         """
         with suppress(FileNotFoundError):
-            (self.path / name).unlink()
+            os.unlink(f"{self._root}/{name}")
 
     def remove_all(self, folder: str, before: float) -> None:
         """Remove the values in a folder that were last used before this time, by `time.time`."""
@@ -207,6 +218,13 @@ class Directory:
                     else:
                         files.append(entry)
         return files
+
+
+def _write(path: str, data: bytes) -> None:
+    with open(path, "xb", buffering=0) as file:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
 
 
 def _check_private(path: Path) -> None:

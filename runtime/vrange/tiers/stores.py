@@ -68,8 +68,15 @@ class Store:
         self._set = _setter_of(tier)
         self._many = getattr(tier, "mget", None) if _is_redis(tier) else None
 
-    def get_many(self, names: Sequence[str]) -> list[bytes | None]:
-        """Return what is under each name."""
+    def get_many(
+        self, names: Sequence[str], room_for: Callable[[int], object]
+    ) -> list[bytes | None]:
+        """Return what is under each name.
+
+        `room_for` reserves memory for what is read, if its size is known before.
+        """
+        if isinstance(self.tier, Directory):
+            return [self.tier.read(name, room_for) for name in names]
         if self._many is not None:
             return [_bytes(one) for one in self._many(list(names))]
         return [_bytes(self.tier.get(name)) for name in names]
@@ -77,10 +84,6 @@ class Store:
     def set(self, name: str, data: bytes, seconds: float | None) -> None:
         """Keep bytes, for so many seconds if the tier can expire what it has."""
         self._set(name, data, seconds)
-
-    def size(self, name: str) -> int | None:
-        """Return the bytes under a name, if that costs little to know."""
-        return self.tier.size(name) if isinstance(self.tier, Directory) else None
 
     def delete(self, name: str) -> None:
         """Remove what is under a name."""
