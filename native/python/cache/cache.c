@@ -287,7 +287,7 @@ static void core_dealloc(PyObject *object) {
 int core_add_type(PyObject *module) {
     static PyMethodDef methods[] = {
         {"get", FAST(core_get), METH_FASTCALL, "get(key, default): the value; counts the request."},
-        {"peek", FAST(core_peek), METH_FASTCALL, "peek(key, default): the value; no request, and no use of it."},
+        {"peek", FAST(core_peek), METH_FASTCALL, "peek(key, default): the value; not counted."},
         {"get_or_compute", FAST(core_get_or_compute), METH_FASTCALL,
          "get_or_compute(key, function): the value, or what function() returns, stored."},
         {"answer_async", FAST(core_answer_async_call), METH_FASTCALL,
