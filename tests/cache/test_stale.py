@@ -433,8 +433,6 @@ def test_bad_parameters() -> None:
         vrange.VolatileCache(stale=60)
     with pytest.raises(ValueError, match="give a ttl"):
         vrange.cached(stale=60)
-    with pytest.raises(TypeError, match="one process"):
-        vrange.VolatileCache(ttl=1, stale=60, shared="here")
     assert vrange.cached(ttl=1, stale=60)(len).cache_parameters()["stale"] == 60
 
 

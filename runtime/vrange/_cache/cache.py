@@ -154,7 +154,9 @@ class VolatileCache(OverTier[K, V], Generic[K, V]):
         if cls is not VolatileCache:
             return super().__new__(cls)
         base = cls if shared is False else _load_shared_kind()
-        blank: Self = super().__new__(kind_with(cls, base, below, tags))
+        # The processes of a service look at the age of a value in Python.
+        ages = shared is not False and parameters.get("stale") is not None
+        blank: Self = super().__new__(kind_with(cls, base, below, tags or ages))
         return blank
 
     def __init__(

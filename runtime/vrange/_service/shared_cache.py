@@ -19,6 +19,7 @@ from vrange._core import lib
 from vrange._service.answers import Answers
 from vrange._service.blob import BlobCodec
 from vrange._service.decorated import BACKEND, leave_uncached
+from vrange._service.flights import Flight
 from vrange._service.index import NotSharedError, close_index, open_index
 from vrange._service.listing import peek
 from vrange._service.reads import new_reads
@@ -77,18 +78,12 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
         shared: str | bool,
         name: str | None = None,
         on_evict: object = None,
-        stale: object = None,
         **parameters: Any,
     ) -> None:
         if on_evict is not None:
             raise TypeError(
                 "on_evict belongs to a cache of one process: the values of a shared cache leave in "
                 "any process. Leave out on_evict or shared"
-            )
-        if stale is not None:
-            raise TypeError(
-                "stale belongs to a cache of one process: a shared cache has callers wait for the "
-                "computation. Leave out stale or shared"
             )
         self._name_of_all = _name_of_all(shared, name)
         super().__init__(name=name or self._name_of_all, **parameters)
@@ -316,6 +311,20 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
         values.store(values.know(key), stored, since, expires_ns=expires_ns)
         if leads:
             leave_uncached()  # it is stored, with its own expiry
+
+    def _lead_again(self, key: Any) -> Flight | None:
+        """Lead a computation of a value that is still there. None: another caller does."""
+        values = self._shared()
+        if values is None:
+            return None
+        flight = Flight.begin(values.index, values.know(key).digest)
+        return flight if flight is not None and flight.leads else None
+
+    def _renew(self, key: Any, stored: Any, since: Any, cost_ns: int) -> None:
+        """Store a value in place of a stale one, unless the key was removed or set since."""
+        values = self._shared()
+        if values is not None and since is not None:
+            values.store(values.know(key), stored, since, cost_ns=cost_ns)
 
     def close(self) -> None:
         """Leave the shared cache. Small values stay for the other processes."""

@@ -224,9 +224,13 @@ class Below:
     def ticket_to_set(self, form: bytes, tags: Iterable[str]) -> Ticket:
         """Return a ticket for a value that is set now, once `remove` was called for the key."""
         ticket = self.begin(form)
+        self.take_tokens(ticket, tags)
+        return ticket
+
+    def take_tokens(self, ticket: Ticket, tags: Iterable[str]) -> None:
+        """Fill in the ticket of a value that is not looked for first."""
         if self._reached.is_settled():
             self._take_tokens(ticket, tuple(tags), with_value=False)
-        return ticket
 
     def write(self, ticket: Ticket, value: Any, expires: float | None, cost: float | None) -> None:
         """Write a value, unless reading it would take longer than computing it."""

@@ -7,6 +7,7 @@ began, and is valid while they still are. `discard_tag` replaces one token: it l
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ __all__ = ["LocalTokens", "Tags", "names_of_tags"]
 _TAGGED = "vrange: a value with tags, 6f1c0a52e9d94b7d"
 _DISCARDED_MOST = 100_000
 _TOKEN_BYTES = 8
+_FOREVER_SECONDS = 3e9
 
 
 class Tokens(Protocol):
@@ -92,7 +94,17 @@ class Tags:
     def are_current(self, noted: tuple[Any, ...]) -> bool:
         """Return whether no tag was discarded since `note`."""
         current = self._tokens.current
-        return all(current(tag) == token for tag, token in noted)
+        return all(current(tag) == token for tag, token in noted if tag is not None)
+
+    @staticmethod
+    def with_age(noted: tuple[Any, ...], seconds: float) -> tuple[Any, ...]:
+        """Return the tokens of a value that is stale in so many seconds."""
+        return *noted, (None, time.monotonic_ns() + int(min(seconds, _FOREVER_SECONDS) * 1e9))
+
+    @staticmethod
+    def is_stale(noted: tuple[Any, ...]) -> bool:
+        """Return whether these are the tokens of a value that is stale now."""
+        return any(tag is None and until <= time.monotonic_ns() for tag, until in noted)
 
 
 def names_of_tags(tags: Any) -> tuple[str, ...]:

@@ -26,6 +26,8 @@ class Through(CommonCache[Any, Any]):
     _below: Below | None = None
     _behind: Behind | None = None
     _has_warned_of_key = False
+    _fresh: float | None = None  # the ttl, and for how long a value is answered afterwards: of a
+    _stale: float | None = None  # cache whose values carry their age, as no core looks at it
     _tags: Tags
 
     if TYPE_CHECKING:  # what the class of the cache itself knows how to do
@@ -80,7 +82,7 @@ class Through(CommonCache[Any, Any]):
         begun = time.perf_counter()
         value = compute()
         self._write_later(ticket, key, time.perf_counter() - begun)
-        return self._tags.stored(value, noted)
+        return self._stored(value, noted)
 
     async def _through_async(
         self,
@@ -100,7 +102,19 @@ class Through(CommonCache[Any, Any]):
         begun = time.perf_counter()
         value = await compute()
         self._write_later(ticket, key, time.perf_counter() - begun)
+        return self._stored(value, noted)
+
+    def _stored(self, value: Any, noted: tuple[Any, ...], seconds: float | None = None) -> Any:
+        """Return what is stored for a value with these tokens."""
+        fresh = self._fresh if seconds is None else seconds
+        if self._stale is not None and fresh is not None:
+            noted = self._tags.with_age(noted, fresh)
         return self._tags.stored(value, noted)
+
+    def _take_tokens(self, ticket: Ticket, tags: tuple[str, ...]) -> None:
+        """Let what is computed now be written below."""
+        assert self._below is not None
+        self._below.take_tokens(ticket, tags)
 
     def _read(self, ticket: Ticket, tags: tuple[str, ...]) -> Found | None:
         assert self._below is not None
@@ -108,7 +122,7 @@ class Through(CommonCache[Any, Any]):
 
     def _answer(self, key: Any, ticket: Ticket, found: Found, since: Any) -> Any:
         """Return what is stored for a value from below. It expires when it would have there."""
-        stored = self._tags.stored(found.value, found.noted)
+        stored = self._stored(found.value, found.noted, found.seconds_left)
         assert self._below is not None
         self._below.figures.answered += 1
         if found.seconds_left is not None:
@@ -125,7 +139,7 @@ class Through(CommonCache[Any, Any]):
         found = self._below.read(ticket, self._tags.note, must=True)
         if found is None:
             return ABSENT
-        stored = self._tags.stored(found.value, found.noted)
+        stored = self._stored(found.value, found.noted, found.seconds_left)
         self._put_back(key, stored, ticket, found, since, leads=False)
         kept = self._peek_here(key, ABSENT)  # as later callers get it
         if kept is not ABSENT:
@@ -138,7 +152,9 @@ class Through(CommonCache[Any, Any]):
         assert self._below is not None
         with self._below.lock:
             if self._below.is_current(ticket):
-                self._store_from_below(key, stored, found.seconds_left, since, leads)
+                left = found.seconds_left
+                seconds = left if left is None or self._stale is None else left + self._stale
+                self._store_from_below(key, stored, seconds, since, leads)
 
     def _write_later(self, ticket: Ticket | None, key: Any, cost: float | None) -> None:
         if ticket is None or self._below is None or self._behind is None:
@@ -147,7 +163,7 @@ class Through(CommonCache[Any, Any]):
         if cost is not None:
             figures.count_computed(cost)
         if ticket.generation is not None and figures.is_worth_writing(cost, 0):
-            expires = None if self._parameters.ttl is None else time.time() + self._parameters.ttl
+            expires = None if self._fresh is None else time.time() + self._fresh
             self._behind.add(Waiting(ticket.digest, key, ticket, expires, cost))
 
 

@@ -13,9 +13,10 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from vrange._cache.info import CacheInfo
-from vrange._cache.parameters import seconds_of_ttl
+from vrange._cache.parameters import check_times, seconds_of_ttl
 from vrange.tiers.behind import Behind, Waiting
 from vrange.tiers.below import ABSENT, Below, Ticket
+from vrange.tiers.refreshes import Refreshes
 from vrange.tiers.stores import store_of
 from vrange.tiers.tags import LocalTokens, Tags, names_of_tags
 from vrange.tiers.through import Through, count_dropped, write
@@ -50,10 +51,19 @@ class Tiered(Through):
             store = store_of(below)
             if not found_by:
                 raise TypeError("below needs a name=, by which a later process finds the values")
+        if shared is not False and parameters.get("stale") is not None:
+            check_times(parameters.get("ttl"), parameters["stale"])
+            self._stale = seconds_of_ttl(parameters.pop("stale"), "stale")
+            self._fresh = seconds_of_ttl(parameters["ttl"])
+            parameters["ttl"] = float(self._fresh or 0) + float(self._stale or 0)
+            self._refreshes = Refreshes()
         base: Any = super()
         base.__init__(name=name, **parameters)
+        if self._stale is None:
+            self._fresh = self._parameters.ttl
         self._has_tags = tags or below is not None
-        self._answers_in_python = tags
+        self._values_have_parts = self._has_tags or self._stale is not None
+        self._answers_in_python = tags or self._stale is not None
         self._tags = Tags(self._new_tokens())
         self._has_warned_of_key = False
         if below is None:
@@ -80,9 +90,11 @@ class Tiered(Through):
         found = base.get(key, ABSENT)
         if found is not ABSENT:
             noted, value = self._tags.parts(found)
-            if not noted or self._tags.are_current(noted):
+            is_current = not noted or self._tags.are_current(noted)
+            if is_current and not self._tags.is_stale(noted):
                 return value
-            self._drop(key)
+            if not is_current:
+                self._drop(key)
         value = self._from_below(key)
         return default if value is ABSENT else value
 
@@ -96,7 +108,11 @@ class Tiered(Through):
         through = functools.partial(self._through, key, compute, names, ran)
         for _ in range(_TRIES):
             noted, value = self._tags.parts(base.get_or_compute(key, through))
-            if not noted or ran or self._tags.are_current(noted):
+            if not noted or ran:
+                return value
+            if self._tags.are_current(noted):
+                if self._tags.is_stale(noted):
+                    self._refreshes.begin(self, key, compute, names)
                 return value
             self._drop(key)
         return value
@@ -111,7 +127,11 @@ class Tiered(Through):
         through = functools.partial(self._through_async, key, compute, names, ran)
         for _ in range(_TRIES):
             noted, value = self._tags.parts(await base.get_or_compute_async(key, through))
-            if not noted or ran or self._tags.are_current(noted):
+            if not noted or ran:
+                return value
+            if self._tags.are_current(noted):
+                if self._tags.is_stale(noted):
+                    self._refreshes.begin_async(self, key, compute, names)
                 return value
             self._drop(key)
         return value
@@ -140,18 +160,19 @@ class Tiered(Through):
         names = self._checked(tags)
         seconds = seconds_of_ttl(ttl)
         below, ticket = self._below, None
-        stored = self._tags.stored(value, self._tags.note(names))
+        stored = self._stored(value, self._tags.note(names), seconds)
+        lasts = ttl if seconds is None or self._stale is None else seconds + self._stale
         began = self._begin(key)
         if below is None or began is None:
-            base.set(key, stored, ttl=ttl)
+            base.set(key, stored, ttl=lasts)
             return
         self._remove_below(began)
         with below.lock:
             below.removed_here(began.form)
-            base.set(key, stored, ttl=ttl)
+            base.set(key, stored, ttl=lasts)
         ticket = below.ticket_to_set(began.form, names)
         if ticket.generation is not None and self._behind is not None:
-            seconds = self._parameters.ttl if seconds is None else seconds
+            seconds = self._fresh if seconds is None else seconds
             expires = None if seconds is None else time.time() + seconds
             self._behind.add(Waiting(ticket.digest, key, ticket, expires, None))
 
@@ -189,9 +210,13 @@ class Tiered(Through):
 
     def __contains__(self, key: Any) -> bool:
         base: Any = super()
-        found = self._peek_here(key, ABSENT) if self._has_tags else ABSENT
+        found = self._peek_here(key, ABSENT) if self._values_have_parts else ABSENT
         if found is not ABSENT:
-            return self._tags.are_current(self._tags.parts(found)[0])
+            noted = self._tags.parts(found)[0]
+            if self._tags.are_current(noted) and not self._tags.is_stale(noted):
+                return True
+            ticket = self._begin(key)
+            return ticket is not None and self._has_below(ticket)
         if base.__contains__(key):
             return True
         ticket = self._begin(key)
@@ -249,7 +274,10 @@ class Tiered(Through):
 
     def _new(self, name: str | None) -> Any:
         # Without the lower tier: two caches can't have one place there.
-        return self._kind(name=name, tags=self._has_tags, **vars(self._parameters))
+        given = vars(self._parameters) | {"ttl": self._fresh}
+        if self._stale is not None:
+            given["stale"] = self._stale
+        return self._kind(name=name, tags=self._has_tags, **given)
 
     def _compute_through(self, calls: Any, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function of calls that run natively, which asks below before it computes."""
