@@ -66,6 +66,11 @@ def test_what_is_removed_while_the_tier_is_gone_does_not_come_back() -> None:
             assert later.get("a") is None
 
 
+def set_and_flush(cache: Cache) -> None:
+    cache["a"] = 1
+    cache.flush()
+
+
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: str, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -73,7 +78,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Cache(name="x", below=tmp_path) as cache:
         monkeypatch.setattr("vrange.tiers.directory._write", full)
         with pytest.warns(RuntimeWarning, match="No space left"):
-            cache["a"] = 1
+            set_and_flush(cache)
         assert cache["a"] == 1
         assert cache.get_or_compute("b", lambda: 2) == 2
         assert cache.info().below_errors == 1

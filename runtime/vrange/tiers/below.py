@@ -31,6 +31,7 @@ ABSENT: Any = object()
 _DIGEST_BYTES = 16
 _STRIPES = 1024
 _SMALL_BYTES = 1 << 16
+_KNOWN_SECONDS = 1.0  # what is set with an older token of the cache might never be read
 
 
 _all: weakref.WeakSet[Below] = weakref.WeakSet()
@@ -79,6 +80,7 @@ class Below:
         self._folder = f"vrange/{urllib.parse.quote(name, safe='').replace('.', '%2E')}"
         self._changes = [0] * _STRIPES  # how many keys of each stripe were removed or set
         self._epoch = 0
+        self._generation: tuple[bytes | None, float] = (None, 0.0)  # as last read, until when
         self._reached = Fallible(store, name, self.figures)
         # Held while a value from here enters the cache, and while one is removed.
         self.lock = threading.RLock()
@@ -164,6 +166,7 @@ class Below:
                 return None
             ticket.tags[tag] = current
         ticket.generation, ticket.removed = generation, removed or b""
+        self._generation = generation, time.monotonic() + _KNOWN_SECONDS
         return data
 
     def _get_many(self, names: list[str]) -> list[bytes | None]:
@@ -221,10 +224,16 @@ class Below:
 
     # ---- writing -------------------------------------------------------------------------------
 
-    def ticket_to_set(self, form: bytes, tags: Iterable[str]) -> Ticket:
-        """Return a ticket for a value that is set now, once `remove` was called for the key."""
+    def ticket_to_set(self, form: bytes, removed: bytes, tags: Iterable[str]) -> Ticket:
+        """Return a ticket for a value that is set now. `removed` is what `remove` returned."""
         ticket = self.begin(form)
-        self.take_tokens(ticket, tags)
+        names = tuple(tags)
+        known, until = self._generation
+        if known is not None and not names and time.monotonic() < until:
+            ticket.generation = known
+        else:
+            self.take_tokens(ticket, names)
+        ticket.removed = removed  # if another process removes the key meanwhile, it is not valid
         return ticket
 
     def take_tokens(self, ticket: Ticket, tags: Iterable[str]) -> None:
@@ -269,11 +278,15 @@ class Below:
 
     # ---- removing ------------------------------------------------------------------------------
 
-    def remove(self, form: bytes) -> None:
-        """Make the value of a key invalid, in this process and all others, now and later."""
+    def remove(self, form: bytes) -> bytes:
+        """Make the value of a key invalid, in this process and all others, now and later.
+
+        Return the token with which a new value is valid.
+        """
         digest = self.digest_of(form)
         token = secrets.token_bytes(TOKEN_BYTES)
         self._change({self._removed_at(digest): token, self._value_at(digest): None})
+        return token
 
     def removed_here(self, form: bytes) -> None:
         """Note that the key was removed or set, with `lock` held: earlier tickets are void."""
@@ -281,6 +294,7 @@ class Below:
 
     def clear(self) -> None:
         """Make all values invalid."""
+        self._generation = None, 0.0
         self._change({self._generation_at: secrets.token_bytes(TOKEN_BYTES)})
 
     def cleared_here(self) -> None:

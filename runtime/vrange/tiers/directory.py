@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import shutil
@@ -25,6 +26,7 @@ _LEFT_OVER_SECONDS = 3600.0  # a temporary file this old belongs to a process th
 _TOKEN_SECONDS = 30 * 86400.0
 _USED_SECONDS = 60.0  # a file that was used so lately need not be marked again
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _numbers = itertools.count()
 
 
@@ -115,7 +117,7 @@ class Directory:
                     os.utime(file)
         finally:
             os.close(file)
-        return content
+        return None if not content and f"/{TOKENS}/" in name else content
 
     def set(self, name: str, data: bytes) -> None:
         """Write a file. A reader finds the old content or the new, never a part.
@@ -131,6 +133,9 @@ class Directory:
         if len(data) > self.max_bytes:
             return
         folder, _, last = f"{self._root}/{name}".rpartition("/")
+        if folder.endswith(f"/{TOKENS}"):
+            self._set_token(folder, last, data)
+            return
         new = f"{folder}/{_TEMPORARY}{os.getpid()}-{threading.get_ident()}-{next(_numbers)}"
         try:
             try:
@@ -143,8 +148,21 @@ class Directory:
             with suppress(OSError):
                 os.unlink(new)
             raise
-        if not folder.endswith(TOKENS):
-            self._stay_within(len(data))
+        self._stay_within(len(data))
+
+    def _set_token(self, folder: str, last: str, data: bytes) -> None:
+        # All tokens are of one length, and shorter than a block: one write replaces one. A file
+        # that is empty, because the process was killed before the write, is no token.
+        try:
+            file = os.open(f"{folder}/{last}", _WRITE, 0o600)
+        except FileNotFoundError:
+            os.makedirs(folder, 0o700, exist_ok=True)
+            file = os.open(f"{folder}/{last}", _WRITE, 0o600)
+        try:
+            if os.write(file, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{folder}/{last}")
+        finally:
+            os.close(file)
 
     def delete(self, name: str) -> None:
         """Remove a file, if there is one.

@@ -166,11 +166,11 @@ class Tiered(Through):
         if below is None or began is None:
             base.set(key, stored, ttl=lasts)
             return
-        self._remove_below(began)
+        removed = self._remove_below(began)
         with below.lock:
             below.removed_here(began.form)
             base.set(key, stored, ttl=lasts)
-        ticket = below.ticket_to_set(began.form, names)
+        ticket = below.ticket_to_set(began.form, removed, names)
         if ticket.generation is not None and self._behind is not None:
             seconds = self._fresh if seconds is None else seconds
             expires = None if seconds is None else time.time() + seconds
@@ -226,10 +226,11 @@ class Tiered(Through):
         assert self._below is not None
         return self._below.read(ticket, self._tags.note, must=True) is not None
 
-    def _remove_below(self, ticket: Ticket) -> None:
-        if self._behind is not None and self._below is not None:
-            self._behind.cancel(ticket.digest)
-            self._below.remove(ticket.form)
+    def _remove_below(self, ticket: Ticket) -> bytes:
+        assert self._behind is not None
+        assert self._below is not None
+        self._behind.cancel(ticket.digest)
+        return self._below.remove(ticket.form)
 
     def discard_tag(self, tag: str) -> None:
         """Remove all values with a tag. It takes the same time however many there are."""
