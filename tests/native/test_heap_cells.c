@@ -18,6 +18,8 @@
 #define THREADS 4
 #define SHARED 32
 #define FORKS 40
+#define KIB ((size_t)1 << 10)
+#define KEPT 400
 #define WAIT_TRIES 20000
 #define WAIT_NS 1000000u
 
@@ -67,6 +69,35 @@ static void the_same_block_comes_back(void) {
     heap_free(block);
     vrange_heap_trim();
     CHECK(now().idle_bytes == 0);
+}
+
+/* Where sizes vary, one block serves them all. */
+static void a_small_request_gets_the_block_that_was_freed_last(void) {
+    void *block = take(120 * KIB), *other = take(200 * KIB);
+    heap_free(other);
+    heap_free(block);
+    for (size_t kib = 64; kib < 120; kib++) {
+        CHECK((other = take(kib * KIB)) == block && heap_block_bytes(other) == 120 * KIB);
+        heap_free(other);
+    }
+    CHECK(take(59 * KIB * 4) != block);
+    vrange_heap_trim();
+}
+
+/* A program that frees larger blocks and keeps smaller ones must not need twice the memory. */
+static void what_blocks_have_beyond_their_requests_is_bounded(void) {
+    void *kept[KEPT];
+    for (int round = 0; round < 2; round++) {
+        const uint64_t before = now().used_bytes;
+        for (int i = 0; i < KEPT; i++) {
+            heap_free(take(124 * KIB));
+            CHECK((kept[i] = take(64 * KIB)));
+        }
+        CHECK(now().used_bytes - before > (uint64_t)KEPT * 64 * KIB); /* some were served so */
+        CHECK(now().used_bytes - before < (uint64_t)KEPT * 64 * KIB + 2 * MIB);
+        for (int i = 0; i < KEPT; i++) heap_free(kept[i]); /* and what was lent is there again */
+    }
+    vrange_heap_trim();
 }
 
 /* What lies in cells does not keep the heap from using it for something else. */
@@ -178,6 +209,8 @@ int main(void) {
     CHECK(sched_getaffinity(0, sizeof all, &all) == 0);
     stay_on_one_processor();
     the_same_block_comes_back();
+    a_small_request_gets_the_block_that_was_freed_last();
+    what_blocks_have_beyond_their_requests_is_bounded();
     cells_are_emptied_as_the_heap_grows();
     CHECK(sched_setaffinity(0, sizeof all, &all) == 0);
     a_second_free_is_refused();

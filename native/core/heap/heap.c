@@ -183,12 +183,13 @@ void *heap_allocate(size_t bytes, size_t *stale_bytes) {
     const uint64_t start = heap_account() && stats_times_fast(STATS_FAST_TAKE) ? stats_now_ns() : 0;
     heap_zone *zone = zone_for(bytes);
     const uint32_t units = units_for(zone, bytes);
-    const cell_block found = zone->huge ? (cell_block){0} : cells_take(units);
+    cell_loan loan;
+    const cell_block found = zone->huge ? (cell_block){0} : cells_take(units, &loan);
     if (found.first) {
         *stale_bytes = bytes;
         if (heap_account())
             stats_record_fast(STATS_FAST_TAKE, VRANGE_KIND_HEAP, VRANGE_REALLOCATE_RESIDENT, start);
-        return zone_use_again(zone, found.first);
+        return zone_use_again(zone, found.first, loan);
     }
     stats_was_slow(STATS_FAST_TAKE);
     const uint64_t slow_start = start || !heap_account() ? start : stats_now_ns();
@@ -269,22 +270,25 @@ static void give_to_zone(heap_zone *zone, void *block, bool offers) {
 
 void heap_free(void *block) {
     heap_zone *zone = heap_zone_of(block);
-    const uint32_t units = zone_set_aside(zone, block);
+    cell_loan loan;
+    const uint32_t units = zone_set_aside(zone, block, &loan);
     if (!units) refuse();
+    if (loan) cells_repay(loan);
     const bool is_counted = heap_account() != NULL;
     const uint64_t start = is_counted && stats_times_fast(STATS_FAST_FREE) ? stats_now_ns() : 0;
     const bool offers = atomic_load_explicit(&heap.is_short, memory_order_relaxed) &&
                         (size_t)units * zone->unit_bytes >= LARGE_BYTES;
+    cell_block left = {zone_unit_of(zone, block), units};
     /* Cells are emptied by the thread: without it the block goes to the zone, and starts one. */
-    if (!zone->huge && !offers && caretaker_is_running() &&
-        cells_put((cell_block){zone_unit_of(zone, block), units})) {
+    if (!zone->huge && !offers && caretaker_is_running()) left = cells_put(left);
+    if (!left.first) {
         caretaker_rouse(); /* the block is offered once no allocation has used it for a moment */
         if (is_counted) stats_record_fast(STATS_FAST_FREE, VRANGE_KIND_HEAP, VRANGE_FREE_RELEASED, start);
         return;
     }
     stats_was_slow(STATS_FAST_FREE);
     const uint64_t slow_start = start || !is_counted ? start : stats_now_ns();
-    give_to_zone(zone, block, offers);
+    give_to_zone(zone, zone->base + (size_t)left.first * zone->unit_bytes, offers);
     caretaker_rouse();
     if (is_counted) heap_record(VRANGE_FREE_RELEASED, stats_now_ns() - slow_start);
 }

@@ -19,14 +19,19 @@ typedef struct {
 /* Larger blocks take so long to fill that a lock does not matter. */
 #define CELL_UNITS_MOST 2047u
 
+/* What a block has beyond its request, counted where it was taken. 0: nothing worth counting. */
+typedef uint16_t cell_loan;
+
 /* Reserves the cells, which hold `units_most` for each processor at most. Without memory nothing is kept. */
 void cells_open(uint64_t units_most);
 
-/* Returns a block of at least `units`, and at most an eighth more. */
-cell_block cells_take(uint32_t units);
+/* Returns a block of at least `units`, and at most an eighth more; of small ones up to twice as much, with a
+ * loan that the caller repays when the block is freed. */
+cell_block cells_take(uint32_t units, cell_loan *loan);
+void cells_repay(cell_loan loan);
 
-/* Returns false if there is no room. */
-bool cells_put(cell_block block);
+/* Returns what has no room: this block, an older one whose place it takes, or none (`first` is 0). */
+cell_block cells_put(cell_block block);
 
 /* Takes the blocks out that have not moved since `before_ns`, or all of them with UINT64_MAX; one a call, from
  * *at on, which is 0 at first. Returns no block at the end. One caller at a time. */

@@ -229,15 +229,18 @@ uint32_t zone_block_units(heap_zone *zone, const void *pointer) {
     return tag->used && !atomic_load_explicit(&tag->aside, memory_order_relaxed) ? tag->units : 0;
 }
 
-uint32_t zone_set_aside(heap_zone *zone, const void *pointer) {
+uint32_t zone_set_aside(heap_zone *zone, const void *pointer, cell_loan *loan) {
     if (!zone_block_units(zone, pointer)) return 0;
     heap_tag *tag = &zone->tags[unit_at(zone, pointer)];
+    *loan = tag->loan;
+    tag->loan = 0;
     /* No exchange: that two threads free a block at the same moment is rarely found anyway. */
     atomic_store_explicit(&tag->aside, true, memory_order_relaxed);
     return tag->units;
 }
 
-void *zone_use_again(heap_zone *zone, uint32_t first) {
+void *zone_use_again(heap_zone *zone, uint32_t first, cell_loan loan) {
+    zone->tags[first].loan = loan;
     atomic_store_explicit(&zone->tags[first].aside, false, memory_order_relaxed);
     return zone->base + (size_t)first * zone->unit_bytes;
 }

@@ -12,12 +12,14 @@
 #include <stdint.h>
 
 #include "base/size_class.h"
+#include "heap/heap_cells.h"
 
 typedef struct {
     uint32_t units; /* of the span that begins here; 0: no span begins here */
     uint32_t first; /* the first unit of the span that ends here */
     bool used;
     _Atomic bool aside; /* used, but freed: it waits outside the zone to be used again */
+    cell_loan loan;     /* of a used block; heap_cells.h. Its owner's, under no lock */
     uint32_t idle_from, idle_end; /* of a free span; if equal, nothing of it is idle */
     uint32_t list_previous, list_next, idle_previous, idle_next;
     uint64_t freed_ns;
@@ -73,9 +75,9 @@ void *zone_take(heap_zone *zone, uint32_t units, uint32_t *stale_units);
 uint32_t zone_block_units(heap_zone *zone, const void *pointer);
 
 /* Marks a block as freed, which stays where it is until zone_use_again or zone_give. Returns its units; 0 if no
- * block begins there, or if it was freed already. Need no lock. */
-uint32_t zone_set_aside(heap_zone *zone, const void *pointer);
-void *zone_use_again(heap_zone *zone, uint32_t first);
+ * block begins there, or if it was freed already. The loan is the caller's to repay. Need no lock. */
+uint32_t zone_set_aside(heap_zone *zone, const void *pointer, cell_loan *loan);
+void *zone_use_again(heap_zone *zone, uint32_t first, cell_loan loan);
 uint32_t zone_unit_of(heap_zone *zone, const void *pointer);
 
 /* Grows or shrinks a block without moving it. Returns false if there is no room above it. */
