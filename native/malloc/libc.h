@@ -17,6 +17,10 @@ extern void *__libc_pvalloc(size_t bytes);
  * then this is no glibc. */
 bool libc_find(void);
 
+/* Whether another allocator, which was loaded after this library, brings functions of the names above: mimalloc and
+ * tcmalloc do. Then they are what is called here. */
+bool libc_is_replaced(void);
+
 /* 0 before libc_find. */
 size_t libc_usable_size(void *block);
 void *libc_aligned_alloc(size_t alignment, size_t bytes);

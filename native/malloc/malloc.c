@@ -117,6 +117,8 @@ static bool has_sanitizer(void) {
 __attribute__((constructor)) static void begin(void) {
     /* A program with an allocator of its own, or one that is preloaded before this library. */
     if (malloc != own_malloc || free != own_free || !libc_find()) return;
+    /* One that is preloaded after it, or linked to the program, and serves in glibc's place. */
+    if (libc_is_replaced()) return;
     if (has_sanitizer()) {
         static const char message[] =
             "vrange: this program is built with a sanitizer, which has to serve malloc itself: run it without "

@@ -108,6 +108,19 @@ if __name__ == "__main__":
     assert done.stdout.split() == found.split(), done.stderr
 
 
+def test_subinterpreters_are_left_alone(tmp_path: Path) -> None:
+    """CPython ends the process if one of them ends while it has a thread."""
+    code = """
+import _testcapi
+for _ in range(2):
+    _testcapi.run_in_subinterp("print('within', flush=True)")
+print("ended")
+"""
+    for options in ([], ["--children"]):
+        done = run(*options, program(tmp_path, code))
+        assert (done.stdout, done.stderr) == ("within\nwithin\nended\n", "")
+
+
 def test_a_script_by_its_first_line_and_a_command_on_the_path(tmp_path: Path) -> None:
     script = program(tmp_path, f"#!{sys.executable}\n{LOOK}", "tool")
     script.chmod(0o755)

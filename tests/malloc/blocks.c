@@ -223,6 +223,25 @@ static void *fork_too(void *seed) {
     return NULL;
 }
 
+/* The child of vfork runs in the memory of its parent, and no handler of a fork runs. */
+static void *vfork_too(void *seed) {
+    uint64_t state = 521288629ull + (uintptr_t)seed;
+    for (int i = 0; i < 60; i++) {
+        void *block = malloc(200 * KIB);
+        const pid_t child = vfork();
+        CHECK(child >= 0);
+        if (child == 0) {
+            free(block);
+            free(malloc(3 * MIB));
+            _exit(5);
+        }
+        for (int j = 0; j < 20; j++) exchange(&state);
+        int status;
+        CHECK(waitpid(child, &status, 0) == child && WEXITSTATUS(status) == 5);
+    }
+    return NULL;
+}
+
 static void threads(void *(*one)(void *), void *(*other)(void *)) {
     pthread_t all[6];
     CHECK(pthread_key_create(&at_end, free_at_end) == 0);
@@ -294,6 +313,7 @@ int main(int count, char **words) {
     else if (strcmp(part, "refusals") == 0) refusals();
     else if (strcmp(part, "threads") == 0) threads(work, work);
     else if (strcmp(part, "forks") == 0) threads(work, fork_too);
+    else if (strcmp(part, "vforks") == 0) threads(work, vfork_too);
     else if (strcmp(part, "signals") == 0) signals();
     else if (strcmp(part, "freed") == 0) freed();
     else return 2;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from vrange.cli.memory_cgroup import MemoryCgroup
 
 HERE = Path(__file__).parent
 LIBRARY = vrange.malloc.library()
-PARTS = ["kinds", "resizes", "refusals", "threads", "forks", "signals"]
+PARTS = ["kinds", "resizes", "refusals", "threads", "forks", "vforks", "signals"]
 
 
 def start(
@@ -263,6 +264,36 @@ def test_a_program_with_an_allocator_of_its_own_keeps_it(tmp_path: Path) -> None
     (tmp_path / "own.c").write_text(OWN)
     done = start(compiled(tmp_path / "own.c", tmp_path / "own", "-fno-builtin"))
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+OTHERS = ["jemalloc", "mimalloc", "tcmalloc_minimal"]
+
+
+def other_allocator(name: str) -> str:
+    found = ctypes.util.find_library(name)
+    if found is None:
+        pytest.skip(f"lib{name} is not installed")
+    return found
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("comes_first", [True, False])
+def test_another_allocator_beside_it(blocks: Path, name: str, comes_first: bool) -> None:
+    """Some replace the names by which glibc's own functions are called, too."""
+    both = [other_allocator(name), LIBRARY]
+    preloaded = ":".join(both if comes_first else reversed(both))
+    for part in ("resizes", "threads"):
+        done = start(blocks, part, preloaded=False, LD_PRELOAD=preloaded)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"done\n", b"")
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_program_that_is_linked_to_another_allocator(tmp_path: Path, name: str) -> None:
+    linked = ["-fno-builtin", "-Wl,--no-as-needed", f"-l:{other_allocator(name)}"]
+    program = compiled(HERE / "blocks.c", tmp_path / "blocks", *linked)
+    for part in ("resizes", "threads"):
+        done = start(program, part)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"done\n", b"")
 
 
 def test_a_program_with_a_sanitizer_is_told(tmp_path: Path) -> None:

@@ -37,6 +37,17 @@ def _restore(settings, here):
             os.environ[name] = value
 
 
+def _is_main_interpreter():
+    """Return False in others: the interpreter ends the process if one of these ends with a thread."""
+    for name in ("_interpreters", "_xxsubinterpreters"):
+        try:
+            interpreters = __import__(name)
+            return interpreters.get_current() == interpreters.get_main()
+        except (ImportError, AttributeError):
+            pass
+    return True
+
+
 def _switch_on():
     here = os.path.dirname(os.path.abspath(__file__))
     settings = {}
@@ -49,7 +60,7 @@ def _switch_on():
             settings = dict(settings or {"only_deep": True}, deep=deep)
     finally:
         _restore(settings, here)
-    if not settings:
+    if not settings or not _is_main_interpreter():
         return
     try:
         from vrange import _autostart
