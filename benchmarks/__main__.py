@@ -15,6 +15,7 @@ NAMES = (
     "heap_trim",
     "numpy_temporaries",
     "ebizzy",
+    "small_blocks",
     "complaints",
     "pressure_watch",
     "idle",

@@ -14,11 +14,13 @@ from pathlib import Path
 
 from vrange.errors import VrangeError
 
-__all__ = ["library", "preload"]
+__all__ = ["library", "preload", "refuse_sanitizer"]
 
 _LIBRARY = Path(__file__).with_name("libvrange_malloc.so.0")
 # The first allocator that is preloaded serves all requests, so a second one is of no use.
 _SANITIZERS = ("libasan", "libtsan", "libmsan", "clang_rt.asan")
+_SANITIZER_STARTS = (b"__asan_init", b"__tsan_init", b"__msan_init", b"__hwasan_init")
+_NAMES_BYTES = 4 << 20  # within which an executable names the functions that it needs
 
 
 def library() -> str:
@@ -99,6 +101,35 @@ def preload(environment: Mapping[str, str]) -> str:
                     "run the program without that one, or without vrange's"
                 )
     return ":".join([own, *(name for name in before if name and name != own)])
+
+
+def refuse_sanitizer(program: str) -> None:
+    """Refuse a program that is built with a sanitizer, which ends where it is not loaded first.
+
+    Parameters
+    ----------
+    program : str
+        The path of an executable.
+
+    Raises
+    ------
+    VrangeError
+        If it names one of the sanitizers that serve malloc themselves.
+
+    Examples
+    --------
+    >>> import sys
+    >>> import vrange.malloc
+    >>> vrange.malloc.refuse_sanitizer(sys.executable)
+
+    """
+    try:
+        with open(program, "rb") as file:
+            names = file.read(_NAMES_BYTES)
+    except OSError:
+        return  # it is executed anyway, or its name is reported
+    if names.startswith(b"\x7fELF") and any(start in names for start in _SANITIZER_STARTS):
+        raise VrangeError(f"{program} is built with a sanitizer, which serves malloc itself")
 
 
 if __name__ == "__main__":

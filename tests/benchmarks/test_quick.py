@@ -32,7 +32,16 @@ def run(name: str, results: Path, timeout: float = 280) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "name",
-    ["release", "bookkeeping", "heap_trim", "numpy_temporaries", "idle", "scale", "recency"],
+    [
+        "release",
+        "bookkeeping",
+        "heap_trim",
+        "numpy_temporaries",
+        "small_blocks",
+        "idle",
+        "scale",
+        "recency",
+    ],
 )
 def test_runs_and_meets_what_holds_at_any_size(name: str, tmp_path: Path) -> None:
     assert all(target["met"] for target in run(name, tmp_path)["targets"])

@@ -1,13 +1,14 @@
-"""`vrange run --malloc`: large blocks of all libraries come from the heap, in this program only."""
+"""`vrange run`: large blocks of all libraries come from the heap, in this program only."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
 import psutil
 import pytest
-from run_support import VRANGE, plain, program, run
+from run_support import VRANGE, plain, program, run, start
 from support import MIB, wait_until
 
 import vrange.malloc
@@ -26,13 +27,14 @@ subprocess.run([sys.executable, "-c", LOOK])
 
 
 def test_the_program_has_it_and_does_not_see_it(tmp_path: Path) -> None:
-    assert run("--malloc", program(tmp_path, USED)).stdout == "True None\nFalse None\n"
-    assert run(program(tmp_path, USED)).stdout == "False None\nFalse None\n"
+    for asked_for in ([], ["--malloc"]):
+        assert run(*asked_for, program(tmp_path, USED)).stdout == "True None\nFalse None\n"
+    assert run("--no-malloc", program(tmp_path, USED)).stdout == "False None\nFalse None\n"
 
 
 def test_children_have_it_if_asked_for(tmp_path: Path) -> None:
     library = vrange.malloc.library()
-    done = run("--malloc", "--children", program(tmp_path, USED))
+    done = run("--children", program(tmp_path, USED))
     assert done.stdout == f"True {library}\nTrue {library}\n"
 
 
@@ -53,23 +55,47 @@ if (child := os.fork()) == 0:
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), sys.argv)
 """
     file = program(tmp_path, code)
-    within, without = run("--malloc", file, "a"), plain(file, "a")
+    within, without = run(file, "a"), plain(file, "a")
     assert (within.stdout, within.stderr) == (without.stdout, without.stderr)
     assert within.stdout.startswith("3 ")
 
 
-def test_another_allocator_is_refused_by_name(tmp_path: Path) -> None:
+def test_another_allocator_serves_where_it_is_preloaded(tmp_path: Path) -> None:
+    """It is left alone, the report says so, and --malloc insists."""
     file = program(tmp_path, "print('ran')")
-    found = run("--malloc", file, environment={"LD_PRELOAD": "libjemalloc.so.2"})
-    assert found.returncode == 2
-    assert found.stdout == ""
-    assert "libjemalloc.so.2, and only one allocator can serve malloc" in found.stderr
+    jemalloc = {"LD_PRELOAD": "libjemalloc.so.2"}
+    refusal = "libjemalloc.so.2, and only one allocator can serve malloc"
+    found = run("--report", file, environment=jemalloc)
+    assert (found.returncode, found.stdout) == (0, "ran\n")
+    assert re.search(f"malloc +off: LD_PRELOAD has {refusal}", found.stderr), found.stderr
+    found = run("--malloc", file, environment=jemalloc)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert refusal in found.stderr
+
+
+def test_a_program_with_a_sanitizer_runs_without(tmp_path: Path) -> None:
+    source, built = tmp_path / "one.c", tmp_path / "one"
+    source.write_text('#include <stdio.h>\nint main(void) { puts("ran"); return 0; }\n')
+    flags = ["-fsanitize=address", str(source), "-o", str(built)]
+    if subprocess.run(["gcc", *flags], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this compiler has no sanitizer")
+    assert start([str(built)], None).stdout == "ran\n"
+    assert run(built).stdout == "ran\n"
+    refused = run("--malloc", built)
+    assert refused.returncode == 2
+    assert "is built with a sanitizer" in refused.stderr
+
+
+def test_the_report_says_whether_it_served(tmp_path: Path) -> None:
+    file = program(tmp_path, "pass")
+    assert re.search("malloc +on\n", run("--report", file).stderr)
+    assert re.search("malloc +off: not asked for", run("--no-malloc", "--report", file).stderr)
 
 
 @pytest.mark.parametrize("numpy", [[], ["--no-numpy"]])
 def test_beside_numpy_s_handler(tmp_path: Path, numpy: list[str]) -> None:
     code = "import numpy; a = numpy.ones(1 << 20); print((a * 2 + a).sum(), bytes(1 << 20) == b'')"
-    done = run("--malloc", *numpy, program(tmp_path, code))
+    done = run(*numpy, program(tmp_path, code))
     assert (done.stdout, done.stderr) == ("3145728.0 False\n", "")
 
 
@@ -95,7 +121,7 @@ def test_rss_returns_what_is_idle_and_a_loop_meets_no_fault(
     tmp_path: Path, options: list[str]
 ) -> None:
     file = str(program(tmp_path, RESIDENT))
-    started = [*VRANGE, "run", "--malloc", "--trim-every", "never", *options, file]
+    started = [*VRANGE, "run", "--trim-every", "never", *options, file]
     with subprocess.Popen(
         started, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:

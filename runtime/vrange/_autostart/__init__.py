@@ -19,6 +19,7 @@ from vrange._autostart.settings import Settings
 
 __all__ = ["start", "trims"]
 
+_LARGE_BYTES = 1 << 17
 _started: Record | None = None  # a second sitecustomize, or an embedding, calls start() twice
 
 
@@ -79,6 +80,7 @@ def _switch_on(settings: Settings, record: Record) -> None:
     # The interpreter's own allocator first: arenas made before that stay out of its reach.
     part("interpreter", lambda: _interpreter(settings))
     part("segment", _segment)
+    part("malloc", lambda: _malloc(settings))
     if settings.stacks:
         part("stacks", lambda: _stacks(record))
     if settings.rss:
@@ -133,6 +135,17 @@ def _interpreter(settings: Settings) -> str:
         return "libc's malloc (PYTHONMALLOC=malloc)"
     import_module("vrange.heap.interpreter").enable()
     return "on"
+
+
+def _malloc(settings: Settings) -> str:
+    if not settings.malloc:
+        return f"off: {settings.malloc_refused or 'not asked for'}"
+    from vrange._core import ffi, lib
+
+    block = bytearray(_LARGE_BYTES)
+    info = ffi.new("vrange_heap_info *")
+    lib.vrange_heap_read(info)
+    return "on" if info.used_bytes >= len(block) else "off: another allocator serves the program"
 
 
 def _segment() -> str:

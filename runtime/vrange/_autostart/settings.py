@@ -23,6 +23,8 @@ class Settings:
         The allocator of the interpreter's objects: its own, or libc's malloc.
     malloc : bool
         Whether large blocks of every library come from vrange's heap (vrange.malloc).
+    malloc_refused : str or None
+        Why they do not, although nobody switched it off.
     rss : bool
         Whether freed memory of the heap is returned, and not only offered.
     numpy : bool
@@ -52,6 +54,7 @@ class Settings:
 
     heap: Heap = "pymalloc"
     malloc: bool = False
+    malloc_refused: str | None = None
     rss: bool = False
     numpy: bool = True
     watch: bool = True

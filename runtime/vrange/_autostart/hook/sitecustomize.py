@@ -38,7 +38,7 @@ def _restore(settings, here):
 
 
 def _is_main_interpreter():
-    """Return False in others: the interpreter ends the process if one of these ends with a thread."""
+    """Return False in a subinterpreter: CPython ends the process if one ends with a thread."""
     for name in ("_interpreters", "_xxsubinterpreters"):
         try:
             interpreters = __import__(name)

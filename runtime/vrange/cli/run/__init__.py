@@ -5,10 +5,10 @@
   vrange run [options] -c code [arguments]
   vrange run [options] command [arguments]      such as gunicorn, pytest, python, ./program
 
-These are on in the program: array data of NumPy from vrange's heap, the memory pressure watcher,
-trims of the heap at intervals, trims of the stacks of waiting executor threads, and the counters
-that `vrange top` shows. Options come before the program; everything after it belongs to the
-program.
+These are on in the program: large blocks of every library and array data of NumPy from vrange's
+heap, the memory pressure watcher, trims of the heap at intervals, trims of the stacks of waiting
+executor threads, and the counters that `vrange top` shows. Options come before the program;
+everything after it belongs to the program.
 
 The process becomes the program, with the same process id and nothing in between. Only with
 --report, --json or --plot does vrange stay as the parent process: it measures, and passes on
@@ -39,7 +39,7 @@ from vrange.cli.run.report import Report, as_json, as_text
 from vrange.cli.run.supervise import Ending, end_alike, supervise
 from vrange.cli.run.target import CannotRunError, Target, find_target
 from vrange.errors import VrangeError
-from vrange.malloc import preload
+from vrange.malloc import preload, refuse_sanitizer
 
 __all__ = ["add_parser", "run"]
 
@@ -71,8 +71,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     on.add_argument(
         "--malloc",
         action=argparse.BooleanOptionalAction,
-        default=False,
-        help="large blocks of every library from vrange's heap (LD_PRELOAD; see docs/malloc.md)",
+        default=None,
+        help="large blocks of every library from vrange's heap (LD_PRELOAD; see docs/malloc.md). "
+        "On where nothing is against it; --malloc refuses to run without, --no-malloc: never",
     )
     on.add_argument(
         "--rss",
@@ -149,6 +150,8 @@ def run(args: argparse.Namespace) -> int:
         target = find_target(args.rest)
     except CannotRunError as error:
         return _refuse(error)
+    if args.malloc and (refusal := _malloc_refusal(target)) is not None:
+        raise VrangeError(refusal)
     reported = bool(args.report or args.json or args.plot or args.compare)
     records = tempfile.mkdtemp(prefix="vrange-run-") if reported else None
     try:
@@ -157,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
             plain = _supervised(target, os.environ, args)
             if plain.signal in _BY_USER:
                 return end_alike(plain)
-        variables = environment(_settings(args, records), os.environ)
+        variables = environment(_settings(args, target, records), os.environ)
         sys.stdout.flush()
         if records is None:
             _as_before_python()
@@ -175,10 +178,12 @@ def run(args: argparse.Namespace) -> int:
     return end_alike(ending)
 
 
-def _settings(args: argparse.Namespace, records: str | None) -> Settings:
+def _settings(args: argparse.Namespace, target: Target, records: str | None) -> Settings:
+    refusal = None if args.malloc is False else _malloc_refusal(target)
     return Settings(
         heap=args.heap,
-        malloc=args.malloc,
+        malloc=args.malloc is not False and refusal is None,
+        malloc_refused=refusal,
         rss=args.rss,
         numpy=not args.no_numpy,
         watch=not args.no_watch,
@@ -190,6 +195,16 @@ def _settings(args: argparse.Namespace, records: str | None) -> Settings:
         records=records,
         deep=None if args.deep is None else raise_stack_limit(args.deep),
     )
+
+
+def _malloc_refusal(target: Target) -> str | None:
+    """Return why vrange's malloc can't serve this program."""
+    try:
+        preload(os.environ)
+        refuse_sanitizer(target.path)
+    except VrangeError as error:
+        return str(error)
+    return None
 
 
 def _supervised(target: Target, variables: Mapping[str, str], args: argparse.Namespace) -> Ending:
@@ -207,8 +222,6 @@ def _check(args: argparse.Namespace) -> None:
     for option, name in (("--json", args.json), ("--plot", args.plot)):
         if name and not os.access(Path(name).absolute().parent, os.W_OK):
             raise VrangeError(f"{option} {name}: its directory is missing or can't be written to")
-    if args.malloc:
-        preload(os.environ)
     if args.plot:
         if Path(args.plot).suffix.lower() not in _PICTURES:
             raise ValueError(f"--plot takes a file that ends in .png or .svg, not {args.plot}")
