@@ -17,8 +17,8 @@ extern void *__libc_pvalloc(size_t bytes);
  * then this is no glibc. */
 bool libc_find(void);
 
-/* Whether another allocator, which was loaded after this library, brings functions of the names above: mimalloc and
- * tcmalloc do. Then they are what is called here. */
+/* Whether another allocator, which was loaded after this library, brings functions of the names above: mimalloc
+ * and tcmalloc do. Then they are what is called here. */
 bool libc_is_replaced(void);
 
 /* 0 before libc_find. */
