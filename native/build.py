@@ -55,7 +55,7 @@ CORE_LIBRARIES = ["pthread", "dl"]
 MALLOC_SOURCES = _below("malloc", ".c")
 # The compiler must not take malloc's own code for calls that it can replace, nor call a function
 # here that the program may bring itself.
-MALLOC_OPTIONS = [*CORE_OPTIONS, "-fno-builtin", "-fsemantic-interposition"]
+MALLOC_OPTIONS = [*CORE_OPTIONS, "-fno-builtin", "-fsemantic-interposition", "-fno-plt"]
 # now: no call of a function is resolved inside malloc.
 MALLOC_LINK_OPTIONS = [
     "-Wl,-soname,libvrange_malloc.so.0",

@@ -10,7 +10,7 @@ from run_support import program, run
 from support import MIB
 
 from vrange.cli.run.compare import as_table, compared
-from vrange.cli.run.sampling import Sample
+from vrange.cli.run.supervise import Sample
 
 CODE = """
 import os, sys, time

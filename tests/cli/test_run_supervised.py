@@ -191,6 +191,35 @@ def test_report_json_and_picture_agree_with_what_the_program_did(tmp_path: Path)
     assert "<svg" in picture.read_text()
 
 
+def test_the_parent_holds_hardly_any_memory(tmp_path: Path) -> None:
+    """All that it holds is charged to the program's cgroup."""
+    code = """
+import os
+parent = f"/proc/{os.getppid()}/"
+rollup = open(parent + "smaps_rollup").read()
+print(rollup.partition("Anonymous:")[2].split()[0], "libvrange" in open(parent + "maps").read())
+"""
+    done = run("--report", program(tmp_path, code))
+    held, has_vrange = done.stdout.split()
+    assert has_vrange == "False"
+    assert int(held) << 10 < 8 * MIB  # an interpreter without any module has 3.5
+
+
+def test_an_environment_in_any_encoding_and_descriptors_reach_the_program(tmp_path: Path) -> None:
+    code = """
+import os, sys
+print(os.environb[b"NAME"], sys.argv[1:], len(os.listdir("/proc/self/fd")))
+"""
+    file = program(tmp_path, code)
+    environment = {"NAME": "a\udcff"}
+    found = [
+        run(*options, file, "b\udcfe", environment=environment, errors="surrogateescape").stdout
+        for options in ([], ["--report"])
+    ]
+    assert found[0] == found[1]
+    assert found[0].startswith("b'a\\xff' ['b\\udcfe'] ")
+
+
 def test_children_are_measured_with_it(tmp_path: Path) -> None:
     code = """
 import os, time

@@ -22,21 +22,20 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import resource
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from vrange._autostart.settings import Settings
 from vrange.cli.options import listen_address, seconds
 from vrange.cli.printable import printable
-from vrange.cli.run.compare import as_table, compared
 from vrange.cli.run.deep import raise_stack_limit, stack
 from vrange.cli.run.environment import environment
-from vrange.cli.run.report import Report, as_json, as_text
-from vrange.cli.run.supervise import Ending, end_alike, supervise
+from vrange.cli.run.supervise import Run, supervise
 from vrange.cli.run.target import CannotRunError, Target, find_target
 from vrange.errors import VrangeError
 from vrange.malloc import preload, refuse_sanitizer
@@ -45,7 +44,6 @@ __all__ = ["add_parser", "run"]
 
 _WITH_VALUE = ("--heap", "--trim-every", "--trim", "--metrics", "--json", "--plot")
 _PICTURES = (".png", ".svg")
-_BY_USER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -155,18 +153,23 @@ def run(args: argparse.Namespace) -> int:
     reported = bool(args.report or args.json or args.plot or args.compare)
     records = tempfile.mkdtemp(prefix="vrange-run-") if reported else None
     try:
-        plain = None
-        if args.compare:  # first: --deep raises a limit that the program would inherit
-            plain = _supervised(target, os.environ, args)
-            if plain.signal in _BY_USER:
-                return end_alike(plain)
+        plain = Run(target.path, target.arguments, os.environ, _stack_limit())
         variables = environment(_settings(args, target, records), os.environ)
         sys.stdout.flush()
         if records is None:
             _as_before_python()
             os.execve(target.path, target.arguments, variables)
-        ending = _supervised(target, variables, args)
-        _tell(args, Report.gather(target.arguments, ending, Path(records)), plain)
+        # --deep has raised the limit, and the plain run is without it.
+        within = Run(target.path, target.arguments, variables, _stack_limit())
+        supervise(
+            [plain, within] if args.compare else [within],
+            records,
+            {
+                "arguments": target.arguments,
+                **{name: getattr(args, name) for name in ("report", "compare", "json", "plot")},
+            },
+            lazyfree=bool(args.json or args.plot or args.compare),
+        )
     except OSError as error:
         refused = CannotRunError.of(target, error)
         if refused is None:
@@ -175,7 +178,10 @@ def run(args: argparse.Namespace) -> int:
     finally:
         if records is not None:
             shutil.rmtree(records, ignore_errors=True)
-    return end_alike(ending)
+
+
+def _stack_limit() -> tuple[int, int]:
+    return resource.getrlimit(resource.RLIMIT_STACK)
 
 
 def _settings(args: argparse.Namespace, target: Target, records: str | None) -> Settings:
@@ -207,11 +213,6 @@ def _malloc_refusal(target: Target) -> str | None:
     return None
 
 
-def _supervised(target: Target, variables: Mapping[str, str], args: argparse.Namespace) -> Ending:
-    lazyfree = bool(args.json or args.plot or args.compare)
-    return supervise(target.path, target.arguments, variables, lazyfree=lazyfree)
-
-
 def _refuse(error: CannotRunError) -> int:
     print(f"vrange run: {printable(str(error))}", file=sys.stderr)
     return error.status
@@ -227,19 +228,6 @@ def _check(args: argparse.Namespace) -> None:
             raise ValueError(f"--plot takes a file that ends in .png or .svg, not {args.plot}")
         if importlib.util.find_spec("matplotlib") is None:
             raise VrangeError('--plot needs matplotlib: pip install "vrange[plot]"')
-
-
-def _tell(args: argparse.Namespace, report: Report, plain: Ending | None) -> None:
-    if plain is not None:
-        print(as_table(compared(plain, report.ending)), file=sys.stderr)
-    if args.json:
-        Path(args.json).write_text(as_json(report))
-    if args.plot:
-        from vrange.cli.run.picture import draw
-
-        draw(report, args.plot)
-    if args.report:
-        print(as_text(report), file=sys.stderr)
 
 
 def _as_before_python() -> None:
