@@ -352,6 +352,7 @@ def test_a_removal_beside_a_lookup_that_reads_below(make: Make) -> None:
 # ---- processes -----------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside a thread
 def test_the_child_of_a_fork_does_not_write_what_its_parent_queued() -> None:
     tier = Remembering()
     with Cache(name="x", below=tier) as cache:

@@ -91,7 +91,7 @@ def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable
             return opened[-1]
 
         yield connect_to_server
-        opened[-1].flushall()
+        connect_to_server().flushall()
     elif request.param == "django":
         from django.core.cache.backends.filebased import FileBasedCache
 

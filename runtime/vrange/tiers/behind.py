@@ -23,7 +23,7 @@ FLUSH_SECONDS = 5.0  # how long close() and the end of the process wait for the 
 _MOST = 4096
 _FIRST_SECONDS = 0.02  # a value is stored in memory right after its key was queued
 _TRIES = 3
-_IDLE_SECONDS = 1.0
+_IDLE_SECONDS = 0.1  # CPython 3.12 and later warns of a fork while the thread is there
 
 
 @dataclass(eq=False)
@@ -65,13 +65,20 @@ class Behind:
         called again later, a few times.
     dropped : callable
         Called for each that is not written.
+    ended : callable
+        Called at the end of a thread, in it.
 
     """
 
     _all: ClassVar[weakref.WeakSet[Behind]] = weakref.WeakSet()
 
-    def __init__(self, write: Callable[[Waiting], bool], dropped: Callable[[], object]) -> None:
-        self._write, self._dropped = write, dropped
+    def __init__(
+        self,
+        write: Callable[[Waiting], bool],
+        dropped: Callable[[], object],
+        ended: Callable[[], object],
+    ) -> None:
+        self._write, self._dropped, self._ended = write, dropped, ended
         self._forget()
         self._all.add(self)
 
@@ -157,6 +164,13 @@ class Behind:
             raise
 
     def _run(self) -> None:
+        try:
+            self._write_all()
+        finally:
+            with suppress(Exception):
+                self._ended()
+
+    def _write_all(self) -> None:
         while (waiting := self._next()) is not None:
             is_done = True
             try:

@@ -89,6 +89,11 @@ class Store:
         """Remove what is under a name."""
         self.tier.delete(name)
 
+    def leave_thread(self) -> None:
+        """Give back what the tier holds for the calling thread, which ends."""
+        if _kind_of(self.tier) == "diskcache":
+            self.tier.close()  # a thread's connection to SQLite, which each thread opens
+
     def remove_all(self, folder: str, before: float) -> None:
         """Free the bytes of values whose names begin so. None of them is valid any more."""
         if isinstance(self.tier, Directory):
@@ -120,7 +125,11 @@ def store_of(below: Any) -> Store:
 
 
 def _is_redis(tier: Any) -> bool:
-    return type(tier).__module__.partition(".")[0] in _REDIS
+    return _kind_of(tier) in _REDIS
+
+
+def _kind_of(tier: Any) -> str:
+    return type(tier).__module__.partition(".")[0]
 
 
 def _decodes(client: Any) -> bool:
@@ -132,8 +141,7 @@ def _setter_of(tier: Any) -> Callable[[str, bytes, float | None], object]:
     """Return set(name, data, seconds) of a tier."""
     if _is_redis(tier):
         return lambda name, data, seconds: tier.set(name, data, px=_milliseconds(seconds))
-    kind = type(tier).__module__.partition(".")[0]
-    if kind == "diskcache":
+    if _kind_of(tier) == "diskcache":
         return lambda name, data, seconds: tier.set(name, data, expire=seconds)
     try:
         takes_timeout = "timeout" in inspect.signature(tier.set).parameters

@@ -71,7 +71,9 @@ class Tiered(Through):
         self._below = Below(store, str(found_by), self._room_for)
         this: weakref.ref[Through] = weakref.ref(self)  # the queue does not keep the cache alive
         self._behind = Behind(
-            functools.partial(write, this), functools.partial(count_dropped, this)
+            functools.partial(write, this),
+            functools.partial(count_dropped, this),
+            store.leave_thread,
         )
 
     def _new_tokens(self) -> Any:
