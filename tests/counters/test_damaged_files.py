@@ -194,7 +194,7 @@ def ledger(directory: Path, whole: bytes) -> Path:
         ended = segment.parse(view)
     found = Service("service")
     found.fold(Path("1-1.stats"), ended)
-    found.leaders = [(os.getpgid(0), 1 << 62)]
+    found.leaders = [(os.getpid(), 1 << 62)]  # not of the group, whose leader may have ended
     (directory / "1-1.stats").write_bytes(b"")
     save(directory, found)
     return ledger_path(directory, "service")

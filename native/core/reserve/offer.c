@@ -12,6 +12,7 @@
 #include "ranges/range_table.h"
 #include "reserve/demand.h"
 #include "reserve/offered_queue.h"
+#include "reserve/rank.h"
 
 #define BATCH_RANGES 64
 #define BATCH_BYTES (4u << 20) /* a pin of a range in the batch waits for it: some hundred microseconds */
@@ -214,12 +215,10 @@ bool offer_top_up(victims *v, uint64_t wanted, uint64_t taken, bool is_burst) {
     if (is_refused()) return false;
     /* With thousands of small values a ranking takes milliseconds, so that the victims may not be ranked again
      * for a tenth of a second. In less time a burst uses up the reserve, little by little. */
-    const uint64_t idle = atomic_load(&stats_idle_bytes);
-    bool may_rank = is_burst || (present < wanted / LOW_SHARE && idle > wanted / TOP_UP_SHARE);
-    if (victims_are_old(v)) {
-        victims_rank(v, wanted);
-        may_rank = false;
-    }
+    const bool is_old = victims_are_old(v);
+    if (is_old) victims_rank(v, wanted);
+    const bool is_low = present < wanted / LOW_SHARE && rank_offerable_bytes() > wanted / TOP_UP_SHARE;
+    const bool may_rank = !is_old && (is_burst || is_low);
     return offer_victims(v, above(wanted, present), may_rank, RANKED_TIMES * wanted) >= TICK_BYTES;
 }
 

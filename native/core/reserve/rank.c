@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#include "base/amounts.h"
+#include "counters/stats.h"
 #include "os/os.h"
 #include "ranges/arena.h"
 #include "ranges/range_shared.h"
@@ -27,17 +29,26 @@ static uint32_t bucket_of(float value) {
 typedef struct {
     struct vrange_arena *arena;
     unsigned which;
-    bool looks;        /* at the page tables, for ranges that may be shared */
+    bool looks; /* at the page tables, for ranges that may be shared */
     uint32_t looked_at;
+    uint64_t left_out; /* bytes */
 } search;
 
 /* One ranking in a while looks at the page tables. The others go by what it found. */
 static _Atomic uint64_t looks_from_ns;
 
+static _Atomic uint64_t shared_bytes; /* at the last ranking of what is idle */
+
+uint64_t rank_offerable_bytes(void) {
+    return above(atomic_load(&stats_idle_bytes), atomic_load_explicit(&shared_bytes, memory_order_relaxed));
+}
+
 static bool is_left_out(range *r, search *s) {
     if (s->which & RANK_SHARED || !atomic_load_explicit(&r->shared, memory_order_relaxed)) return false;
     s->looked_at += s->looks;
-    return range_is_shared(r, s->looks);
+    if (!range_is_shared(r, s->looks)) return false;
+    s->left_out += range_bytes(r);
+    return true;
 }
 
 static bool is_candidate(range *r, search *s, candidate *out) {
@@ -114,6 +125,7 @@ void rank_least(ranking *out, struct vrange_arena *arena, unsigned which, uint64
             in_bucket[bucket_of(item.value)] += range_bytes(r);
     }
     if (s.looked_at) atomic_store(&looks_from_ns, now + LOOKS_SHARE * LOOK_NS * s.looked_at);
+    if (!arena && which == 0) atomic_store(&shared_bytes, s.left_out);
     s.looks = false;
     uint32_t last = 0;
     for (uint64_t sum = in_bucket[0]; sum < bytes && last < BUCKETS - 1;) sum += in_bucket[++last];

@@ -19,6 +19,7 @@
 #include "os/os.h"
 #include "pressure/alarm.h"
 #include "pressure/watcher.h"
+#include "reserve/rank.h"
 
 #define SLEEP_NS_MOST 20000000u
 #define SLEEP_BYTES (64ull << 20) /* more than one thread allocates meanwhile */
@@ -75,7 +76,7 @@ static uint64_t sleep_of_quiet(uint64_t below, uint64_t unwatched, uint64_t enou
     const alarm_kind alarm = alarm_set(enough);
     bool is_woken = alarm == ALARM_EARLY;
     if (alarm == ALARM_LATE) {
-        is_woken = lacks <= share || !atomic_load(&stats_idle_bytes);
+        is_woken = lacks <= share || !rank_offerable_bytes();
         *needs_offered = !is_woken;
     }
     return part_of(QUIET_SLEEP_NS, is_woken ? unwatched : lesser(below, unwatched), QUIET_BYTES);
@@ -96,8 +97,8 @@ static uint64_t longest_sleep(bool quiet_now, const free_memory *now, uint64_t e
         if (most > SLEEP_NS_MOST) most = SLEEP_NS_MOST;
         const uint64_t longer = quiet_now ? sleep_of_quiet(below, unwatched, enough, share, needs_offered) : 0;
         if (longer > most) most = longer;
-    } else if (!is_far && !atomic_load(&stats_idle_bytes) && !atomic_load(&stats_offered_bytes)) {
-        most = SLEEP_NS_MOST; /* nothing is volatile */
+    } else if (!is_far && !rank_offerable_bytes() && !atomic_load(&stats_offered_bytes)) {
+        most = SLEEP_NS_MOST; /* nothing is volatile, or a child shares it */
     }
     return most > tick ? most : tick;
 }
