@@ -20,6 +20,7 @@ SHAPES = {
     "lowered limit": "the limit is lowered in steps of 5 to 10 %, while requests go on",
     "prefork of 4": "4 forked workers, each with its cache, take the memory at the same time",
     "sleeping child": "a forked child exists and does nothing",
+    "sharing child": "so it does, and what was held at the fork, a third of the values, is let go",
     "4 busy loops": "4 processes compute on the same cores",
 }
 

@@ -23,6 +23,7 @@ FULL_SHARE = 0.97  # from there on the limit counts as reached
 FULL_TIMES = 1.3  # so much is stored in a cache that keeps below the limit by itself
 LOWERED_SECONDS = 60
 BUSY_SECONDS = 0.1
+SHARED_SHARE = 0.3  # of the limit
 
 
 class Program:
@@ -92,17 +93,24 @@ class Program:
         while self.figures.limit() != self.limit and time.monotonic() < end:
             self.serve()
 
+    def hold_for_child(self) -> list[Any]:
+        """Hold values whose pages a child will share until it ends, or until they are replaced."""
+        count = int(SHARED_SHARE * self.limit / self.cache.value_bytes)
+        return [self.cache.get(self.requests.next()) for _ in range(count)]
+
     def run(self) -> None:
         shape = self.task["shape"]
         other = bursts.OtherProcess() if shape == "other process" else None
         sleeper = 0
         self.fill()
         self.pinned = [self.cache.get(self.requests.next()) for _ in range(self.task["holds"])]
-        if shape == "sleeping child":
+        if shape in ("sleeping child", "sharing child"):
+            held = self.hold_for_child() if shape == "sharing child" else []
             sleeper = os.fork()
             if sleeper == 0:
                 bursts.end_with_parent()
                 signal.pause()
+            held.clear()
         contender.tell("filled")
         simple = bursts.SHAPES.get(shape, bursts.one_step)
         for number in range(len(self.task["shares"])):
