@@ -46,8 +46,11 @@ class Collected(Collector):
 
 
 def exposed(totals: Totals) -> bytes:
+    collected = Collected(totals)
+    for sample in (sample for metric in collected.metrics for sample in metric.samples):
+        assert 0 <= sample.value < float("inf"), sample
     registry = CollectorRegistry()
-    registry.register(Collected(totals))
+    registry.register(collected)
     return generate_latest(registry)
 
 
@@ -98,6 +101,22 @@ def test_segments_with_other_bytes(
     check_segment(bytes(data))
 
 
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, 7), st.integers(0, 31), EDGES | st.integers(0, (1 << 64) - 1)),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_segments_with_other_accounts(whole: bytes, changes: list[tuple[int, int, int]]) -> None:
+    data = bytearray(whole)
+    with ffi.from_buffer("segment_header *", data) as head:
+        for slot, word, value in changes:
+            at = head.accounts_at + slot * head.account_bytes + 4 * word
+            data[at : at + 8] = value.to_bytes(8, "little")
+    check_segment(bytes(data))
+
+
 @given(data=st.binary(max_size=2 * HEADER_BYTES))
 def test_any_bytes_are_no_segment(data: bytes) -> None:
     with memoryview(data) as view, pytest.raises(segment.SegmentRefusedError):
@@ -128,8 +147,20 @@ def places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
+def at_place(data: Any, path: list[Any]) -> Any:
+    for key in path:
+        data = data[key]
+    return data
+
+
+NO_COUNTS = st.sampled_from([-1, -(1 << 70), 1 << 64, 1 << 1100])
+
+
+@pytest.mark.parametrize("numbers_only", [False, True])
 @given(chance=st.data())
-def test_ledgers_with_other_values(directory: Path, whole: bytes, chance: st.DataObject) -> None:
+def test_ledgers_with_other_values(
+    directory: Path, whole: bytes, numbers_only: bool, chance: st.DataObject
+) -> None:
     service = Service("any")
     with memoryview(whole) as view:
         service.fold(Path("1-1.stats"), segment.parse(view))
@@ -137,16 +168,16 @@ def test_ledgers_with_other_values(directory: Path, whole: bytes, chance: st.Dat
     path = ledger_path(directory, "any")
     data = json.loads(path.read_text())
     for _ in range(chance.draw(st.integers(1, 3))):
-        *above, last = chance.draw(st.sampled_from(places(data)))
-        at = data
-        for key in above:
-            at = at[key]
-        at[last] = chance.draw(JSON)
+        found = places(data)
+        if numbers_only:
+            found = [place for place in found if type(at_place(data, [*place])) is int]
+        *above, last = chance.draw(st.sampled_from(found))
+        at_place(data, above)[last] = chance.draw(NO_COUNTS if numbers_only else JSON)
     path.write_text(json.dumps(data))
-    found = load(path)
-    if found is not None:
-        exposed(found.take_totals())
-        assert all("/" not in name for name in found.folded)
+    loaded = load(path)
+    if loaded is not None:
+        exposed(loaded.take_totals())
+        assert all("/" not in name for name in loaded.folded)
 
 
 @given(data=st.binary(max_size=400) | JSON.map(lambda value: json.dumps(value).encode()))
