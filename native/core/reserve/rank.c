@@ -18,6 +18,7 @@
 #define BUCKET_BITS 20 /* the low bits that are dropped; 8 buckets an octave remain */
 #define BUCKETS 4096u
 #define LOOK_NS 1000ull /* what a look at the page tables takes */
+#define SHARED_NS 1000000000ull
 #define LOOKS_SHARE 10 /* at most one part in so many of the time is spent on them */
 
 static uint32_t bucket_of(float value) {
@@ -37,11 +38,15 @@ typedef struct {
 /* One ranking in a while looks at the page tables. The others go by what it found. */
 static _Atomic uint64_t looks_from_ns;
 
-static _Atomic uint64_t shared_bytes; /* at the last ranking of what is idle */
+/* At the last ranking of what is idle. The child that shares them may end at any time, so it is soon forgotten. */
+static _Atomic uint64_t shared_bytes, shared_until_ns;
 
 uint64_t rank_offerable_bytes(void) {
-    return above(atomic_load(&stats_idle_bytes), atomic_load_explicit(&shared_bytes, memory_order_relaxed));
+    const uint64_t idle = atomic_load(&stats_idle_bytes), shared = atomic_load(&shared_bytes);
+    return shared && os_now_ns() < atomic_load(&shared_until_ns) ? above(idle, shared) : idle;
 }
+
+void rank_forget(void) { atomic_store(&shared_bytes, 0); }
 
 static bool is_left_out(range *r, search *s) {
     if (s->which & RANK_SHARED || !atomic_load_explicit(&r->shared, memory_order_relaxed)) return false;
@@ -125,7 +130,10 @@ void rank_least(ranking *out, struct vrange_arena *arena, unsigned which, uint64
             in_bucket[bucket_of(item.value)] += range_bytes(r);
     }
     if (s.looked_at) atomic_store(&looks_from_ns, now + LOOKS_SHARE * LOOK_NS * s.looked_at);
-    if (!arena && which == 0) atomic_store(&shared_bytes, s.left_out);
+    if (!arena && which == 0) {
+        atomic_store(&shared_bytes, s.left_out);
+        atomic_store(&shared_until_ns, now + SHARED_NS);
+    }
     s.looks = false;
     uint32_t last = 0;
     for (uint64_t sum = in_bucket[0]; sum < bytes && last < BUCKETS - 1;) sum += in_bucket[++last];

@@ -33,9 +33,11 @@ enum {
  * memory. Inside the gate. */
 void rank_least(ranking *out, struct vrange_arena *arena, unsigned which, uint64_t bytes);
 
-/* The idle bytes of this process that can be offered: without those that were shared at the last ranking of what
- * is idle. */
+/* The idle bytes that can be offered: without those that were shared at the last ranking of what is idle. */
 uint64_t rank_offerable_bytes(void);
+
+/* In the child of a fork, which shares other ranges than its parent. */
+void rank_forget(void);
 
 /* Returns the memory of a ranking. */
 void rank_end(ranking *ranked);

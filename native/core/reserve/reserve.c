@@ -224,6 +224,7 @@ static void before_use(size_t bytes) {
 static void forget_ranges_of_parent(void) {
     offer_forget();
     victims_forget(&reserve.victims);
+    rank_forget();
     rest_forget();
     burst_forget();
     reserve.has_offered_to_sleep = false;
