@@ -38,7 +38,7 @@ typedef struct {
 /* One ranking in a while looks at the page tables. The others go by what it found. */
 static _Atomic uint64_t looks_from_ns;
 
-/* At the last ranking of what is idle. The child that shares them may end at any time, so it is soon forgotten. */
+/* At the last ranking of what is idle. Soon forgotten: the child that shares them may end at any time. */
 static _Atomic uint64_t shared_bytes, shared_until_ns;
 
 uint64_t rank_offerable_bytes(void) {
