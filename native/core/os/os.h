@@ -23,8 +23,8 @@ uint64_t os_thread_cpu_ns(void) EXPORTED(os_thread_cpu_ns);
 uint64_t os_thread_waits(void) EXPORTED(os_thread_waits);
 void os_sleep_ns(uint64_t nanoseconds) EXPORTED(os_sleep_ns);
 /* Sleeps while *word is `value`, until os_wake or for as long. It may return early. Async-signal-safe. */
-void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t nanoseconds);
-void os_wake(_Atomic uint32_t *word);
+void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t nanoseconds) EXPORTED(os_wait);
+void os_wake(_Atomic uint32_t *word) EXPORTED(os_wake);
 /* The same for a word in memory that several processes share. Returns at once if a signal arrives. */
 void os_wait_shared(_Atomic uint32_t *word, uint32_t value, uint64_t nanoseconds);
 void os_wake_shared(_Atomic uint32_t *word);

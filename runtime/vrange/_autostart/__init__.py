@@ -9,13 +9,13 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 from vrange._autostart.record import Record
 from vrange._autostart.settings import Settings
+from vrange._working_child import when_working
 
 __all__ = ["start", "trims"]
 
@@ -33,8 +33,8 @@ def start(told: Mapping[str, Any]) -> None:
 
     Notes
     -----
-    A child after fork keeps what was on. The trimming thread starts anew there, and the child's
-    record begins at zero.
+    A child after fork keeps what was on. Threads start anew there once the child works, and the
+    child's record begins at zero.
 
     Examples
     --------
@@ -92,7 +92,9 @@ def _switch_on(settings: Settings, record: Record) -> None:
     if settings.watch:
         part("watcher", lambda: _watcher(record))
         # The child of a fork has no watcher.
-        os.register_at_fork(after_in_child=lambda: part("watcher", lambda: _watcher(record)))
+        os.register_at_fork(
+            after_in_child=lambda: when_working(lambda: part("watcher", lambda: _watcher(record)))
+        )
     if settings.metrics is not None:
         address, port = settings.metrics
         part("metrics", lambda: _metrics(address, port))
@@ -189,9 +191,12 @@ def _numpy(record: Record) -> str:
 
 def _watcher(record: Record) -> str:
     record.watcher = None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the record says if a cgroup can't be read
+    quiet = import_module("vrange.pressure.watched_cgroups").quiet
+    before = quiet.set(True)  # the record says if a cgroup can't be read
+    try:
         record.watcher = import_module("vrange.pressure").watch()
+    finally:
+        quiet.reset(before)
     return "on"
 
 

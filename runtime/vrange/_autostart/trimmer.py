@@ -17,6 +17,8 @@ from contextlib import suppress
 from vrange._autostart.record import Record
 from vrange._autostart.settings import Settings
 from vrange._core import hit, lib
+from vrange._paused_thread import PausedThread
+from vrange._working_child import when_working
 from vrange.heap.repeated_trim import Sweep
 from vrange.heap.trim import Deep
 
@@ -33,16 +35,6 @@ _BUSY_SECONDS = 0.02  # of processor time since the last trim: with less, hardly
 _DEEP: dict[str, Deep] = {"light": False, "deep": True, "holes": "holes"}
 
 
-def _rest(seconds: float) -> None:
-    """Sleep, and let requests of other processes be answered meanwhile."""
-    until = time.monotonic() + seconds
-    left = seconds
-    while left > 0:
-        time.sleep(left if left < _LOOK_SECONDS else _LOOK_SECONDS)
-        lib.vrange_requests_look()
-        left = until - time.monotonic()
-
-
 class Trimmer:
     """Trims at intervals, in a thread that the program doesn't see among its own.
 
@@ -55,11 +47,12 @@ class Trimmer:
         self._sweep = record.sweep = Sweep(_DEEP[settings.depth])
         self._every = settings.trim_every
         self._record = record
-        self._turn = _thread.allocate_lock()
+        self._thread = PausedThread("vrange-trim", self._run)
+        self._forget()
 
     def start(self) -> None:
-        """Start now, and in each child after fork. No trim begins once the program has ended."""
-        _thread.start_new_thread(hit.run_in_background, (self._run, False))
+        """Start now, and in each child of a fork. No trim begins once the program has ended."""
+        self._thread.start()
         os.register_at_fork(after_in_child=self._again)
         atexit.register(self._end)
 
@@ -67,40 +60,59 @@ class Trimmer:
         self._turn.acquire(timeout=_END_SECONDS)
 
     def _again(self) -> None:
-        self._turn = _thread.allocate_lock()  # the parent's thread may have held the old one
+        self._forget()
+        when_working(self._start_in_child)
+
+    def _start_in_child(self) -> None:
         with suppress(RuntimeError):  # if no thread can be started, the child runs without trims
-            # Most children execute a program at once, some after they have limited themselves.
-            _thread.start_new_thread(hit.run_in_background, (self._run, True))
+            self._thread.start()
 
-    def _run(self) -> None:
-        lib.vrange_thread_name(b"vrange-trim")
-        if self._every is None:
-            self._trim_as_it_pays()
-        while self._every is not None:
-            _rest(self._every or _LOOK_SECONDS)
-            if self._every and not self._once(False):
-                return
+    def _forget(self) -> None:
+        self._turn = _thread.allocate_lock()  # the parent's thread may have held the old one
+        self._worked = self._looked = time.process_time()
+        self._look_at = self._trimmed_at = time.monotonic()
+        self._cost = 0.0
 
-    def _trim_as_it_pays(self) -> None:
-        worked = looked = time.process_time()
-        trimmed_at, cost = time.monotonic(), 0.0
-        while True:
-            _rest(_LOOK_SECONDS)
-            before, looked = looked, time.process_time()
-            if looked - worked < _BUSY_SECONDS:
+    def _run(self, thread: PausedThread) -> bool:
+        """Trim until something fails. Return False for a pause."""
+        while not thread.is_paused:
+            left = self._look_at - time.monotonic()
+            if left > 0:  # also after a pause: each fork would put the next trim off
+                hit.rest(left)
                 continue
-            quiet = looked - before < _QUIET_LOAD * _LOOK_SECONDS
-            pause = (
-                max(_QUIET_SECONDS, cost / _QUIET_SHARE) if quiet else max(_SECONDS, cost / _SHARE)
-            )
-            began = time.monotonic()
-            if began - trimmed_at < pause:
-                continue
-            if not self._once(not quiet):
-                return
-            trimmed_at = time.monotonic()
-            cost = trimmed_at - began
-            worked = looked = time.process_time()
+            lib.vrange_requests_look()
+            if not (self._trim_if_it_pays() if self._every is None else self._trim_if_due()):
+                return True
+            # Requests of other processes are to be answered, however seldom trims are.
+            now = time.monotonic()
+            due = self._trimmed_at + self._every if self._every else now + _LOOK_SECONDS
+            self._look_at = min(max(due, now), now + _LOOK_SECONDS)
+        return False
+
+    def _trim_if_due(self) -> bool:
+        if not self._every or time.monotonic() < self._trimmed_at + self._every:
+            return True
+        goes_on = self._once(False)
+        self._trimmed_at = time.monotonic()
+        return goes_on
+
+    def _trim_if_it_pays(self) -> bool:
+        before, self._looked = self._looked, time.process_time()
+        if self._looked - self._worked < _BUSY_SECONDS:
+            return True
+        quiet = self._looked - before < _QUIET_LOAD * _LOOK_SECONDS
+        if quiet:
+            pause = max(_QUIET_SECONDS, self._cost / _QUIET_SHARE)
+        else:
+            pause = max(_SECONDS, self._cost / _SHARE)
+        began = time.monotonic()
+        if began - self._trimmed_at < pause:
+            return True
+        goes_on = self._once(not quiet)
+        self._trimmed_at = time.monotonic()
+        self._cost = self._trimmed_at - began
+        self._worked = self._looked = time.process_time()
+        return goes_on
 
     def _once(self, spares: bool) -> bool:
         began = time.perf_counter()

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from vrange._core import deep, lib
+from vrange._working_child import when_working
 from vrange.errors import VrangeError
 from vrange.sizes import format_bytes, parse_bytes
 
@@ -85,7 +86,7 @@ def _start_with(most: int, size: int) -> None:
     threading.stack_size(size)
     _most, _given = most, size
     if not _watches:
-        os.register_at_fork(after_in_child=deep.watch_stacks)
+        os.register_at_fork(after_in_child=lambda: when_working(deep.watch_stacks))
         deep.watch_calls(_fit_limits)
         _watches = True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import warnings
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from vrange._cgroup.tree import cgroups_of
 from vrange._core import ffi, lib
 from vrange._printable import printable
 
-__all__ = ["Places"]
+__all__ = ["Places", "quiet"]
+
+quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+"""Whether watchers that are made here do not warn. A filter of `warnings` is every thread's."""
 
 
 @dataclass
@@ -20,10 +24,11 @@ class Places:
     """The watched directories, in the native side's order.
 
     `refused` maps directories that can't be watched to the reason. A cgroup that can't be read is
-    left out with a RuntimeWarning, because a limit there would not be noticed.
+    left out with a RuntimeWarning unless `is_quiet`, because a limit there would not be noticed.
     """
 
     proc_self: Path
+    is_quiet: bool = field(default_factory=lambda: quiet.get())
     directories: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
 
@@ -46,6 +51,8 @@ class Places:
             {str(c.directory): c.refused for c in cgroups if c.refused is not None},
         )
         self.directories = [str(c.directory) for c in cgroups if c.refused is None]
+        if self.is_quiet:
+            return
         for directory in self.refused.keys() - before.keys():
             warnings.warn(
                 f"memory pressure in {printable(directory)} is not watched "

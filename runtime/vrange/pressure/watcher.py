@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vrange._closing import Closing
 from vrange._core import lib
 from vrange._counters.names import PRESSURE_LEVELS
+from vrange._paused_thread import PausedThread
 from vrange.errors import VrangeError
 from vrange.pressure.actions import ACTIONS, Action, Actions
 from vrange.pressure.callbacks import (
@@ -26,7 +27,6 @@ from vrange.pressure.callbacks import (
 from vrange.pressure.info import PressureInfo
 from vrange.pressure.levels import level_of, read_watcher
 from vrange.pressure.settings import checked_actions, checked_functions, native_settings
-from vrange.pressure.threads import Thread
 from vrange.pressure.watched_cgroups import Places
 from vrange.sizes import format_bytes
 
@@ -58,7 +58,9 @@ class Watcher(Closing):
         self._actions = actions
         self._callbacks: list[Callback] = []
         self._closed = False
-        self._thread: Thread | None = None
+        self._thread = PausedThread("vrange-pressure", self._run, lib.vrange_pressure_poke)
+        # Start from normal, so that a level that is up already counts as a change.
+        self._rank, self._growths = lib.VRANGE_PRESSURE_NORMAL, 0
         self._acted_on: Level = "normal"  # the last level that the acting thread has handled
 
     @property
@@ -113,8 +115,7 @@ class Watcher(Closing):
             lib.vrange_pressure_stop()
             if _current is self:
                 _current = None
-        if self._thread is not None:
-            self._thread.join(_CLOSE_PATIENCE_SECONDS)
+        self._thread.join(_CLOSE_PATIENCE_SECONDS)
         for callback in self._callbacks:
             callback.close(_CLOSE_PATIENCE_SECONDS)
         self._actions.close()
@@ -130,32 +131,30 @@ class Watcher(Closing):
 
     # ---- the acting thread -----------------------------------------------------------------------
 
-    def _start(self) -> None:
-        self._thread = Thread("vrange-pressure", self._run, is_listed=False)
-
-    def _run(self) -> None:
-        # Start from normal, so that a level that is up already counts as a change.
-        rank, growths, turn = lib.VRANGE_PRESSURE_NORMAL, 0, 0
-        while not self._closed:
-            now = read_watcher()
-            if not now.running:
-                return
-            turn = now.turn
+    def _run(self, thread: PausedThread) -> bool:
+        """Act on changes until the watcher is closed. Return False for a pause."""
+        while True:
+            now = read_watcher()  # first: a pause or an end after it also ends the wait below
+            if self._closed or not now.running:
+                return True
+            if thread.is_paused:
+                return False
             if now.moved:
                 self._follow()
-            before, rank = rank, now.level
-            if rank > before or (now.growths != growths and rank > lib.VRANGE_PRESSURE_NORMAL):
-                self._actions.ask(PRESSURE_LEVELS[rank])
-            elif rank < before:
-                self._actions.relax(PRESSURE_LEVELS[rank])
-            growths = now.growths
+            before, self._rank = self._rank, now.level
+            is_up = self._rank > lib.VRANGE_PRESSURE_NORMAL
+            if self._rank > before or (now.growths != self._growths and is_up):
+                self._actions.ask(PRESSURE_LEVELS[self._rank])
+            elif self._rank < before:
+                self._actions.relax(PRESSURE_LEVELS[self._rank])
+            self._growths = now.growths
             # Callbacks first: the user's reaction must not wait for the built-in actions.
-            waits = [self._tell(now, rank != before)]
-            waits.append(self._actions.run(PRESSURE_LEVELS[rank], now.used_bytes))
+            waits = [self._tell(now, self._rank != before)]
+            waits.append(self._actions.run(PRESSURE_LEVELS[self._rank], now.used_bytes))
             self._acted_on = level_of(now) or "normal"
             wait = min((seconds for seconds in waits if seconds is not None), default=None)
             timeout = _FOR_EVER if wait is None else int(wait * 1e9) + 1_000_000
-            lib.vrange_pressure_wait(turn, timeout)
+            lib.vrange_pressure_wait(now.turn, timeout)
 
     def _follow(self) -> None:
         try:
@@ -305,7 +304,7 @@ def watch(
                 raise VrangeError("neither a cgroup's memory nor the machine's can be read here")
             if result < 0:
                 raise VrangeError(f"no thread can be started to watch: {os.strerror(-result)}")
-            watcher._start()
+            watcher._thread.start()
         except BaseException as error:
             lib.vrange_pressure_stop()
             watcher._closed = True
