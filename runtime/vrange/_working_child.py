@@ -16,6 +16,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 from vrange._core import hit
@@ -52,12 +53,12 @@ def when_working(start: Callable[[], object]) -> None:
     util = sys.modules.get("multiprocessing.util")
     if util is not None and not _with_multiprocessing:
         _with_multiprocessing = True
-        util.register_after_fork(_begin, _call)  # type: ignore[attr-defined]
+        util.register_after_fork(_begin, _call)
 
 
 def _is_in_subprocess() -> bool:
     """Whether `subprocess` made this child for a `preexec_fn`, with the collector off."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__") != "subprocess":
         frame = frame.f_back
     return frame is not None and frame.f_code.co_name == "_execute_child"
