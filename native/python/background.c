@@ -1,7 +1,7 @@
-/* What a thread of vrange's own runs, and how it rests. Memory may be short in the program or in the child of a fork that
- * limits itself before it executes another program, and then a Python function can't even be called. The
- * program would see an error that is not its own, and the work would end for good. So the thread rests and
- * calls the function again.
+/* What a thread of vrange's own runs, and how it rests. Memory may be short in the program or in the child of
+ * a fork that limits itself before it executes another program, and then a Python function can't even be
+ * called. The program would see an error that is not its own, and the work would end for good. So the thread
+ * rests and calls the function again.
  *
  * This is a function in C because one in Python takes memory for its frame before it could catch anything. */
 #include <stdatomic.h>
