@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from vrange._ranges.capabilities import capabilities
 from vrange.cli.memory_cgroup import MemoryCgroup
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,5 +36,6 @@ def test_nothing_is_wrong_after_bursts_and_kills(tmp_path: Path) -> None:
     assert all(each["met"] for each in must_hold), must_hold
     assert found["kills"][0]["kills"] > 5
     assert found["kills"][0]["requests"] > 100
-    assert found["served"]["vrange, shared"]["hit_ratio"] > 0.99
+    if capabilities().rung != "sentinel":  # there processes share small values only
+        assert found["served"]["vrange, shared"]["hit_ratio"] > 0.99
     assert " s  " not in run(tmp_path)  # all runs are kept
