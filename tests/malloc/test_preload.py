@@ -335,3 +335,10 @@ def test_where_it_is_and_what_it_refuses(tmp_path: Path) -> None:
     assert vrange.malloc.preload({"LD_PRELOAD": f"a.so {LIBRARY}"}) == f"{LIBRARY}:a.so"
     with pytest.raises(vrange.VrangeError, match="only one allocator can serve malloc"):
         vrange.malloc.preload({"LD_PRELOAD": "/usr/lib/libjemalloc.so.2"})
+
+
+def test_without_glibc_it_says_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vrange.malloc._LIBRARY", tmp_path / "is not in a wheel for musl")
+    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
+    with pytest.raises(vrange.VrangeError, match=r"stands on glibc's, and .* another C library"):
+        vrange.malloc.library()
