@@ -44,7 +44,9 @@ def library() -> str:
 
     """
     if not _LIBRARY.exists():
-        libc = platform.libc_ver()[0] or "another C library"
+        libc = platform.libc_ver()[0]
+        if libc in ("", "libc"):  # where Python does not know it, which is so with musl
+            libc = "another C library"
         raise VrangeError(
             f"vrange's malloc stands on glibc's, and this Python has {sys.platform} with {libc}"
         )

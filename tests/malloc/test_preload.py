@@ -339,6 +339,6 @@ def test_where_it_is_and_what_it_refuses(tmp_path: Path) -> None:
 
 def test_without_glibc_it_says_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vrange.malloc._LIBRARY", tmp_path / "is not in a wheel for musl")
-    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
+    monkeypatch.setattr("platform.libc_ver", lambda: ("libc", ""))  # musl
     with pytest.raises(vrange.VrangeError, match=r"stands on glibc's, and .* another C library"):
         vrange.malloc.library()
