@@ -74,6 +74,26 @@ def test_pressure_kills_the_dict_and_nobody_else(tmp_path: Path) -> None:
     assert (tmp_path / "cache_under_pressure.png").stat().st_size > 10_000
 
 
+def test_a_dask_worker_reads_less_from_disk_and_none_is_lost(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    found = run("dask", tmp_path)["tight"]["hot inputs"]
+    assert found["vrange"]["failed"] == found["vrange"]["restarts"] == 0
+    assert found["Dask"]["read"] > 0
+    if capabilities().rung != "eager":  # where nothing can be offered
+        assert found["vrange"]["read"] < found["Dask"]["read"] / 2
+    assert (tmp_path / "dask.png").stat().st_size > 10_000
+
+
+def test_the_workers_shared_cache_saves_more_the_more_workers_there_are(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    rows = run("dask.growth", tmp_path)["rows"]
+    saved = [row["computed"] / row["computed alone"] for row in rows]
+    assert [row["workers"] for row in rows] == [2, 10, 100]
+    assert saved == sorted(saved, reverse=True)
+    assert saved[-1] < 0.25
+    assert all(row["messages each"] < 2 for row in rows)
+
+
 def test_a_kill_is_told_from_a_fault() -> None:
     from benchmarks import contender
 
