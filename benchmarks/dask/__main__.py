@@ -143,7 +143,11 @@ def main() -> int:
     limit = "250MiB" if options.quick else LIMIT
     workloads = ["hot inputs"] if options.quick else list(WORKLOADS)
     kept = options.results / "dask.json"
-    before = json.loads(kept.read_text()) if options.workload else {"tight": {}, "plenty": {}}
+    before = (
+        json.loads(kept.read_text())
+        if options.workload and kept.exists()
+        else {"tight": {}, "plenty": {}}
+    )
     tight, plenty = before["tight"], before["plenty"]
     for workload in [options.workload] if options.workload else workloads:
         tight[workload] = compare(workload, limit, scale, quiet, rounds)

@@ -74,16 +74,6 @@ def test_pressure_kills_the_dict_and_nobody_else(tmp_path: Path) -> None:
     assert (tmp_path / "cache_under_pressure.png").stat().st_size > 10_000
 
 
-def test_a_dask_worker_reads_less_from_disk_and_none_is_lost(tmp_path: Path) -> None:
-    pytest.importorskip("distributed")
-    found = run("dask", tmp_path)["tight"]["hot inputs"]
-    assert found["vrange"]["failed"] == found["vrange"]["restarts"] == 0
-    assert found["Dask"]["read"] > 0
-    if capabilities().rung != "eager":  # where nothing can be offered
-        assert found["vrange"]["read"] < found["Dask"]["read"] / 2
-    assert (tmp_path / "dask.png").stat().st_size > 10_000
-
-
 def test_the_workers_shared_cache_saves_more_the_more_workers_there_are(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     rows = run("dask.growth", tmp_path)["rows"]
