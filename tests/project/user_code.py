@@ -276,9 +276,41 @@ def use_caches() -> None:
         assert_type(sorted(cache), list[str])
 
 
+class Store:
+    """A lower tier of the user's own."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, bytes] = {}
+
+    def get(self, name: str, /) -> bytes | None:
+        return self.data.get(name)
+
+    def set(self, name: str, data: bytes, /) -> object:
+        self.data[name] = data
+        return None
+
+    def delete(self, name: str, /) -> object:
+        return self.data.pop(name, None)
+
+
+@vrange.cached(below=Store(), name="pages", tags=lambda user: [f"user:{user}"])
+def page(user: int) -> str:
+    return f"page of {user}"
+
+
+def use_tiers_and_tags() -> None:
+    tier: vrange.tiers.Tier = Store()
+    with vrange.VolatileCache[str, int](name="tiered", below=tier, tags=True) as cache:
+        cache.set("b", 2, tags=["even"])
+        assert_type(cache.get_or_compute("c", lambda: 3, tags="odd"), int)
+        assert_type(cache.discard_tag("even"), None)
+    assert_type(page(7), str)
+
+
 if __name__ == "__main__":
     use_functions()
     asyncio.run(use_coroutine_functions())
     use_methods()
     asyncio.run(use_coroutine_methods())
     use_caches()
+    use_tiers_and_tags()
