@@ -75,7 +75,13 @@ import os, time
 from pathlib import Path
 
 def threads():
-    return sorted(task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm"))
+    found = []
+    for name in Path("/proc/self/task").glob("*/comm"):
+        try:
+            found.append(name.read_text().strip())
+        except OSError:  # it has ended meanwhile
+            pass
+    return found
 
 def await_threads():
     until = time.monotonic() + 20
@@ -119,6 +125,7 @@ if __name__ == "__main__":
     here, there = fork.Pipe()
     worker = fork.Process(target=work, args=(there,))
     worker.start()
+    there.close()  # recv() would wait for ever for a worker that has failed
     print(here.recv())
     worker.join()
 """

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -334,6 +337,46 @@ def test_a_directory_that_cant_be_written_to(tmp_path: Path) -> None:
         buffer[n] = numbers(n)
     assert buffer.evict() == -1
     assert all((np.asarray(buffer[n]) == n).all() for n in range(5))
+    buffer.close()
+
+
+def test_a_read_only_file_system(tmp_path: Path) -> None:
+    """A mount of its own: root may write to what has only no permission."""
+    code = f"""
+        import numpy as np, vrange.dask
+        buffer = vrange.dask.VolatileBuffer({str(tmp_path)!r}, hot="2MiB")
+        for n in range(5):
+            buffer[n] = np.full(1 << 17, n)
+        print(buffer.evict(), all((np.asarray(buffer[n]) == n).all() for n in range(5)))
+        buffer.close()
+    """
+    mounted = f"mount -t tmpfs -o ro none '{tmp_path}' && exec \"$@\""
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", mounted, "-", sys.executable, "-c", dedent(code)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "-1 True\n"
+    assert "can't be spilled" in done.stderr
+    assert "Read-only file system" in done.stderr
+
+
+def test_one_value_of_more_than_4_gib(tmp_path: Path) -> None:
+    """One system call writes or reads 2 GiB at most, and 32 bits count 4 GiB."""
+    buffer = vrange.dask.VolatileBuffer(str(tmp_path), hot="1MiB", max_spill=False)
+    value = np.zeros((4 << 30) + 5, "u1")
+    value[[0, -1]] = 7, 9
+    buffer["value"] = value
+    del value
+    while buffer.evict() > 0:
+        pass
+    assert buffer.spilled_total.disk > 4 << 30
+    if buffer._copies.arena is not None:
+        discard_all(buffer)
+    back = np.asarray(buffer["value"])
+    assert (back.shape, back[0], back[-1], back[1 << 32]) == (((4 << 30) + 5,), 7, 9, 0)
+    del back
     buffer.close()
 
 
