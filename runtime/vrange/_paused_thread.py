@@ -57,16 +57,17 @@ class PausedThread:
 
     def start(self) -> None:
         """Start it. Raise RuntimeError if no thread can be started."""
-        runs = original("allocate_lock")()
+        before, runs = self._runs, original("allocate_lock")()
         runs.acquire()
+        # The one that a pause ended may still have to release its own lock.
+        run = partial(self._run, runs)
+        _started.add(self)
         self._runs, self._thread = runs, None
         try:
-            # The one that a pause ended may still have to release its lock.
-            original("start_new_thread")(hit.run_in_background, (partial(self._run, runs), False))
-        except BaseException:
-            runs.release()
+            original("start_new_thread")(hit.run_in_background, (run, False))
+        except BaseException:  # it may run all the same: without memory for its number, this raises
+            self._runs = before
             raise
-        _started.add(self)
 
     def join(self, timeout: float) -> bool:
         """Wait until it has ended. Return False if it has not, or if it is the calling thread."""

@@ -208,16 +208,35 @@ print(rollup.partition("Anonymous:")[2].split()[0], "libvrange" in open(parent +
 def test_an_environment_in_any_encoding_and_descriptors_reach_the_program(tmp_path: Path) -> None:
     code = """
 import os, sys
-print(os.environb[b"NAME"], sys.argv[1:], len(os.listdir("/proc/self/fd")))
+
+def link(descriptor):
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:  # the one that lists
+        return ""
+
+told = int(sys.argv.pop())
+names = [link(descriptor) for descriptor in os.listdir("/proc/self/fd")]
+pipes = [name for name in names if name.startswith(("pipe:", "socket:"))]
+print(os.environb[b"NAME"], sys.argv[1:], os.read(told, 9), len(pipes))
 """
     file = program(tmp_path, code)
-    environment = {"NAME": "a\udcff"}
-    found = [
-        run(*options, file, "b\udcfe", environment=environment, errors="surrogateescape").stdout
-        for options in ([], ["--report"])
-    ]
-    assert found[0] == found[1]
-    assert found[0].startswith("b'a\\xff' ['b\\udcfe'] ")
+    for options in ([], ["--report"]):
+        read, write = os.pipe()
+        os.write(write, b"reached")
+        done = run(
+            *options,
+            file,
+            "b\udcfe",
+            read,
+            environment={"NAME": "a\udcff"},
+            errors="surrogateescape",
+            pass_fds=[read],
+        )
+        os.close(read)
+        os.close(write)
+        # Standard output, standard error, and the one that was passed on
+        assert done.stdout == "b'a\\xff' ['b\\udcfe'] b'reached' 3\n"
 
 
 def test_children_are_measured_with_it(tmp_path: Path) -> None:

@@ -245,7 +245,8 @@ class VolatileCache(OverTier[K, V], Generic[K, V]):
         >>> cache.close()
 
         """
-        self._refuse_tags(tags)
+        if tags:
+            raise self._has_no_tags()
         return self._core.get_or_compute(key, compute)  # type: ignore[no-any-return]
 
     async def get_or_compute_async(
@@ -276,7 +277,8 @@ class VolatileCache(OverTier[K, V], Generic[K, V]):
             If `compute` returns what can't be awaited.
 
         """
-        self._refuse_tags(tags)
+        if tags:
+            raise self._has_no_tags()
         answer: V = await answer_async(self._core, key, compute, self._parameters.timeout)
         return answer
 
@@ -309,7 +311,8 @@ class VolatileCache(OverTier[K, V], Generic[K, V]):
         >>> cache.close()
 
         """
-        self._refuse_tags(tags)
+        if tags:
+            raise self._has_no_tags()
         self._core.store(key, value, self._expiry(nanoseconds_of_ttl(ttl)), 0)
 
     # ---- as a mapping ------------------------------------------------------------------------

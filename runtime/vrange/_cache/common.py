@@ -80,11 +80,6 @@ class CommonCache(CacheMapping[K, V], Closing, Generic[K, V]):
         """
         raise self._has_no_tags()
 
-    def _refuse_tags(self, tags: object) -> None:
-        """Raise TypeError for tags: this cache was made without."""
-        if tags:
-            raise self._has_no_tags()
-
     def _has_no_tags(self) -> TypeError:
         return TypeError(f"cache {self.name!r} has no tags: make it with VolatileCache(tags=True)")
 

@@ -148,7 +148,8 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         One computation per key runs at a time, across threads and tasks. If `compute` raises,
         nothing is cached.
         """
-        self._refuse_tags(tags)
+        if tags:
+            raise self._has_no_tags()
         stored = self._values.stored
         found = self._look_up(key)
         if found is not _ABSENT:
@@ -172,7 +173,8 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         self, key: K, compute: Callable[[], Awaitable[V]], *, tags: str | Iterable[str] = ()
     ) -> V:
         """Do the same for a coroutine function: other tasks run while it computes."""
-        self._refuse_tags(tags)
+        if tags:
+            raise self._has_no_tags()
         stored = self._values.stored
         found = self._look_up(key)
         if found is not _ABSENT:
@@ -285,7 +287,8 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         tags: str | Iterable[str] = (),
     ) -> None:
         """Store `value` under `key` with a ttl of its own."""
-        self._refuse_tags(tags)
+        if tags:
+            raise self._has_no_tags()
         hash(key)  # first: a key that can't be hashed fails, whatever the value is
         self._store(key, value, seconds=seconds_of_ttl(ttl))
         self._listener.tell()

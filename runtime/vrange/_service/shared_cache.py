@@ -182,7 +182,8 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
 
         One caller at a time computes a key, across the threads and tasks of all processes.
         """
-        self._refuse_tags(tags)
+        if tags:
+            raise self._has_no_tags()
         value: Any = self.reads.get(key, ABSENT)
         if value is ABSENT:
             value = self._get_or_compute(key, compute)
@@ -201,7 +202,8 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
         One caller at a time computes a key, across the threads and tasks of all processes. Under
         another event loop than asyncio's, tasks do not wait: each computes.
         """
-        self._refuse_tags(tags)
+        if tags:
+            raise self._has_no_tags()
         values = self._shared()
         if values is not None:
             try:
@@ -223,7 +225,8 @@ class SharedCache(VolatileCache[K, V], Generic[K, V]):
         tags: str | Iterable[str] = (),
     ) -> None:
         """Store `value` under `key` for all processes, with a ttl of its own."""
-        self._refuse_tags(tags)
+        if tags:
+            raise self._has_no_tags()
         ttl_ns = nanoseconds_of_ttl(ttl)
         expires_ns = time.monotonic_ns() + ttl_ns if ttl_ns else 0
         values = self._joined()
