@@ -97,7 +97,7 @@ class PausedThread:
         self.is_paused = False
         self._has_paused = False
         self._turn = original("allocate_lock")()  # between the end of a thread and of its pause
-        self._runs = original("allocate_lock")()  # the thread has it
+        self._runs: Any = original("allocate_lock")()  # the thread has it
         self._thread = None
 
     def resume(self) -> None:
