@@ -53,6 +53,7 @@ class PausedThread:
         self._function = function
         self.wake = wake
         self._thread: int | None = None  # the kernel's number of it, once it runs
+        self._runs: Any
         self.forget()
 
     def start(self) -> None:
@@ -97,7 +98,7 @@ class PausedThread:
         self.is_paused = False
         self._has_paused = False
         self._turn = original("allocate_lock")()  # between the end of a thread and of its pause
-        self._runs: Any = original("allocate_lock")()  # the thread has it
+        self._runs = original("allocate_lock")()  # the thread has it
         self._thread = None
 
     def resume(self) -> None:

@@ -99,7 +99,8 @@ def test_what_shrinks_leaves_its_huge_pages() -> None:
         array = np.arange(MIB)
         array.resize(10_000, refcheck=False)
         assert (array == np.arange(10_000)).all()
-        assert vrange.heap.info().used_bytes - used < 100_000
+        # A block that another test has freed may serve it, of up to twice the size.
+        assert vrange.heap.info().used_bytes - used < 200_000
 
 
 def test_a_trim_is_counted_once() -> None:

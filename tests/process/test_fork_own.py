@@ -22,6 +22,7 @@ def test_the_reserve_runs_again_with_the_first_thing_to_look_after(first: str) -
         if sys.argv[1] == "store":
             cache[3] = fresh(5)
         else:
+            pinned.buffer[:] = bytes(PAGE)  # the child's own page: a shared one is not offered
             pinned.mark_volatile()
         assert vrange.stats().reserve.running
         ticks = vrange.stats().reserve.ticks
