@@ -159,22 +159,6 @@ def test_a_worker_that_retires_hands_its_keys_over(client: Client) -> None:
     assert all(client.gather(client.map(check, blocks, range(300, 320), pure=False)))
 
 
-def test_workers_that_come_and_go(client: Client) -> None:
-    """One that joins has the plugin and the buffer; what one has that leaves is not lost."""
-    cluster: Any = client.cluster
-    blocks = client.map(block, range(400, 430))
-    cluster.scale(4)
-    client.wait_for_workers(4, timeout=60)
-    blocks += client.map(block, range(430, 450))
-    wait(blocks)
-    assert {one["type"] for one in client.run(figures).values()} == {"VolatileBuffer"}
-    told = client.run(heap_bytes)
-    assert min(told.values()) >= 8 * MIB
-    cluster.scale(2)
-    wait_until(lambda: len(client.scheduler_info()["workers"]) == 2, "two workers are left")
-    assert all(client.gather(client.map(check, blocks, range(400, 450), pure=False)))
-
-
 def test_the_workers_own_metrics_have_ours(client: Client) -> None:
     def metrics(dask_worker: Any) -> bool:
         import prometheus_client
@@ -182,3 +166,21 @@ def test_the_workers_own_metrics_have_ours(client: Client) -> None:
         return b"vrange_info" in prometheus_client.generate_latest()
 
     assert all(client.run(metrics).values())
+
+
+def test_workers_that_come_and_go(start_cluster: Callable[..., Client]) -> None:
+    """One that joins has the plugin and the buffer; what one has that leaves is not lost."""
+    client = start_cluster(n_workers=1, memory_limit=LIMIT, data=vrange.dask.VolatileBuffer)
+    client.register_plugin(vrange.dask.Plugin())
+    cluster: Any = client.cluster
+    blocks = client.map(block, range(400, 420))
+    wait(blocks)
+    cluster.scale(2)
+    client.wait_for_workers(2, timeout=60)
+    blocks += client.map(block, range(420, 440))
+    wait(blocks)
+    assert {one["type"] for one in client.run(figures).values()} == {"VolatileBuffer"}
+    assert min(client.run(heap_bytes).values()) >= 8 * MIB
+    cluster.scale(1)
+    wait_until(lambda: len(client.scheduler_info()["workers"]) == 1, "one worker is left")
+    assert all(client.gather(client.map(check, blocks, range(400, 440), pure=False)))
