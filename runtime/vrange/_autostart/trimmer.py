@@ -71,7 +71,8 @@ class Trimmer:
         self._turn = _thread.allocate_lock()  # the parent's thread may have held the old one
         self._worked = self._looked = time.process_time()
         self._look_at = self._trimmed_at = time.monotonic()
-        self._cost = 0.0
+        self._cost = 0.0  # of the last trim; others may have waited for it
+        self._processor_cost = 0.0  # on a busy machine much less
 
     def _run(self, thread: PausedThread) -> bool:
         """Trim until something fails. Return False for a pause."""
@@ -102,15 +103,16 @@ class Trimmer:
             return True
         quiet = self._looked - before < _QUIET_LOAD * _LOOK_SECONDS
         if quiet:
-            pause = max(_QUIET_SECONDS, self._cost / _QUIET_SHARE)
+            pause = max(_QUIET_SECONDS, self._processor_cost / _QUIET_SHARE)
         else:
             pause = max(_SECONDS, self._cost / _SHARE)
-        began = time.monotonic()
+        began, processor = time.monotonic(), time.thread_time()
         if began - self._trimmed_at < pause:
             return True
         goes_on = self._once(not quiet)
         self._trimmed_at = time.monotonic()
         self._cost = self._trimmed_at - began
+        self._processor_cost = time.thread_time() - processor
         self._worked = self._looked = time.process_time()
         return goes_on
 
