@@ -41,6 +41,10 @@ class BuildExt(build_ext):
         self._stripped = [] if self.editable_mode else ["-Wl,--strip-debug"]
         for extension in self.extensions:
             extension.extra_link_args += self._stripped
+        # Some interpreters name their own directory here. Elsewhere it may be anybody's.
+        self.compiler.linker_so = [
+            word for word in self.compiler.linker_so if not word.startswith("-Wl,-rpath")
+        ]
         self._build_core(Path(self.get_ext_fullpath("vrange._native")).parent)
         super().build_extensions()
 

@@ -75,6 +75,20 @@ def test_the_wheel_has_no_debug_information(distributions: dict[str, Path], tmp_
         assert "debug_info" not in sections, library.name
 
 
+def test_libraries_are_looked_for_beside_the_extension_only(
+    distributions: dict[str, Path], tmp_path: Path
+) -> None:
+    """Not in a directory of the building interpreter, which may be anybody's elsewhere."""
+    with zipfile.ZipFile(distributions[".whl"]) as wheel:
+        wheel.extractall(tmp_path)
+    libraries = list(tmp_path.rglob("*.so*"))
+    assert len(libraries) == 3
+    for library in libraries:
+        told = subprocess.check_output(["readelf", "-d", library], text=True)
+        paths = [line.split("[")[1] for line in told.splitlines() if "PATH)" in line]
+        assert set(paths) <= {"$ORIGIN]"}, library
+
+
 def test_the_wheel_writes_the_dashboards(distributions: dict[str, Path], tmp_path: Path) -> None:
     with zipfile.ZipFile(distributions[".whl"]) as wheel:
         wheel.extractall(tmp_path / "installed")
