@@ -9,6 +9,7 @@
 
 #include <string.h>
 
+#include "base/amounts.h"
 #include "os/os.h"
 #include "ranges/sentinel.h"
 
@@ -38,7 +39,7 @@ static int read_plain(const owner *of, uint64_t from, void *to, size_t bytes) {
  * False: the page was lost. No byte of the sentinel is zero, so a part of it will do. */
 static bool put_word(char *copy, size_t bytes, size_t at, uint64_t real) {
     const uint64_t sentinel = SENTINEL;
-    const size_t some = bytes - at < sizeof real ? bytes - at : sizeof real;
+    const size_t some = lesser(bytes - at, sizeof real);
     if (memcmp(copy + at, &sentinel, some) != 0) return false;
     memcpy(copy + at, &real, some);
     return true;
@@ -55,7 +56,7 @@ static int put_words(const owner *of, const range *r, uint64_t from, size_t offs
     if (result != PEER_READ) return result;
     if (!words_at || first != SENTINEL) return PEER_LOST;
     for (size_t page = (offset + page_bytes - 1) / page_bytes; page < end;) {
-        const size_t some = end - page < WORDS_AT_ONCE ? end - page : WORDS_AT_ONCE;
+        const size_t some = lesser(end - page, WORDS_AT_ONCE);
         result = read_plain(of, words_at + page * sizeof *real, real, some * sizeof *real);
         if (result != PEER_READ) return result;
         for (size_t i = 0; i < some; i++, page++)

@@ -144,7 +144,7 @@ class ThreadCallback(Callback):
         self._closed = False
         self._wake = make_lock()
         self._wake.acquire()
-        self._thread = Thread(f"vrange-pressure-{self.name}", self._run, is_listed=True)
+        self._thread = Thread(f"vrange-pressure-{self.name}", self._run)
 
     def _start(self, change: LevelChange) -> None:
         self._change = change

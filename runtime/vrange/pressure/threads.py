@@ -21,19 +21,18 @@ def make_lock() -> Any:
 class Thread:
     """A daemon thread that runs `function` once. Raises RuntimeError if none can be started.
 
-    If memory is too short for that, it runs the function again a second later. With `is_listed`,
-    `threading` knows the thread, for functions of the program. Without it, the program does not see
-    the thread, and may patch `threading` while it runs.
+    If memory is too short for that, it runs the function again a second later. `threading` knows
+    the thread, because it calls functions of the program.
     """
 
-    def __init__(self, name: str, function: Callable[[], object], *, is_listed: bool) -> None:
+    def __init__(self, name: str, function: Callable[[], object]) -> None:
         self._name = name
         self._function = function
         self._running = make_lock()
         self._running.acquire()
         self._ident: int | None = None
         self.thread: threading.Thread | None = None  # stays None if threading's are greenlets
-        if is_listed and original("start_new_thread") is _thread.start_new_thread:
+        if original("start_new_thread") is _thread.start_new_thread:
             self.thread = threading.Thread(
                 target=hit.run_in_background, args=(self._run, False), name=name, daemon=True
             )

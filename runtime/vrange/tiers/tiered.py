@@ -161,7 +161,7 @@ class Tiered(Through):
         base: Any = super()
         names = self._checked(tags)
         seconds = seconds_of_ttl(ttl)
-        below, ticket = self._below, None
+        below = self._below
         stored = self._stored(value, self._tags.note(names), seconds)
         lasts = ttl if seconds is None or self._stale is None else seconds + self._stale
         began = self._begin(key)
@@ -213,13 +213,12 @@ class Tiered(Through):
     def __contains__(self, key: Any) -> bool:
         base: Any = super()
         found = self._peek_here(key, ABSENT) if self._values_have_parts else ABSENT
-        if found is not ABSENT:
+        if found is ABSENT:
+            is_here = base.__contains__(key)
+        else:
             noted = self._tags.parts(found)[0]
-            if self._tags.are_current(noted) and not self._tags.is_stale(noted):
-                return True
-            ticket = self._begin(key)
-            return ticket is not None and self._has_below(ticket)
-        if base.__contains__(key):
+            is_here = self._tags.are_current(noted) and not self._tags.is_stale(noted)
+        if is_here:
             return True
         ticket = self._begin(key)
         return ticket is not None and self._has_below(ticket)
