@@ -33,7 +33,6 @@ GRAIN: vrange.VolatileArray = vrange.VolatileArray(
     "u1",
     fill=vrange.fills.pattern(bytes((i * 167) % 13 for i in range(251))),
     name="grain",
-    eager=vrange.capabilities().rung != "refault",
 )
 
 

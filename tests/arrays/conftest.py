@@ -39,7 +39,9 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Any]:
             options["fault"] = "python"
         if how != "eager" and not REFAULT:
             with pytest.raises(vrange.VrangeError, match=r"needs the refault rung.*eager=True"):
-                vrange.VolatileArray(content.shape, content.dtype, fill=fill, **options)
+                vrange.VolatileArray(
+                    content.shape, content.dtype, fill=fill, eager=False, **options
+                )
         eager = how == "eager" or not REFAULT
         return vrange.VolatileArray(content.shape, content.dtype, fill=fill, eager=eager, **options)
 

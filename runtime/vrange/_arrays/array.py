@@ -18,7 +18,7 @@ from vrange._arrays.arguments import (
 )
 from vrange._arrays.as_ndarray import AsNdarray
 from vrange._arrays.blocks import Blocks
-from vrange._arrays.filled_once import filled_once
+from vrange._arrays.filled_once import filled_once, filled_once_if_room
 from vrange._core import lib
 from vrange._counters.account import Account
 from vrange._ranges.capabilities import capabilities
@@ -66,13 +66,15 @@ class VolatileArray(AsNdarray):
         The label of its metrics.
     fault : {"native", "python"}, default "native"
         "python" lets a Python fill run inside a touch. The notes describe the danger.
-    eager : bool, default False
-        Make an ordinary array that is filled once, for machines without the refault rung.
+    eager : bool, optional
+        Whether to make an ordinary array, which is filled once and kept. By default it is one
+        where this process lacks the refault rung, with one warning, if it fits into the memory
+        that is left. False refuses that.
 
     Raises
     ------
     VrangeError
-        If this process lacks the refault rung and `eager` is false.
+        If this process lacks the refault rung, and `eager` is False or the array does not fit.
     ArenaFullError
         If there is no address space for it, or (if `eager`) no memory.
     ValueError, TypeError
@@ -112,7 +114,7 @@ class VolatileArray(AsNdarray):
         block_bytes: int | str = "64KiB",
         name: str = "array",
         fault: Literal["native", "python"] = "native",
-        eager: bool = False,
+        eager: bool | None = None,
     ) -> None:
         # A dtype that is itself an array adds its dimensions, as in np.empty.
         elements: np.dtype[Any] = np.dtype(dtype)
@@ -142,10 +144,15 @@ class VolatileArray(AsNdarray):
         can = capabilities()
         if can.rung != "refault":
             why = can.refusals.get("refault", "not available")
-            raise VrangeError(
-                f"a VolatileArray needs the refault rung, which this process lacks ({why}); "
-                "eager=True makes an ordinary array, filled once"
+            if eager is not None:
+                raise VrangeError(
+                    f"a VolatileArray needs the refault rung, which this process lacks ({why}); "
+                    "eager=True makes an ordinary array, filled once"
+                )
+            self._eager = filled_once_if_room(
+                self._shape, self._dtype, source, self._block_bytes, name, why
             )
+            return
         regenerator, put = None, None
         if isinstance(fill, NativeFill):
             regenerator = fill.bind(self._dtype, self.nbytes, self._block_bytes)
