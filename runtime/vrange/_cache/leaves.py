@@ -31,7 +31,8 @@ class Finder:
         self._value, self._homes, self.copies = value, homes, copies
         self.array: type | None = None
         self._shared: set[int] | None = None
-        self._marked: set[int] = set()
+        self._marked: dict[int, Any] = {}
+        self._shared_at: set[tuple[int, int]] | None = None
         # From type to whether its objects may be leaves; the native finder calls `meet` for others.
         self.kinds: dict[type, bool] = {object: True, types.ModuleType: True}
         numpy = sys.modules.get("numpy")
@@ -59,7 +60,7 @@ class Finder:
 
     def mark(self, array: Any) -> None:
         """Note an array that is copied before it is written to."""
-        self._marked.add(id(array))
+        self._marked[id(array)] = array
 
     def is_shared(self, array: Any) -> bool:
         """Return whether an array is decoded as a read-only view."""
@@ -73,13 +74,28 @@ class Finder:
         """Return whether a buffer is decoded as a copy, because a caller may write to it."""
         if buffer.readonly and not self.copies:
             return False
-        return not type(buffer.obj).__module__.startswith("pyarrow")  # Arrow's are immutable
+        owner: Any = buffer.obj
+        if type(owner) is self.array and not self.copies:
+            return _memory_of(owner) not in self._memory_shared()
+        return not type(owner).__module__.startswith("pyarrow")  # Arrow's are immutable
+
+    def _memory_shared(self) -> set[tuple[int, int]]:
+        # An array in Fortran order gives a buffer of its transpose, which is another object.
+        if self._shared_at is None:
+            arrays = arrays_of_containers(self._value, self.array)
+            arrays += [each for each in self._marked.values() if type(each) is self.array]
+            self._shared_at = set(map(_memory_of, arrays))
+        return self._shared_at
 
     def reducers(self) -> dict[type, Callable[[Any], Any]]:
         """Return the reducers that replace the types' own."""
         return copyreg.dispatch_table | dict(
             () if self.copies else pandas_frames.reducers(self.mark)
         )
+
+
+def _memory_of(array: Any) -> tuple[int, int]:
+    return array.__array_interface__["data"][0], array.nbytes
 
 
 def arrays_of_containers(value: Any, array: type | None) -> list[Any]:

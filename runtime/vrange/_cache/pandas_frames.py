@@ -63,7 +63,10 @@ def _share_values(values: Any, share: Callable[[Any], None]) -> None:
 
 
 def _make_block(function: Callable[..., Any], values: Any, *others: Any) -> Any:
-    """Return the block; pandas copies its values before it writes to them."""
+    """Return the block; pandas copies its values before it writes to them.
+
+    Records of lower tiers contain this function's name. Another name would make them unreadable.
+    """
     if not _copies_on_write():  # the option was switched off since
         values = values.copy()
     block = function(values, *others)

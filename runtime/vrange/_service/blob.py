@@ -1,7 +1,9 @@
 """Values as bytes that any process can decode: a header, the key, a pickle, and its buffers.
 
-Buffers lie beside the pickle, so an array is decoded without a copy, over the bytes. A header that
-does not fit its bytes is not decoded: another process may have written it.
+Buffers lie beside the pickle, so an array in tuples, lists and dicts is decoded without a copy,
+over the bytes, and is read-only. The arrays of other objects are copied, as in a cache of one
+process (leaves.py). A header that does not fit its bytes is not decoded: another process may have
+written it.
 """
 
 from __future__ import annotations
@@ -9,10 +11,12 @@ from __future__ import annotations
 import pickle
 import struct
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from vrange._cache.codec import Codec
-from vrange._cache.collector import Collector
+from vrange._cache.collector import Collector, room_for
+from vrange._cache.leaves import Finder
 from vrange._core import hit, lib
 
 __all__ = ["Blob", "BlobCodec", "encode", "is_plain", "key_form", "value_in"]
@@ -21,6 +25,7 @@ __all__ = ["Blob", "BlobCodec", "encode", "is_plain", "key_form", "value_in"]
 # and how the body is coded (native/python/cache/blob.h).
 _HEAD = struct.Struct(hit.BLOB_HEAD)
 _PAIR = struct.Struct("=QQ")  # where a buffer begins, and its bytes
+_IS_COPIED = 1 << 63  # with the bytes of a buffer: each caller gets a copy, which it may change
 _HEAD_BYTES, _PAIR_BYTES = _HEAD.size, _PAIR.size
 _PICKLE, _BYTES, _TEXT, _PARTS = hit.BLOB_PICKLE, hit.BLOB_BYTES, hit.BLOB_TEXT, hit.BLOB_PARTS
 _ALIGNED = 64
@@ -76,6 +81,7 @@ def encode(
     Raises MemoryError if there is no room for them, and what the pickler raises.
     """
     collector = Collector(hit.Room(), bytes_most)
+    finder = Finder(value, (), copies)
     buffers: list[memoryview] = []
     kind = type(value)
     how = _BYTES if kind is bytes else _TEXT if kind is str else _PICKLE
@@ -85,7 +91,7 @@ def encode(
     elif how == _TEXT:
         collector.write(value.encode("utf-8", "surrogatepass"))
     else:
-        _pickle(value, collector, buffers)
+        _pickle(value, collector, finder, buffers)
     body_bytes = sum(map(len, collector.parts))
     at = _HEAD.size + _PAIR.size * len(buffers) + len(form) + body_bytes
     table = bytearray()
@@ -93,7 +99,8 @@ def encode(
     for buffer in buffers:
         pad = -at % _ALIGNED
         beside += (bytes(pad), buffer) if pad else (buffer,)
-        table += _PAIR.pack(at + pad, buffer.nbytes)
+        flag = _IS_COPIED if finder.is_copied(buffer) else 0
+        table += _PAIR.pack(at + pad, buffer.nbytes | flag)
         at += pad + buffer.nbytes
     head = _HEAD.pack(stamp, digest, len(form), body_bytes, len(buffers), how)
     parts = [head + table + form, *collector.parts, *beside]
@@ -101,19 +108,31 @@ def encode(
     return Blob(parts, at, is_private, copies, _PARTS if buffers else how)
 
 
-def _pickle(value: Any, collector: Collector, buffers: list[memoryview]) -> None:
+def _pickle(value: Any, collector: Collector, finder: Finder, buffers: list[memoryview]) -> None:
     def add(buffer: pickle.PickleBuffer) -> bool:
-        raw = buffer.raw()  # BufferError: it is not contiguous
+        raw = buffer.raw()
         buffers.append(raw)
         collector.owe(raw.nbytes)
         return False
 
-    try:
-        pickle.Pickler(collector, 5, buffer_callback=add).dump(value)
-    except BufferError:
-        buffers.clear()
-        collector.parts.clear()
-        pickle.Pickler(collector, 5).dump(value)
+    pickler = pickle.Pickler(collector, 5, buffer_callback=add)
+    pickler.dispatch_table = finder.reducers() | _strided(finder)
+    pickler.dump(value)
+
+
+def _strided(finder: Finder) -> dict[type, Callable[[Any], Any]]:
+    """Return a reducer that gives an array with gaps a buffer, if callers share the array."""
+    if finder.array is None or finder.copies:
+        return {}
+
+    def reduce_array(array: Any) -> Any:
+        is_as_it_is = array.flags.forc or array.dtype.hasobject
+        if not is_as_it_is and finder.is_shared(array):
+            array = array.copy()
+            array.flags.writeable = False
+        return array.__reduce_ex__(5)
+
+    return {finder.array: reduce_array}
 
 
 class TornError(ValueError):
@@ -139,9 +158,9 @@ def value_in(
 ) -> Any:
     """Return the value in the bytes of the record with this stamp, of this key.
 
-    Raises TornError if they are another record's, and what the unpickler raises. Arrays are
-    read-only views of the bytes, or copies. If the bytes are lent, no part of the value is a view
-    of them.
+    Raises TornError if they are another record's, MemoryError if there is no room for copies, and
+    what the unpickler raises. Arrays are read-only views of the bytes, or copies. If the bytes are
+    lent, no part of the value is a view of them.
     """
     its_stamp, its_digest, form_bytes, body_bytes, count, how = _unpacked(data)
     form_at = _HEAD_BYTES + _PAIR_BYTES * count
@@ -179,18 +198,21 @@ def _decoded(data: Any, body_at: int, body_bytes: int, count: int, how: int, cop
     if not count:
         return pickle.loads(data[body_at:end])
     view = memoryview(data)
-    return pickle.loads(view[body_at:end], buffers=_buffers(view, count, copies))
+    places = list(_places(view, count, copies))
+    room = room_for(sum(part.nbytes for part, is_copied in places if is_copied))
+    buffers = [bytearray(part) if is_copied else part for part, is_copied in places]
+    room.release()
+    return pickle.loads(view[body_at:end], buffers=buffers)
 
 
-def _buffers(view: memoryview, count: int, copies: bool) -> list[Any]:
-    found: list[Any] = []
+def _places(view: memoryview, count: int, copies: bool) -> Iterator[tuple[memoryview, bool]]:
     for number in range(count):
         at, nbytes = _PAIR.unpack_from(view, _HEAD_BYTES + _PAIR_BYTES * number)
+        is_copied = copies or bool(nbytes & _IS_COPIED)
+        nbytes &= ~_IS_COPIED
         if at + nbytes > len(view):
             raise TornError("a buffer does not fit its bytes")
-        part = view[at : at + nbytes]
-        found.append(bytearray(part) if copies else part.toreadonly())
-    return found
+        yield view[at : at + nbytes].toreadonly(), is_copied
 
 
 def _decode_view(stored: Any) -> Any:

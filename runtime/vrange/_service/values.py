@@ -132,6 +132,8 @@ class SharedValues:
         except blob.TornError:
             self.index.drop(found)
             return ABSENT
+        except MemoryError:  # no room for the caller's copies: it is there for others
+            return ABSENT
         except Exception as error:
             self._source.give_up(known.form, error)
             self.index.drop(found)

@@ -6,16 +6,20 @@ writes a new token. So a record that a slow or stopped process writes later is n
 
 from __future__ import annotations
 
+import io
 import pickle
 import zlib
 from dataclasses import dataclass
 from typing import Any
+
+from vrange._cache.leaves import Finder
 
 __all__ = ["Packed", "Record", "TornError", "load", "unpack"]
 
 _MAGIC = b"vrange-tier-1\n"
 _CRC_BYTES = 4
 _LENGTH_BYTES = 8
+_IS_COPIED = 1 << 63  # with the length of a buffer
 _HEAD_BYTES = len(_MAGIC) + _CRC_BYTES
 
 
@@ -50,6 +54,9 @@ class Record:
 class Packed:
     """A value, pickled, with its buffers beside the pickle and not yet copied.
 
+    The arrays of tuples, lists, dicts and pandas are loaded as views of the bytes; others as
+    copies, which callers may change (leaves.py).
+
     Parameters
     ----------
     value : object
@@ -59,7 +66,12 @@ class Packed:
 
     def __init__(self, value: Any) -> None:
         self._buffers: list[memoryview] = []
-        self._pickle = pickle.dumps(value, 5, buffer_callback=self._take)
+        self._finder = Finder(value, (), copies=False)
+        to = io.BytesIO()
+        pickler = pickle.Pickler(to, 5, buffer_callback=self._take)
+        pickler.dispatch_table = self._finder.reducers()
+        pickler.dump(value)
+        self._pickle = to.getvalue()
         self.nbytes = len(self._pickle) + sum(buffer.nbytes for buffer in self._buffers)
 
     def _take(self, buffer: pickle.PickleBuffer) -> bool:
@@ -75,6 +87,9 @@ class Packed:
         head = pickle.dumps(told, 4)
         parts: list[bytes | memoryview] = [self._pickle, *self._buffers]
         lengths = [memoryview(part).nbytes for part in parts]
+        for number, buffer in enumerate(self._buffers, 1):
+            if self._finder.is_copied(buffer):
+                lengths[number] |= _IS_COPIED
         told_lengths = [len(head), len(parts), *lengths]
         rest: list[bytes | memoryview] = [b"".join(map(_number, told_lengths)), head, *parts]
         crc = 0
@@ -87,8 +102,11 @@ def _number(number: int) -> bytes:
     return number.to_bytes(_LENGTH_BYTES, "little")
 
 
-def unpack(data: bytes) -> tuple[Record, list[memoryview]]:
-    """Return a record, and the parts of its value. Raise TornError if the bytes are damaged."""
+def unpack(data: bytes) -> tuple[Record, list[tuple[memoryview, bool]]]:
+    """Return a record, and the parts of its value, each with whether it is to be copied.
+
+    Raise TornError if the bytes are damaged.
+    """
     if len(data) < _HEAD_BYTES or not data.startswith(_MAGIC):
         raise TornError("it is no record of vrange")
     view = memoryview(data)
@@ -102,15 +120,19 @@ def unpack(data: bytes) -> tuple[Record, list[memoryview]]:
     record = Record(*pickle.loads(rest[at : at + head_bytes]))
     at += head_bytes
     parts = []
-    for length in lengths:
-        parts.append(rest[at : at + length])
+    for number in lengths:
+        length = number & ~_IS_COPIED
+        parts.append((rest[at : at + length], length != number))
         at += length
     return record, parts
 
 
-def load(parts: list[memoryview]) -> Any:
-    """Return the value. Its arrays are read-only views of the bytes."""
-    return pickle.loads(parts[0], buffers=parts[1:])
+def load(parts: list[tuple[memoryview, bool]]) -> Any:
+    """Return the value. Its arrays are read-only views of the bytes, or copies."""
+    (head, _), *buffers = parts
+    return pickle.loads(
+        head, buffers=[bytearray(part) if is_copied else part for part, is_copied in buffers]
+    )
 
 
 def _numbers(view: memoryview, count: int) -> list[int]:
