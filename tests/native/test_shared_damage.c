@@ -41,6 +41,56 @@ static void test_other_files_are_refused(void) {
     CHECK(opened() == -ENOENT);
 }
 
+/* ---- other code cuts the file while it is opened ------------------------------------------------- */
+
+int __real_os_make_accessible(void *unused, size_t bytes);
+int __wrap_os_make_accessible(void *unused, size_t bytes);
+int __real_os_populate(void *address, size_t bytes);
+int __wrap_os_populate(void *address, size_t bytes);
+
+static int cut_at = -1; /* the step at which the file is cut; steps are counted from 0 */
+static int steps;
+
+static void step(void) {
+    if (steps++ == cut_at) CHECK(truncate(path, 0) == 0);
+}
+
+int __wrap_os_make_accessible(void *unused, size_t bytes) {
+    const int result = __real_os_make_accessible(unused, bytes);
+    step();
+    return result;
+}
+
+int __wrap_os_populate(void *address, size_t bytes) {
+    step();
+    const int result = __real_os_populate(address, bytes);
+    step();
+    return result;
+}
+
+/* A touch behind the end of the file would end this process. */
+static void test_a_file_that_is_cut_while_it_is_opened(void) {
+    int most = 1;
+    for (int at = 0; at < most; at++) {
+        for (int exists = 0; exists < 2; exists++) {
+            vrange_shared *index;
+            open_index("while");
+            make_path("while");
+            if (!exists) CHECK(unlink(path) == 0);
+            cut_at = at;
+            steps = 0;
+            const int result = vrange_shared_open(path, BUCKETS, BLOCKS, &index);
+            cut_at = -1;
+            if (steps > most) most = steps;
+            CHECK(result == 0 || result == -EBADMSG || result == -ENOSPC);
+            if (result == 0) CHECK(vrange_shared_join(index) == (at < steps ? -EBADMSG : 0));
+            make_path("while");
+            unlink(path);
+        }
+    }
+    CHECK(most >= 4); /* a file that is made is mapped, populated, and mapped again */
+}
+
 /* Nonsense may be found, but nothing is read or written outside of the index. */
 static void test_nonsense_in_the_index_does_no_harm(void) {
     vrange_shared *index = open_index("nonsense");
@@ -86,6 +136,7 @@ static void test_nonsense_in_the_index_does_no_harm(void) {
 int main(void) {
     make_directory();
     test_other_files_are_refused();
+    test_a_file_that_is_cut_while_it_is_opened();
     test_nonsense_in_the_index_does_no_harm();
     remove_directory();
     return 0;

@@ -139,29 +139,47 @@ int os_share(const char *path, size_t bytes, void **out) {
     return result;
 }
 
-/* The size may be any: the caller checks what it expects. A mapping of an empty file is refused. */
-static int map_checked(int file, void **out, size_t *bytes, uint64_t *device, uint64_t *inode) {
+/* The size may be any: the caller checks what it expects. */
+static int map_checked(int file, void *first, size_t first_bytes, os_mapping *out) {
     struct stat found;
     if (fstat(file, &found) < 0) return -errno;
     if (!S_ISREG(found.st_mode)) return -ENXIO;
     if (found.st_uid != geteuid() || found.st_mode & (S_IRWXG | S_IRWXO)) return -EPERM;
-    if (found.st_size <= 0) return -EBADMSG;
-    *bytes = (size_t)found.st_size;
-    *device = (uint64_t)found.st_dev;
-    *inode = (uint64_t)found.st_ino;
-    *out = mmap(NULL, *bytes, PROT_NONE, MAP_SHARED, file, 0);
-    if (*out == MAP_FAILED) return -errno;
-    const int result = os_make_accessible(*out, *bytes);
-    if (result < 0) munmap(*out, *bytes);
+    int result = os_read_at(file, first, first_bytes, 0);
+    if (result < 0) return result == -ENODATA ? -EBADMSG : result;
+    out->bytes = (size_t)found.st_size;
+    out->device = (uint64_t)found.st_dev;
+    out->inode = (uint64_t)found.st_ino;
+    out->address = mmap(NULL, out->bytes, PROT_NONE, MAP_SHARED, file, 0);
+    if (out->address == MAP_FAILED) return -errno;
+    result = os_make_accessible(out->address, out->bytes);
+    if (result < 0) munmap(out->address, out->bytes);
     return result;
 }
 
-int os_map_file(const char *path, void **out, size_t *bytes, uint64_t *device, uint64_t *inode) {
+int os_map_file(const char *path, void *first, size_t first_bytes, os_mapping *out) {
     const int file = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (file < 0) return -errno;
     os_held held;
     os_note(file, NULL, &held); /* no path: another process may replace the file meanwhile */
-    const int result = map_checked(file, out, bytes, device, inode);
+    const int result = map_checked(file, first, first_bytes, out);
+    os_let_go(&held);
+    return result;
+}
+
+int os_write_first(const char *path, const void *first, size_t bytes) {
+    const int file = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (file < 0) return -errno;
+    os_held held;
+    os_note(file, path, &held);
+    os_writing writing;
+    os_writing_begin(&writing);
+    ssize_t written;
+    do written = pwrite(file, first, bytes, 0);
+    while (written < 0 && errno == EINTR);
+    const int result = written < 0 ? -errno : (size_t)written < bytes ? -ENOSPC
+                                                                      : 0;
+    os_writing_end(&writing);
     os_let_go(&held);
     return result;
 }

@@ -69,9 +69,17 @@ void *os_map_huge(size_t count);
 /* Creates a file of zeros and maps it shared with every process that maps it; -EEXIST if it exists. Holes
  * in it have no memory behind them: call os_populate first, as touching a hole may raise SIGBUS. */
 int os_share(const char *path, size_t bytes, void **out);
-/* Maps an existing file of this user, shared, for reading and writing, and says which file that is. -EPERM if
- * it belongs to another user or others may open it; -ENXIO if it is no regular file. */
-int os_map_file(const char *path, void **out, size_t *bytes, uint64_t *device, uint64_t *inode);
+typedef struct {
+    void *address;
+    size_t bytes;
+    uint64_t device, inode; /* which file it is */
+} os_mapping;
+/* Maps an existing file of this user, shared, for reading and writing, after a copy of its first bytes. They
+ * are copied by a read, as a touch of a file that other code cuts raises SIGBUS. -EPERM if the file belongs to
+ * another user or others may open it; -ENXIO if it is no regular file; -EBADMSG if it is shorter. */
+int os_map_file(const char *path, void *first, size_t first_bytes, os_mapping *out);
+/* Writes the first bytes of such a file, without touching a mapping. */
+int os_write_first(const char *path, const void *first, size_t bytes);
 /* Frees the memory behind such a mapping, for all processes that map it: it reads as zeros. */
 int os_empty_shared(void *address, size_t bytes);
 int os_file_identity(const char *path, uint64_t *device, uint64_t *inode);

@@ -29,9 +29,8 @@ static places places_of(uint32_t buckets, uint32_t blocks) {
 
 static bool is_power_of_two(uint32_t number) { return number && (number & (number - 1)) == 0; }
 
-/* The file may change while it is checked, so its header is checked as a copy. */
-static int check(const char *base, size_t bytes, index_header *head) {
-    memcpy(head, base, sizeof *head);
+/* The file may change while it is checked, so this is a copy of its header. */
+static int check(const index_header *head, size_t bytes) {
     if (memcmp(head->magic, INDEX_MAGIC, sizeof head->magic) != 0) return -EBADMSG;
     if (head->version != INDEX_VERSION) return -EPROTO;
     if (head->page_bytes != INDEX_PAGE || !is_power_of_two(head->buckets) || head->buckets > BUCKETS_MOST ||
@@ -41,29 +40,24 @@ static int check(const char *base, size_t bytes, index_header *head) {
     return 0;
 }
 
-static int make(const char *path, uint32_t buckets, uint32_t blocks, char **base, size_t *bytes) {
+/* Other code may cut the file at any time, and nothing mends a touch of it before this process is a member. */
+static int make(const char *path, uint32_t buckets, uint32_t blocks) {
     const places at = places_of(buckets, blocks);
+    const index_header head = {.magic = INDEX_MAGIC,
+                               .version = INDEX_VERSION,
+                               .page_bytes = INDEX_PAGE,
+                               .buckets = buckets,
+                               .blocks = blocks,
+                               .bytes = at.end};
     void *made = NULL;
     int result = os_share(path, at.end, &made);
     if (result < 0) return result;
     result = os_populate(made, at.cells);
     if (result == -EINVAL) result = os_allocate(path, 0, at.cells); /* before Linux 5.14 */
-    if (result < 0) {
-        os_remove(path);
-        os_unreserve(made, at.end);
-        return result == -EFAULT ? -ENOSPC : result;
-    }
-    index_header *head = made;
-    head->version = INDEX_VERSION;
-    head->page_bytes = INDEX_PAGE;
-    head->buckets = buckets;
-    head->blocks = blocks;
-    head->bytes = at.end;
-    atomic_thread_fence(memory_order_seq_cst);
-    memcpy(head->magic, INDEX_MAGIC, sizeof head->magic);
-    *base = made;
-    *bytes = at.end;
-    return 0;
+    os_unreserve(made, at.end);
+    if (result == 0) result = os_write_first(path, &head, sizeof head);
+    if (result < 0) os_remove(path);
+    return result == -EFAULT ? -ENOSPC : result;
 }
 
 static index_own *own_memory(uint32_t blocks) {
@@ -79,28 +73,24 @@ int vrange_shared_open(const char *path, uint32_t buckets, uint32_t blocks, vran
     vrange_shared *s = calloc(1, sizeof *s);
     if (!s) return -ENOMEM;
     index_header head;
-    void *base = NULL;
-    int result = os_map_file(path, &base, &s->bytes, &s->device, &s->inode);
-    if (result == 0) {
-        result = s->bytes < INDEX_PAGE ? -EBADMSG : check(base, s->bytes, &head);
-        if (result < 0) os_unreserve(base, s->bytes);
-    } else if (result == -ENOENT) {
+    os_mapping file;
+    int result = os_map_file(path, &head, sizeof head, &file);
+    if (result == -ENOENT) {
         if (!is_power_of_two(buckets) || buckets > BUCKETS_MOST || !blocks || blocks > BLOCKS_MOST) {
             free(s);
             return -EINVAL;
         }
-        char *made = NULL;
-        result = make(path, buckets, blocks, &made, &s->bytes);
-        if (result == 0) {
-            os_unreserve(made, s->bytes);
-            result = os_map_file(path, &base, &s->bytes, &s->device, &s->inode);
-        }
-        if (result == 0) result = check(base, s->bytes, &head);
+        result = make(path, buckets, blocks);
+        if (result == 0) result = os_map_file(path, &head, sizeof head, &file);
+    }
+    if (result == 0) {
+        result = check(&head, file.bytes);
+        if (result < 0) os_unreserve(file.address, file.bytes);
     }
     if (result == 0) {
         s->own = own_memory(head.blocks);
         if (!s->own) {
-            os_unreserve(base, s->bytes);
+            os_unreserve(file.address, file.bytes);
             result = -ENOMEM;
         }
     }
@@ -109,7 +99,10 @@ int vrange_shared_open(const char *path, uint32_t buckets, uint32_t blocks, vran
         return result;
     }
     const places at = places_of(head.buckets, head.blocks);
-    s->base = base;
+    s->base = file.address;
+    s->bytes = file.bytes;
+    s->device = file.device;
+    s->inode = file.inode;
     s->bucket_mask = head.buckets - 1;
     s->block_count = head.blocks;
     s->members = (index_member *)(void *)(s->base + at.members);

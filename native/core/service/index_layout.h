@@ -41,7 +41,7 @@
 #define CELL_CLASSES 6u
 
 typedef struct {
-    char magic[8]; /* written last */
+    char magic[8]; /* of a file whose header is written: the header is one write */
     uint32_t version, page_bytes;
     uint32_t buckets, blocks;
     uint64_t bytes;
