@@ -5,6 +5,7 @@ from __future__ import annotations
 import _frozen_importlib
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -18,19 +19,30 @@ else:
 __all__ = ["when_imported"]
 
 
-def when_imported(name: str, then: Callable[[], None]) -> None:
+def when_imported(
+    name: str,
+    then: Callable[[], None],
+    during: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> None:
     """Call `then` once, right after the module is imported, in the thread that imports it.
 
     If the import fails, nothing is called, and the next attempt counts. When the module's first
-    line runs, its `__loader__` and `__spec__` are already its own.
+    line runs, its `__loader__` and `__spec__` are already its own. The module runs within the
+    context that `during` makes.
     """
-    sys.meta_path.insert(0, _Finder(name, then))
+    sys.meta_path.insert(0, _Finder(name, then, during))
 
 
 class _Finder(MetaPathFinder):
-    def __init__(self, name: str, then: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        then: Callable[[], None],
+        during: Callable[[], AbstractContextManager[object]],
+    ) -> None:
         self._name = name
         self._then = then
+        self.during = during
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -67,7 +79,8 @@ class _Loader(Loader):
     def exec_module(self, module: ModuleType) -> None:
         self._spec.loader = self._loader
         module.__loader__ = self._loader
-        self._loader.exec_module(module)
+        with self._finder.during():
+            self._loader.exec_module(module)
         self._finder.imported()
 
 

@@ -99,6 +99,57 @@ def test_beside_numpy_s_handler(tmp_path: Path, numpy: list[str]) -> None:
     assert (done.stdout, done.stderr) == ("3145728.0 False\n", "")
 
 
+ARROW = """
+import gc, subprocess, sys, threading, time
+import pyarrow
+
+def resident():
+    with open("/proc/self/statm") as file: return int(file.read().split()[1]) << 12
+
+def tables():  # freed by another thread than the one that trims
+    columns = [pyarrow.array([f"row {row} of {at}" for row in range(200_000)]) for at in range(6)]
+    pool = pyarrow.default_memory_pool().backend_name
+    sys.stdout.write(f"{pool} {pyarrow.total_allocated_bytes()}\\n")  # whole, in two threads
+
+pyarrow.array(["imports pandas"])
+before = resident()
+thread = threading.Thread(target=tables)
+thread.start()
+tables()
+thread.join()
+gc.collect()
+end = time.monotonic() + 30
+while resident() > before + (8 << 20) and time.monotonic() < end:
+    time.sleep(0.5)
+print((resident() - before) >> 20)
+code = "import pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+subprocess.run([sys.executable, "-c", code], check=True)
+"""
+
+
+def test_what_arrow_has_freed_comes_back(tmp_path: Path) -> None:
+    """Its own allocator keeps what one thread has freed, and no other thread can return it."""
+    pytest.importorskip("pyarrow")
+    file = program(tmp_path, ARROW)
+    done = run("--report", file)
+    pool, again, kept, of_child = done.stdout.splitlines()
+    assert pool.split()[0] == again.split()[0] == "system"
+    assert int(kept) <= 8, done.stdout
+    assert of_child != "system", "the children of the program do not have vrange's malloc"
+    assert re.search("arrow +on\n", done.stderr), done.stderr
+
+
+def test_a_choice_of_arrow_s_pool_stays(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    code = "import os, pyarrow; print(pyarrow.default_memory_pool().backend_name, dict(os.environ))"
+    file = program(tmp_path, code)
+    done = run("--report", file, environment={"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"})
+    assert done.stdout.startswith("mimalloc ")
+    assert "'ARROW_DEFAULT_MEMORY_POOL': 'mimalloc'" in done.stdout
+    assert "off: ARROW_DEFAULT_MEMORY_POOL is 'mimalloc'" in done.stderr
+    assert run("--no-malloc", file).stdout == plain(file).stdout
+
+
 RESIDENT = """
 import os, resource, sys, time
 blocks = [bytearray(b"x") * (100 << 10) for _ in range(1000)]

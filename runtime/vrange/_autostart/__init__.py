@@ -81,6 +81,8 @@ def _switch_on(settings: Settings, record: Record) -> None:
     part("interpreter", lambda: _interpreter(settings))
     part("segment", _segment)
     part("malloc", lambda: _malloc(settings))
+    if record.parts["malloc"] == "on":
+        part("arrow", lambda: _arrow(record))
     if settings.stacks:
         part("stacks", lambda: _stacks(record))
     if settings.rss:
@@ -148,6 +150,16 @@ def _malloc(settings: Settings) -> str:
     info = ffi.new("vrange_heap_info *")
     lib.vrange_heap_read(info)
     return "on" if info.used_bytes >= len(block) else "off: another allocator serves the program"
+
+
+def _arrow(record: Record) -> str:
+    from vrange._autostart.arrow import allocate_by_malloc
+
+    def tell(what: str) -> None:
+        record.parts["arrow"] = what
+        record.write()
+
+    return allocate_by_malloc(tell)
 
 
 def _segment() -> str:
