@@ -1,13 +1,13 @@
 /* setrlimit and prlimit, which a program calls to limit itself. After an exec the heap is opened within the
  * limit. */
 #define _GNU_SOURCE
-#include "malloc/return_unused.h"
-
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "vrange.h"
 
 #define PUBLIC __attribute__((visibility("default")))
 
@@ -23,7 +23,7 @@ static int set(pid_t process, int resource, const void *limit, void *old) {
     const bool is_space = resource == RLIMIT_AS || resource == RLIMIT_DATA;
     const bool is_own = process == 0 || process == getpid();
     if (limit && is_space && is_own && ((const struct rlimit *)limit)->rlim_cur != RLIM_INFINITY)
-        malloc_return_unused();
+        vrange_address_space_return();
     return (int)syscall(SYS_prlimit64, process, resource, limit, old);
 }
 

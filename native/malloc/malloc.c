@@ -20,9 +20,9 @@
 
 #include "heap/heap.h"
 #include "malloc/libc.h"
-#include "malloc/return_unused.h"
 #include "os/os.h"
 #include "process/fork_pause.h"
+#include "reserve/return_space.h"
 
 #define PUBLIC __attribute__((visibility("default")))
 #define UNLIKELY(condition) __builtin_expect(condition, 0)
@@ -134,21 +134,13 @@ __attribute__((constructor)) static void begin(void) {
     atomic_store(&state, READY);
 }
 
-/* A program that limits its own address space must not find it used up by what the heap has only reserved. */
-void malloc_return_unused(void) {
-    if (atomic_load(&state) != OPEN) return;
-    heap_stop_growing();
-    note_spans(); /* before the kernel may put blocks of others there */
-    heap_return_rest();
-}
-
 /* ---- blocks of the heap ------------------------------------------------------------------------ */
 
 static inline bool is_ours(const void *block) {
     for (int i = 0; i < HEAP_SPANS; i++) {
         const size_t bytes = atomic_load_explicit(&spans[i].bytes, memory_order_acquire);
         const uintptr_t from = atomic_load_explicit(&spans[i].from, memory_order_relaxed);
-        if (UNLIKELY((uintptr_t)block - from < bytes)) return true;
+        if (UNLIKELY((uintptr_t)block - from < bytes)) return heap_has(block);
     }
     return false;
 }
@@ -160,6 +152,7 @@ static void *take(size_t bytes, size_t *stale_bytes, const void *caller) {
     if ((uintptr_t)caller - linker.from < linker.bytes) return NULL;
     void *block = NULL;
     if (now == OPEN || open_heap(now)) block = heap_allocate(bytes, stale_bytes);
+    if (UNLIKELY(!block)) return_space_for(bytes); /* glibc is asked next */
     errno = error;
     return block;
 }

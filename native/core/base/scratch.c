@@ -2,8 +2,8 @@
  *
  * UFFDIO_COPY makes a page appear with its content in place, so that no other thread ever sees it half
  * filled. The content must be put together elsewhere first. A signal handler can't allocate, so the buffers
- * are reserved ahead, and taking one is a single atomic exchange. On most machines there are more buffers
- * than threads that can be in a handler at once; a regenerator that touches another array takes a second
+ * are reserved ahead, and taking one is a single atomic exchange. There are a few for each processor, because
+ * what is reserved counts against RLIMIT_AS; a regenerator that touches another array takes a second
  * one. If all are in use, one more is mapped, at the price of one system call. Where the process may map no
  * more, the caller waits a moment for a buffer to come back. It can't wait for long, because the buffers'
  * holders may be waiting for the caller (for the GIL, for example): then it gets none. */
@@ -13,11 +13,13 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "base/amounts.h"
 #include "base/space_budget.h"
 #include "os/os.h"
 
 #define SLOTS_MOST 64
 #define SLOTS_LEAST 2
+#define SLOTS_EACH 4 /* of a processor: threads in a handler may wait for another one */
 #define SPACE_SHARE 16 /* of the address space that vrange may still reserve */
 #define TAKE_TRIES 100
 #define TAKE_PAUSE_NS 1000000u
@@ -53,9 +55,10 @@ static void prepare_huge(void) {
 /* A process with little address space gets few buffers. The budget does not count the first ones, because a
  * thread that fills a page can't go on without a buffer. */
 static unsigned slots_by_budget(void) {
-    const uint64_t slots = space_most(SPACE_NEEDED) / SPACE_SHARE / SCRATCH_BYTES;
-    return slots < SLOTS_LEAST ? SLOTS_LEAST : slots > SLOTS_MOST ? SLOTS_MOST
-                                                                  : (unsigned)slots;
+    const uint64_t by_budget = space_most(SPACE_NEEDED) / SPACE_SHARE / SCRATCH_BYTES;
+    const uint64_t by_processors = (uint64_t)SLOTS_EACH * os_processors();
+    const uint64_t slots = lesser(lesser(by_budget, by_processors), SLOTS_MOST);
+    return slots < SLOTS_LEAST ? SLOTS_LEAST : (unsigned)slots;
 }
 
 int scratch_prepare(void) {

@@ -28,6 +28,7 @@
 #include "heap/heap_cells.h"
 #include "heap/heap_offer.h"
 #include "heap/heap_state.h"
+#include "heap/heap_zone_space.h"
 #include "os/os.h"
 
 #define HUGE_WASTE_SHARE 4 /* the unused rest of the last huge page: at most this fraction (1/4) of a block */
@@ -53,8 +54,8 @@ static int open_zones(void) {
     int result = os_machine_usage(&used, &total);
     if (result < 0) return result;
     heap.bytes_most = total; /* glibc refuses a larger block with the right error */
-    /* Twice the memory leaves room for holes. If address space is limited, leave most of it to caches. What
-     * finds no room here goes to the allocator that was there before, perhaps all of it. */
+    /* Twice the memory leaves room for holes; it is reserved as it is used. If address space is limited, leave
+     * most of it to caches. What finds no room here goes to the allocator that was there before. */
     const uint64_t most = space_most(SPACE_FIRST) / ZONE_SHARE;
     const uint64_t wanted = 2 * total < most ? 2 * total : most;
     for (int i = 0; i < HEAP_ZONES; i++) {
@@ -74,7 +75,7 @@ static void attach(vrange_account *account) {
         const heap_zone *zone = &heap.zones[i];
         if (!zone->base) continue;
         const heap_usage now = heap_usage_of(zone);
-        tally(&account->reserved_bytes, (uint64_t)zone->units * zone->unit_bytes);
+        tally(&account->reserved_bytes, now.reserved);
         tally(&account->range_bytes, now.used + now.idle + now.offered);
         tally(&account->idle_bytes, now.idle);
         tally(&account->offered_bytes, now.offered);
@@ -131,26 +132,22 @@ size_t heap_spans(heap_span spans[HEAP_SPANS]) {
     _Static_assert(HEAP_SPANS == HEAP_ZONES, "a span for each zone");
     for (int i = 0; i < HEAP_ZONES; i++) {
         const heap_zone *zone = &heap.zones[i];
-        spans[i] = (heap_span){(uintptr_t)zone->base, zone->base ? (size_t)zone->reach * zone->unit_bytes : 0};
+        spans[i] = (heap_span){(uintptr_t)zone->base, zone->base ? (size_t)zone->units * zone->unit_bytes : 0};
     }
     return HEAP_ZONES;
 }
 
-static void in_each_zone(void (*act)(heap_zone *zone)) {
+void heap_return_unused(void) {
+    if (!atomic_load_explicit(&heap.open, memory_order_acquire)) return;
     for (int i = 0; i < HEAP_ZONES; i++) {
         heap_usage before;
         if (!heap.zones[i].base) continue;
         heap_enter(&heap.zones[i], &before);
-        act(&heap.zones[i]);
+        if (i == HEAP_PAGES) heap_empty_cells(os_now_ns(), UINT64_MAX);
+        zone_forget_last(&heap.zones[i]);
+        zone_return_unused(&heap.zones[i]);
         heap_leave(&heap.zones[i], &before);
     }
-}
-
-void heap_stop_growing(void) { in_each_zone(zone_stop_growing); }
-
-void heap_return_rest(void) {
-    static _Atomic bool is_done;
-    if (!atomic_exchange(&is_done, true)) in_each_zone(zone_return_rest);
 }
 
 /* ---- blocks ------------------------------------------------------------------------------------ */

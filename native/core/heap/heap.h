@@ -20,7 +20,7 @@
  * negative errno: -EAGAIN without a name while a fork is under way. */
 int heap_open(const char *name) EXPORTED(heap_open);
 
-/* Where blocks can lie, once the heap is open. */
+/* Where blocks can lie, once the heap is open. Other mappings may lie there, too: heap_has knows. */
 #define HEAP_SPANS 2
 typedef struct {
     uintptr_t from;
@@ -31,10 +31,8 @@ size_t heap_spans(heap_span spans[HEAP_SPANS]) EXPORTED(heap_spans);
 /* Sets whether new blocks that are large enough get huge pages. */
 void heap_use_huge_pages(bool use) EXPORTED(heap_use_huge_pages);
 
-/* For a program that limits its own address space: the heap keeps what it has used, and returns what it has
- * only reserved. After the first call heap_spans is less; after the second one other memory may lie there. */
-void heap_stop_growing(void) EXPORTED(heap_stop_growing);
-void heap_return_rest(void) EXPORTED(heap_return_rest);
+/* Returns the address space above the last block, because the program may need it (RLIMIT_AS). */
+void heap_return_unused(void) EXPORTED(heap_return_unused);
 
 /* Returns NULL if the size is too small or too large, or if no place is free; the caller then asks the
  * allocator below. The first `*stale_bytes` of the block may be other than zero. */

@@ -147,7 +147,7 @@ void vrange_heap_read(vrange_heap_info *out) {
         heap_enter(zone, &now);
         const cells_content aside = i == HEAP_PAGES ? cells_read() : (cells_content){0};
         out->blocks += zone->blocks - aside.blocks;
-        out->reserved_bytes += (uint64_t)zone->units * zone->unit_bytes;
+        out->reserved_bytes += now.reserved;
         char *from = zone->base, *to = from + (size_t)zone->fresh * zone->unit_bytes;
         heap_leave(zone, &now);
         out->used_bytes += now.used - aside.units * zone->unit_bytes;

@@ -3,13 +3,14 @@
 
 #include "base/gate.h"
 #include "heap/heap_cells.h"
+#include "heap/heap_zone_space.h"
 
 heap_state heap = {.lock = PTHREAD_MUTEX_INITIALIZER,
                    .zones = {{.lock = PTHREAD_MUTEX_INITIALIZER}, {.lock = PTHREAD_MUTEX_INITIALIZER}}};
 
 heap_usage heap_usage_of(const heap_zone *zone) {
     return (heap_usage){zone->used_units * zone->unit_bytes, zone_idle_bytes(zone), zone_offered_bytes(zone),
-                        zone->blocks};
+                        zone->blocks, zone_reserved_bytes(zone)};
 }
 
 void heap_record(int latency, uint64_t nanoseconds) {
@@ -34,6 +35,7 @@ static void count(const heap_zone *zone, const heap_usage *before) {
     tally(&account->idle_bytes, now.idle - before->idle);
     tally(&account->offered_bytes, now.offered - before->offered);
     tally(&account->ranges, now.blocks - before->blocks);
+    tally(&account->reserved_bytes, now.reserved - before->reserved);
 }
 
 void heap_unlock(heap_zone *zone, const heap_usage *before) {

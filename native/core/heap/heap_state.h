@@ -37,7 +37,7 @@ typedef struct {
 extern heap_state heap;
 
 typedef struct {
-    uint64_t used, idle, offered, blocks;
+    uint64_t used, idle, offered, blocks, reserved;
 } heap_usage;
 
 heap_usage heap_usage_of(const heap_zone *zone);

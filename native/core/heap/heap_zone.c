@@ -11,6 +11,7 @@
  * counts for both. With the newer time, a block that is used again and again beside a large free span
  * would keep that span from ever being offered. */
 #include "heap/heap_zone.h"
+#include "heap/heap_zone_space.h"
 
 #include <errno.h>
 #include <string.h>
@@ -24,19 +25,10 @@ int zone_open(heap_zone *zone, size_t bytes, size_t unit_bytes, bool huge) {
     zone->unit_bytes = unit_bytes; /* a zone without a base is asked for blocks, too, and has none */
     zone->huge = huge;
     if (units < 2) return -ENOMEM;
-    char *base = space_reserve((size_t)units * unit_bytes, unit_bytes, SPACE_FIRST);
-    if (!base) return -ENOMEM;
-    const size_t tag_bytes = (size_t)(units + 1) * sizeof(heap_tag);
-    heap_tag *tags = space_take(tag_bytes, SPACE_FIRST) ? os_map(tag_bytes) : NULL;
-    if (!tags) {
-        space_return(base, (size_t)units * unit_bytes, SPACE_FIRST);
-        return -ENOMEM;
-    }
-    os_leave_out_of_dumps(tags, tag_bytes);
     zone->units = units;
-    atomic_store(&zone->reach, units);
-    zone->committed_units = 0;
-    zone->tags = tags;
+    char *base = zone_place(zone);
+    if (!base) return -ENOMEM;
+    heap_tag *tags = zone->tags;
     /* Unit 0 is never handed out, so that 0 can mean "none". It acts as a used neighbour. */
     tags[0] = (heap_tag){.units = 1, .used = true};
     zone->fresh = 1;
@@ -162,8 +154,9 @@ static uint32_t find_free(heap_zone *zone, uint32_t units) {
 }
 
 static int commit_up_to(heap_zone *zone, uint32_t end) {
-    if (end > atomic_load_explicit(&zone->reach, memory_order_relaxed)) return -ENOMEM;
     if (end <= zone->committed_units) return 0;
+    const int refused = zone_reach(zone, end);
+    if (refused < 0) return refused;
     const size_t step = COMMIT_STEP_BYTES / zone->unit_bytes;
     size_t wanted = (end + step - 1) / step * step;
     if (wanted > zone->reach) wanted = zone->reach;
@@ -297,6 +290,13 @@ bool zone_resize(heap_zone *zone, void *pointer, uint32_t units) {
         set_span(zone, first, units, true);
     }
     return true;
+}
+
+void zone_forget_last(heap_zone *zone) {
+    const uint32_t last = zone->tags[zone->units - 1].first;
+    if (zone->tags[last].used || last >= zone->fresh) return;
+    set_idle(zone, last, 0, 0);
+    zone->fresh = last;
 }
 
 /* ---- parts to offer and to trim ---------------------------------------------------------------- */

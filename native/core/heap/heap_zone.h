@@ -5,45 +5,12 @@
 #ifndef VRANGE_HEAP_ZONE_H
 #define VRANGE_HEAP_ZONE_H
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/size_class.h"
-#include "heap/heap_cells.h"
-
-typedef struct {
-    uint32_t units; /* of the span that begins here; 0: no span begins here */
-    uint32_t first; /* the first unit of the span that ends here */
-    bool used;
-    _Atomic bool aside; /* used, but freed: it waits outside the zone to be used again */
-    cell_loan loan;     /* of a used block; heap_cells.h. Its owner's, under no lock */
-    uint32_t idle_from, idle_end; /* of a free span; if equal, nothing of it is idle */
-    uint32_t list_previous, list_next, idle_previous, idle_next;
-    uint64_t freed_ns;
-} heap_tag;
-
-typedef struct {
-    pthread_mutex_t lock;
-    _Atomic uint32_t waiting; /* threads that wait for the lock; long work lets them in between its steps */
-    char *_Atomic base; /* NULL: no address space could be reserved, and the zone owns no block */
-    size_t unit_bytes;
-    uint32_t units, committed_units;
-    _Atomic uint32_t reach; /* blocks lie below this unit: all of them, until zone_stop_growing */
-    bool huge;
-    heap_tag *tags; /* one a unit; only the tags at the ends of spans are ever written to */
-
-    uint32_t free_lists[FIRST_LEVELS][SECOND_LEVELS];
-    uint64_t first_bitmap;
-    uint16_t second_bitmaps[FIRST_LEVELS];
-    uint32_t idle_first, idle_last; /* free spans that are not wholly offered, oldest first */
-
-    uint32_t fresh;  /* no unit from here on was ever handed out: they read as zeros */
-    uint32_t blocks;
-    uint64_t used_units, idle_units; /* units below `fresh` that are neither used nor idle are offered */
-} heap_zone;
+#include "heap/heap_zone_state.h"
 
 /* Returns 0 or -ENOMEM. */
 int zone_open(heap_zone *zone, size_t bytes, size_t unit_bytes, bool huge);
@@ -62,11 +29,6 @@ static inline size_t zone_idle_bytes(const heap_zone *zone) {
     return (size_t)zone->idle_units * zone->unit_bytes;
 }
 
-/* From now on the zone has no memory but what it has used already. */
-void zone_stop_growing(heap_zone *zone);
-/* Returns the address space that the zone does not need any more. Call once. */
-void zone_return_rest(heap_zone *zone);
-
 /* Returns a block of `units`, or NULL if no place is large enough. Its first `stale_units` may hold old
  * content; the rest reads as zeros. */
 void *zone_take(heap_zone *zone, uint32_t units, uint32_t *stale_units);
@@ -82,6 +44,9 @@ uint32_t zone_unit_of(heap_zone *zone, const void *pointer);
 
 /* Grows or shrinks a block without moving it. Returns false if there is no room above it. */
 bool zone_resize(heap_zone *zone, void *pointer, uint32_t units);
+
+/* The free memory at the end of the zone counts as never used. The caller returns its address space. */
+void zone_forget_last(heap_zone *zone);
 
 /* Gives a block back that was set aside. */
 void zone_give(heap_zone *zone, uint32_t first, uint64_t now_ns);

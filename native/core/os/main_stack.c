@@ -18,10 +18,6 @@
 
 #include "os/os.h"
 
-#ifndef MAP_FIXED_NOREPLACE
-#define MAP_FIXED_NOREPLACE 0x100000
-#endif
-
 #define MAPS_BYTES_LEAST ((size_t)64 << 10)
 #define SIGNAL_SET_BYTES 8 /* what the kernel's own signal set takes */
 
@@ -66,15 +62,6 @@ uint64_t os_stack_limit(void) {
  * a page that was never touched is zeros. */
 int os_grow_main_stack(char *to) {
     return syscall(SYS_rt_sigprocmask, SIG_BLOCK, to, NULL, SIGNAL_SET_BYTES) < 0 ? -errno : 0;
-}
-
-int os_reserve_at(void *address, size_t bytes) {
-    void *got = mmap(address, bytes, PROT_NONE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-    if (got == MAP_FAILED) return -errno;
-    if (got == address) return 0;
-    munmap(got, bytes); /* a kernel before 4.17, or an emulation, takes the address as a hint */
-    return -EEXIST;
 }
 
 int os_default_thread_stack(size_t bytes) {

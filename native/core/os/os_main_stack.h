@@ -24,9 +24,6 @@ uint64_t os_stack_limit(void);
  * if it refuses. */
 int os_grow_main_stack(char *to);
 
-/* Reserves address space exactly there; -EEXIST if something is mapped there. */
-int os_reserve_at(void *address, size_t bytes);
-
 /* Sets how much stack threads get that are started without a size. pthread_create read RLIMIT_STACK for that
  * when the process began. */
 int os_default_thread_stack(size_t bytes) EXPORTED(os_default_thread_stack);

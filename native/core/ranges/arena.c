@@ -19,6 +19,9 @@
 #include "base/rung.h"
 #include "base/scratch.h"
 
+#define RETURN_TRIES 20
+#define RETURN_PAUSE_NS 1000000u /* others hold the lock for microseconds, or for one system call */
+
 /* ---- free lists ------------------------------------------------------------------------------- */
 
 static void free_list_add(vrange_arena *arena, range *r) {
@@ -112,6 +115,50 @@ static bool drop_all_empty_spans(vrange_arena *arena) {
     }
     arenas_leave();
     return any;
+}
+
+/* Cuts off the free range at the end of each span. */
+static void return_unused_of(vrange_arena *arena) {
+    if (arena->closing) return;
+    for (unsigned first = 0; first < FIRST_LEVELS; first++) {
+        for (unsigned second = 0; second < SECOND_LEVELS; second++) {
+            for (uint32_t index = arena->free_lists[first][second]; index;) {
+                range *r = table_at(index);
+                index = r->list_next;
+                if (r->above || r->pages == arena->spans[r->span].pages) continue;
+                free_list_remove(arena, r);
+                table_at(r->below)->above = 0;
+                span_shorten(arena, r->span, r->first_page);
+                table_give(r);
+            }
+        }
+    }
+    drop_empty_spans(arena);
+}
+
+static bool return_unused_of_those_at_rest(void) {
+    bool all = true;
+    for (vrange_arena *arena = arenas_enter(); arena; arena = arena->next) {
+        if (!arena->grows) continue;
+        if (pthread_mutex_trylock(&arena->lock) != 0) {
+            all = false; /* its holder may wait for the list */
+            continue;
+        }
+        return_unused_of(arena);
+        pthread_mutex_unlock(&arena->lock);
+    }
+    arenas_leave();
+    return all;
+}
+
+void arenas_return_unused(void) {
+    for (int tries = 0; tries < RETURN_TRIES; tries++) {
+        gate_enter();
+        const bool all = return_unused_of_those_at_rest();
+        gate_leave();
+        if (all) return;
+        os_sleep_ns(RETURN_PAUSE_NS);
+    }
 }
 
 static bool grow(vrange_arena *arena, uint32_t pages) {

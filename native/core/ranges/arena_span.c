@@ -73,6 +73,16 @@ void span_close(vrange_arena *arena, uint32_t number) {
     *span = (arena_span){.base = NULL};
 }
 
+void span_shorten(vrange_arena *arena, uint32_t number, uint32_t pages) {
+    arena_span *span = &arena->spans[number];
+    const size_t bytes = (size_t)(span->pages - pages) * os_page_bytes();
+    space_return(span->base + (size_t)pages * os_page_bytes(), bytes, span->use);
+    arena->reserved_pages -= span->pages - pages;
+    untally(&arena->account->reserved_bytes, bytes);
+    span->pages = pages;
+    if (span->committed_pages > pages) span->committed_pages = pages;
+}
+
 int span_commit(arena_span *span, uint64_t page_after) {
     if (page_after <= span->committed_pages) return 0;
     const size_t page = os_page_bytes();

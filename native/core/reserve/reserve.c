@@ -41,6 +41,7 @@
 #include "os/os.h"
 #include "reserve/rank.h"
 #include "reserve/reserve.h"
+#include "reserve/return_space.h"
 #include "reserve/shed.h"
 #include "reserve/turn_interval.h"
 #include "reserve/below_set_limit.h"
@@ -171,6 +172,7 @@ static bool take_turn(free_memory now) {
 static bool has_anything_to_offer(void) { return arenas_exist() || arrays_exist() || heap_is_open(); }
 
 static uint64_t look_after_everything(uint64_t slept_ns) {
+    return_space_look();
     if (!atomic_load(&segment_here)) return malloc_turn(slept_ns);
     if (!has_anything_to_offer()) {
         limits_follow();

@@ -22,6 +22,7 @@
 
 #include "heap/heap.h"
 #include "python/numpy_table.h"
+#include "reserve/return_space.h"
 
 /* As in numpy/ndarraytypes.h since 1.22. */
 typedef struct {
@@ -56,10 +57,17 @@ static struct {
 
 /* ---- the handler: NumPy calls it with the GIL held ---------------------------------------------- */
 
+/* A block that the heap had no room for is NumPy's next. */
+static void *take(size_t bytes, size_t *stale) {
+    void *block = heap_allocate(bytes, stale);
+    if (!block && bytes >= HEAP_BLOCK_BYTES_LEAST) return_space_for(bytes);
+    return block;
+}
+
 static void *allocate(void *unused, size_t bytes) {
     (void)unused;
     size_t stale;
-    void *block = heap_allocate(bytes, &stale);
+    void *block = take(bytes, &stale);
     return block ? block : numpy.below.allocate(numpy.below.context, bytes);
 }
 
@@ -67,7 +75,7 @@ static void *allocate_zeroed(void *unused, size_t count, size_t bytes) {
     (void)unused;
     size_t all, stale;
     void *block = NULL;
-    if (!__builtin_mul_overflow(count, bytes, &all)) block = heap_allocate(all, &stale);
+    if (!__builtin_mul_overflow(count, bytes, &all)) block = take(all, &stale);
     if (!block) return numpy.below.allocate_zeroed(numpy.below.context, count, bytes);
     heap_clear(block, stale);
     return block;

@@ -239,8 +239,10 @@ static PyMethodDef functions[] = {
      "deepen_threads(least): do so for each thread that begins to run Python on a stack of `least` bytes."},
     {"set_default_stack", deep_threads_default_stack, METH_VARARGS,
      "set_default_stack(bytes): set the size for threads that C starts without one; return -errno or 0."},
-    {"watch_calls", watched_calls_begin, METH_O,
-     "watch_calls(then): notice calls that set limits, which then() is called after, and SIGSEGV handlers."},
+    {"after_limits", watched_calls_after_limits, METH_O,
+     "after_limits(function): call function() after each call that set a limit of this process."},
+    {"watch_handlers", watched_calls_of_handlers, METH_NOARGS,
+     "watch_handlers(): keep the signal of deep stacks when other code sets a handler or a mask."},
     {"watch_stacks", deep_threads_again, METH_NOARGS,
      "watch_stacks(): in the child of a fork, start what notices that a stack is shallow again."},
     {0}};
@@ -274,6 +276,7 @@ PyMODINIT_FUNC PyInit__deep(void) {
         Py_DECREF(module);
         return NULL;
     }
+    watched_calls_of_limits();
     /* There are 32 places at most. Without one, the handler stays until the process ends. */
     Py_AtExit(sigsegv_disarm);
     return module;

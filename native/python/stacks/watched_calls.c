@@ -1,7 +1,8 @@
-/* Notices calls of the program's that would make deep stacks do harm.
+/* Notices calls of the program's that would make vrange do harm.
  *
- * Under `vrange run --deep` address space is reserved for stacks, within the limits of that time. If the
- * program then sets RLIMIT_AS, what is reserved counts, and its very next allocation would fail. And a
+ * Address space is reserved for stacks, caches and the heap, within the limits of that time. If the program then
+ * sets RLIMIT_AS, what is reserved counts, and its very next allocation would fail. So vrange always watches the
+ * calls that set limits. The others matter for deep stacks: a
  * handler of SIGSEGV that is installed over vrange's would end the process at the first touch of a closed
  * part of a stack; pytest enables faulthandler. A thread that blocks SIGSEGV, with all other signals, would
  * end it in the same way. A deep call checks that itself, but a thread on its own stack makes no call.
@@ -36,7 +37,7 @@ enum {
     CALLS = sizeof calls / sizeof *calls,
 };
 
-static PyObject *after_limit;
+static PyObject *after_limit; /* a list of functions; NULL: none */
 static PyInterpreterState *interpreter; /* that `after_limit` belongs to; the functions serve all of them */
 
 /* The program's call succeeded, so no error may replace its result. */
@@ -47,11 +48,15 @@ static PyObject *then(int which, PyObject *result) {
         sigsegv_keep_unblocked();
         return result;
     }
+    vrange_address_space_return();
     deep_threads_fit_limits();
-    if (PyInterpreterState_Get() != interpreter) return result;
-    PyObject *done = PyObject_CallNoArgs(after_limit);
-    if (!done) PyErr_WriteUnraisable(after_limit);
-    Py_XDECREF(done);
+    if (!after_limit || PyInterpreterState_Get() != interpreter) return result;
+    for (Py_ssize_t i = 0; i < PyList_Size(after_limit); i++) {
+        PyObject *each = Py_NewRef(PyList_GetItem(after_limit, i)), *done = PyObject_CallNoArgs(each);
+        if (!done) PyErr_WriteUnraisable(each);
+        Py_XDECREF(done);
+        Py_DECREF(each);
+    }
     return result;
 }
 
@@ -95,6 +100,7 @@ static int convention(int flags) {
 
 /* A function that is not there, or has another calling convention, is left alone. */
 static void watch(int which) {
+    if (calls[which].original) return;
     PyObject *module = PyImport_ImportModule(calls[which].module);
     PyMethodDef *definition = module ? method_definition(module, calls[which].name) : NULL;
     const int how = definition ? convention(definition->ml_flags) : -1;
@@ -106,11 +112,23 @@ static void watch(int which) {
     if (PyErr_Occurred()) PyErr_Clear();
 }
 
-PyObject *watched_calls_begin(PyObject *module, PyObject *new_then) {
+void watched_calls_of_limits(void) {
+    for (int which = 0; which < LIMIT_CALLS; which++) watch(which);
+}
+
+PyObject *watched_calls_after_limits(PyObject *module, PyObject *function) {
     (void)module;
-    if (after_limit) Py_RETURN_NONE;
-    after_limit = Py_NewRef(new_then);
-    interpreter = PyInterpreterState_Get();
-    for (int which = 0; which < CALLS; which++) watch(which);
+    if (!after_limit) {
+        after_limit = PyList_New(0);
+        interpreter = PyInterpreterState_Get();
+    }
+    if (!after_limit || PyList_Append(after_limit, function) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+PyObject *watched_calls_of_handlers(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    for (int which = LIMIT_CALLS; which < CALLS; which++) watch(which);
     Py_RETURN_NONE;
 }

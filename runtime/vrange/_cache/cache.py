@@ -12,6 +12,7 @@ from vrange._cache.background_release import bury
 from vrange._cache.codec import Codec
 from vrange._cache.common import kind_with
 from vrange._cache.figures import Figures
+from vrange._cache.fit_limits import fit_limits
 from vrange._cache.info import CacheInfo
 from vrange._cache.make_core import make_core
 from vrange._cache.native_flights import answer_async
@@ -198,6 +199,7 @@ class VolatileCache(OverTier[K, V], Generic[K, V]):
         self._arena = CacheArena(self._account, given.arena_bytes)
         self._core = make_core(self._account, self._arena, self._source, given, self._codec_kind)
         self._figures = Figures(self._account)
+        fit_limits(self)
 
     # ---- lookups -----------------------------------------------------------------------------
 

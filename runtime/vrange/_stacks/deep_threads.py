@@ -87,7 +87,8 @@ def _start_with(most: int, size: int) -> None:
     _most, _given = most, size
     if not _watches:
         os.register_at_fork(after_in_child=lambda: when_working(deep.watch_stacks))
-        deep.watch_calls(_fit_limits)
+        deep.after_limits(_fit_limits)
+        deep.watch_handlers()
         _watches = True
 
 

@@ -1,0 +1,50 @@
+/* Returning address space; see return_space.h.
+ *
+ * What is reserved counts against RLIMIT_AS, used or not. Rooms of vrange reserve in steps, as they use it, and
+ * keep what they have reserved. A limit that is set later may leave the program less than that. */
+#include "reserve/return_space.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/amounts.h"
+#include "base/gate.h"
+#include "heap/heap.h"
+#include "os/os.h"
+#include "ranges/arena.h"
+#include "stacks/stack.h"
+
+#define BESIDE_BYTES ((size_t)1 << 20) /* that an allocator maps with a block */
+
+void vrange_address_space_return(void) {
+    heap_return_unused();
+    arenas_return_unused();
+    vrange_stacks_trim_pooled();
+}
+
+void return_space_for(size_t bytes) {
+    const uint64_t address_space = os_address_space_limit(), data = os_data_limit();
+    uint64_t used, used_data;
+    if (address_space == UINT64_MAX && data == UINT64_MAX) return;
+    if (os_address_space(&used, &used_data) < 0) return;
+    if (lesser(above(address_space, used), above(data, used_data)) < bytes + BESIDE_BYTES)
+        vrange_address_space_return();
+}
+
+/* Belongs to the caretaker. The child of a fork has its parent's limits. */
+static struct {
+    bool is_known;
+    uint64_t address_space, data;
+} seen;
+
+void return_space_look(void) {
+    const uint64_t address_space = os_address_space_limit(), data = os_data_limit();
+    const bool is_lower = seen.is_known && (address_space < seen.address_space || data < seen.data);
+    seen.is_known = true;
+    seen.address_space = address_space;
+    seen.data = data;
+    if (!is_lower) return;
+    gate_leave();
+    vrange_address_space_return();
+    gate_enter();
+}

@@ -1,0 +1,16 @@
+/* Returning address space that is reserved and not used, once the program may need it. */
+#ifndef VRANGE_RETURN_SPACE_H
+#define VRANGE_RETURN_SPACE_H
+
+#include <stddef.h>
+
+#include "exported.h"
+
+/* Calls vrange_address_space_return if an allocation of `bytes` would not fit below a limit otherwise. */
+void return_space_for(size_t bytes) EXPORTED(return_space_for);
+
+/* The caretaker's: notices a limit that a C library or another process has set. Call inside the gate, which it
+ * leaves meanwhile. */
+void return_space_look(void);
+
+#endif
