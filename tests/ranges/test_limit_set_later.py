@@ -1,4 +1,4 @@
-"""A program that limits its own address space has most of it, whatever vrange had reserved before."""
+"""A program that limits its own address space has most of it, whatever vrange reserved before."""
 
 from __future__ import annotations
 
