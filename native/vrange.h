@@ -206,8 +206,8 @@ typedef struct {
 
 void vrange_address_space_read(vrange_address_space *out);
 
-/* Returns what vrange has reserved for its own use and does not use: for the moment in which a limit is set. Takes
- * locks: not for a signal handler. */
+/* Returns what vrange has reserved for its own use and does not use: for the moment in which a limit is set.
+ * Takes locks: not for a signal handler. */
 void vrange_address_space_return(void);
 
 /* ---- arenas (arena.c) ------------------------------------------------------------------------- */

@@ -1,8 +1,8 @@
 /* The address space of a zone follows what the zone uses.
  *
  * A program may limit its address space at any time (RLIMIT_AS), and so may another process. What is reserved
- * counts, used or not: a heap that reserves for all of the machine's memory ahead leaves such a program nothing.
- * So a zone only chooses a place that is likely to stay free, and reserves it in steps from the bottom up. If
+ * counts, used or not: a heap that reserves for all of the machine's memory leaves such a program nothing. So a
+ * zone only chooses a place that is likely to stay free, and reserves it in steps from the bottom up. If
  * another mapping gets there first, the zone does not grow beyond it, and other allocators serve what has no
  * room. The Go runtime places its heap in a similar way.
  *

@@ -7,7 +7,7 @@
 
 #include "heap/heap_zone_state.h"
 
-/* Chooses where a zone of `units` lies, and makes the tags of an empty one usable. Returns the base, or NULL. */
+/* Chooses where a zone of `units` lies, and makes its first tags usable. Returns the base, or NULL. */
 char *zone_place(heap_zone *zone);
 
 /* Reserves address space up to unit `end`, and the tags for it; -ENOMEM if that is refused. */

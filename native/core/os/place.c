@@ -28,9 +28,9 @@ static bool is_free(char *place, size_t bytes) {
     return result != -EEXIST;
 }
 
-/* The kernel maps what has no address side by side, from one end of a large part of the address space. A quarter
- * of all addresses away from the latest such mapping is where no program gets by itself. The program, the
- * libraries, the stack and the memory of brk are not there either; and if something is, the next place is
+/* The kernel maps what has no address side by side, from one end of a large part of the address space. A
+ * quarter of all addresses away from the latest such mapping is where no program gets by itself. The program,
+ * the libraries, the stack and the memory of brk are not there either; and if something is, the next place is
  * tried. */
 char *os_quiet_place(size_t bytes, size_t alignment) {
     const size_t page = os_page_bytes();
