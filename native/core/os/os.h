@@ -41,7 +41,8 @@ void *os_reserve_aligned(size_t bytes, size_t alignment);
 /* The same, exactly there; -EEXIST if something is mapped there. */
 int os_reserve_at(void *address, size_t bytes);
 /* Returns a multiple of `alignment` at which nothing is mapped for so many bytes, far from where the kernel
- * places mappings by itself. So it most likely stays free, although nothing is reserved. NULL: there is none. */
+ * places mappings by itself. So it most likely stays free, although nothing is reserved. NULL if there is
+ * none. */
 char *os_quiet_place(size_t bytes, size_t alignment);
 /* How much address space the process may have (RLIMIT_AS); UINT64_MAX if unlimited. */
 uint64_t os_address_space_limit(void);

@@ -1,9 +1,10 @@
 /* Notices calls of the program's that would make vrange do harm.
  *
  * Address space is reserved for stacks, caches and the heap, within the limits of that time. If the program
- * then sets RLIMIT_AS, what is reserved counts, and its very next allocation would fail. So vrange always watches
- * the calls that set limits. The others matter for deep stacks: a handler of SIGSEGV that is installed over vrange's would end the process at the first touch of a closed
- * part of a stack; pytest enables faulthandler. A thread that blocks SIGSEGV, with all other signals, would
+ * then sets RLIMIT_AS, what is reserved counts, and its very next allocation would fail. So vrange always
+ * watches the calls that set limits. The others matter for deep stacks: a handler of SIGSEGV that is installed
+ * over vrange's would end the process at the first touch of a closed part of a stack; pytest enables
+ * faulthandler. A thread that blocks SIGSEGV, with all other signals, would
  * end it in the same way. A deep call checks that itself, but a thread on its own stack makes no call.
  *
  * So the functions that do this call vrange when they have succeeded, whatever called them. Nothing else
