@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -15,11 +16,20 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define OBJECTS_MOST 4
@@ -83,12 +93,17 @@ static bool is_ours(const void *caller) {
     return false;
 }
 
+/* No kernel interrupts every call. */
+static bool goes_on_failing(const char *before, const char *function) {
+    return atomic_load(&goes_on) && atomic_load(&failed_error) != EINTR && strcmp(before, function) == 0;
+}
+
 /* Returns the error with which a call has to fail, or 0. */
 static int fails(const void *caller, const char *function, const int *errors, size_t count) {
     if (!atomic_load(&armed) || !is_ours(caller)) return 0;
     atomic_fetch_add(&counted, 1);
     const char *before = atomic_load(&failed);
-    if (before) return atomic_load(&goes_on) && strcmp(before, function) == 0 ? atomic_load(&failed_error) : 0;
+    if (before) return goes_on_failing(before, function) ? atomic_load(&failed_error) : 0;
     if (atomic_fetch_sub(&left, 1) != 1) return 0;
     atomic_store(&failed_error, errors[atomic_load(&which) % count]);
     atomic_store(&failed, function);
@@ -126,7 +141,30 @@ REPLACE(int, lstat, (const char *path, struct stat *out), (path, out), -1, ENOEN
 REPLACE(int, ftruncate, (int file, off_t bytes), (file, bytes), -1, ENOSPC, EPERM)
 REPLACE(int, mkdir, (const char *path, mode_t mode), (path, mode), -1, EACCES, ENOSPC)
 REPLACE(int, unlink, (const char *path), (path), -1, EACCES, EROFS)
-REPLACE(ssize_t, pread, (int file, void *to, size_t bytes, off_t from), (file, to, bytes, from), -1, EIO, EACCES)
+REPLACE(ssize_t, pread, (int file, void *to, size_t bytes, off_t from), (file, to, bytes, from), -1, EIO, EACCES, EINTR)
+REPLACE(ssize_t, pwrite, (int file, const void *out, size_t bytes, off_t to), (file, out, bytes, to), -1, ENOSPC, EIO,
+        EINTR)
+REPLACE(ssize_t, read, (int file, void *to, size_t bytes), (file, to, bytes), -1, EIO, EINTR, EAGAIN)
+REPLACE(ssize_t, write, (int file, const void *out, size_t bytes), (file, out, bytes), -1, EIO, EINTR, EAGAIN)
+REPLACE(ssize_t, process_vm_readv,
+        (pid_t process, const struct iovec *to, unsigned long to_count, const struct iovec *from, unsigned long from_count,
+         unsigned long flags),
+        (process, to, to_count, from, from_count, flags), -1, EPERM, ENOMEM, ESRCH)
+REPLACE(int, fallocate, (int file, int mode, off_t from, off_t bytes), (file, mode, from, bytes), -1, ENOSPC, EINTR,
+        EOPNOTSUPP)
+REPLACE(int, fstatfs, (int file, struct statfs *out), (file, out), -1, ENOSYS, EIO)
+REPLACE(int, eventfd, (unsigned count, int flags), (count, flags), -1, EMFILE, ENOMEM)
+REPLACE(int, signalfd, (int file, const sigset_t *signals, int flags), (file, signals, flags), -1, EMFILE, ENOMEM)
+REPLACE(int, inotify_init1, (int flags), (flags), -1, EMFILE, ENOSYS)
+REPLACE(int, inotify_add_watch, (int file, const char *path, uint32_t what), (file, path, what), -1, ENOSPC, EACCES)
+REPLACE(int, poll, (struct pollfd * files, nfds_t count, int milliseconds), (files, count, milliseconds), -1, ENOMEM,
+        EINTR)
+REPLACE(pid_t, waitpid, (pid_t process, int *status, int options), (process, status, options), -1, EINTR, ECHILD)
+REPLACE(ssize_t, getrandom, (void *to, size_t bytes, unsigned flags), (to, bytes, flags), -1, ENOSYS, EAGAIN)
+REPLACE(int, getrlimit, (__rlimit_resource_t resource, struct rlimit *out), (resource, out), -1, EPERM)
+REPLACE(int, pthread_getattr_np, (pthread_t thread, pthread_attr_t *out), (thread, out), ENOMEM, ENOMEM)
+REPLACE(char *, strdup, (const char *text), (text), NULL, ENOMEM)
+REPLACE(FILE *, open_memstream, (char **text, size_t *bytes), (text, bytes), NULL, ENOMEM)
 REPLACE(int, sigaction, (int number, const struct sigaction *action, struct sigaction *before),
         (number, action, before), -1, EINVAL)
 REPLACE(int, sigaltstack, (const stack_t *stack, stack_t *before), (stack, before), -1, EPERM, ENOMEM)
@@ -151,6 +189,29 @@ void *__libc_realloc(void *before, size_t bytes);
 ALLOCATE(malloc, (size_t bytes), (bytes))
 ALLOCATE(calloc, (size_t count, size_t bytes), (count, bytes))
 ALLOCATE(realloc, (void *before, size_t bytes), (before, bytes))
+
+/* The kernel closes the file also where it returns an error. */
+int close(int file) {
+    static __typeof__(&close) real;
+    if (!real) real = REAL(close);
+    const int result = real(file), error = fails(CALLER, "close", ERRORS(EINTR, EIO));
+    if (error) errno = error;
+    return error ? -1 : result;
+}
+
+int prctl(int option, ...) {
+    unsigned long a[4];
+    va_list list;
+    va_start(list, option);
+    for (int i = 0; i < 4; i++) a[i] = va_arg(list, unsigned long);
+    va_end(list);
+    const int error = fails(CALLER, "prctl", ERRORS(EPERM, EINVAL));
+    if (error) {
+        errno = error;
+        return -1;
+    }
+    return REAL(prctl)(option, a[0], a[1], a[2], a[3]);
+}
 
 int open(const char *path, int flags, ...) {
     va_list list;

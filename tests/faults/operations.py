@@ -6,8 +6,10 @@ used yet. It returns a function that checks what it got: the check runs when not
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -41,10 +43,48 @@ def nested(levels: int) -> int:
     return levels and 1 + nested(levels - 1)
 
 
+def shared_name() -> str:
+    return f"faults-{os.getpid()}"
+
+
+class Peer:
+    """A forked child that shares a cache with the world, and lives as long as the world."""
+
+    def __init__(self, name: str) -> None:
+        ready, self._ends = os.pipe(), os.pipe()
+        if os.fork() == 0:
+            os.close(self._ends[1])
+            cache: vrange.VolatileCache[Any, Any] = vrange.VolatileCache(shared=name)
+            for key in range(KEYS):
+                cache["p", key] = value_of(key)
+            os.write(ready[1], b"x")
+            os.read(self._ends[0], 1)
+            os._exit(0)
+        os.close(self._ends[0])
+        os.close(ready[1])
+        os.read(ready[0], 1)
+        os.close(ready[0])
+
+
 class World:
     """Caches, arrays and an arena that were used before."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
+        self.shared: vrange.VolatileCache[Any, Any] | None = None
+        if "shared" in name:
+            self.peer = Peer(shared_name())
+            self.shared = vrange.VolatileCache(shared=shared_name())
+            for key in range(KEYS):
+                self.shared[key] = value_of(key)
+                self.shared["s", key] = small_of(key)
+        self.directory = None
+        if "below" in name:
+            self.directory = tempfile.mkdtemp()
+            self.below = vrange.VolatileCache[Any, Any](
+                name="below", below=self.directory, hot_bytes=0
+            )
+            for key in range(KEYS):
+                self.below[key] = small_of(key)
         self.file = Path(tempfile.gettempdir()) / f"vrange-faults-{os.getpid()}"
         self.cache: vrange.VolatileCache[Any, Any] = vrange.VolatileCache(
             name="faults", hot_bytes=0
@@ -81,6 +121,16 @@ class World:
             with self.array.pin() as view:
                 expect(view, np.full(ELEMENTS, 7), "the array")
         assert vrange.deep_call(nested, DEEP) == DEEP
+        if self.shared is not None:
+            for key in range(KEYS + 1):
+                found = self.shared.get_or_compute(key, partial(value_of, key))
+                expect(found, value_of(key), f"the shared value of {key}")
+                small = self.shared.get_or_compute(("s", key), partial(small_of, key))
+                assert small == small_of(key), f"the small shared value of {key} is wrong"
+        if self.directory is not None:
+            for key in range(KEYS + 1):
+                small = self.below.get_or_compute(key, partial(small_of, key))
+                assert small == small_of(key), f"the value of {key} below is wrong"
 
 
 def first_store(world: World | None) -> Check:
@@ -236,10 +286,134 @@ def fork(world: World) -> Check:
     return lambda: expect(status in (0, -6), True, f"the child's status {status}")
 
 
+def first_shared(world: World | None) -> Check:
+    cache: vrange.VolatileCache[Any, Any] = vrange.VolatileCache(shared=shared_name())
+    cache[1] = value_of(1)
+    found = cache.get(1)
+    cache.close()
+
+    def check() -> None:
+        if found is not None:
+            expect(found, value_of(1), "the value")
+
+    return check
+
+
+def shared_hit(world: World) -> Check:
+    assert world.shared is not None
+    found: dict[Any, Any] = {key: world.shared.get(key) for key in range(KEYS)}
+    found |= {("p", key): world.shared.get(("p", key)) for key in range(KEYS)}
+    small = [world.shared.get(("s", key)) for key in range(KEYS)]
+
+    def check() -> None:
+        for key, value in found.items():
+            if value is not None:
+                wanted = value_of(key[1] if isinstance(key, tuple) else key)
+                expect(value, wanted, f"the shared value of {key}")
+        for key in range(KEYS):
+            assert small[key] in (None, small_of(key)), f"the shared small {key} is wrong"
+        found.clear()
+
+    return check
+
+
+def shared_store(world: World) -> Check:
+    assert world.shared is not None
+    world.shared[KEYS] = value_of(KEYS)
+    world.shared["s", KEYS] = small_of(KEYS)
+    computed = world.shared.get_or_compute("new", lambda: value_of(99))
+    world.shared.pop(3, None)
+    gone = world.shared.get(3)
+
+    def check() -> None:
+        expect(computed, value_of(99), "the computed value")
+        assert gone is None, "a removed key is found"
+
+    return check
+
+
+def below_hit(world: World) -> Check:
+    world.below.discard()
+    found = [world.below.get(key) for key in range(KEYS)]
+
+    def check() -> None:
+        for key in range(KEYS):
+            assert found[key] in (None, small_of(key)), f"the value of {key} below is wrong"
+
+    return check
+
+
+def below_store(world: World) -> Check:
+    world.below[KEYS] = small_of(KEYS)
+    computed = world.below.get_or_compute("new", lambda: small_of(99))
+    return lambda: expect(computed, small_of(99), "the computed value")
+
+
+def in_a_task(world: World) -> Check:
+    async def compute() -> Any:
+        await asyncio.sleep(0)
+        return value_of(KEYS)
+
+    async def use() -> Any:
+        return await world.cache.get_or_compute_async("task", compute)
+
+    found = asyncio.run(use())
+    return lambda: expect(found, value_of(KEYS), "the value of a task")
+
+
+def clear(world: World) -> Check:
+    world.cache.clear()
+    world.decorated.cache_clear()
+    left = len(world.cache)
+    return lambda: expect(left, 0, "the count")
+
+
+def another_array(world: World) -> Check:
+    if world.array is None:
+        return lambda: None
+    other = vrange.VolatileArray(ELEMENTS, "u8", fill=vrange.fills.zero())
+    with other.pin() as view:
+        zeros = view.copy()
+    other.close()
+    return lambda: expect(zeros, np.zeros(ELEMENTS), "the new array")
+
+
+def arena(world: World) -> Check:
+    with vrange.Arena("4MiB", name="one more") as one:
+        part = one.allocate(64 << 10)
+        part.buffer[:8] = b"whatever"
+        part.mark_volatile()
+        part.discard()
+        lost = bool(part.pin())
+        part.refilled()
+        part.free()
+    return lambda: expect(lost, True, "what was discarded")
+
+
+def stacks(world: World) -> Check:
+    def in_thread() -> None:
+        vrange.deep_call(nested, DEEP)
+        vrange.trim_stack()
+        found.append(nested(10))
+
+    found: list[int] = []
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    thread.join()
+    vrange.trim_idle_stacks()
+    return lambda: expect(found in ([], [10]), True, "the depth")
+
+
+def figures(world: World) -> Check:
+    told = (str(vrange.stats()), repr(world.cache.info()), str(vrange.capabilities()))
+    return lambda: expect(all(told), True, "the figures")
+
+
 FRESH: dict[str, Callable[[Any], Check]] = {
     "first store": first_store,
     "first array": first_array,
     "first deep call": first_deep_call,
+    "first shared": first_shared,
 }
 USED: dict[str, Callable[[Any], Check]] = {
     "store": store,
@@ -255,6 +429,16 @@ USED: dict[str, Callable[[Any], Check]] = {
     "limits": limits,
     "watch": watch,
     "fork": fork,
+    "shared hit": shared_hit,
+    "shared store": shared_store,
+    "below hit": below_hit,
+    "below store": below_store,
+    "in a task": in_a_task,
+    "clear": clear,
+    "another array": another_array,
+    "arena": arena,
+    "stacks": stacks,
+    "figures": figures,
 }
 OPERATIONS = FRESH | USED
 # Those whose Python allocations are vrange's own. The first use imports modules, and NumPy 2.4

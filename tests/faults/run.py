@@ -104,7 +104,7 @@ def trial(name: str, injector: Any, nth: int, way: int) -> str:
 
     import vrange
 
-    world = None if name in operations.FRESH else operations.World()
+    world = None if name in operations.FRESH else operations.World(name)
 
     refusals = (vrange.VrangeError, OSError, MemoryError, KeyError, RuntimeError)
     operation = operations.OPERATIONS[name]
@@ -140,7 +140,7 @@ def count(name: str, injector: Calls) -> str:
     """Run an operation in which nothing fails, and return how many calls it made."""
     import operations  # type: ignore[import-not-found,unused-ignore]
 
-    world = None if name in operations.FRESH else operations.World()
+    world = None if name in operations.FRESH else operations.World(name)
     injector.arm(MOST, 0)
     operations.OPERATIONS[name](world)
     return str(injector.disarm())
@@ -235,14 +235,22 @@ def main() -> int:
     sys.path.insert(0, str(HERE))
     import operations  # type: ignore[import-not-found,unused-ignore]
 
-    injector = Calls() if options.what == "calls" else Allocations()
+    with tempfile.TemporaryDirectory(prefix="vrange-faults-", ignore_cleanup_errors=True) as place:
+        tempfile.tempdir = place
+        wrong = judge_all(options, operations)
+    print(f"{len(wrong)} wrong")
+    return bool(wrong)
+
+
+def judge_all(options: argparse.Namespace, operations: Any) -> list[str]:
+    """Try the operations that were asked for; the failures."""
+    injector: Any = Calls() if options.what == "calls" else Allocations()
     default = operations.OF_VALUES if options.what == "allocations" else operations.OPERATIONS
     names = options.operations or list(default)
     wrong = []
     for name in names:
         wrong += judge(name, injector, options)
-    print(f"{len(wrong)} wrong")
-    return bool(wrong)
+    return wrong
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,23 @@ def test_a_tier_that_is_gone() -> None:
         assert len(warned) == 1
         cache.get("d")
         assert cache.get_or_compute("a", lambda: 3) == 3
+
+
+def test_a_store_waits_for_no_thread_that_gets_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    tier = Remembering()
+    with Cache(name="x", below=tier) as cache:
+        with monkeypatch.context() as patch:
+            for module, function in (
+                (_thread, "start_new_thread"),
+                (threading, "_start_new_thread"),
+            ):
+                patch.setattr(module, function, lambda *_: 0)  # it ended before its first line
+            cache["a"] = 1
+            cache.clear()
+            cache["b"] = 2
+        cache["c"] = 3
+        assert cache.flush(60)
+        assert len(tier.values()) == 2
 
 
 def remove(cache: Cache, how: str) -> None:

@@ -61,8 +61,9 @@ static viewer **place_of_viewer(const PyObject *dtype, int dimensions, const int
 }
 
 static bool is_alike(const viewer *v, const PyObject *dtype, int dimensions, const intptr_t *shape) {
-    return v->dtype == dtype && v->dimensions == dimensions &&
-           memcmp(v->shape, shape, (size_t)dimensions * sizeof *shape) == 0;
+    if (v->dtype != dtype || v->dimensions != dimensions) return false;
+    if (dimensions == 0) return true; /* its shape is NULL, which memcmp may not get */
+    return memcmp(v->shape, shape, (size_t)dimensions * sizeof *shape) == 0;
 }
 
 PyObject *viewer_of_array(PyObject *object) {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
@@ -117,7 +117,8 @@ def trim(deep: Deep = False, *, collect: bool = True) -> Trimmed:
     try:
         return Trimmed(*_ask_unless_busy(quick), later=tuple(slow))
     finally:
-        threading.Thread(target=_ask_later, args=(slow,), name="vrange-trim", daemon=True).start()
+        # threading.Thread.start waits for ever for a thread that gets no memory for its beginning.
+        _thread.start_new_thread(_ask_later, (slow,))
 
 
 # ---- the sources: each is a call that returns its bytes and what it refused ----------------------

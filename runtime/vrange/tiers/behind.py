@@ -6,6 +6,7 @@ waiting values can still be taken by the kernel, and a value that is gone by the
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import threading
@@ -55,6 +56,10 @@ class Waiting:
     is_cancelled: bool = False
 
 
+class _Life:
+    """What a thread holds as long as it runs."""
+
+
 class Behind:
     """The queue of one cache.
 
@@ -86,8 +91,12 @@ class Behind:
         self._changed = threading.Condition(threading.RLock())  # a finalizer may use the cache
         self._queue: OrderedDict[str, Waiting] = OrderedDict()
         self._writing: Waiting | None = None
-        self._has_thread = False
+        self._thread: weakref.ref[_Life] | None = None
         self._hurries = False
+
+    @property
+    def _has_thread(self) -> bool:
+        return self._thread is not None and self._thread() is not None
 
     def __len__(self) -> int:
         return len(self._queue) + (self._writing is not None)
@@ -151,19 +160,18 @@ class Behind:
     def _start(self) -> None:
         if self._has_thread:
             return
-        self._has_thread = True
-        thread = threading.Thread(target=self._run, name="vrange-below", daemon=True)
+        # A thread that gets no memory for its beginning is gone with its life, and the next store
+        # starts another one. threading.Thread.start would wait for it for ever.
+        life = _Life()
+        self._thread = weakref.ref(life)
         try:
-            thread.start()
+            _thread.start_new_thread(self._run, (life,))
         except (RuntimeError, MemoryError):  # the interpreter ends, or no thread can start
-            self._has_thread = False
+            self._thread = None
             self._queue.clear()
             self._dropped()
-        except BaseException:  # of a signal handler, once the thread may have started
-            self._has_thread = thread.ident is not None
-            raise
 
-    def _run(self) -> None:
+    def _run(self, life: _Life) -> None:
         try:
             self._write_all()
         finally:
@@ -198,7 +206,7 @@ class Behind:
                         return self._writing
                     self._changed.wait(first.due - now)
                 elif now >= idle_until:
-                    self._has_thread = False
+                    self._thread = None
                     return None
                 else:
                     self._changed.wait(idle_until - now)

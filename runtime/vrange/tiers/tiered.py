@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import dataclasses
 import functools
 import threading
@@ -255,8 +256,9 @@ class Tiered(Through):
             base.clear()
         below.figures.start()
         before = time.time()
-        with suppress(RuntimeError):  # no thread starts: the tier frees them when it needs the room
-            threading.Thread(target=below.free_removed, args=(before,), daemon=True).start()
+        # No thread starts: the tier frees them when it needs the room.
+        with suppress(RuntimeError, MemoryError):
+            _thread.start_new_thread(below.free_removed, (before,))
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until what is to be written below is written."""
