@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -72,6 +73,30 @@ def test_each_task_that_waits_for_a_value_of_its_own_counts_once(
     assert asyncio.run(ask_all()) == [[1, 2, 3]] * 5
     info = cache.info()
     assert (info.misses, info.waited, info.hits) == (1, 4, 4)
+
+
+def test_a_shared_error_does_not_collect_the_frames_of_its_waiters(
+    cache: vrange.VolatileCache[Any, Any],
+) -> None:
+    go = threading.Event()
+
+    def compute() -> Any:
+        assert go.wait(PATIENCE)
+        raise ValueError("refused")
+
+    def ask() -> list[str]:
+        try:
+            cache.get_or_compute("k", compute)
+        except ValueError as error:
+            return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+        return []
+
+    workers = [Worker(ask) for _ in range(20)]
+    wait_until(lambda: waiters(cache, "k") == 19, "they do not wait")
+    go.set()
+    for names in [worker.result() for worker in workers]:
+        assert "compute" in names
+        assert len(names) < 20, "the frames of other callers are in it"
 
 
 def test_other_keys_are_not_waited_for(flights: SingleFlight) -> None:

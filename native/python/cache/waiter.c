@@ -5,10 +5,11 @@
 
 #define TRIES 16 /* so many interrupts in a row do not happen */
 
-/* A thread or a task that waits for a flight. `state` and `value` are set, then `wake` is called. */
+/* A thread or a task that waits for a flight. `state` and `value` are set, then `wake` is called. `traceback` is
+ * what an error had when the flight landed: each waiter that raises the error adds its own frames. */
 typedef struct {
     PyObject_HEAD
-    PyObject *wake, *value;
+    PyObject *wake, *value, *traceback;
     int state;
 } waiter;
 
@@ -44,14 +45,17 @@ static int wake(waiter *one) {
 int waiters_tell(PyObject *waiters, int state, PyObject *value) {
     if (!waiters) return 0;
     PyObject *type = NULL, *error = NULL, *traceback = NULL;
+    PyObject *leaders = state == WAITER_HAS_ERROR ? PyException_GetTraceback(value) : NULL;
     for (Py_ssize_t i = 0; i < PyList_Size(waiters); i++) {
         waiter *one = (waiter *)PyList_GetItem(waiters, i);
         one->value = value ? Py_NewRef(value) : NULL;
+        one->traceback = Py_XNewRef(leaders);
         one->state = state;
         if (wake(one) == 0) continue;
         if (type) PyErr_Clear();
         else PyErr_Fetch(&type, &error, &traceback);
     }
+    Py_XDECREF(leaders);
     Py_DECREF(waiters);
     if (!type) return 0;
     PyErr_Restore(type, error, traceback);
@@ -75,7 +79,14 @@ static PyObject *waiter_result(PyObject *object, PyObject *unused) {
     waiter *self = (waiter *)object;
     PyObject *value = self->value;
     self->value = NULL;
-    return value ? value : Py_NewRef(Py_None);
+    if (!value) Py_RETURN_NONE;
+    if (self->state == WAITER_HAS_ERROR) {
+        PyObject *traceback = self->traceback;
+        self->traceback = NULL;
+        PyException_SetTraceback(value, traceback ? traceback : Py_None);
+        Py_XDECREF(traceback);
+    }
+    return value;
 }
 
 static PyObject *waiter_get_state(PyObject *object, void *unused) {
@@ -83,7 +94,8 @@ static PyObject *waiter_get_state(PyObject *object, void *unused) {
     return PyLong_FromLong(((waiter *)object)->state);
 }
 
-static const size_t waiter_references[] = {offsetof(waiter, wake), offsetof(waiter, value), 0};
+static const size_t waiter_references[] = {offsetof(waiter, wake), offsetof(waiter, value),
+                                           offsetof(waiter, traceback), 0};
 
 static int waiter_traverse(PyObject *object, visitproc visit, void *arg) {
     return visit_references(object, waiter_references, visit, arg);
@@ -93,7 +105,9 @@ static void waiter_dealloc(PyObject *object) { free_collected(object, waiter_ref
 
 int waiter_add_type(PyObject *module) {
     static PyMethodDef methods[] = {
-        {"result", waiter_result, METH_NOARGS, "The value or the error, once."}, {0}};
+        {"result", waiter_result, METH_NOARGS,
+         "The value, or the error with the traceback that the leader gave it, once."},
+        {0}};
     static PyGetSetDef members[] = {
         {"state", waiter_get_state, NULL,
          "0 while it waits, HAS_VALUE, HAS_ERROR, HAS_NOTHING or HAS_TEMPLATE.", NULL},

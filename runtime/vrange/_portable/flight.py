@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable, Generator, Hashable
 from contextlib import suppress
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Any
 
 from vrange._cache.unstored import copied
@@ -61,16 +62,21 @@ class Waiter:
         self.wake = wake
         self.state = 0
         self._value: Any = None
+        self._traceback: TracebackType | None = None
 
-    def tell(self, state: int, value: Any) -> None:
-        """Pass on the outcome."""
+    def tell(self, state: int, value: Any, traceback: TracebackType | None) -> None:
+        """Pass on the outcome. `traceback`: of an error, before a waiter raises it."""
+        self._traceback = traceback
         self.state, self._value = state, value
         with suppress(RuntimeError):  # the waiter's event loop is closed
             self.wake()
 
     def result(self) -> Any:
-        """Return the value or the error, once."""
+        """Return the value, or the error with the traceback that the leader gave it, once."""
         value, self._value = self._value, None
+        if self.state == HAS_ERROR:
+            traceback, self._traceback = self._traceback, None
+            return value.with_traceback(traceback)
         return value
 
 
@@ -160,8 +166,9 @@ class Flights:
                 self._take_out(key, mine)
             mine.landed, mine.loop = True, None
             waiters, mine.waiters = mine.waiters, []
+        traceback = value.__traceback__ if state == HAS_ERROR else None
         for waiter in waiters:
-            waiter.tell(state, value)
+            waiter.tell(state, value, traceback)
 
     def _take_out(self, key: Hashable, mine: Flight) -> None:
         first = self.under_way.pop(key, None)
