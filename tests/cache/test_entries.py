@@ -168,7 +168,13 @@ def test_of_a_decorated_function() -> None:
 
 @pytest.mark.parametrize(
     ("value", "error"),
-    [(-1, ValueError), ("x", TypeError), (True, TypeError), (1.5, TypeError)],
+    [
+        (-1, ValueError),
+        (1 << 63, ValueError),
+        ("x", TypeError),
+        (True, TypeError),
+        (1.5, TypeError),
+    ],
 )
 def test_bad_bounds_are_refused(value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="max_entries must be"):

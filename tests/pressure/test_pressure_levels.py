@@ -292,6 +292,7 @@ async def _coroutine(change: object) -> None: ...
         ({"min_interval": -1}, ValueError, "min_interval must be"),
         ({"actions": ["hot", "all"]}, ValueError, "not 'all'"),
         ({"on_level": "print"}, TypeError, "must be callable"),
+        ({"on_level": 5}, TypeError, "must be callable"),
         ({"on_level": _coroutine}, TypeError, "pass the loop="),
         ({"loop": "loop"}, TypeError, "must be an event loop"),
     ],

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #include "vrange.h"
 
 #define NUMBERS_OF_OTHERS 512 /* programs that close "all" descriptors often stop at 256 */
+#define FEW_DESCRIPTORS 256   /* a program whose RLIMIT_NOFILE is below this may need them all */
 
 static bool is_at(const char *path, const struct stat *opened) {
     struct stat found;
@@ -80,11 +82,18 @@ static int open_file(os_kept *file) {
     return atomic_load(&file->held.number) < 0 ? -EBADF : 0;
 }
 
+static bool may_stay_open(void) {
+    struct rlimit limit;
+    return getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur >= FEW_DESCRIPTORS;
+}
+
 int os_keep(const char *path, os_kept *file) {
     *file = (os_kept){.path = NULL, .held = {.number = -1}};
     if (!path) return -ENOENT;
     file->path = strdup(path);
-    return file->path ? open_file(file) : -ENOMEM;
+    const int result = file->path ? open_file(file) : -ENOMEM;
+    if (result == 0 && !may_stay_open()) os_let_go(&file->held);
+    return result;
 }
 
 void os_forget(os_kept *file) {
@@ -104,13 +113,15 @@ int os_kept_text(os_kept *file, char *text, size_t bytes) {
     if (!file->path) return -ENOENT;
     const int first = read_held(file, text, bytes);
     if (first >= 0) return first;
-    /* Other code closed it; or ENODEV: its cgroup was removed. */
+    /* Other code closed it, or few descriptors are allowed; or ENODEV: its cgroup was removed. */
     os_kept again = {.path = file->path};
     const int opened = open_file(&again);
     if (opened < 0) return first == -EBADF ? opened : first;
+    const int result = read_held(&again, text, bytes);
     os_let_go(&file->held);
-    os_store(&again.held, &file->held);
-    return read_held(file, text, bytes);
+    if (may_stay_open()) os_store(&again.held, &file->held);
+    else os_let_go(&again.held);
+    return result;
 }
 
 int os_read_held_at(const os_held *held, const char *path, void *to, size_t bytes, uint64_t offset) {

@@ -54,7 +54,8 @@ void os_let_go(os_held *held);
 int os_read_held_at(const os_held *held, const char *path, void *to, size_t bytes, uint64_t offset);
 
 /* A file that is read again and again, and reopened if its descriptor was lost. An open descriptor stays
- * in use if the path leads nowhere any more, as after chroot. Must be zeroed before use. */
+ * in use if the path leads nowhere any more, as after chroot. Where RLIMIT_NOFILE is small, each read opens the
+ * file and closes it: the descriptors are the program's. Must be zeroed before use. */
 typedef struct {
     char *path; /* NULL: no file */
     os_held held;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ def check_max_entries(max_entries: object) -> None:
         raise TypeError(f"max_entries must be an int or None, not {max_entries!r}")
     if max_entries < 0:
         raise ValueError(f"max_entries must be at least 0, but is {max_entries}")
+    if max_entries > sys.maxsize:
+        raise ValueError(f"max_entries must be at most {sys.maxsize}, but is {max_entries}")
 
 
 def is_coroutine_function(function: object) -> bool:

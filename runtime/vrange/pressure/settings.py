@@ -79,6 +79,8 @@ def checked_functions(
         _check_loop(loop)
     if on_level is None:
         return []
+    if not callable(on_level) and not isinstance(on_level, Iterable):
+        raise TypeError(f"on_level must be callable, or several callables, not {on_level!r}")
     functions: list[Any] = [on_level] if callable(on_level) else list(on_level)
     for function in functions:
         if not callable(function):
