@@ -60,6 +60,13 @@ def test_standard_input_and_an_interactive_interpreter(tmp_path: Path) -> None:
     assert done.stdout == "['-', 'x']\n"
 
 
+@pytest.mark.parametrize("options", [[], ["--report"]])
+def test_standard_output_that_is_closed(tmp_path: Path, options: list[str]) -> None:
+    file, seen = program(tmp_path, "import sys\nopen(sys.argv[1], 'w')\n"), tmp_path / "seen"
+    assert run(*options, file, seen, preexec_fn=lambda: os.close(1)).returncode == 0
+    assert seen.exists()
+
+
 def test_module_code_directory_and_zip(tmp_path: Path) -> None:
     package = tmp_path / "package"
     package.mkdir()
@@ -67,8 +74,9 @@ def test_module_code_directory_and_zip(tmp_path: Path) -> None:
     alike("-m", "package", "-m", "--help", cwd=tmp_path)
     alike(package, "x")
     alike("-c", "import sys; print(sys.argv, __name__)", "-c", "--", "-m")
-    assert run("-m", "zipapp", package, "-o", tmp_path / "app.pyz").returncode == 0
-    alike(tmp_path / "app.pyz")
+    for archive in "app.pyz", "app.zip":
+        assert run("-m", "zipapp", package, "-o", tmp_path / archive).returncode == 0
+        alike(tmp_path / archive)
 
 
 def test_main_s_classes_are_pickled_and_pools_of_both_kinds_work(tmp_path: Path) -> None:

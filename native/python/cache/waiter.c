@@ -5,8 +5,8 @@
 
 #define TRIES 16 /* so many interrupts in a row do not happen */
 
-/* A thread or a task that waits for a flight. `state` and `value` are set, then `wake` is called. `traceback` is
- * what an error had when the flight landed: each waiter that raises it adds its own frames. */
+/* A thread or a task that waits for a flight. `state` and `value` are set, then `wake` is called. `traceback`
+ * is what an error had when the flight landed: each waiter that raises it adds its own frames. */
 typedef struct {
     PyObject_HEAD
     PyObject *wake, *value, *traceback;

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import vrange
-from vrange.cli.printable import allow_any_encoding, printable
+from vrange.cli.printable import prepare_output, printable
 from vrange.errors import VrangeError
 
 __all__ = ["main"]
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if split is not None:
         words, rest = split(words)
     args = parser.parse_args(words, argparse.Namespace(rest=rest))
-    allow_any_encoding()
+    prepare_output()
     try:
         status: int = commands[args.command].run(args)
         sys.stdout.flush()

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vrange.cli.printable import allow_any_encoding, printable
+from vrange.cli.printable import prepare_output, printable
 from vrange.cli.run.compare import as_table, compared
 from vrange.cli.run.report import Report, as_json, as_text
 from vrange.cli.run.supervise import Ending, end_alike, endings
@@ -29,7 +29,7 @@ def finish(directory: str, number: int) -> int:
         The program's exit status, unless this process ends by the program's signal.
 
     """
-    allow_any_encoding()
+    prepare_output()
     try:
         found, kept = _endings(number)
         _tell(kept, found, Path(directory))

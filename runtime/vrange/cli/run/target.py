@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import sys
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def find_target(command_line: Sequence[str]) -> Target:
         return Target(sys.executable, [sys.executable, *words])
     found = name if "/" in name else shutil.which(name)
     if found is None or not os.access(found, os.X_OK):
-        if path.is_file() and _is_text(path):
+        if path.is_file() and (_is_text(path) or zipfile.is_zipfile(path)):
             return Target(sys.executable, [sys.executable, *words])
         if path.exists():
             raise CannotRunError(f"{name}: neither executable nor Python", _NOT_EXECUTABLE)
