@@ -15,6 +15,7 @@ Check: under each contender a program computes the same.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -134,14 +135,21 @@ def draw(programs: dict[str, dict[str, dict[str, Any]]], results: Path) -> None:
 
 
 def main() -> int:
-    options = report.arguments(__doc__).parse_args()
+    parser = report.arguments(__doc__)
+    parser.add_argument(
+        "--program",
+        action="append",
+        choices=PROGRAMS,
+        help="measure only this one, and keep the figures of the others; may be repeated",
+    )
+    options = parser.parse_args()
     if refusal := MemoryCgroup.unavailable():
         print(f"skipped: {refusal}", file=sys.stderr)
         return 77
     programs: dict[str, dict[str, dict[str, Any]]] = {}
     targets: list[Target] = []
     chosen = []
-    for program in ["list_of_dicts"] if options.quick else PROGRAMS:
+    for program in ["list_of_dicts"] if options.quick else options.program or PROGRAMS:
         if find_spec(NEEDS.get(program, "sys")) is None:
             print(f"without {program}: {NEEDS[program]} is not installed")
         else:
@@ -149,8 +157,6 @@ def main() -> int:
     rounds, quiet = (1, 8.0) if options.quick else (2, QUIET_SECONDS)
     for program, found in measured(chosen, rounds, quiet):
         programs[program] = found
-        if not options.quick:
-            targets += targets_of(program, found)
         shown = ("peak", "rss", "not_reclaimable", "kept")
         rows = [
             {program: name, "cpu s": f"{one['cpu_seconds']:.2f}"}
@@ -164,6 +170,11 @@ def main() -> int:
         kept = found[VRANGE]["kept"] / found[PYTHON]["kept"]
         targets = [Target("list_of_dicts: kept, × python", kept, "at most", 0.6)]
     else:
+        before = options.results / "complaints.json"
+        if options.program and before.exists():
+            programs = json.loads(before.read_text())["programs"] | programs
+        programs = {program: programs[program] for program in PROGRAMS if program in programs}
+        targets = [one for program, found in programs.items() for one in targets_of(program, found)]
         draw(programs, options.results)
     return report.write("complaints", options.results, {"programs": programs}, targets)
 

@@ -186,9 +186,11 @@ void *__libc_realloc(void *before, size_t bytes);
         return __libc_##name arguments;             \
     }
 
+#ifndef SYSTEM_CALLS_ONLY /* vrange's malloc doesn't serve where another library does */
 ALLOCATE(malloc, (size_t bytes), (bytes))
 ALLOCATE(calloc, (size_t count, size_t bytes), (count, bytes))
 ALLOCATE(realloc, (void *before, size_t bytes), (before, bytes))
+#endif
 
 /* The kernel closes the file also where it returns an error. */
 int close(int file) {
