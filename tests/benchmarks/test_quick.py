@@ -115,6 +115,22 @@ def test_the_data_job_is_measured_in_all_its_ways(tmp_path: Path) -> None:
 
 
 @pytest.mark.memory_cgroup
+def test_a_second_process_has_what_a_program_gave_up(tmp_path: Path) -> None:
+    if refusal := MemoryCgroup.unavailable():
+        pytest.skip(reason=f"no memory cgroup can be made: {refusal}")
+    document = run("complaints", tmp_path)
+    assert all(target["met"] for target in document["targets"])
+    for one in document["programs"]["list_of_dicts"].values():
+        assert one["peak"] > one["kept"] > 0
+
+
+def test_each_lower_tier_is_measured_beside_the_library_alone(tmp_path: Path) -> None:
+    document = run("lower_tier", tmp_path)
+    assert all(target["met"] for target in document["targets"])
+    assert all(took > 0 for times in document["us"].values() for took in times.values())
+
+
+@pytest.mark.memory_cgroup
 @pytest.mark.timeout(900)  # some sixty processes
 def test_the_table_of_peers_tries_each_property_on_each(tmp_path: Path) -> None:
     if refusal := MemoryCgroup.unavailable():
