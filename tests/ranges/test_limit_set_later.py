@@ -140,3 +140,22 @@ print("has it")
         timeout=120,
     )
     assert (done.stdout, done.returncode) == ("has it\n", 0), done.stderr
+
+
+def test_a_limit_of_another_kind_changes_nothing() -> None:
+    code = """
+import resource, vrange
+from vrange._core import ffi, lib
+vrange.deep_call(lambda: 1)
+def space():
+    now = ffi.new("vrange_address_space *")
+    lib.vrange_address_space_read(now)
+    return now.own_bytes
+before = space()
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.prlimit(0, resource.RLIMIT_AS)
+assert space() == before
+resource.setrlimit(resource.RLIMIT_AS, (1 << 36, -1))
+assert space() < before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -4,6 +4,7 @@
  * keep what they have reserved. A limit that is set later may leave the program less than that. */
 #include "reserve/return_space.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -29,6 +30,15 @@ void return_space_for(size_t bytes) {
     if (os_address_space(&used, &used_data) < 0) return;
     if (lesser(above(address_space, used), above(data, used_data)) < bytes + BESIDE_BYTES)
         vrange_address_space_return();
+}
+
+bool return_space_if_changed(void) {
+    static _Atomic uint64_t known_address_space = UINT64_MAX, known_data = UINT64_MAX;
+    const uint64_t address_space = os_address_space_limit(), data = os_data_limit();
+    const bool is_other = atomic_exchange(&known_address_space, address_space) != address_space;
+    if (atomic_exchange(&known_data, data) == data && !is_other) return false;
+    vrange_address_space_return();
+    return true;
 }
 
 /* Belongs to the caretaker. The child of a fork has its parent's limits. */

@@ -13,6 +13,7 @@
 #include "python/stacks/watched_calls.h"
 
 #include "python/support.h"
+#include "reserve/return_space.h"
 #include "stacks/deep_threads.h"
 #include "stacks/sigsegv.h"
 
@@ -48,7 +49,7 @@ static PyObject *then(int which, PyObject *result) {
         sigsegv_keep_unblocked();
         return result;
     }
-    vrange_address_space_return();
+    if (!return_space_if_changed()) return result;
     deep_threads_fit_limits();
     if (!after_limit || PyInterpreterState_Get() != interpreter) return result;
     for (Py_ssize_t i = 0; i < PyList_Size(after_limit); i++) {
