@@ -41,10 +41,13 @@ class BuildExt(build_ext):
         self._stripped = [] if self.editable_mode else ["-Wl,--strip-debug"]
         for extension in self.extensions:
             extension.extra_link_args += self._stripped
-        # Some interpreters name their own directory here. Elsewhere it may be anybody's.
-        self.compiler.linker_so = [
-            word for word in self.compiler.linker_so if not word.startswith("-Wl,-rpath")
-        ]
+        # Some interpreters name their own directory here, which elsewhere may be anybody's. And Debian's has
+        # functions call each other within a library: vrange's malloc would be taken for that of a
+        # program that brings its own.
+        unwanted = ("-Wl,-rpath", "-Wl,-Bsymbolic", "-fno-semantic-interposition")
+        for tool in ("linker_so", "compiler_so"):
+            words = [word for word in getattr(self.compiler, tool) if not word.startswith(unwanted)]
+            setattr(self.compiler, tool, words)
         self._build_core(Path(self.get_ext_fullpath("vrange._native")).parent)
         super().build_extensions()
 

@@ -266,6 +266,13 @@ def test_a_program_with_an_allocator_of_its_own_keeps_it(tmp_path: Path) -> None
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_the_library_leaves_its_public_names_to_the_program() -> None:
+    """Debian's Python has them bound within the library, where extensions are built."""
+    listed = subprocess.run(["objdump", "-R", LIBRARY], capture_output=True, text=True, check=True)
+    names = {line.split()[-1].split("@")[0] for line in listed.stdout.splitlines() if line}
+    assert {"malloc", "free", "realloc"} <= names
+
+
 OTHERS = ["jemalloc", "mimalloc", "tcmalloc_minimal"]
 
 
