@@ -41,8 +41,8 @@ class BuildExt(build_ext):
         self._stripped = [] if self.editable_mode else ["-Wl,--strip-debug"]
         for extension in self.extensions:
             extension.extra_link_args += self._stripped
-        # Some interpreters name their own directory here, which elsewhere may be anybody's. And Debian's has
-        # functions call each other within a library: vrange's malloc would be taken for that of a
+        # Some interpreters name their own directory here, which elsewhere may be anybody's. And
+        # Debian's binds a library's public names within it: vrange's malloc would not notice a
         # program that brings its own.
         unwanted = ("-Wl,-rpath", "-Wl,-Bsymbolic", "-fno-semantic-interposition")
         for tool in ("linker_so", "compiler_so"):
