@@ -61,7 +61,7 @@ class Worked:
                 "kept": LIMIT - one.left["second_process"],
                 **one.left,
             }
-            for name, one in self.held.items()
+            for name, one in ((name, self.held[name]) for name in self.times)
         }
 
 
