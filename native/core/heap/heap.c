@@ -140,13 +140,14 @@ size_t heap_spans(heap_span spans[HEAP_SPANS]) {
 void heap_return_unused(void) {
     if (!atomic_load_explicit(&heap.open, memory_order_acquire)) return;
     for (int i = 0; i < HEAP_ZONES; i++) {
-        heap_usage before;
-        if (!heap.zones[i].base) continue;
-        heap_enter(&heap.zones[i], &before);
+        heap_zone *zone = &heap.zones[i];
+        if (!zone->base) continue;
+        heap_lock(zone);
+        const heap_usage before = heap_usage_of(zone);
         if (i == HEAP_PAGES) heap_empty_cells(os_now_ns(), UINT64_MAX);
-        zone_forget_last(&heap.zones[i]);
-        zone_return_unused(&heap.zones[i]);
-        heap_leave(&heap.zones[i], &before);
+        zone_forget_last(zone);
+        zone_return_unused(zone);
+        heap_unlock(zone, &before);
     }
 }
 

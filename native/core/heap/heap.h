@@ -31,8 +31,9 @@ size_t heap_spans(heap_span spans[HEAP_SPANS]) EXPORTED(heap_spans);
 /* Sets whether new blocks that are large enough get huge pages. */
 void heap_use_huge_pages(bool use) EXPORTED(heap_use_huge_pages);
 
-/* Returns the address space above the last block, because the program may need it (RLIMIT_AS). */
-void heap_return_unused(void) EXPORTED(heap_return_unused);
+/* Returns the address space above the last block, because the program may need it (RLIMIT_AS). Call inside the
+ * gate. */
+void heap_return_unused(void);
 
 /* Returns NULL if the size is too small or too large, or if no place is free; the caller then asks the
  * allocator below. The first `*stale_bytes` of the block may be other than zero. */

@@ -153,10 +153,7 @@ static bool return_unused_of_those_at_rest(void) {
 
 void arenas_return_unused(void) {
     for (int tries = 0; tries < RETURN_TRIES; tries++) {
-        gate_enter();
-        const bool all = return_unused_of_those_at_rest();
-        gate_leave();
-        if (all) return;
+        if (return_unused_of_those_at_rest()) return;
         os_sleep_ns(RETURN_PAUSE_NS);
     }
 }

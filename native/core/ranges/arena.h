@@ -16,7 +16,7 @@ int arena_take(vrange_arena *arena, uint32_t pages, range **out);
  * closing arena is returned, the arena is unmapped. */
 void arena_give(range *r);
 
-/* Returns the free ends of the spans of all arenas that grow, and their empty spans. Call outside the gate. */
+/* Returns the free ends of the spans of all arenas that grow, and their empty spans. Call inside the gate. */
 void arenas_return_unused(void);
 
 /* The end of closing (arena_close.c). The arena is unmapped when its last range has been returned. */

@@ -17,10 +17,16 @@
 
 #define BESIDE_BYTES ((size_t)1 << 20) /* that an allocator maps with a block */
 
-void vrange_address_space_return(void) {
+static void return_inside(void) {
     heap_return_unused();
     arenas_return_unused();
-    vrange_stacks_trim_pooled();
+    stacks_return_pooled();
+}
+
+void vrange_address_space_return(void) {
+    gate_enter();
+    return_inside();
+    gate_leave();
 }
 
 void return_space_for(size_t bytes) {
@@ -28,8 +34,11 @@ void return_space_for(size_t bytes) {
     uint64_t used, used_data;
     if (address_space == UINT64_MAX && data == UINT64_MAX) return;
     if (os_address_space(&used, &used_data) < 0) return;
-    if (lesser(above(address_space, used), above(data, used_data)) < bytes + BESIDE_BYTES)
-        vrange_address_space_return();
+    if (lesser(above(address_space, used), above(data, used_data)) >= bytes + BESIDE_BYTES)
+        return;
+    if (!gate_try_enter()) return; /* what serves malloc may not wait for a fork */
+    return_inside();
+    gate_leave();
 }
 
 bool return_space_if_changed(void) {
@@ -53,8 +62,5 @@ void return_space_look(void) {
     seen.is_known = true;
     seen.address_space = address_space;
     seen.data = data;
-    if (!is_lower) return;
-    gate_leave();
-    vrange_address_space_return();
-    gate_enter();
+    if (is_lower) return_inside();
 }

@@ -61,13 +61,17 @@ static int make(size_t bytes, bool automatic, stack **out) {
     return result;
 }
 
-static void unmake(stack *s) {
-    gate_enter();
+static void unmake_inside(stack *s) {
     atomic_store(&s->owner, STACK_CHANGING);
     stack_unmap(s);
     tally(&stacks.taken_before, atomic_exchange(&s->taken, 0));
     atomic_store(&s->owner, STACK_NONE);
     atomic_fetch_sub(&stacks.existing, 1);
+}
+
+static void unmake(stack *s) {
+    gate_enter();
+    unmake_inside(s);
     gate_leave();
 }
 
@@ -108,7 +112,7 @@ static void make_place_in_pool(void) {
 }
 
 /* Address space may be short (RLIMIT_AS), and pooled stacks of other sizes only save time. */
-static bool unmake_pooled(uint64_t *resident) {
+static bool unmake_pooled(uint64_t *resident, void (*unmake_one)(stack *s)) {
     bool any = false;
     const uint32_t count = atomic_load(&stacks.count);
     for (uint32_t i = 0; i < count; i++) {
@@ -116,7 +120,7 @@ static bool unmake_pooled(uint64_t *resident) {
         uintptr_t pooled = STACK_POOLED;
         if (!atomic_compare_exchange_strong(&s->owner, &pooled, self())) continue;
         if (resident) *resident += os_resident_bytes(s->warning_top, s->top);
-        unmake(s);
+        unmake_one(s);
         any = true;
     }
     return any;
@@ -127,7 +131,7 @@ static bool unmake_pooled(uint64_t *resident) {
 static int take_new(size_t bytes, bool automatic, stack **out) {
     const uint64_t begun = os_now_ns();
     int result = make(bytes, automatic, out);
-    if (result == -ENOMEM && unmake_pooled(NULL)) result = make(bytes, automatic, out);
+    if (result == -ENOMEM && unmake_pooled(NULL, unmake)) result = make(bytes, automatic, out);
     if (result == 0)
         vrange_latency_record(VRANGE_KIND_STACK, VRANGE_REALLOCATE_PURGED, os_now_ns() - begun);
     return result;
@@ -172,10 +176,12 @@ int stack_take(size_t bytes, bool automatic, stack **out) {
 
 uint64_t vrange_stacks_trim_pooled(void) {
     uint64_t resident = 0;
-    unmake_pooled(&resident);
+    unmake_pooled(&resident, unmake);
     if (resident) stack_count_returned(resident, true);
     return resident;
 }
+
+void stacks_return_pooled(void) { unmake_pooled(NULL, unmake_inside); }
 
 void stack_give(stack *s, size_t used, int release) {
     if (used > VRANGE_STACK_KEPT_BYTES) stack_give_back(s, used, release);

@@ -15,6 +15,9 @@ int stack_take(size_t bytes, bool automatic, stack **out) EXPORTED(stack_take);
 /* Frees `used` bytes of the stack as `release` says, and returns the stack to the pool. */
 void stack_give(stack *s, size_t used, int release) EXPORTED(stack_give);
 
+/* Returns the address space of the stacks that no call runs on. Call inside the gate. */
+void stacks_return_pooled(void);
+
 /* Takes the stack out of use for ever, because frames still lie on it. Its memory stays readable. */
 void stack_retire(stack *s) EXPORTED(stack_retire);
 
