@@ -860,7 +860,8 @@ typedef struct {
     uint64_t device, inode;
 } vrange_descriptor;
 
-/* Notes a descriptor that has just been opened. Returns 0 or -errno. */
+/* Notes a descriptor that has just been opened. A number of a standard stream, 0 to 2, is replaced by a higher
+ * one. Returns 0 or -errno. */
 int vrange_descriptor_note(int number, vrange_descriptor *out);
 /* Whether the number still refers to the file that was opened: 1 or 0. */
 int vrange_descriptor_is_ours(const vrange_descriptor *descriptor);

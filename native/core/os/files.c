@@ -3,6 +3,7 @@
 #include "os/os.h"
 #include "os/os_apart.h"
 #include "os/os_kept_descriptors.h"
+#include "os/os_opening.h"
 #include "os/os_writing.h"
 #include "os/os_proc_files.h"
 
@@ -27,7 +28,7 @@ static int read_small(const char *path, char *text, size_t bytes) {
 }
 
 static int read_whole(const char *path, char *text, size_t bytes) {
-    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    const int file = os_open_file(path, O_RDONLY, 0);
     if (file < 0) return -errno;
     os_held held;
     os_note(file, path, &held);
@@ -119,7 +120,7 @@ int os_commit_usage(uint64_t *usage, uint64_t *total) {
 }
 
 int os_share(const char *path, size_t bytes, void **out) {
-    int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int file = os_open_file(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
     if (file < 0) return -errno;
     void *address = MAP_FAILED;
     os_held held;
@@ -158,7 +159,7 @@ static int map_checked(int file, void *first, size_t first_bytes, os_mapping *ou
 }
 
 int os_map_file(const char *path, void *first, size_t first_bytes, os_mapping *out) {
-    const int file = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    const int file = os_open_file(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK, 0);
     if (file < 0) return -errno;
     os_held held;
     os_note(file, NULL, &held); /* no path: another process may replace the file meanwhile */
@@ -168,7 +169,7 @@ int os_map_file(const char *path, void *first, size_t first_bytes, os_mapping *o
 }
 
 int os_write_first(const char *path, const void *first, size_t bytes) {
-    const int file = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+    const int file = os_open_file(path, O_WRONLY | O_NOFOLLOW, 0);
     if (file < 0) return -errno;
     os_held held;
     os_note(file, path, &held);
@@ -197,7 +198,7 @@ int os_file_identity(const char *path, uint64_t *device, uint64_t *inode) {
 }
 
 int os_share_over(const char *path, size_t bytes, void *place) {
-    int file = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    int file = os_open_file(path, O_RDWR | O_NOFOLLOW, 0);
     if (file < 0) return -errno;
     os_held held;
     os_note(file, path, &held);
@@ -209,7 +210,7 @@ int os_share_over(const char *path, size_t bytes, void *place) {
 }
 
 int os_allocate(const char *path, uint64_t offset, size_t bytes) {
-    int file = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    int file = os_open_file(path, O_RDWR | O_NOFOLLOW, 0);
     if (file < 0) return -errno;
     os_held held;
     os_note(file, path, &held);
@@ -249,7 +250,7 @@ static bool shows_writers(int file) {
 }
 
 int os_is_in_use(const char *path) {
-    const int file = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    const int file = os_open_file(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
     if (file < 0) return -errno;
     os_held held;
     os_note(file, path, &held);
@@ -275,7 +276,7 @@ typedef struct {
 } directory_entry;
 
 void os_each_file(const char *directory, void (*visit)(const char *path, const char *name)) {
-    const int file = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int file = os_open_file(directory, O_RDONLY | O_DIRECTORY, 0);
     if (file < 0) return;
     os_held held; /* closedir(3) would close whatever has the number by then */
     os_note(file, directory, &held);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "os/os.h"
+#include "os/os_opening.h"
 #include "vrange.h"
 
 #define NUMBERS_OF_OTHERS 512 /* programs that close "all" descriptors often stop at 256 */
@@ -129,7 +130,7 @@ int os_read_held_at(const os_held *held, const char *path, void *to, size_t byte
         const int result = os_read_at(atomic_load(&held->number), to, bytes, offset);
         if (os_is_held(held)) return result;
     }
-    const int again = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    const int again = os_open_file(path, O_RDONLY | O_NONBLOCK, 0);
     if (again < 0) return -errno;
     os_held fresh;
     os_note(again, path, &fresh);
@@ -144,8 +145,10 @@ int os_read_held_at(const os_held *held, const char *path, void *to, size_t byte
 
 /* ---- for Python -------------------------------------------------------------------------------- */
 
-int vrange_descriptor_note(int number, vrange_descriptor *out) {
+int vrange_descriptor_note(int opened, vrange_descriptor *out) {
     os_held held;
+    const int number = os_above_standard(opened);
+    if (number < 0) return -errno;
     os_note(number, NULL, &held);
     if (atomic_load(&held.number) < 0) return -EBADF;
     *out = (vrange_descriptor){number, atomic_load(&held.device), atomic_load(&held.inode)};

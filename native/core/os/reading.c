@@ -1,13 +1,14 @@
 /* System calls: reading open files. kept_descriptors.c keeps files open; files.c reads files by name. */
 #define _GNU_SOURCE
 #include "os/os.h"
+#include "os/os_opening.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 
 int os_open_to_read(const char *path, int *descriptor) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not block */
+    int fd = os_open_file(path, O_RDONLY | O_NONBLOCK, 0); /* a pipe must not block */
     if (fd < 0) return -errno;
     *descriptor = fd;
     return 0;

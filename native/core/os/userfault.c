@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "os/os.h"
 #include "os/os_kept_descriptors.h"
+#include "os/os_opening.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +25,8 @@ struct uffdio_move {
 #endif
 
 int os_userfault_open(os_held *held) {
-    const int descriptor = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+    const int descriptor =
+        os_above_standard((int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY));
     const int refused = errno;
     os_note(descriptor, NULL, held);
     if (descriptor < 0) return -refused;

@@ -6,6 +6,7 @@ once the program has ended. So this process holds nothing of vrange's while the 
 
 from __future__ import annotations
 
+import fcntl
 import marshal
 import os
 import resource
@@ -162,7 +163,10 @@ def supervise(
         limit = memory_limit()
     in_cgroup = limit is not None and limit.source != "machine"
     # It has the program's environment, which must not be written to a disk.
-    number = os.memfd_create("vrange-run")
+    low = os.memfd_create("vrange-run")
+    # Above the standard streams', which may be closed here: it would be one in the interpreter.
+    number = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(low)
     code = _THEN.format(path=sys.path, directory=directory, number=number)
     before = [int(one) for one in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
     plan = {
