@@ -26,6 +26,8 @@
 
 #define PUBLIC __attribute__((visibility("default")))
 #define UNLIKELY(condition) __builtin_expect(condition, 0)
+/* Apart from what small blocks run: otherwise their calls would save and restore its registers. */
+#define APART __attribute__((noinline, cold))
 #define PYTHON_THAT_COUNTS 0x030c0000ul
 #define CALLER __builtin_return_address(0)
 
@@ -60,7 +62,7 @@ static _Atomic int state = WAITING;
 static struct {
     _Atomic uintptr_t from;
     _Atomic size_t bytes;
-} spans[HEAP_SPANS];
+} spans[HEAP_SPANS], reach; /* from the first span to the end of the last: glibc's blocks pay one comparison */
 
 static struct {
     uintptr_t from;
@@ -71,11 +73,18 @@ static struct {
 
 static void note_spans(void) {
     heap_span found[HEAP_SPANS];
+    uintptr_t from = UINTPTR_MAX, end = 0;
     heap_spans(found);
     for (int i = 0; i < HEAP_SPANS; i++) {
         atomic_store_explicit(&spans[i].from, found[i].from, memory_order_relaxed);
         atomic_store_explicit(&spans[i].bytes, found[i].bytes, memory_order_release);
+        if (!found[i].bytes) continue;
+        if (found[i].from < from) from = found[i].from;
+        if (found[i].from + found[i].bytes > end) end = found[i].from + found[i].bytes;
     }
+    if (from >= end) return;
+    atomic_store_explicit(&reach.from, from, memory_order_relaxed);
+    atomic_store_explicit(&reach.bytes, end - from, memory_order_release);
 }
 
 /* Returns whether the heap is open. A thread that comes while another one opens it is served by glibc. */
@@ -136,14 +145,22 @@ __attribute__((constructor)) static void begin(void) {
 
 /* ---- blocks of the heap ------------------------------------------------------------------------ */
 
-static inline bool is_ours(const void *block) {
+static APART bool is_in_span(const void *block) {
     for (int i = 0; i < HEAP_SPANS; i++) {
         const size_t bytes = atomic_load_explicit(&spans[i].bytes, memory_order_acquire);
         const uintptr_t from = atomic_load_explicit(&spans[i].from, memory_order_relaxed);
-        if (UNLIKELY((uintptr_t)block - from < bytes)) return heap_has(block);
+        if ((uintptr_t)block - from < bytes) return heap_has(block);
     }
     return false;
 }
+
+static inline bool is_in_reach(const void *block) {
+    const size_t bytes = atomic_load_explicit(&reach.bytes, memory_order_acquire);
+    const uintptr_t from = atomic_load_explicit(&reach.from, memory_order_relaxed);
+    return UNLIKELY((uintptr_t)block - from < bytes);
+}
+
+static inline bool is_ours(const void *block) { return is_in_reach(block) && is_in_span(block); }
 
 /* The dynamic linker frees memory of ended threads while it holds the lock that starting a thread takes, and
  * the first block that is freed to the heap starts one. So its own memory is glibc's. */
@@ -157,7 +174,7 @@ static void *take(size_t bytes, size_t *stale_bytes, const void *caller) {
     return block;
 }
 
-static void give(void *block) {
+static APART void give(void *block) {
     const int error = errno;
     heap_free(block);
     errno = error;
@@ -174,12 +191,14 @@ static void *take_aligned(size_t alignment, size_t bytes, const void *caller) {
 
 /* ---- the functions ----------------------------------------------------------------------------- */
 
+static APART void *malloc_large(size_t bytes, const void *caller) {
+    size_t stale;
+    void *block = take(bytes, &stale, caller);
+    return block ? block : __libc_malloc(bytes);
+}
+
 void *malloc(size_t bytes) {
-    if (UNLIKELY(bytes >= HEAP_BLOCK_BYTES_LEAST)) {
-        size_t stale;
-        void *block = take(bytes, &stale, CALLER);
-        if (block) return block;
-    }
+    if (UNLIKELY(bytes >= HEAP_BLOCK_BYTES_LEAST)) return malloc_large(bytes, CALLER);
     return __libc_malloc(bytes);
 }
 
@@ -188,16 +207,22 @@ void free(void *block) {
     else __libc_free(block);
 }
 
-void *calloc(size_t count, size_t bytes) {
+static APART void *calloc_large(size_t count, size_t bytes, const void *caller) {
     size_t all, stale;
-    if (__builtin_mul_overflow(count, bytes, &all) || all < HEAP_BLOCK_BYTES_LEAST)
-        return __libc_calloc(count, bytes);
-    void *block = take(all, &stale, CALLER);
+    if (__builtin_mul_overflow(count, bytes, &all)) return __libc_calloc(count, bytes);
+    void *block = take(all, &stale, caller);
     if (!block) return __libc_calloc(count, bytes);
     const int error = errno;
     heap_clear(block, stale);
     errno = error;
     return block;
+}
+
+void *calloc(size_t count, size_t bytes) {
+    size_t all;
+    if (UNLIKELY(__builtin_mul_overflow(count, bytes, &all) || all >= HEAP_BLOCK_BYTES_LEAST))
+        return calloc_large(count, bytes, CALLER);
+    return __libc_calloc(count, bytes);
 }
 
 /* A block of the heap gets another size. On failure the old block is as it was. */
@@ -237,17 +262,23 @@ static void *adopt(void *block, size_t bytes, const void *caller) {
     return adopted;
 }
 
-void *realloc(void *block, size_t bytes) {
+static APART void *realloc_large(void *block, size_t bytes, const void *caller) {
     if (!is_ours(block)) {
         void *adopted = NULL;
         size_t stale;
-        if (UNLIKELY(bytes >= HEAP_BLOCK_BYTES_LEAST))
-            adopted = block ? adopt(block, bytes, CALLER) : take(bytes, &stale, CALLER);
+        if (bytes >= HEAP_BLOCK_BYTES_LEAST)
+            adopted = block ? adopt(block, bytes, caller) : take(bytes, &stale, caller);
         return adopted ? adopted : __libc_realloc(block, bytes);
     }
-    if (bytes) return resize(block, bytes, CALLER);
+    if (bytes) return resize(block, bytes, caller);
     give(block);
     return NULL;
+}
+
+void *realloc(void *block, size_t bytes) {
+    if (is_in_reach(block) || UNLIKELY(bytes >= HEAP_BLOCK_BYTES_LEAST))
+        return realloc_large(block, bytes, CALLER);
+    return __libc_realloc(block, bytes);
 }
 
 /* The functions below that are made of others call them by their public names: if a program brings some of
