@@ -110,6 +110,27 @@ def test_another_process_gets_what_was_freed() -> None:
         group.close()
 
 
+def test_what_the_program_does_not_use_again_is_returned() -> None:
+    """Nothing needs the memory, so the kernel takes none of it."""
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", HOLDER],
+        env={**os.environ, "LD_PRELOAD": LIBRARY},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"freed\n"
+        statm = Path(f"/proc/{holder.pid}/statm")
+
+        def resident() -> int:
+            return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+        assert resident() > 200 * MIB
+        wait_until(lambda: resident() < 60 * MIB, "it is returned")
+        holder.communicate(b"\n", timeout=60)
+        assert holder.returncode == 0
+
+
 LARGE_THEN_SMALL = """
 import time
 LARGE, SMALL = 38 << 20, 36 << 20

@@ -1,13 +1,27 @@
 /* Blocks of the heap come, grow, shrink and go in random sizes: none overlaps another, what is told to be
- * zeros is, and the accounts are whole in the end, while the caretaker offers what is free. */
+ * zeros is, and the accounts are whole in the end, while the caretaker offers what is free, and discards it later.
+ *
+ * os_now_ns is replaced (--wrap), so that the time between offering and discarding is over at once. */
+#include <stdatomic.h>
 #include <string.h>
 
+#include "base/gate.h"
 #include "check.h"
 #include "heap/heap.h"
+#include "heap/heap_offer.h"
+#include "os/os.h"
 
 #define SLOTS 60
 #define ROUNDS 6000
 #define WORDS_STEP 509
+
+#define LONG_NS 100000000000u /* until what is offered is discarded, for less than 10 GiB */
+
+static _Atomic uint64_t ahead_ns;
+
+uint64_t __real_vrange_os_now_ns(void);
+uint64_t __wrap_vrange_os_now_ns(void);
+uint64_t __wrap_vrange_os_now_ns(void) { return __real_vrange_os_now_ns() + atomic_load(&ahead_ns); }
 
 static struct {
     uint64_t *words;
@@ -66,6 +80,49 @@ static void resize(int slot, uint64_t random) {
     stamp(slot, random);
 }
 
+static uint64_t resident(void) {
+    vrange_heap_info info;
+    vrange_heap_read(&info);
+    return info.resident_bytes;
+}
+
+/* Returns in how many nanoseconds more is to be discarded. */
+static uint64_t discard_later(void) {
+    atomic_fetch_add(&ahead_ns, LONG_NS);
+    gate_enter();
+    const uint64_t due_ns = heap_discard_unused();
+    gate_leave();
+    return due_ns;
+}
+
+static void offer_all(void) {
+    gate_enter();
+    CHECK(!heap_offer(true));
+    gate_leave();
+}
+
+/* What is offered stays as long as it may be used again soon, and then goes. */
+static void discard_what_nobody_used(void) {
+    size_t stale;
+    heap_use_huge_pages(false);
+    char *block = heap_allocate(64 * MIB, &stale), *other = heap_allocate(MIB, &stale);
+    memset(block, 1, 64 * MIB);
+    memset(other, 1, MIB);
+    heap_free(block);
+    offer_all();
+    gate_enter();
+    CHECK(heap_discard_unused() < LONG_NS);
+    gate_leave();
+    CHECK(resident() >= 65 * MIB); /* if nothing else needs memory, the kernel takes none */
+    char *again = heap_allocate(16 * MIB, &stale);
+    memset(again, 2, 16 * MIB);
+    CHECK(discard_later() == UINT64_MAX);
+    CHECK(resident() >= 17 * MIB && resident() < 18 * MIB);
+    for (size_t i = 0; i < 16 * MIB; i += 4096) CHECK(again[i] == 2);
+    heap_free(again);
+    heap_free(other);
+}
+
 int main(void) {
     uint64_t state = 88172645463325252ull;
     size_t stale;
@@ -80,6 +137,8 @@ int main(void) {
         const int slot = (int)((random >> 33) % SLOTS);
         if (round % 512 == 0) heap_use_huge_pages(round / 512 % 2);
         if (round % 700 == 0) vrange_heap_trim();
+        if (round % 40 == 0) offer_all();
+        if (round % 90 == 0) discard_later();
         if (!slots[slot].words) take(slot, random);
         else if (random & 6) drop(slot);
         else resize(slot, random);
@@ -93,6 +152,7 @@ int main(void) {
     vrange_heap_trim();
     vrange_heap_read(&info);
     CHECK(info.resident_bytes == 0);
+    discard_what_nobody_used();
     printf("heap: %d rounds, %llu MiB trimmed\n", ROUNDS, (unsigned long long)info.trimmed_bytes >> 20);
     return 0;
 }

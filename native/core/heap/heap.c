@@ -42,7 +42,6 @@
 /* Cells are emptied once the heap has grown by this share of what they hold. */
 #define CELLS_GROWN_SHARE 4
 
-#define LARGE_BYTES ((size_t)1 << 20) /* offering it costs little beside filling it */
 /* A smaller block is copied in less time than its pages are moved in. */
 #define MOVED_BYTES_LEAST ((size_t)1 << 20)
 #define MOVES_MOST 8192
@@ -65,6 +64,7 @@ static int open_zones(void) {
     const uint64_t cells = total / CELLS_SHARE / os_processors();
     if (heap.zones[HEAP_PAGES].base)
         cells_open((cells < CELLS_BYTES_MOST ? cells : CELLS_BYTES_MOST) / os_page_bytes());
+    heap_forget_left();
     return 0;
 }
 
@@ -247,7 +247,7 @@ bool heap_move(void *to, void *from, size_t bytes) {
     return true;
 }
 
-static void give_to_zone(heap_zone *zone, void *block, bool offers) {
+static void give_to_zone(heap_zone *zone, void *block) {
     if (!gate_try_enter()) {
         heap_defer(block);
         return;
@@ -257,12 +257,11 @@ static void give_to_zone(heap_zone *zone, void *block, bool offers) {
     heap_lock(zone);
     const heap_usage before = heap_usage_of(zone);
     zone_give(zone, zone_unit_of(zone, block), now);
+    const uint64_t idle = zone_idle_bytes(zone);
     heap_unlock(zone, &before);
-    /* There is none before the first such block, and in the child of a fork. Until it has looked, nothing is
-     * known of the memory that is left. */
-    offers |= !caretaker_is_running();
-    caretaker_ensure();
-    if (offers || caretaker_is_absent()) heap_offer(true);
+    caretaker_ensure(); /* there is none before the first such block, and in the child of a fork */
+    if (caretaker_is_absent()) heap_offer(true);
+    else if (idle > heap_idle_most(now)) heap_offer_idle(zone);
     gate_leave();
 }
 
@@ -274,11 +273,9 @@ void heap_free(void *block) {
     if (loan) cells_repay(loan);
     const bool is_counted = heap_account() != NULL;
     const uint64_t start = is_counted && stats_times_fast(STATS_FAST_FREE) ? stats_now_ns() : 0;
-    const bool offers = atomic_load_explicit(&heap.is_short, memory_order_relaxed) &&
-                        (size_t)units * zone->unit_bytes >= LARGE_BYTES;
     cell_block left = {zone_unit_of(zone, block), units};
     /* Cells are emptied by the thread: without it the block goes to the zone, and starts one. */
-    if (!zone->huge && !offers && caretaker_is_running()) left = cells_put(left);
+    if (!zone->huge && caretaker_is_running()) left = cells_put(left);
     if (!left.first) {
         caretaker_rouse(); /* the block is offered once no allocation has used it for a moment */
         if (is_counted) stats_record_fast(STATS_FAST_FREE, VRANGE_KIND_HEAP, VRANGE_FREE_RELEASED, start);
@@ -286,7 +283,7 @@ void heap_free(void *block) {
     }
     stats_was_slow(STATS_FAST_FREE);
     const uint64_t slow_start = start || !is_counted ? start : stats_now_ns();
-    give_to_zone(zone, zone->base + (size_t)left.first * zone->unit_bytes, offers);
+    give_to_zone(zone, zone->base + (size_t)left.first * zone->unit_bytes);
     caretaker_rouse();
     if (is_counted) heap_record(VRANGE_FREE_RELEASED, stats_now_ns() - slow_start);
 }

@@ -27,6 +27,7 @@
 #define LINES_MOST 1024
 #define CLASSES_TRIED 2
 #define SMALL_BYTES ((size_t)256 << 10)
+#define LEAST_BYTES ((size_t)256 << 10) /* of a processor, however little is left */
 #define SMALL_DEPTH (2 * DEPTH) /* the first two classes have no blocks of their own */
 /* Of what the cells of a processor may hold: as much may be lent there. */
 #define LENT_SHARE 32
@@ -60,6 +61,7 @@ static struct {
     line *_Atomic lines;
     uint32_t count;
     uint64_t units_most, small_units, lent_most;
+    _Atomic uint64_t units_now; /* what the cells of a processor may hold */
 } all;
 
 void cells_open(uint64_t units_most) {
@@ -68,9 +70,15 @@ void cells_open(uint64_t units_most) {
     all.units_most = units_most < UNITS_MASK ? units_most : UNITS_MASK / 2;
     all.small_units = lesser(SMALL_BYTES / os_page_bytes(), LOAN_UNITS_MOST + 1);
     all.lent_most = all.units_most / LENT_SHARE;
+    atomic_store(&all.units_now, all.units_most);
     line *lines = os_map(all.count * sizeof *lines);
     if (lines) os_leave_out_of_dumps(lines, all.count * sizeof *lines);
     atomic_store_explicit(&all.lines, lines, memory_order_release);
+}
+
+void cells_bound(uint64_t units) {
+    const uint64_t each = all.count ? units / all.count : 0, least = LEAST_BYTES / os_page_bytes();
+    atomic_store(&all.units_now, lesser(each > least ? each : least, all.units_most));
 }
 
 static line *line_here(void) {
@@ -94,7 +102,7 @@ static uint64_t weight_of(cell_block block) { return ONE_BLOCK | block.units; }
 static uint64_t content_of(line *here) { return atomic_load_explicit(&here->content, memory_order_relaxed); }
 
 static bool has_room(uint64_t content, cell_block block) {
-    return (content & UNITS_MASK) + block.units <= all.units_most;
+    return (content & UNITS_MASK) + block.units <= atomic_load_explicit(&all.units_now, memory_order_relaxed);
 }
 
 /* Counted first: the count never falls below what is there. */

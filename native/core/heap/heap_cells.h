@@ -25,6 +25,10 @@ typedef uint16_t cell_loan;
 /* Reserves the cells, which hold `units_most` for each processor at most. Without memory nothing is kept. */
 void cells_open(uint64_t units_most);
 
+/* From now on the cells of all processors hold `units` together at most, or what cells_open said. Each may hold
+ * some blocks in any case: it would be of no use otherwise. Those that are there stay. */
+void cells_bound(uint64_t units);
+
 /* Returns a block of at least `units`, and at most an eighth more; of small ones up to twice as much, with a
  * loan that the caller repays when the block is freed. */
 cell_block cells_take(uint32_t units, cell_loan *loan);

@@ -3,6 +3,9 @@
 #define VRANGE_HEAP_OFFER_H
 
 #include <stdbool.h>
+#include <stdint.h>
+
+#include "heap/heap_zone.h"
 
 bool heap_is_open(void);
 
@@ -10,7 +13,21 @@ bool heap_is_open(void);
  * idle if `at_once`. Returns whether something is idle still. */
 bool heap_offer(bool at_once);
 
-/* Whether so little memory is left that large blocks can't wait for the caretaker, which may run late. */
-void heap_set_short(bool is_short);
+/* Near a limit, of which `left` bytes are left: offers what has not been used for some milliseconds, or all. */
+void heap_offer_near(uint64_t left);
+
+/* `left` bytes are left below the limits. Of these, freed memory may be idle to a part until `until_ns`; a thread
+ * that frees more offers it itself. */
+void heap_bound_idle(uint64_t left, uint64_t until_ns);
+/* It is not known any more how much is left. */
+void heap_forget_left(void);
+
+/* How many freed bytes may be idle, and offering those of a zone. Inside the gate. */
+uint64_t heap_idle_most(uint64_t now_ns);
+void heap_offer_idle(heap_zone *zone);
+
+/* Discards what has been offered for long, and was not used again. Returns in how many nanoseconds more is due,
+ * UINT64_MAX if nothing is offered. Inside the gate. */
+uint64_t heap_discard_unused(void);
 
 #endif

@@ -93,9 +93,11 @@ void heap_give_deferred(uint64_t now_ns) {
     }
 }
 
+uint64_t heap_cell_bytes(void) { return cells_read().units * heap.zones[HEAP_PAGES].unit_bytes; }
+
 void heap_count_cells(void) {
     vrange_account *account = heap_account();
     if (!account) return;
-    const uint64_t now = cells_read().units * heap.zones[HEAP_PAGES].unit_bytes;
+    const uint64_t now = heap_cell_bytes();
     tally(&account->idle_bytes, now - atomic_exchange(&heap.cached_bytes, now));
 }

@@ -26,7 +26,8 @@ typedef struct {
     vrange_account *_Atomic account; /* NULL: the figures have no reader, and no latency is recorded */
     size_t bytes_most;               /* the machine could never back a larger block */
     _Atomic bool open, uses_huge;
-    _Atomic bool is_short; /* little memory is left: a large block is offered when it is freed */
+    /* As the caretaker found when it looked how much memory is left: until then, so much may be idle. */
+    _Atomic uint64_t idle_most, looked_until_ns;
     _Atomic bool returns_idle; /* discards what has been idle for a while, where it would only offer it */
     void *_Atomic deferred;        /* freed while a fork was under way; each one begins with the next */
     _Atomic uint64_t cached_bytes; /* in cells, as the account was last told */
@@ -67,6 +68,7 @@ void heap_defer(void *block);
 /* Gives such blocks back. Call inside the gate, without a lock. */
 void heap_give_deferred(uint64_t now_ns);
 
+uint64_t heap_cell_bytes(void);
 /* Tells the account how much lies in cells. Call inside the gate. */
 void heap_count_cells(void);
 

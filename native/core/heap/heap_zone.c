@@ -4,12 +4,7 @@
  * not by handle: there is one tag a unit, and only the tags at both ends of a span count. A freed block is
  * joined with its free neighbours at once. The next block is cut from the lower end of a span in the
  * smallest class that fits; the most recently freed span comes first. So warm memory is used again before
- * memory that was never touched.
- *
- * One stretch of a free span is "idle": the kernel has not been told that it may take it. The rest was
- * offered, or was never used. Joining two spans joins their stretches too, and the older stretch's time
- * counts for both. With the newer time, a block that is used again and again beside a large free span
- * would keep that span from ever being offered. */
+ * memory that was never touched. */
 #include "heap/heap_zone.h"
 #include "heap/heap_zone_space.h"
 
@@ -17,6 +12,7 @@
 #include <string.h>
 
 #include "base/space_budget.h"
+#include "heap/heap_stretch.h"
 #include "os/os.h"
 
 int zone_open(heap_zone *zone, size_t bytes, size_t unit_bytes, bool huge) {
@@ -72,73 +68,6 @@ static void free_list_remove(heap_zone *zone, uint32_t span) {
     if (!zone->second_bitmaps[c.first]) zone->first_bitmap &= ~(1ull << c.first);
 }
 
-static bool is_idle(const heap_tag *tag) { return tag->idle_from < tag->idle_end; }
-
-/* Inserts behind `before`, or as the first if `before` is 0. */
-static void idle_list_insert(heap_zone *zone, uint32_t span, uint32_t before) {
-    heap_tag *tags = zone->tags;
-    uint32_t after = before ? tags[before].idle_next : zone->idle_first;
-    tags[span].idle_previous = before;
-    tags[span].idle_next = after;
-    if (before) tags[before].idle_next = span;
-    else zone->idle_first = span;
-    if (after) tags[after].idle_previous = span;
-    else zone->idle_last = span;
-}
-
-static void idle_list_remove(heap_zone *zone, uint32_t span) {
-    heap_tag *tags = zone->tags;
-    uint32_t before = tags[span].idle_previous, after = tags[span].idle_next;
-    if (before) tags[before].idle_next = after;
-    else zone->idle_first = after;
-    if (after) tags[after].idle_previous = before;
-    else zone->idle_last = before;
-}
-
-/* ---- a span's idle stretch --------------------------------------------------------------------- */
-
-static void set_idle(heap_zone *zone, uint32_t span, uint32_t from, uint32_t end) {
-    heap_tag *tag = &zone->tags[span];
-    zone->idle_units -= tag->idle_end - tag->idle_from;
-    bool was = is_idle(tag);
-    tag->idle_from = from < end ? from : 0;
-    tag->idle_end = from < end ? end : 0;
-    zone->idle_units += tag->idle_end - tag->idle_from;
-    if (was && !is_idle(tag)) idle_list_remove(zone, span);
-}
-
-/* Gives the stretch to another span; it keeps its time and its place in the queue. */
-static void move_idle(heap_zone *zone, uint32_t from, uint32_t to) {
-    heap_tag *tags = zone->tags;
-    if (from == to || !is_idle(&tags[from])) return;
-    uint32_t before = tags[from].idle_previous;
-    tags[to].idle_from = tags[from].idle_from;
-    tags[to].idle_end = tags[from].idle_end;
-    tags[to].freed_ns = tags[from].freed_ns;
-    idle_list_remove(zone, from);
-    idle_list_insert(zone, to, before);
-    tags[from].idle_from = tags[from].idle_end = 0;
-}
-
-/* The stretches of both spans, and what lies between them, become the stretch of `to`, one of the two. */
-static void join_idle(heap_zone *zone, uint32_t below, uint32_t above, uint32_t to) {
-    heap_tag *tags = zone->tags;
-    uint32_t other = to == below ? above : below;
-    if (!is_idle(&tags[other])) return;
-    if (!is_idle(&tags[to])) {
-        move_idle(zone, other, to);
-        return;
-    }
-    uint32_t from = tags[below].idle_from, end = tags[above].idle_end;
-    if (tags[other].freed_ns < tags[to].freed_ns) {
-        set_idle(zone, to, 0, 0);
-        move_idle(zone, other, to);
-    } else {
-        set_idle(zone, other, 0, 0);
-    }
-    set_idle(zone, to, from, end);
-}
-
 /* ---- taking ------------------------------------------------------------------------------------ */
 
 static uint32_t find_free(heap_zone *zone, uint32_t units) {
@@ -182,19 +111,23 @@ static void set_span(heap_zone *zone, uint32_t first, uint32_t units, bool used)
     zone->tags[first + units - 1].first = first;
 }
 
+/* As set_span, without stretches. */
+static void set_free_span(heap_zone *zone, uint32_t first, uint32_t units) {
+    set_span(zone, first, units, false);
+    memset(zone->tags[first].stretches, 0, sizeof zone->tags[first].stretches);
+}
+
 /* Cuts `units` off the lower end of a free span. The rest stays free. */
 static void cut(heap_zone *zone, uint32_t span, uint32_t units) {
     heap_tag *tags = zone->tags;
     const uint32_t rest = span + units, rest_units = tags[span].units - units;
     free_list_remove(zone, span);
-    uint32_t from = tags[span].idle_from, end = tags[span].idle_end;
-    if (from < end && from < rest) set_idle(zone, span, rest, end);
-    if (rest_units) {
-        tags[rest].idle_from = tags[rest].idle_end = 0;
-        set_span(zone, rest, rest_units, false);
-        move_idle(zone, span, rest);
-        free_list_add(zone, rest);
+    if (rest_units) set_free_span(zone, rest, rest_units);
+    for (int kind = 0; kind < HEAP_STRETCHES; kind++) {
+        stretch_shorten(zone, kind, span, rest, rest + rest_units);
+        stretch_move(zone, kind, span, rest);
     }
+    if (rest_units) free_list_add(zone, rest);
     if (rest > zone->fresh) zone->fresh = rest;
     zone->used_units += units;
 }
@@ -242,18 +175,19 @@ uint32_t zone_unit_of(heap_zone *zone, const void *pointer) { return unit_at(zon
 
 /* ---- freeing ----------------------------------------------------------------------------------- */
 
+static void join(heap_zone *zone, uint32_t below, uint32_t above, uint32_t to) {
+    for (int kind = 0; kind < HEAP_STRETCHES; kind++) stretch_join(zone, kind, below, above, to);
+}
+
 static void free_span(heap_zone *zone, uint32_t first, uint32_t units, uint64_t now_ns) {
     heap_tag *tags = zone->tags;
-    set_span(zone, first, units, false);
+    set_free_span(zone, first, units);
     zone->used_units -= units;
-    tags[first].freed_ns = now_ns;
-    tags[first].idle_from = tags[first].idle_end = 0;
-    set_idle(zone, first, first, first + units);
-    idle_list_insert(zone, first, zone->idle_last);
+    stretch_extend(zone, HEAP_IDLE, first, first, first + units, now_ns);
     const uint32_t above = first + units;
     if (above < zone->units && !tags[above].used) {
         free_list_remove(zone, above);
-        join_idle(zone, first, above, first);
+        join(zone, first, above, first);
         const uint32_t above_units = tags[above].units;
         tags[above].units = 0;
         set_span(zone, first, tags[first].units + above_units, false);
@@ -261,7 +195,7 @@ static void free_span(heap_zone *zone, uint32_t first, uint32_t units, uint64_t 
     const uint32_t below = tags[first - 1].first;
     if (!tags[below].used) {
         free_list_remove(zone, below);
-        join_idle(zone, below, first, below);
+        join(zone, below, first, below);
         const uint32_t joined_units = tags[first].units;
         tags[first].units = 0;
         set_span(zone, below, tags[below].units + joined_units, false);
@@ -295,24 +229,43 @@ bool zone_resize(heap_zone *zone, void *pointer, uint32_t units) {
 void zone_forget_last(heap_zone *zone) {
     const uint32_t last = zone->tags[zone->units - 1].first;
     if (zone->tags[last].used || last >= zone->fresh) return;
-    set_idle(zone, last, 0, 0);
+    for (int kind = 0; kind < HEAP_STRETCHES; kind++) stretch_shorten(zone, kind, last, 0, 0);
     zone->fresh = last;
 }
 
 /* ---- parts to offer and to trim ---------------------------------------------------------------- */
 
-void *zone_idle_part(heap_zone *zone, uint64_t before_ns, size_t most_bytes, size_t *bytes,
-                     uint64_t *freed_ns) {
-    const uint32_t span = zone->idle_first;
-    if (!span || zone->tags[span].freed_ns > before_ns) return NULL;
-    const heap_tag *tag = &zone->tags[span];
-    const uint32_t from = tag->idle_from;
-    uint32_t units = tag->idle_end - from;
-    if (units > most_bytes / zone->unit_bytes) units = (uint32_t)(most_bytes / zone->unit_bytes);
-    *freed_ns = tag->freed_ns;
+static uint32_t units_in(const heap_zone *zone, size_t bytes) { return (uint32_t)(bytes / zone->unit_bytes); }
+
+static void *part_at(heap_zone *zone, uint32_t from, uint32_t units, size_t *bytes) {
     *bytes = (size_t)units * zone->unit_bytes;
-    set_idle(zone, span, from + units, tag->idle_end);
     return zone->base + (size_t)from * zone->unit_bytes;
+}
+
+void *zone_idle_part(heap_zone *zone, uint64_t before_ns, uint64_t offered_ns, size_t most_bytes, size_t *bytes,
+                     uint64_t *freed_ns) {
+    uint32_t from, units;
+    *freed_ns = zone->tags[zone->queues[HEAP_IDLE].first].stretches[HEAP_IDLE].since_ns;
+    const uint32_t most = units_in(zone, most_bytes);
+    const uint32_t span = stretch_take_oldest(zone, HEAP_IDLE, before_ns, most, &from, &units);
+    if (!span) return NULL;
+    if (offered_ns) stretch_extend(zone, HEAP_OFFERED, span, from, from + units, offered_ns);
+    return part_at(zone, from, units, bytes);
+}
+
+void *zone_offered_part(heap_zone *zone, uint64_t before_ns, size_t most_bytes, size_t *bytes,
+                        uint64_t *offered_ns) {
+    uint32_t from, units;
+    const uint32_t most = units_in(zone, most_bytes);
+    const uint32_t span = stretch_take_oldest(zone, HEAP_OFFERED, before_ns, most, &from, &units);
+    if (span) {
+        /* Idle memory between offered parts counts as idle still, and is discarded with them. */
+        stretch_take_off(zone, HEAP_IDLE, span, from, from + units);
+        return part_at(zone, from, units, bytes);
+    }
+    const uint32_t first = zone->queues[HEAP_OFFERED].first;
+    *offered_ns = first ? zone->tags[first].stretches[HEAP_OFFERED].since_ns : UINT64_MAX;
+    return NULL;
 }
 
 void *zone_free_part(heap_zone *zone, uint32_t *from, size_t most_bytes, size_t *bytes, bool discards) {
@@ -326,12 +279,8 @@ void *zone_free_part(heap_zone *zone, uint32_t *from, size_t most_bytes, size_t 
     if (end <= first) return NULL;
     if (end - first > most_bytes / zone->unit_bytes)
         end = first + (uint32_t)(most_bytes / zone->unit_bytes);
-    /* A part at either end of the idle stretch is taken off it; a part in its middle stays counted. */
-    if (discards && first <= tags[at].idle_from && end > tags[at].idle_from)
-        set_idle(zone, at, end, tags[at].idle_end);
-    else if (discards && first < tags[at].idle_end && end >= tags[at].idle_end)
-        set_idle(zone, at, tags[at].idle_from, first);
-    *bytes = (size_t)(end - first) * zone->unit_bytes;
+    for (int kind = 0; discards && kind < HEAP_STRETCHES; kind++)
+        stretch_take_off(zone, kind, at, first, end);
     *from = end;
-    return zone->base + (size_t)first * zone->unit_bytes;
+    return part_at(zone, first, end - first, bytes);
 }

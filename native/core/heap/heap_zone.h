@@ -22,11 +22,11 @@ static inline bool zone_has(heap_zone *zone, const void *pointer) {
 }
 
 static inline size_t zone_offered_bytes(const heap_zone *zone) {
-    return (size_t)(zone->fresh - 1 - zone->used_units - zone->idle_units) * zone->unit_bytes;
+    return (size_t)(zone->fresh - 1 - zone->used_units - zone->queues[HEAP_IDLE].units) * zone->unit_bytes;
 }
 
 static inline size_t zone_idle_bytes(const heap_zone *zone) {
-    return (size_t)zone->idle_units * zone->unit_bytes;
+    return (size_t)zone->queues[HEAP_IDLE].units * zone->unit_bytes;
 }
 
 /* Returns a block of `units`, or NULL if no place is large enough. Its first `stale_units` may hold old
@@ -51,11 +51,17 @@ void zone_forget_last(heap_zone *zone);
 /* Gives a block back that was set aside. */
 void zone_give(heap_zone *zone, uint32_t first, uint64_t now_ns);
 
-/* Returns a part, at most `most_bytes`, of the free span that has been idle longest, and no longer counts
- * it as idle: the caller offers it before it releases the lock. Returns NULL if nothing was freed before
- * `before_ns`. */
-void *zone_idle_part(heap_zone *zone, uint64_t before_ns, size_t most_bytes, size_t *bytes,
+/* Returns a part, at most `most_bytes`, of the free span that has been idle longest. It counts as offered, or no
+ * longer, from `offered_ns` on: the caller offers it before it releases the lock; 0: the caller discards it.
+ * Returns NULL if nothing was freed before `before_ns`. */
+void *zone_idle_part(heap_zone *zone, uint64_t before_ns, uint64_t offered_ns, size_t most_bytes, size_t *bytes,
                      uint64_t *freed_ns);
+
+/* Returns a part, at most `most_bytes`, of what has been offered longest, which the caller discards before it
+ * releases the lock. Returns NULL if nothing was offered before `before_ns`; then *offered_ns says when what has
+ * been offered longest was, UINT64_MAX if nothing is. */
+void *zone_offered_part(heap_zone *zone, uint64_t before_ns, size_t most_bytes, size_t *bytes,
+                        uint64_t *offered_ns);
 
 /* Returns the first part of a free span at or above unit `*from` that was ever used, at most `most_bytes`. Sets
  * *from to the unit behind the part. With `discards` the part no longer counts as idle: the caller discards it

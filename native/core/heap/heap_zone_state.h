@@ -11,15 +11,31 @@
 #include "base/size_class.h"
 #include "heap/heap_cells.h"
 
+enum {
+    HEAP_IDLE,    /* the kernel has not been told that it may take it */
+    HEAP_OFFERED, /* it has been; perhaps it took it */
+    HEAP_STRETCHES,
+};
+
+/* A part of a free span; if `from` and `end` are equal, nothing. heap_stretch.h */
+typedef struct {
+    uint32_t from, end, previous, next;
+    uint64_t since_ns;
+} heap_stretch;
+
+typedef struct {
+    uint32_t first, last; /* spans, oldest first */
+    uint64_t units;
+} heap_queue;
+
 typedef struct {
     uint32_t units; /* of the span that begins here; 0: no span begins here */
     uint32_t first; /* the first unit of the span that ends here */
     bool used;
     _Atomic bool aside; /* used, but freed: it waits outside the zone to be used again */
     cell_loan loan;     /* of a used block; heap_cells.h. Its owner's, under no lock */
-    uint32_t idle_from, idle_end; /* of a free span; if equal, nothing of it is idle */
-    uint32_t list_previous, list_next, idle_previous, idle_next;
-    uint64_t freed_ns;
+    uint32_t list_previous, list_next;
+    heap_stretch stretches[HEAP_STRETCHES]; /* of a free span */
 } heap_tag;
 
 typedef struct {
@@ -36,11 +52,11 @@ typedef struct {
     uint32_t free_lists[FIRST_LEVELS][SECOND_LEVELS];
     uint64_t first_bitmap;
     uint16_t second_bitmaps[FIRST_LEVELS];
-    uint32_t idle_first, idle_last; /* free spans that are not wholly offered, oldest first */
+    heap_queue queues[HEAP_STRETCHES];
 
     uint32_t fresh;  /* no unit from here on was ever handed out: they read as zeros */
     uint32_t blocks;
-    uint64_t used_units, idle_units; /* units below `fresh` that are neither used nor idle are offered */
+    uint64_t used_units; /* units below `fresh` that are neither used nor idle were offered, or discarded */
 } heap_zone;
 
 #endif

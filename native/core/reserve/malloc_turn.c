@@ -23,26 +23,35 @@
 #define BYTES_A_NS 4
 #define LOOK_NS_LEAST 20000000u
 #define LOOK_NS_MOST 1000000000u
+#define LATE_NS 50000000u /* the next look may come so much later */
 
 /* Only the caretaker uses it. In the child of a fork it is as good as in the parent. */
 static struct {
     uint64_t left, next_ns;
 } seen;
 
-static bool is_near(uint64_t now) {
-    if (now >= seen.next_ns) {
-        seen.left = headroom_found_anew();
-        const uint64_t until = seen.left / BYTES_A_NS;
-        seen.next_ns = now + (until < LOOK_NS_LEAST ? LOOK_NS_LEAST : lesser(until, LOOK_NS_MOST));
-    }
-    return seen.left < NEAR_BYTES;
+static void look(uint64_t now) {
+    if (now < seen.next_ns) return;
+    seen.left = headroom_found_anew();
+    const uint64_t until = seen.left / BYTES_A_NS;
+    seen.next_ns = now + (until < LOOK_NS_LEAST ? LOOK_NS_LEAST : lesser(until, LOOK_NS_MOST));
+}
+
+/* With nothing idle. What was found of the limits holds for a while: a loop has its block in use at most turns. */
+static uint64_t rest_after_nothing(uint64_t slept_ns, uint64_t due_ns, uint64_t often_ns) {
+    const uint64_t now = os_now_ns(), holds_ns = above(seen.next_ns, now);
+    uint64_t rest_ns = lesser(due_ns, slept_ns < SLEEP_NS ? SLEEP_NS : REST_NS);
+    if (holds_ns) rest_ns = lesser(rest_ns, holds_ns);
+    else heap_forget_left();
+    return rest_ns < often_ns ? often_ns : rest_ns;
 }
 
 uint64_t malloc_turn(uint64_t slept_ns) {
-    if (!heap_offer(false)) return slept_ns < SLEEP_NS ? SLEEP_NS : REST_NS;
-    const bool near = is_near(os_now_ns());
-    heap_set_short(near);
-    if (!near) return IDLE_TICKS * caretaker_tick_ns();
-    heap_offer(true);
+    const uint64_t due_ns = heap_discard_unused(), often_ns = IDLE_TICKS * caretaker_tick_ns();
+    if (!heap_offer(false)) return rest_after_nothing(slept_ns, due_ns, often_ns);
+    look(os_now_ns());
+    heap_bound_idle(seen.left, seen.next_ns + LATE_NS);
+    if (seen.left >= NEAR_BYTES) return often_ns;
+    heap_offer_near(seen.left);
     return caretaker_tick_ns();
 }

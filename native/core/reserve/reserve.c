@@ -56,6 +56,7 @@
 #define BURST_SHARE 8    /* of the reserve: if so much is taken between two looks, it is refilled first */
 #define OUTSIZED_SHARE 8 /* of the reserve */
 #define OUTSIZED_TIMES 4 /* several threads may each allocate as much, twice */
+#define HEAP_LOOK_NS 1000000000u /* a freed block ends a longer sleep */
 #define REST_NS 1000000000u /* without anything to offer */
 #define SHORT_BYTES (1ull << 20) /* with so little free, the kernel reclaims for a store */
 
@@ -182,9 +183,12 @@ static uint64_t look_after_everything(uint64_t slept_ns) {
     }
     const free_memory now = look_for_memory();
     /* Before any value: free heap memory is worth nothing. */
-    const bool is_short = now.is_near || now.below_set.is_short;
-    heap_set_short(is_short);
-    heap_offer(is_short);
+    heap_discard_unused();
+    const uint64_t left = now.below_set.is_short ? 0 : lesser(now.below_limits, now.below_set.left);
+    const bool is_near = now.is_near || now.below_set.is_short;
+    heap_bound_idle(left, os_now_ns() + HEAP_LOOK_NS);
+    if (is_near) heap_offer_near(left);
+    else heap_offer(false);
     if (!rung_holds()) mend(); /* without holding `turn`, which other threads wait for inside the gate */
     pthread_mutex_lock(&reserve.turn);
     const bool in_a_hurry = take_turn(now);
