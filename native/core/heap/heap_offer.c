@@ -15,15 +15,15 @@
 /* Longer than a temporary of 256 MiB stays unused between two iterations of a loop. */
 #define IDLE_NS 100000000u
 #define RETURN_NS 1000000000u /* a loop that allocates again within this time meets no page fault */
-/* A page that is discarded and then used again costs a fault. So what is offered is kept for 20 times as long as
- * the faults for all of it take: discarding costs a program at most 5 % of one processor, whatever it does.
+/* A page that is discarded and then used again costs a fault. So what is offered is kept for 20 times as long
+ * as the faults for all of it take: discarding costs a program at most 5 % of one processor, whatever it does.
  * Measured on 6.18, beside using an offered page again; less on most machines. */
 #define FAULT_NS_A_PAGE 1500
 #define KEPT_TIMES 20
 #define KEPT_NS_LEAST 2000000000u
 #define SHORT_IDLE_NS 5000000u /* longer than a block of some MiB stays unused between two copies */
-/* How much may be idle. What is left below a limit may be used up before the caretaker looks again; then what is
- * idle is missing. */
+/* How much may be idle. What is left below a limit may be used up before the caretaker looks again; then what
+ * is idle is missing. */
 #define LEFT_SHARE 4                   /* of what was left */
 #define LEFT_BYTES_LEAST (32ull << 20) /* with less left, as little as follows */
 #define SHORT_BYTES_MOST (1ull << 20)
@@ -113,8 +113,8 @@ static void empty_cells(uint64_t now_ns, uint64_t before_ns) {
 
 bool heap_is_open(void) { return atomic_load(&heap.open); }
 
-/* Offers what has been idle since before `before_ns`, in cells or else in zones. Returns the bytes that are idle
- * still. */
+/* Offers what has been idle since before `before_ns`, in cells or else in zones. Returns the bytes that are
+ * idle still. */
 static uint64_t offer_since(uint64_t now_ns, uint64_t before_ns) {
     uint64_t idle = 0;
     empty_cells(now_ns, before_ns);

@@ -16,8 +16,8 @@ bool heap_offer(bool at_once);
 /* Near a limit, of which `left` bytes are left: offers what has not been used for some milliseconds, or all. */
 void heap_offer_near(uint64_t left);
 
-/* `left` bytes are left below the limits. Of these, freed memory may be idle to a part until `until_ns`; a thread
- * that frees more offers it itself. */
+/* `left` bytes are left below the limits. Of these, freed memory may be idle to a part until `until_ns`; a
+ * thread that frees more offers it itself. */
 void heap_bound_idle(uint64_t left, uint64_t until_ns);
 /* It is not known any more how much is left. */
 void heap_forget_left(void);

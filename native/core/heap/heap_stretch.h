@@ -1,8 +1,8 @@
 /* Of a free span one stretch may be idle, and one may be offered. The rest has no memory.
  *
- * Each kind has a queue, oldest first. Joining two spans joins their stretches too, and the older stretch's time
- * counts for both. With the newer time, a block that is used again and again beside a large free span would keep
- * that span from ever being offered, or discarded. The two stretches of a span may overlap. Callers hold the
+ * Each kind has a queue, oldest first. Joining two spans joins their stretches too, and the older stretch's
+ * time counts for both. With the newer time, a block that is used again and again beside a large free span
+ * would keep that span from ever being offered, or discarded. The two stretches of a span may overlap. Callers hold the
  * zone's lock. */
 #ifndef VRANGE_HEAP_STRETCH_H
 #define VRANGE_HEAP_STRETCH_H
@@ -29,8 +29,8 @@ void stretch_move(heap_zone *zone, int kind, uint32_t from, uint32_t to);
 /* The stretches of both spans, and what lies between them, become the stretch of `to`, one of the two. */
 void stretch_join(heap_zone *zone, int kind, uint32_t below, uint32_t above, uint32_t to);
 
-/* Takes at most `most_units` off the lower end of the oldest stretch. Returns its span, and 0 if none has been of
- * this kind since before `before_ns`. */
+/* Takes at most `most_units` off the lower end of the oldest stretch. Returns its span, and 0 if none has been
+ * of this kind since before `before_ns`. */
 uint32_t stretch_take_oldest(heap_zone *zone, int kind, uint64_t before_ns, uint32_t most_units, uint32_t *from,
                              uint32_t *units);
 

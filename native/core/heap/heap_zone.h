@@ -51,15 +51,15 @@ void zone_forget_last(heap_zone *zone);
 /* Gives a block back that was set aside. */
 void zone_give(heap_zone *zone, uint32_t first, uint64_t now_ns);
 
-/* Returns a part, at most `most_bytes`, of the free span that has been idle longest. It counts as offered, or no
- * longer, from `offered_ns` on: the caller offers it before it releases the lock; 0: the caller discards it.
+/* Returns a part, at most `most_bytes`, of the free span that has been idle longest. It counts as offered, or
+ * no longer, from `offered_ns` on: the caller offers it before it releases the lock; 0: the caller discards it.
  * Returns NULL if nothing was freed before `before_ns`. */
 void *zone_idle_part(heap_zone *zone, uint64_t before_ns, uint64_t offered_ns, size_t most_bytes, size_t *bytes,
                      uint64_t *freed_ns);
 
 /* Returns a part, at most `most_bytes`, of what has been offered longest, which the caller discards before it
- * releases the lock. Returns NULL if nothing was offered before `before_ns`; then *offered_ns says when what has
- * been offered longest was, UINT64_MAX if nothing is. */
+ * releases the lock. Returns NULL if nothing was offered before `before_ns`; then *offered_ns says when what
+ * has been offered longest was, UINT64_MAX if nothing is. */
 void *zone_offered_part(heap_zone *zone, uint64_t before_ns, size_t most_bytes, size_t *bytes,
                         uint64_t *offered_ns);
 

@@ -37,7 +37,7 @@ static void look(uint64_t now) {
     seen.next_ns = now + (until < LOOK_NS_LEAST ? LOOK_NS_LEAST : lesser(until, LOOK_NS_MOST));
 }
 
-/* With nothing idle. What was found of the limits holds for a while: a loop has its block in use at most turns. */
+/* With nothing idle. What was found of the limits holds for a while: a loop uses its block at most turns. */
 static uint64_t rest_after_nothing(uint64_t slept_ns, uint64_t due_ns, uint64_t often_ns) {
     const uint64_t now = os_now_ns(), holds_ns = above(seen.next_ns, now);
     uint64_t rest_ns = lesser(due_ns, slept_ns < SLEEP_NS ? SLEEP_NS : REST_NS);
