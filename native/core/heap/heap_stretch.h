@@ -2,8 +2,8 @@
  *
  * Each kind has a queue, oldest first. Joining two spans joins their stretches too, and the older stretch's
  * time counts for both. With the newer time, a block that is used again and again beside a large free span
- * would keep that span from ever being offered, or discarded. The two stretches of a span may overlap. Callers hold the
- * zone's lock. */
+ * would keep that span from ever being offered, or discarded. The two stretches of a span may overlap.
+ * Callers hold the zone's lock. */
 #ifndef VRANGE_HEAP_STRETCH_H
 #define VRANGE_HEAP_STRETCH_H
 
