@@ -442,7 +442,16 @@ USED: dict[str, Callable[[Any], Check]] = {
 }
 OPERATIONS = FRESH | USED
 # Those whose Python allocations are vrange's own. The first use imports modules, and NumPy 2.4
-# itself crashes if memory fails while it makes an array's interface, which a pin asks for.
+# itself crashes if memory fails while it makes an array's interface, which a pin asks for. NumPy's
+# dtype.__reduce__, asyncio and enum end in SystemError or keep the answer, so a shared store, a
+# watcher and a task are left out, too.
 OF_VALUES = {
     name: USED[name] for name in ("store", "hit", "recompute", "call", "mapping", "ranges")
+}
+ALLOCATING = OF_VALUES | {
+    name: USED[name]
+    for name in (
+        *("shared hit", "below hit", "below store", "stacks", "arena", "clear", "another array"),
+        *("figures", "limits"),
+    )
 }

@@ -245,7 +245,7 @@ def main() -> int:
 def judge_all(options: argparse.Namespace, operations: Any) -> list[str]:
     """Try the operations that were asked for; the failures."""
     injector: Any = Calls() if options.what == "calls" else Allocations()
-    default = operations.OF_VALUES if options.what == "allocations" else operations.OPERATIONS
+    default = operations.ALLOCATING if options.what == "allocations" else operations.OPERATIONS
     names = options.operations or list(default)
     wrong = []
     for name in names:
