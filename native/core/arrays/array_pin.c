@@ -30,8 +30,10 @@ static void pin_block(vrange_array *array, size_t block) {
     for (;;) {
         uint32_t pins = atomic_load(&array->pins[block]);
         const uint32_t pinned = pins ? pins + 1 : BLOCK_FILLING | 1;
-        if (pins & BLOCK_BUSY) os_yield();
-        else if (atomic_compare_exchange_weak(&array->pins[block], &pins, pinned)) {
+        if (pins & BLOCK_BUSY) {
+            if (gate_is_wiped()) gate_wait(); /* the thread that offers it exists only in the parent */
+            os_yield();
+        } else if (atomic_compare_exchange_weak(&array->pins[block], &pins, pinned)) {
             if (!gate_is_closed()) return;
             /* The fork may not have seen this pin, and its child would not have the block. */
             unpin_block(array, block);

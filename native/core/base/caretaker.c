@@ -195,6 +195,7 @@ void caretaker_ensure(void) {
 }
 
 void caretaker_forget_thread(void) {
+    (void)os_lock_renew(&caretaker.lock);
     caretaker.paused = caretaker.goes_on = false;
     atomic_store(&caretaker.running, false);
     atomic_store(&caretaker.sleeps_long, false);

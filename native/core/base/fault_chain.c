@@ -332,3 +332,7 @@ void fault_chain_register(int number, fault_mend mend, int flags, bool ends_unme
     c->ends_unmended |= ends_unmended;
     c->number = number;
 }
+
+void fault_chain_renew_locks(void) {
+    for (size_t i = 0; i < SIGNALS; i++) (void)os_lock_renew(&chains[i].lock);
+}

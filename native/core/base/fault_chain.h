@@ -32,6 +32,9 @@ int fault_chain_be_first(int number);
  * gate, or at the end of the process. */
 int fault_chain_leave(int number);
 
+/* In a child that was made without fork handlers: the holder of a lock does not exist. */
+void fault_chain_renew_locks(void);
+
 /* Does the same as fault_chain_be_first, and from now on fault_chain_leave does not remove our handler: a room
  * has memory that stays until the process ends. */
 int fault_chain_keep(int number);

@@ -1,23 +1,35 @@
 /* The gate that fork closes; see gate.h.
  *
- * A child that is made without fork handlers (the system call alone) has none of the threads that were inside,
- * nor the one that closed the gate. So the kernel wipes the count of those inside in each child, and what
- * another process closed is open. In a child of a fork the gate stays closed until its handler has run. */
+ * A child that is made without fork handlers (the system call alone) has a copy of the memory and none of the
+ * other threads. So the kernel wipes the page of the gate in each child. In the child of a fork the handler
+ * opens the gate. In the other one, the first thread that comes to the gate finds that it was wiped, and makes
+ * the memory the child's own, as the handler would have done. */
 #include "base/gate.h"
 
 #include "os/os.h"
 
 #define LOOK_AGAIN_NS 20000
-#define PAGE_BYTES 4096
 
-/* Every pin reads this, so it has a cache line apart from the one that every slow call writes. */
-_Alignas(64) _Atomic uint32_t gate_closed_by;
+gate_page gate;
 
 static struct {
-    _Alignas(PAGE_BYTES) _Atomic int inside;
-} gate;
+    bool wiped_in_children; /* where pages are larger, others' words lie on the same page */
+    _Atomic uint32_t closed_by; /* for the child, if the page is not wiped */
+    void (*settle)(void);
+} own;
 
 static _Thread_local bool is_inside;
+
+void gate_register_settle(void (*settle)(void)) { own.settle = settle; }
+
+/* The constructor has not run, or this is a child that was made without fork handlers. */
+static void open_wiped(void) {
+    uint32_t state = GATE_WIPED;
+    if (!atomic_compare_exchange_strong(&gate.state, &state, GATE_CLOSED)) return;
+    atomic_store(&own.closed_by, os_process_id());
+    if (own.wiped_in_children && own.settle) own.settle();
+    gate_open();
+}
 
 void gate_enter(void) {
     for (;;) {
@@ -31,6 +43,7 @@ void gate_enter(void) {
 
 bool gate_try_enter(void) {
     if (is_inside) return false;
+    if (atomic_load(&gate.state) == GATE_WIPED && !own.wiped_in_children) open_wiped();
     atomic_fetch_add(&gate.inside, 1);
     if (gate_is_closed()) {
         atomic_fetch_sub(&gate.inside, 1);
@@ -41,9 +54,11 @@ bool gate_try_enter(void) {
 }
 
 void gate_wait(void) {
-    for (uint32_t by; (by = atomic_load(&gate_closed_by));) {
-        if (by == os_process_id()) os_sleep_ns(LOOK_AGAIN_NS);
-        else atomic_compare_exchange_strong(&gate_closed_by, &by, 0);
+    for (uint32_t state; (state = atomic_load(&gate.state)) != GATE_OPEN;) {
+        if (state == GATE_WIPED) open_wiped();
+        else if (own.wiped_in_children || atomic_load(&own.closed_by) == os_process_id())
+            os_sleep_ns(LOOK_AGAIN_NS);
+        else gate_open_in_child();
     }
 }
 
@@ -60,19 +75,23 @@ bool gate_step_out(void) {
 
 void gate_close(void) {
     /* Another thread is forking too. */
-    for (uint32_t open = 0; !atomic_compare_exchange_strong(&gate_closed_by, &open, os_process_id()); open = 0)
+    for (uint32_t open = GATE_OPEN; !atomic_compare_exchange_strong(&gate.state, &open, GATE_CLOSED);
+         open = GATE_OPEN)
         gate_wait();
+    atomic_store(&own.closed_by, os_process_id());
     while (atomic_load(&gate.inside)) os_yield();
 }
 
-void gate_open(void) { atomic_store(&gate_closed_by, 0); }
+void gate_open(void) { atomic_store(&gate.state, GATE_OPEN); }
 
 void gate_open_in_child(void) {
     atomic_store(&gate.inside, 0);
     gate_open();
 }
 
-/* Where pages are larger, others' words lie on the same page. */
+bool gate_was_settled(void) { return own.wiped_in_children && atomic_load(&gate.state) == GATE_OPEN; }
+
 __attribute__((constructor)) static void wipe_in_children(void) {
-    if (os_page_bytes() == PAGE_BYTES) os_wipe_on_fork(&gate, PAGE_BYTES);
+    if (os_page_bytes() == sizeof gate) own.wiped_in_children = os_wipe_on_fork(&gate, sizeof gate) == 0;
+    gate_open();
 }

@@ -125,12 +125,17 @@ static void join_areas(void) {
     inherit.areas.count = joined;
 }
 
-void inherit_mark(void) {
+void inherit_mark_nothing(void) {
     if (!inherit.is_complete) return;
     sort(&inherit.areas, sizeof(area));
     join_areas();
     sort(&inherit.spans, sizeof(inherited_span));
     inherit.join_bytes = 0;
+}
+
+void inherit_mark(void) {
+    if (!inherit.is_complete) return;
+    inherit_mark_nothing();
     while (count_runs(inherit.join_bytes) > RUNS_MOST)
         inherit.join_bytes = inherit.join_bytes ? 2 * inherit.join_bytes : JOIN_BYTES_LEAST;
     area *areas = inherit.areas.items;

@@ -5,7 +5,7 @@
  * fork itself would copy a page table entry for each page. Therefore every area of volatile memory is
  * marked before fork to be empty in the child (MADV_WIPEONFORK), except where it is pinned. After fork
  * both parent and child remove the marks. A child that is made without fork handlers (a raw clone)
- * inherits everything, as before.
+ * inherits everything, and empties what is not pinned when it first uses vrange (process/raw_child.c).
  *
  * The areas themselves stay mapped in the child, so that no other mapping can take their place. */
 #ifndef VRANGE_INHERIT_H
@@ -26,6 +26,9 @@ void inherit_begin(void);
 void inherit_area(char *address, size_t bytes);
 void inherit_keep(char *address, size_t bytes, uint32_t range);
 void inherit_mark(void);
+
+/* Instead of inherit_mark, in a child that was made without fork handlers and has inherited everything. */
+void inherit_mark_nothing(void);
 
 /* In the parent: removes the marks. */
 void inherit_unmark(void);

@@ -7,6 +7,7 @@
  * overflow slot each, with which their owners read their own figures; every other reader adds these to
  * "other". So sums stay right, and the number of labels stays bounded. Without room for more overflow slots,
  * the owners share "other" itself, and read its figures as theirs. */
+#define _GNU_SOURCE
 #include "counters/accounts.h"
 
 #include <pthread.h>
@@ -17,6 +18,7 @@
 #include "counters/latencies.h"
 #include "counters/segment.h"
 #include "counters/tally.h"
+#include "os/os_thread.h"
 #include "vrange.h"
 
 /* `before` is what a slot had counted when it was last opened. Subtracted modulo 2^64: in the child of a fork
@@ -223,6 +225,8 @@ void vrange_account_regenerated(vrange_account *account, uint64_t nanoseconds) {
     }
     histogram_record(regenerate_of(account), nanoseconds);
 }
+
+void accounts_renew_lock(void) { (void)os_lock_renew(&accounts.lock); }
 
 void accounts_after_fork(void) {
     latencies_after_fork();

@@ -6,4 +6,7 @@
  * reading from where they were. */
 void accounts_after_fork(void);
 
+/* In a child that was made without fork handlers: the holder of the lock does not exist. */
+void accounts_renew_lock(void);
+
 #endif

@@ -30,6 +30,7 @@
 #include "heap/heap_state.h"
 #include "heap/heap_zone_space.h"
 #include "os/os.h"
+#include "os/os_thread.h"
 
 #define HUGE_WASTE_SHARE 4 /* the unused rest of the last huge page: at most this fraction (1/4) of a block */
 #define DISCARD_TO_CLEAR_BYTES ((size_t)32 << 20)
@@ -286,6 +287,15 @@ void heap_free(void *block) {
     give_to_zone(zone, zone->base + (size_t)left.first * zone->unit_bytes);
     caretaker_rouse();
     if (is_counted) heap_record(VRANGE_FREE_RELEASED, stats_now_ns() - slow_start);
+}
+
+void heap_renew_locks(void) {
+    (void)os_lock_renew(&heap.lock);
+    for (int i = 0; i < HEAP_ZONES; i++) {
+        heap_zone *zone = &heap.zones[i];
+        atomic_store(&zone->waiting, 0);
+        if (os_lock_renew(&zone->lock)) zone->torn = true;
+    }
 }
 
 void heap_after_fork(void) { cells_after_fork(); }

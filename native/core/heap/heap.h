@@ -60,4 +60,7 @@ void heap_free(void *block) EXPORTED(heap_free);
 /* In the child of a fork. */
 void heap_after_fork(void);
 
+/* In a child that was made without fork handlers. A zone that was being changed takes and gives nothing. */
+void heap_renew_locks(void);
+
 #endif

@@ -133,7 +133,7 @@ static void cut(heap_zone *zone, uint32_t span, uint32_t units) {
 }
 
 void *zone_take(heap_zone *zone, uint32_t units, uint32_t *stale_units) {
-    const uint32_t span = find_free(zone, units);
+    const uint32_t span = zone->torn ? 0 : find_free(zone, units);
     if (!span || commit_up_to(zone, span + units) < 0) return NULL;
     *stale_units = span >= zone->fresh          ? 0
                    : span + units > zone->fresh ? zone->fresh - span
@@ -205,6 +205,7 @@ static void free_span(heap_zone *zone, uint32_t first, uint32_t units, uint64_t 
 }
 
 void zone_give(heap_zone *zone, uint32_t first, uint64_t now_ns) {
+    if (zone->torn) return;
     zone->blocks--;
     free_span(zone, first, zone->tags[first].units, now_ns);
 }
@@ -212,6 +213,7 @@ void zone_give(heap_zone *zone, uint32_t first, uint64_t now_ns) {
 bool zone_resize(heap_zone *zone, void *pointer, uint32_t units) {
     heap_tag *tags = zone->tags;
     const uint32_t first = unit_at(zone, pointer), now = tags[first].units;
+    if (zone->torn) return units <= now;
     if (units < now) {
         set_span(zone, first, units, true);
         free_span(zone, first + units, now - units, os_now_ns());
@@ -228,7 +230,7 @@ bool zone_resize(heap_zone *zone, void *pointer, uint32_t units) {
 
 void zone_forget_last(heap_zone *zone) {
     const uint32_t last = zone->tags[zone->units - 1].first;
-    if (zone->tags[last].used || last >= zone->fresh) return;
+    if (zone->torn || zone->tags[last].used || last >= zone->fresh) return;
     for (int kind = 0; kind < HEAP_STRETCHES; kind++) stretch_shorten(zone, kind, last, 0, 0);
     zone->fresh = last;
 }
@@ -245,6 +247,7 @@ static void *part_at(heap_zone *zone, uint32_t from, uint32_t units, size_t *byt
 void *zone_idle_part(heap_zone *zone, uint64_t before_ns, uint64_t offered_ns, size_t most_bytes, size_t *bytes,
                      uint64_t *freed_ns) {
     uint32_t from, units;
+    if (zone->torn) return NULL;
     *freed_ns = zone->tags[zone->queues[HEAP_IDLE].first].stretches[HEAP_IDLE].since_ns;
     const uint32_t most = units_in(zone, most_bytes);
     const uint32_t span = stretch_take_oldest(zone, HEAP_IDLE, before_ns, most, &from, &units);
@@ -256,6 +259,8 @@ void *zone_idle_part(heap_zone *zone, uint64_t before_ns, uint64_t offered_ns, s
 void *zone_offered_part(heap_zone *zone, uint64_t before_ns, size_t most_bytes, size_t *bytes,
                         uint64_t *offered_ns) {
     uint32_t from, units;
+    *offered_ns = UINT64_MAX;
+    if (zone->torn) return NULL;
     const uint32_t most = units_in(zone, most_bytes);
     const uint32_t span = stretch_take_oldest(zone, HEAP_OFFERED, before_ns, most, &from, &units);
     if (span) {
@@ -270,6 +275,7 @@ void *zone_offered_part(heap_zone *zone, uint64_t before_ns, size_t most_bytes, 
 
 void *zone_free_part(heap_zone *zone, uint32_t *from, size_t most_bytes, size_t *bytes, bool discards) {
     heap_tag *tags = zone->tags;
+    if (zone->torn) return NULL;
     /* A part ends where the next one begins, so `from` is mostly the first unit of a span as well. */
     uint32_t at = tags[*from].units ? *from : 1;
     while (at < zone->fresh && (tags[at].used || at + tags[at].units <= *from)) at += tags[at].units;

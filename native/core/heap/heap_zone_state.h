@@ -46,6 +46,7 @@ typedef struct {
     uint32_t units, committed_units;
     _Atomic uint32_t reach; /* address space is reserved below this unit, and other memory may lie above */
     bool huge;
+    bool torn; /* a thread that exists only in the parent was changing it: it stays as it is */
     heap_tag *tags; /* one a unit; only the tags at the ends of spans are ever written to */
     char *tags_end; /* the tags are mapped up to here, and so is the last page of all */
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "os/os.h"
+#include "os/os_thread.h"
 #include "heap/pymalloc_arenas.h"
 
 typedef struct {
@@ -101,6 +102,12 @@ bool pymalloc_is_arena_of(int64_t interpreter, uintptr_t arena) {
 }
 
 /* ---- fork ------------------------------------------------------------------------------------- */
+
+void pymalloc_renew_lock(void) {
+    if (!os_lock_renew(&table.lock)) return;
+    table.slots = NULL;
+    table.capacity = table.count = 0;
+}
 
 void pymalloc_before_fork(void) { pthread_mutex_lock(&table.lock); }
 

@@ -26,4 +26,8 @@ bool pymalloc_is_arena_of(int64_t interpreter, uintptr_t arena) EXPORTED(pymallo
 void pymalloc_before_fork(void);
 void pymalloc_after_fork(void);
 
+/* In a child that was made without fork handlers. If the list was being changed, it is forgotten, and what the
+ * interpreter has then is not trimmed. */
+void pymalloc_renew_lock(void);
+
 #endif

@@ -23,6 +23,9 @@ void os_thread_go_first(void);
 void os_thread_name(const char *name);
 /* Waits for a thread that pthread_join has returned for: for a moment the kernel still counts it. */
 void os_thread_wait_gone(int thread_id);
+/* In a child: makes a lock free whose holder does not exist here. Returns whether it was held, so that what it
+ * guards may be half changed. */
+bool os_lock_renew(pthread_mutex_t *lock);
 int os_thread_id(void);
 bool os_is_main_thread(void) EXPORTED(os_is_main_thread);
 /* The calling thread's own stack, without its guard. Not async-signal-safe. */

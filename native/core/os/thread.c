@@ -107,6 +107,13 @@ void os_thread_wait_gone(int thread_id) {
     }
 }
 
+bool os_lock_renew(pthread_mutex_t *lock) {
+    const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+    const bool was_held = pthread_mutex_trylock(lock) != 0;
+    *lock = fresh;
+    return was_held;
+}
+
 int os_thread_id(void) { return (int)syscall(SYS_gettid); }
 
 bool os_is_main_thread(void) { return os_thread_id() == getpid(); }

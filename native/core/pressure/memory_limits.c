@@ -19,6 +19,7 @@
 #include "counters/stats.h"
 #include "os/hash.h"
 #include "os/os.h"
+#include "os/os_thread.h"
 #include "pressure/cgroups.h"
 
 #define MEMBERSHIP_NS 1000000000ull
@@ -302,6 +303,14 @@ void limits_follow_outside(void) {
 
 /* The thread that was reading exists only in the parent, and so does the process whose cgroups that file
  * reports. */
+void limits_renew_locks(void) {
+    (void)os_lock_renew(&own.finding);
+    if (atomic_load(&own.hold) == FREE) return;
+    own.now = (limits)UNKNOWN; /* half changed: its descriptors may not be ours to close */
+    atomic_store(&own.is_known, false);
+    atomic_store(&own.hold, FREE);
+}
+
 void limits_after_fork(void) {
     os_let_go(&own.now.membership.held);
     atomic_store(&own.hold, FREE);

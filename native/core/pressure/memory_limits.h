@@ -95,4 +95,7 @@ void limits_follow_outside(void) EXPORTED(limits_follow_outside);
 
 void limits_after_fork(void);
 
+/* In a child that was made without fork handlers: what another thread was reading is read again. */
+void limits_renew_locks(void);
+
 #endif

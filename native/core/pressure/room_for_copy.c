@@ -3,19 +3,23 @@
  * Without reservations each thread would find the same bytes free. So bytes that other threads have
  * reserved for their copies do not count. reserve/make_room.c makes the reservations, and evicts volatile
  * ranges for them. */
+#define _GNU_SOURCE
 #include "pressure/room_for_copy.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "base/amounts.h"
 #include "pressure/headroom.h"
 #include "counters/stats.h"
+#include "os/os_thread.h"
 #include "vrange.h"
 
 #define MACHINE_AGE_NS 5000000u /* new: the copy of a large value follows at once */
 #define TIGHT_BYTES (128ull << 20) /* what other threads may allocate while a copy is made */
 
 static _Atomic uint64_t reserved; /* by threads that are storing now */
+static pthread_mutex_t making_room = PTHREAD_MUTEX_INITIALIZER;
 
 uint64_t room_free(uint64_t enough) {
     uint64_t below_limits;
@@ -41,7 +45,12 @@ bool room_is_tight(uint64_t bytes) {
     return room_free(enough) < enough;
 }
 
+void room_begin(void) { pthread_mutex_lock(&making_room); }
+
+void room_end(void) { pthread_mutex_unlock(&making_room); }
+
 void room_after_fork(void) {
+    (void)os_lock_renew(&making_room);
     atomic_store(&reserved, 0);
     atomic_store(&stats_copying_bytes, 0);
 }

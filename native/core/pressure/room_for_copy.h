@@ -20,6 +20,10 @@ uint64_t room_free(uint64_t enough);
 uint64_t room_reserved(void);
 void room_reserve(uint64_t bytes);
 
+/* Around making one, so that no two threads find the same bytes free. Inside the gate, with no range BUSY. */
+void room_begin(void);
+void room_end(void);
+
 /* In the child of a fork: the threads that were storing do not exist there. */
 void room_after_fork(void);
 

@@ -27,6 +27,7 @@
 #include "pressure/watcher.h"
 #include "heap/heap.h"
 #include "heap/pymalloc_arenas.h"
+#include "process/fork_child.h"
 #include "process/fork_pause.h"
 #include "ranges/owners.h"
 #include "ranges/range_table.h"
@@ -41,15 +42,24 @@
 
 static bool leaves_ranges; /* that the child may read in this process */
 
+static void list_inherited(bool leaves) {
+    pymalloc_before_fork();
+    inherit_begin();
+    leaves_ranges = table_before_fork() && leaves && owners_before_fork();
+    arenas_before_fork();
+    arrays_before_fork();
+}
+
 static void before_fork(void) {
     pause_before_fork();
     gate_close();
-    pymalloc_before_fork();
-    inherit_begin();
-    leaves_ranges = table_before_fork() && owners_before_fork();
-    arenas_before_fork();
-    arrays_before_fork();
+    list_inherited(true);
     inherit_mark();
+}
+
+void fork_list_in_child(void) {
+    list_inherited(false);
+    inherit_mark_nothing();
 }
 
 static void after_fork_in_parent(void) {
@@ -85,7 +95,7 @@ static int make_memory_own(void) {
     return arrays_register_again(rung_userfault());
 }
 
-static void after_fork_in_child(void) {
+void fork_settle_child(void) {
     pymalloc_after_fork();
     pause_after_fork_in_child();
     caretaker_forget_thread();
@@ -108,6 +118,10 @@ static void after_fork_in_child(void) {
         os_complain(message, sizeof message - 1);
         abort();
     }
+}
+
+static void after_fork_in_child(void) {
+    if (!gate_was_settled()) fork_settle_child();
     gate_open_in_child();
 }
 

@@ -1,4 +1,5 @@
 /* The list of all arenas, and what fork and mending do to them. */
+#define _GNU_SOURCE
 #include "ranges/all_arenas.h"
 
 #include <stdlib.h>
@@ -6,6 +7,7 @@
 
 #include "base/inherit.h"
 #include "os/os.h"
+#include "os/os_thread.h"
 #include "ranges/range_table.h"
 
 static struct {
@@ -63,6 +65,19 @@ vrange_arena *arenas_enter(void) {
 void arenas_leave(void) { pthread_mutex_unlock(&arenas.lock); }
 
 /* ---- fork ------------------------------------------------------------------------------------- */
+
+void arenas_renew_locks(void) {
+    (void)os_lock_renew(&arenas.lock);
+    vrange_arena *previous = NULL;
+    for (vrange_arena *arena = arenas.first; arena; arena = arena->next) {
+        arena->previous = previous; /* a thread may have been between two of the links */
+        previous = arena;
+        if (!os_lock_renew(&arena->lock)) continue;
+        arena->torn = true;
+        arena->lost_first = arena->lost_last = 0;
+        atomic_store(&arena->lost_count, 0);
+    }
+}
 
 void arenas_before_fork(void) {
     for (vrange_arena *arena = arenas.first; arena; arena = arena->next) {

@@ -23,6 +23,9 @@ void arenas_before_fork(void);
 /* In the child of a fork, if inherit.h settled: counts every range that was not kept as purged. */
 void arenas_after_fork(void);
 
+/* In a child that was made without fork handlers. An arena that was being changed holds nothing new. */
+void arenas_renew_locks(void);
+
 /* In the child of a fork: registers every arena with the new descriptor. */
 int arenas_register_again(int userfault);
 #endif

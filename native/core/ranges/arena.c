@@ -88,7 +88,7 @@ static bool add_span(vrange_arena *arena, uint32_t pages) {
  * mostly filled again. */
 static bool drop_empty_spans(vrange_arena *arena) {
     bool any = false;
-    if (arena->closing) return false; /* it returns them itself, after its walk over them */
+    if (arena->closing || arena->torn) return false; /* a closing one returns them itself, after its walk */
     for (unsigned first = 0; first < FIRST_LEVELS; first++) {
         for (unsigned second = 0; second < SECOND_LEVELS; second++) {
             for (uint32_t index = arena->free_lists[first][second]; index;) {
@@ -171,8 +171,9 @@ static bool grow(vrange_arena *arena, uint32_t pages) {
 int arena_take(vrange_arena *arena, uint32_t pages, range **out) {
     pthread_mutex_lock(&arena->lock);
     int result = -ENOMEM;
-    range *r = arena->closing ? NULL : find_free(arena, pages);
-    if (!r && arena->grows && !arena->closing && grow(arena, pages)) r = find_free(arena, pages);
+    const bool is_open = !arena->closing && !arena->torn;
+    range *r = is_open ? find_free(arena, pages) : NULL;
+    if (!r && arena->grows && is_open && grow(arena, pages)) r = find_free(arena, pages);
     if (r) {
         result = span_commit(&arena->spans[r->span], (uint64_t)r->first_page + pages);
         range *rest = result == 0 && r->pages > pages ? table_take() : NULL;
@@ -243,11 +244,16 @@ static void destroy(vrange_arena *arena) {
 void arena_give(range *r) {
     vrange_arena *arena = r->arena;
     pthread_mutex_lock(&arena->lock);
-    if (r->listed) arena_unlist_lost(r);
+    if (r->listed && !arena->torn) arena_unlist_lost(r);
     aging_remove(arena_aging(arena), r->pages);
     untally(&arena->account->ranges, 1);
     untally(&arena->account->range_bytes, range_bytes(r));
     end_generation(r);
+    if (arena->torn) {
+        atomic_fetch_sub(&arena->ranges, 1);
+        pthread_mutex_unlock(&arena->lock);
+        return;
+    }
     range *above = r->above ? table_at(r->above) : NULL;
     if (above && is_free(above)) {
         free_list_remove(arena, above);
@@ -306,8 +312,9 @@ int vrange_arena_can_hold(vrange_arena *arena, size_t bytes) {
     if (pages > UINT32_MAX) return 0;
     pthread_mutex_lock(&arena->lock);
     bool can = false;
-    for (uint32_t number = 0; number < SPANS_MOST && !can; number++) can = arena->spans[number].pages >= pages;
-    if (!can && arena->grows) {
+    for (uint32_t number = 0; number < SPANS_MOST && !can && !arena->torn; number++)
+        can = arena->spans[number].pages >= pages;
+    if (!can && arena->grows && !arena->torn) {
         can = span_next_pages(arena, (uint32_t)pages) > 0 ||
               (drop_all_empty_spans(arena) && span_next_pages(arena, (uint32_t)pages) > 0);
     }
@@ -317,7 +324,7 @@ int vrange_arena_can_hold(vrange_arena *arena, size_t bytes) {
 
 void arena_end_closing(vrange_arena *arena) {
     pthread_mutex_lock(&arena->lock);
-    bool last = atomic_fetch_sub(&arena->ranges, 1) == 1;
+    bool last = atomic_fetch_sub(&arena->ranges, 1) == 1 && !arena->torn;
     pthread_mutex_unlock(&arena->lock);
     if (last) destroy(arena);
 }

@@ -25,7 +25,7 @@ static void begin(vrange_arena *arena) {
 static size_t next_used(vrange_arena *arena, uint64_t *handles, size_t most, size_t *bytes) {
     size_t count = 0;
     pthread_mutex_lock(&arena->lock);
-    while (count < CLOSED_AT_ONCE && *bytes < most) {
+    while (count < CLOSED_AT_ONCE && *bytes < most && !arena->torn) {
         while (!arena->walk && arena->walk_span < SPANS_MOST)
             arena->walk = arena->spans[arena->walk_span++].lowest;
         if (!arena->walk) break;

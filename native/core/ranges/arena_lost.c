@@ -10,7 +10,7 @@
 void arena_list_lost(range *r) {
     vrange_arena *arena = r->arena;
     pthread_mutex_lock(&arena->lock);
-    if (!r->listed) {
+    if (!r->listed && !arena->torn) {
         r->listed = true;
         r->list_previous = arena->lost_last;
         r->list_next = 0;

@@ -44,6 +44,9 @@ struct vrange_arena {
     uint32_t seen_over;  /* how many owners were over when the search began (owners.h) */
     _Atomic uint32_t ranges;
     bool closing;
+    /* In a child that was made without fork handlers: a thread that exists only in the parent was changing the
+     * lists. So nothing is taken from them or given to them, and the address space stays reserved. */
+    bool torn;
     uint32_t walk, walk_span; /* closing: the next range to free, and the next span (arena_close.c) */
 
     bool ages_alone; /* its ranges compete with each other only: its own clock counts */

@@ -3,11 +3,13 @@
 
 #include <errno.h>
 
+#include "base/gate.h"
 #include "os/os.h"
 
 #define YIELDS_BEFORE_SLEEP 64
 
 void wait_a_little(unsigned *waited) {
+    if (gate_is_wiped()) gate_wait(); /* the holder exists only in the parent */
     if (++*waited < YIELDS_BEFORE_SLEEP) os_yield();
     else os_sleep_ns(50000); /* a busy thread may have taken the holder's processor */
 }

@@ -7,6 +7,7 @@
  * are purged there, and those of caches are away (range_away.h). A fork can't take the time to change a million
  * words. So the child marks the chunks as unread, and changes the words of a chunk when one of its ranges is
  * first looked up. */
+#define _GNU_SOURCE
 #include "ranges/range_table.h"
 
 #include <pthread.h>
@@ -16,6 +17,7 @@
 #include "base/space_budget.h"
 #include "base/inherit.h"
 #include "os/os.h"
+#include "os/os_thread.h"
 #include "ranges/owners.h"
 
 #define TABLE_CHUNKS 65536u
@@ -198,6 +200,16 @@ bool table_before_fork(void) {
         if (place) keep_pinned_of(chunk_in(place), place & UNREAD ? WORD_KEPT : WORD_PINS, count);
     }
     return has_marks && end > 1;
+}
+
+void table_renew_locks(void) {
+    (void)os_lock_renew(&table.lock); /* whatever was left undone, the free list is whole */
+    (void)os_lock_renew(&reading);
+}
+
+void table_read_all(void) {
+    for (uint32_t first = 0; first < table_count(); first += TABLE_CHUNK)
+        if (atomic_load(&table.chunks[first / TABLE_CHUNK])) (void)table_at(first);
 }
 
 void table_after_fork_in_parent(void) { pthread_mutex_unlock(&reading); }

@@ -18,6 +18,11 @@ bool table_before_fork(void);
 void table_after_fork_in_parent(void);
 void table_after_fork_in_child(bool is_settled, uint32_t level);
 
+/* In a child that was made without fork handlers: the holder of a lock does not exist. */
+void table_renew_locks(void);
+/* There a thread may be in the midst of a pin, and look at a word again without looking up its range. */
+void table_read_all(void);
+
 /* For the child's fork handler: returns a range that was kept, without reading its chunk. */
 range *table_kept(uint32_t index);
 

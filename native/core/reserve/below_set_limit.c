@@ -1,6 +1,7 @@
 /* Below a limit on the resident set nothing is offered, because no kernel reclaims anything there. Memory is
  * kept free instead, by discarding: the process can grow by it before the next look. If the judge does not
  * count offered bytes, offering is enough, and the kernel takes them when it needs memory itself. */
+#define _GNU_SOURCE
 #include "reserve/below_set_limit.h"
 
 #include <pthread.h>
@@ -11,6 +12,7 @@
 #include "arrays/array_places.h"
 #include "counters/stats.h"
 #include "os/os.h"
+#include "os/os_thread.h"
 #include "pressure/headroom.h"
 #include "pressure/memory_limits.h"
 #include "reserve/offer.h"
@@ -86,3 +88,5 @@ uint64_t return_before_use(size_t bytes) {
     pthread_mutex_unlock(&stores.lock);
     return to_offer;
 }
+
+void below_set_renew_lock(void) { (void)os_lock_renew(&stores.lock); }

@@ -24,4 +24,7 @@ uint64_t return_memory(const kept_free *below_set);
  * left then in part: the caretaker may be waiting for a processor. Inside the gate. */
 uint64_t return_before_use(size_t bytes);
 
+/* In a child that was made without fork handlers: the holder of the lock does not exist. */
+void below_set_renew_lock(void);
+
 #endif

@@ -6,7 +6,6 @@
  * volatile ranges were evicted for it, minus a margin for everything else, minus what other threads have
  * reserved. */
 #include <errno.h>
-#include <pthread.h>
 
 #include "base/gate.h"
 #include "base/rung.h"
@@ -21,9 +20,6 @@
 #define MARGIN_LEAST (8ull << 20)
 #define MARGIN_MOST (64ull << 20)
 #define MARGIN_SHARE 4 /* of the reserve, which is an eighth of the limit by default */
-
-/* Taken inside the gate, with no range BUSY. */
-static pthread_mutex_t making_room = PTHREAD_MUTEX_INITIALIZER;
 
 static uint64_t margin(void) {
     vrange_reserve_info reserve;
@@ -48,13 +44,13 @@ static uint64_t evict_for(uint64_t wanted, uint64_t left) {
 
 int vrange_room_take(uint64_t bytes) {
     gate_enter();
-    pthread_mutex_lock(&making_room);
+    room_begin();
     const uint64_t wanted = bytes + margin() + room_reserved();
     uint64_t left = room_free(wanted);
     if (left < wanted) left = evict_for(wanted, left);
     const bool fits = left >= wanted;
     if (fits) room_reserve(bytes);
-    pthread_mutex_unlock(&making_room);
+    room_end();
     gate_leave();
     return fits ? VRANGE_OK : -ENOMEM;
 }

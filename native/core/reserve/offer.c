@@ -252,6 +252,8 @@ void offer_range(range *r, uint64_t generation) {
 uint64_t offer_offers(void) { return offered.offers; }
 uint64_t offer_losses(void) { return offered.losses; }
 
+void offer_forget_memory(void) { offered.queue = (offered_queue){.items = NULL}; }
+
 void offer_forget(void) {
     offered.queue.count = 0;
     offered.next_look = 0;

@@ -44,4 +44,7 @@ uint64_t offer_losses(void);
 /* In the child of a fork: the offered ranges are the parent's. */
 void offer_forget(void);
 
+/* In a child that was made without fork handlers, if another thread was changing the queue. */
+void offer_forget_memory(void);
+
 #endif

@@ -39,6 +39,7 @@
 #include "reserve/malloc_turn.h"
 #include "reserve/offer.h"
 #include "os/os.h"
+#include "os/os_thread.h"
 #include "reserve/rank.h"
 #include "reserve/reserve.h"
 #include "reserve/return_space.h"
@@ -225,9 +226,19 @@ static void before_use(size_t bytes) {
     if (to_offer) reserve_offer(to_offer);
 }
 
+/* A fork waits until no thread holds them. A child that was made without fork handlers may have them held, by
+ * threads that exist only in its parent. */
+static void renew_locks(void) {
+    below_set_renew_lock();
+    if (!os_lock_renew(&reserve.turn)) return;
+    reserve.victims = (victims){.next = 0};
+    offer_forget_memory();
+}
+
 /* In the child of a fork, where all volatile ranges are purged. The queue and the ranking are of the
  * parent's ranges, and looking them up would read, and so copy, their words. */
 static void forget_ranges_of_parent(void) {
+    renew_locks();
     offer_forget();
     victims_forget(&reserve.victims);
     rank_forget();
