@@ -7,10 +7,13 @@
 
 #include "check.h"
 #include "os/os.h"
+#include "ranges/range_reuse.h"
+#include "reserve/reserve.h"
 
 #define BYTES ((size_t)64 << 10)
 #define LENGTH (BYTES - 100) /* of the content: the rest of the last page is zeros */
 #define RESERVE (2 * MIB)
+#define PATIENCE_SECONDS 20
 #define MUCH (512 * MIB)
 #define ENTRIES 256u
 #define ONE_USE 16u
@@ -41,6 +44,18 @@ bool __wrap_headroom_below_limits(uint64_t enough, uint64_t *free_bytes) {
 bool __wrap_headroom_is_below(uint64_t enough);
 
 bool __wrap_headroom_is_below(uint64_t enough) { return atomic_load(&free_now) < enough; }
+
+/* ---- a store that takes over pages does not keep the caretaker from its turn -------------------- */
+
+bool __real_range_take_over(range *fresh, range *idle, uint64_t generation);
+bool __wrap_range_take_over(range *fresh, range *idle, uint64_t generation);
+
+bool __wrap_range_take_over(range *fresh, range *idle, uint64_t generation) {
+    alarm(PATIENCE_SECONDS);
+    reserve_offer(0); /* waits for the turn */
+    alarm(0);
+    return __real_range_take_over(fresh, idle, generation);
+}
 
 /* ---- a small cache ---------------------------------------------------------------------------- */
 

@@ -326,10 +326,13 @@ static bool is_short_of(uint64_t bytes) {
  * over it takes a system call to secure it and another one to offer as much again: that costs the same. */
 static bool replace_one(range *fresh, float worth) {
     if (!is_short_of(range_bytes(fresh)) || pthread_mutex_trylock(&reserve.turn) != 0) return false;
-    const bool replaced = victims_replace_one(&reserve.victims, fresh, worth);
-    reserve.lacks_victims |= !replaced;
+    const candidate *found = victims_find_like(&reserve.victims, fresh, worth);
+    const candidate chosen = found ? *found : (candidate){.index = 0};
+    reserve.lacks_victims |= !found;
+    /* Taking over waits for the arena's lock, whose holder may not run for long on a busy machine. The
+     * caretaker, which refills the reserve, must not wait for that. */
     pthread_mutex_unlock(&reserve.turn);
-    return replaced;
+    return found && range_take_over(fresh, table_at(chosen.index), chosen.generation);
 }
 
 __attribute__((constructor)) static void register_turn(void) {

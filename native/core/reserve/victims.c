@@ -6,7 +6,6 @@
 #include "os/os.h"
 #include "os/os_thread.h"
 #include "ranges/arena_state.h"
-#include "ranges/range_reuse.h"
 #include "ranges/worth.h"
 
 #define STALE_VALUE 1.5f
@@ -40,7 +39,7 @@ static bool is_idle(const candidate *item) {
     return (word & WORD_GENERATION) == item->generation && word_state(word) == RESIDENT && !word_pins(word);
 }
 
-bool victims_replace_one(victims *v, range *fresh, float worth) {
+const candidate *victims_find_like(victims *v, const range *fresh, float worth) {
     while (v->next < v->least.count && !is_idle(&v->least.items[v->next])) v->next++;
     const size_t left = v->least.count - v->next;
     const candidate *item = v->least.items + v->next;
@@ -48,10 +47,10 @@ bool victims_replace_one(victims *v, range *fresh, float worth) {
     for (; item < end && item->value <= worth; item++) {
         range *r = table_at(item->index);
         /* The new range is not idle, so it is none of them. */
-        if (r->pages != fresh->pages || value_of(r, fresh->arena) > worth) continue;
-        if (range_take_over(fresh, r, item->generation)) return true;
+        if (r->pages != fresh->pages || atomic_load(&r->arena) != fresh->arena) continue;
+        if (is_idle(item) && value_of(r, fresh->arena) <= worth) return item;
     }
-    return false;
+    return NULL;
 }
 
 void victims_forget(victims *v) {

@@ -24,9 +24,9 @@ bool victims_are_old(const victims *v);
 /* Returns the next victim, or NULL if there are no more. */
 const candidate *victims_next(victims *v);
 
-/* Gives a new range the pages of a victim that is worth no more than `worth` (range_take_over). Returns false
- * if no such victim of its arena and size is among the next ones. */
-bool victims_replace_one(victims *v, range *fresh, float worth);
+/* Returns a victim whose pages a new range may take over: one of its arena and size that is worth no more than
+ * `worth`. NULL if none is among the next ones. */
+const candidate *victims_find_like(victims *v, const range *fresh, float worth);
 
 /* In the child of a fork: the victims are ranges of the parent. */
 void victims_forget(victims *v);
