@@ -158,6 +158,35 @@ def test_a_program_with_little_memory_left_needs_what_it_has_just_freed() -> Non
     assert done.returncode == 0
 
 
+SMALL_THEN_LARGE = """
+import sys
+small_bytes, large_bytes = (int(size) << 20 for size in sys.argv[1:])
+kept = []
+for turn in range(4):
+    small = [bytearray(b"s" * 4000) for _ in range(small_bytes // 4096)]  # glibc's
+    kept.append(small[::200])  # so that glibc can't give the end of its memory back
+    del small
+    large = [bytearray(b"l") * ((256 << 10) - 64) for _ in range(large_bytes >> 18)]
+    del large
+"""
+
+
+@pytest.mark.memory_cgroup
+@pytest.mark.parametrize("sizes", [(90, 60), (60, 90), (70, 70)])
+def test_what_glibc_keeps_of_small_blocks_is_there_for_large_ones(sizes: tuple[int, int]) -> None:
+    """Glibc alone makes large blocks of it. Together both kinds need more than there is."""
+    with MemoryCgroup(128 * MIB) as group:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", SMALL_THEN_LARGE, *map(str, sizes)],
+            env={**os.environ, "LD_PRELOAD": LIBRARY},
+            preexec_fn=lambda: group.add(os.getpid()),
+            timeout=60,
+            check=False,
+        )
+        assert group.oom_kills == 0
+    assert done.returncode == 0
+
+
 def test_programs_that_are_not_python(tmp_path: Path) -> None:
     source = tmp_path / "large.c"
     source.write_text("".join(f"int f{i}(int x) {{ return x * {i}; }}\n" for i in range(4000)))

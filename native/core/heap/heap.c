@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/amounts.h"
 #include "base/caretaker.h"
 #include "base/gate.h"
 #include "base/space_budget.h"
@@ -29,12 +30,20 @@
 #include "heap/heap_offer.h"
 #include "heap/heap_state.h"
 #include "heap/heap_zone_space.h"
+#include "heap/small_blocks.h"
 #include "os/os.h"
 #include "os/os_thread.h"
 
 #define HUGE_WASTE_SHARE 4 /* the unused rest of the last huge page: at most this fraction (1/4) of a block */
 #define DISCARD_TO_CLEAR_BYTES ((size_t)32 << 20)
 #define UNITS_TO_SPREAD 16
+/* New pages that may be used before it is known how much is left, and how long a thread waits to know it. */
+#define UNSEEN_BYTES_MOST ((uint64_t)4 << 20)
+#define LOOK_TRIES 200
+#define LOOK_TRY_NS 50000u
+#define LOOK_PAUSE_NS 2000000u
+#define LATE_NS 1000000000u
+#define SMALL_BYTES_A_NS 1 /* what small blocks may use up meanwhile, which nobody counts */
 #define ZONE_SHARE 8 /* of the address space that may be reserved, for each zone */
 
 /* What the cells of a processor hold at most, and those of all processors as a share of memory. */
@@ -165,13 +174,48 @@ static void note_growth(uint64_t units) {
     heap_empty_cells(os_now_ns(), UINT64_MAX);
 }
 
-static void *take_from_zone(heap_zone *zone, uint32_t units, uint32_t *stale_units) {
+/* Of the block, `stale_units` may have old content, and what was not idle needs `*new_units`: the kernel may
+ * have taken what was offered. */
+static void *take_from_zone(heap_zone *zone, uint32_t units, uint32_t *stale_units, uint64_t *new_units) {
     heap_usage before;
     if (!heap_try_enter(zone, &before)) return NULL;
     void *block = zone_take(zone, units, stale_units);
-    if (block && !zone->huge) note_growth(units - (before.idle - zone_idle_bytes(zone)) / zone->unit_bytes);
+    if (block) *new_units = units - (before.idle - zone_idle_bytes(zone)) / zone->unit_bytes;
+    if (block && !zone->huge) note_growth(*new_units);
     heap_leave(zone, &before);
     return block;
+}
+
+/* Whether the caretaker has to look how much is left, before new pages are used. */
+static bool has_to_look(uint64_t left, uint64_t age_ns, size_t bytes) {
+    static _Atomic uint64_t unseen_bytes;
+    if (left == UINT64_MAX) {
+        if (atomic_fetch_add(&unseen_bytes, bytes) + bytes < UNSEEN_BYTES_MOST) return false;
+        atomic_store(&unseen_bytes, 0);
+        return true;
+    }
+    return left >= HEAP_SHORT_BYTES && age_ns > LOOK_PAUSE_NS &&
+           above(left, age_ns * SMALL_BYTES_A_NS) < HEAP_SHORT_BYTES;
+}
+
+/* A caretaker that does not get to run is not waited for again for a while. */
+static _Atomic uint64_t late_until_ns;
+
+static bool is_late(uint64_t now) { return now < atomic_load_explicit(&late_until_ns, memory_order_relaxed); }
+
+/* A block gets new pages. Where little is left, this thread does what the caretaker might do too late. */
+static void note_new_pages(size_t bytes) {
+    const uint64_t now = os_now_ns();
+    uint64_t looked_ns, left = heap_use_left(now, bytes, &looked_ns);
+    if (has_to_look(left, above(now, looked_ns), bytes) && caretaker_is_running() && !is_late(now)) {
+        caretaker_call();
+        for (int i = 0; i < LOOK_TRIES && looked_ns <= now; i++) {
+            os_sleep_ns(LOOK_TRY_NS);
+            left = heap_use_left(os_now_ns(), 0, &looked_ns);
+        }
+        if (looked_ns <= now) atomic_store(&late_until_ns, os_now_ns() + LATE_NS);
+    }
+    if (left < HEAP_SHORT_BYTES) small_blocks_return(left);
 }
 
 void *heap_allocate(size_t bytes, size_t *stale_bytes) {
@@ -193,11 +237,13 @@ void *heap_allocate(size_t bytes, size_t *stale_bytes) {
     stats_was_slow(STATS_FAST_TAKE);
     const uint64_t slow_start = start || !heap_account() ? start : stats_now_ns();
     uint32_t stale_units = 0;
-    void *block = take_from_zone(zone, units, &stale_units);
+    uint64_t new_units = 0;
+    void *block = take_from_zone(zone, units, &stale_units, &new_units);
     if (!block) return NULL;
     *stale_bytes = (size_t)stale_units * zone->unit_bytes;
     if (*stale_bytes > bytes) *stale_bytes = bytes;
     if (stale_units && heap_account()) heap_record(VRANGE_REALLOCATE_RESIDENT, stats_now_ns() - slow_start);
+    if (new_units) note_new_pages(new_units * zone->unit_bytes);
     return block;
 }
 
@@ -298,4 +344,7 @@ void heap_renew_locks(void) {
     }
 }
 
-void heap_after_fork(void) { cells_after_fork(); }
+void heap_after_fork(void) {
+    cells_after_fork();
+    small_blocks_after_fork();
+}

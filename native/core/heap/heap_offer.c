@@ -25,7 +25,6 @@
 /* How much may be idle. What is left below a limit may be used up before the caretaker looks again; then what
  * is idle is missing. */
 #define LEFT_SHARE 4                   /* of what was left */
-#define LEFT_BYTES_LEAST (32ull << 20) /* with less left, as little as follows */
 #define SHORT_BYTES_MOST (1ull << 20)
 #define UNKNOWN_BYTES_MOST (4ull << 20) /* before the caretaker has looked: it may run late */
 #define BATCH_BYTES ((size_t)4 << 20)
@@ -136,31 +135,45 @@ bool heap_offer(bool at_once) {
     return offer_since(now, at_once ? UINT64_MAX : now - (is_judged() ? RETURN_NS : IDLE_NS)) > 0;
 }
 
-uint64_t heap_idle_most(uint64_t now_ns) {
+static uint64_t most_of(uint64_t left) {
+    if (left == UINT64_MAX) return UNKNOWN_BYTES_MOST;
+    return left < HEAP_SHORT_BYTES ? SHORT_BYTES_MOST : left / LEFT_SHARE;
+}
+
+uint64_t heap_left(uint64_t now_ns) {
     const bool is_known = now_ns < atomic_load_explicit(&heap.looked_until_ns, memory_order_relaxed);
-    return is_known ? atomic_load_explicit(&heap.idle_most, memory_order_relaxed) : UNKNOWN_BYTES_MOST;
+    return is_known ? atomic_load_explicit(&heap.left, memory_order_relaxed) : UINT64_MAX;
 }
 
-static void bound_idle(uint64_t most, uint64_t until_ns) {
-    atomic_store(&heap.idle_most, most);
+uint64_t heap_idle_most(uint64_t now_ns) { return most_of(heap_left(now_ns)); }
+
+uint64_t heap_use_left(uint64_t now_ns, size_t bytes, uint64_t *looked_ns) {
+    uint64_t left = heap_left(now_ns);
+    *looked_ns = atomic_load(&heap.looked_ns);
+    if (left == UINT64_MAX) return left;
+    left = atomic_load(&heap.left);
+    while (!atomic_compare_exchange_weak(&heap.left, &left, above(left, bytes))) {
+    }
+    return above(left, bytes);
+}
+
+static void tell_left(uint64_t left, uint64_t until_ns) {
+    atomic_store(&heap.left, left);
     atomic_store(&heap.looked_until_ns, until_ns);
-    cells_bound(most / os_page_bytes());
+    atomic_store(&heap.looked_ns, os_now_ns());
+    cells_bound(most_of(left) / os_page_bytes());
 }
 
-void heap_forget_left(void) { bound_idle(UNKNOWN_BYTES_MOST, 0); }
+void heap_bound_idle(uint64_t left, uint64_t until_ns) { tell_left(lesser(left, UINT64_MAX - 1), until_ns); }
+
+void heap_forget_left(void) { tell_left(UINT64_MAX, 0); }
 
 void heap_offer_idle(heap_zone *zone) { offer_zone(zone, os_now_ns()); }
-
-static uint64_t most_of(uint64_t left) {
-    return left < LEFT_BYTES_LEAST ? SHORT_BYTES_MOST : left / LEFT_SHARE;
-}
-
-void heap_bound_idle(uint64_t left, uint64_t until_ns) { bound_idle(most_of(left), until_ns); }
 
 void heap_offer_near(uint64_t left) {
     if (!atomic_load(&heap.open)) return;
     const uint64_t now = os_now_ns();
-    if (left < LEFT_BYTES_LEAST || offer_since(now, now - SHORT_IDLE_NS) > most_of(left)) heap_offer(true);
+    if (left < HEAP_SHORT_BYTES || offer_since(now, now - SHORT_IDLE_NS) > most_of(left)) heap_offer(true);
 }
 
 /* Returns the resident bytes of free parts, which are discarded or only counted. */

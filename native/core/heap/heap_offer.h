@@ -3,9 +3,15 @@
 #define VRANGE_HEAP_OFFER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "heap/heap_zone.h"
+
+/* With less left below the limits, whatever is freed is offered at the next turn. */
+#define HEAP_NEAR_BYTES (128ull << 20)
+/* With less left, the threads that use memory help. */
+#define HEAP_SHORT_BYTES (32ull << 20)
 
 bool heap_is_open(void);
 
@@ -19,6 +25,10 @@ void heap_offer_near(uint64_t left);
 /* `left` bytes are left below the limits. Of these, freed memory may be idle to a part until `until_ns`; a
  * thread that frees more offers it itself. */
 void heap_bound_idle(uint64_t left, uint64_t until_ns);
+/* As it was told last; UINT64_MAX if it is not known any more. */
+uint64_t heap_left(uint64_t now_ns);
+/* The same, less new pages of a block, and when it was told. */
+uint64_t heap_use_left(uint64_t now_ns, size_t bytes, uint64_t *looked_ns);
 /* It is not known any more how much is left. */
 void heap_forget_left(void);
 

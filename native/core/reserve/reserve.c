@@ -34,6 +34,7 @@
 #include "counters/requests.h"
 #include "counters/segment.h"
 #include "heap/heap_offer.h"
+#include "heap/small_blocks.h"
 #include "base/userfault_closed.h"
 #include "reserve/burst.h"
 #include "reserve/malloc_turn.h"
@@ -190,6 +191,7 @@ static uint64_t look_after_everything(uint64_t slept_ns) {
     heap_bound_idle(left, os_now_ns() + HEAP_LOOK_NS);
     if (is_near) heap_offer_near(left);
     else heap_offer(false);
+    small_blocks_return(left);
     if (!rung_holds()) mend(); /* without holding `turn`, which other threads wait for inside the gate */
     pthread_mutex_lock(&reserve.turn);
     const bool in_a_hurry = take_turn(now);
