@@ -8,6 +8,8 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +17,21 @@ from support import wait_until
 
 import vrange
 from vrange._cache.heavy import SharedGraph, _keeper
+from vrange._paused_thread import PausedThread
 
 SIZE = 100_000
 
 
 def table() -> dict[int, str]:
     return {n: f"value {n}" for n in range(SIZE)}
+
+
+def names_of_threads() -> set[str]:
+    names = set()
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has ended
+            names.add((thread / "comm").read_text().strip())
+    return names
 
 
 class Loads:
@@ -91,7 +102,7 @@ def test_it_is_hot_where_it_has_room() -> None:
 def test_no_thread_is_left() -> None:
     with heavy(hot_bytes="64MiB") as cache:
         assert cache["table"]
-        assert "vrange-shared" in {thread.name for thread in threading.enumerate()}
+        wait_until(lambda: "vrange-shared" in names_of_threads(), "it goes on after the fork")
     gc.collect()
     wait_until(
         lambda: "vrange-shared" not in {thread.name for thread in threading.enumerate()},
@@ -121,17 +132,14 @@ def test_a_hit_waits_for_no_other_value() -> None:
 
 @pytest.mark.filterwarnings("ignore::vrange.CostlyHitWarning")
 def test_it_is_let_go_later_if_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    wait_until(
-        lambda: "vrange-shared" not in {thread.name for thread in threading.enumerate()},
-        "the tests before have ended",
-    )
+    wait_until(lambda: "vrange-shared" not in names_of_threads(), "the tests before have ended")
 
-    def fail(thread: threading.Thread) -> None:
+    def fail(thread: PausedThread) -> None:
         raise RuntimeError("can't start new thread")
 
     with heavy() as cache:
         with monkeypatch.context() as patch:
-            patch.setattr(threading.Thread, "start", fail)
+            patch.setattr(PausedThread, "start", fail)
             held = cache["table"]
         assert held == ["loaded", table()]
         assert cache["table"] is held
@@ -187,7 +195,7 @@ def test_fork_is_not_warned_of() -> None:
             os._exit(0 if found is held else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert cache["table"] is held
-        assert "vrange-shared" in {thread.name for thread in threading.enumerate()}
+        wait_until(lambda: "vrange-shared" in names_of_threads(), "it goes on after the fork")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

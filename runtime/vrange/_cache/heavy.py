@@ -16,6 +16,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from vrange._core import hit
+from vrange._paused_thread import PausedThread
+from vrange._working_child import when_working
+
 _LOOK_SECONDS = 0.25  # the first interval; it doubles after each look that dropped nothing
 _LOOK_SECONDS_MOST = 2.0
 # The references to a value that no caller holds: the attribute, and getrefcount's own argument.
@@ -96,8 +100,7 @@ class _Keeper:
     def __init__(self) -> None:
         self._graphs: set[SharedGraph] = set()
         self._lock = threading.Lock()
-        self._ends = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._has_thread = False
         self.is_late = False  # the thread should run, and does not: the next hit starts it
 
     def add(self, graph: SharedGraph) -> None:
@@ -107,20 +110,22 @@ class _Keeper:
 
     def _start(self) -> None:
         self.is_late = False
-        if not self._graphs or self._thread is not None:
+        if not self._graphs or self._has_thread:
             return
-        self._ends.clear()
-        thread = threading.Thread(target=self._run, name="vrange-shared", daemon=True)
+        # Another one each time: the last one may not be through its last lines.
         try:
-            thread.start()
-        except RuntimeError:  # the process has all threads that it may have, or ends
+            PausedThread("vrange-shared", self._run).start()
+        except (RuntimeError, MemoryError):  # the process has all threads that it may have, or ends
             self.is_late = True
         else:
-            self._thread = thread
+            self._has_thread = True
 
-    def _run(self) -> None:
+    def _run(self, thread: PausedThread) -> bool:
         wait = _LOOK_SECONDS
-        while not self._ends.wait(wait):
+        while True:
+            hit.rest(wait)
+            if thread.is_paused:
+                return False
             with self._lock:
                 graphs = list(self._graphs)
             gone = {graph for graph in graphs if graph.let_go()}
@@ -129,39 +134,23 @@ class _Keeper:
                 # A caller may have made the value again. It added the graph under the graph's lock.
                 self._graphs -= {graph for graph in gone if graph.is_empty()}
                 if not self._graphs:
-                    self._thread = None
-                    return
+                    self._has_thread = False
+                    return True
             wait = _LOOK_SECONDS if gone or is_new else min(2 * wait, _LOOK_SECONDS_MOST)
 
-    def before_fork(self) -> None:
-        """Stop the thread, because os.fork() warns of every thread that Python knows."""
-        self._lock.acquire()
-        thread, self._thread = self._thread, None
-        if thread is not None and thread is not threading.current_thread():
-            self._ends.set()
-            self._lock.release()
-            thread.join()
-            self._lock.acquire()
-
-    def after_fork(self) -> None:
-        """Start the thread again, in the parent."""
-        if sys.version_info[:2] == (3, 13):  # which counts the threads after this hook
-            self.is_late = True
-        else:
-            self._start()
-        self._lock.release()
-
     def in_child(self) -> None:
-        """Start the thread again, in the child."""
+        """Do without the thread in the child of a fork, until the child works or has a hit."""
         self._lock = threading.Lock()
+        self._has_thread, self.is_late = False, bool(self._graphs)
         for graph in self._graphs:
             graph.in_child()
-        self._start()
+        if self._graphs:
+            when_working(self._start_late)
+
+    def _start_late(self) -> None:
+        with self._lock:
+            self._start()
 
 
 _keeper = _Keeper()
-os.register_at_fork(
-    before=_keeper.before_fork,
-    after_in_parent=_keeper.after_fork,
-    after_in_child=_keeper.in_child,
-)
+os.register_at_fork(after_in_child=_keeper.in_child)
