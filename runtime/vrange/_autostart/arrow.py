@@ -32,7 +32,7 @@ def allocate_by_malloc(tell: Callable[[str], None]) -> str:
     if _MODULE in sys.modules:
         return "off: it was imported before"
     when_imported(_MODULE, lambda: tell("on"), _by_malloc)
-    return "ready, pyarrow wasn't imported"
+    return "ready, for pyarrow"
 
 
 @contextmanager

@@ -100,6 +100,7 @@ class _Keeper:
     def __init__(self) -> None:
         self._graphs: set[SharedGraph] = set()
         self._lock = threading.Lock()
+        self._thread: PausedThread | None = None
         self._has_thread = False
         self.is_late = False  # the thread should run, and does not: the next hit starts it
 
@@ -112,9 +113,11 @@ class _Keeper:
         self.is_late = False
         if not self._graphs or self._has_thread:
             return
-        # Another one each time: the last one may not be through its last lines.
+        # Another one each time: the last one may not be through its last lines. Nothing else
+        # refers to a thread that pauses.
+        self._thread = PausedThread("vrange-shared", self._run)
         try:
-            PausedThread("vrange-shared", self._run).start()
+            self._thread.start()
         except (RuntimeError, MemoryError):  # the process has all threads that it may have, or ends
             self.is_late = True
         else:
