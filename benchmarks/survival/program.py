@@ -61,18 +61,24 @@ class Program:
         return {"usage": self.figures.usage(), "takeable": takeable, **held}
 
     def tell_burst(self, number: int, state: dict[str, int]) -> int:
-        """Draw the size from what is possible now, write it down, and return it."""
+        """Draw the size from what is possible now, write it down, and return it.
+
+        Where nothing is possible, because a child shares too much, it is 0 and no burst counts.
+        """
         state["shared"] = cgroup.shared_bytes()
         usage = state["usage"] + state["shared"]  # each write to these pages makes a copy
         fits = cgroup.possible(self.limit, usage, state["idle"], state["takeable"])
-        size = int(self.task["shares"][number] * fits)
-        contender.tell("burst", number=number, bytes=size, possible=fits, **state)
+        size = max(0, int(self.task["shares"][number] * fits))
+        if size:
+            contender.tell("burst", number=number, bytes=size, possible=fits, **state)
         return size
 
     def burst(self, number: int, act: Callable[[int], Any]) -> None:
         """One burst; `act` gets its size and returns what holds the memory."""
         time.sleep(self.task["rest_ms"] / 1e3)
         size = self.tell_burst(number, self.state())
+        if not size:
+            return
         if self.task["shape"] == "4 busy loops":
             time.sleep(BUSY_SECONDS)  # the parent has let them go on by then
         with ExitStack() as beside:
