@@ -77,6 +77,8 @@ def _work(program: Program, number: int, barrier: Any, shared: Any) -> None:
             state["takeable"] = program.figures.takeable(state["offered"])
             size[0] = program.tell_burst(turn, state) // WORKERS
         barrier.wait()
+        if not size[0]:
+            continue
         taken = bursts.take(int(size[0]), program.task["huge_pages"])
         barrier.wait()
         del taken
