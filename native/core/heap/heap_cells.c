@@ -5,10 +5,10 @@
  *
  * Copying into a small block takes longer than finding it, and longest if it is not in the processor's cache.
  * If each class had blocks of its own, those of all classes would not fit there where sizes vary: that made a
- * loop with sizes from 256 KiB to 1 MiB take half as long again as with one block. So small
- * blocks lie in one row, the last freed first, and a request gets the first one of up to twice its size. What
- * blocks have beyond their requests is lent, and bounded: otherwise a program that frees larger blocks and
- * keeps smaller ones would need twice the memory.
+ * loop with sizes from 256 KiB to 1 MiB take half as long again as with one block. So small blocks lie in one
+ * row, the last freed first, and a request gets the first one of up to twice its size. What blocks have beyond
+ * their requests is lent, and bounded: otherwise a program that frees larger blocks and keeps smaller ones
+ * would need twice the memory.
  *
  * The time at which a block came into its cell is not read: reading the clock costs more than the rest of
  * cells_put. Each block that comes gets a number instead, and the thread that drains remembers when it first

@@ -140,15 +140,16 @@ static uint64_t most_of(uint64_t left) {
     return left < HEAP_SHORT_BYTES ? SHORT_BYTES_MOST : left / LEFT_SHARE;
 }
 
-uint64_t heap_left(uint64_t now_ns) {
+/* As it was told last; UINT64_MAX if it is not known any more. */
+static uint64_t left_at(uint64_t now_ns) {
     const bool is_known = now_ns < atomic_load_explicit(&heap.looked_until_ns, memory_order_relaxed);
     return is_known ? atomic_load_explicit(&heap.left, memory_order_relaxed) : UINT64_MAX;
 }
 
-uint64_t heap_idle_most(uint64_t now_ns) { return most_of(heap_left(now_ns)); }
+uint64_t heap_idle_most(uint64_t now_ns) { return most_of(left_at(now_ns)); }
 
 uint64_t heap_use_left(uint64_t now_ns, size_t bytes, uint64_t *looked_ns) {
-    uint64_t left = heap_left(now_ns);
+    uint64_t left = left_at(now_ns);
     *looked_ns = atomic_load(&heap.looked_ns);
     if (left == UINT64_MAX) return left;
     left = atomic_load(&heap.left);

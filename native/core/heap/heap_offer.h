@@ -25,9 +25,7 @@ void heap_offer_near(uint64_t left);
 /* `left` bytes are left below the limits. Of these, freed memory may be idle to a part until `until_ns`; a
  * thread that frees more offers it itself. */
 void heap_bound_idle(uint64_t left, uint64_t until_ns);
-/* As it was told last; UINT64_MAX if it is not known any more. */
-uint64_t heap_left(uint64_t now_ns);
-/* The same, less new pages of a block, and when it was told. */
+/* The same, less new pages of a block, and when it was told; UINT64_MAX if it is not known any more. */
 uint64_t heap_use_left(uint64_t now_ns, size_t bytes, uint64_t *looked_ns);
 /* It is not known any more how much is left. */
 void heap_forget_left(void);

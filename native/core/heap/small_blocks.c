@@ -8,7 +8,6 @@
 #include <stddef.h>
 
 #include "base/amounts.h"
-#include "heap/heap_cells.h"
 #include "heap/heap_offer.h"
 #include "heap/heap_state.h"
 #include "os/os.h"
@@ -36,10 +35,10 @@ static uint64_t large_bytes(void) {
         heap_zone *zone = &heap.zones[i];
         if (!zone->base) continue;
         heap_lock(zone);
-        used += (zone->used_units - (i == HEAP_PAGES ? cells_read().units : 0)) * zone->unit_bytes;
+        used += heap_usage_of(zone).used;
         pthread_mutex_unlock(&zone->lock);
     }
-    return used;
+    return above(used, heap_cell_bytes());
 }
 
 static void return_if_grown(uint64_t now_bytes, uint64_t left) {
