@@ -131,6 +131,19 @@ def test_what_the_program_does_not_use_again_is_returned() -> None:
         assert holder.returncode == 0
 
 
+def survives(limit: int, code: str, *arguments: object) -> None:
+    with MemoryCgroup(limit) as group:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", code, *map(str, arguments)],
+            env={**os.environ, "LD_PRELOAD": LIBRARY},
+            preexec_fn=lambda: group.add(os.getpid()),
+            timeout=60,
+            check=False,
+        )
+        assert group.oom_kills == 0
+    assert done.returncode == 0
+
+
 LARGE_THEN_SMALL = """
 import time
 LARGE, SMALL = 38 << 20, 36 << 20
@@ -146,16 +159,7 @@ for turn in range(6):
 @pytest.mark.memory_cgroup
 def test_a_program_with_little_memory_left_needs_what_it_has_just_freed() -> None:
     """With glibc, which returns a large block at its free, it survives."""
-    with MemoryCgroup(64 * MIB) as group:
-        done = subprocess.run(
-            [sys.executable, "-I", "-c", LARGE_THEN_SMALL],
-            env={**os.environ, "LD_PRELOAD": LIBRARY},
-            preexec_fn=lambda: group.add(os.getpid()),
-            timeout=60,
-            check=False,
-        )
-        assert group.oom_kills == 0
-    assert done.returncode == 0
+    survives(64 * MIB, LARGE_THEN_SMALL)
 
 
 SMALL_THEN_LARGE = """
@@ -175,16 +179,7 @@ for turn in range(4):
 @pytest.mark.parametrize("sizes", [(90, 60), (60, 90), (70, 70)])
 def test_what_glibc_keeps_of_small_blocks_is_there_for_large_ones(sizes: tuple[int, int]) -> None:
     """Glibc alone makes large blocks of it. Together both kinds need more than there is."""
-    with MemoryCgroup(128 * MIB) as group:
-        done = subprocess.run(
-            [sys.executable, "-I", "-c", SMALL_THEN_LARGE, *map(str, sizes)],
-            env={**os.environ, "LD_PRELOAD": LIBRARY},
-            preexec_fn=lambda: group.add(os.getpid()),
-            timeout=60,
-            check=False,
-        )
-        assert group.oom_kills == 0
-    assert done.returncode == 0
+    survives(128 * MIB, SMALL_THEN_LARGE, *sizes)
 
 
 def test_programs_that_are_not_python(tmp_path: Path) -> None:
