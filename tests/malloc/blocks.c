@@ -15,15 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CHECK(condition)                                                            \
-    do {                                                                            \
-        if (!(condition)) {                                                         \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-            _exit(1);                                                               \
-        }                                                                           \
-    } while (0)
-#define KIB ((size_t)1 << 10)
-#define MIB ((size_t)1 << 20)
+#include "check_block.h"
 
 static void fill(unsigned char *block, size_t bytes, unsigned seed) {
     for (size_t i = 0; i < bytes; i += 61) block[i] = (unsigned char)(seed + i / 61);

@@ -21,15 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CHECK(condition)                                                            \
-    do {                                                                            \
-        if (!(condition)) {                                                         \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-            _exit(1);                                                               \
-        }                                                                           \
-    } while (0)
-#define KIB ((size_t)1 << 10)
-#define MIB ((size_t)1 << 20)
+#include "check_block.h"
 #define HANGS_SECONDS 60
 #define LIVE 12
 #define WAYS 6 /* alone, or with later calls of the same function; with one of three errors */
