@@ -16,7 +16,7 @@ import ctypes, os, signal
 import numpy as np, vrange
 
 N = 60
-value = lambda n: np.full(20_000, n + 1)   # never zero, as what is lost is
+value = lambda n: np.full(20_000, n + 1)   # never zero: lost content reads as zeros
 cache = vrange.VolatileCache(hot_bytes=0)
 libc = ctypes.PyDLL(None)
 
