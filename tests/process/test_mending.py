@@ -32,7 +32,7 @@ import numpy as np, vrange
 vrange.set_reserve("64MiB")
 N = 100
 cache = vrange.VolatileCache(hot_bytes=0)
-value = lambda n: np.full(20_000, n + 1)   # never zero, as what is lost is
+value = lambda n: np.full(20_000, n + 1)   # never zero: lost content reads as zeros
 def use(first=0):
     for n in range(first, first + N):
         assert (cache.get_or_compute(n, lambda: value(n)) == n + 1).all(), n
