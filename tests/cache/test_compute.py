@@ -234,8 +234,7 @@ def test_a_computation_ends_the_cache(does: str) -> None:
         return like_before(1)
 
     if does == "close":
-        with pytest.raises(ValueError, match="closed"):
-            cache.get_or_compute("k", compute)
+        assert (cache.get_or_compute("k", compute) == 1).all()
         with pytest.raises(ValueError, match="closed"):
             cache.get_or_compute("k", lambda: pytest.fail("it is closed"))
     else:

@@ -16,6 +16,7 @@ elsewhere = partial(
     prelude=f"""
 sys.path.insert(0, {str(TESTS)!r})
 import test_answers as answers, test_identity as identity, test_unstored_answers as unstored
+import test_closing as closing
 """,
 )
 
@@ -44,6 +45,16 @@ def test_answers_that_are_not_stored() -> None:
             for copy in False, True:
                 unstored.test_it_is_as_writable_as_a_stored_one(kind, way, copy)
     unstored.test_computations_are_counted_though_their_values_are_not_stored({"max_entries": 0})
+    """)
+
+
+def test_closing() -> None:
+    elsewhere("""
+    for value in closing.VALUES:
+        for how in "thread", "task":
+            with vrange.VolatileCache(name="closing") as cache:
+                closing.test_each_caller_gets_its_answer(cache, how, value)
+    closing.test_a_decorated_function_returns_its_value()
     """)
 
 

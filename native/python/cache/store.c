@@ -151,6 +151,13 @@ static void count_refused(cache_core *self, const store_request *r) {
     if (key) listener_note(self, key, LEFT_REFUSED);
 }
 
+/* Whether the error that is set says only that there is no memory to store the value, or that the cache was
+ * closed while a caller computed it. */
+static bool may_be_had_all_the_same(const cache_core *self, const store_request *r) {
+    if (PyErr_ExceptionMatches(PyExc_MemoryError)) return true;
+    return r->has_caller && self->closed && PyErr_ExceptionMatches(PyExc_ValueError);
+}
+
 /* Sets the answer to the object that later callers get as well. For an ndarray that is a view of the stored
  * bytes, so that the memory is not held twice. It stays the value itself where no caller can tell the
  * difference. */
@@ -173,8 +180,8 @@ static int store(cache_core *self, store_request *r, PyObject **answer) {
         else Py_XDECREF(first);
     }
     coded_release(&c);
-    if (done == STORE_FAILED && PyErr_ExceptionMatches(PyExc_MemoryError)) {
-        PyErr_Clear(); /* no memory to store it: the caller gets it all the same */
+    if (done == STORE_FAILED && may_be_had_all_the_same(self, r)) {
+        PyErr_Clear();
         done = STORE_REFUSED;
     }
     if (done == STORE_REFUSED && !r->called_off) count_refused(self, r);
@@ -240,7 +247,7 @@ int store_renewed(cache_core *self, PyObject *key, key_hash hash, PyObject *valu
 
 PyObject *store_computed(flight *of, PyObject *value, uint64_t cost_ns) {
     cache_core *self = of->core;
-    if (!core_is_open(self)) return NULL;
+    if (self->closed) return core_answer_unstored(self, Py_NewRef(value));
     store_request r = {
         .of = of, .hash = of->hash, .expires_ns = expiry_of(self), .cost_ns = cost_ns, .has_caller = true};
     PyObject *answer = Py_NewRef(value);

@@ -45,9 +45,7 @@ async def answer_async(
         waiter = await _waits.wait_async(answer, timeout)
         if waiter is None:
             core.count_request(False)
-            begun = time.monotonic_ns()
-            value = await function()
-            return core.unstored(value, time.monotonic_ns() - begun)
+            return await _answer_unstored(core, function)
         is_answer = waiter.state in (hit.HAS_VALUE, hit.HAS_ERROR)
         if is_answer:
             core.count_request(True)
@@ -56,6 +54,14 @@ async def answer_async(
             if not is_answer:
                 core.count_request(True)
             return outcome
+        if core.closed:  # while this caller waited
+            return await _answer_unstored(core, function)
+
+
+async def _answer_unstored(core: hit.CacheCore, function: Callable[[], Awaitable[Any]]) -> Any:
+    begun = time.monotonic_ns()
+    value = await function()
+    return core.unstored(value, time.monotonic_ns() - begun)
 
 
 def _outcome(waiter: hit.Waiter) -> Any:

@@ -151,14 +151,19 @@ class SharedValues:
         """Return the value of a record that this process has itself, or ABSENT."""
         if not self.index.is_own(found) and not self._near.has(found.stamp):
             return ABSENT
-        value = self.core.get(found.stamp, ABSENT)
+        try:
+            value = self.core.get(found.stamp, ABSENT)
+        except ValueError:
+            if self.core.closed:  # while this caller waited
+                return ABSENT
+            raise
         if value is not ABSENT:
             self._note(known, *found.token)
         return value
 
     def _come_near(self, known: Known, found: Found, data: Any, value: Any) -> None:
         """Keep a copy of a value that this process reads again."""
-        if not self._near.admits(known, len(data)):
+        if self.core.closed or not self._near.admits(known, len(data)):
             return
         copies = self._given.copy
         copy = blob.Blob([data], len(data), copies or not blob.is_plain(value), copies)
@@ -222,7 +227,12 @@ class SharedValues:
                 self._let_go(known, None)
             return bool(result == 0)
         stamp = record.stamp
-        self.core.store(stamp, coded, record.expires_ns, cost_ns)
+        try:
+            self.core.store(stamp, coded, record.expires_ns, cost_ns)
+        except ValueError:
+            if self.core.closed:  # during the computation
+                return False
+            raise
         note = blob.note_of(coded, known.form)
         for handle in self.core.handles((stamp,)):
             result = lib.vrange_shared_put_range(

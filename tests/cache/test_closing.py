@@ -1,0 +1,126 @@
+"""A cache that is closed while callers compute: they get their answers, later calls are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from workers import PATIENCE
+
+from vrange import VolatileCache, cached
+
+VALUES: dict[str, Callable[[], Any]] = {
+    "small": lambda: "small",
+    "bytes": lambda: b"x" * 10_000,
+    "array": lambda: np.arange(10_000),
+    "object": lambda: {"a": [1, 2]},
+}
+
+
+@pytest.fixture(params=["plain", "stale", "tags", "below", "shared"])
+def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VolatileCache[str, Any]]:
+    options: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "stale": {"ttl": 60, "stale": 60},
+        "tags": {"tags": True},
+        "below": {"below": tmp_path / "below"},
+        "shared": {"shared": f"closing-{tmp_path.name}"},
+    }
+    with VolatileCache[str, Any](name="closing", **options[request.param]) as made:
+        yield made
+
+
+class Computation:
+    """A function that tells when it runs, and waits until it may return."""
+
+    def __init__(self, value: str) -> None:
+        self.runs, self.may_return = threading.Event(), threading.Event()
+        self._make = VALUES[value]
+
+    def __call__(self) -> Any:
+        self.runs.set()
+        assert self.may_return.wait(PATIENCE)
+        return self._make()
+
+    async def awaited(self) -> Any:
+        self.runs.set()
+        while not self.may_return.is_set():
+            await asyncio.sleep(0.001)
+        return self._make()
+
+
+def answers_of(calls: list[Callable[[], Any]], compute: Computation, close: Any) -> list[Any]:
+    """Start the first call, which computes, then the others, which wait; close, and go on."""
+    answers: list[Any] = []
+
+    def call(one: Callable[[], Any]) -> None:
+        try:
+            answers.append(one())
+        except Exception as error:
+            answers.append(error)
+
+    threads = [threading.Thread(target=call, args=(one,), daemon=True) for one in calls]
+    threads[0].start()
+    assert compute.runs.wait(PATIENCE)
+    for thread in threads[1:]:
+        thread.start()
+    threads[-1].join(0.1)  # so that it waits; where it does not, it meets a closed cache
+    close()
+    compute.may_return.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    return answers
+
+
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("how", ["thread", "task"])
+def test_each_caller_gets_its_answer(cache: VolatileCache[str, Any], how: str, value: str) -> None:
+    compute = Computation(value)
+
+    def call() -> Any:
+        if how == "thread":
+            return cache.get_or_compute("k", compute)
+        return asyncio.run(cache.get_or_compute_async("k", compute.awaited))
+
+    answers = answers_of([call, call], compute, cache.close)
+    assert len(answers) == 2
+    for answer in answers:
+        np.testing.assert_equal(answer, VALUES[value]())
+    with pytest.raises(ValueError, match="cache 'closing' is closed"):
+        cache.get_or_compute("k", lambda: 1)
+
+
+def test_an_array_is_as_read_only_as_a_stored_one() -> None:
+    cache, compute = VolatileCache[str, Any](), Computation("array")
+    (answer,) = answers_of([lambda: cache.get_or_compute("k", compute)], compute, cache.close)
+    assert not answer.flags.writeable
+
+
+def test_a_decorated_function_returns_its_value() -> None:
+    compute = Computation("array")
+
+    @cached
+    def function(n: int) -> Any:
+        return compute()
+
+    answers = answers_of([lambda: function(1)] * 2, compute, function.cache.close)
+    for answer in answers:
+        np.testing.assert_equal(answer, VALUES["array"]())
+    with pytest.raises(ValueError, match="is closed"):
+        function(1)
+
+
+def test_what_the_program_raises_is_not_taken_for_the_cache_s() -> None:
+    cache = VolatileCache[str, Any]()
+
+    def compute() -> Any:
+        cache.close()
+        raise ValueError("the program's own")
+
+    with pytest.raises(ValueError, match="own"):
+        cache.get_or_compute("k", compute)
