@@ -16,7 +16,6 @@ elsewhere = partial(
     prelude=f"""
 sys.path.insert(0, {str(TESTS)!r})
 import test_answers as answers, test_identity as identity, test_unstored_answers as unstored
-import test_closing as closing
 """,
 )
 
@@ -49,7 +48,9 @@ def test_answers_that_are_not_stored() -> None:
 
 
 def test_closing() -> None:
-    elsewhere("""
+    elsewhere(f"""
+    sys.path.insert(0, {str(TESTS.parent / "helpers")!r})
+    import test_closing as closing
     for value in closing.VALUES:
         for how in "thread", "task":
             with vrange.VolatileCache(name="closing") as cache:

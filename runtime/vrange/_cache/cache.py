@@ -403,8 +403,8 @@ class VolatileCache(OverTier[K, V], Generic[K, V]):
     def close(self) -> None:
         """Remove all entries and free the address space.
 
-        Any later use of the cache raises ValueError. A call that has begun returns its value. Arrays
-        that the program holds stay valid until they die.
+        Any later use of the cache raises ValueError. A call that has begun returns its value.
+        Arrays that the program holds stay valid until they die.
         """
         some_are_left = self._core.close()
         self._arena.close()
