@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from workers import PATIENCE
 
 from vrange import VolatileCache, cached
+
+PATIENCE = 20  # seconds until a test gives up; that of workers is for Linux only
 
 VALUES: dict[str, Callable[[], Any]] = {
     "small": lambda: "small",

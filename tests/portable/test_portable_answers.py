@@ -15,7 +15,8 @@ elsewhere = partial(
     "numpy as np, pandas, psutil, pytest, scipy.sparse",
     prelude=f"""
 sys.path.insert(0, {str(TESTS)!r})
-import test_answers as answers, test_identity as identity, test_unstored_answers as unstored
+import test_answers as answers, test_closing as closing, test_identity as identity
+import test_unstored_answers as unstored
 """,
 )
 
@@ -48,9 +49,7 @@ def test_answers_that_are_not_stored() -> None:
 
 
 def test_closing() -> None:
-    elsewhere(f"""
-    sys.path.insert(0, {str(TESTS.parent / "helpers")!r})
-    import test_closing as closing
+    elsewhere("""
     for value in closing.VALUES:
         for how in "thread", "task":
             with vrange.VolatileCache(name="closing") as cache:

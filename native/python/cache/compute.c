@@ -76,9 +76,9 @@ static beginning begin(cache_core *self, PyObject *key, missed_key missed, PyObj
             /* The flight landed without a value, or with one of which each caller gets its own. */
             Py_DECREF(value);
             has_waited = true;
-            if (self->closed)
-                return (beginning){NULL, core_answer_unstored(self, compute_only(self, function, args, kwargs))};
-            continue;
+            if (!self->closed) continue;
+            value = compute_only(self, function, args, kwargs);
+            return (beginning){NULL, core_answer_unstored(self, value)};
         }
         }
         if (core_keeps_nothing(self)) {
