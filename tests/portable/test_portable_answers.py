@@ -52,8 +52,8 @@ def test_closing() -> None:
     elsewhere("""
     for value in closing.VALUES:
         for how in "thread", "task":
-            with vrange.VolatileCache(name="closing") as cache:
-                closing.test_each_caller_gets_its_answer(cache, how, value)
+            make = lambda: vrange.VolatileCache(name="closing")
+            closing.test_each_caller_gets_its_answer(make, how, value)
     closing.test_a_decorated_function_returns_its_value()
     """)
 

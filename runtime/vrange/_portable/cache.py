@@ -211,9 +211,12 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         return kept.answer()
 
     def _peek(self, key: Any) -> Any:
-        """Do the same without counting, and leave it to a later caller to tell the listener."""
+        """Do the same without counting, and leave it to a later caller to tell the listener.
+
+        The cache may be closed, since the call began.
+        """
         with self._quiet:
-            kept = self._find(key)
+            kept = self._values.find(key)
         return _ABSENT if kept is None else kept.answer()
 
     def _look_again(self, key: Any, stored: int) -> Any:
@@ -244,7 +247,7 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         answer = self._store(key, value, flight)
         if flight is not None and copies:
             with self._quiet:
-                flight.copies = self._find(key) is None
+                flight.copies = self._values.find(key) is None
         return answer
 
     def _store(
@@ -257,10 +260,10 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         kept, answer = (None, value) if found is None else found
         expires = time.monotonic() + (self._ttl if seconds is None else seconds)
         with self._quiet:
-            self._check_open()
             if flight is None:
+                self._check_open()
                 self._flights.drop(key)
-            elif flight.stale:
+            elif flight.stale or self._closed:
                 return answer
             if kept is None or kept.nbytes > self._values.bytes_most:
                 self._values.drop(key)
