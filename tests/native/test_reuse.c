@@ -165,9 +165,11 @@ static void overwrites(void) {
         replaced += is_replaced;
         faulted += is_replaced ? one : 0;
     }
-    CHECK(replaced > 300);
     CHECK(exchanged == replaced);
+#ifndef __SANITIZE_THREAD__ /* which makes the ranking slow, and has page faults of its own */
+    CHECK(replaced > 300);
     CHECK(faulted < replaced); /* on the lower rungs new pages would be 16 faults each */
+#endif
     CHECK(vrange_address(pinned) == place && wrong_words(vrange_address(pinned), BYTES, 5) == 0);
     check_all();
     vrange_free(pinned);

@@ -33,7 +33,16 @@
 
 #define SIGNALS 3
 #define PREVIOUS_MOST 24
+#define MASK_WORDS (sizeof(sigset_t) / sizeof(unsigned long))
 #define ENTRIES 64 /* more than twice as many: one that is still in use is not used again */
+
+/* A struct sigaction in words that one thread may read while another one writes. What was read is of one
+ * handler only if `changes` is the same afterwards. */
+typedef struct {
+    _Atomic uintptr_t handler;
+    _Atomic int flags;
+    _Atomic unsigned long mask[MASK_WORDS];
+} kept_action;
 
 typedef struct {
     int number; /* 0: not registered */
@@ -44,13 +53,13 @@ typedef struct {
     _Atomic bool is_kept;
 
     pthread_mutex_t lock; /* taken to change what follows */
-    struct sigaction previous[PREVIOUS_MOST]; /* were first before ours, newest last; may be read meanwhile */
+    kept_action previous[PREVIOUS_MOST]; /* were first before ours, newest last; may be read meanwhile */
     int covered[PREVIOUS_MOST]; /* the entry of ours that each of them may restore */
     _Atomic int count;
     _Atomic int below[ENTRIES]; /* the handlers below the installation with this entry */
     int installed, newest;      /* the entries that is in place, as far as is known, and that was made last */
     bool is_away; /* ours was removed: only the oldest is known, and it may be out of date */
-    _Atomic unsigned changes; /* odd while `previous` and the installed handler do not agree */
+    _Atomic unsigned changes; /* odd while `previous` changes or does not agree with the installed handler */
     _Atomic bool is_ending;
 } chain;
 
@@ -61,6 +70,23 @@ static chain *chain_of(int number) {
     for (int i = 0; i < SIGNALS; i++)
         if (chains[i].number == number) return &chains[i];
     return NULL;
+}
+
+static void keep(kept_action *kept, const struct sigaction *action) {
+    unsigned long mask[MASK_WORDS];
+    memcpy(mask, &action->sa_mask, sizeof mask);
+    atomic_store(&kept->handler, (uintptr_t)action->sa_sigaction);
+    atomic_store(&kept->flags, action->sa_flags);
+    for (size_t i = 0; i < MASK_WORDS; i++) atomic_store(&kept->mask[i], mask[i]);
+}
+
+static struct sigaction kept_in(kept_action *kept) {
+    unsigned long mask[MASK_WORDS];
+    for (size_t i = 0; i < MASK_WORDS; i++) mask[i] = atomic_load(&kept->mask[i]);
+    struct sigaction action = {.sa_flags = atomic_load(&kept->flags)};
+    action.sa_sigaction = (void (*)(int, siginfo_t *, void *))atomic_load(&kept->handler);
+    memcpy(&action.sa_mask, mask, sizeof mask);
+    return action;
 }
 
 /* ---- our own handler ---------------------------------------------------------------------------- */
@@ -144,9 +170,17 @@ static bool mended_nothing(const siginfo_t *info, const mcontext_t *before, cons
     return memcmp(before, &now->uc_mcontext, sizeof *before) == 0 && !os_is_readable(info->si_addr);
 }
 
-/* The number of handlers below ours. A handler that was over ours may just have restored ours and sent the
- * signal again, and no thread has noted yet that it left. */
-static int count_now(chain *c) {
+/* The handlers below ours: how many, and the one that gets this signal, which is a copy, since another thread
+ * may keep another one in its place at once. */
+typedef struct {
+    int count;
+    int place; /* -1: there is none */
+    struct sigaction handler;
+} handler_below;
+
+/* A handler that was over ours may just have restored ours and sent the signal again, and no thread has noted
+ * yet that it left. */
+static handler_below find_below(chain *c, bool is_back) {
     for (;;) {
         const unsigned changes = atomic_load(&c->changes);
         if (changes % 2) {
@@ -156,7 +190,13 @@ static int count_now(chain *c) {
         const int count = atomic_load(&c->count);
         struct sigaction now;
         const bool is_known = os_signal_action(c->number, NULL, &now) == 0 && is_ours(&now);
-        const int below = is_known ? count_below(c, &now) : count;
+        handler_below below = {.count = is_known ? count_below(c, &now) : count};
+        below.place = below.count - 1;
+        /* A handler that was added since is not one that we called. For example, faulthandler restores the
+         * handler before it and sends the signal again, while another thread installs ours over the restored
+         * handler: the signal is then meant for that restored handler. */
+        if (is_back && below.count <= last.count && below.place >= last.place) below.place = last.place - 1;
+        if (below.place >= 0) below.handler = kept_in(&c->previous[below.place]);
         if (atomic_load(&c->changes) == changes) return below;
     }
 }
@@ -165,23 +205,16 @@ static void pass_on(chain *c, siginfo_t *info, void *context, bool must_end) {
     const char *frame = __builtin_frame_address(0);
     const bool by_kernel = info->si_code > 0;
     const passed_on outer = last;
-    const int count = count_now(c);
-    int place = count - 1;
-    /* A handler that was added since is not one that we called. For example, faulthandler restores the
-     * handler before it and sends the signal again, while another thread installs ours over the restored
-     * handler: the signal is then meant for that restored handler. */
-    if (is_called_back(c->number, info, frame) && count <= outer.count && place >= outer.place)
-        place = outer.place - 1;
-    const struct sigaction *handler = place >= 0 ? &c->previous[place] : NULL;
-    if (!handler || handler->sa_handler == SIG_DFL) {
+    const handler_below below = find_below(c, is_called_back(c->number, info, frame));
+    if (below.place < 0 || below.handler.sa_handler == SIG_DFL) {
         end_by_default(c, info);
-    } else if (handler->sa_handler == SIG_IGN) {
+    } else if (below.handler.sa_handler == SIG_IGN) {
         /* The kernel itself does not let a failed touch be ignored. */
         if (by_kernel) end_by_default(c, info);
     } else {
         const mcontext_t before = ((ucontext_t *)context)->uc_mcontext;
-        last = (passed_on){info, frame, c->number, place, count};
-        call(handler, c->number, info, context);
+        last = (passed_on){info, frame, c->number, below.place, below.count};
+        call(&below.handler, c->number, info, context);
         last = outer;
         if (by_kernel && (must_end || c->ends_unmended) && mended_nothing(info, &before, context))
             end_by_default(c, info);
@@ -209,6 +242,11 @@ static bool is_same(const struct sigaction *one, const struct sigaction *other) 
            one->sa_sigaction == other->sa_sigaction;
 }
 
+static bool is_kept_in(kept_action *kept, const struct sigaction *action) {
+    const struct sigaction other = kept_in(kept);
+    return is_same(&other, action);
+}
+
 /* Our own handler is in place again because a handler that was over it restored it: the handlers above it
  * are gone. */
 static void forget_who_left(chain *c, const struct sigaction *ours) {
@@ -221,12 +259,12 @@ static void forget_who_left(chain *c, const struct sigaction *ours) {
 static void note_below(chain *c, const struct sigaction *below) {
     const int most = c->is_away ? 0 : atomic_load(&c->count);
     int count = most;
-    while (count > 0 && !is_same(&c->previous[count - 1], below)) count--;
+    while (count > 0 && !is_kept_in(&c->previous[count - 1], below)) count--;
     if (count == 0) {
         /* Full only if other code installs new handlers without end; then the newest is forgotten. */
         count = most < PREVIOUS_MOST ? most : most - 1;
         c->covered[count] = c->installed;
-        c->previous[count++] = *below;
+        keep(&c->previous[count++], below);
     }
     atomic_store(&c->count, count);
     c->is_away = false;
@@ -307,7 +345,8 @@ int fault_chain_leave(int number) {
         forget_who_left(c, &now);
         if (atomic_load(&c->count) == 1) {
             c->is_away = true;
-            result = os_signal_action(number, &c->previous[0], NULL);
+            const struct sigaction only = kept_in(&c->previous[0]);
+            result = os_signal_action(number, &only, NULL);
         }
     }
     pthread_mutex_unlock(&c->lock);

@@ -8,6 +8,15 @@
 
 #define PLACES_TRIED 16u
 
+#ifdef __SANITIZE_THREAD__
+/* The thread sanitizer has no shadow for a quarter of all addresses away, and changes such an address to 0,
+ * where the kernel maps for root. Of the 1.5 TiB that it has a shadow for at the top, up to 1 TiB is skipped at
+ * random. */
+#define QUIET_DISTANCE ((uintptr_t)256 << 30)
+#else
+#define QUIET_DISTANCE (os_address_space_bytes() / 4)
+#endif
+
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
@@ -38,7 +47,7 @@ char *os_quiet_place(size_t bytes, size_t alignment) {
     if (!latest) return NULL;
     os_unreserve(latest, page);
     for (unsigned i = 0; i < PLACES_TRIED; i++) {
-        const uintptr_t distance = os_address_space_bytes() / 4 + i * bytes, from = (uintptr_t)latest;
+        const uintptr_t distance = QUIET_DISTANCE + i * bytes, from = (uintptr_t)latest;
         const uintptr_t place = from > distance + bytes ? from - distance : from + distance;
         char *aligned = (char *)((place + alignment - 1) / alignment * alignment);
         if (is_free(aligned, bytes)) return aligned;

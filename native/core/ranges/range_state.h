@@ -57,7 +57,7 @@ typedef struct range {
     struct vrange_arena *_Atomic arena; /* NULL: the descriptor is unused */
     uint32_t index; /* its own place in the table */
     uint32_t first_page; /* in its span */
-    uint32_t pages;
+    _Atomic uint32_t pages; /* ranking reads it at any time, as it reads the cost */
     uint32_t below, above;               /* neighbours in address order, 0: none (arena.c) */
     uint32_t list_previous, list_next;   /* an arena's free list or its list of lost ranges */
     uint8_t span; /* of its arena */
@@ -67,7 +67,7 @@ typedef struct range {
     _Atomic bool shared;                 /* was pinned at a fork: see range_shared.h */
     _Atomic uint32_t uses;               /* fixed point, as of `epoch` (worth.h) */
     _Atomic uint32_t epoch;
-    float cost_ns;                       /* how long recomputing the content would take */
+    _Atomic float cost_ns;               /* how long recomputing the content would take */
     _Atomic uint64_t released_ns;        /* when it became volatile, or when a pin reported its loss */
     uint64_t *lost_pages;                /* partial: a bit for each page; NULL: all are lost */
     uint32_t missing_pages;              /* partial, offered: how many count as purged */

@@ -226,8 +226,8 @@ static void mark_unread(_Atomic uintptr_t *place, uint32_t level) {
 }
 
 void table_after_fork_in_child(bool is_settled, uint32_t level) {
-    pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
-    reading = fresh; /* threads that waited for it do not exist here */
+    pthread_mutex_unlock(&reading);
+    (void)os_lock_renew(&reading); /* threads that waited for it do not exist here */
     for (uint32_t first = 0; first < table_count(); first += TABLE_CHUNK) {
         _Atomic uintptr_t *place = &table.chunks[first / TABLE_CHUNK];
         if (is_settled) mark_unread(place, level);

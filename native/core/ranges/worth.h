@@ -51,7 +51,8 @@ static inline float value_of(const range *r, struct vrange_arena *arena) {
     aging *clock = arena_aging(arena);
     const float uses = (float)atomic_load_explicit(&r->uses, memory_order_relaxed) + 1.0f;
     const float rate = uses * halved(uses_age(r, aging_epoch(clock))) / (float)aging_pace(clock);
-    return rate * r->cost_ns / (float)r->pages;
+    const float cost_ns = atomic_load_explicit(&r->cost_ns, memory_order_relaxed);
+    return rate * cost_ns / (float)atomic_load_explicit(&r->pages, memory_order_relaxed);
 }
 
 #endif

@@ -314,8 +314,7 @@ size_t vrange_threads_read(vrange_thread_info *out, size_t capacity) {
 }
 
 void idle_after_fork(void) {
-    pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
-    idle.lock = fresh; /* its holder may exist only in the parent */
+    (void)os_lock_renew(&idle.lock); /* its holder may exist only in the parent */
     const uint32_t count = atomic_load(&idle.count);
     for (uint32_t i = 0; i < count; i++) {
         if (&idle.all[i] != mine) atomic_store(&idle.all[i].thread_id, 0);
