@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "ranges/arena.h"
+#include "ranges/arena_lost.h"
 #include "ranges/range_fill.h"
 #include "base/gate.h"
 #include "os/os.h"
@@ -104,9 +105,20 @@ void range_discard_rest(range *r, uint64_t word) {
     forget_content(r, word);
 }
 
-void range_be_purged(range *r, uint64_t word) {
+/* Listed while it is BUSY: once it is PURGED, another thread may free it, and then the list would get free
+ * space, or the range that is there next. */
+void range_lose(range *r, uint64_t word) {
     range_changes(r);
     tally(&r->arena->account->purged_bytes, range_bytes(r));
+    range_empty(r);
+    arena_list_lost(r);
+    forget_content(r, word);
+}
+
+void range_lose_empty(range *r, uint64_t word) {
+    range_changes(r);
+    tally(&r->arena->account->purged_bytes, range_bytes(r));
+    arena_list_lost(r);
     forget_content(r, word);
 }
 

@@ -16,8 +16,11 @@ bool range_secure_page_by_page(range *r, uint64_t word, uint64_t *lost_bytes);
 /* BUSY to PURGED: discards what is left of the content, as it is of no use any more. */
 void range_discard_rest(range *r, uint64_t word);
 
+/* The same, and lists the range as lost, for its owner to find. */
+void range_lose(range *r, uint64_t word);
+
 /* The same for a range that is empty already. */
-void range_be_purged(range *r, uint64_t word);
+void range_lose_empty(range *r, uint64_t word);
 
 /* Empties the pages: the next reader finds zeros, or no page. */
 void range_empty(range *r);

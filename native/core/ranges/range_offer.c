@@ -70,8 +70,7 @@ bool range_seems_taken(range *r) {
 static void list_as_lost(range *r, uint64_t word) {
     range_count_offer_over(r);
     tally(&r->arena->account->purged_total, range_bytes(r));
-    range_discard_rest(r, word);
-    arena_list_lost(r);
+    range_lose(r, word);
 }
 
 bool range_collect(range *r, uint64_t generation) {
@@ -120,8 +119,7 @@ void range_take_end(range *r, bool is_empty) {
     if (!is_empty) range_empty(r);
     range_count_offer_over(r);
     tally(&r->arena->account->purged_total, range_bytes(r));
-    range_be_purged(r, atomic_load(range_word(r)));
-    arena_list_lost(r);
+    range_lose_empty(r, atomic_load(range_word(r)));
 }
 
 bool range_shed(range *r, uint64_t generation) {
@@ -136,8 +134,7 @@ bool range_shed(range *r, uint64_t generation) {
     if (word_state(word) == RESIDENT) stats_idle(account, -bytes);
     else range_count_offer_over(r);
     tally(&account->shed_total, (uint64_t)bytes);
-    range_discard_rest(r, word);
-    arena_list_lost(r);
+    range_lose(r, word);
     return true;
 }
 
@@ -197,8 +194,7 @@ int vrange_discard(uint64_t handle) {
         if (word_state(word) == RESIDENT) stats_idle(account, -bytes);
         else range_count_offer_over(r);
         tally(&account->purged_total, (uint64_t)bytes);
-        range_discard_rest(r, word);
-        arena_list_lost(r);
+        range_lose(r, word);
     }
     gate_leave();
     return result;

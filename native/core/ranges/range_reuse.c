@@ -6,7 +6,6 @@
 #include "base/rung.h"
 #include "counters/stats.h"
 #include "pressure/room_for_copy.h"
-#include "ranges/arena_lost.h"
 #include "ranges/arena_state.h"
 #include "ranges/range_busy.h"
 #include "ranges/range_loss.h"
@@ -66,7 +65,6 @@ bool range_take_over(range *fresh, range *idle, uint64_t generation) {
     exchange_places(fresh, idle);
     stats_idle(account, -(int64_t)range_bytes(idle));
     tally(&account->shed_total, range_bytes(idle));
-    range_be_purged(idle, atomic_load(range_word(idle)));
-    arena_list_lost(idle);
+    range_lose_empty(idle, atomic_load(range_word(idle)));
     return true;
 }
