@@ -48,8 +48,12 @@ static _Atomic int failed_error;
 
 static int note_object(struct dl_phdr_info *info, size_t bytes, void *unused) {
     (void)bytes, (void)unused;
+#ifdef THE_PROGRAM_IS_OURS
+    if (info->dlpi_name[0]) return 0;
+#else
     const char *name = strrchr(info->dlpi_name, '/');
     if (!name || (!strstr(name, "/libvrange.so") && !strstr(name, "/_native"))) return 0;
+#endif
     for (int i = 0; i < info->dlpi_phnum && objects < OBJECTS_MOST; i++) {
         const ElfW(Phdr) *part = &info->dlpi_phdr[i];
         if (part->p_type != PT_LOAD || !(part->p_flags & PF_X)) continue;

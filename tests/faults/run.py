@@ -38,6 +38,7 @@ MEANT_TO_END = (
     b"can't be set right after fork",
     b"volatile arrays can't be read any more",
 )
+BY_TOUCH = (-signal.SIGBUS, -signal.SIGSEGV)
 # A sandbox that began to refuse what the refault rung needs can't be told from one that will end.
 FELL = "refuses what the refault rung needs"
 
@@ -60,7 +61,7 @@ class Calls:
     ways = 6  # once or from then on, with one of three errors
 
     def __init__(self) -> None:
-        self._native = ctypes.CDLL(os.environ["LD_PRELOAD"])
+        self._native = ctypes.CDLL(os.environ["LD_PRELOAD"].split()[0])
         self._native.inject_failed.restype = ctypes.c_char_p
         assert self._native.inject_find() >= 2, "vrange's libraries were not found"
 
@@ -205,9 +206,9 @@ def judge(name: str, injector: Any, options: Any) -> list[str]:
         status, ended, told = in_child(partial(trial, name, injector, nth, way))
         if status and any(message in told for message in MEANT_TO_END):
             ended = "ended with a message"
-        elif status == -signal.SIGBUS and name == "array touch" and way % 2 == 1:
+        elif name == "array touch" and way % 2 == 1 and status in BY_TOUCH:
             # What knows the userfaultfd is refused for good: a touch can't be refused in words.
-            ended = "ended by SIGBUS"
+            ended = f"ended by {signal.Signals(-status).name}"
         elif status:
             ended = f"WRONG: ended with {status}: {told.decode(errors='replace')[-1500:]}"
         seen[ended.split(" (")[0][:60]] += 1
@@ -230,7 +231,8 @@ def main() -> int:
     if options.what == "calls" and "inject" not in os.environ.get("LD_PRELOAD", ""):
         made = library()
         try:
-            environment = {**os.environ, "LD_PRELOAD": str(made)}
+            preload = " ".join([str(made), *os.environ.get("LD_PRELOAD", "").split()])
+            environment = {**os.environ, "LD_PRELOAD": preload}
             command = [sys.executable, __file__, *sys.argv[1:]]
             return subprocess.run(command, env=environment, check=False).returncode
         finally:

@@ -30,9 +30,10 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_each_allocation_is_right_or_refused(program: tuple[Path, Path], scenario: str) -> None:
     seed = str(random.randrange(1 << 20))
+    preload = [program[1], vrange.malloc.library(), *os.environ.get("LD_PRELOAD", "").split()]
     done = subprocess.run(
         [program[0], scenario, seed],
-        env={**os.environ, "LD_PRELOAD": f"{program[1]}:{vrange.malloc.library()}"},
+        env={**os.environ, "LD_PRELOAD": " ".join(map(str, preload))},
         capture_output=True,
         text=True,
         timeout=110,
