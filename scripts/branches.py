@@ -66,7 +66,8 @@ def main() -> int:
         count: collections.Counter[str] = collections.Counter()
         listed = []
         for line in measured["lines"]:
-            text, function = source[line["line_number"] - 1], line.get("function_name", "").lstrip("*")
+            text = source[line["line_number"] - 1]
+            function = line.get("function_name", "").lstrip("*")
             matches = {each for each in explanations if each.explains(file, function, text)}
             unmatched -= matches
             missing = missed(line)

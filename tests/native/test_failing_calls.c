@@ -95,7 +95,8 @@ static void begin_owner(void) {
         write_words(words, sizeof words, 99);
         k.stamp = vrange_shared_stamp(shared_index);
         digest_of(99, k.digest);
-        CHECK(vrange_store(own, &part, 1, 0, 0, &handle) == VRANGE_OK && vrange_set_owner(handle, 1) == VRANGE_OK);
+        CHECK(vrange_store(own, &part, 1, 0, 0, &handle) == VRANGE_OK &&
+              vrange_set_owner(handle, 1) == VRANGE_OK);
         CHECK(vrange_release(handle) == VRANGE_OK);
         const int result = vrange_shared_put_range(shared_index, &k, handle, sizeof words, "note", 4, &found);
         CHECK(result == 0 || rung < VRANGE_RUNG_REFAULT);
@@ -400,7 +401,9 @@ static void fork_reads(void) {
     }
     int status, got;
     while ((got = waitpid(child, &status, 0)) < 0 && errno == EINTR) continue;
-    if (got == child) CHECK((WIFEXITED(status) && WEXITSTATUS(status) == 0) || (WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT));
+    if (got == child)
+        CHECK((WIFEXITED(status) && WEXITSTATUS(status) == 0) ||
+              (WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT));
 }
 
 static void shared_first(void) {
@@ -443,7 +446,8 @@ static void shared_use(void) {
     CHECK(find(shared_index, 1, &found) == -1);
     vrange_shared_flight flight;
     digest_of(30, digest);
-    if (vrange_shared_lead(shared_index, digest, &flight) == VRANGE_OK) vrange_shared_land(shared_index, &flight);
+    if (vrange_shared_lead(shared_index, digest, &flight) == VRANGE_OK)
+        vrange_shared_land(shared_index, &flight);
     vrange_shared_members(shared_index);
 }
 
@@ -668,7 +672,8 @@ int main(int count, char **arguments) {
             const long calls = in_child(which, rungs[on], 1l << 40, 0);
             for (long i = 0; calls > 0 && i < sample; i++, tried++) {
                 random = random * 6364136223846793005u + 1442695040888963407u;
-                in_child(which, rungs[on], (long)((random >> 33) % (uint64_t)calls) + 1, (unsigned)(random >> 13) % FAILING_WAYS);
+                in_child(which, rungs[on], (long)((random >> 33) % (uint64_t)calls) + 1,
+                         (unsigned)(random >> 13) % FAILING_WAYS);
             }
         }
     }

@@ -1,0 +1,540 @@
+/* What callers may get wrong is refused, and changes nothing: handles of nothing, numbers that no list has, sizes that
+ * can't be, records of no member. And texts of /proc that a kernel does not write. */
+#include <dlfcn.h>
+#include <pthread.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "heap/heap.h"
+#include "heap/pymalloc_arenas.h"
+#include "index_support.h"
+#include "stacks/deep_threads.h"
+#include "stacks/sigsegv.h"
+#include "stacks/stack.h"
+
+#define PAGE vrange_page_bytes()
+#define TEXT_BYTES 4096
+
+/* In a child of its own: what it sets, or breaks, is gone with it. */
+#define IN_CHILD(...)                                                                \
+    do {                                                                             \
+        fflush(NULL);                                                                \
+        const pid_t child_ = fork();                                                 \
+        int status_;                                                                 \
+        if (child_ == 0) {                                                           \
+            __VA_ARGS__;                                                             \
+            exit(0);                                                                 \
+        }                                                                            \
+        CHECK(child_ > 0 && waitpid(child_, &status_, 0) == child_ && status_ == 0); \
+    } while (0)
+
+/* ---- ranges ------------------------------------------------------------------------------------ */
+
+static void refuses_handle(uint64_t handle) {
+    vrange_range_info info;
+    vrange_block block;
+    char byte;
+    CHECK(vrange_pin(handle) == VRANGE_GONE && vrange_pin_whole(handle) == VRANGE_GONE);
+    CHECK(vrange_release(handle) == VRANGE_GONE && vrange_free(handle) == VRANGE_GONE);
+    CHECK(vrange_discard(handle) == VRANGE_GONE && vrange_refilled(handle) == VRANGE_GONE);
+    CHECK(vrange_set_partial(handle, 1) == VRANGE_GONE && vrange_set_cost(handle, 1) == VRANGE_GONE);
+    CHECK(vrange_set_owner(handle, 1) == VRANGE_GONE && vrange_owner(handle) == 0);
+    CHECK(vrange_range_read(handle, &info) == VRANGE_GONE && vrange_state(handle) == VRANGE_STATE_FREED);
+    CHECK(vrange_bytes(handle) == 0 && vrange_address(handle) == NULL && vrange_uses(handle) == 0);
+    CHECK(vrange_lost_blocks(handle, &block, 1) <= 0 && vrange_is_away(handle) == 0);
+    CHECK(vrange_read_away(handle, 0, &byte, 1) == VRANGE_GONE);
+    vrange_used(handle, 1);
+    vrange_write_begins(handle, 0);
+}
+
+static void test_handles_of_nothing(void) {
+    vrange_account *account;
+    vrange_arena *arena = open_arena(4 * MIB, &account);
+    uint64_t freed, held, more[3];
+    CHECK(vrange_allocate(arena, PAGE, &freed) == 0 && vrange_free(freed) == VRANGE_OK);
+    CHECK(vrange_release(freed) == VRANGE_OK);
+    refuses_handle(freed);
+    refuses_handle(0);
+    refuses_handle(UINT64_MAX);
+    refuses_handle(UINT64_C(0x7fffffff));
+    refuses_handle(UINT64_C(0x7fffffff) << 32);
+    CHECK(vrange_allocate(arena, PAGE, &held) == 0);
+    CHECK(vrange_discard(held) == VRANGE_HELD);
+    CHECK(vrange_release(held) == VRANGE_OK && vrange_set_partial(held, 1) == -EBUSY);
+    CHECK(vrange_refilled(held) == -EBUSY);
+    for (int i = 0; i < 3; i++) CHECK(vrange_allocate(arena, 0, &more[i]) == -EINVAL);
+    CHECK(vrange_allocate(arena, SIZE_MAX / 2, &more[0]) == -ENOMEM);
+    CHECK(vrange_allocate(arena, 8 * MIB, &more[0]) == -ENOMEM);
+    CHECK(vrange_arena_can_hold(arena, SIZE_MAX / 2) == 0 && vrange_arena_can_hold(arena, MIB) == 1);
+    vrange_arena_close(arena);
+    refuses_handle(held);
+}
+
+static void test_sizes_that_can_not_be(void) {
+    vrange_account *account = vrange_account_open("refused", VRANGE_KIND_ARRAY);
+    vrange_arena *arena;
+    vrange_array *array;
+    CHECK(vrange_arena_open(0, account, &arena) == -EINVAL);
+    CHECK(vrange_arena_open(SIZE_MAX - 1, account, &arena) == -ENOMEM);
+    CHECK(vrange_arena_open_growing(0, account, &arena) == -EINVAL);
+    static const size_t blocks[] = {0, 1, 4097, 3 * 4096, 4u << 20};
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
+        CHECK(vrange_array_open(MIB, blocks[i], vrange_regenerate_zero, NULL, account, &array) == -EINVAL);
+    CHECK(vrange_array_open(0, PAGE, vrange_regenerate_zero, NULL, account, &array) == -EINVAL);
+    CHECK(vrange_array_open(SIZE_MAX - 1, PAGE, vrange_regenerate_zero, NULL, account, &array) == -ENOMEM);
+    vrange_account_close(account);
+}
+
+/* ---- numbers and names ------------------------------------------------------------------------- */
+
+static void test_numbers_that_no_list_has(void) {
+    for (int list = -1; list < 12; list++) {
+        CHECK(vrange_name(list, -1) == NULL && vrange_name(list, 1000) == NULL);
+        for (int number = 0; number < 8; number++) vrange_name(list, number);
+    }
+    CHECK(vrange_name(VRANGE_NAMES_RUNGS, VRANGE_RUNG_EAGER) && !vrange_name(100, 0));
+    vrange_histogram histogram;
+    for (int i = 0; i < 4; i++) {
+        const int kind = i == 0   ? -1
+                         : i == 1 ? VRANGE_KINDS
+                                  : 0,
+                  latency = i == 2   ? -1
+                            : i == 3 ? VRANGE_LATENCIES
+                                     : 0;
+        vrange_latency_record(kind, latency, 1);
+        vrange_latency_read(kind, latency, &histogram);
+    }
+    for (int which = -1; which <= VRANGE_ALLOCATORS; which++) {
+        const bool is_one = which >= 0 && which < VRANGE_ALLOCATORS;
+        CHECK(!vrange_allocator_known(which) == !is_one);
+        CHECK(is_one || !vrange_allocator_name(which));
+        vrange_allocator_is_of_thread(which);
+        CHECK(is_one || vrange_allocator_unused(which) == -EINVAL);
+        CHECK(is_one || vrange_allocator_release(which) == -EINVAL);
+        if (is_one && !vrange_allocator_name(which)) {
+            CHECK(vrange_allocator_unused(which) == -ENOTSUP && vrange_allocator_release(which) == -ENOTSUP);
+        }
+    }
+    CHECK(vrange_allocator_release(VRANGE_ALLOCATORS - 1) >= 0); /* glibc */
+    static char report[1 << 16];
+    CHECK(vrange_glibc_report(report, sizeof report) > 0);
+    vrange_glibc_report(report, 16);
+    vrange_glibc_report(report, 0);
+    for (int version = 1; version <= 2; version++) {
+        CHECK(vrange_cgroup_file(version, VRANGE_CGROUP_USAGE) &&
+              vrange_cgroup_file(version, VRANGE_CGROUP_LIMIT));
+        CHECK(!vrange_cgroup_file(version, -1) && !vrange_cgroup_file(version, 9));
+    }
+    CHECK(!vrange_rung_refusal(0) && !vrange_rung_refusal(9));
+    for (int i = -1; i < 9; i++)
+        vrange_pressure_acted(i, VRANGE_PRESSURE_DONE, 1), vrange_pressure_acted(0, i, 1);
+    CHECK(vrange_account_open("kind", VRANGE_KINDS - 1));
+}
+
+static void test_names_of_segments(void) {
+    static const char *const not[] = {"",
+                                      "1",
+                                      "-1.stats",
+                                      "1-.stats",
+                                      "12345678901-1.stats",
+                                      "1-1.stat",
+                                      "1-1.stats2",
+                                      "a-1.stats",
+                                      "1-123456789012345678901.stats"};
+    for (size_t i = 0; i < sizeof not / sizeof *not; i++) CHECK(!vrange_is_segment_name(not[i]));
+    CHECK(vrange_is_segment_name("1-1.stats") && vrange_is_segment_name("4194304-99999999999.stats"));
+    char small[4], where[TEXT_BYTES];
+    CHECK(vrange_request_path(small, sizeof small) == -ENOENT); /* nothing is counted yet */
+    const int without_room = vrange_segment_path() ? -ENAMETOOLONG : -ENOENT;
+    CHECK(vrange_request_path(small, sizeof small) == without_room);
+    CHECK(vrange_segment_directory(VRANGE_SEGMENT_PLACES, where, sizeof where) == -EINVAL);
+    CHECK(vrange_segment_is_in_use("/nowhere") < 0 && vrange_segment_is_in_use("/proc/self/stat") < 0);
+}
+
+static void places_with(const char *told, const char *runtime, bool has_file) {
+    char where[TEXT_BYTES], small[4];
+    if (told) setenv("VRANGE_RUNTIME_DIR", told, 1);
+    else unsetenv("VRANGE_RUNTIME_DIR");
+    if (runtime) setenv("XDG_RUNTIME_DIR", runtime, 1);
+    else unsetenv("XDG_RUNTIME_DIR");
+    for (size_t i = 0; i < VRANGE_SEGMENT_PLACES; i++) {
+        vrange_segment_directory(i, where, sizeof where);
+        const int result = vrange_segment_directory(i, small, sizeof small);
+        CHECK(result == -ENOENT || result == -ENAMETOOLONG);
+    }
+    CHECK(!vrange_segment_path() == !has_file && !vrange_segment_refusal() == has_file);
+    vrange_segment_keep(0);
+    vrange_account *account;
+    vrange_arena_close(open_arena(MIB, &account));
+}
+
+/* Where the counts lie, or why they lie in private memory. */
+static void test_places_of_segments(void) {
+    char place[160], file[192], wide[192];
+    static char long_name[TEXT_BYTES];
+    memset(long_name, 'x', sizeof long_name - 1);
+    long_name[0] = '/';
+    snprintf(place, sizeof place, "%s/place", directory);
+    snprintf(file, sizeof file, "%s/file", directory);
+    snprintf(wide, sizeof wide, "%s/wide", directory);
+    close(open(file, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    CHECK(mkdir(wide, 0777) == 0 && chmod(wide, 0777) == 0);
+    IN_CHILD(places_with(place, NULL, true));
+    IN_CHILD(places_with(file, NULL, false)); /* no directory */
+    IN_CHILD(places_with(wide, NULL, false)); /* others may write there */
+    IN_CHILD(places_with(long_name, NULL, false)); /* does not fit */
+    IN_CHILD(places_with("/proc/1", NULL, false)); /* refuses files, or belongs to another */
+    IN_CHILD(places_with("", directory, true)); /* the session's */
+    IN_CHILD(places_with(NULL, "relative", true)); /* none: memory's */
+    IN_CHILD(places_with(NULL, "/nowhere/at/all", true));
+    IN_CHILD(places_with(NULL, long_name, true));
+}
+
+static void test_processes(void) {
+    uint64_t start, stack;
+    CHECK(vrange_process_runs(0, &start, &stack) == 0 && vrange_process_runs(UINT64_MAX, &start, &stack) == 0);
+    CHECK(vrange_process_runs((uint64_t)getpid(), &start, &stack) == 1 && start > 0);
+    const pid_t child = fork();
+    if (child == 0)
+        for (;;) pause();
+    CHECK(kill(child, SIGSTOP) == 0 && waitpid(child, NULL, WUNTRACED) == child);
+    CHECK(vrange_process_runs((uint64_t)child, &start, &stack) == 1);
+    CHECK(kill(child, SIGKILL) == 0);
+    siginfo_t info;
+    CHECK(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT) == 0); /* it stays a zombie */
+    CHECK(vrange_process_runs((uint64_t)child, &start, &stack) == 0);
+    CHECK(waitpid(child, NULL, 0) == child);
+    CHECK(vrange_process_runs((uint64_t)child, &start, &stack) == 0);
+    vrange_descriptor none;
+    CHECK(vrange_descriptor_note(-1, &none) < 0);
+}
+
+/* ---- texts of /proc ---------------------------------------------------------------------------- */
+
+static void write_text(const char *name, const char *text) {
+    char where[256];
+    snprintf(where, sizeof where, "%s/%s", directory, name);
+    const int file = open(where, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
+    CHECK(file >= 0 && write(file, text, strlen(text)) == (ssize_t)strlen(text) && close(file) == 0);
+}
+
+static int groups_of(const char *cgroup, const char *mounts) {
+    static vrange_cgroups found;
+    vrange_limit limit;
+    write_text("cgroup", cgroup);
+    write_text("mountinfo", mounts);
+    const int result = vrange_cgroups_read(directory, &found);
+    CHECK(result <= 0 && found.count <= VRANGE_CGROUPS);
+    vrange_limit_of(&found, &limit);
+    CHECK(limit.bytes > 0);
+    return (int)found.count;
+}
+
+#define MOUNT_V1 "40 30 0:35 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+#define MOUNT_V2 "42 32 0:39 / /sys/fs/cgroup rw shared:1 - cgroup2 cgroup2 rw\n"
+
+static void test_cgroup_texts(void) {
+    static const char *const memberships[] = {"",
+                                              "\n\n:::\n",
+                                              "9:memory",
+                                              "9:memory:/a/b\n0::/a\n",
+                                              "0::/../x\n",
+                                              "0::/a/../b\n",
+                                              "9:cpu,memory:/\n",
+                                              "9:memoryx,memory:/..\n",
+                                              "0::/\n",
+                                              "9:mem:/\n1:name=systemd:/\n",
+                                              "x:y\n0\n"};
+    static const char *const mounts[] = {
+        "",
+        "\n",
+        "1 2\n",
+        MOUNT_V1,
+        MOUNT_V2,
+        MOUNT_V1 MOUNT_V2,
+        "40 30 0:35 /a /mnt\\040x rw - cgroup cgroup rw,memory\n",
+        "40 30 0:35 /a /mnt\\9 rw - cgroup cgroup rw,cpu\n40 30 0:35 / /m\\04 rw - cgroup2 c rw\n",
+        "40 30 0:35 /.. /mnt rw - cgroup cgroup rw,memory\n",
+        "40 30 0:35 / /mnt rw - cgroup\n40 30 0:35 / /mnt rw - cgroup cgroup\n40 30 0:35 / /mnt rw -\n40 30 "
+        "0:35 /\n",
+        "42 32 0:39 / /nowhere rw - cgroup2 c rw\n" MOUNT_V2 "42 32 0:39 /a /sys/fs/cgroup rw - cgroup2 c rw\n",
+    };
+    for (size_t i = 0; i < sizeof memberships / sizeof *memberships; i++)
+        for (size_t j = 0; j < sizeof mounts / sizeof *mounts; j++) groups_of(memberships[i], mounts[j]);
+    static char long_text[3 * VRANGE_PATH_BYTES];
+    memset(long_text, 'p', sizeof long_text - 1);
+    memcpy(long_text, "0::/", 4);
+    groups_of(long_text, MOUNT_V2);
+    static vrange_cgroups found;
+    CHECK(vrange_cgroups_read("/nowhere", &found) < 0);
+    CHECK(vrange_cgroups_read(long_text + 4, &found) < 0);
+}
+
+/* ---- the interpreter's arenas ------------------------------------------------------------------ */
+
+static void test_arenas_of_interpreters(void) {
+    size_t count, others;
+    CHECK(!pymalloc_is_arena_of(1, PYMALLOC_ARENA_BYTES));
+    pymalloc_forget(PYMALLOC_ARENA_BYTES);
+    for (uintptr_t i = 1; i <= 3000; i++) pymalloc_note(i * i * PYMALLOC_ARENA_BYTES, (int64_t)(i % 3));
+    pymalloc_note(4 * PYMALLOC_ARENA_BYTES, 2); /* again */
+    for (uintptr_t i = 1; i <= 3000; i++)
+        CHECK(pymalloc_is_arena_of((int64_t)(i % 3), i * i * PYMALLOC_ARENA_BYTES));
+    CHECK(!pymalloc_is_arena_of(2, PYMALLOC_ARENA_BYTES) && !pymalloc_is_arena_of(2, 3 * PYMALLOC_ARENA_BYTES));
+    for (uintptr_t i = 1; i <= 3000; i += 2) pymalloc_forget(i * i * PYMALLOC_ARENA_BYTES);
+    for (uintptr_t i = 1; i <= 3000; i++)
+        CHECK(pymalloc_is_arena_of((int64_t)(i % 3), i * i * PYMALLOC_ARENA_BYTES) == (i % 2 == 0));
+    uintptr_t *arenas = pymalloc_arenas_of(0, &count, &others);
+    CHECK(arenas && count == 500 && others == 1000);
+    free(arenas);
+}
+
+/* ---- compressed arrays ------------------------------------------------------------------------- */
+
+static void test_compressed_blocks(void) {
+    enum { BLOCK = 4096,
+           BLOCKS_HERE = 3 };
+    static unsigned char content[BLOCKS_HERE * BLOCK], packed[BLOCKS_HERE][2 * BLOCK],
+        back[BLOCKS_HERE * BLOCK];
+    const void *blocks[BLOCKS_HERE];
+    size_t sizes[BLOCKS_HERE];
+    void *zlib = dlopen("libz.so.1", RTLD_NOW);
+    if (!zlib) return;
+    int (*compress)(unsigned char *, unsigned long *, const unsigned char *, unsigned long);
+    *(void **)&compress = dlsym(zlib, "compress");
+    CHECK(compress);
+    for (size_t i = 0; i < sizeof content; i++) content[i] = (unsigned char)(i * i >> 7);
+    for (int i = 0; i < BLOCKS_HERE; i++) {
+        unsigned long bytes = sizeof packed[i];
+        CHECK(compress(packed[i], &bytes, content + i * BLOCK, BLOCK) == 0);
+        blocks[i] = packed[i];
+        sizes[i] = bytes;
+    }
+    vrange_compressed all = {BLOCK, BLOCKS_HERE, blocks, sizes};
+    CHECK(vrange_regenerate_compressed(back, 0, BLOCK, &all) == ELIBACC); /* not prepared */
+    CHECK(vrange_compressed_prepare() == 0 && vrange_compressed_prepare() == 0);
+    vrange_account *account = vrange_account_open("compressed", VRANGE_KIND_ARRAY);
+    vrange_array *array;
+    size_t failed;
+    if (vrange_rung() == VRANGE_RUNG_REFAULT) { /* makes room for zlib's state */
+        CHECK(vrange_array_open(sizeof content, BLOCK, vrange_regenerate_compressed, &all, account, &array) ==
+              0);
+        CHECK(vrange_array_pin(array, 0, BLOCKS_HERE, NULL, &failed) == 0);
+        CHECK(memcmp(vrange_array_address(array), content, sizeof content) == 0);
+        vrange_array_unpin(array, 0, BLOCKS_HERE);
+        CHECK(vrange_regenerate_compressed(back, 0, sizeof back, &all) == 0 &&
+              !memcmp(back, content, sizeof back));
+        CHECK(vrange_regenerate_compressed(back, BLOCK, 2 * BLOCK, &all) == 0 &&
+              !memcmp(back, content + BLOCK, BLOCK));
+        CHECK(vrange_regenerate_compressed(back, 2 * BLOCK, 2 * BLOCK, &all) == ENODATA);
+        packed[1][3] ^= 0x55;
+        CHECK(vrange_regenerate_compressed(back, BLOCK, BLOCK, &all) == EBADMSG);
+        sizes[0] = 1;
+        CHECK(vrange_regenerate_compressed(back, 0, BLOCK, &all) == EBADMSG);
+        CHECK(vrange_array_discard(array) == 0);
+        CHECK(vrange_array_pin(array, 0, 2, NULL, &failed) == -EBADMSG || vrange_array_refaults(array) == 0);
+        vrange_array_close(array);
+    }
+    vrange_account_close(account);
+    vrange_pattern pattern = {content, 100};
+    CHECK(vrange_regenerate_pattern(back, 150, 1000, &pattern) == 0 && back[0] == content[50] &&
+          back[50] == content[0]);
+    CHECK(vrange_regenerate_pattern(back, 0, 50, &pattern) == 0 && back[49] == content[49]);
+}
+
+/* ---- a shared index ---------------------------------------------------------------------------- */
+
+static void test_an_index_refuses(void) {
+    vrange_shared *index, *guest;
+    vrange_shared_found found, again;
+    vrange_shared_flight flight, other;
+    unsigned char digest[VRANGE_DIGEST_BYTES];
+    static char payload[VRANGE_PAYLOAD_MOST + 8];
+    uint64_t cursor = 0;
+    make_path("refused");
+    static const uint32_t sizes[][2] = {{0, 64}, {3, 64}, {64, 0}, {1u << 31, 64}, {64, UINT32_MAX}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        CHECK(vrange_shared_open(path, sizes[i][0], sizes[i][1], &index) < 0);
+    index = open_index("refused");
+    CHECK(vrange_shared_open(path, BUCKETS, BLOCKS, &guest) == 0); /* no member */
+    digest_of(1, digest);
+    vrange_shared_key key = {.replaces = 1, .stamp = vrange_shared_stamp(index)};
+    digest_of(1, key.digest);
+    CHECK(vrange_shared_put(guest, &key, payload, 8, &found) < 0 &&
+          vrange_shared_lead(guest, digest, &flight) == -ESRCH);
+    CHECK(vrange_shared_find(guest, digest, payload, sizeof payload, &found) < 0);
+    vrange_shared_leave(guest);
+    CHECK(vrange_shared_put(index, &key, payload, sizeof payload, &found) == -E2BIG);
+    CHECK(vrange_shared_put_range(index, &key, 0, 8, "", 0, &found) != VRANGE_OK);
+    CHECK(vrange_shared_put(index, &key, payload, 100, &found) == 0 && vrange_shared_count(index) == 1);
+    CHECK(vrange_shared_find(index, digest, payload, 10, &again) == VRANGE_GONE); /* no room */
+    CHECK(vrange_shared_read(index, &found, NULL, 0, payload) == VRANGE_PURGED); /* no range */
+    CHECK(vrange_shared_drop(index, found.at, found.word + 1) == VRANGE_GONE);
+    CHECK(vrange_shared_drop(index, UINT64_MAX, found.word) == VRANGE_GONE &&
+          vrange_shared_drop(index, 0, 0) == VRANGE_GONE);
+    CHECK(vrange_shared_next(index, &cursor, payload, sizeof payload, &again) == VRANGE_OK);
+    CHECK(vrange_shared_next(index, &cursor, payload, sizeof payload, &again) == VRANGE_GONE);
+    CHECK(vrange_shared_put_error(index, &key, 0, payload, 20, &again) == 0);
+    CHECK(vrange_shared_count(index) == 0);
+    cursor = 0;
+    CHECK(vrange_shared_next(index, &cursor, payload, sizeof payload, &again) == VRANGE_GONE);
+    key.expires_ns = 1; /* long ago */
+    key.stamp = vrange_shared_stamp(index);
+    CHECK(vrange_shared_put(index, &key, payload, 100, &found) == 0 && vrange_shared_count(index) == 0);
+    CHECK(vrange_shared_find(index, digest, payload, sizeof payload, &again) == VRANGE_GONE);
+    cursor = 0;
+    CHECK(vrange_shared_next(index, &cursor, payload, sizeof payload, &again) == VRANGE_GONE);
+    vrange_shared_drop(index, found.at, found.word);
+    CHECK(vrange_shared_drop(index, found.at, found.word) == VRANGE_GONE);
+
+    CHECK(vrange_shared_lead(index, digest, &flight) == VRANGE_OK && flight.leads);
+    CHECK(vrange_shared_lead(index, digest, &other) == VRANGE_HELD && !other.leads);
+    CHECK(vrange_shared_wait(index, &other, 1000) == VRANGE_HELD &&
+          vrange_shared_wait(index, &other, 0) == VRANGE_HELD);
+    vrange_shared_waits_for(index, &flight, (int64_t)flight.number);
+    CHECK(vrange_shared_leads_to(index, flight.number, &flight, 1) == 1);
+    CHECK(vrange_shared_leads_to(index, UINT32_MAX, &flight, 1) == 0);
+    vrange_shared_flight wrong = flight;
+    wrong.word++;
+    CHECK(vrange_shared_leads_to(index, flight.number, &wrong, 1) ==
+          1); /* a circle without it: nobody waits for that */
+    vrange_shared_waits_for(index, &flight, -1);
+    vrange_shared_waits_for(index, &wrong, 1);
+    vrange_shared_land(index, &wrong);
+    wrong.number = UINT32_MAX;
+    vrange_shared_land(index, &wrong);
+    vrange_shared_waits_for(index, &wrong, 1);
+    CHECK(vrange_shared_wait(index, &wrong, 1000) == VRANGE_OK);
+    vrange_shared_land(index, &flight);
+    CHECK(vrange_shared_wait(index, &other, 1000) == VRANGE_OK);
+    CHECK(vrange_shared_leads_to(index, flight.number, &flight, 1) == 0);
+    CHECK(vrange_shared_is_at(index, path) == 1 && vrange_shared_is_at(index, "/nowhere") == 0);
+    CHECK(vrange_shared_is_at(index, "/dev/null") == 0);
+    vrange_shared_leave(index);
+    vrange_shared_leave(index);
+    CHECK(vrange_shared_identity(index) == 0);
+    static const char *const texts[] = {"", "short",
+                                        "no index, but long enough for what is read of one: no index at all, "
+                                        "no index at all, no index at all, no index at all, no index at all"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        write_text("none", texts[i]);
+        make_path("none");
+        CHECK(vrange_shared_open(path, BUCKETS, BLOCKS, &index) < 0);
+    }
+}
+
+/* ---- stacks and threads ------------------------------------------------------------------------ */
+
+static void *in_thread(void *unused) {
+    stack *s;
+    CHECK(vrange_thread_register() == 0 && vrange_thread_register() == 0);
+    CHECK(deep_threads_begin((size_t)1 << 40, &s) < 0);
+    vrange_stack_trim(VRANGE_RELEASE_VOLATILE);
+    vrange_stack_trim(VRANGE_RELEASE_NOW);
+    return unused;
+}
+
+static void *in_deep_thread(void *unused) {
+    stack *s;
+    CHECK(deep_threads_begin(MIB, &s) == 0 && deep_threads_begin(MIB, &s) == -EEXIST);
+    CHECK(vrange_thread_register() == 0);
+    vrange_stack_trim(VRANGE_RELEASE_NOW);
+    return unused;
+}
+
+static void run_thread(void *(*function)(void *), size_t stack_bytes) {
+    pthread_t thread;
+    pthread_attr_t attributes;
+    CHECK(pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, stack_bytes) == 0);
+    CHECK(pthread_create(&thread, &attributes, function, NULL) == 0 && pthread_join(thread, NULL) == 0);
+}
+
+static void test_stacks_and_threads(void) {
+    stack *s;
+    CHECK(sigsegv_arm_thread() == 0);
+    CHECK(stack_take(SIZE_MAX / 2, false, &s) == -ENOMEM);
+    CHECK(vrange_thread_register() == -EPERM);
+    vrange_stack_trim(VRANGE_RELEASE_NOW);
+    run_thread(in_thread, 4 * MIB);
+    run_thread(in_deep_thread, 64 * MIB);
+    IN_CHILD(CHECK(deep_threads_begin_main((size_t)1 << 30, VRANGE_STACK_USUAL_BYTES, &s) <= 0);
+             deep_threads_begin_main(MIB, VRANGE_STACK_USUAL_BYTES, &s));
+    IN_CHILD(const struct rlimit deep = {(rlim_t)2 << 30, RLIM_INFINITY};
+             CHECK(setrlimit(RLIMIT_STACK, &deep) == 0);
+             deep_threads_begin_main((size_t)1 << 30, VRANGE_STACK_USUAL_BYTES, &s);
+             CHECK(deep_threads_begin_main((size_t)1 << 30, VRANGE_STACK_USUAL_BYTES, &s) < 0));
+    IN_CHILD(const struct rlimit small = {(rlim_t)1 << 20, RLIM_INFINITY};
+             CHECK(setrlimit(RLIMIT_STACK, &small) == 0);
+             CHECK(deep_threads_begin_main((size_t)1 << 30, VRANGE_STACK_USUAL_BYTES, &s) < 0));
+}
+
+/* ---- the heap and the watcher ------------------------------------------------------------------ */
+
+static void ends_by_abort(void (*function)(void *), void *argument) {
+    fflush(NULL);
+    const pid_t child = fork();
+    int status;
+    if (child == 0) {
+        freopen("/dev/null", "w", stderr);
+        function(argument);
+        _exit(0);
+    }
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && WIFSIGNALED(status) &&
+          WTERMSIG(status) == SIGABRT);
+}
+
+static void free_block(void *block) { heap_free(block); }
+static void measure_block(void *block) { heap_block_bytes(block); }
+static void resize_block(void *block) { heap_resize(block, 2 * MIB); }
+
+static void test_blocks_that_are_none(void) {
+    size_t stale;
+    vrange_heap_info info;
+    vrange_heap_read(&info);
+    CHECK(info.blocks == 0 && vrange_heap_unused() == 0 && vrange_heap_trim() == 0);
+    CHECK(heap_open("refusals") == 0 && heap_open("refusals") == 0);
+    CHECK(!heap_allocate(1, &stale) && !heap_allocate(SIZE_MAX / 2, &stale));
+    char *block = heap_allocate(MIB, &stale);
+    CHECK(block && heap_has(block));
+    void (*const functions[])(void *) = {free_block, measure_block, resize_block};
+    for (int i = 0; i < 3; i++) {
+        ends_by_abort(functions[i], block + 4096);
+        ends_by_abort(functions[i], block + 1);
+    }
+    CHECK(!heap_resize(block, SIZE_MAX / 2));
+    heap_free(block);
+    ends_by_abort(free_block, block); /* twice */
+}
+
+static void test_one_watcher(void) {
+    static vrange_cgroups found;
+    const vrange_pressure_settings settings = {2000000, 1000000, .7, .9, .05, .2};
+    vrange_pressure_info info;
+    vrange_pressure_stop();
+    if (vrange_pressure_find("/proc/self", &found) < 0 || vrange_pressure_start(&settings) < 0) return;
+    CHECK(vrange_pressure_start(&settings) == -EBUSY);
+    vrange_pressure_read(&info);
+    CHECK(info.running && info.level != VRANGE_PRESSURE_NONE);
+    CHECK(vrange_pressure_wait(info.turn + 1, UINT64_MAX) != info.turn + 1);
+    IN_CHILD(vrange_pressure_read(&info); CHECK(!info.running));
+    vrange_pressure_stop();
+}
+
+int main(void) {
+    make_directory();
+    IN_CHILD(test_compressed_blocks());
+    IN_CHILD(test_places_of_segments());
+    IN_CHILD(test_blocks_that_are_none());
+    IN_CHILD(test_handles_of_nothing());
+    IN_CHILD(test_sizes_that_can_not_be());
+    IN_CHILD(test_numbers_that_no_list_has());
+    IN_CHILD(test_names_of_segments());
+    IN_CHILD(test_processes());
+    IN_CHILD(test_cgroup_texts());
+    IN_CHILD(test_arenas_of_interpreters());
+    IN_CHILD(test_an_index_refuses());
+    IN_CHILD(test_stacks_and_threads());
+    IN_CHILD(test_one_watcher());
+    remove_directory();
+    return 0;
+}
