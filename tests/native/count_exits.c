@@ -1,9 +1,9 @@
 /* Keeps the counts of branches that gcc's runtime would lose (scripts/coverage).
  *
- * The runtime writes them when a process returns from main. Many children of the tests end by _exit or abort, or run
- * another program. This file is compiled twice. As a preloaded library it replaces those functions by ones that
- * write the counts first. With LINKED it becomes a part of each instrumented library and program, and registers the
- * runtime that is in there: each has its own. */
+ * The runtime writes them when a process returns from main. Many children of the tests end by _exit, abort
+ * or a fault, or run another program. This file is compiled twice. As a preloaded library it replaces those
+ * functions by ones that write the counts first. With LINKED it becomes a part of each instrumented library
+ * and program, and registers the runtime that is in there: each has its own. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 
@@ -22,6 +22,7 @@ __attribute__((constructor)) static void register_here(void) {
 #else
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <unistd.h>
@@ -36,6 +37,7 @@ static pid_t process;
 static _Thread_local bool writing;
 static void (*end)(int);
 static step stop, disarm;
+static int (*set_action)(int, const struct sigaction *, struct sigaction *);
 static int (*run)(const char *, char *const *, char *const *);
 
 void count_exits_of(step dump, step reset) {
@@ -66,6 +68,7 @@ __attribute__((constructor)) static void begin(void) {
     end = (void (*)(int))dlsym(RTLD_NEXT, "_exit");
     stop = (step)dlsym(RTLD_NEXT, "abort");
     run = (int (*)(const char *, char *const *, char *const *))dlsym(RTLD_NEXT, "execve");
+    set_action = (int (*)(int, const struct sigaction *, struct sigaction *))dlsym(RTLD_NEXT, "sigaction");
     disarm = (step)dlsym(RTLD_DEFAULT, "inject_disarm");
     pthread_atfork(NULL, NULL, begin_child);
 }
@@ -78,7 +81,8 @@ static void write_counts(void) {
     writing = false;
 }
 
-/* A child of vfork that could not run a program has its parent's memory: the counts are written and begin anew. */
+/* A child of vfork that could not run a program has its parent's memory: the counts are written and begin
+ * anew. */
 void _exit(int status) {
     write_counts();
     end(status);
@@ -91,6 +95,13 @@ void abort(void) {
     write_counts();
     stop();
     __builtin_unreachable();
+}
+
+/* So the handlers of faults end a process: what they did would be lost. */
+int sigaction(int number, const struct sigaction *action, struct sigaction *before) {
+    const bool is_fault = number == SIGSEGV || number == SIGBUS;
+    if (is_fault && action && action->sa_handler == SIG_DFL) write_counts();
+    return set_action(number, action, before);
 }
 
 /* The parent of a vfork goes on, and writes by itself. */

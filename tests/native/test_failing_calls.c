@@ -1,11 +1,12 @@
-/* Every system call and every allocation of the core fails once, alone or with later ones of the same function, in
- * each of three ways and on each rung (tests/faults/inject.c).
+/* Every system call and every allocation of the core fails once, alone or with later ones of the same
+ * function, in each of three ways and on each rung (tests/faults/inject.c).
  *
- * A function of the interface may succeed or be refused. It may not return wrong content, crash, hang, or leave
- * anything behind that does not work afterwards. Each trial is a process of its own.
+ * A function of the interface may succeed or be refused. It may not return wrong content, crash, hang, or
+ * leave anything behind that does not work afterwards. Each trial is a process of its own.
  *
- * The default is a small sample, each time another one. With FAILURES=n it has n of each operation on each rung.
- * An operation's name as argument chooses it. */
+ * The default is a small sample, each time another one. With FAILURES=n it has n of each operation on each
+ * rung. An operation's name as argument chooses it, and FAILURE="n way" the nth call and the way in which it
+ * fails. */
 #define THE_PROGRAM_IS_OURS
 #include "../faults/inject.c"
 
@@ -560,6 +561,239 @@ static void descriptors(void) {
     vrange_descriptor_close(&held);
 }
 
+/* The kernel takes one page of a partial range. */
+static void partial_loss(void) {
+    if (vrange_pin(handles[1]) != VRANGE_OK) return;
+    did(vrange_set_partial(handles[1], 1));
+    char *const address = vrange_address(handles[1]);
+    CHECK(vrange_release(handles[1]) == VRANGE_OK);
+    for (int round = 0; round < 2; round++) {
+        vrange_reserve_offer(1 << 20);
+        madvise(address + (size_t)round * PAGE, PAGE, MADV_PAGEOUT);
+        vrange_block blocks[4];
+        const int result = vrange_pin(handles[1]);
+        if (result == VRANGE_OK) check_content(handles[1], BYTES, 1);
+        if (result == VRANGE_PURGED) {
+            const int64_t count = vrange_lost_blocks(handles[1], blocks, 4);
+            CHECK(count <= 4);
+            /* What is not lost is there. */
+            uint64_t *const words = (uint64_t *)address;
+            for (size_t i = 0; count >= 0 && i < BYTES / 8; i++) {
+                bool is_lost = false;
+                for (int64_t b = 0; b < count; b++)
+                    is_lost |= i * 8 >= blocks[b].offset && i * 8 < blocks[b].offset + blocks[b].bytes;
+                CHECK(is_lost || words[i] == word_at(1, i));
+            }
+            write_words(words, BYTES, 1);
+            CHECK(vrange_refilled(handles[1]) == 0);
+        }
+        if (result < 0) return;
+        CHECK(vrange_release(handles[1]) == VRANGE_OK);
+        if (vrange_pin_whole(handles[1]) == VRANGE_OK) {
+            check_content(handles[1], BYTES, 1);
+            CHECK(vrange_release(handles[1]) == VRANGE_OK);
+        }
+    }
+}
+
+/* One page of an ordinary range: all of it is lost. */
+static void whole_loss(void) {
+    if (vrange_pin(handles[2]) != VRANGE_OK) return;
+    char *const address = vrange_address(handles[2]);
+    CHECK(vrange_release(handles[2]) == VRANGE_OK);
+    vrange_reserve_offer(1 << 20);
+    madvise(address + 2 * PAGE, PAGE, MADV_PAGEOUT);
+    const int result = vrange_pin_whole(handles[2]);
+    if (result == VRANGE_OK) {
+        check_content(handles[2], BYTES, 2);
+        CHECK(vrange_release(handles[2]) == VRANGE_OK);
+    } else if (result == VRANGE_PURGED) {
+        CHECK(vrange_pin_whole(handles[2]) != VRANGE_OK);
+    }
+    uint64_t lost[RANGES];
+    vrange_arena_lost(arena, lost, RANGES);
+    pin_and_check(handles[2], BYTES, 2);
+}
+
+/* A limit whose judge does not count what is offered. */
+static void spared_limit(void) {
+    const uint64_t bytes = vrange_resident_bytes();
+    if (bytes == 0) return;
+    vrange_set_limit(bytes + 24 * MIB, bytes + 40 * MIB);
+    if (!did(vrange_reserve_start(MIB, 1000000, 0))) return;
+    uint64_t some[12];
+    size_t count = 0;
+    for (; count < 12 && allocated(arena, MIB, count, &some[count]); count++) {
+        CHECK(vrange_set_owner(some[count], 100) == VRANGE_OK);
+        CHECK(vrange_release(some[count]) == VRANGE_OK);
+    }
+    if (did(vrange_room_take(20 * MIB))) vrange_room_give(20 * MIB);
+    rest(5);
+    for (size_t i = 0; i < count; i++) pin_and_check(some[i], MIB, i);
+    vrange_free_all(some, count);
+    vrange_set_limit(0, 0);
+    vrange_reserve_stop();
+}
+
+/* Ranges that compete with each other alone, and keep the newest. */
+static void own_aging(void) {
+    vrange_account *one = vrange_account_open("aging", VRANGE_KIND_CACHE);
+    vrange_arena *own;
+    uint64_t some[30];
+    uint32_t ranges;
+    uint64_t pages;
+    size_t count = 0;
+    if (!one || !did(vrange_arena_open_growing((size_t)1 << 30, one, &own))) return;
+    vrange_arena_age_alone(own);
+    vrange_arena_set_aging(own, VRANGE_PACE_FAST, 1);
+    for (; count < 30 && allocated(own, PAGE << (count % 4), count, &some[count]); count++) {
+        CHECK(vrange_release(some[count]) == VRANGE_OK);
+        vrange_used(some[count], UINT32_MAX);
+        for (int i = 0; i < 40; i++) pin_and_check(some[count / 2], PAGE << (count / 2 % 4), count / 2);
+    }
+    vrange_arena_epoch(own);
+    vrange_arena_competing(own, &ranges, &pages);
+    vrange_arena_can_hold(own, (size_t)1 << 29);
+    vrange_arena_can_hold(own, (size_t)1 << 40);
+    vrange_reserve_offer(64 * PAGE);
+    vrange_arena_shed(own, 16 * PAGE);
+    for (size_t i = 0; i < count; i++) CHECK(vrange_uses(some[i]) < UINT32_MAX);
+    vrange_arena_close(own);
+    vrange_account_close(one);
+}
+
+/* While a child shares the pages, the parent can't free what it offers. */
+static void shared_with_child(void) {
+    fflush(NULL);
+    int ends[2];
+    char byte;
+    if (pipe(ends) < 0) return;
+    const pid_t child = fork();
+    if (child == 0) {
+        inject_disarm();
+        close(ends[1]);
+        if (read(ends[0], &byte, 1) < 0) _exit(1);
+        _exit(0);
+    }
+    vrange_reserve_offer(1 << 20);
+    vrange_arena_shed(arena, 1 << 20);
+    for (uint64_t i = 0; i < RANGES; i++) pin_and_check(handles[i], BYTES, i);
+    vrange_reserve_offer(1 << 20);
+    close(ends[0]);
+    close(ends[1]);
+    while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR) continue;
+}
+
+/* A child that is short of memory lets go of what it inherited. */
+static void child_lets_go(void) {
+    fflush(NULL);
+    const pid_t child = fork();
+    if (child == 0) {
+        static uint64_t copy[65536];
+        vrange_reserve_offer(1 << 20);
+        for (uint64_t i = 0; i < RANGES; i++) {
+            if (i % 2) pin_and_check(handles[i], BYTES, i);
+            else if (vrange_read_away(handles[i], 8, copy, BYTES - 8) == VRANGE_OK)
+                CHECK(copy[0] == word_at(i, 1));
+        }
+        vrange_arena_shed(arena, UINT64_MAX / 2);
+        vrange_reserve_offer(1 << 20);
+        for (uint64_t i = 0; i < RANGES; i++) {
+            const int result = vrange_read_away(handles[i], 0, copy, BYTES);
+            if (result == VRANGE_OK) CHECK(wrong_words(copy, BYTES, i) == 0);
+        }
+        uint64_t lost[RANGES];
+        vrange_arena_lost(arena, lost, RANGES);
+        inject_disarm();
+        _exit(0);
+    }
+    int status = 0, got;
+    while ((got = waitpid(child, &status, 0)) < 0 && errno == EINTR) continue;
+    if (child > 0 && got == child)
+        CHECK((WIFEXITED(status) && WEXITSTATUS(status) == 0) ||
+              (WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT));
+}
+
+/* A fork while blocks are pinned, and with an array that can't be refilled. */
+static void fork_with_arrays(void) {
+    vrange_account *one = vrange_account_open("by hand", VRANGE_KIND_ARRAY);
+    vrange_array *other = NULL;
+    size_t failed_at;
+    static uint64_t content[2048];
+    unsigned char missing[4];
+    if (!array || !one) return;
+    const bool is_open = did(vrange_array_open(16 * PAGE, 4 * PAGE, NULL, NULL, one, &other));
+    const bool is_held = is_open && did(vrange_array_pin(other, 0, 2, missing, &failed_at));
+    const bool is_put =
+        is_held && did(vrange_array_put(other, 0, content)) && did(vrange_array_put(other, 1, content));
+    const bool is_pinned = did(vrange_array_pin(array, 0, 3, NULL, &failed_at));
+    const pid_t child = fork();
+    if (child == 0) {
+        if (is_put) CHECK(wrong_words(vrange_array_address(other), 0, 0) == 0);
+        if (is_pinned) CHECK(wrong_words(vrange_array_address(array), 12 * PAGE, 7) == 0);
+        inject_disarm();
+        _exit(0);
+    }
+    int status = 0, got;
+    while ((got = waitpid(child, &status, 0)) < 0 && errno == EINTR) continue;
+    if (child > 0 && got == child)
+        CHECK((WIFEXITED(status) && WEXITSTATUS(status) == 0) ||
+              (WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT));
+    if (is_pinned) vrange_array_unpin(array, 0, 3);
+    if (is_held) vrange_array_unpin(other, 0, 2);
+    if (is_open) {
+        CHECK(vrange_array_pin(other, 3, 1, NULL, &failed_at) < 0); /* nothing fills it */
+        vrange_array_close(other);
+    }
+    vrange_account_close(one);
+}
+
+/* As deep as the bytes say. */
+static __attribute__((noinline)) size_t descend(size_t bytes) {
+    volatile char frame[8 << 10];
+    frame[0] = (char)bytes;
+    frame[sizeof frame - 1] = 1;
+    return bytes < sizeof frame ? (size_t)frame[sizeof frame - 1]
+                                : descend(bytes - sizeof frame) + (size_t)frame[sizeof frame - 1];
+}
+
+static void deep_on_stack(void *argument) { *(size_t *)argument = descend(6 * MIB); }
+
+static void *deep_thread(void *unused) {
+    stack *s;
+    did(vrange_thread_register());
+    const bool is_deep = did(deep_threads_begin(MIB, &s));
+    if (is_deep) CHECK(descend(24 * MIB) > 0);
+    vrange_stack_trim(VRANGE_RELEASE_NOW);
+    deep_threads_fit_limits();
+    return unused;
+}
+
+/* Stacks that grow step by step where they are touched. */
+static void deep_stacks(void) {
+    stack *s;
+    size_t depth = 0;
+    pthread_t thread;
+    pthread_attr_t attributes;
+    if (!did(sigsegv_arm_thread())) return;
+    for (int i = 0; i < 2; i++) {
+        if (!did(stack_take(32 * MIB, i == 0, &s))) continue;
+        stack_room_begin(s);
+        stack *const before = stack_current();
+        stack_set_current(s);
+        switch_call(s->top, deep_on_stack, &depth);
+        stack_set_current(before);
+        stack_room_end(s);
+        CHECK(depth > 0);
+        vrange_stack_totals totals;
+        vrange_stack_totals_read(&totals);
+        stack_give(s, stack_used(s), VRANGE_RELEASE_VOLATILE);
+    }
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 64 * MIB);
+    if (pthread_create(&thread, &attributes, deep_thread, NULL) == 0) pthread_join(thread, NULL);
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
@@ -589,6 +823,14 @@ static const struct {
     {"figures", figures, false, false},
     {"requests", requests, false, false},
     {"descriptors", descriptors, false, false},
+    {"partial loss", partial_loss, false, false},
+    {"whole loss", whole_loss, false, false},
+    {"spared limit", spared_limit, false, false},
+    {"own aging", own_aging, false, false},
+    {"shared with child", shared_with_child, false, false},
+    {"child lets go", child_lets_go, false, false},
+    {"fork with arrays", fork_with_arrays, false, false},
+    {"deep stacks", deep_stacks, false, false},
 };
 
 /* ---- trials ------------------------------------------------------------------------------------ */
@@ -600,13 +842,16 @@ static long attempt(size_t which, long nth, unsigned way) {
     inject_arm(nth, way % 2, way / 2);
     operations[which].run();
     const long calls = inject_disarm();
+    int error;
+    const char *const name = inject_failed(&error);
+    if (name) fprintf(stderr, "%s failed: %s\n", name, strerror(error));
     check_world();
     if (owner) end_child(owner);
     return calls;
 }
 
-/* A touch can't be refused in words. Where what knows the userfaultfd is refused for good, arrays can't be read any
- * more (arrays_bar). */
+/* A touch can't be refused in words. Where what knows the userfaultfd is refused for good, arrays can't be
+ * read any more (arrays_bar). */
 static bool may_end(size_t which, unsigned way, int status) {
     if (operations[which].run != array_touch || !WIFSIGNALED(status)) return false;
     return WTERMSIG(status) == SIGBUS || (way % 2 && WTERMSIG(status) == SIGSEGV);
@@ -665,10 +910,17 @@ int main(int count, char **arguments) {
     uint64_t random = (uint64_t)time(NULL) << 16 | (uint64_t)getpid();
     long tried = 0;
     make_directory();
+    const char *const place = getenv("FAILURE"); /* this one alone: its number, and in which way */
     snprintf(said, sizeof said, "%s/said", directory);
     for (size_t which = 0; which < sizeof operations / sizeof *operations; which++) {
         if (count == 2 && strcmp(arguments[1], operations[which].name) != 0) continue;
         for (size_t on = 0; on < 3; on++) {
+            if (place) {
+                char *way;
+                const long nth = strtol(place, &way, 10);
+                in_child(which, rungs[on], nth, (unsigned)strtoul(way, NULL, 10));
+                continue;
+            }
             const long calls = in_child(which, rungs[on], 1l << 40, 0);
             for (long i = 0; calls > 0 && i < sample; i++, tried++) {
                 random = random * 6364136223846793005u + 1442695040888963407u;

@@ -1,5 +1,5 @@
-/* What callers may get wrong is refused, and changes nothing: handles of nothing, numbers that no list has, sizes that
- * can't be, records of no member. And texts of /proc that a kernel does not write. */
+/* What callers may get wrong is refused, and changes nothing: handles of nothing, numbers that no list has,
+ * sizes that can't be, records of no member. And texts of /proc that a kernel does not write. */
 #include <dlfcn.h>
 #include <pthread.h>
 #include <sys/resource.h>

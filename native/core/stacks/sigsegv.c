@@ -121,11 +121,12 @@ static fault_answer mend_overflow(siginfo_t *info, void *context) {
 
 /* ---- arming and disarming ---------------------------------------------------------------------- */
 
-void sigsegv_arm_process(void) {
-    if (fault_chain_is_first(SIGSEGV)) return;
+int sigsegv_arm_process(void) {
+    if (fault_chain_is_first(SIGSEGV)) return 0;
     gate_enter();
-    fault_chain_be_first(SIGSEGV);
+    const int result = fault_chain_be_first(SIGSEGV);
     gate_leave();
+    return result;
 }
 
 void sigsegv_look(void) { fault_chain_be_first(SIGSEGV); }
@@ -164,20 +165,21 @@ void sigsegv_keep_unblocked(void) {
 
 int sigsegv_arm_thread(void) {
     if (thread.armed) return 0;
-    sigsegv_arm_process();
+    int result = sigsegv_arm_process();
+    if (result < 0) return result; /* a sandbox refuses it: a touch of a closed part would end the process */
     stack_t now;
     if (os_alternate_stack(NULL, &now) == 0 && (now.ss_flags & SS_DISABLE)) {
         stack_t ours = {.ss_sp = os_map(os_alternate_stack_bytes()),
                         .ss_size = os_alternate_stack_bytes()};
         if (!ours.ss_sp) return -ENOMEM;
-        int result = os_alternate_stack(&ours, NULL);
+        result = os_alternate_stack(&ours, NULL);
         if (result < 0) {
             os_unreserve(ours.ss_sp, ours.ss_size);
             return result;
         }
         thread.signal_stack = ours.ss_sp;
     }
-    const int result = thread_end_watch();
+    result = thread_end_watch();
     if (result < 0) {
         drop_signal_stack();
         return result;

@@ -14,8 +14,8 @@ int sigsegv_arm_thread(void) EXPORTED(sigsegv_arm_thread);
 void sigsegv_keep_unblocked(void) EXPORTED(sigsegv_keep_unblocked);
 
 /* Other code may have installed a handler over ours since (faulthandler.enable): checks that, and installs
- * ours on top again. */
-void sigsegv_arm_process(void) EXPORTED(sigsegv_arm_process);
+ * ours on top again. Returns a negative errno if that is refused. */
+int sigsegv_arm_process(void) EXPORTED(sigsegv_arm_process);
 void sigsegv_look(void); /* the same, inside the gate */
 
 /* Restores the previous handler, unless another handler was installed over ours. For the end of the
