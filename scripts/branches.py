@@ -3,8 +3,9 @@
     branches.py FILE [--all]
 
 FILE is what gcovr's --json wrote (scripts/coverage). tests/native/unreached.toml explains branches
-by file, function and text of the line; an entry that matches no line is an error. `--all` lists the
-explained lines as well.
+by file, function and text of the line; an entry that matches no line is an error. An entry of any
+file or function, "*", explains only what is missing of lines that ran. `--all` lists the explained
+lines as well.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ class Entry:
     function: str
     text: str
 
-    def explains(self, file: str, function: str, line: str) -> bool:
+    def explains(self, file: str, function: str, line: str, ran: bool) -> bool:
         """Return whether this is one of the entry's lines."""
-        return (self.file, self.function) == (file, function) and self.text in line
+        if self.file not in ("*", file) or self.function not in ("*", function):
+            return False
+        return self.text in line and (ran or "*" not in (self.file, self.function))
 
 
 def entries() -> list[Entry]:
@@ -68,7 +71,8 @@ def main() -> int:
         for line in measured["lines"]:
             text = source[line["line_number"] - 1]
             function = line.get("function_name", "").lstrip("*")
-            matches = {each for each in explanations if each.explains(file, function, text)}
+            ran = line["count"] > 0
+            matches = {each for each in explanations if each.explains(file, function, text, ran)}
             unmatched -= matches
             missing = missed(line)
             count["all"] += len(line["branches"])

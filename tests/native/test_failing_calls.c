@@ -15,6 +15,7 @@
 
 #include "heap/heap.h"
 #include "index_support.h"
+#include "os/os.h"
 #include "stacks/deep_threads.h"
 #include "stacks/sigsegv.h"
 #include "stacks/stack.h"
@@ -794,6 +795,52 @@ static void deep_stacks(void) {
     if (pthread_create(&thread, &attributes, deep_thread, NULL) == 0) pthread_join(thread, NULL);
 }
 
+static void *waiting_deep_thread(void *unused) {
+    stack *s;
+    if (did(deep_threads_begin(MIB, &s))) CHECK(descend(12 * MIB) > 0);
+    atomic_store(&stage, 1);
+    while (atomic_load(&stage) != 2) rest(1);
+    return unused;
+}
+
+/* Main's own stack, beside a thread whose stack is deep too, in a fork, and while address space is limited. */
+static void deep_main(void) {
+    const struct rlimit deep = {96 * MIB, RLIM_INFINITY}, none = {RLIM_INFINITY, RLIM_INFINITY};
+    stack *s;
+    pthread_t thread;
+    pthread_attr_t attributes;
+    uint64_t bytes, data;
+    int count, status;
+    if (setrlimit(RLIMIT_STACK, &deep) < 0) return;
+    if (!did(deep_threads_begin_main(96 * MIB, VRANGE_STACK_USUAL_BYTES, &s))) return;
+    deep_threads_watch();
+    CHECK(descend(40 * MIB) > 0);
+    vrange_stack_trim(VRANGE_RELEASE_NOW);
+    atomic_store(&stage, 0);
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 64 * MIB);
+    const bool begun = pthread_create(&thread, &attributes, waiting_deep_thread, NULL) == 0;
+    while (begun && atomic_load(&stage) == 0) rest(1);
+    const pid_t child = fork();
+    if (child == 0) {
+        CHECK(descend(20 * MIB) > 0);
+        inject_disarm();
+        _exit(0);
+    }
+    while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
+    vrange_stacks_trim_idle(VRANGE_RELEASE_NOW, 20000000, &count);
+    if (os_address_space(&bytes, &data) == 0) {
+        const struct rlimit little = {bytes + 24 * MIB, RLIM_INFINITY};
+        if (setrlimit(RLIMIT_AS, &little) == 0) deep_threads_fit_limits();
+        rest(4);
+    }
+    atomic_store(&stage, 2);
+    if (begun) pthread_join(thread, NULL);
+    vrange_stacks_trim();
+    deep_threads_fit_limits();
+    setrlimit(RLIMIT_AS, &none);
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
@@ -831,6 +878,7 @@ static const struct {
     {"child lets go", child_lets_go, false, false},
     {"fork with arrays", fork_with_arrays, false, false},
     {"deep stacks", deep_stacks, false, false},
+    {"deep main", deep_main, false, false},
 };
 
 /* ---- trials ------------------------------------------------------------------------------------ */

@@ -1,5 +1,6 @@
 /* What callers may get wrong is refused, and changes nothing: handles of nothing, numbers that no list has,
  * sizes that can't be, records of no member. And texts of /proc that a kernel does not write. */
+#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
 #include <sys/resource.h>
@@ -8,6 +9,7 @@
 #include "heap/heap.h"
 #include "heap/pymalloc_arenas.h"
 #include "index_support.h"
+#include "os/os_main_stack.h"
 #include "stacks/deep_threads.h"
 #include "stacks/sigsegv.h"
 #include "stacks/stack.h"
@@ -457,6 +459,9 @@ static void test_stacks_and_threads(void) {
     vrange_stack_trim(VRANGE_RELEASE_NOW);
     run_thread(in_thread, 4 * MIB);
     run_thread(in_deep_thread, 64 * MIB);
+    IN_CHILD(pthread_attr_t usual; size_t bytes; CHECK(os_default_thread_stack(48 * MIB) == 0);
+             CHECK(pthread_getattr_default_np(&usual) == 0 && pthread_attr_getstacksize(&usual, &bytes) == 0);
+             CHECK(bytes == 48 * MIB); CHECK(os_default_thread_stack(1) == -EINVAL));
     IN_CHILD(CHECK(deep_threads_begin_main((size_t)1 << 30, VRANGE_STACK_USUAL_BYTES, &s) <= 0);
              deep_threads_begin_main(MIB, VRANGE_STACK_USUAL_BYTES, &s));
     IN_CHILD(const struct rlimit deep = {(rlim_t)2 << 30, RLIM_INFINITY};
