@@ -26,7 +26,7 @@
 
 #define HANGS_SECONDS 20
 #define FAILING_WAYS 6u
-#define SAMPLE 1 /* of an operation on a rung */
+#define SAMPLE 1 /* of an operation, on one rung */
 #define PAGE vrange_page_bytes()
 #define BYTES (8 * PAGE)
 
@@ -962,7 +962,9 @@ int main(int count, char **arguments) {
     snprintf(said, sizeof said, "%s/said", directory);
     for (size_t which = 0; which < sizeof operations / sizeof *operations; which++) {
         if (count == 2 && strcmp(arguments[1], operations[which].name) != 0) continue;
+        const size_t chosen = (size_t)((random >> 40) + which) % 3;
         for (size_t on = 0; on < 3; on++) {
+            if (!asked && !place && on != chosen) continue;
             if (place) {
                 char *way;
                 const long nth = strtol(place, &way, 10);
