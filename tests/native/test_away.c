@@ -201,6 +201,28 @@ static void reads_what_it_did_not_inherit(void) {
     CHECK(vrange_release(idle) == VRANGE_OK && vrange_release(held) == VRANGE_OK);
 }
 
+/* On the sentinel rung the first word of each page is the sentinel while a range is offered: a part may begin or
+ * end within that word. */
+static int reads_any_part(const char *rung) {
+    setenv("VRANGE_RUNG", rung, 1);
+    arena = open_arena(4 * MIB, &account);
+    store(0);
+    vrange_reserve_offer(BYTES);
+    CHECK(vrange_state(handles[0]) == VRANGE_STATE_OFFERED);
+    IN_CHILD({
+        const char *const bytes = (const char *)content;
+        for (size_t from = 0; from < BYTES; from += from % PAGE < 12 || from % PAGE > PAGE - 12 ? 1 : PAGE - 24) {
+            for (size_t count = 1; count <= 12 && from + count <= BYTES; count++) {
+                CHECK(vrange_read_away(handles[0], from, copy, count) == VRANGE_OK);
+                CHECK(memcmp(copy, bytes + from, count) == 0);
+            }
+            CHECK(vrange_read_away(handles[0], from, copy, BYTES - from) == VRANGE_OK);
+            CHECK(memcmp(copy, bytes + from, BYTES - from) == 0);
+        }
+    });
+    return 0;
+}
+
 /* The deepest generations find no place in the list of owners: what they did not inherit is lost. */
 static void generation(int number) {
     for (int i = 0; i < number; i++) { /* each generation has stored one */
@@ -215,6 +237,7 @@ static void generation(int number) {
 }
 
 int main(void) {
+    check_rungs((const char *const[]){"refault", "sentinel"}, 2, reads_any_part);
     seen = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(seen != MAP_FAILED);
     arena = open_arena(arena_bytes, &account);

@@ -16,6 +16,9 @@
 #include "heap/heap.h"
 #include "index_support.h"
 #include "os/os.h"
+#include "os/os_thread.h"
+#include "os/os_watches.h"
+#include "reserve/return_space.h"
 #include "stacks/deep_threads.h"
 #include "stacks/sigsegv.h"
 #include "stacks/stack.h"
@@ -841,6 +844,128 @@ static void deep_main(void) {
     setrlimit(RLIMIT_AS, &none);
 }
 
+static os_watches watched;
+
+static void *watching_thread(void *unused) {
+    char where[200];
+    snprintf(where, sizeof where, "%s/watched", directory);
+    if (os_watches_begin(&watched) < 0) {
+        atomic_store(&stage, 2);
+        return unused;
+    }
+    const bool is_told = did(os_watch_written(&watched, where));
+    did(os_watch_v1(&watched, "/sys/fs/cgroup/memory", "memory.usage_in_bytes", "1099511627776"));
+    did(os_watch_v1(&watched, "/nowhere", "memory.usage_in_bytes", "1"));
+    did(os_watch_notified(&watched, directory, "watched"));
+    did(os_watch_written(&watched, "/nowhere"));
+    atomic_store(&stage, 1);
+    int result = 1;
+    while (is_told && result > 0) result = os_watches_wait(&watched);
+    CHECK(result >= -4095);
+    atomic_store(&stage, 2);
+    return unused;
+}
+
+/* A thread that waits for what the kernel reports. */
+static void watches(void) {
+    pthread_t thread;
+    char where[200];
+    snprintf(where, sizeof where, "%s/watched", directory);
+    const int file = open(where, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    if (file < 0) return;
+    atomic_store(&stage, 0);
+    if (os_thread_start(&thread, watching_thread, NULL) != 0) return;
+    while (atomic_load(&stage) == 0) rest(1);
+    if (write(file, "changed", 7) == 7) rest(1);
+    for (int i = 0; i < 400 && atomic_load(&stage) != 2; i++) {
+        os_watches_end(thread);
+        rest(1);
+    }
+    CHECK(atomic_load(&stage) == 2);
+    pthread_join(thread, NULL);
+    close(file);
+}
+
+/* What a child reads of its parent's, in parts of any size, while the parent offers and loses it. */
+static void child_reads_parts(void) {
+    static const size_t parts[][2] = {{0, 8}, {4, 8}, {4092, 8}, {4096, 4096}, {4100, 8000}, {3, 32765}, {32768, 1}, {0, 65536}};
+    int go[2], gone[2];
+    char byte;
+    vrange_reserve_offer(3 * BYTES);
+    if (pipe(go) < 0) return;
+    if (pipe(gone) < 0) return;
+    const pid_t child = fork();
+    if (child == 0) {
+        static unsigned char copy[65536], wanted[32768];
+        close(go[1]);
+        for (int round = 0; round < 2; round++) {
+            for (uint64_t i = 0; i < RANGES; i++) {
+                write_words((uint64_t *)wanted, BYTES, i);
+                for (size_t part = 0; part < sizeof parts / sizeof *parts; part++) {
+                    const size_t from = parts[part][0], bytes = parts[part][1];
+                    if (vrange_read_away(handles[i], from, copy, bytes) != VRANGE_OK) continue;
+                    CHECK(from + bytes <= BYTES && memcmp(copy, wanted + from, bytes) == 0);
+                }
+            }
+            if (round == 0 && (write(gone[1], "1", 1) != 1 || read(go[0], &byte, 1) < 0)) break;
+        }
+        inject_disarm();
+        _exit(0);
+    }
+    close(go[0]);
+    close(gone[1]);
+    if (child > 0 && read(gone[0], &byte, 1) == 1) {
+        vrange_reserve_offer(RANGES * BYTES);
+        for (uint64_t i = 0; i < RANGES; i++) {
+            if (i % 3 == 0) pin_and_check(handles[i], BYTES, i);
+            if (i % 3 == 1) CHECK(vrange_discard(handles[i]) <= VRANGE_PURGED);
+        }
+        if (write(go[1], "1", 1) != 1) kill(child, SIGKILL);
+    }
+    close(go[1]);
+    close(gone[0]);
+    int status = 0, got;
+    while ((got = waitpid(child, &status, 0)) < 0 && errno == EINTR) continue;
+    if (child > 0 && got == child) CHECK(status == 0 || WIFSIGNALED(status));
+}
+
+/* As malloc opens it: nothing is counted until there is a name. */
+static void heap_without_name(void) {
+    size_t stale;
+    if (!did(heap_open(NULL))) return;
+    char *const block = heap_allocate(5 * MIB, &stale), *const more = heap_allocate(MIB, &stale);
+    if (block) heap_free(block);
+    did(heap_open("named"));
+    if (more) heap_free(more);
+    heap_use_huge_pages(true);
+    char *const huge = heap_allocate(16 * MIB, &stale);
+    if (huge) memset(huge, 1, 16 * MIB);
+    if (huge) heap_free(huge);
+    vrange_heap_trim();
+    return_space_for(64 * MIB);
+    return_space_if_changed();
+}
+
+/* More ranges than lie in a part of the table, of all sizes, freed in another order. */
+static void many_ranges(void) {
+    vrange_account *one = vrange_account_open("many", VRANGE_KIND_CACHE);
+    vrange_arena *own;
+    static uint64_t some[3000];
+    size_t count = 0;
+    if (!one || !did(vrange_arena_open_growing((size_t)16 << 30, one, &own))) return;
+    for (; count < 3000 && did(vrange_allocate(own, PAGE << (count % 3), &some[count])); count++)
+        CHECK(vrange_release(some[count]) == VRANGE_OK);
+    vrange_reserve_offer(100 * PAGE);
+    vrange_arena_shed(own, 100 * PAGE);
+    for (size_t i = 0; i < count; i += 2) CHECK(vrange_free(some[i]) == VRANGE_OK);
+    vrange_address_space_return();
+    uint64_t large;
+    if (did(vrange_allocate(own, 200 * MIB, &large))) CHECK(vrange_free(large) == VRANGE_OK);
+    if (did(vrange_allocate(own, 300 * MIB, &large))) CHECK(vrange_release(large) == VRANGE_OK);
+    vrange_arena_close(own);
+    vrange_account_close(one);
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
@@ -879,6 +1004,10 @@ static const struct {
     {"fork with arrays", fork_with_arrays, false, false},
     {"deep stacks", deep_stacks, false, false},
     {"deep main", deep_main, false, false},
+    {"watches", watches, true, false},
+    {"child reads parts", child_reads_parts, false, false},
+    {"heap without name", heap_without_name, true, false},
+    {"many ranges", many_ranges, false, false},
 };
 
 /* ---- trials ------------------------------------------------------------------------------------ */

@@ -4,11 +4,13 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "heap/heap.h"
 #include "heap/pymalloc_arenas.h"
 #include "index_support.h"
+#include "os/os.h"
 #include "os/os_main_stack.h"
 #include "stacks/deep_threads.h"
 #include "stacks/sigsegv.h"
@@ -211,6 +213,97 @@ static void test_processes(void) {
     CHECK(vrange_descriptor_note(-1, &none) < 0);
 }
 
+/* ---- standard error ---------------------------------------------------------------------------- */
+
+static void complain_to(int file, bool stays_open) {
+    CHECK(file >= 0 && dup2(file, STDERR_FILENO) == STDERR_FILENO);
+    if (!stays_open) CHECK(fcntl(STDERR_FILENO, F_SETFD, FD_CLOEXEC) == 0);
+    os_complain("complaint", 9);
+}
+
+static off_t bytes_of(const char *where) {
+    struct stat found;
+    CHECK(stat(where, &found) == 0);
+    return found.st_size;
+}
+
+/* A program may have got a database under the number of standard error. */
+static void test_who_gets_complaints(void) {
+    char where[192];
+    int ends[2], pair[2];
+    snprintf(where, sizeof where, "%s/complaints", directory);
+    const int made = O_CREAT | O_TRUNC | O_CLOEXEC;
+    IN_CHILD(complain_to(open(where, made | O_RDWR, 0600), true));
+    CHECK(bytes_of(where) == 0);
+    IN_CHILD(complain_to(open(where, made | O_RDWR | O_APPEND, 0600), true));
+    CHECK(bytes_of(where) == 9);
+    IN_CHILD(complain_to(open(where, made | O_WRONLY, 0600), true));
+    CHECK(bytes_of(where) == 9);
+    IN_CHILD(complain_to(open(where, made | O_WRONLY, 0600), false));
+    CHECK(bytes_of(where) == 0);
+    IN_CHILD(complain_to(open("/dev/null", O_WRONLY | O_CLOEXEC), true));
+    IN_CHILD(complain_to(open("/dev/full", O_WRONLY | O_CLOEXEC), true));
+    IN_CHILD(CHECK(close(STDERR_FILENO) == 0); os_complain("complaint", 9));
+    char text[16];
+    CHECK(pipe(ends) == 0);
+    IN_CHILD(complain_to(ends[1], true));
+    CHECK(read(ends[0], text, sizeof text) == 9);
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) == 0);
+    IN_CHILD(complain_to(pair[1], true));
+    CHECK(read(pair[0], text, sizeof text) < 0);
+    IN_CHILD(close(ends[0]); complain_to(ends[1], true)); /* nobody reads: no SIGPIPE */
+}
+
+/* ---- what belongs to others -------------------------------------------------------------------- */
+
+static void test_files_of_others(void) {
+    vrange_shared *index;
+    char place[160];
+    make_path("of-others");
+    CHECK(vrange_shared_open(path, BUCKETS, BLOCKS, &index) == 0);
+    CHECK(chmod(path, 0640) == 0 && vrange_shared_open(path, BUCKETS, BLOCKS, &index) < 0);
+    CHECK(chmod(path, 0600) == 0);
+    if (geteuid() != 0) return;
+    CHECK(chown(path, 12345, 0) == 0 && vrange_shared_open(path, BUCKETS, BLOCKS, &index) < 0);
+    snprintf(place, sizeof place, "%s/of-others.d", directory);
+    CHECK(mkdir(place, 0700) == 0 && chown(place, 12345, 0) == 0);
+    IN_CHILD(places_with(place, NULL, false));
+    CHECK(!os_is_directory(path) && os_is_directory(place) && !os_is_directory("/nowhere"));
+    CHECK(os_allocate("/nowhere/at/all", 0, 4096) < 0 && os_allocate("/proc/self/stat", 0, 4096) < 0);
+    CHECK(os_share_over("/nowhere/at/all", 4096, NULL) < 0);
+    CHECK(os_empty_shared(NULL, 4096) < 0);
+}
+
+/* ---- ranges that an index can't refer to ------------------------------------------------------- */
+
+static void test_ranges_without_content(void) {
+    vrange_account *account;
+    vrange_arena *arena = open_arena(4 * MIB, &account);
+    vrange_shared *index = open_index("ranges");
+    vrange_shared_found found;
+    uint64_t handle, partial;
+    static char note[VRANGE_PAYLOAD_MOST];
+    vrange_shared_key key = {.replaces = 1, .stamp = vrange_shared_stamp(index)};
+    digest_of(3, key.digest);
+    CHECK(vrange_allocate(arena, 4 * PAGE, &handle) == 0 && vrange_allocate(arena, 4 * PAGE, &partial) == 0);
+    CHECK(vrange_set_partial(partial, 1) == VRANGE_OK && vrange_release(partial) == VRANGE_OK);
+    CHECK(vrange_shared_put_range(index, &key, partial, 8, "", 0, &found) != VRANGE_OK);
+    CHECK(vrange_shared_put_range(index, &key, handle, 64 * PAGE, "", 0, &found) != VRANGE_OK);
+    const int long_note = vrange_shared_put_range(index, &key, handle, 8, note, sizeof note, &found);
+    CHECK(long_note == -E2BIG || vrange_rung() == VRANGE_RUNG_SENTINEL);
+    CHECK(vrange_release(handle) == VRANGE_OK);
+    if (vrange_shared_put_range(index, &key, handle, 8, "note", 4, &found) == VRANGE_OK) {
+        uint64_t cursor = 0;
+        CHECK(vrange_shared_next(index, &cursor, note, 8, &found) == VRANGE_GONE); /* no room for the place */
+    }
+    CHECK(vrange_discard(handle) == VRANGE_OK);
+    key.stamp = vrange_shared_stamp(index);
+    CHECK(vrange_shared_put_range(index, &key, handle, 8, "", 0, &found) != VRANGE_OK);
+    CHECK(vrange_free(handle) == VRANGE_OK);
+    CHECK(vrange_shared_put_range(index, &key, handle, 8, "", 0, &found) != VRANGE_OK);
+    vrange_shared_leave(index);
+}
+
 /* ---- texts of /proc ---------------------------------------------------------------------------- */
 
 static void write_text(const char *name, const char *text) {
@@ -246,7 +339,11 @@ static void test_cgroup_texts(void) {
                                               "9:memoryx,memory:/..\n",
                                               "0::/\n",
                                               "9:mem:/\n1:name=systemd:/\n",
-                                              "x:y\n0\n"};
+                                              "x:y\n0\n",
+                                              "0::/a..b/..c/d..\n",
+                                              "7:memory,cpu:/a\n0:x:/b\n",
+                                              "7:memory\n",
+                                              "7:,memory,:/sys\n"};
     static const char *const mounts[] = {
         "",
         "\n",
@@ -256,6 +353,10 @@ static void test_cgroup_texts(void) {
         MOUNT_V1 MOUNT_V2,
         "40 30 0:35 /a /mnt\\040x rw - cgroup cgroup rw,memory\n",
         "40 30 0:35 /a /mnt\\9 rw - cgroup cgroup rw,cpu\n40 30 0:35 / /m\\04 rw - cgroup2 c rw\n",
+        "40 30 0:35 /a\\0404 /mnt\\048\\08 rw - cgroup cgroup rw,memory,x\n40 30 0:35 /a.. /mnt\\ rw - cgroup2 "
+        "c rw\n",
+        "40 30 0:35 /a /sys/fs/cgroup/memory rw - cgroup cgroup rw,xmemory,memoryx\n40 30 0:35 /aa /m rw - "
+        "cgroup2 c rw\n",
         "40 30 0:35 /.. /mnt rw - cgroup cgroup rw,memory\n",
         "40 30 0:35 / /mnt rw - cgroup\n40 30 0:35 / /mnt rw - cgroup cgroup\n40 30 0:35 / /mnt rw -\n40 30 "
         "0:35 /\n",
@@ -535,6 +636,9 @@ int main(void) {
     IN_CHILD(test_numbers_that_no_list_has());
     IN_CHILD(test_names_of_segments());
     IN_CHILD(test_processes());
+    IN_CHILD(test_who_gets_complaints());
+    IN_CHILD(test_files_of_others());
+    IN_CHILD(test_ranges_without_content());
     IN_CHILD(test_cgroup_texts());
     IN_CHILD(test_arenas_of_interpreters());
     IN_CHILD(test_an_index_refuses());

@@ -35,32 +35,38 @@ static int read_plain(const owner *of, uint64_t from, void *to, size_t bytes) {
     return peer_read(&of->process, &content);
 }
 
-/* Puts the real word where the copy has a sentinel. The copy may begin within a page, or end within a word.
- * False: the page was lost. No byte of the sentinel is zero, so a part of it will do. */
-static bool put_word(char *copy, size_t bytes, size_t at, uint64_t real) {
+/* Puts the real word where the copy has a sentinel, or the rest of one of which it lacks the first bytes. The
+ * copy may end within the word. False: the page was lost. No byte of the sentinel is zero, so a part of it
+ * will do. */
+static bool put_word(char *copy, size_t bytes, size_t at, size_t lacks, uint64_t real) {
     const uint64_t sentinel = SENTINEL;
-    const size_t some = lesser(bytes - at, sizeof real);
-    if (memcmp(copy + at, &sentinel, some) != 0) return false;
-    memcpy(copy + at, &real, some);
+    const size_t some = lesser(bytes - at, sizeof real - lacks);
+    if (memcmp(copy + at, (const char *)&sentinel + lacks, some) != 0) return false;
+    memcpy(copy + at, (const char *)&real + lacks, some);
     return true;
 }
 
 /* The copy has the pages' sentinels. */
 static int put_words(const owner *of, const range *r, uint64_t from, size_t offset, char *copy, size_t bytes) {
     const size_t page_bytes = os_page_bytes(), end = (offset + bytes + page_bytes - 1) / page_bytes;
+    const size_t lacks = offset % page_bytes; /* of its first page */
     uint64_t words_at = 0, real[WORDS_AT_ONCE], first = SENTINEL;
     int result = read_plain(of, (uint64_t)&r->sentinel_words, &words_at, sizeof words_at);
-    /* The copy may have no first word of its first page. */
-    if (result == PEER_READ && offset % page_bytes)
-        result = read_plain(of, from - offset % page_bytes, &first, sizeof first);
+    /* The copy may have no first word of its first page, or a part of that word. */
+    if (result == PEER_READ && lacks) result = read_plain(of, from - lacks, &first, sizeof first);
     if (result != PEER_READ) return result;
     if (!words_at || first != SENTINEL) return PEER_LOST;
+    if (lacks && lacks < sizeof *real) {
+        result = read_plain(of, words_at + offset / page_bytes * sizeof *real, real, sizeof *real);
+        if (result != PEER_READ) return result;
+        if (!put_word(copy, bytes, 0, lacks, real[0])) return PEER_LOST;
+    }
     for (size_t page = (offset + page_bytes - 1) / page_bytes; page < end;) {
         const size_t some = lesser(end - page, WORDS_AT_ONCE);
         result = read_plain(of, words_at + page * sizeof *real, real, some * sizeof *real);
         if (result != PEER_READ) return result;
         for (size_t i = 0; i < some; i++, page++)
-            if (!put_word(copy, bytes, page * page_bytes - offset, real[i])) return PEER_LOST;
+            if (!put_word(copy, bytes, page * page_bytes - offset, 0, real[i])) return PEER_LOST;
     }
     return PEER_READ;
 }
