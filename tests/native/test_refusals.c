@@ -194,6 +194,38 @@ static void test_places_of_segments(void) {
     IN_CHILD(places_with(NULL, long_name, true));
 }
 
+/* More accounts than have a place of their own: the others are counted in overflow slots, in a child too. */
+static void test_many_accounts(void) {
+    enum { MANY = 700 };
+    static vrange_account *all[MANY];
+    static vrange_account_counters read[2 * MANY];
+    CHECK(vrange_accounts_read(read, MANY) == 0); /* nothing is counted yet */
+    CHECK(!vrange_account_open("none", -1) && !vrange_account_open("none", VRANGE_KINDS));
+    for (int round = 0; round < 2; round++) {
+        char name[16];
+        for (int i = 0; i < MANY; i++) {
+            snprintf(name, sizeof name, "%d", i);
+            all[i] = vrange_account_open(name, i % VRANGE_KINDS);
+            CHECK(all[i]);
+        }
+        vrange_arena *arena;
+        uint64_t handle;
+        CHECK(vrange_arena_open(MIB, all[MANY - 1], &arena) == 0 && vrange_allocate(arena, PAGE, &handle) == 0);
+        const size_t count = vrange_accounts_read(read, 2 * MANY);
+        CHECK(count > 0 && vrange_accounts_read(read, 3) == count && vrange_accounts_read(read, 0) == count);
+        uint64_t pinned = 0;
+        CHECK(vrange_accounts_read(read, 2 * MANY) == count);
+        for (size_t i = 0; i < count && i < 2 * MANY; i++) pinned += read[i].pinned_bytes;
+        CHECK(pinned == PAGE);
+        IN_CHILD(uint64_t inherited = 0; CHECK(vrange_accounts_read(read, 2 * MANY) > 0);
+                 for (size_t i = 0; i < count; i++) inherited += read[i].pinned_bytes;
+                 CHECK(inherited == PAGE));
+        CHECK(vrange_release(handle) == VRANGE_OK);
+        vrange_arena_close(arena);
+        for (int i = 0; i < MANY; i++) vrange_account_close(all[i]);
+    }
+}
+
 static void test_processes(void) {
     uint64_t start, stack;
     CHECK(vrange_process_runs(0, &start, &stack) == 0 && vrange_process_runs(UINT64_MAX, &start, &stack) == 0);
@@ -635,6 +667,7 @@ int main(void) {
     IN_CHILD(test_sizes_that_can_not_be());
     IN_CHILD(test_numbers_that_no_list_has());
     IN_CHILD(test_names_of_segments());
+    IN_CHILD(test_many_accounts());
     IN_CHILD(test_processes());
     IN_CHILD(test_who_gets_complaints());
     IN_CHILD(test_files_of_others());
