@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -154,6 +155,27 @@ def test_a_function_that_depends_on_more_than_its_code_needs_a_name() -> None:
 
     with pytest.raises(TypeError, match="no plain function"):
         vrange.cached(shared=True)(Callable())
+
+
+def test_two_functions_can_not_have_one_name() -> None:
+    """Each would return what the other has computed."""
+    name = f"two-{uuid.uuid4().hex[:8]}"
+
+    def one(n: int) -> int:
+        return n
+
+    def another(n: int) -> int:
+        return -n
+
+    first = vrange.cached(shared=name)(one)
+    assert first(1) == 1
+    with pytest.raises(ValueError, match=rf"one and .*another have the same shared='{name}'"):
+        vrange.cached(shared=name)(another)
+    again = vrange.cached(shared=name)(one)  # as where a module is loaded again
+    assert again(1) == 1
+    del first, again
+    gc.collect()
+    assert vrange.cached(shared=name)(another)(2) == -2
 
 
 def test_methods_need_a_key() -> None:

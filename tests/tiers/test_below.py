@@ -70,6 +70,30 @@ def test_a_restarted_program_is_not_cold(tmp_path: Path) -> None:
     assert second == [line for line in first if not line.startswith("computed")]
 
 
+def test_functions_of_one_name_do_not_answer_for_each_other(tmp_path: Path) -> None:
+    """`name=` is the label of a metric, which functions may have in common."""
+    code = """
+        import sys, vrange
+
+        @vrange.cached(name="db", below=sys.argv[1])
+        def user(n):
+            print("computed")
+            return ["user", n]
+
+        @vrange.cached(name="db", below=sys.argv[1])
+        def order(n):
+            print("computed")
+            return ["order", n]
+
+        cache = vrange.VolatileCache(name="db", below=sys.argv[1])
+        print(user(1), user.cache.flush(), order(1), order.cache.flush())
+        print(cache.get((1,)), cache.get(1))
+    """
+    answers = ["['user', 1] True ['order', 1] True", "None None"]
+    assert run(code, tmp_path) == ["computed", "computed", *answers]
+    assert run(code, tmp_path) == answers
+
+
 def test_a_changed_function_does_not_find_the_old_results(tmp_path: Path) -> None:
     run(PROGRAM, tmp_path)
     assert "computed 3" in run(PROGRAM.replace("* of,", "* of + 1,"), tmp_path)

@@ -20,7 +20,12 @@ from vrange._cache.mapping import CacheMapping
 from vrange._cache.options import CachedOptions, check_decorated, name_of
 from vrange._cache.parameters import is_coroutine_function
 from vrange._cache.shared import CallsOfObjects, SharedCalls
-from vrange._cache.shared_name import shared_name_of
+from vrange._cache.shared_name import (
+    check_shared_name,
+    name_with_function,
+    shared_name_of,
+    take_shared_name,
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,11 @@ def decorate(function: Any, options: CachedOptions, backend: Backend) -> Any:
             options = options.but(name=name_of(function))
         if options.shared is True:
             options = options.but(shared=shared_name_of(function, backend.name_bytes_most))
+        if isinstance(options.shared, str):
+            check_shared_name(options.shared, function)
         cache = backend.new_cache(**options.of_cache())
+        if isinstance(options.shared, str):
+            take_shared_name(options.shared, function, cache)
         cache._values_are_of(function)
         backend = getattr(cache, "_backend", backend)
     return backend.wrap_calls(backend.calls_of(function, options, cache))
@@ -129,7 +138,8 @@ def _name_below(function: Any, options: CachedOptions) -> str:
     if isinstance(options.shared, str):
         return options.shared
     if options.name is not None:
-        return options.name
+        # The name of a metric may be that of several functions, whose results differ.
+        return name_with_function(options.name, function)
     return shared_name_of(function, None, "name")
 
 

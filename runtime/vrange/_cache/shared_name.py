@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from types import CodeType
 from typing import Any
 
 from vrange._cache.options import name_of
 
-__all__ = ["shared_name_of"]
+__all__ = ["check_shared_name", "name_with_function", "shared_name_of", "take_shared_name"]
 
 _DIGEST_BYTES = 8
+# By the name that users gave: the function that has it, and its cache, with which the name is free.
+_taken: dict[str, tuple[str, weakref.ref[object]]] = {}
 _PLAIN = (str, bytes, int, float, complex, bool, type(None))
 
 
@@ -56,6 +59,39 @@ def shared_name_of(function: Any, bytes_most: int | None, parameter: str = "shar
     if bytes_most is not None:
         name = name[-(bytes_most - len(ending)) :]
     return name.decode(errors="ignore") + ending
+
+
+def _identity_of(function: Any) -> str:
+    """Return the module and the name of a function, which are the same in all processes."""
+    module = getattr(function, "__module__", None) or ""
+    if module == "__mp_main__":  # so multiprocessing calls the program's module in its children
+        module = "__main__"
+    return f"{module}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+
+
+def name_with_function(name: str, function: Any) -> str:
+    """Return a name that two functions with the same `name` do not have in common."""
+    import hashlib  # see shared_name_of
+
+    digest = hashlib.blake2b(_identity_of(function).encode(), digest_size=_DIGEST_BYTES)
+    return f"{name}#{digest.hexdigest()}"
+
+
+def check_shared_name(name: str, function: Any) -> None:
+    """Raise ValueError if another function has this name: each would answer for the other."""
+    taken = _taken.get(name)
+    if taken is None or taken[1]() is None:
+        return
+    if taken[0] != (identity := _identity_of(function)):
+        raise ValueError(
+            f"{taken[0]} and {identity} have the same shared={name!r}, and each would return what "
+            "the other has computed: give each function a name of its own"
+        )
+
+
+def take_shared_name(name: str, function: Any, cache: object) -> None:
+    """Note whose name it is."""
+    _taken[name] = _identity_of(function), weakref.ref(cache)
 
 
 def _add_code(digest: Any, code: CodeType) -> None:

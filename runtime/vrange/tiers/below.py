@@ -69,19 +69,23 @@ class Below:
         Where the bytes are.
     name : str
         The name by which a later process finds them.
+    label : str
+        The cache's name, for figures and messages.
     room_for : callable
         Returns an object that reserves so many bytes while it lives. Raises MemoryError.
 
     """
 
-    def __init__(self, store: Store, name: str, room_for: Callable[[int], object]) -> None:
-        self.figures = Figures(name)
-        self._store, self._name, self._room_for = store, name, room_for
+    def __init__(
+        self, store: Store, name: str, label: str, room_for: Callable[[int], object]
+    ) -> None:
+        self.figures = Figures(label)
+        self._store, self._room_for = store, room_for
         self._folder = f"vrange/{urllib.parse.quote(name, safe='').replace('.', '%2E')}"
         self._changes = [0] * _STRIPES  # how many keys of each stripe were removed or set
         self._epoch = 0
         self._generation: tuple[bytes | None, float] = (None, 0.0)  # as last read, until when
-        self._reached = Fallible(store, name, self.figures)
+        self._reached = Fallible(store, label, self.figures)
         # Held while a value from here enters the cache, and while one is removed.
         self.lock = threading.RLock()
         _all.add(self)

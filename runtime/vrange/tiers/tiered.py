@@ -69,7 +69,7 @@ class Tiered(Through):
         self._has_warned_of_key = False
         if below is None:
             return
-        self._below = Below(store, str(found_by), self._room_for)
+        self._below = Below(store, str(found_by), str(name or found_by), self._room_for)
         this: weakref.ref[Through] = weakref.ref(self)  # the queue does not keep the cache alive
         self._behind = Behind(
             functools.partial(write, this),
