@@ -22,6 +22,7 @@
 #define HEAVIER_DECODED 16    /* a pickled int of 2 bytes becomes an object of 28 bytes and a pointer */
 #define SPARE_SHARE 4         /* automatic fronts use at most this part of the memory free without them */
 #define LOOK_NS 100000000ull
+#define HOT_ARRAYS_MOST 16 /* items of a hot tuple with arrays, as in _cache/identity.py */
 #define COPIES_SHARE 16 /* of the cache's bytes: with sixteen children, as much again */
 #define COPIES_LEAST ((Py_ssize_t)1 << 20)
 
@@ -105,6 +106,54 @@ void hot_forget(cache_core *self) {
     self->oldest = self->newest = 0;
     self->copied_bytes = 0;
     add_bytes(self, -self->hot_bytes, -self->object_bytes);
+}
+
+/* ---- answering ------------------------------------------------------------------------------- */
+
+/* Arrays can't be written to, but a caller may give one another shape or dtype in place. So no two callers
+ * get one array object, be it the value or an item of a tuple. */
+static bool has_arrays(PyObject *value) {
+    if (is_array(value)) return true;
+    if (!PyTuple_CheckExact(value) || PyTuple_Size(value) > HOT_ARRAYS_MOST) return false;
+    for (Py_ssize_t i = 0; i < PyTuple_Size(value); i++) {
+        if (is_array(PyTuple_GetItem(value, i))) return true;
+    }
+    return false;
+}
+
+/* If an array is several items, its view is these items. */
+static PyObject *view_of_item(PyObject *tuple, Py_ssize_t at, PyObject *views) {
+    PyObject *item = PyTuple_GetItem(tuple, at);
+    if (!is_array(item)) return Py_NewRef(item);
+    for (Py_ssize_t i = 0; i < at; i++) {
+        if (PyTuple_GetItem(tuple, i) == item) return Py_NewRef(PyTuple_GetItem(views, i));
+    }
+    return view_of_array(item);
+}
+
+static PyObject *with_own_arrays(PyObject *value) {
+    if (is_array(value)) return view_of_array(value);
+    PyObject *views = PyTuple_New(PyTuple_Size(value));
+    for (Py_ssize_t i = 0; views && i < PyTuple_Size(value); i++) {
+        PyObject *item = view_of_item(value, i, views);
+        if (!item) Py_CLEAR(views);
+        else PyTuple_SetItem(views, i, item);
+    }
+    return views;
+}
+
+/* An array that only the cache refers to, and that is as it was made, is nobody's. */
+PyObject *hot_answer(const entry *e) {
+    if (!has_arrays(e->value)) return Py_NewRef(e->value);
+    if (!e->form || !is_viewer(e->form)) return with_own_arrays(e->value);
+    const bool is_free = Py_REFCNT(e->value) == 1 && is_as_made(e->value, e->form);
+    return is_free ? Py_NewRef(e->value) : view_again(e->form, e->value);
+}
+
+/* What the front holds of a value that a caller is about to get. */
+static PyObject *to_hold(const entry *e, PyObject *value) {
+    const bool is_remade = e->form && is_viewer(e->form);
+    return has_arrays(value) && !is_remade ? with_own_arrays(value) : Py_NewRef(value);
 }
 
 /* ---- counting -------------------------------------------------------------------------------- */
@@ -246,10 +295,12 @@ int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value
     e = entry_at(&self->index, number);
     if (e->value || e->place == PLACE_NOWHERE || self->hot_bytes + weight > self->hot_limit) return 0;
     if (is_copy && !may_hold_copy(self, weight)) return 0;
-    e->value = Py_NewRef(value);
+    PyObject *held = to_hold(e, value);
+    if (!held) return -1;
+    e->value = held;
     e->is_copy = is_copy;
     if (is_copy) self->copied_bytes += weight;
-    entry_refers(&self->index, number, value);
+    entry_refers(&self->index, number, held);
     e->weight = (uint32_t)weight;
     append(self, number);
     add_bytes(self, weight, object_bytes_of(e));

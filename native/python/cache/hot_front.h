@@ -13,6 +13,9 @@ int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value
 /* Removes the value from the front. Returns its reference, which the caller drops, or NULL. */
 PyObject *hot_release(cache_core *self, entry_no number);
 
+/* The object that a caller gets for a hot value. NULL with an error set. Runs no Python code. */
+PyObject *hot_answer(const entry *e);
+
 /* Counts a hit on a hot value. */
 void hot_count(cache_core *self, entry *e);
 

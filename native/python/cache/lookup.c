@@ -1,8 +1,8 @@
 /* Lookup; see lookup.h.
  *
- * A hot value is returned as it is. A small value is copied out of its slab and decoded. A value with a range
- * of its own is pinned, and decoded over the range. In the child of a fork, either may be with the parent: then
- * it is copied from there. If the lookup finds a value lost, it removes the entry,
+ * A hot value is returned as it is, but for its arrays (hot_answer). A small value is copied out of its slab and
+ * decoded. A value with a range of its own is pinned, and decoded over the range. In the child of a fork, either
+ * may be with the parent: then it is copied from there. If the lookup finds a value lost, it removes the entry,
  * and the key is absent. For natively coded values and arrays the whole path runs no Python code. It does
  * for values of Python's codec, and for a value that can't be decoded any more. */
 #include "python/cache/lookup.h"
@@ -199,7 +199,8 @@ int core_look_up(cache_core *self, PyObject *key, key_hash hash, looked_up *out)
         }
         out->stamp = age == STALE ? e->stamp : 0;
         if (e->value) {
-            out->value = Py_NewRef(e->value);
+            out->value = hot_answer(e);
+            if (!out->value) return LOOKUP_FAILED;
             if (!out->is_quiet) hot_count(self, e);
             return LOOKUP_FOUND;
         }

@@ -100,6 +100,28 @@ PyObject *view_bytes(PyObject *self, PyObject *bytes) {
     return view((viewer *)self, PyBytes_AsString(bytes), PyBytes_Size(bytes), bytes);
 }
 
+bool is_array(PyObject *object) { return Py_TYPE(object) == numpy.array; }
+
+PyObject *view_again(PyObject *self, PyObject *array) {
+    const ndarray *made = (const ndarray *)array;
+    return view((viewer *)self, made->data, ((viewer *)self)->bytes, made->base);
+}
+
+bool is_as_made(PyObject *object, PyObject *by) {
+    const ndarray *array = (const ndarray *)object;
+    const viewer *v = (const viewer *)by;
+    return (array->flags & v->order) && is_alike(v, array->dtype, array->dimensions, array->shape);
+}
+
+PyObject *view_of_array(PyObject *object) {
+    const ndarray *of = (const ndarray *)object;
+    const int flags = of->flags & (C_CONTIGUOUS | F_CONTIGUOUS | ALIGNED);
+    PyObject *array = numpy.create(numpy.array, Py_NewRef(of->dtype), of->dimensions, of->shape,
+                                   of->strides, of->data, flags, NULL);
+    if (array && numpy.set_base(array, Py_NewRef(object)) < 0) Py_CLEAR(array);
+    return array;
+}
+
 static PyObject *viewer_call(PyObject *self, PyObject *args, PyObject *kwargs) {
     PyObject *lease;
     if (kwargs && PyDict_Size(kwargs)) return PyErr_Format(PyExc_TypeError, "view(lease)");

@@ -21,6 +21,14 @@ ALIGNMENT = 64  # of buffers within a range: a cache line, and fast for NumPy's 
 STEP_BYTES = 1 << 20  # copied between two checks whether there is room
 
 
+def own_dtype(dtype: Any) -> Any:
+    """Return a dtype that no caller can change: the names of fields can be set in place."""
+    if dtype.names is None:
+        return dtype
+    own = dtype.newbyteorder("|")  # a copy, as "|" keeps the order; copy= would return the same
+    return own if own.fields == dtype.fields else dtype  # titles are lost
+
+
 class Strided:
     """An array that is not contiguous: it is stored in the order of its items."""
 
@@ -58,18 +66,18 @@ class ArrayPlace:
         is_private: bool,
         is_writable: bool,
     ) -> None:
-        self._dtype, self._shape, self._strides = array.dtype, array.shape, strides
+        self._dtype, self._shape, self._strides = own_dtype(array.dtype), array.shape, strides
         self._block, self._offset = block, offset
         self.is_private, self._is_writable = is_private, is_writable
 
     def load(self, blocks: Blocks) -> Any:
         """Return the array: a view of the stored bytes, or of the caller's own copy."""
-        numpy = sys.modules["numpy"]
+        numpy, dtype = sys.modules["numpy"], own_dtype(self._dtype)
         if self._block < 0:
-            array = numpy.empty(self._shape, self._dtype)
+            array = numpy.empty(self._shape, dtype)
         else:
             buffer = blocks.copied(self._block) if self.is_private else blocks.view(self._block)
-            array = numpy.ndarray(self._shape, self._dtype, buffer, self._offset, self._strides)
+            array = numpy.ndarray(self._shape, dtype, buffer, self._offset, self._strides)
         if not self._is_writable:
             array.flags.writeable = False
         return array

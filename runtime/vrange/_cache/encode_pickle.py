@@ -15,7 +15,9 @@ from vrange._cache.decode_pickle import (
     sharing_of,
 )
 from vrange._cache.heavy import SharedGraph
+from vrange._cache.identity import is_own_array
 from vrange._cache.leaves import LEAF_BYTES, Finder
+from vrange._cache.whole_array import know_arrays
 from vrange._core import hit
 
 
@@ -68,6 +70,8 @@ def encode_pickle(
         decode = _RoomyPickled(head_bytes, beside, weight)
         has_views, nbytes, copied = beside.has_views, beside.nbytes, decode.copies
     sharing = sharing_of(value, head_bytes, copies)
+    if sharing is Sharing.ALWAYS and type(value) is tuple and any(map(is_own_array, value)):
+        know_arrays()
     if sharing is Sharing.WHILE_HELD:
         return collector.form(SharedWhileHeld(decode, value), refers=has_views, nbytes=nbytes)
     if sharing is Sharing.WHILE_HOT:

@@ -26,6 +26,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+HOT_ARRAYS_MOST = 16  # items of a tuple with arrays that may be hot, as in hot_front.c
 _HEAP_TYPE = 1 << 9  # of a type's __flags__: made at run time, as by a class statement
 
 _NEVER_CHANGE = {
@@ -58,15 +59,26 @@ _NEVER_CHANGE_AND_SUBCLASSES = (type, enum.Enum, pathlib.PurePath)
 def never_changes(value: Any, *, with_arrays: bool) -> bool:
     """Return whether the value is certainly immutable, so that callers may share it.
 
-    `with_arrays`: whether a hit returns arrays in it read-only, so that they count as immutable.
+    An array is not: its shape and dtype can be set, even if its content is read-only. But from a
+    short tuple, as functions return it, the hot front gives each caller array objects of its own.
     """
     try:
-        return _never_changes(value, with_arrays)
+        if type(value) is tuple and len(value) <= HOT_ARRAYS_MOST and with_arrays:
+            return all(is_own_array(item) or _never_changes(item) for item in value)
+        return _never_changes(value)
     except RecursionError:
         return False
 
 
-def _never_changes(value: Any, with_arrays: bool) -> bool:
+def is_own_array(value: Any) -> bool:
+    """Return whether the hot front gives each caller an array object of its own for this one."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or type(value) is not numpy.ndarray:
+        return False
+    return not value.dtype.hasobject and value.dtype.names is None
+
+
+def _never_changes(value: Any) -> bool:
     kind = type(value)
     if kind in _NEVER_CHANGE or issubclass(kind, _NEVER_CHANGE_AND_SUBCLASSES):
         return True
@@ -75,13 +87,9 @@ def _never_changes(value: Any, with_arrays: bool) -> bool:
             return False  # instances of this class have attributes
         if set(map(type, value)) <= _NEVER_CHANGE:
             return True
-        return all(_never_changes(item, with_arrays) for item in value)
+        return all(map(_never_changes, value))
     numpy = sys.modules.get("numpy")
-    if numpy is None:
-        return False
-    if kind is numpy.ndarray:
-        return with_arrays and not value.dtype.hasobject
-    return issubclass(kind, numpy.generic) and kind is not numpy.void
+    return numpy is not None and issubclass(kind, numpy.generic) and kind is not numpy.void
 
 
 def is_told_apart(value: Any) -> bool:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import pickle
 import struct
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from vrange._cache.codec import Codec
 from vrange._cache.collector import Collector, room_for
+from vrange._cache.identity import HOT_ARRAYS_MOST, is_own_array
 from vrange._cache.leaves import Finder
+from vrange._cache.whole_array import know_arrays
 from vrange._core import hit, lib
 
 __all__ = ["Blob", "BlobCodec", "encode", "is_plain", "key_form", "value_in"]
@@ -62,14 +63,22 @@ class BlobCodec(Codec):
 
 
 def is_plain(value: Any) -> bool:
-    """Return whether all callers may get one object: no caller can change it."""
+    """Return whether all callers may get one object, or array objects of their own for it."""
+    if is_own_array(value):
+        know_arrays()
+        return True
+    if type(value) is tuple and len(value) <= HOT_ARRAYS_MOST:
+        if any(map(is_own_array, value)):
+            know_arrays()
+        return all(is_own_array(item) or _is_immutable(item) for item in value)
+    return _is_immutable(value)
+
+
+def _is_immutable(value: Any) -> bool:
     if type(value) in _PLAIN:
         return True
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and type(value) is numpy.ndarray:
-        return not value.dtype.hasobject
     if type(value) in (tuple, frozenset) and len(value) <= _ITEMS_MOST:
-        return all(map(is_plain, value))
+        return all(map(_is_immutable, value))
     return False
 
 
