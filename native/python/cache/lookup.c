@@ -1,10 +1,10 @@
 /* Lookup; see lookup.h.
  *
- * A hot value is returned as it is, but for its arrays (hot_answer). A small value is copied out of its slab and
- * decoded. A value with a range of its own is pinned, and decoded over the range. In the child of a fork, either
- * may be with the parent: then it is copied from there. If the lookup finds a value lost, it removes the entry,
- * and the key is absent. For natively coded values and arrays the whole path runs no Python code. It does
- * for values of Python's codec, and for a value that can't be decoded any more. */
+ * A hot value is returned as it is, but for its arrays (hot_answer). A small value is copied out of its slab
+ * and decoded. A value with a range of its own is pinned, and decoded over the range. In the child of a fork,
+ * either may be with the parent: then it is copied from there. If the lookup finds a value lost, it removes
+ * the entry, and the key is absent. For natively coded values and arrays the whole path runs no Python
+ * code. It does for values of Python's codec, and for a value that can't be decoded any more. */
 #include "python/cache/lookup.h"
 
 #include "os/os.h"
