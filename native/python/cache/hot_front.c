@@ -296,7 +296,10 @@ int hot_offer(cache_core *self, entry_no number, uint32_t stamp, PyObject *value
     if (e->value || e->place == PLACE_NOWHERE || self->hot_bytes + weight > self->hot_limit) return 0;
     if (is_copy && !may_hold_copy(self, weight)) return 0;
     PyObject *held = to_hold(e, value);
-    if (!held) return -1;
+    if (!held) { /* the caller has its value */
+        PyErr_Clear();
+        return 0;
+    }
     e->value = held;
     e->is_copy = is_copy;
     if (is_copy) self->copied_bytes += weight;
