@@ -7,6 +7,7 @@ used yet. It returns a function that checks what it got: the check runs when not
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import tempfile
 import threading
@@ -89,7 +90,7 @@ class World:
         self.cache: vrange.VolatileCache[Any, Any] = vrange.VolatileCache(
             name="faults", hot_bytes=0
         )
-        self.decorated = vrange.cached(value_of)
+        self.decorated = vrange.cached(hot_bytes=0)(value_of)
         for key in range(KEYS):
             self.cache[key] = value_of(key)
             self.cache["s", key] = small_of(key)
@@ -103,6 +104,20 @@ class World:
                 ELEMENTS, "u8", fill=vrange.fills.pattern(7), block_bytes="16KiB"
             )
             self.array.discard()
+        # Modules are imported before anything fails: import itself may then never return.
+        if "invalidate" in name:
+            self.tagged = vrange.VolatileCache[Any, Any](tags=True, hot_bytes=0)
+            self.tagged.set("of a tag", value_of(1), tags="tag")
+            self.tagged.discard_tag("tag")
+        if "resize" in name:
+            vrange.heap.use_for_numpy()
+        self.registry: Any = None
+        if "scrape" in name and importlib.util.find_spec("prometheus_client"):
+            from prometheus_client import CollectorRegistry, generate_latest
+
+            self.registry, self.generate = CollectorRegistry(), generate_latest
+            vrange.metrics.register(self.registry)
+            self.generate(self.registry)
         vrange.deep_call(nested, DEEP)
 
     def works(self) -> None:
@@ -116,6 +131,7 @@ class World:
         del found
         self.cache.discard()
         assert self.cache.info().pinned_bytes == 0, "a pin stayed"
+        assert self.decorated.cache_info().pinned_bytes == 0, "a pin of a call stayed"
         expect(self.cache.get_or_compute(1, lambda: value_of(1)), value_of(1), "a purged value")
         if self.array is not None:
             with self.array.pin() as view:
@@ -409,6 +425,56 @@ def figures(world: World) -> Check:
     return lambda: expect(all(told), True, "the figures")
 
 
+def pins(world: World) -> Check:
+    held = [world.decorated(2), world.cache.get(3), world.cache.get_or_compute(4, lambda: None)]
+    parts = [array[10:] for array in held if array is not None]
+    del held
+
+    def check() -> None:
+        for part in parts:
+            assert part[0] in (2, 3, 4), "what is held is wrong"
+            expect(part, np.full(LARGE - 10, part[0]), "what is held")
+        world.cache.discard()
+        for part in parts:
+            expect(part, np.full(LARGE - 10, part[0]), "what is held while others go")
+        parts.clear()
+
+    return check
+
+
+def invalidate(world: World) -> Check:
+    world.decorated.cache_discard(5)
+    popped = world.cache.pop(5, None)
+    world.tagged.set("of a tag", value_of(1), tags="tag")
+    world.tagged.discard_tag("tag")
+    left = world.tagged.get("of a tag")
+
+    def check() -> None:
+        nonlocal popped
+        if popped is not None:
+            expect(popped, value_of(5), "the popped value")
+        popped = None
+        assert left is None, "a value stayed when its tag went"
+
+    return check
+
+
+def resize(world: World) -> Check:
+    grown, shrunk = np.ones(1 << 15), np.ones(1 << 15)
+    grown.resize(1 << 17, refcheck=False)
+    shrunk.resize(1 << 14, refcheck=False)
+    return lambda: expect([grown.sum(), shrunk.sum()], [1 << 15, 1 << 14], "the resized arrays")
+
+
+def scrape(world: World) -> Check:
+    text = b"".join(vrange_text(world))
+    return lambda: expect(b"vrange_bytes" in text, True, "what Prometheus reads")
+
+
+def vrange_text(world: World) -> list[bytes]:
+    return [world.generate(world.registry)] if world.registry else [b"vrange_bytes"]
+
+
 FRESH: dict[str, Callable[[Any], Check]] = {
     "first store": first_store,
     "first array": first_array,
@@ -439,12 +505,17 @@ USED: dict[str, Callable[[Any], Check]] = {
     "arena": arena,
     "stacks": stacks,
     "figures": figures,
+    "pins": pins,
+    "invalidate": invalidate,
+    "resize": resize,
+    "scrape": scrape,
 }
 OPERATIONS = FRESH | USED
 # Those whose Python allocations are vrange's own. The first use imports modules, and NumPy 2.4
 # itself crashes if memory fails while it makes an array's interface, which a pin asks for. NumPy's
 # dtype.__reduce__, asyncio and enum end in SystemError or keep the answer, so a shared store, a
-# watcher and a task are left out, too.
+# watcher and a task are left out, too. fork ends the child in CPython's words where its locks get
+# no memory, and a scrape has as many places as the Prometheus client allocates.
 OF_VALUES = {
     name: USED[name] for name in ("store", "hit", "recompute", "call", "mapping", "ranges")
 }
@@ -452,6 +523,6 @@ ALLOCATING = OF_VALUES | {
     name: USED[name]
     for name in (
         *("shared hit", "below hit", "below store", "stacks", "arena", "clear", "another array"),
-        *("figures", "limits"),
+        *("figures", "limits", "pins", "invalidate", "resize", "deep call"),
     )
 }

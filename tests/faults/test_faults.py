@@ -19,7 +19,7 @@ TRIALS = "3"  # of each operation
 # In others a place is drawn now and then where CPython or NumPy itself does not survive.
 SAMPLED = {
     "calls": (),
-    "allocations": ("store", "hit", "recompute", "call", "mapping", "ranges"),
+    "allocations": ("store", "hit", "recompute", "call", "mapping", "ranges", "pins"),
 }
 
 
