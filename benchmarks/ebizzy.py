@@ -40,6 +40,10 @@ CASES = {
     "512 KiB": (512 * KIB, False),
     "4 MiB": (4096 * KIB, False),
     "64 to 128 KiB": (128 * KIB, True),
+    "256 to 512 KiB": (512 * KIB, True),
+    "512 KiB to 1 MiB": (1024 * KIB, True),
+    "1 to 2 MiB": (2048 * KIB, True),
+    "2 to 4 MiB": (4096 * KIB, True),
 }
 THREADS = (1, 4, 16)
 HOG = Path(__file__).with_name("hog.c")

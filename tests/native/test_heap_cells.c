@@ -84,6 +84,23 @@ static void a_small_request_gets_the_block_that_was_freed_last(void) {
     vrange_heap_trim();
 }
 
+/* Larger ones lie where the last one lay, too: otherwise each copy would be into memory that the processor's
+ * cache has no more. */
+static void large_blocks_of_all_sizes_lie_at_one_place(void) {
+    uintptr_t least = UINTPTR_MAX, end = 0;
+    uint64_t state = 88172645463325252ull;
+    for (int i = 0; i < 200; i++) {
+        state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+        const size_t bytes = MIB + (state >> 20) % (3 * MIB);
+        void *block = take(bytes);
+        if ((uintptr_t)block < least) least = (uintptr_t)block;
+        if ((uintptr_t)block + bytes > end) end = (uintptr_t)block + bytes;
+        heap_free(block);
+    }
+    CHECK(end - least <= 4 * MIB);
+    vrange_heap_trim();
+}
+
 /* A program that frees larger blocks and keeps smaller ones must not need twice the memory. */
 static void what_blocks_have_beyond_their_requests_is_bounded(void) {
     void *kept[KEPT];
@@ -104,11 +121,12 @@ static void what_blocks_have_beyond_their_requests_is_bounded(void) {
 static void cells_are_emptied_as_the_heap_grows(void) {
     void *blocks[4], *more[64];
     const uint64_t before = now().used_bytes;
-    for (int i = 0; i < 4; i++) blocks[i] = take(MIB);
+    for (int i = 0; i < 4; i++) blocks[i] = take(900 * KIB);
     for (int i = 0; i < 4; i++) heap_free(blocks[i]);
+    CHECK(now().idle_bytes >= 4 * 900 * KIB);
     for (int i = 0; i < 64; i++) CHECK((more[i] = take(3 * MIB / 2)));
     CHECK(now().used_bytes - before == 64 * 3 * MIB / 2);
-    CHECK(now().idle_bytes < 4 * MIB);
+    CHECK(now().idle_bytes < 4 * 900 * KIB);
     for (int i = 0; i < 64; i++) heap_free(more[i]);
 }
 
@@ -210,6 +228,7 @@ int main(void) {
     stay_on_one_processor();
     the_same_block_comes_back();
     a_small_request_gets_the_block_that_was_freed_last();
+    large_blocks_of_all_sizes_lie_at_one_place();
     what_blocks_have_beyond_their_requests_is_bounded();
     cells_are_emptied_as_the_heap_grows();
     CHECK(sched_setaffinity(0, sizeof all, &all) == 0);

@@ -1,9 +1,10 @@
 /* The heap: blocks that are used again without a page fault, and that the kernel can reclaim when it
  * needs memory.
  *
- * A freed block is idle: it keeps its pages. At first it lies in a cell of the processor (heap_cells.h), and
- * the next block of about its size is that one, without a lock. What has no room in a cell, or lies there for
- * a while, is joined with its neighbours in a zone; the next block is cut from it without a system call.
+ * A freed block is idle: it keeps its pages. One below 1 MiB lies in a cell of the processor (heap_cells.h) at
+ * first, and the next block of about its size is that one, without a lock. What has no room in a cell, or lies
+ * there for a while, is joined with its neighbours in a zone; the next block is cut from it without a system
+ * call.
  *
  * The caretaker offers (MADV_FREE) what has been idle for a while. It does so before it offers any
  * cached value, because the content of a freed block is worth nothing. The freeing thread never offers: a
@@ -47,7 +48,7 @@
 #define ZONE_SHARE 8 /* of the address space that may be reserved, for each zone */
 
 /* What the cells of a processor hold at most, and those of all processors as a share of memory. */
-#define CELLS_BYTES_MOST ((uint64_t)32 << 20)
+#define CELLS_BYTES_MOST ((uint64_t)8 << 20)
 #define CELLS_SHARE 64
 /* Cells are emptied once the heap has grown by this share of what they hold. */
 #define CELLS_GROWN_SHARE 4

@@ -16,8 +16,9 @@ typedef struct {
     uint32_t first, units;
 } cell_block;
 
-/* Larger blocks take so long to fill that a lock does not matter. */
-#define CELL_UNITS_MOST 2047u
+/* Larger blocks take so long to fill that a lock does not matter, but it matters whether they are in a cache of
+ * the processor. A zone knows best: it cuts a block where the last one was freed, whatever the size. */
+#define CELL_BYTES_MOST ((size_t)1020 << 10)
 
 /* What a block has beyond its request, counted where it was taken. 0: nothing worth counting. */
 typedef uint16_t cell_loan;
@@ -29,8 +30,8 @@ void cells_open(uint64_t units_most);
  * some blocks in any case: it would be of no use otherwise. Those that are there stay. */
 void cells_bound(uint64_t units);
 
-/* Returns a block of at least `units`, and at most an eighth more; of small ones up to twice as much, with a
- * loan that the caller repays when the block is freed. */
+/* Returns a block of at least `units` and at most twice as much, with a loan that the caller repays when the
+ * block is freed. */
 cell_block cells_take(uint32_t units, cell_loan *loan);
 void cells_repay(cell_loan loan);
 
