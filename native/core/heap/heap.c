@@ -23,11 +23,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/amounts.h"
 #include "base/caretaker.h"
 #include "base/gate.h"
 #include "base/space_budget.h"
 #include "heap/heap_cells.h"
+#include "heap/heap_left.h"
 #include "heap/heap_offer.h"
 #include "heap/heap_state.h"
 #include "heap/heap_zone_space.h"
@@ -38,13 +38,6 @@
 #define HUGE_WASTE_SHARE 4 /* the unused rest of the last huge page: at most this fraction (1/4) of a block */
 #define DISCARD_TO_CLEAR_BYTES ((size_t)32 << 20)
 #define UNITS_TO_SPREAD 16
-/* New pages that may be used before it is known how much is left, and how long a thread waits to know it. */
-#define UNSEEN_BYTES_MOST ((uint64_t)4 << 20)
-#define LOOK_TRIES 200
-#define LOOK_TRY_NS 50000u
-#define LOOK_PAUSE_NS 2000000u
-#define LATE_NS 1000000000u
-#define SMALL_BYTES_A_NS 1 /* what small blocks may use up meanwhile, which nobody counts */
 #define ZONE_SHARE 8 /* of the address space that may be reserved, for each zone */
 
 /* What the cells of a processor hold at most, and those of all processors as a share of memory. */
@@ -187,35 +180,9 @@ static void *take_from_zone(heap_zone *zone, uint32_t units, uint32_t *stale_uni
     return block;
 }
 
-/* Whether the caretaker has to look how much is left, before new pages are used. */
-static bool has_to_look(uint64_t left, uint64_t age_ns, size_t bytes) {
-    static _Atomic uint64_t unseen_bytes;
-    if (left == UINT64_MAX) {
-        if (atomic_fetch_add(&unseen_bytes, bytes) + bytes < UNSEEN_BYTES_MOST) return false;
-        atomic_store(&unseen_bytes, 0);
-        return true;
-    }
-    return left >= HEAP_SHORT_BYTES && age_ns > LOOK_PAUSE_NS &&
-           above(left, age_ns * SMALL_BYTES_A_NS) < HEAP_SHORT_BYTES;
-}
-
-/* A caretaker that does not get to run is not waited for again for a while. */
-static _Atomic uint64_t late_until_ns;
-
-static bool is_late(uint64_t now) { return now < atomic_load_explicit(&late_until_ns, memory_order_relaxed); }
-
 /* A block gets new pages. Where little is left, this thread does what the caretaker might do too late. */
 static void note_new_pages(size_t bytes) {
-    const uint64_t now = os_now_ns();
-    uint64_t looked_ns, left = heap_use_left(now, bytes, &looked_ns);
-    if (has_to_look(left, above(now, looked_ns), bytes) && caretaker_is_running() && !is_late(now)) {
-        caretaker_call();
-        for (int i = 0; i < LOOK_TRIES && looked_ns <= now; i++) {
-            os_sleep_ns(LOOK_TRY_NS);
-            left = heap_use_left(os_now_ns(), 0, &looked_ns);
-        }
-        if (looked_ns <= now) atomic_store(&late_until_ns, os_now_ns() + LATE_NS);
-    }
+    const uint64_t left = heap_left_with_new(bytes);
     if (left < HEAP_SHORT_BYTES) small_blocks_return(left);
 }
 

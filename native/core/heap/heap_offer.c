@@ -8,6 +8,7 @@
 #include "base/gate.h"
 #include "base/rung.h"
 #include "heap/heap_cells.h"
+#include "heap/heap_left.h"
 #include "heap/heap_state.h"
 #include "os/os.h"
 #include "pressure/memory_limits.h"
@@ -22,11 +23,6 @@
 #define KEPT_TIMES 20
 #define KEPT_NS_LEAST 2000000000u
 #define SHORT_IDLE_NS 5000000u /* longer than a block of some MiB stays unused between two copies */
-/* How much may be idle. What is left below a limit may be used up before the caretaker looks again; then what
- * is idle is missing. */
-#define LEFT_SHARE 4                   /* of what was left */
-#define SHORT_BYTES_MOST (1ull << 20)
-#define UNKNOWN_BYTES_MOST (4ull << 20) /* before the caretaker has looked: it may run late */
 #define BATCH_BYTES ((size_t)4 << 20)
 #define LET_IN_TRIES 100
 #define LET_IN_NS 20000u
@@ -135,46 +131,12 @@ bool heap_offer(bool at_once) {
     return offer_since(now, at_once ? UINT64_MAX : now - (is_judged() ? RETURN_NS : IDLE_NS)) > 0;
 }
 
-static uint64_t most_of(uint64_t left) {
-    if (left == UINT64_MAX) return UNKNOWN_BYTES_MOST;
-    return left < HEAP_SHORT_BYTES ? SHORT_BYTES_MOST : left / LEFT_SHARE;
-}
-
-/* As it was told last; UINT64_MAX if it is not known any more. */
-static uint64_t left_at(uint64_t now_ns) {
-    const bool is_known = now_ns < atomic_load_explicit(&heap.looked_until_ns, memory_order_relaxed);
-    return is_known ? atomic_load_explicit(&heap.left, memory_order_relaxed) : UINT64_MAX;
-}
-
-uint64_t heap_idle_most(uint64_t now_ns) { return most_of(left_at(now_ns)); }
-
-uint64_t heap_use_left(uint64_t now_ns, size_t bytes, uint64_t *looked_ns) {
-    uint64_t left = left_at(now_ns);
-    *looked_ns = atomic_load(&heap.looked_ns);
-    if (left == UINT64_MAX) return left;
-    left = atomic_load(&heap.left);
-    while (!atomic_compare_exchange_weak(&heap.left, &left, above(left, bytes))) {
-    }
-    return above(left, bytes);
-}
-
-static void tell_left(uint64_t left, uint64_t until_ns) {
-    atomic_store(&heap.left, left);
-    atomic_store(&heap.looked_until_ns, until_ns);
-    atomic_store(&heap.looked_ns, os_now_ns());
-    cells_bound(most_of(left) / os_page_bytes());
-}
-
-void heap_bound_idle(uint64_t left, uint64_t until_ns) { tell_left(lesser(left, UINT64_MAX - 1), until_ns); }
-
-void heap_forget_left(void) { tell_left(UINT64_MAX, 0); }
-
 void heap_offer_idle(heap_zone *zone) { offer_zone(zone, os_now_ns()); }
 
 void heap_offer_near(uint64_t left) {
     if (!atomic_load(&heap.open)) return;
     const uint64_t now = os_now_ns();
-    if (left < HEAP_SHORT_BYTES || offer_since(now, now - SHORT_IDLE_NS) > most_of(left)) heap_offer(true);
+    if (left < HEAP_SHORT_BYTES || offer_since(now, now - SHORT_IDLE_NS) > heap_idle_most_of(left)) heap_offer(true);
 }
 
 /* Returns the resident bytes of free parts, which are discarded or only counted. */

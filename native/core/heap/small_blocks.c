@@ -8,6 +8,7 @@
 #include <stddef.h>
 
 #include "base/amounts.h"
+#include "heap/heap_left.h"
 #include "heap/heap_offer.h"
 #include "heap/heap_state.h"
 #include "os/os.h"

@@ -11,6 +11,7 @@
 
 #include "base/amounts.h"
 #include "base/caretaker.h"
+#include "heap/heap_left.h"
 #include "heap/heap_offer.h"
 #include "heap/small_blocks.h"
 #include "os/os.h"

@@ -33,6 +33,7 @@
 #include "pressure/watcher.h"
 #include "counters/requests.h"
 #include "counters/segment.h"
+#include "heap/heap_left.h"
 #include "heap/heap_offer.h"
 #include "heap/small_blocks.h"
 #include "base/userfault_closed.h"
