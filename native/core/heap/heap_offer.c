@@ -136,7 +136,8 @@ void heap_offer_idle(heap_zone *zone) { offer_zone(zone, os_now_ns()); }
 void heap_offer_near(uint64_t left) {
     if (!atomic_load(&heap.open)) return;
     const uint64_t now = os_now_ns();
-    if (left < HEAP_SHORT_BYTES || offer_since(now, now - SHORT_IDLE_NS) > heap_idle_most_of(left)) heap_offer(true);
+    const bool is_short = left < HEAP_SHORT_BYTES;
+    if (is_short || offer_since(now, now - SHORT_IDLE_NS) > heap_idle_most_of(left)) heap_offer(true);
 }
 
 /* Returns the resident bytes of free parts, which are discarded or only counted. */
