@@ -630,6 +630,8 @@ void vrange_heap_trimmed(uint64_t nanoseconds);
 const char *vrange_allocator_name(int which);
 /* Returns the name, which is part of its library's file name, whether it is loaded or not. */
 const char *vrange_allocator_known(int which);
+/* Whether a large block that the C libraries of this process allocate comes from vrange's heap: 1 or 0. */
+int vrange_malloc_is_served(void);
 /* Whether it returns only what the calling thread holds: 1 or 0. */
 int vrange_allocator_is_of_thread(int which);
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "heap/heap.h"
 #include "os/os.h"
 #include "vrange.h"
 
@@ -98,6 +99,14 @@ const char *vrange_allocator_known(int which) {
 const char *vrange_allocator_name(int which) {
     const char *name = vrange_allocator_known(which);
     return name && dlsym(RTLD_DEFAULT, known[which].function) ? name : NULL;
+}
+
+int vrange_malloc_is_served(void) {
+    void *(*volatile allocate)(size_t) = malloc; /* a compiler may leave out a block that nobody uses */
+    void *block = allocate(2 * HEAP_BLOCK_BYTES_LEAST);
+    const int is_ours = block && heap_has(block);
+    free(block);
+    return is_ours;
 }
 
 int vrange_allocator_is_of_thread(int which) {

@@ -19,7 +19,6 @@ from vrange._working_child import when_working
 
 __all__ = ["start", "trims"]
 
-_LARGE_BYTES = 1 << 17
 _started: Record | None = None  # a second sitecustomize, or an embedding, calls start() twice
 
 
@@ -137,6 +136,8 @@ def _deepen(settings: Settings, record: Record, part: Callable[..., None]) -> No
 def _interpreter(settings: Settings) -> str:
     if settings.heap == "libc":
         return "libc's malloc (PYTHONMALLOC=malloc)"
+    if settings.mimalloc:
+        return f"mimalloc, which {settings.mimalloc}"
     import_module("vrange.heap.interpreter").enable()
     return "on"
 
@@ -144,12 +145,9 @@ def _interpreter(settings: Settings) -> str:
 def _malloc(settings: Settings) -> str:
     if not settings.malloc:
         return f"off: {settings.malloc_refused or 'not asked for'}"
-    from vrange._core import ffi, lib
+    from vrange._core import lib
 
-    block = bytearray(_LARGE_BYTES)
-    info = ffi.new("vrange_heap_info *")
-    lib.vrange_heap_read(info)
-    return "on" if info.used_bytes >= len(block) else "off: another allocator serves the program"
+    return "on" if lib.vrange_malloc_is_served() else "off: another allocator serves the program"
 
 
 def _arrow(record: Record) -> str:

@@ -21,6 +21,8 @@ class Settings:
     ----------
     heap : {"pymalloc", "libc"}
         The allocator of the interpreter's objects: its own, or libc's malloc.
+    mimalloc : str or None
+        What the interpreter's mimalloc was told to do with freed pages; None: nothing.
     malloc : bool
         Whether large blocks of every library come from vrange's heap (vrange.malloc).
     malloc_refused : str or None
@@ -53,6 +55,7 @@ class Settings:
     """
 
     heap: Heap = "pymalloc"
+    mimalloc: str | None = None
     malloc: bool = False
     malloc_refused: str | None = None
     rss: bool = False

@@ -15,6 +15,7 @@ from pathlib import Path
 import vrange._autostart
 from vrange._autostart.deep import VARIABLE as DEEP
 from vrange._autostart.settings import VARIABLE, Settings
+from vrange.cli.run.mimalloc import mimalloc_options
 from vrange.malloc import preload
 
 __all__ = ["environment"]
@@ -27,6 +28,10 @@ def environment(settings: Settings, before: Mapping[str, str]) -> dict[str, str]
     changed = {"PYTHONPATH": os.pathsep.join(filter(None, [hook, path]))}
     if settings.heap == "libc":
         changed["PYTHONMALLOC"] = "malloc"
+    elif options := mimalloc_options(before, returns=settings.rss):
+        changed |= options
+        does = "returns freed pages" if settings.rss else "offers freed pages to the kernel"
+        settings = replace(settings, mimalloc=does)
     if settings.malloc:
         changed["LD_PRELOAD"] = preload(before)
     restore = {name: before.get(name) for name in changed}
