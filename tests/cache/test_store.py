@@ -158,17 +158,13 @@ def test_a_computation_that_changes_the_cache_itself(computes: str) -> None:
             cache["k"] = like_before(5)
         return like_before(1)
 
-    if computes == "closes":
-        with pytest.raises(ValueError, match="closed"):
-            cache.get_or_compute("k", compute)
-    else:
-        assert (cache.get_or_compute("k", compute) == 1).all()
-        if computes == "clears":
-            assert "k" not in cache, "it was forgotten after its computation began"
-            assert len(cache) == 0
-        else:
-            assert (cache["k"] == 5).all(), "what was set is newer than the computation"
-            assert len(cache) == 2
+    assert (cache.get_or_compute("k", compute) == 1).all()
+    if computes == "clears":
+        assert "k" not in cache, "it was forgotten after its computation began"
+        assert len(cache) == 0
+    elif computes == "sets":
+        assert (cache["k"] == 5).all(), "what was set is newer than the computation"
+        assert len(cache) == 2
     cache.close()
 
 
