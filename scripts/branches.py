@@ -73,7 +73,7 @@ def main() -> int:
             function = line.get("function_name", "").lstrip("*")
             ran = line["count"] > 0
             matches = {each for each in explanations if each.explains(file, function, text, ran)}
-            unmatched -= matches
+            unmatched -= {each for each in unmatched if each.explains(file, function, text, True)}
             missing = missed(line)
             count["all"] += len(line["branches"])
             count["missed"] += missing
