@@ -166,6 +166,30 @@ def test_decorated_functions_and_methods() -> None:
     assert where[0] == 2 * MIB
 
 
+@pytest.mark.parametrize("decorate", [vrange.deep_recursion, vrange.deep_recursion("64MiB")])
+def test_static_and_class_methods(decorate: Any) -> None:
+    """Below the decorator, or above it; called on the class and on an object."""
+
+    class Tree:
+        @decorate
+        @staticmethod
+        def static(n: int) -> int:
+            return 0 if n == 0 else 1 + Tree.static(n - 1)
+
+        @decorate
+        @classmethod
+        def of_class(cls, n: int) -> int:
+            return 0 if n == 0 else 1 + cls.of_class(n - 1)
+
+        @staticmethod
+        @decorate
+        def above(n: int) -> int:
+            return 0 if n == 0 else 1 + Tree.above(n - 1)
+
+    for function in (Tree.static, Tree().static, Tree.of_class, Tree().of_class, Tree().above):
+        assert function(5000) == 5000
+
+
 @pytest.mark.parametrize("name", ["vrange._stacks.deep", "vrange._stacks.trim", "vrange.sizes"])
 def test_the_examples_in_the_documentation(name: str) -> None:
     failed, tried = doctest.testmod(importlib.import_module(name))

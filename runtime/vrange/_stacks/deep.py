@@ -193,11 +193,13 @@ def deep_recursion(
     20000
 
     """
-    if callable(stack) and not isinstance(stack, DeepStack):
+    if isinstance(stack, classmethod) or (callable(stack) and not isinstance(stack, DeepStack)):
         return deep_recursion()(stack)
     size: int | str | DeepStack = stack
 
-    def decorate(f: Callable[P, T]) -> Callable[P, T]:
+    def decorate(f: Any) -> Any:
+        if isinstance(f, (staticmethod, classmethod)):
+            return type(f)(decorate(f.__func__))
         if not callable(f):
             raise TypeError(f"deep_recursion decorates a callable, not {f!r}")
         for is_kind, kind in (
@@ -215,7 +217,7 @@ def deep_recursion(
         settings, run = how._settings, deep.run
 
         @functools.wraps(f)
-        def on_deep_stack(*args: P.args, **kwargs: P.kwargs) -> T:
+        def on_deep_stack(*args: Any, **kwargs: Any) -> Any:
             return run(settings, f, *args, **kwargs)
 
         return on_deep_stack
