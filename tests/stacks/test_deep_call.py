@@ -170,23 +170,19 @@ def test_decorated_functions_and_methods() -> None:
 def test_static_and_class_methods(decorate: Any) -> None:
     """Below the decorator, or above it; called on the class and on an object."""
 
-    class Tree:
-        @decorate
-        @staticmethod
-        def static(n: int) -> int:
-            return 0 if n == 0 else 1 + Tree.static(n - 1)
+    def down(n: int) -> int:
+        return 0 if n == 0 else 1 + tree.static(n - 1)
 
-        @decorate
-        @classmethod
-        def of_class(cls, n: int) -> int:
-            return 0 if n == 0 else 1 + cls.of_class(n - 1)
+    def down_of_class(cls: Any, n: int) -> int:
+        return 0 if n == 0 else 1 + cls.of_class(n - 1)
 
-        @staticmethod
-        @decorate
-        def above(n: int) -> int:
-            return 0 if n == 0 else 1 + Tree.above(n - 1)
-
-    for function in (Tree.static, Tree().static, Tree.of_class, Tree().of_class, Tree().above):
+    methods = {
+        "static": decorate(staticmethod(down)),
+        "of_class": decorate(classmethod(down_of_class)),
+        "above": staticmethod(decorate(down)),
+    }
+    tree: Any = type("Tree", (), methods)
+    for function in (tree.static, tree().static, tree.of_class, tree().of_class, tree().above):
         assert function(5000) == 5000
 
 
