@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,20 @@ Make = Callable[[], VolatileCache[str, Any]]
 
 @pytest.fixture(params=["plain", "stale", "tags", "below", "shared"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    options: dict[str, dict[str, Any]] = {
-        "plain": {},
-        "stale": {"ttl": 60, "stale": 60},
-        "tags": {"tags": True},
-        "below": {"below": tmp_path / "below"},
-        "shared": {"shared": f"closing-{tmp_path.name}"},
-    }
-    return lambda: VolatileCache[str, Any](name="closing", **options[request.param])
+    """Return a function that makes caches which find nothing of each other's, nor of other runs'."""
+
+    def new() -> VolatileCache[str, Any]:
+        place = str(uuid.uuid4())
+        options: dict[str, dict[str, Any]] = {
+            "plain": {},
+            "stale": {"ttl": 60, "stale": 60},
+            "tags": {"tags": True},
+            "below": {"below": tmp_path / place},
+            "shared": {"shared": place},
+        }
+        return VolatileCache(name="closing", **options[request.param])
+
+    return new
 
 
 class Computation:
