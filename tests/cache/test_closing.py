@@ -30,7 +30,7 @@ Make = Callable[[], VolatileCache[str, Any]]
 
 @pytest.fixture(params=["plain", "stale", "tags", "below", "shared"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    """Return a function that makes caches which find nothing of each other's, nor of other runs'."""
+    """Return a function whose caches find nothing of each other's, nor of other runs'."""
 
     def new() -> VolatileCache[str, Any]:
         place = str(uuid.uuid4())
