@@ -630,14 +630,15 @@ void vrange_heap_trimmed(uint64_t nanoseconds);
 const char *vrange_allocator_name(int which);
 /* Returns the name, which is part of its library's file name, whether it is loaded or not. */
 const char *vrange_allocator_known(int which);
-/* Whether a large block that the C libraries of this process allocate comes from vrange's heap: 1 or 0. */
-int vrange_malloc_is_served(void);
 /* Whether it returns only what the calling thread holds: 1 or 0. */
 int vrange_allocator_is_of_thread(int which);
 
 /* Makes an allocator return the memory that it keeps unused. Returns by how much the process's resident
  * memory fell meanwhile; -ENOTSUP if the allocator is not loaded. */
 int64_t vrange_allocator_release(int which);
+
+/* Whether a large block that the C libraries of this process allocate comes from vrange's heap: 1 or 0. */
+int vrange_malloc_is_served(void);
 
 /* What that call would return, as the allocator itself counts it; -ENOTSUP if it does not tell. */
 int64_t vrange_allocator_unused(int which);

@@ -33,7 +33,7 @@
 #define PAGE vrange_page_bytes()
 #define BYTES (8 * PAGE)
 
-/* ---- what is refused, and what is right -------------------------------------------------------- */
+/* ---- how a call may end ------------------------------------------------------------------------ */
 
 /* 0 is success; negative is an errno. */
 static bool did(int result) {
@@ -580,7 +580,7 @@ static void partial_loss(void) {
         if (result == VRANGE_PURGED) {
             const int64_t count = vrange_lost_blocks(handles[1], blocks, 4);
             CHECK(count <= 4);
-            /* What is not lost is there. */
+            /* Blocks that were not lost have their content. */
             uint64_t *const words = (uint64_t *)address;
             for (size_t i = 0; count >= 0 && i < BYTES / 8; i++) {
                 bool is_lost = false;
@@ -688,6 +688,15 @@ static void shared_with_child(void) {
     while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR) continue;
 }
 
+/* A child checks what it reads. It may also refuse to go on, and say so (process/fork.c). */
+static void wait_for(pid_t child) {
+    int status = 0, got;
+    while ((got = waitpid(child, &status, 0)) < 0 && errno == EINTR) continue;
+    if (child > 0 && got == child)
+        CHECK((WIFEXITED(status) && WEXITSTATUS(status) == 0) ||
+              (WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT));
+}
+
 /* A child that is short of memory lets go of what it inherited. */
 static void child_lets_go(void) {
     fflush(NULL);
@@ -711,11 +720,7 @@ static void child_lets_go(void) {
         inject_disarm();
         _exit(0);
     }
-    int status = 0, got;
-    while ((got = waitpid(child, &status, 0)) < 0 && errno == EINTR) continue;
-    if (child > 0 && got == child)
-        CHECK((WIFEXITED(status) && WEXITSTATUS(status) == 0) ||
-              (WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT));
+    wait_for(child);
 }
 
 /* A fork while blocks are pinned, and with an array that can't be refilled. */
@@ -738,11 +743,7 @@ static void fork_with_arrays(void) {
         inject_disarm();
         _exit(0);
     }
-    int status = 0, got;
-    while ((got = waitpid(child, &status, 0)) < 0 && errno == EINTR) continue;
-    if (child > 0 && got == child)
-        CHECK((WIFEXITED(status) && WEXITSTATUS(status) == 0) ||
-              (WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT));
+    wait_for(child);
     if (is_pinned) vrange_array_unpin(array, 0, 3);
     if (is_held) vrange_array_unpin(other, 0, 2);
     if (is_open) {

@@ -21,8 +21,8 @@ void heap_forget_left(void);
 uint64_t heap_idle_most_of(uint64_t left);
 uint64_t heap_idle_most(uint64_t now_ns);
 
-/* A block gets new pages of so many bytes. Returns what is left; UINT64_MAX if that is not known. Where it may
- * have become little since the caretaker looked, it looks again first. */
+/* Subtracts the new pages of a block, and returns what is left; UINT64_MAX if that is not known. If it may have
+ * become little since the caretaker looked, waits until the caretaker has looked again. */
 uint64_t heap_left_with_new(size_t bytes);
 
 #endif
