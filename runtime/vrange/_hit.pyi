@@ -230,6 +230,7 @@ class Stopwatch:
 
 ROOM_BYTES: int
 OBJECT_BYTES: int
+HOT_ARRAYS_MOST: int
 WAITS: int
 HAS_LANDED: int
 NEVER_ENDS: int

@@ -48,6 +48,15 @@ def test_answers_that_are_not_stored() -> None:
     """)
 
 
+def test_a_caller_that_reshapes_an_array_of_a_tuple_changes_no_other() -> None:
+    elsewhere("""
+    with vrange.VolatileCache() as cache:
+        cache.get_or_compute("k", lambda: (np.arange(4.0), "name"))
+        cache["k"][0].shape = 2, 2
+        assert cache["k"][0].shape == (4,)
+    """)
+
+
 def test_closing() -> None:
     elsewhere("""
     for value in closing.VALUES:

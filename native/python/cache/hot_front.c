@@ -22,7 +22,6 @@
 #define HEAVIER_DECODED 16    /* a pickled int of 2 bytes becomes an object of 28 bytes and a pointer */
 #define SPARE_SHARE 4         /* automatic fronts use at most this part of the memory free without them */
 #define LOOK_NS 100000000ull
-#define HOT_ARRAYS_MOST 16 /* items of a hot tuple with arrays, as in _cache/identity.py */
 #define COPIES_SHARE 16 /* of the cache's bytes: with sixteen children, as much again */
 #define COPIES_LEAST ((Py_ssize_t)1 << 20)
 

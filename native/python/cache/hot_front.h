@@ -4,7 +4,8 @@
 
 #include "python/cache/core.h"
 
-#define OBJECT_BYTES 64 /* an object, roughly, without its large parts */
+#define OBJECT_BYTES 64    /* an object, roughly, without its large parts */
+#define HOT_ARRAYS_MOST 16 /* items of a hot tuple with arrays */
 
 /* Offers a value that was read to the front. `is_copy`: it was read from another process. May run Python. -1
  * with an error set. */

@@ -50,6 +50,7 @@ static int add_to(PyObject *module) {
     }
     if (key_weight_prepare() < 0) return -1;
     if (PyModule_AddIntConstant(module, "OBJECT_BYTES", OBJECT_BYTES) < 0) return -1;
+    if (PyModule_AddIntConstant(module, "HOT_ARRAYS_MOST", HOT_ARRAYS_MOST) < 0) return -1;
     return PyModule_AddFunctions(module, functions);
 }
 

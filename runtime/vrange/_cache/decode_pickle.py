@@ -30,9 +30,12 @@ class Sharing(Enum):
     NEVER = auto()
 
 
-def sharing_of(value: Any, head_bytes: int, copies: bool) -> Sharing:
-    """Return which callers get the same object; `head_bytes`: the size of the pickle alone."""
-    if never_changes(value, with_arrays=not copies):
+def sharing_of(value: Any, head_bytes: int, copies: bool, *, arrays_most: int) -> Sharing:
+    """Return which callers get the same object; `head_bytes`: the size of the pickle alone.
+
+    `arrays_most`: from a tuple of so many items, callers get array objects of their own.
+    """
+    if never_changes(value, arrays_most=0 if copies else arrays_most):
         return Sharing.ALWAYS
     if copies:
         return Sharing.NEVER

@@ -69,7 +69,7 @@ def encode_pickle(
         beside = Beside(collector, finder, leaves, buffers)
         decode = _RoomyPickled(head_bytes, beside, weight)
         has_views, nbytes, copied = beside.has_views, beside.nbytes, decode.copies
-    sharing = sharing_of(value, head_bytes, copies)
+    sharing = sharing_of(value, head_bytes, copies, arrays_most=hit.HOT_ARRAYS_MOST)
     if sharing is Sharing.ALWAYS and type(value) is tuple and any(map(is_own_array, value)):
         know_arrays()
     if sharing is Sharing.WHILE_HELD:

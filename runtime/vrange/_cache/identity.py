@@ -26,7 +26,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-HOT_ARRAYS_MOST = 16  # items of a tuple with arrays that may be hot, as in hot_front.c
 _HEAP_TYPE = 1 << 9  # of a type's __flags__: made at run time, as by a class statement
 
 _NEVER_CHANGE = {
@@ -56,14 +55,15 @@ _NEVER_CHANGE = {
 _NEVER_CHANGE_AND_SUBCLASSES = (type, enum.Enum, pathlib.PurePath)
 
 
-def never_changes(value: Any, *, with_arrays: bool) -> bool:
+def never_changes(value: Any, *, arrays_most: int) -> bool:
     """Return whether the value is certainly immutable, so that callers may share it.
 
     An array is not: its shape and dtype can be set, even if its content is read-only. But from a
-    short tuple, as functions return it, the hot front gives each caller array objects of its own.
+    tuple of at most `arrays_most` items, as functions return it, the hot front gives each caller
+    array objects of its own.
     """
     try:
-        if type(value) is tuple and len(value) <= HOT_ARRAYS_MOST and with_arrays:
+        if type(value) is tuple and len(value) <= arrays_most:
             return all(is_own_array(item) or _never_changes(item) for item in value)
         return _never_changes(value)
     except RecursionError:

@@ -119,7 +119,7 @@ def keep(value: Any, homes: Iterable[str], *, copies: bool) -> Kept:
     pickler.dump(value)
     head_bytes = sum(map(len, file.parts))
     weight = head_bytes + pickler.objects * OBJECT_BYTES
-    sharing = sharing_of(value, head_bytes, copies)
+    sharing = sharing_of(value, head_bytes, copies, arrays_most=0)
     if sharing is Sharing.WHILE_HELD or sharing is Sharing.WHILE_HOT:
         return Kept(weigh(value), value)
     beside = Beside(file, finder, leaves, buffers)

@@ -15,7 +15,7 @@ from typing import Any
 
 from vrange._cache.codec import Codec
 from vrange._cache.collector import Collector, room_for
-from vrange._cache.identity import HOT_ARRAYS_MOST, is_own_array
+from vrange._cache.identity import is_own_array
 from vrange._cache.leaves import Finder
 from vrange._cache.whole_array import know_arrays
 from vrange._core import hit, lib
@@ -67,7 +67,7 @@ def is_plain(value: Any) -> bool:
     if is_own_array(value):
         know_arrays()
         return True
-    if type(value) is tuple and len(value) <= HOT_ARRAYS_MOST:
+    if type(value) is tuple and len(value) <= hit.HOT_ARRAYS_MOST:
         if any(map(is_own_array, value)):
             know_arrays()
         return all(is_own_array(item) or _is_immutable(item) for item in value)
