@@ -134,6 +134,47 @@ static void a_signal_goes_to_the_handler_that_was_found_for_it(void) {
     CHECK(sigaction(SIGBUS, &ours_below_leaving, NULL) == 0);
 }
 
+/* Handlers that call the one before them, as it was when they came. */
+static struct sigaction before_chaining, before_covering;
+
+static void call_again(const struct sigaction *handler, int number, siginfo_t *info, void *context) {
+    if (handler->sa_flags & SA_SIGINFO) handler->sa_sigaction(number, info, context);
+    else handler->sa_handler(number);
+}
+
+static void chaining(int number, siginfo_t *info, void *context) {
+    seen[1]++;
+    call_again(&before_chaining, number, info, context);
+}
+
+static void covering(int number, siginfo_t *info, void *context) {
+    seen[2]++;
+    call_again(&before_covering, number, info, context);
+}
+
+static struct sigaction install_chaining(void (*handler)(int, siginfo_t *, void *)) {
+    struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO}, before;
+    CHECK(sigaction(SIGBUS, &action, &before) == 0);
+    return before;
+}
+
+/* Two handlers come between two looks of ours, so that only the second one is known; then it leaves, and the
+ * first one is in place. What it calls is below it, and not the one that left. */
+static void a_handler_that_was_covered_before_it_was_seen_calls_what_is_below_it(void) {
+    install(first, 0);
+    CHECK(fault_chain_be_first(SIGBUS) == 0);
+    before_chaining = install_chaining(chaining);
+    before_covering = install_chaining(covering);
+    CHECK(fault_chain_be_first(SIGBUS) == 0);
+    EXPECT(1, 1, 1);
+    CHECK(sigaction(SIGBUS, &before_covering, NULL) == 0); /* it leaves */
+    CHECK(fault_chain_be_first(SIGBUS) == 0);
+    EXPECT(1, 1, 0);
+    CHECK(sigaction(SIGBUS, &before_chaining, NULL) == 0);
+    CHECK(fault_chain_be_first(SIGBUS) == 0);
+    EXPECT(1, 0, 0);
+}
+
 static atomic_bool is_over;
 
 static void *stay_first(void *unused) {
@@ -171,6 +212,7 @@ int main(void) {
     a_handler_that_leaves_meanwhile_is_not_called();
     ours_that_comes_back_meanwhile_is_not_below_itself();
     a_signal_goes_to_the_handler_that_was_found_for_it();
+    a_handler_that_was_covered_before_it_was_seen_calls_what_is_below_it();
     signals_go_on_while_another_thread_stays_first();
     return 0;
 }

@@ -91,9 +91,10 @@ static struct sigaction kept_in(kept_action *kept) {
 
 /* ---- our own handler ---------------------------------------------------------------------------- */
 
-static void on_fault(int number, siginfo_t *info, void *context);
+static void on_fault(int number, siginfo_t *info, void *context, int entry);
 
-/* The entries do the same. The address of the one that is installed shows which installation it is. */
+/* The entries do the same. The address of the one that is installed shows which installation it is. Their
+ * numbers are octal. */
 #define EIGHT(what, n) what(n##0) what(n##1) what(n##2) what(n##3) what(n##4) what(n##5) what(n##6) what(n##7)
 /* clang-format off */
 #define EACH(what)                              \
@@ -101,7 +102,7 @@ static void on_fault(int number, siginfo_t *info, void *context);
     EIGHT(what, 4) EIGHT(what, 5) EIGHT(what, 6) EIGHT(what, 7)
 /* clang-format on */
 #define DEFINED(n) \
-    static void entry_##n(int number, siginfo_t *info, void *context) { on_fault(number, info, context); }
+    static void entry_##n(int number, siginfo_t *info, void *context) { on_fault(number, info, context, 0##n); }
 #define LISTED(n) entry_##n,
 EACH(DEFINED)
 static void (*const entries[ENTRIES])(int, siginfo_t *, void *) = {EACH(LISTED)};
@@ -179,8 +180,8 @@ typedef struct {
 } handler_below;
 
 /* A handler that was over ours may just have restored ours and sent the signal again, and no thread has noted
- * yet that it left. */
-static handler_below find_below(chain *c, bool is_back) {
+ * yet that it left. `called` is the entry of ours that the handler we called has called itself, or -1. */
+static handler_below find_below(chain *c, bool is_back, int called) {
     for (;;) {
         const unsigned changes = atomic_load(&c->changes);
         if (changes % 2) {
@@ -196,16 +197,21 @@ static handler_below find_below(chain *c, bool is_back) {
          * handler before it and sends the signal again, while another thread installs ours over the restored
          * handler: the signal is then meant for that restored handler. */
         if (is_back && below.count <= last.count && below.place >= last.place) below.place = last.place - 1;
+        /* Only what is below that entry is below that handler. If two handlers came between two looks, only the
+         * upper one was noted, and it may have left since. */
+        if (called >= 0 && below.place >= atomic_load(&c->below[called]))
+            below.place = atomic_load(&c->below[called]) - 1;
         if (below.place >= 0) below.handler = kept_in(&c->previous[below.place]);
         if (atomic_load(&c->changes) == changes) return below;
     }
 }
 
-static void pass_on(chain *c, siginfo_t *info, void *context, bool must_end) {
+static void pass_on(chain *c, siginfo_t *info, void *context, bool must_end, int entry) {
     const char *frame = __builtin_frame_address(0);
     const bool by_kernel = info->si_code > 0;
     const passed_on outer = last;
-    const handler_below below = find_below(c, is_called_back(c->number, info, frame));
+    const bool is_back = is_called_back(c->number, info, frame);
+    const handler_below below = find_below(c, is_back, is_back && info == last.info ? entry : -1);
     if (below.place < 0 || below.handler.sa_handler == SIG_DFL) {
         end_by_default(c, info);
     } else if (below.handler.sa_handler == SIG_IGN) {
@@ -221,12 +227,12 @@ static void pass_on(chain *c, siginfo_t *info, void *context, bool must_end) {
     }
 }
 
-static void on_fault(int number, siginfo_t *info, void *context) {
+static void on_fault(int number, siginfo_t *info, void *context, int entry) {
     const int saved_errno = errno;
     chain *c = chain_of(number);
     fault_answer answer = FAULT_FOREIGN;
     for (int i = 0; i < c->mend_count && answer == FAULT_FOREIGN; i++) answer = c->mends[i](info, context);
-    if (answer != FAULT_MENDED) pass_on(c, info, context, answer == FAULT_FAILED);
+    if (answer != FAULT_MENDED) pass_on(c, info, context, answer == FAULT_FAILED, entry);
     errno = saved_errno;
 }
 
