@@ -113,8 +113,10 @@ static void alarms(void) {
     rest(2);
     alarm_has_come();
     for (int i = 0; i < 3; i++, rest(1)) set_alarm(LIMIT_BYTES / 4);
-    headroom_below_limits(LIMIT_BYTES, &left);
-    for (int i = 0; i < 4; i++, rest(1)) CHECK(set_alarm(LIMIT_BYTES) != ALARM_EARLY); /* usage is above it */
+    /* Where the group's files could not be opened, no limit is known, and nobody relies on an alarm. */
+    const bool is_known = headroom_below_limits(LIMIT_BYTES, &left);
+    for (int i = 0; i < 4; i++, rest(1)) /* usage is above the threshold */
+        CHECK(set_alarm(LIMIT_BYTES) != ALARM_EARLY || !is_known);
     alarm_end();
     alarm_end();
 }
