@@ -2,6 +2,7 @@
 #include "failing_calls.h"
 
 #include "base/gate.h"
+#include "os/os.h"
 #include "pressure/alarm.h"
 #include "pressure/headroom.h"
 #include "pressure/memory_limits.h"
@@ -82,9 +83,9 @@ static void pressure(void) {
 
 static char group[80];
 
-static bool write_number(const char *file, size_t number) {
+static bool write_number(const char *in, const char *file, size_t number) {
     char where[160], text[32];
-    snprintf(where, sizeof where, "%s/%s", group, file);
+    snprintf(where, sizeof where, "%s/%s", in, file);
     const int opened = open(where, O_WRONLY | O_CLOEXEC);
     const int length = snprintf(text, sizeof text, "%zu", number);
     const bool is_written = opened >= 0 && write(opened, text, (size_t)length) == length;
@@ -92,9 +93,12 @@ static bool write_number(const char *file, size_t number) {
     return is_written;
 }
 
+static bool set_group_limit(const char *of, size_t bytes) { return write_number(of, "memory.limit_in_bytes", bytes); }
+static bool put_in(const char *where) { return write_number(where, "cgroup.procs", (size_t)getpid()); }
+
 /* Each trial is in it from its beginning to its end. */
 static bool join_group(void) {
-    return write_number("memory.limit_in_bytes", LIMIT_BYTES) && write_number("cgroup.procs", (size_t)getpid());
+    return set_group_limit(group, LIMIT_BYTES) && put_in(group);
 }
 
 static alarm_kind set_alarm(uint64_t enough) {
@@ -109,7 +113,7 @@ static void alarms(void) {
     uint64_t left;
     limits_follow_outside();
     for (int i = 0; i < 5; i++, rest(1)) set_alarm(LIMIT_BYTES / 4);
-    write_number("memory.limit_in_bytes", LIMIT_BYTES - 64 * MIB);
+    set_group_limit(group, LIMIT_BYTES - 64 * MIB);
     rest(2);
     alarm_has_come();
     for (int i = 0; i < 3; i++, rest(1)) set_alarm(LIMIT_BYTES / 4);
@@ -117,7 +121,41 @@ static void alarms(void) {
     const bool is_known = headroom_below_limits(LIMIT_BYTES, &left);
     for (int i = 0; i < 4; i++, rest(1)) /* usage is above the threshold */
         CHECK(set_alarm(LIMIT_BYTES) != ALARM_EARLY || !is_known);
+    struct rlimit all, some;
+    if (getrlimit(RLIMIT_AS, &all) == 0) {
+        some = all;
+        some.rlim_cur = (rlim_t)1 << 40;
+        setrlimit(RLIMIT_AS, &some); /* its thread would take of what is scarce */
+        if (os_address_space_limit() != UINT64_MAX) CHECK(set_alarm(LIMIT_BYTES / 4) == ALARM_NONE);
+        setrlimit(RLIMIT_AS, &all);
+    }
     alarm_end();
+    alarm_end();
+}
+
+/* The process is moved, and the group in which it was is removed. */
+static void removed_group(void) {
+    char below[120];
+    uint64_t left;
+    snprintf(below, sizeof below, "%s/%d", group, getpid());
+    atomic_store(&armed, false); /* what the test itself does works */
+    const bool is_in = mkdir(below, 0700) == 0 && set_group_limit(below, LIMIT_BYTES / 2) && put_in(below);
+    atomic_store(&armed, true);
+    limits_follow_outside();
+    for (int i = 0; i < 3; i++, rest(1)) set_alarm(LIMIT_BYTES / 4);
+    atomic_store(&armed, false);
+    CHECK(is_in && put_in(group));
+    while (rmdir(below) < 0 && errno == EBUSY) rest(1);
+    atomic_store(&armed, true);
+    headroom_is_below(LIMIT_BYTES);
+    headroom_below_limits(LIMIT_BYTES, &left);
+    set_alarm(LIMIT_BYTES / 4);
+    rest(110);
+    headroom_below_limits(LIMIT_BYTES, &left);
+    set_alarm(LIMIT_BYTES / 4);
+    limits_take();
+    headroom_is_below(LIMIT_BYTES); /* what another thread reads now is not waited for */
+    limits_give();
     alarm_end();
 }
 
@@ -150,7 +188,7 @@ static void pressure_in_group(void) {
     if (!did(vrange_pressure_find("/proc/self", &found)) || !did(vrange_pressure_start(&settings))) return;
     vrange_pressure_info info;
     vrange_pressure_wait(0, 3000000);
-    write_number("memory.limit_in_bytes", LIMIT_BYTES - 64 * MIB);
+    set_group_limit(group, LIMIT_BYTES - 64 * MIB);
     vrange_pressure_poke();
     rest(3);
     vrange_pressure_read(&info);
@@ -162,6 +200,7 @@ static const operation operations[] = {
     {"limits", set_limits},
     {"near limit", near_limit},
     {"pressure", pressure},
+    {"removed group", removed_group, .is_first = true, .prepare = join_group},
     {"alarms", alarms, .is_first = true, .prepare = join_group},
     {"below the limit of a group", below_group_limit, .prepare = join_group},
     {"pressure in a group", pressure_in_group, .is_first = true, .prepare = join_group},

@@ -12,6 +12,7 @@
 #include "index_support.h"
 #include "os/os.h"
 #include "os/os_main_stack.h"
+#include "pressure/memory_limits.h"
 #include "stacks/deep_threads.h"
 #include "stacks/sigsegv.h"
 #include "stacks/stack.h"
@@ -405,6 +406,25 @@ static void test_cgroup_texts(void) {
     CHECK(vrange_cgroups_read(long_text + 4, &found) < 0);
 }
 
+/* A process may have no descriptor left when it looks for its limits. It looks again later. */
+static void test_limits_without_descriptors(void) {
+    static limits l;
+    static vrange_cgroups found;
+    struct rlimit none, before;
+    const uint64_t later_ns = 2000000000;
+    const int probe = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    CHECK(probe >= 0 && close(probe) == 0 && getrlimit(RLIMIT_NOFILE, &before) == 0);
+    none = before;
+    none.rlim_cur = (rlim_t)probe;
+    CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
+    limits_find(&l, "/proc/self", &found);
+    CHECK(!l.is_complete);
+    CHECK(!limits_have_moved(&l, os_now_ns()) && limits_have_moved(&l, os_now_ns() + later_ns));
+    CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    if (limits_find(&l, "/proc/self", &found) == 0) CHECK(!limits_have_moved(&l, os_now_ns() + later_ns));
+    limits_forget(&l);
+}
+
 /* ---- the interpreter's arenas ------------------------------------------------------------------ */
 
 static void test_arenas_of_interpreters(void) {
@@ -673,6 +693,7 @@ int main(void) {
     IN_CHILD(test_files_of_others());
     IN_CHILD(test_ranges_without_content());
     IN_CHILD(test_cgroup_texts());
+    IN_CHILD(test_limits_without_descriptors());
     IN_CHILD(test_arenas_of_interpreters());
     IN_CHILD(test_an_index_refuses());
     IN_CHILD(test_stacks_and_threads());

@@ -82,6 +82,9 @@ static int read_membership(limits *l, uint64_t *hash) {
     return result < 0 ? result : 0;
 }
 
+/* Other errors stay: a sandbox or the owner of the files refuses them. */
+static bool is_short(int error) { return error == EMFILE || error == ENFILE || error == ENOMEM; }
+
 int limits_find(limits *l, const char *proc_self, vrange_cgroups *found) {
     char path[VRANGE_PATH_BYTES];
     limits_forget(l);
@@ -94,10 +97,12 @@ int limits_find(limits *l, const char *proc_self, vrange_cgroups *found) {
     l->membership_ns = os_now_ns();
     const int result = cgroups_find(proc_self, found);
     l->is_complete = result == 0 && found->count > 0;
+    l->was_short = is_short(-result);
     for (size_t i = 0; result == 0 && i < found->count; i++) {
         open_cgroup(l, found, &found->cgroups[i]);
         /* Without the file there is no limit either: v2's root, or a controller that is not enabled. */
         if (found->cgroups[i].error && found->cgroups[i].error != ENOENT) l->is_complete = false;
+        if (is_short(found->cgroups[i].error)) l->was_short = true;
     }
     return result;
 }
@@ -112,7 +117,7 @@ bool limits_have_moved(limits *l, uint64_t now) {
     uint64_t membership;
     if (now - l->membership_ns < (l->is_gone ? GONE_NS : MEMBERSHIP_NS)) return false;
     l->membership_ns = now;
-    return l->is_gone || (read_membership(l, &membership) == 0 && membership != l->membership_hash);
+    return l->is_gone || l->was_short || (read_membership(l, &membership) == 0 && membership != l->membership_hash);
 }
 
 /* ---- reading ----------------------------------------------------------------------------------- */

@@ -38,6 +38,7 @@ typedef struct {
     uint64_t membership_hash, membership_ns;
     bool is_gone; /* a cgroup was removed: the process is in another one */
     bool is_complete; /* no cgroup was found that can't be read: there is no other limit */
+    bool was_short;   /* of descriptors or of memory, when cgroups were looked for */
     uint64_t machine_bytes, machine_used, machine_ns;
     uint64_t commit_limit, committed; /* UINT64_MAX and 0 unless the machine promises only what it has */
     bool strict;
@@ -50,7 +51,8 @@ typedef struct {
 int limits_find(limits *l, const char *proc_self, vrange_cgroups *found);
 void limits_forget(limits *l);
 
-/* Whether the process has moved to other cgroups since they were found. Checks at most once a second. */
+/* Whether the cgroups must be found again: the process has moved to others, or not all could be opened. Checks at most
+ * once a second. */
 bool limits_have_moved(limits *l, uint64_t now_ns);
 
 /* Read a figure again if it is at least `age_ns` old. Return 0 or -errno; on an error the figure stays. A
