@@ -117,7 +117,8 @@ bool limits_have_moved(limits *l, uint64_t now) {
     uint64_t membership;
     if (now - l->membership_ns < (l->is_gone ? GONE_NS : MEMBERSHIP_NS)) return false;
     l->membership_ns = now;
-    return l->is_gone || l->was_short || (read_membership(l, &membership) == 0 && membership != l->membership_hash);
+    if (l->is_gone || l->was_short) return true;
+    return read_membership(l, &membership) == 0 && membership != l->membership_hash;
 }
 
 /* ---- reading ----------------------------------------------------------------------------------- */

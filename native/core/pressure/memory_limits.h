@@ -51,8 +51,8 @@ typedef struct {
 int limits_find(limits *l, const char *proc_self, vrange_cgroups *found);
 void limits_forget(limits *l);
 
-/* Whether the cgroups must be found again: the process has moved to others, or not all could be opened. Checks at most
- * once a second. */
+/* Whether the cgroups must be found again: the process has moved to others, or not all could be opened. Checks
+ * at most once a second. */
 bool limits_have_moved(limits *l, uint64_t now_ns);
 
 /* Read a figure again if it is at least `age_ns` old. Return 0 or -errno; on an error the figure stays. A
