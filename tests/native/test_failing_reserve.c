@@ -142,15 +142,20 @@ static void removed_group(void) {
     const bool is_in = mkdir(below, 0700) == 0 && set_group_limit(below, LIMIT_BYTES / 2) && put_in(below);
     atomic_store(&armed, true);
     limits_follow_outside();
+    static vrange_cgroups found;
+    const vrange_pressure_settings settings = {1000000, 1000000, .7, .9, .05, .2};
+    if (did(vrange_pressure_find("/proc/self", &found))) did(vrange_pressure_start(&settings));
     for (int i = 0; i < 3; i++, rest(1)) set_alarm(LIMIT_BYTES / 4);
     atomic_store(&armed, false);
     CHECK(is_in && put_in(group));
     while (rmdir(below) < 0 && errno == EBUSY) rest(1);
     atomic_store(&armed, true);
+    vrange_pressure_poke();
     headroom_is_below(LIMIT_BYTES);
     headroom_below_limits(LIMIT_BYTES, &left);
     set_alarm(LIMIT_BYTES / 4);
     rest(110);
+    vrange_pressure_stop();
     headroom_below_limits(LIMIT_BYTES, &left);
     set_alarm(LIMIT_BYTES / 4);
     limits_take();
@@ -189,8 +194,12 @@ static void pressure_in_group(void) {
     vrange_pressure_info info;
     vrange_pressure_wait(0, 3000000);
     set_group_limit(group, LIMIT_BYTES - 64 * MIB);
-    vrange_pressure_poke();
-    rest(3);
+    for (uint64_t most = 0; most <= LIMIT_BYTES; most += LIMIT_BYTES) { /* the process's own limit is nearer */
+        vrange_set_limit(vrange_resident_bytes() + MIB, most);
+        vrange_pressure_poke();
+        rest(3);
+    }
+    vrange_set_limit(0, 0);
     vrange_pressure_read(&info);
     vrange_pressure_stop();
 }

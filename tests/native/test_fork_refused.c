@@ -8,7 +8,7 @@
 #include "os/os_kept_descriptors.h"
 
 static struct {
-    bool map, wipe, keep, discard, open, registering;
+    bool map, wipe, keep, discard, over, open, registering;
 } refused;
 
 #define WRAP(result, name, failure, parameters, arguments) \
@@ -20,6 +20,7 @@ static struct {
 #define failed_os_wipe_on_fork -EPERM
 #define failed_os_keep_on_fork -ENOMEM
 #define failed_os_discard_many -EPERM
+#define failed_os_map_over -ENOMEM
 #define failed_os_userfault_open -EPERM
 #define failed_os_userfault_register -ENOMEM
 
@@ -28,6 +29,7 @@ WRAP(int, os_wipe_on_fork, refused.wipe, (void *at, size_t bytes), (at, bytes))
 /* Of a part of the area only: as where there may be no more mappings. */
 WRAP(int, os_keep_on_fork, (refused.keep && bytes <= MIB), (void *at, size_t bytes), (at, bytes))
 WRAP(int, os_discard_many, refused.discard, (const struct iovec *spans, size_t count), (spans, count))
+WRAP(int, os_map_over, refused.over, (void *at, size_t bytes), (at, bytes))
 WRAP(int, os_userfault_open, refused.open, (os_held * held), (held))
 WRAP(int, os_userfault_register, refused.registering, (int descriptor, void *at, size_t bytes),
      (descriptor, at, bytes))
@@ -87,9 +89,28 @@ static void without_memory_for_the_lists(void) {
     refused.map = refused.open = false;
 }
 
+/* Where nothing makes its memory its own, the child ends before it can take zeros for content, and says so. */
+static void ends_the_child(int ranges) {
+    vrange_account *account;
+    vrange_arena *arena = open_arena(256 * MIB, &account);
+    for (int i = 0; i < ranges; i++) { /* pinned ones and others in turns */
+        const uint64_t handle = filled(arena, BYTES, (uint64_t)i);
+        if (i % 2) CHECK(vrange_release(handle) == VRANGE_OK);
+    }
+    CHECK(freopen("/dev/null", "w", stderr));
+    refused.wipe = refused.discard = refused.over = true;
+    int status;
+    const pid_t child = fork();
+    if (child == 0) _exit(0);
+    refused.wipe = refused.discard = refused.over = false;
+    CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
 int main(void) {
     const int rung = vrange_rung();
     without_memory_for_the_lists();
+    IN_CHILD(ends_the_child(4));
+    IN_CHILD(ends_the_child(2000));
     for (int what = 0; what < 32; what++) {
         refused.wipe = what & 1;
         refused.keep = what & 2;

@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include "fork_support.h"
+#include "process/fork_pause.h"
 
 static int threads(void) {
     DIR *tasks = opendir("/proc/self/task");
@@ -93,6 +94,22 @@ static void is_set_in_the_pause(void) {
     CHECK(threads() == 2 && reserve_runs());
 }
 
+/* The interpreter counts threads and announces nothing. The thread ends at each fork, and is back once it is needed. */
+static void is_not_announced(vrange_arena *arena) {
+    fork_pause_always();
+    IN_CHILD(CHECK(threads() == 1));
+    CHECK(threads() == 1);
+    CHECK(vrange_free(filled(arena, BYTES, 1)) == VRANGE_OK);
+    CHECK(vrange_reserve_start(16 * MIB, 5000000, 1) == 0 && threads() == 2);
+    vrange_fork_begins(); /* one that is announced all the same */
+    IN_CHILD(CHECK(threads() == 1));
+    vrange_fork_ended();
+    CHECK(threads() == 2);
+    vrange_reserve_stop();
+    IN_CHILD(CHECK(threads() == 1)); /* there is none to end */
+    CHECK(threads() == 1);
+}
+
 int main(void) {
     vrange_account *account;
     vrange_arena *arena = open_arena(16 * MIB, &account);
@@ -101,5 +118,6 @@ int main(void) {
     is_kept_in_the_pause(arena);
     overlaps();
     is_set_in_the_pause();
+    is_not_announced(arena);
     return 0;
 }

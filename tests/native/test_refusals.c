@@ -13,6 +13,8 @@
 #include "os/os.h"
 #include "os/os_main_stack.h"
 #include "pressure/memory_limits.h"
+#include "ranges/range_place.h"
+#include "ranges/range_state.h"
 #include "stacks/deep_threads.h"
 #include "stacks/sigsegv.h"
 #include "stacks/stack.h"
@@ -335,6 +337,18 @@ static void test_ranges_without_content(void) {
     CHECK(vrange_free(handle) == VRANGE_OK);
     CHECK(vrange_shared_put_range(index, &key, handle, 8, "", 0, &found) != VRANGE_OK);
     vrange_shared_leave(index);
+}
+
+/* What another process reads of a range was there if the range's word was such before and after. */
+static void test_words_of_what_was_there(void) {
+    const uint64_t generation = UINT64_C(7) << 32, pinned = generation | RESIDENT | WORD_PIN;
+    CHECK(range_was_there(generation | RESIDENT, generation, false) && range_was_there(pinned, generation, true));
+    CHECK(range_was_there(generation | OFFERED, generation, true));
+    CHECK(!range_was_there(generation | OFFERED, generation, false));
+    CHECK(!range_was_there(generation | RESIDENT, generation << 1, true));
+    CHECK(!range_was_there(generation | RESIDENT | WORD_LOST, generation, true));
+    CHECK(!range_was_there(generation | RESIDENT | WORD_PARTIAL, generation, true));
+    CHECK(!range_was_there(generation | PURGED, generation, true) && !range_was_there(generation | BUSY, generation, true));
 }
 
 /* ---- texts of /proc ---------------------------------------------------------------------------- */
@@ -692,6 +706,7 @@ int main(void) {
     IN_CHILD(test_who_gets_complaints());
     IN_CHILD(test_files_of_others());
     IN_CHILD(test_ranges_without_content());
+    IN_CHILD(test_words_of_what_was_there());
     IN_CHILD(test_cgroup_texts());
     IN_CHILD(test_limits_without_descriptors());
     IN_CHILD(test_arenas_of_interpreters());
