@@ -70,7 +70,9 @@ void cells_open(uint64_t units_most) {
 }
 
 void cells_bound(uint64_t units) {
-    const uint64_t each = all.count ? units / all.count : 0, least = LEAST_BYTES / os_page_bytes();
+    /* The caretaker of a cache runs before the heap is opened: what another thread just writes is not read. */
+    if (!atomic_load_explicit(&all.lines, memory_order_acquire)) return;
+    const uint64_t each = units / all.count, least = LEAST_BYTES / os_page_bytes();
     atomic_store(&all.units_now, lesser(each > least ? each : least, all.units_most));
 }
 
