@@ -172,6 +172,51 @@ static void test_gives_way(void) {
     IN_CHILD(deep_threads_fit_limits(); CHECK(descend(2 * MIB, NULL, NULL) == 0));
 }
 
+/* ---- trims and lists ---------------------------------------------------------------------------- */
+
+static void trim_on_deep_stack(void *unused) {
+    size_t bytes = 64 * MIB;
+    (void)unused;
+    CHECK(begin_thread(NULL) == -EEXIST && begin_main(&bytes) == -EEXIST);
+    CHECK(descend(6 * MIB, NULL, NULL) == 0);
+    CHECK(vrange_stack_trim(VRANGE_RELEASE_NOW) >= (int64_t)(5 * MIB));
+    CHECK(descend(6 * MIB, NULL, NULL) == 0);
+    CHECK(vrange_stack_trim(VRANGE_RELEASE_VOLATILE) >= (int64_t)(5 * MIB));
+}
+
+static void trim_during_a_deep_call(void) {
+    stack *s;
+    CHECK(sigsegv_arm_thread() == 0 && stack_take(16 * MIB, false, &s) == 0);
+    s->name = "trimmed";
+    s->outer = NULL;
+    s->caller = __builtin_frame_address(0);
+    s->base = s->top;
+    stack_set_current(s);
+    switch_call(s->top, trim_on_deep_stack, NULL);
+    stack_set_current(NULL);
+    vrange_stack_info stacks[2];
+    CHECK(vrange_stacks_read(stacks, 2) == 1 && vrange_stacks_read(stacks, 0) == 1);
+    stack_give(s, 0, VRANGE_RELEASE_KEEP);
+    CHECK(vrange_stacks_read(stacks, 2) == 1);
+}
+
+static void *lists_and_trims(void *unused) {
+    vrange_thread_info threads[2];
+    CHECK(vrange_thread_register() == 0);
+    CHECK(vrange_threads_read(threads, 2) == 1 && vrange_threads_read(threads, 0) == 1);
+    trim_during_a_deep_call();
+    IN_CHILD({ /* this thread is the child's main thread */
+               CHECK(vrange_threads_read(threads, 2) == 1 && threads[0].thread_id == (int)getpid());
+               CHECK(vrange_stack_trim(VRANGE_RELEASE_NOW) >= 0);
+    });
+    return unused;
+}
+
+static void test_trims(void) {
+    IN_CHILD(trim_during_a_deep_call(); CHECK(vrange_stack_trim(VRANGE_RELEASE_NOW) == -EPERM));
+    in_thread(lists_and_trims, 4 * MIB);
+}
+
 /* ---- ends -------------------------------------------------------------------------------------- */
 
 static void *ends_after_main(void *unused) {
@@ -226,6 +271,7 @@ int main(void) {
     IN_CHILD(test_deep_before());
     IN_CHILD(test_many_mappings());
     IN_CHILD(test_gives_way());
+    IN_CHILD(test_trims());
     IN_CHILD(test_main_ends());
     IN_CHILD(test_fork_beside_deep_threads());
     return 0;

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "counters/stats.h"
 #include "heap/heap.h"
 #include "heap/pymalloc_arenas.h"
 #include "index_support.h"
@@ -15,6 +16,8 @@
 #include "pressure/memory_limits.h"
 #include "ranges/range_place.h"
 #include "ranges/range_state.h"
+#include "reserve/return_space.h"
+#include "service/index_layout.h"
 #include "stacks/deep_threads.h"
 #include "stacks/sigsegv.h"
 #include "stacks/stack.h"
@@ -248,6 +251,63 @@ static void test_processes(void) {
     CHECK(vrange_descriptor_note(-1, &none) < 0);
 }
 
+/* Of processes that may have ended, and whose numbers others may have. */
+static void test_numbers_of_processes(void) {
+    uint64_t start, stack;
+    const uint32_t own = (uint32_t)getpid(), parent = (uint32_t)getppid();
+    CHECK(os_process_start(&start, &stack) == 0 && os_process_state(own, start) == OS_PROCESS_RUNS);
+    CHECK(os_process_state(own, start + 1) == OS_PROCESS_GONE); /* another one with this number */
+    CHECK(os_process_descends(own, own) && os_process_descends(own, parent) && !os_process_descends(parent, own));
+    CHECK(!os_process_descends(own, UINT32_MAX) && !os_process_descends(0, own) && os_process_exists(own));
+    const pid_t child = fork();
+    if (child == 0) _exit(0);
+    siginfo_t info;
+    CHECK(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT) == 0);
+    CHECK(!os_process_descends((uint32_t)child, own) && os_process_state((uint32_t)child, 0) == OS_PROCESS_GONE);
+    CHECK(waitpid(child, NULL, 0) == child);
+    CHECK(!os_process_descends((uint32_t)child, own) && !os_process_exists((uint32_t)child));
+    CHECK(os_number_in("18446744073709551615", &start) == 0 && start == UINT64_MAX);
+    CHECK(os_number_in("99999999999999999999999", &start) == 0 && start == UINT64_MAX);
+}
+
+/* Nothing is counted before the first account. */
+static void test_counts_without_accounts(void) {
+    vrange_histogram histogram;
+    stats_stack_returned(1), stats_trimmed(), stats_stack_used(1, 1), stats_rung_changed();
+    stats_pressure_level(VRANGE_PRESSURE_NORMAL);
+    vrange_pressure_acted(0, VRANGE_PRESSURE_DONE, 1);
+    vrange_latency_read(0, 0, &histogram);
+    CHECK(vrange_account_open("first", VRANGE_KIND_ARENA));
+    stats_stack_used(1, 0), stats_stack_used(64, 128), stats_stack_used(1, 128), stats_stack_used(100, 128);
+    stats_stack_returned(1), stats_trimmed(), stats_rung_changed(), stats_pressure_level(VRANGE_PRESSURE_NORMAL);
+}
+
+/* What a limit of address space leaves is enough, or rooms that keep some return it. */
+static void test_space_that_is_returned(void) {
+    size_t stale;
+    uint64_t used, data;
+    CHECK(heap_open("space") == 0);
+    char *const block = heap_allocate(MIB, &stale);
+    CHECK(block);
+    heap_free(block);
+    return_space_for(MIB);
+    CHECK(os_address_space(&used, &data) == 0);
+    static const int limits_of[] = {RLIMIT_AS, RLIMIT_DATA};
+    for (int i = 0; i < 2; i++) {
+        struct rlimit before, limit;
+        CHECK(getrlimit(limits_of[i], &before) == 0);
+        limit = before;
+        limit.rlim_cur = used + 256 * MIB;
+        CHECK(setrlimit(limits_of[i], &limit) == 0);
+        return_space_for(MIB);
+        return_space_for((size_t)1 << 40);
+        CHECK(return_space_if_changed() && !return_space_if_changed());
+        CHECK(setrlimit(limits_of[i], &before) == 0);
+        CHECK(return_space_if_changed());
+    }
+    CHECK(os_address_space(&used, &data) == 0);
+}
+
 /* ---- standard error ---------------------------------------------------------------------------- */
 
 static void complain_to(int file, bool stays_open) {
@@ -418,6 +478,38 @@ static void test_cgroup_texts(void) {
     static vrange_cgroups found;
     CHECK(vrange_cgroups_read("/nowhere", &found) < 0);
     CHECK(vrange_cgroups_read(long_text + 4, &found) < 0);
+}
+
+/* Texts that are longer than others, and more cgroups around each other than are looked at. */
+static void test_long_cgroup_texts(void) {
+    enum { DEEP = 40,
+           TEXT = 3 << 20 };
+    static char text[TEXT], place[TEXT_BYTES];
+    char root[200];
+    size_t length = 0;
+    while (length < 40000) length += (size_t)sprintf(text + length, "1 2 0:3 / /somewhere/%zu rw - tmpfs none rw\n", length);
+    strcpy(text + length, MOUNT_V1);
+    CHECK(groups_of("9:memory:/\n", text) >= 0);
+    memset(text, 'x', sizeof text - 1);
+    groups_of("9:memory:/\n", text); /* longer than any kernel writes */
+    snprintf(root, sizeof root, "%s/groups", directory);
+    length = (size_t)snprintf(place, sizeof place, "%s", root);
+    for (int i = 0; i <= DEEP; i++) {
+        if (i) length += (size_t)snprintf(place + length, sizeof place - length, "/g");
+        CHECK(mkdir(place, 0700) == 0);
+        snprintf(text, sizeof text, "%s/memory.usage_in_bytes", place + strlen(directory) + 1);
+        write_text(text, "4096\n");
+    }
+    snprintf(text, sizeof text, "9:memory:%s\n", place + strlen(root));
+    char mounts[TEXT_BYTES];
+    snprintf(mounts, sizeof mounts, "40 30 0:35 / %s rw - cgroup cgroup rw,memory\n40 30 0:35 /g %s/g rw - cgroup cgroup rw,memory\n", root, root);
+    CHECK(groups_of(text, mounts) == VRANGE_CGROUPS);
+    while (length >= strlen(root)) {
+        snprintf(text, sizeof text, "%s/memory.usage_in_bytes", place);
+        CHECK(unlink(text) == 0 && rmdir(place) == 0);
+        length -= 2;
+        place[length] = 0;
+    }
 }
 
 /* A process may have no descriptor left when it looks for its limits. It looks again later. */
@@ -592,6 +684,39 @@ static void test_an_index_refuses(void) {
     }
 }
 
+/* Each field of a header that other code has written over. */
+static void test_headers_of_an_index(void) {
+    vrange_shared *index = open_index("header");
+    index_header right, wrong;
+    const int file = open(path, O_RDWR | O_CLOEXEC);
+    CHECK(file >= 0 && pread(file, &right, sizeof right, 0) == sizeof right);
+    for (int field = 0; field < 9; field++) {
+        vrange_shared *other;
+        wrong = right;
+        switch (field) {
+        case 0: wrong.magic[0] ^= 1; break;
+        case 1: wrong.version++; break;
+        case 2: wrong.page_bytes *= 2; break;
+        case 3: wrong.buckets = 0; break;
+        case 4: wrong.buckets = 3; break;
+        case 5: wrong.buckets = 1u << 31; break;
+        case 6: wrong.blocks = 0; break;
+        case 7: wrong.blocks = UINT32_MAX; break;
+        default: wrong.bytes++;
+        }
+        CHECK(pwrite(file, &wrong, sizeof wrong, 0) == sizeof wrong);
+        CHECK(vrange_shared_open(path, BUCKETS, BLOCKS, &other) < 0);
+    }
+    wrong = right;
+    wrong.blocks--; /* as large as it says, and does not fit the rest */
+    vrange_shared *other;
+    CHECK(pwrite(file, &wrong, sizeof wrong, 0) == sizeof wrong && vrange_shared_open(path, BUCKETS, BLOCKS, &other) < 0);
+    CHECK(pwrite(file, &right, sizeof right, 0) == sizeof right && close(file) == 0);
+    CHECK(vrange_shared_open(path, BUCKETS, BLOCKS, &other) == 0);
+    vrange_shared_leave(other);
+    vrange_shared_leave(index);
+}
+
 /* ---- stacks and threads ------------------------------------------------------------------------ */
 
 static void *in_thread(void *unused) {
@@ -703,6 +828,11 @@ int main(void) {
     IN_CHILD(test_names_of_segments());
     IN_CHILD(test_many_accounts());
     IN_CHILD(test_processes());
+    IN_CHILD(test_numbers_of_processes());
+    IN_CHILD(test_counts_without_accounts());
+    IN_CHILD(test_space_that_is_returned());
+    IN_CHILD(test_long_cgroup_texts());
+    IN_CHILD(test_headers_of_an_index());
     IN_CHILD(test_who_gets_complaints());
     IN_CHILD(test_files_of_others());
     IN_CHILD(test_ranges_without_content());

@@ -59,10 +59,9 @@ uint64_t space_most(space_use use) {
 
 static bool is_kept(space_use use) { return use == SPACE_FIRST || use == SPACE_MORE; }
 
-uint64_t space_most_instead(size_t bytes, uint64_t passing, space_use use) {
+uint64_t space_most_instead(size_t bytes, uint64_t passing) {
     const uint64_t own = atomic_load(&space.own), kept = atomic_load(&space.kept);
-    if (use == SPACE_ASKED) return UINT64_MAX;
-    return left_for(use, above(own, bytes), is_kept(use) ? above(kept, bytes) : kept, bytes + passing);
+    return left_for(SPACE_NEEDED, above(own, bytes), kept, bytes + passing);
 }
 
 bool space_take(size_t bytes, space_use use) {

@@ -33,9 +33,9 @@ uint64_t space_budget(void) EXPORTED(space_budget);
 /* The most bytes that may be reserved now for this use, as a hint: other threads reserve meanwhile. */
 uint64_t space_most(space_use use);
 
-/* The most bytes that could be reserved for this use instead of `bytes` that are reserved for it: less than
- * those if a limit was set since. `passing` bytes of the process count as free. Async-signal-safe. */
-uint64_t space_most_instead(size_t bytes, uint64_t passing, space_use use);
+/* The most bytes that could be reserved as SPACE_NEEDED instead of `bytes` that are: less than those if a limit
+ * was set since. `passing` bytes of the process count as free. Async-signal-safe. */
+uint64_t space_most_instead(size_t bytes, uint64_t passing);
 
 /* Reserves inaccessible address space, at a multiple of `alignment` (0: of a page). NULL if the budget is
  * used up, or the kernel refuses. Returning needs the same bytes and use. */

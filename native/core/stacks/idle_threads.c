@@ -93,7 +93,7 @@ int64_t vrange_stack_trim(int release) {
     char *sp = __builtin_frame_address(0);
     const bool on_deep_stack = stack_around(sp) != NULL;
     size_t returned = trim_deep(&sp, release);
-    const bool is_main = os_is_main_thread() && !(mine && mine->own);
+    const bool is_main = os_is_main_thread() && !mine; /* a thread that forked is registered as before */
     if (!on_deep_stack && is_main) return -EPERM;
     if (!is_main) {
         char *low, *top;

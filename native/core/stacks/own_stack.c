@@ -153,7 +153,7 @@ static uint64_t bytes_of_threads(void) {
 /* Frames that lie in the lowest part keep what is around them. */
 void own_stack_fit(stack *s) {
     if (s != own.main || atomic_load(&s->warned) || !atomic_exchange(&own.must_fit, false)) return;
-    const uint64_t most = space_most_instead(s->mapped, bytes_of_threads(), SPACE_NEEDED);
+    const uint64_t most = space_most_instead(s->mapped, bytes_of_threads());
     if (most >= s->mapped) return;
     char *const old = s->low;
     char *low = s->first_low - most / os_page_bytes() * os_page_bytes();
