@@ -190,8 +190,8 @@ static inline long attempt(const operation *which, long nth, unsigned way) {
     return calls;
 }
 
-/* A touch can't be refused in words. Where what knows the userfaultfd is refused for good, arrays can't be
- * read any more (arrays_bar). */
+/* A touch can't be refused in words. Where what knows the userfaultfd is refused for good, arrays can't be read any more
+ * (arrays_bar); where mprotect is, no further step of a deep stack can be opened. */
 static inline bool may_end(const operation *which, unsigned way, int status) {
     if (!which->is_touch || !WIFSIGNALED(status)) return false;
     return WTERMSIG(status) == SIGBUS || (way % 2 && WTERMSIG(status) == SIGSEGV);

@@ -163,8 +163,8 @@ static const operation operations[] = {
     {"first stacks", stacks, .is_first = true},
     {"stacks", stacks},
     {"idle threads", idle_threads},
-    {"deep stacks", deep_stacks},
-    {"deep main", deep_main},
+    {"deep stacks", deep_stacks, .is_touch = true},
+    {"deep main", deep_main, .is_touch = true},
 };
 
 int main(int count, char **arguments) {

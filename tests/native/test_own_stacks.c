@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
 
@@ -20,6 +21,15 @@
 #define GIB ((size_t)1 << 30)
 
 static void *shallowest;
+
+/* The linker puts this in place of the core's. */
+static bool has_no_alternate_stack;
+
+int __real_os_alternate_stack(const stack_t *stack, stack_t *before);
+int __wrap_os_alternate_stack(const stack_t *stack, stack_t *before);
+int __wrap_os_alternate_stack(const stack_t *stack, stack_t *before) {
+    return has_no_alternate_stack ? -EPERM : __real_os_alternate_stack(stack, before);
+}
 
 /* Calls the function as deep as the bytes say. */
 static __attribute__((noinline)) int descend(size_t bytes, int (*function)(void *), void *argument) {
@@ -98,6 +108,8 @@ static void test_refusals(void) {
     in_thread(has_little_more, USUAL + MIB / 2);
     set_limit(RLIMIT_STACK, 64 * MIB);
     on_other_stack = &bytes;
+    /* The first touch of a closed part would end the process. */
+    IN_CHILD(has_no_alternate_stack = true; CHECK(begin_main(&bytes) == -EPERM));
     IN_CHILD(CHECK(begin_away() == -ENOTSUP));
     IN_CHILD(CHECK(begin_main(&none) == -ERANGE));
     IN_CHILD(leave_space(2 * MIB); CHECK(begin_main(&bytes) < 0)); /* the kernel can't grow it */

@@ -168,7 +168,9 @@ int sigsegv_arm_thread(void) {
     int result = sigsegv_arm_process();
     if (result < 0) return result; /* a sandbox refuses it: a touch of a closed part would end the process */
     stack_t now;
-    if (os_alternate_stack(NULL, &now) == 0 && (now.ss_flags & SS_DISABLE)) {
+    result = os_alternate_stack(NULL, &now);
+    if (result < 0) return result; /* without one the handler could not run on a stack that is used up */
+    if (now.ss_flags & SS_DISABLE) {
         stack_t ours = {.ss_sp = os_map(os_alternate_stack_bytes()),
                         .ss_size = os_alternate_stack_bytes()};
         if (!ours.ss_sp) return -ENOMEM;
