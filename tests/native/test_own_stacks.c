@@ -162,6 +162,11 @@ static int fit_now(void *unused) {
     return 0;
 }
 
+static void *fit_from_here(void *unused) {
+    deep_threads_fit_limits();
+    return unused;
+}
+
 /* A program that limits its address space gets what main's stack does not need. */
 static void test_gives_way(void) {
     size_t bytes = GIB;
@@ -181,6 +186,8 @@ static void test_gives_way(void) {
     vrange_stack_trim(VRANGE_RELEASE_NOW);
     vrange_stack_trim(VRANGE_RELEASE_NOW);
     CHECK(space_used() <= less);
+    set_limit(RLIMIT_AS, RLIM_INFINITY);
+    in_thread(fit_from_here, MIB); /* it asks main's thread */
     IN_CHILD(deep_threads_fit_limits(); CHECK(descend(2 * MIB, NULL, NULL) == 0));
 }
 
@@ -212,11 +219,58 @@ static void trim_during_a_deep_call(void) {
     CHECK(vrange_stacks_read(stacks, 2) == 1);
 }
 
+static void trim_of_both(void *unused) {
+    (void)unused;
+    CHECK(descend(2 * MIB, NULL, NULL) == 0);
+    CHECK(vrange_stack_trim(VRANGE_RELEASE_NOW) >= (int64_t)(6 * MIB));
+}
+
+/* A deep call within a deep call: both stacks are trimmed. */
+static void call_deeper(void *outer) {
+    stack *s;
+    CHECK(descend(6 * MIB, NULL, NULL) == 0);
+    CHECK(stack_take(8 * MIB, false, &s) == 0);
+    s->name = "inner";
+    s->outer = outer;
+    s->caller = __builtin_frame_address(0);
+    stack_set_current(s);
+    switch_call(s->top, trim_of_both, NULL);
+    stack_set_current(outer);
+    stack_give(s, 0, VRANGE_RELEASE_NOW);
+}
+
+static void trim_during_two_deep_calls(void) {
+    stack *s;
+    CHECK(sigsegv_arm_thread() == 0 && stack_take(16 * MIB, false, &s) == 0);
+    s->name = "outer";
+    s->outer = NULL;
+    s->caller = __builtin_frame_address(0);
+    stack_set_current(s);
+    switch_call(s->top, call_deeper, s);
+    stack_set_current(NULL);
+    stack_give(s, 0, VRANGE_RELEASE_NOW);
+}
+
+static void refuses_to_trim(void *unused) {
+    (void)unused;
+    CHECK(vrange_stack_trim(VRANGE_RELEASE_NOW) == -ENOTSUP);
+}
+
+/* On memory that other code has made a stack, as coroutines do. */
+static void trim_on_foreign_stack(void) {
+    char *const foreign = os_map(MIB);
+    CHECK(foreign);
+    switch_call(foreign + MIB, refuses_to_trim, NULL);
+    os_unreserve(foreign, MIB);
+}
+
 static void *lists_and_trims(void *unused) {
     vrange_thread_info threads[2];
     CHECK(vrange_thread_register() == 0);
     CHECK(vrange_threads_read(threads, 2) == 1 && vrange_threads_read(threads, 0) == 1);
     trim_during_a_deep_call();
+    trim_during_two_deep_calls();
+    trim_on_foreign_stack();
     IN_CHILD({ /* this thread is the child's main thread */
                CHECK(vrange_threads_read(threads, 2) == 1 && threads[0].thread_id == (int)getpid());
                CHECK(vrange_stack_trim(VRANGE_RELEASE_NOW) >= 0);
@@ -277,8 +331,46 @@ static void test_fork_beside_deep_threads(void) {
     CHECK(!own_stack_at(0));
 }
 
+static _Atomic bool is_down;
+
+static int waits_down(void *unused) {
+    (void)unused;
+    atomic_store(&is_down, true);
+    while (atomic_load(&stage) == 0) usleep(1000);
+    return 0;
+}
+
+static void *goes_down_and_up(void *unused) {
+    CHECK(begin_thread(NULL) == 0 && descend(20 * MIB, waits_down, NULL) == 0);
+    atomic_store(&is_down, false);
+    while (atomic_load(&stage) == 1) usleep(1000);
+    return unused;
+}
+
+/* The caretaker looks at threads that went deep, seldom while they stay so, and trims those that are shallow again. */
+static void test_looks(void) {
+    pthread_t thread;
+    pthread_attr_t attributes;
+    CHECK(pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, 64 * MIB) == 0);
+    CHECK(pthread_create(&thread, &attributes, goes_down_and_up, NULL) == 0);
+    while (!atomic_load(&is_down)) usleep(1000);
+    const stack *s = own_stack_at(0);
+    CHECK(s && atomic_load(&s->is_deep));
+    CHECK(deep_threads_look() < UINT64_MAX);
+    usleep(300000);
+    deep_threads_look();
+    CHECK(atomic_load(&s->is_deep) && s->open_low < s->first_low);
+    atomic_store(&stage, 1);
+    while (atomic_load(&is_down)) usleep(1000);
+    for (int i = 0; atomic_load(&s->is_deep) && i < 1000; i++, usleep(10000)) deep_threads_look();
+    CHECK(!atomic_load(&s->is_deep) && s->open_low == s->first_low);
+    atomic_store(&stage, 2);
+    CHECK(pthread_join(thread, NULL) == 0);
+}
+
 int main(void) {
     IN_CHILD(test_refusals());
+    IN_CHILD(test_looks());
     IN_CHILD(test_as_large_as_can_be());
     IN_CHILD(test_deep_before());
     IN_CHILD(test_many_mappings());

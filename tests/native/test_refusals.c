@@ -282,6 +282,28 @@ static void test_counts_without_accounts(void) {
     stats_stack_returned(1), stats_trimmed(), stats_rung_changed(), stats_pressure_level(VRANGE_PRESSURE_NORMAL);
 }
 
+/* Where not even private memory is left, nothing is counted, and all else goes on. */
+static void test_counts_without_memory(void) {
+    struct rlimit before, none;
+    uint64_t used, data;
+    vrange_histogram histogram;
+    vrange_account_counters read;
+    CHECK(getrlimit(RLIMIT_AS, &before) == 0 && os_address_space(&used, &data) == 0);
+    none = before;
+    none.rlim_cur = used;
+    CHECK(setrlimit(RLIMIT_AS, &none) == 0);
+    stats_stack_returned(1), stats_trimmed(), stats_stack_used(1, 1), stats_rung_changed();
+    stats_pressure_level(VRANGE_PRESSURE_NORMAL);
+    stats_pressure_acted(0, VRANGE_PRESSURE_DONE, 1);
+    vrange_latency_record(0, 0, 1);
+    vrange_latency_read(0, 0, &histogram);
+    vrange_segment_keep(1);
+    CHECK(!vrange_account_open("none", VRANGE_KIND_ARENA) && vrange_accounts_read(&read, 1) == 0);
+    CHECK(!vrange_segment_path() && vrange_segment_refusal());
+    CHECK(setrlimit(RLIMIT_AS, &before) == 0);
+    CHECK(vrange_account_open("later", VRANGE_KIND_ARENA));
+}
+
 /* What a limit of address space leaves is enough, or rooms that keep some return it. */
 static void test_space_that_is_returned(void) {
     size_t stale;
@@ -830,6 +852,7 @@ int main(void) {
     IN_CHILD(test_processes());
     IN_CHILD(test_numbers_of_processes());
     IN_CHILD(test_counts_without_accounts());
+    IN_CHILD(test_counts_without_memory());
     IN_CHILD(test_space_that_is_returned());
     IN_CHILD(test_long_cgroup_texts());
     IN_CHILD(test_headers_of_an_index());
