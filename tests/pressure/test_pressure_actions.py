@@ -328,10 +328,12 @@ def test_one_that_blocks_delays_nobody_and_hears_the_level_of_then(
     ) as w:
         job.use(0.9)
         wait_until(lambda: heard and w.info().callbacks[0].running, "it is not called")
+        done = w.info().done["stacks"]
         for n, share in enumerate((0.97, 0.5, 0.9, 0.97)):
             job.use(share)
             wait_until(lambda n=n: len(others) == n + 2, "the other one waits")
-        wait_until(lambda: w.info().done["stacks"] == 4, "actions wait")
+        # One that returned little rests, so rises in quick succession may share one.
+        wait_until(lambda: w.info().done["stacks"] > done, "actions wait")
         assert heard == [("normal", "elevated")]
         assert w.info().callbacks[0].skipped == 3  # back at elevated it knew the level
         leave.set()
