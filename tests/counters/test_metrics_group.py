@@ -291,3 +291,16 @@ def test_names_of_a_service_are_bounded() -> None:
     assert sum(one.requests["miss"] for one in totals.accounts.values()) == 3 * NAMES_MOST
     again = Totals.from_json(totals.as_json())
     assert again.as_json() == totals.as_json()
+
+
+def test_all_names_of_one_process_are_told() -> None:
+    from vrange._counters.names import KINDS
+    from vrange._counters.segment import AccountCounts, Snapshot
+    from vrange._counters.totals import OTHER
+
+    names = [f"n{number}" for number in range(NAMES_MOST)]
+    accounts = [AccountCounts(OTHER, kind) for kind in KINDS]  # they come first in a segment
+    accounts += [AccountCounts(name, "cache") for name in names]
+    totals = Totals()
+    totals.add(Snapshot(1, 1, "", "", 1, "", True, accounts, {}, 0, 0, 0, 0))
+    assert {name for _, name in totals.accounts} == {OTHER, *names}

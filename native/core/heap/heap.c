@@ -29,6 +29,7 @@
 #include "heap/heap_cells.h"
 #include "heap/heap_left.h"
 #include "heap/heap_offer.h"
+#include "heap/heap_peak.h"
 #include "heap/heap_state.h"
 #include "heap/heap_zone_space.h"
 #include "heap/small_blocks.h"
@@ -168,16 +169,23 @@ static void note_growth(uint64_t units) {
     heap_empty_cells(os_now_ns(), UINT64_MAX);
 }
 
-/* Of the block, `stale_units` may have old content, and what was not idle needs `*new_units`: the kernel may
- * have taken what was offered. */
-static void *take_from_zone(heap_zone *zone, uint32_t units, uint32_t *stale_units, uint64_t *new_units) {
+typedef struct {
+    void *block;
+    uint32_t stale_units; /* may have old content */
+    uint64_t new_units;   /* were not idle: the kernel may have taken what was offered */
+    bool exceeds_peak;
+} taken_block;
+
+static taken_block take_from_zone(heap_zone *zone, uint32_t units) {
     heap_usage before;
-    if (!heap_try_enter(zone, &before)) return NULL;
-    void *block = zone_take(zone, units, stale_units);
-    if (block) *new_units = units - (before.idle - zone_idle_bytes(zone)) / zone->unit_bytes;
-    if (block && !zone->huge) note_growth(*new_units);
+    taken_block taken = {0};
+    if (!heap_try_enter(zone, &before)) return taken;
+    taken.block = zone_take(zone, units, &taken.stale_units);
+    if (taken.block) taken.new_units = units - (before.idle - zone_idle_bytes(zone)) / zone->unit_bytes;
+    if (taken.block && !zone->huge) note_growth(taken.new_units);
+    taken.exceeds_peak = heap_exceeds_peak(zone);
     heap_leave(zone, &before);
-    return block;
+    return taken;
 }
 
 /* A block gets new pages. Where little is left, this thread does what the caretaker might do too late. */
@@ -204,15 +212,15 @@ void *heap_allocate(size_t bytes, size_t *stale_bytes) {
     }
     stats_was_slow(STATS_FAST_TAKE);
     const uint64_t slow_start = start || !heap_account() ? start : stats_now_ns();
-    uint32_t stale_units = 0;
-    uint64_t new_units = 0;
-    void *block = take_from_zone(zone, units, &stale_units, &new_units);
-    if (!block) return NULL;
-    *stale_bytes = (size_t)stale_units * zone->unit_bytes;
+    const taken_block taken = take_from_zone(zone, units);
+    if (!taken.block) return NULL;
+    *stale_bytes = (size_t)taken.stale_units * zone->unit_bytes;
     if (*stale_bytes > bytes) *stale_bytes = bytes;
-    if (stale_units && heap_account()) heap_record(VRANGE_REALLOCATE_RESIDENT, stats_now_ns() - slow_start);
-    if (new_units) note_new_pages(new_units * zone->unit_bytes);
-    return block;
+    if (taken.stale_units && heap_account())
+        heap_record(VRANGE_REALLOCATE_RESIDENT, stats_now_ns() - slow_start);
+    if (taken.exceeds_peak) heap_keep_peak(zone);
+    if (taken.new_units) note_new_pages(taken.new_units * zone->unit_bytes);
+    return taken.block;
 }
 
 void heap_clear(void *block, size_t stale_bytes) {
@@ -246,8 +254,10 @@ bool heap_resize(void *block, size_t bytes) {
     if (bytes > heap.bytes_most || zone != zone_for(bytes)) return false;
     heap_usage before;
     if (!heap_try_enter(zone, &before)) return false;
-    bool done = zone_resize(zone, block, units_for(zone, bytes));
+    const bool done = zone_resize(zone, block, units_for(zone, bytes));
+    const bool exceeds_peak = heap_exceeds_peak(zone);
     heap_leave(zone, &before);
+    if (exceeds_peak) heap_keep_peak(zone);
     return done;
 }
 

@@ -16,25 +16,9 @@
 /* Longer than a temporary of 256 MiB stays unused between two iterations of a loop. */
 #define IDLE_NS 100000000u
 #define RETURN_NS 1000000000u /* a loop that allocates again within this time meets no page fault */
-/* A page that is discarded and then used again costs a fault. So what is offered is kept for 20 times as long
- * as the faults for all of it take: discarding costs a program at most 5 % of one processor, whatever it does.
- * Measured on 6.18, beside using an offered page again; less on most machines. */
-#define FAULT_NS_A_PAGE 1500
-#define KEPT_TIMES 20
 #define KEPT_NS_LEAST 2000000000u
 #define SHORT_IDLE_NS 5000000u /* longer than a block of some MiB stays unused between two copies */
 #define BATCH_BYTES ((size_t)4 << 20)
-#define LET_IN_TRIES 100
-#define LET_IN_NS 20000u
-
-/* Called between the steps of long work. pthread mutexes are unfair: the releasing thread usually wins the
- * lock back before the waiters wake up, so this thread yields to them. The wait is bounded, because a
- * waiter without a processor may take long to run. */
-static void let_others_in(heap_zone *zone) {
-    for (int tries = 0; tries < LET_IN_TRIES && atomic_load(&zone->waiting); tries++)
-        os_sleep_ns(LET_IN_NS);
-}
-
 static int offer_part(void *part, size_t bytes, bool discards) {
     return discards || os_lazyfree(part, bytes) < 0 ? os_discard(part, bytes) : 0;
 }
@@ -64,7 +48,7 @@ static void offer_zone(heap_zone *zone, uint64_t before_ns) {
         if (part) {
             const uint64_t then = stats_now_ns();
             heap_record(VRANGE_FREE_OFFERED, then > freed_ns ? then - freed_ns : 0);
-            let_others_in(zone);
+            heap_let_others_in(zone);
         }
     }
 }
@@ -76,14 +60,13 @@ static uint64_t discard_in_zone(heap_zone *zone) {
         uint64_t offered_ns = 0;
         heap_lock(zone);
         const heap_usage before = heap_usage_of(zone);
-        const uint64_t pages = zone->queues[HEAP_OFFERED].units * (zone->unit_bytes / os_page_bytes());
-        const uint64_t cost_ns = pages * FAULT_NS_A_PAGE * KEPT_TIMES, now = os_now_ns();
+        const uint64_t cost_ns = heap_kept_ns(zone, zone->queues[HEAP_OFFERED].units), now = os_now_ns();
         const uint64_t kept_ns = cost_ns > KEPT_NS_LEAST ? cost_ns : KEPT_NS_LEAST;
         void *part = zone_offered_part(zone, now - kept_ns, BATCH_BYTES, &bytes, &offered_ns);
         if (part) (void)os_discard(part, bytes);
         heap_unlock(zone, &before);
         if (!part) return offered_ns == UINT64_MAX ? UINT64_MAX : offered_ns + kept_ns - now;
-        let_others_in(zone);
+        heap_let_others_in(zone);
     }
 }
 
@@ -155,7 +138,7 @@ static uint64_t trim_zone(heap_zone *zone, bool discards) {
             if (resident && (!discards || os_discard(part, bytes) == 0)) found += resident;
         }
         heap_leave(zone, &before);
-        if (more) let_others_in(zone);
+        if (more) heap_let_others_in(zone);
     }
     return found;
 }

@@ -5,6 +5,9 @@
 #include "heap/heap_cells.h"
 #include "heap/heap_zone_space.h"
 
+#define LET_IN_TRIES 100
+#define LET_IN_NS 20000u
+
 heap_state heap = {.lock = PTHREAD_MUTEX_INITIALIZER,
                    .zones = {{.lock = PTHREAD_MUTEX_INITIALIZER}, {.lock = PTHREAD_MUTEX_INITIALIZER}}};
 
@@ -22,6 +25,11 @@ void heap_lock(heap_zone *zone) {
     atomic_fetch_add(&zone->waiting, 1);
     pthread_mutex_lock(&zone->lock);
     atomic_fetch_sub(&zone->waiting, 1);
+}
+
+void heap_let_others_in(heap_zone *zone) {
+    for (int tries = 0; tries < LET_IN_TRIES && atomic_load(&zone->waiting); tries++)
+        os_sleep_ns(LET_IN_NS);
 }
 
 /* The account is not part of the bytes that the reserve counts. The kernel may have reclaimed heap bytes

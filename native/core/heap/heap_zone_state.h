@@ -57,6 +57,9 @@ typedef struct {
 
     uint32_t fresh;  /* no unit from here on was ever handed out: they read as zeros */
     uint32_t blocks;
+    uint64_t peak_units;    /* these three: heap_peak.h */
+    uint64_t peak_until_ns; /* what gave way to the peak has to be kept for as long */
+    bool peak_rises;        /* nothing more gives way until then */
     uint64_t used_units; /* units below `fresh` that are neither used nor idle were offered, or discarded */
 } heap_zone;
 

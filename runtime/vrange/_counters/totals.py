@@ -98,7 +98,7 @@ class Totals:
 
     def _add_account(self, account: AccountCounts, ended: bool) -> None:
         key = (account.kind, account.name)
-        if key not in self.accounts and len(self.accounts) >= NAMES_MOST:
+        if key not in self.accounts and self._names() >= NAMES_MOST:
             key = (account.kind, OTHER)
         total = self.accounts.get(key)
         if total is None:
@@ -110,6 +110,10 @@ class Totals:
             total.requests[outcome] = total.requests.get(outcome, 0) + count
         total.regenerate.add(account.regenerate)
         total.closed = total.closed and (account.closed or ended)
+
+    def _names(self) -> int:
+        """Return how many names are counted apart: a process alone may have so many, and others."""
+        return len(self.accounts) - sum((kind, OTHER) in self.accounts for kind in KINDS)
 
     # ---- counts on disk ----------------------------------------------------------------------
 

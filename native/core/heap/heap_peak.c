@@ -1,0 +1,68 @@
+/* Keeping to the peak; see heap_peak.h.
+ *
+ * Where blocks grow, as those of a DataFrame that is concatenated in a loop, none of the freed ones is large
+ * enough for the next. They would lie idle while new pages are used, and the process would be larger than with
+ * an allocator that returns each at once. So the thread whose block needs new pages discards as many that are
+ * idle: what has been offered, then what has not been used for some milliseconds.
+ *
+ * Two blocks that can't use each other's memory may be needed in turn. Then each page that is discarded is soon
+ * needed again. So once as much as the whole peak gave way, nothing more does for as long as it had to be kept
+ * (heap_kept_ns), and the peak rises to what both need. */
+#include "heap/heap_peak.h"
+
+#include "heap/heap_state.h"
+#include "os/os.h"
+
+#define IDLE_NS 10000000u
+/* Parts between them are discarded: smaller ones would be a system call for each block that is allocated. */
+#define PART_BYTES_LEAST ((size_t)1 << 20)
+#define PART_BYTES_MOST ((size_t)4 << 20)
+
+/* The kernel may have taken some of what is offered. */
+static uint64_t units_in_use(const heap_zone *zone) {
+    return zone->used_units + zone->queues[HEAP_IDLE].units + zone->queues[HEAP_OFFERED].units;
+}
+
+bool heap_exceeds_peak(const heap_zone *zone) { return units_in_use(zone) > zone->peak_units; }
+
+static bool may_discard(heap_zone *zone, size_t bytes, uint64_t now) {
+    const uint64_t from = zone->peak_until_ns > now ? zone->peak_until_ns : now;
+    if (from == now) zone->peak_rises = false;
+    if (from + heap_kept_ns(zone, bytes / zone->unit_bytes) - now > heap_kept_ns(zone, zone->peak_units))
+        zone->peak_rises = true;
+    return !zone->peak_rises;
+}
+
+static void note_discarded(heap_zone *zone, size_t bytes, uint64_t now) {
+    if (zone->peak_until_ns < now) zone->peak_until_ns = now;
+    zone->peak_until_ns += heap_kept_ns(zone, bytes / zone->unit_bytes);
+}
+
+/* Returns whether a part was discarded. Under the zone's lock. */
+static bool discard_part(heap_zone *zone) {
+    const uint64_t now = os_now_ns();
+    const size_t excess = (size_t)(units_in_use(zone) - zone->peak_units) * zone->unit_bytes;
+    const size_t most = excess < PART_BYTES_LEAST  ? PART_BYTES_LEAST
+                        : excess > PART_BYTES_MOST ? PART_BYTES_MOST
+                                                   : excess;
+    size_t bytes;
+    uint64_t since_ns;
+    if (!may_discard(zone, most, now)) return false;
+    void *part = zone_offered_part(zone, now, most, &bytes, &since_ns);
+    if (!part) part = zone_idle_part(zone, now - IDLE_NS, 0, most, &bytes, &since_ns);
+    if (!part) return false;
+    note_discarded(zone, bytes, now);
+    (void)os_discard(part, bytes); /* if the kernel refuses, nothing more can be done */
+    return true;
+}
+
+void heap_keep_peak(heap_zone *zone) {
+    for (bool more = true; more;) {
+        heap_usage before;
+        if (!heap_try_enter(zone, &before)) return;
+        more = heap_exceeds_peak(zone) && discard_part(zone);
+        if (!more && heap_exceeds_peak(zone)) zone->peak_units = units_in_use(zone);
+        heap_leave(zone, &before);
+        if (more) heap_let_others_in(zone);
+    }
+}
