@@ -60,8 +60,8 @@ void heap_keep_peak(heap_zone *zone) {
     for (bool more = true; more;) {
         heap_usage before;
         if (!heap_try_enter(zone, &before)) return;
-        more = heap_exceeds_peak(zone) && discard_part(zone);
-        if (!more && heap_exceeds_peak(zone)) zone->peak_units = units_in_use(zone);
+        if (heap_exceeds_peak(zone) && !discard_part(zone)) zone->peak_units = units_in_use(zone);
+        more = heap_exceeds_peak(zone);
         heap_leave(zone, &before);
         if (more) heap_let_others_in(zone);
     }
