@@ -16,6 +16,7 @@ NAMES = (
     "numpy_temporaries",
     "ebizzy",
     "small_blocks",
+    "start_up",
     "complaints",
     "pressure_watch",
     "idle",

@@ -47,6 +47,13 @@ def test_runs_and_meets_what_holds_at_any_size(name: str, tmp_path: Path) -> Non
     assert all(target["met"] for target in run(name, tmp_path)["targets"])
 
 
+def test_the_start_is_measured_with_vrange_and_without(tmp_path: Path) -> None:
+    found = run("start_up", tmp_path)["contenders"]
+    threads = {name: figures["threads"] for name, figures in found.items()}
+    assert threads["python"] == threads["python again"] < threads["vrange run"]
+    assert threads["vrange's malloc"] <= threads["python"] + 1
+
+
 def test_each_kind_of_small_value_has_its_hits_timed(tmp_path: Path) -> None:
     document = run("decorated_hit", tmp_path)
     assert all(target["met"] for target in document["targets"])
