@@ -289,7 +289,22 @@ static int lets_go(const char *rung) {
     return 0;
 }
 
-int main(void) {
+/* The user says that the call would end the process (VRANGE_PEERS=0). */
+static int reads_nothing(void) {
+    arena = open_arena(4 * MIB, &account);
+    handle = filled(arena, BYTES, 5);
+    CHECK(vrange_set_owner(handle, 1) == VRANGE_OK && vrange_release(handle) == VRANGE_OK);
+    IN_CHILD(CHECK(vrange_read_away(handle, 0, copy, BYTES) == VRANGE_PURGED));
+    return 0;
+}
+
+int main(int count, char **arguments) {
+    if (count > 1) return reads_nothing();
+    IN_CHILD({
+        setenv("VRANGE_PEERS", "0", 1);
+        execl("/proc/self/exe", arguments[0], "off", NULL);
+        CHECK(false);
+    });
     check_rungs((const char *const[]){"refault", "sentinel"}, 2, check_rung);
     check_rungs((const char *const[]){"refault", "sentinel"}, 2, lets_go);
     return 0;

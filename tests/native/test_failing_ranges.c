@@ -166,10 +166,10 @@ static void own_aging(void) {
 static void many_ranges(void) {
     vrange_account *one = vrange_account_open("many", VRANGE_KIND_CACHE);
     vrange_arena *own;
-    static uint64_t some[3000];
+    static uint64_t some[20000];
     size_t count = 0;
     if (!one || !did(vrange_arena_open_growing((size_t)16 << 30, one, &own))) return;
-    for (; count < 3000 && did(vrange_allocate(own, PAGE << (count % 3), &some[count])); count++)
+    for (; count < 20000 && did(vrange_allocate(own, PAGE << (count % 3), &some[count])); count++)
         CHECK(vrange_release(some[count]) == VRANGE_OK);
     vrange_reserve_offer(100 * PAGE);
     vrange_arena_shed(own, 100 * PAGE);

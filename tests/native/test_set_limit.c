@@ -96,10 +96,13 @@ static void is_offered_instead(void) {
 /* Blocks of arrays have no rank: they go last. If they have nothing to return, they are not asked for a while. */
 static void arrays_go_last(void) {
     vrange_account *of_array = vrange_account_open("array", VRANGE_KIND_ARRAY);
-    vrange_array *array;
+    vrange_array *array, *closed;
     size_t failed;
     for (uint64_t most = 0; most <= 256 * MIB; most += 256 * MIB) { /* discarded, and offered */
+        CHECK(vrange_array_open(MIB, MIB, vrange_regenerate_zero, NULL, of_array, &closed) == 0);
         CHECK(vrange_array_open(16 * MIB, MIB, vrange_regenerate_zero, NULL, of_array, &array) == 0);
+        vrange_array_close(closed); /* the list of arrays has a hole */
+        IN_CHILD(CHECK(wrong_words(vrange_array_address(array), 8, 0) == 1); vrange_array_resident_bytes(array));
         CHECK(vrange_array_pin(array, 0, SOME, NULL, &failed) == 0);
         vrange_array_unpin(array, 0, SOME);
         const uint64_t before = vrange_array_resident_bytes(array);
