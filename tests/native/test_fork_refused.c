@@ -8,7 +8,7 @@
 #include "os/os_kept_descriptors.h"
 
 static struct {
-    bool map, wipe, keep, discard, over, open, registering;
+    bool map, larger, wipe, keep, keep_all, discard, over, open, registering;
 } refused;
 
 #define WRAP(result, name, failure, parameters, arguments) \
@@ -17,6 +17,7 @@ static struct {
     result __wrap_##name parameters { return failure ? failed_##name : __real_##name arguments; }
 
 #define failed_os_map NULL
+#define failed_os_map_larger NULL
 #define failed_os_wipe_on_fork -EPERM
 #define failed_os_keep_on_fork -ENOMEM
 #define failed_os_discard_many -EPERM
@@ -25,9 +26,10 @@ static struct {
 #define failed_os_userfault_register -ENOMEM
 
 WRAP(void *, os_map, refused.map, (size_t bytes), (bytes))
+WRAP(void *, os_map_larger, refused.larger, (void *at, size_t bytes, size_t more), (at, bytes, more))
 WRAP(int, os_wipe_on_fork, refused.wipe, (void *at, size_t bytes), (at, bytes))
 /* Of a part of the area only: as where there may be no more mappings. */
-WRAP(int, os_keep_on_fork, (refused.keep && bytes <= MIB), (void *at, size_t bytes), (at, bytes))
+WRAP(int, os_keep_on_fork, (refused.keep_all || (refused.keep && bytes <= MIB)), (void *at, size_t bytes), (at, bytes))
 WRAP(int, os_discard_many, refused.discard, (const struct iovec *spans, size_t count), (spans, count))
 WRAP(int, os_map_over, refused.over, (void *at, size_t bytes), (at, bytes))
 WRAP(int, os_userfault_open, refused.open, (os_held * held), (held))
@@ -89,6 +91,13 @@ static void without_memory_for_the_lists(void) {
     refused.map = refused.open = false;
 }
 
+static void aborts(void) {
+    int status;
+    const pid_t child = fork();
+    if (child == 0) _exit(0);
+    CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
 /* Where nothing makes its memory its own, the child ends before it can take zeros for content, and says so. */
 static void ends_the_child(int ranges) {
     vrange_account *account;
@@ -99,16 +108,31 @@ static void ends_the_child(int ranges) {
     }
     CHECK(freopen("/dev/null", "w", stderr));
     refused.wipe = refused.discard = refused.over = true;
-    int status;
-    const pid_t child = fork();
-    if (child == 0) _exit(0);
+    aborts();
     refused.wipe = refused.discard = refused.over = false;
-    CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
+/* What is pinned can't be kept, nor can the mark be removed that wipes it. */
+static void ends_without_what_is_pinned(void) {
+    vrange_account *account;
+    vrange_arena *arena = open_arena(256 * MIB, &account);
+    const uint64_t held = filled(arena, BYTES, 1);
+    CHECK(freopen("/dev/null", "w", stderr));
+    refused.keep_all = true;
+    aborts();
+    refused.keep_all = false;
+    CHECK(has(held, BYTES, 1));
+    /* The mark is still there, and the next fork has no memory for the lists by which it would be removed. */
+    for (int i = 0; i < 1000; i++) filled(arena, PAGE, 2);
+    refused.larger = true;
+    aborts();
+    refused.larger = false;
 }
 
 int main(void) {
     const int rung = vrange_rung();
     without_memory_for_the_lists();
+    IN_CHILD(ends_without_what_is_pinned());
     IN_CHILD(ends_the_child(4));
     IN_CHILD(ends_the_child(2000));
     for (int what = 0; what < 32; what++) {

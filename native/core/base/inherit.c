@@ -27,6 +27,8 @@ static struct {
     list areas, spans;
     size_t join_bytes;
     bool is_complete;
+    bool is_lost;  /* what had to be kept could not be: the child would find zeros there */
+    bool is_stuck; /* a mark could not be removed: some area may still be wiped at any fork */
 } inherit;
 
 /* Room for one more item; NULL without memory. The lists are reused at the next fork. Not from malloc, as
@@ -45,6 +47,7 @@ static void *add(list *to, size_t item_bytes) {
 void inherit_begin(void) {
     inherit.areas.count = inherit.spans.count = 0;
     inherit.is_complete = true;
+    inherit.is_lost = false;
 }
 
 void inherit_area(char *address, size_t bytes) {
@@ -109,8 +112,8 @@ static void mark_area(area *one, size_t *next) {
     while (next_run_in(one, next, &from, &to)) {
         if (!one->is_wiped || os_keep_on_fork(from, (size_t)(to - from)) == 0) continue;
         /* For example, the process can't have more mappings: then the child inherits the whole area. */
-        os_keep_on_fork(one->from, (size_t)(one->to - one->from));
-        one->is_wiped = false;
+        if (os_keep_on_fork(one->from, (size_t)(one->to - one->from)) == 0) one->is_wiped = false;
+        else inherit.is_lost = true;
     }
 }
 
@@ -146,8 +149,8 @@ void inherit_unmark(void) {
     area *areas = inherit.areas.items;
     if (!inherit.is_complete) return;
     for (size_t i = 0; i < inherit.areas.count; i++) {
-        if (areas[i].is_wiped)
-            os_keep_on_fork(areas[i].from, (size_t)(areas[i].to - areas[i].from));
+        if (areas[i].is_wiped && os_keep_on_fork(areas[i].from, (size_t)(areas[i].to - areas[i].from)) < 0)
+            inherit.is_stuck = true;
     }
 }
 
@@ -189,8 +192,9 @@ static int settle_area(const area *one, size_t *next, batch *b) {
 }
 
 int inherit_settle(void) {
-    if (!inherit.is_complete) return 1;
+    if (!inherit.is_complete) return inherit.is_stuck ? -ENOMEM : 1;
     inherit_unmark();
+    if (inherit.is_lost) return -ENOMEM;
     const area *areas = inherit.areas.items;
     batch b;
     b.count = 0;

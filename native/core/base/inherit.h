@@ -35,7 +35,8 @@ void inherit_unmark(void);
 
 /* In the child: removes the marks, and empties what the child inherited although it was not to be kept.
  * Returns 0 if the areas hold the kept content and nothing else; 1 if there was no memory for the lists,
- * and the child has inherited everything; -errno if the surplus can't be emptied. */
+ * and the child has inherited everything; -errno if the surplus can't be emptied, or if kept content may be
+ * missing. */
 int inherit_settle(void);
 
 /* In the child: the kept spans, in order of address. */
