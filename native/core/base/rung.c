@@ -180,8 +180,9 @@ int rung_userfault(void) {
 /* Whether missing pages still fault. The descriptor is gone, but a process that was made without our fork
  * handlers may have a copy, and the registration lives as long as that copy. */
 static bool canary_faults(void) {
-    os_discard(ladder.canary, os_page_bytes());
-    return os_populate(ladder.canary, os_page_bytes()) == -EFAULT;
+    const int discarded = os_discard(ladder.canary, os_page_bytes());
+    /* Where madvise is refused, it is not known, and a new mapping is right in both cases. */
+    return discarded < 0 || os_populate(ladder.canary, os_page_bytes()) < 0;
 }
 
 static void tell_fall(int rung, int error, const char *consequence) {
