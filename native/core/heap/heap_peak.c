@@ -3,7 +3,8 @@
  * Where blocks grow, as those of a DataFrame that is concatenated in a loop, none of the freed ones is large
  * enough for the next. They would lie idle while new pages are used, and the process would be larger than with
  * an allocator that returns each at once. So the thread whose block needs new pages discards as many that are
- * idle: what has been offered, then what has not been used for some milliseconds.
+ * idle: what has been offered, then what has not been used for some milliseconds. A block that is small beside
+ * the heap makes it little larger, and what is idle is soon used by others of its kind.
  *
  * Two blocks that can't use each other's memory may be needed in turn. Then each page that is discarded is soon
  * needed again. So once as much as the whole peak gave way, nothing more does for as long as it had to be kept
@@ -14,6 +15,7 @@
 #include "os/os.h"
 
 #define IDLE_NS 10000000u
+#define BLOCK_SHARE 16 /* a smaller part of the peak is a small block */
 /* Parts between them are discarded: smaller ones would be a system call for each block that is allocated. */
 #define PART_BYTES_LEAST ((size_t)1 << 20)
 #define PART_BYTES_MOST ((size_t)4 << 20)
@@ -23,7 +25,14 @@ static uint64_t units_in_use(const heap_zone *zone) {
     return zone->used_units + zone->queues[HEAP_IDLE].units + zone->queues[HEAP_OFFERED].units;
 }
 
-bool heap_exceeds_peak(const heap_zone *zone) { return units_in_use(zone) > zone->peak_units; }
+static bool exceeds_peak(const heap_zone *zone) { return units_in_use(zone) > zone->peak_units; }
+
+bool heap_exceeds_peak(heap_zone *zone, uint32_t units) {
+    if (!exceeds_peak(zone)) return false;
+    if (units >= zone->peak_units / BLOCK_SHARE) return true;
+    zone->peak_units = units_in_use(zone);
+    return false;
+}
 
 static bool may_discard(heap_zone *zone, size_t bytes, uint64_t now) {
     const uint64_t from = zone->peak_until_ns > now ? zone->peak_until_ns : now;
@@ -60,8 +69,8 @@ void heap_keep_peak(heap_zone *zone) {
     for (bool more = true; more;) {
         heap_usage before;
         if (!heap_try_enter(zone, &before)) return;
-        if (heap_exceeds_peak(zone) && !discard_part(zone)) zone->peak_units = units_in_use(zone);
-        more = heap_exceeds_peak(zone);
+        if (exceeds_peak(zone) && !discard_part(zone)) zone->peak_units = units_in_use(zone);
+        more = exceeds_peak(zone);
         heap_leave(zone, &before);
         if (more) heap_let_others_in(zone);
     }
