@@ -6,6 +6,7 @@ import gc
 import math
 import os
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -310,13 +311,14 @@ def test_closed(cache: Cache) -> None:
     cache.close()
     cache.close()
     assert not is_mapped(address)
-    for use in (
+    uses: list[Callable[[], object]] = [
         lambda: cache["k"],
         lambda: cache.get("k"),
         lambda: cache.get_or_compute("k", lambda: 1),
         lambda: cache.__setitem__("k", 1),
         lambda: cache.__setitem__("k", bytes(9000)),
-    ):
+    ]
+    for use in uses:
         with pytest.raises(ValueError, match="cache 'test' is closed"):
             use()
     assert "k" not in cache

@@ -251,3 +251,29 @@ def test_an_interpreter_without_vrange_runs_the_program_and_says_so(tmp_path: Pa
     assert (done.returncode, done.stdout) == (0, "ran\n")
     assert "vrange can't be imported by" in done.stderr
     assert "runs without it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "skips"),
+    [
+        (["-E"], "-E"),
+        (["-uI"], "-I"),
+        (["-W", "ignore", "-S"], "-S"),
+        (["-Wignore"], None),  # the E and I of a value are no options
+        (["-X", "dev"], None),
+    ],
+)
+def test_an_interpreter_that_skips_what_starts_vrange_is_named(
+    words: list[str], skips: str | None
+) -> None:
+    ask = "import sys; print('vrange' in sys.modules)"
+    done = run(sys.executable, *words, "-c", ask, "-E")
+    assert (done.returncode, done.stdout) == (0, f"{skips is None}\n")
+    assert (f"{skips} has python" in done.stderr) == (skips is not None)
+
+
+def test_an_unknown_option_shows_the_usage_of_the_command() -> None:
+    done = run("--bogus", "x.py")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "usage: vrange run" in done.stderr
+    assert "unrecognized arguments: --bogus" in done.stderr

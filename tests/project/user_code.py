@@ -272,6 +272,10 @@ def use_caches() -> None:
         cache["a"] = 1
         cache.set("b", 2, ttl=timedelta(hours=1))
         assert_type(cache["a"], int)
+        assert_type(cache.get("a"), int | None)
+        assert_type(cache.get("a", 0), int)
+        assert_type(cache.pop("b", "none"), int | str)
+        assert_type(cache.pop("a"), int)
         assert_type(cache.get_or_compute("c", lambda: 3), int)
         assert_type(sorted(cache), list[str])
 

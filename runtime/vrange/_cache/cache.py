@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from vrange._cache.address_space import CacheArena
 from vrange._cache.background_release import bury
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+T = TypeVar("T")
 
 _ABSENT = object()
 _load_shared_kind: Callable[[], type[Any]]
@@ -207,6 +208,10 @@ class VolatileCache(OverTier[K, V], Generic[K, V]):
         found: Any = self._core.get(key, _ABSENT)
         return self._missing(key) if found is _ABSENT else found
 
+    @overload
+    def get(self, key: K) -> V | None: ...
+    @overload
+    def get(self, key: K, default: V | T) -> V | T: ...
     def get(self, key: K, default: Any = None) -> Any:
         """Return the value under `key`, or `default`."""
         return self._core.get(key, default)
@@ -337,6 +342,10 @@ class VolatileCache(OverTier[K, V], Generic[K, V]):
     def __iter__(self) -> Iterator[K]:
         return iter(self._core.keys())
 
+    @overload
+    def pop(self, key: K) -> V: ...
+    @overload
+    def pop(self, key: K, default: V | T) -> V | T: ...
     def pop(self, key: K, default: Any = _ABSENT) -> Any:
         """Remove and return the value under `key`.
 

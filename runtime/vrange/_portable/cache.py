@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from datetime import timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 import psutil
 
@@ -23,6 +23,7 @@ from vrange.sizes import format_bytes
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+T = TypeVar("T")
 
 _SHARE_OF_MEMORY = 10  # by default, a cache has at most 1/10 of the machine's memory
 _ABSENT = object()
@@ -135,6 +136,10 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
         found: V | object = self._look_up(key)
         return self._missing(key) if found is _ABSENT else found  # type: ignore[return-value]
 
+    @overload
+    def get(self, key: K) -> V | None: ...
+    @overload
+    def get(self, key: K, default: V | T) -> V | T: ...
     def get(self, key: K, default: Any = None) -> Any:
         """Return the value under `key`, or `default`."""
         found = self._look_up(key)
@@ -309,6 +314,10 @@ class VolatileCache(CommonCache[K, V], Generic[K, V]):
             if not self._values.drop(key):
                 raise KeyError(key)
 
+    @overload
+    def pop(self, key: K) -> V: ...
+    @overload
+    def pop(self, key: K, default: V | T) -> V | T: ...
     def pop(self, key: K, default: Any = _ABSENT) -> Any:
         """Remove and return the value under `key`; if there is none, `default` or KeyError."""
         with self._lock:

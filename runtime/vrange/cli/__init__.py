@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     rest: list[str] = []
     if split is not None:
         words, rest = split(words)
-    args = parser.parse_args(words, argparse.Namespace(rest=rest))
+    args, unknown = parser.parse_known_args(words, argparse.Namespace(rest=rest))
+    if unknown:  # argparse would show the usage of `vrange` alone
+        subparsers.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     prepare_output()
     try:
         status: int = commands[args.command].run(args)

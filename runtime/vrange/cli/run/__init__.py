@@ -150,6 +150,12 @@ def run(args: argparse.Namespace) -> int:
         return _refuse(error)
     if args.malloc and (refusal := _malloc_refusal(target)) is not None:
         raise VrangeError(refusal)
+    if (option := target.skips_start()) is not None:
+        print(
+            f"vrange run: {option} has {Path(target.path).name} skip what starts vrange in it, so "
+            "only malloc is on",
+            file=sys.stderr,
+        )
     reported = bool(args.report or args.json or args.plot or args.compare)
     records = tempfile.mkdtemp(prefix="vrange-run-") if reported else None
     try:

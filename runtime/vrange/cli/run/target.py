@@ -14,6 +14,8 @@ from pathlib import Path
 __all__ = ["CannotRunError", "Target", "find_target"]
 
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # the exit statuses that shells use
+# Of an interpreter's options, which may stand in one word.
+_SKIP_START, _END_OPTIONS, _TAKE_VALUE = "EIS", "cm", "WX"
 _PYTHON_FILES = (".py", ".pyw", ".pyc", ".pyz", ".pyzw")
 
 
@@ -23,6 +25,30 @@ class Target:
 
     path: str
     arguments: list[str]
+
+    def skips_start(self) -> str | None:
+        """Return the option by which an interpreter skips what starts vrange in it, or None.
+
+        `-E` and `-I` ignore PYTHONPATH, and `-S` and `-I` imports that the site module makes.
+        """
+        if not Path(self.path).name.startswith(("python", "pypy")):
+            return None
+        words = iter(self.arguments[1:])
+        for word in words:
+            if not word.startswith("-") or word in ("-", "--"):
+                return None
+            if word.startswith("--"):
+                continue
+            for letter in word[1:]:
+                if letter in _SKIP_START:
+                    return f"-{letter}"
+                if letter in _END_OPTIONS:
+                    return None
+                if letter in _TAKE_VALUE:
+                    if word.endswith(letter):
+                        next(words, None)
+                    break
+        return None
 
 
 class CannotRunError(Exception):
