@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -79,3 +82,30 @@ def test_many_sizes_do_not_pile_up() -> None:
     for i in range(200):
         assert vrange.deep_call(len, [], stack=MIB + 4096 * i) == 0
     assert len(vrange.stack_info().stacks) <= 65
+
+
+def test_where_no_handler_can_be_installed_the_words_say_so() -> None:
+    """A sandbox that refuses sigaction: no other size of a stack would help."""
+    code = """
+    import ctypes, platform, struct
+    import vrange
+    libc = ctypes.CDLL(None, use_errno=True)
+    action, seccomp = {"x86_64": (13, 317), "aarch64": (134, 277)}[platform.machine()]
+    program = [(0x20, 0, 0, 0), (0x15, 0, 1, action),
+               (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000)]
+    words = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in program))
+    filter = struct.pack("HxxxxxxQ", len(program), ctypes.addressof(words))
+    assert libc.prctl(38, 1, 0, 0, 0) == 0
+    assert libc.syscall(seccomp, 1, 1, ctypes.c_char_p(filter)) == 0
+    try:
+        vrange.deep_call(len, [])
+    except vrange.StackUnavailableError as error:
+        print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "SIGSEGV" in done.stdout
+    assert "Operation not permitted" in done.stdout
+    assert "stack=" not in done.stdout

@@ -97,6 +97,13 @@ static PyObject *refuse_take(int error, size_t bytes) {
         bytes, strerror(-error));
 }
 
+static PyObject *refuse_handler(int error) {
+    return PyErr_Format(unavailable_error,
+                        "no deep stack can be used here (%s): its memory is opened by a handler of SIGSEGV, which "
+                        "a sandbox refuses to install, or which finds no memory for a stack of its own",
+                        strerror(-error));
+}
+
 /* faulthandler.enable() and disable() replace our handler by theirs. Asking faulthandler is cheaper than
  * asking the kernel, and few programs have imported it. */
 static bool is_faulthandler_switched(PyObject *modules) {
@@ -171,7 +178,8 @@ PyObject *deep_run(const deep_settings *how, deep_job *call) {
     if (is_faulthandler_switched(modules)) sigsegv_arm_process();
     stack *s;
     int result = sigsegv_arm_thread();
-    if (result == 0) result = take_fitting(bytes, automatic, &s);
+    if (result < 0) return refuse_handler(result);
+    result = take_fitting(bytes, automatic, &s);
     if (result < 0) return refuse_take(result, automatic ? AUTOMATIC_LEAST : bytes);
     s->outer = outer;
     s->caller = __builtin_frame_address(0);
