@@ -6,8 +6,8 @@
 
 #include "heap/heap_zone.h"
 
-/* Whether with a block of `units` more pages of a zone are in use, or may be, than ever before, and something else
- * should give way. If not, the peak has risen. Under the zone's lock. */
+/* Whether a block of `units` makes the zone larger than it ever was, and something idle should give way. If
+ * nothing should, the peak has risen. Under the zone's lock. */
 bool heap_exceeds_peak(heap_zone *zone, uint32_t units);
 
 /* Discards what is idle until the zone does not exceed its peak, or raises the peak. Call without a lock. */

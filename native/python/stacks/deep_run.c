@@ -99,8 +99,8 @@ static PyObject *refuse_take(int error, size_t bytes) {
 
 static PyObject *refuse_handler(int error) {
     return PyErr_Format(unavailable_error,
-                        "no deep stack can be used here (%s): its memory is opened by a handler of SIGSEGV, which "
-                        "a sandbox refuses to install, or which finds no memory for a stack of its own",
+                        "no deep stack can be used here (%s): its memory is opened by a handler of SIGSEGV, "
+                        "which a sandbox refuses to install, or which finds no memory for a stack of its own",
                         strerror(-error));
 }
 

@@ -5,7 +5,8 @@ from the environment, as mimalloc 2 does everywhere (its documentation, "Environ
 default it gives pages back 10 ms after they became free, if the thread allocates then, and by
 MADV_DONTNEED. With these options it does so after 1 ms and by MADV_FREE: the kernel takes the pages
 when it needs them, and the next use before that costs no page fault. With 0 ms the advice costs as
-much time again as a program that makes and deletes objects takes.
+much time again as a program that makes and deletes objects takes. Whole segments of 32 MiB wait ten
+times as long by default, and for the next segment that is made or given up: often for ever.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 __all__ = ["mimalloc_options"]
 
 _PURGE_DELAY = "MIMALLOC_PURGE_DELAY"  # milliseconds
+_SEGMENT_DELAYS = "MIMALLOC_ARENA_PURGE_MULT"  # how many of those delays a whole segment waits
 _PURGE_DECOMMITS = "MIMALLOC_PURGE_DECOMMITS"  # 1: MADV_DONTNEED, 0: MADV_FREE
 
 
@@ -30,6 +32,5 @@ def mimalloc_options(before: Mapping[str, str], *, returns: bool) -> dict[str, s
 
     """
     is_used = before.get("PYTHONMALLOC", "").startswith("mimalloc")
-    if not is_used or _PURGE_DELAY in before or _PURGE_DECOMMITS in before:
-        return {}
-    return {_PURGE_DELAY: "1", _PURGE_DECOMMITS: str(int(returns))}
+    options = {_PURGE_DELAY: "1", _SEGMENT_DELAYS: "1", _PURGE_DECOMMITS: str(int(returns))}
+    return options if is_used and not options.keys() & before.keys() else {}
