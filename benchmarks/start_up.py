@@ -1,7 +1,7 @@
 """What a program pays before it begins: the start of Python with `import numpy, pandas`.
 
 Method. Each contender starts Python, imports both, reads its own processor time and resident set
-(VmRSS, and LazyFree of it), rests for 2.5 seconds, and reads the resident set again. Contenders run
+(Rss, and LazyFree of it), rests for 2.5 seconds, and reads the resident set again. Contenders run
 one after another, round after round, in alternating order. Compared are medians of the differences,
 or of the ratios, of each round to plain Python. "python again" is plain Python once more: what it
 differs by is the noise.

@@ -53,11 +53,16 @@ static void leave_space(size_t bytes) {
     set_limit(RLIMIT_AS, used + bytes);
 }
 
-static void in_thread(void *(*function)(void *), size_t stack_bytes) {
+static pthread_t begin_with(void *(*function)(void *), size_t stack_bytes) {
     pthread_t thread;
     pthread_attr_t attributes;
     CHECK(pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, stack_bytes) == 0);
-    CHECK(pthread_create(&thread, &attributes, function, NULL) == 0 && pthread_join(thread, NULL) == 0);
+    CHECK(pthread_create(&thread, &attributes, function, NULL) == 0);
+    return thread;
+}
+
+static void in_thread(void *(*function)(void *), size_t stack_bytes) {
+    CHECK(pthread_join(begin_with(function, stack_bytes), NULL) == 0);
 }
 
 /* ---- what is refused --------------------------------------------------------------------------- */
@@ -317,10 +322,7 @@ static void *waits_deep(void *unused) {
 
 /* In a fork the stacks of other threads are ordinary memory again. */
 static void test_fork_beside_deep_threads(void) {
-    pthread_t thread;
-    pthread_attr_t attributes;
-    CHECK(pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, 64 * MIB) == 0);
-    CHECK(pthread_create(&thread, &attributes, waits_deep, NULL) == 0);
+    const pthread_t thread = begin_with(waits_deep, 64 * MIB);
     while (atomic_load(&stage) == 0) usleep(1000);
     CHECK(own_stacks_count() > 0 && own_stack_at(0));
     const stack *s = own_stack_at(0);
@@ -349,10 +351,7 @@ static void *goes_down_and_up(void *unused) {
 
 /* The caretaker looks at threads that went deep, seldom while they stay so, and trims those that are shallow again. */
 static void test_looks(void) {
-    pthread_t thread;
-    pthread_attr_t attributes;
-    CHECK(pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, 64 * MIB) == 0);
-    CHECK(pthread_create(&thread, &attributes, goes_down_and_up, NULL) == 0);
+    const pthread_t thread = begin_with(goes_down_and_up, 64 * MIB);
     while (!atomic_load(&is_down)) usleep(1000);
     const stack *s = own_stack_at(0);
     CHECK(s && atomic_load(&s->is_deep));

@@ -183,7 +183,7 @@ static taken_block take_from_zone(heap_zone *zone, uint32_t units) {
     taken.block = zone_take(zone, units, &taken.stale_units);
     if (taken.block) taken.new_units = units - (before.idle - zone_idle_bytes(zone)) / zone->unit_bytes;
     if (taken.block && !zone->huge) note_growth(taken.new_units);
-    taken.exceeds_peak = heap_exceeds_peak(zone, units);
+    taken.exceeds_peak = heap_note_peak(zone, units);
     heap_leave(zone, &before);
     return taken;
 }
@@ -255,7 +255,7 @@ bool heap_resize(void *block, size_t bytes) {
     heap_usage before;
     if (!heap_try_enter(zone, &before)) return false;
     const bool done = zone_resize(zone, block, units_for(zone, bytes));
-    const bool exceeds_peak = heap_exceeds_peak(zone, units_for(zone, bytes));
+    const bool exceeds_peak = heap_note_peak(zone, units_for(zone, bytes));
     heap_leave(zone, &before);
     if (exceeds_peak) heap_keep_peak(zone);
     return done;

@@ -18,7 +18,6 @@
 #define RETURN_NS 1000000000u /* a loop that allocates again within this time meets no page fault */
 #define KEPT_NS_LEAST 2000000000u
 #define SHORT_IDLE_NS 5000000u /* longer than a block of some MiB stays unused between two copies */
-#define BATCH_BYTES ((size_t)4 << 20)
 static int offer_part(void *part, size_t bytes, bool discards) {
     return discards || os_lazyfree(part, bytes) < 0 ? os_discard(part, bytes) : 0;
 }
@@ -40,7 +39,7 @@ static void offer_zone(heap_zone *zone, uint64_t before_ns) {
         heap_lock(zone);
         const heap_usage before = heap_usage_of(zone);
         /* Offer under the lock: a thread that took the block between the two steps would lose what it wrote. */
-        void *part = zone_idle_part(zone, before_ns, discards ? 0 : now, BATCH_BYTES, &bytes, &freed_ns);
+        void *part = zone_idle_part(zone, before_ns, discards ? 0 : now, HEAP_STEP_BYTES, &bytes, &freed_ns);
         more = part != NULL;
         /* If the kernel refuses, the part stays resident and counts as offered: nothing more can be done. */
         if (part) (void)offer_part(part, bytes, discards);
@@ -62,7 +61,7 @@ static uint64_t discard_in_zone(heap_zone *zone) {
         const heap_usage before = heap_usage_of(zone);
         const uint64_t cost_ns = heap_kept_ns(zone, zone->queues[HEAP_OFFERED].units), now = os_now_ns();
         const uint64_t kept_ns = cost_ns > KEPT_NS_LEAST ? cost_ns : KEPT_NS_LEAST;
-        void *part = zone_offered_part(zone, now - kept_ns, BATCH_BYTES, &bytes, &offered_ns);
+        void *part = zone_offered_part(zone, now - kept_ns, HEAP_STEP_BYTES, &bytes, &offered_ns);
         if (part) (void)os_discard(part, bytes);
         heap_unlock(zone, &before);
         if (!part) return offered_ns == UINT64_MAX ? UINT64_MAX : offered_ns + kept_ns - now;
@@ -131,7 +130,7 @@ static uint64_t trim_zone(heap_zone *zone, bool discards) {
         heap_usage before;
         size_t bytes = 0;
         heap_enter(zone, &before);
-        char *part = zone_free_part(zone, &from, BATCH_BYTES, &bytes, discards);
+        char *part = zone_free_part(zone, &from, HEAP_STEP_BYTES, &bytes, discards);
         more = part != NULL;
         if (part) {
             const size_t resident = os_resident_bytes(part, part + bytes);

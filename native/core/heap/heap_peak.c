@@ -16,9 +16,8 @@
 
 #define IDLE_NS 10000000u
 #define BLOCK_SHARE 16 /* a smaller part of the peak is a small block */
-/* Parts between them are discarded: smaller ones would be a system call for each block that is allocated. */
+/* Smaller parts would be a system call for each block that is allocated. */
 #define PART_BYTES_LEAST ((size_t)1 << 20)
-#define PART_BYTES_MOST ((size_t)4 << 20)
 
 /* The kernel may have taken some of what is offered. */
 static uint64_t units_in_use(const heap_zone *zone) {
@@ -27,7 +26,7 @@ static uint64_t units_in_use(const heap_zone *zone) {
 
 static bool exceeds_peak(const heap_zone *zone) { return units_in_use(zone) > zone->peak_units; }
 
-bool heap_exceeds_peak(heap_zone *zone, uint32_t units) {
+bool heap_note_peak(heap_zone *zone, uint32_t units) {
     if (!exceeds_peak(zone)) return false;
     if (units >= zone->peak_units / BLOCK_SHARE) return true;
     zone->peak_units = units_in_use(zone);
@@ -52,7 +51,7 @@ static bool discard_part(heap_zone *zone) {
     const uint64_t now = os_now_ns();
     const size_t excess = (size_t)(units_in_use(zone) - zone->peak_units) * zone->unit_bytes;
     const size_t most = excess < PART_BYTES_LEAST  ? PART_BYTES_LEAST
-                        : excess > PART_BYTES_MOST ? PART_BYTES_MOST
+                        : excess > HEAP_STEP_BYTES ? HEAP_STEP_BYTES
                                                    : excess;
     size_t bytes;
     uint64_t since_ns;

@@ -61,7 +61,10 @@ void heap_record(int latency, uint64_t nanoseconds);
 void heap_lock(heap_zone *zone);
 void heap_unlock(heap_zone *zone, const heap_usage *before); /* counts what changed since `before` */
 
-/* Between the steps of long work. pthread mutexes are unfair: the releasing thread usually wins the lock back
+/* Long work discards at most so much under the lock. */
+#define HEAP_STEP_BYTES ((size_t)4 << 20)
+
+/* Between its steps. pthread mutexes are unfair: the releasing thread usually wins the lock back
  * before the waiters wake up, so this thread yields to them. The wait is bounded, because a waiter without a
  * processor may take long to run. */
 void heap_let_others_in(heap_zone *zone);
