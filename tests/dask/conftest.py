@@ -20,6 +20,14 @@ def without_what_nannies_set() -> Iterator[None]:
         del os.environ[name]
 
 
+@pytest.fixture(autouse=True)
+def silent_while_it_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker in the program's own process tells at level INFO, with a traceback, that its scheduler
+    closed first. One program in twelve does, without vrange, too.
+    """
+    monkeypatch.setenv("DASK_LOGGING__DISTRIBUTED", "warning")
+
+
 @pytest.fixture(scope="module")
 def start_cluster(
     without_what_nannies_set: None, tmp_path_factory: pytest.TempPathFactory
