@@ -22,6 +22,7 @@ from workers import Worker, run_async
 import vrange
 from vrange._cache import refresh
 
+# A busy machine may not look while a value is fresh: tests wait for what stays (answers, counts).
 TTL = 0.02
 STALE = 1000.0
 
@@ -71,12 +72,13 @@ def test_a_stale_value_is_answered_and_computed_again(hot_bytes: Any) -> None:
         source.gate.clear()  # a computation takes long from now on
         assert [cache.get_or_compute("k", source) for _ in range(20)] == [1] * 20
         source.gate.set()
-        wait_until(lambda: "k" in cache, "it is not renewed")
+        wait_until(lambda: source.computed == 2 and none_left(), "it is not renewed")
+        source.gate.clear()  # on a slow machine it is stale again by now
         assert cache.get_or_compute("k", source) == 2
-        assert source.computed == 2
         assert cache.info().misses == 1
         assert cache.info().regenerated == 2
         cache._core.check()
+        source.gate.set()
 
 
 def test_a_decorated_function_is_called_with_the_arguments_of_the_call() -> None:
@@ -90,22 +92,23 @@ def test_a_decorated_function_is_called_with_the_arguments_of_the_call() -> None
     assert rows(1, b=2)[0] == 1
     wait_until(lambda: not rows.cache_contains(1, b=2), "it stays fresh")
     assert rows(1, b=2)[0] == 1
-    wait_until(lambda: rows.cache_contains(1, b=2), "it is not renewed")
-    assert rows(1, b=2)[0] == 2
+    wait_until(lambda: len(calls) == 2 and none_left(), "it is not renewed")
     assert calls == [(1, 2)] * 2
+    assert rows(1, b=2)[0] == 2
+    sizes: list[int] = []
 
     class Table:
         @vrange.cached(ttl=TTL, stale=STALE)
         def size(self, n: int) -> tuple[int, int]:
-            calls.append(n)
-            return n, len(calls)
+            sizes.append(n)
+            return n, len(sizes)
 
     table = Table()
     first = table.size(7)
     wait_until(lambda: not table.size.cache_contains(7), "it stays fresh")
     assert table.size(7) == first
-    wait_until(lambda: table.size.cache_contains(7), "it is not renewed")
-    assert table.size(7) == (7, 4)
+    wait_until(lambda: len(sizes) == 2 and none_left(), "it is not renewed")
+    assert table.size(7) == (7, 2)
 
 
 def test_tasks_get_it_and_a_task_computes_it() -> None:
@@ -117,9 +120,9 @@ def test_tasks_get_it_and_a_task_computes_it() -> None:
             until_stale(cache)
             assert await cache.get_or_compute_async("k", source.coroutine) == 1
             assert source.computed == 1
-            while "k" not in cache:
+            while (found := await cache.get_or_compute_async("k", source.coroutine)) == 1:
                 await asyncio.sleep(0.001)
-            assert await cache.get_or_compute_async("k", source.coroutine) == 2
+            assert found == 2
             assert refresh.threads() == 0
 
     run_async(main())
@@ -190,8 +193,9 @@ def test_lookups_that_cannot_compute_find_no_stale_value() -> None:
         assert cache.get("k") is None
         assert list(cache.items()) == []
         assert cache.get_or_compute("k", lambda: 6) == 5  # which such a lookup does not remove
-        wait_until(lambda: "k" in cache, "it is not renewed")
-        assert cache["k"] == 6
+        wait_until(lambda: cache.get_or_compute("k", lambda: 6) == 6, "it is not renewed")
+        assert cache.get("k") in (None, 6)
+        wait_until(none_left, "it goes on")
         cache.set("k", 7, ttl=TTL)
         until_stale(cache)
         assert cache.get_or_compute("k", lambda: 8) == 7
@@ -225,8 +229,7 @@ def test_a_failure_is_reported_and_the_value_stays(monkeypatch: pytest.MonkeyPat
         assert "the database is away" in str(told[0].exc_value)
         wait_until(none_left, "it goes on")
         assert cache.get_or_compute("k", lambda: 2) == 1
-        wait_until(lambda: "k" in cache, "it is not tried again")
-        assert cache["k"] == 2
+        wait_until(lambda: cache.get_or_compute("k", lambda: 2) == 2, "it is not tried again")
     told.clear()
     gc.collect()
 
@@ -265,8 +268,7 @@ def test_skip_holds_for_it_too() -> None:
     wait_until(lambda: source.computed == 2 and none_left(), "it is not computed")
     assert not number.cache_contains()
     assert number() == 1
-    wait_until(number.cache_contains, "it is not renewed")
-    assert number() == 3
+    wait_until(lambda: number() == 3, "it is not renewed")
 
 
 def test_it_runs_in_the_context_of_the_call() -> None:
@@ -275,8 +277,7 @@ def test_it_runs_in_the_context_of_the_call() -> None:
         cache.get_or_compute("k", lambda: "first")
         until_stale(cache)
         tenant.set("me")
-        cache.get_or_compute("k", tenant.get)
-        wait_until(lambda: cache.get("k") == "me", "it is not renewed")
+        wait_until(lambda: cache.get_or_compute("k", tenant.get) == "me", "it is not renewed")
 
 
 def test_within_a_computation_of_the_same_cache() -> None:
@@ -303,8 +304,11 @@ def test_few_threads_compute(monkeypatch: pytest.MonkeyPatch) -> None:
         assert refresh.threads() == refresh.THREADS_MOST
         source.gate.set()
 
-        def all_renewed() -> bool:
-            return all(cache.get_or_compute(n, source) > 50 for n in range(50))
+        old = set(range(50))
+
+        def all_renewed() -> bool:  # asking for a renewed one may begin another computation
+            old.difference_update([n for n in old if cache.get_or_compute(n, source) > 50])
+            return not old
 
         wait_until(all_renewed, "some are never renewed")
 
@@ -319,7 +323,7 @@ def test_few_threads_compute(monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setattr(_thread, "start_new_thread", refuses)
             assert cache.get_or_compute("k", lambda: 2) == 1
         assert cache.get_or_compute("k", lambda: 2) == 1
-        wait_until(lambda: cache.get("k") == 2, "it is not tried again")
+        wait_until(lambda: cache.get_or_compute("k", lambda: 2) == 2, "it is not tried again")
 
 
 def test_an_exception_of_a_signal_handler_is_the_only_one_and_leaves_no_claim() -> None:
@@ -443,6 +447,6 @@ def test_what_computed_it_is_not_kept() -> None:
         cache.get_or_compute("k", source)
         until_stale(cache)
         cache.get_or_compute("k", source)
-        wait_until(lambda: "k" in cache and none_left(), "it is not renewed")
+        wait_until(none_left, "it goes on")
         del source
         wait_until(lambda: gc.collect() >= 0 and alive() is None, "something refers to it")
