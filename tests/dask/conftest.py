@@ -22,8 +22,8 @@ def without_what_nannies_set() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def silent_while_it_closes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker in the program's own process tells at level INFO, with a traceback, that its scheduler
-    closed first. One program in twelve does, without vrange, too.
+    """A worker in the program's own process tells at level INFO, with a traceback, that its
+    scheduler closed first. One program in twelve does, without vrange, too.
     """
     monkeypatch.setenv("DASK_LOGGING__DISTRIBUTED", "warning")
 
