@@ -253,7 +253,9 @@ def test_the_handler_goes_with_the_last_array() -> None:
     a.close()
     assert handler() == ender  # not ours to take away
     """
-    assert ends_well(ARRAY + dedent(code)) == ""
+    # Counters in a file keep the handler: other code may cut the file.
+    without_file = {"VRANGE_RUNTIME_DIR": "/proc/fs", "PYTHONWARNINGS": "ignore"}
+    assert ends_well(ARRAY + dedent(code), environment=without_file) == ""
 
 
 @on_refault

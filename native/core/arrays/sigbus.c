@@ -8,7 +8,8 @@
  *  - SA_ONSTACK would run nested refaults over each other on the one alternate stack.
  *  - With SIGBUS blocked in the touching thread, the kernel ends the process; nothing can be done here.
  *
- * Our handler is removed with the last array, unless other code has installed one over it.
+ * Our handler is removed with the last array, unless other code has installed one over it, or another room
+ * keeps it (fault_chain_keep).
  *
  * Nothing in here allocates, locks or logs, except for the message before the end. */
 #define _GNU_SOURCE

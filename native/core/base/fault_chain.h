@@ -22,7 +22,7 @@ typedef fault_answer (*fault_mend)(siginfo_t *info, void *context);
  * and SA_NODEFER; for SIGURG the flags of a handler of the program's below replace them. With `ends_unmended`
  * the process also ends if a foreign touch would recur because no handler mended it. What one room asks for
  * holds for all of the same signal. */
-#define FAULT_MENDS_MOST 2
+#define FAULT_MENDS_MOST 3
 void fault_chain_register(int number, fault_mend mend, int flags, bool ends_unmended);
 
 /* Makes our handler the first one for this signal, unless the process is ending. Inside the gate. Returns

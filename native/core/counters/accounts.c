@@ -17,16 +17,21 @@
 #include "counters/account_counts.h"
 #include "counters/latencies.h"
 #include "counters/segment.h"
+#include "counters/segment_cut.h"
 #include "counters/tally.h"
+#include "os/os.h"
 #include "os/os_thread.h"
 #include "vrange.h"
 
+#define LOOK_NS 1000000000u
+
 /* `before` is what a slot had counted when it was last opened. Subtracted modulo 2^64: in the child of a fork
  * this is negative, because the segment counts from zero there and the owner continues from its parent's
- * count. */
+ * count. It holds until the segment's file is cut, which `cuts` shows: then the owner counts from zero, too. */
 static struct {
     pthread_mutex_t lock;
     counts before[SEGMENT_SLOTS];
+    uint32_t cuts[SEGMENT_SLOTS];
     uint64_t closed_at[SEGMENT_ACCOUNTS], closings;
     uint32_t closed_overflows;
 } accounts = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -42,6 +47,15 @@ static segment_histogram *regenerate_of(segment_account *account) {
 static counts counts_of(const segment_account *account) {
     const void *slot = account;
     return segment_is_overflow(slot_of(account)) ? counts_of_overflow(slot) : counts_of_slot(slot);
+}
+
+static counts before_of(uint32_t slot) {
+    return accounts.cuts[slot] == segment_cuts() ? accounts.before[slot] : (counts){0};
+}
+
+static void set_before(uint32_t slot, const counts *before) {
+    accounts.before[slot] = *before;
+    accounts.cuts[slot] = segment_cuts();
 }
 
 static bool is_unused(segment_account *account) {
@@ -111,10 +125,11 @@ static segment_account *take_slot(segment_header *segment, const char *name, int
 /* Its "other" slot goes on with the counts, and in the child of a fork with those of before the fork. */
 static void clear_overflow(uint32_t slot) {
     segment_overflow *overflow = (segment_overflow *)(void *)account_at(slot);
-    counts *other = &accounts.before[overflow->account.kind], *before = &accounts.before[slot];
-    before->regenerated = before->regenerate_ns = 0; /* "other" had them all the time */
+    counts other = before_of(overflow->account.kind), before = before_of(slot);
+    before.regenerated = before.regenerate_ns = 0; /* "other" had them all the time */
     leave_counts_to_other(&overflow->account);
-    counts_add(other, before);
+    counts_add(&other, &before);
+    set_before(overflow->account.kind, &other);
     overflow->regenerated = overflow->regenerate_ns = 0;
 }
 
@@ -136,13 +151,7 @@ static segment_account *take_overflow(segment_header *segment, const char *name,
     return account_at(end);
 }
 
-vrange_account *vrange_account_open(const char *name, int kind) {
-    if (kind < 0 || kind >= VRANGE_KINDS) return NULL;
-    segment_header *segment = segment_make();
-    if (!segment) return NULL;
-    atomic_store(&segment->rung, (uint32_t)vrange_rung());
-    gate_enter();
-    pthread_mutex_lock(&accounts.lock);
+static segment_account *open_slot(segment_header *segment, const char *name, int kind) {
     segment_account *account = take_slot(segment, name, kind);
     if (!account) {
         atomic_store(&account_at((uint32_t)kind)->state, VRANGE_ACCOUNT_OPEN);
@@ -151,11 +160,33 @@ vrange_account *vrange_account_open(const char *name, int kind) {
     if (account) {
         atomic_store(&account->hot_bytes, 0);
         atomic_store(&account->object_bytes, 0);
-        accounts.before[slot_of(account)] = counts_of(account);
+        const counts before = counts_of(account);
+        set_before(slot_of(account), &before);
     } else {
         account = account_at((uint32_t)kind);
     }
     atomic_store(&account->state, VRANGE_ACCOUNT_OPEN);
+    segment_cut_note_slot(segment, (uint32_t)kind);
+    segment_cut_note_slot(segment, slot_of(account));
+    return account;
+}
+
+vrange_account *vrange_account_open(const char *name, int kind) {
+    if (kind < 0 || kind >= VRANGE_KINDS) return NULL;
+    segment_header *segment = segment_make();
+    if (!segment) return NULL;
+    gate_enter();
+    segment_cut_arm();
+    gate_leave();
+    atomic_store(&segment->rung, (uint32_t)vrange_rung());
+    gate_enter();
+    pthread_mutex_lock(&accounts.lock);
+    segment_account *account;
+    uint32_t cuts;
+    do { /* again, if the name went with the file */
+        cuts = segment_cuts();
+        account = open_slot(segment, name, kind);
+    } while (cuts != segment_cuts());
     pthread_mutex_unlock(&accounts.lock);
     gate_leave();
     return account;
@@ -171,13 +202,28 @@ void vrange_account_close(vrange_account *account) {
     atomic_store(&account->hot_bytes, 0);
     atomic_store(&account->object_bytes, 0);
     atomic_store(&account->state, VRANGE_ACCOUNT_CLOSED);
+    segment_cut_note_slot(segment_here, slot);
     pthread_mutex_unlock(&accounts.lock);
     gate_leave();
 }
 
+/* The gauges change without end: here, now and then, they are noted as they are. */
+void accounts_look(void) {
+    static _Atomic uint64_t not_before_ns;
+    segment_header *segment = atomic_load(&segment_here);
+    const uint64_t now = os_now_coarse_ns();
+    if (!segment || now < atomic_load(&not_before_ns)) return;
+    atomic_store(&not_before_ns, now + LOOK_NS);
+    segment_cut_arm();
+    pthread_mutex_lock(&accounts.lock);
+    segment_cut_note(segment);
+    pthread_mutex_unlock(&accounts.lock);
+}
+
 void vrange_account_read(vrange_account *account, vrange_account_counters *out) {
     counts since = counts_of(account);
-    counts_subtract(&since, &accounts.before[slot_of(account)]);
+    const counts before = before_of(slot_of(account)); /* later: a cut that is found now makes both zero */
+    counts_subtract(&since, &before);
     figures_of(account, &since, out);
 }
 
@@ -228,6 +274,12 @@ void vrange_account_regenerated(vrange_account *account, uint64_t nanoseconds) {
 
 void accounts_renew_lock(void) { (void)os_lock_renew(&accounts.lock); }
 
+static void continue_from(uint32_t slot, const counts *counted) {
+    counts before = before_of(slot);
+    counts_subtract(&before, counted);
+    set_before(slot, &before);
+}
+
 void accounts_after_fork(void) {
     latencies_after_fork();
     segment_header *segment = atomic_load(&segment_here);
@@ -237,7 +289,6 @@ void accounts_after_fork(void) {
     for (uint32_t slot = 0; slot < used; slot++) counted[slot] = counts_of(account_at(slot));
     for (uint32_t slot = SEGMENT_ACCOUNTS; slot < end; slot++) counted[slot] = counts_of(account_at(slot));
     segment_after_fork();
-    for (uint32_t slot = 0; slot < used; slot++) counts_subtract(&accounts.before[slot], &counted[slot]);
-    for (uint32_t slot = SEGMENT_ACCOUNTS; slot < end; slot++)
-        counts_subtract(&accounts.before[slot], &counted[slot]);
+    for (uint32_t slot = 0; slot < used; slot++) continue_from(slot, &counted[slot]);
+    for (uint32_t slot = SEGMENT_ACCOUNTS; slot < end; slot++) continue_from(slot, &counted[slot]);
 }

@@ -6,6 +6,10 @@
  * reading from where they were. */
 void accounts_after_fork(void);
 
+/* Notes the accounts' gauges once a second, for the case that other code cuts the segment's file. Inside the
+ * gate. */
+void accounts_look(void);
+
 /* In a child that was made without fork handlers: the holder of the lock does not exist. */
 void accounts_renew_lock(void);
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "counters/segment.h"
+#include "counters/segment_cut.h"
 #include "counters/tally.h"
 
 _Thread_local stats_fast_path stats_fast[STATS_FASTS];
@@ -56,6 +57,7 @@ static void take_shard(segment_header *segment) {
         if (!segment_back(segment, segment_shard(segment, next), segment->shard_bytes)) break;
         if (!atomic_compare_exchange_strong(&segment->shards_used, &used, next + 1)) continue;
         own_shard = segment_shard(segment, next);
+        segment_cut_note_header(segment);
         return;
     }
     shares_shard = true;

@@ -18,6 +18,7 @@
 
 #include "os/os.h"
 #include "os/os_kept_descriptors.h"
+#include "counters/segment_cut.h"
 #include "counters/tally.h"
 
 #define PATH_BYTES 512
@@ -35,9 +36,12 @@ enum {
 
 static struct {
     _Atomic int state;
-    char path[PATH_BYTES]; /* empty: the segment is in memory only */
+    char path[PATH_BYTES]; /* empty: no file was made, and the segment is in memory only */
     char refusal[PATH_BYTES + 128];
 } place;
+
+/* Otherwise the segment is in memory only. */
+static bool has_file(void) { return place.path[0] && !segment_is_cut(); }
 
 segment_histogram *segment_shard(segment_header *segment, uint32_t shard) {
     return (segment_histogram *)(void *)((char *)segment + SEGMENT_LATENCIES_AT + shard * SEGMENT_SHARD_STRIDE);
@@ -236,6 +240,7 @@ segment_header *segment_make(void) {
         if (atomic_compare_exchange_strong(&place.state, &before, MAKING)) {
             segment = make();
             if (segment) publish(segment);
+            if (segment && place.path[0]) segment_cut_watch(segment);
             atomic_store_explicit(&segment_here, segment, memory_order_release);
             atomic_store(&place.state, segment ? MADE : UNMADE);
             return segment;
@@ -311,12 +316,13 @@ void segment_after_fork(void) {
         os_complain(message, sizeof message - 1);
         abort();
     }
+    if (place.path[0]) segment_cut_watch(inherited);
 }
 
 __attribute__((destructor)) static void remove_at_exit(void) {
     segment_header *segment = atomic_load(&segment_here);
     if (!segment || !place.path[0]) return;
-    if (atomic_load(&segment->flags) & SEGMENT_KEPT) return;
+    if (has_file() && atomic_load(&segment->flags) & SEGMENT_KEPT) return;
     /* A child that was made without our fork handler has the parent's segment, and must leave it. */
     if (segment->pid == os_process_id()) os_remove(place.path);
 }
@@ -324,13 +330,14 @@ __attribute__((destructor)) static void remove_at_exit(void) {
 /* ---- for Python ------------------------------------------------------------------------------- */
 
 const char *segment_path(void) {
-    return atomic_load(&segment_here) && place.path[0] ? place.path : NULL;
+    return atomic_load(&segment_here) && has_file() ? place.path : NULL;
 }
 
 const char *vrange_segment_path(void) { return segment_make() ? segment_path() : NULL; }
 
 const char *vrange_segment_refusal(void) {
-    return segment_make() && !place.refusal[0] ? NULL : place.refusal;
+    if (segment_make() && segment_is_cut()) return "other code cut its file short";
+    return atomic_load(&segment_here) && !place.refusal[0] ? NULL : place.refusal;
 }
 
 void *vrange_segment_address(void) { return segment_make(); }

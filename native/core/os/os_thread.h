@@ -10,8 +10,8 @@
 
 #include "exported.h"
 
-/* Starts a thread that receives no signals: the application's signals are for its own threads. Returns 0 or an
- * errno. */
+/* Starts a thread that receives no signals, except for SIGBUS by a touch of its own: the application's signals
+ * are for its own threads. Returns 0 or an errno. */
 int os_thread_start(pthread_t *thread, void *(*function)(void *), void *argument);
 /* Makes the C library unmap the stacks of `bytes` that it keeps for later threads. It keeps that of a thread
  * which ended without being joined until another one ends, however large it is. Returns 0 or -errno. */

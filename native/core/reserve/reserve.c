@@ -31,6 +31,7 @@
 #include "pressure/headroom.h"
 #include "pressure/memory_limits.h"
 #include "pressure/watcher.h"
+#include "counters/accounts.h"
 #include "counters/requests.h"
 #include "counters/segment.h"
 #include "heap/heap_left.h"
@@ -204,6 +205,7 @@ static uint64_t look_after_everything(uint64_t slept_ns) {
         sigbus_look();
     }
     requests_look();
+    accounts_look();
     const uint64_t stacks_ns = deep_threads_look();
     return lesser(r.sleep_ns, stacks_ns);
 }
