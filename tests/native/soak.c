@@ -1,10 +1,11 @@
 /* soak SECONDS WORKERS: pins for a long time, from threads and forked children, while the kernel takes what is
  * offered. scripts/soak runs it in a cgroup whose limit goes up and down, and adds up what it prints.
  *
- * A pin that says "all there" is checked at two moments while the range is pinned: words of every page, and of
- * one range in 16 every word. The content of a page can't be zeros, nor that of another page. With -DCONTROL a
- * pin only looks whether the pages are resident and does not secure them; then the check must find losses, or
- * it could not find a defect either. */
+ * A pin says of which pages the content is there: of all, or, in every other range, of those that it does not list
+ * as lost. They are checked at two moments while the range is pinned: words of every page, and of one range in 16
+ * every word. The content of a page can't be zeros, nor that of another page. With -DCONTROL a pin only looks
+ * whether the pages are resident and does not secure them; then the check must find losses, or it could not find a
+ * defect either. */
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -21,13 +22,17 @@
 
 #define RANGES 448
 #define PAGES 64
-#define BYTES (PAGES * vrange_page_bytes())
-#define WORDS (BYTES / PAGES / sizeof(uint64_t)) /* of a page */
+#define PAGE vrange_page_bytes()
+#define BYTES (PAGES * PAGE)
+#define WORDS (PAGE / sizeof(uint64_t)) /* of a page */
+#define ALL UINT64_MAX /* pages of a range: a bit for each */
 #define WORKERS_MOST 16
 #define CHILD_SECONDS 5
+#define TAKE_US 600 /* more often, these calls take the time of the pins */
 
 typedef struct {
     _Atomic uint64_t pins, page_pins, of_offered, losses, wrong, signals, errors, forks, lost_children;
+    _Atomic uint64_t lost_pages;
 } counts;
 
 static counts *total; /* shared with the children */
@@ -60,42 +65,64 @@ static void on_bus(int number) {
 
 static uint64_t next(uint64_t x) { return x ^= x << 13, x ^= x >> 7, x ^= x << 17; }
 
-static size_t wrong_in(const uint64_t *words, uint64_t seed, uint64_t random) {
-    if (random >> 60 == 0) return wrong_words(words, BYTES, seed);
+static size_t wrong_in(const uint64_t *words, uint64_t seed, uint64_t random, uint64_t lost) {
+    const bool is_whole = random >> 60 == 0;
     size_t wrong = 0;
     for (size_t page = 0; page < PAGES; page++) {
         const size_t first = page * WORDS, any = first + (random >> page % 40) % WORDS, last = first + WORDS - 1;
+        if (lost >> page & 1) continue;
+        for (size_t i = first; is_whole && i <= last; i++) wrong += words[i] != word_at(seed, i);
         wrong += (words[first] != word_at(seed, first)) + (words[any] != word_at(seed, any)) +
                  (words[last] != word_at(seed, last));
     }
     return wrong;
 }
 
-static void renew(size_t i) {
-    write_words(vrange_address(handles[i]), BYTES, ++seeds[i]);
+/* Pages of other content than before, if all are lost. */
+static void renew(size_t i, uint64_t lost) {
+    uint64_t *words = vrange_address(handles[i]);
+    if (lost == ALL) seeds[i]++;
+    for (size_t word = 0; word < PAGES * WORDS; word++) {
+        if (lost >> word / WORDS & 1) words[word] = word_at(seeds[i], word);
+        else word += WORDS - 1;
+    }
     CHECK(vrange_refilled(handles[i]) == VRANGE_OK);
 }
 
-static void check_pinned(size_t i, uint64_t random) {
+static uint64_t lost_of(size_t i) {
+    vrange_block blocks[PAGES];
+    uint64_t lost = 0;
+    const int64_t count = vrange_lost_blocks(handles[i], blocks, PAGES);
+    CHECK(count > 0 && count <= PAGES);
+    for (int64_t b = 0; b < count; b++) {
+        const size_t first = blocks[b].offset / PAGE, pages = blocks[b].bytes / PAGE;
+        CHECK(pages > 0 && first + pages <= PAGES);
+        lost |= (pages == PAGES ? ALL : (UINT64_C(1) << pages) - 1) << first;
+    }
+    return lost;
+}
+
+static void check_pinned(size_t i, uint64_t random, uint64_t lost) {
     const uint64_t *words = vrange_address(handles[i]);
     volatile size_t wrong = 0;
     if (sigsetjmp(before_check, 1) == 0) {
         checks = 1;
-        wrong = wrong_in(words, seeds[i], random);
+        wrong = wrong_in(words, seeds[i], random, lost);
         os_yield();
-        wrong += wrong_in(words, seeds[i], next(random));
+        wrong += wrong_in(words, seeds[i], next(random), lost);
     } else {
         total->signals++;
         wrong = 1;
     }
     checks = 0;
-    total->page_pins += PAGES;
+    total->page_pins += (uint64_t)__builtin_popcountll(~lost);
     total->wrong += wrong;
-    if (!wrong) return;
-    vrange_release(handles[i]);
-    vrange_discard(handles[i]);
-    vrange_pin(handles[i]);
-    renew(i);
+    if (wrong) {
+        vrange_release(handles[i]);
+        vrange_discard(handles[i]);
+        vrange_pin(handles[i]);
+    }
+    if (wrong || lost) renew(i, wrong ? ALL : lost);
 }
 
 static void *pin(void *number) {
@@ -106,12 +133,13 @@ static void *pin(void *number) {
         if (pthread_mutex_trylock(&locks[i])) continue;
         const bool was_offered = vrange_state(handles[i]) == VRANGE_STATE_OFFERED;
         const int result = vrange_pin(handles[i]);
-        if (result == VRANGE_OK) {
-            check_pinned(i, random);
-            total->of_offered += was_offered;
-        } else if (result == VRANGE_PURGED) {
-            total->losses++;
-            renew(i);
+        if (result == VRANGE_OK || result == VRANGE_PURGED) {
+            const uint64_t lost = result == VRANGE_PURGED ? lost_of(i) : 0;
+            const uint64_t there = PAGES - (uint64_t)__builtin_popcountll(lost);
+            total->losses += lost != 0;
+            total->lost_pages += PAGES - there;
+            check_pinned(i, random, lost);
+            if (was_offered) total->of_offered += there;
         } else {
             total->errors++;
         }
@@ -130,7 +158,7 @@ static void *take(void *unused) {
         const size_t page = (random >> 20) % PAGES, most = PAGES - page, some = 1 + (random >> 30) % 8;
         char *address = (char *)vrange_address(handles[random % RANGES]) + page * vrange_page_bytes();
         madvise(address, (some < most ? some : most) * vrange_page_bytes(), MADV_PAGEOUT);
-        usleep(150);
+        usleep(TAKE_US);
     }
     return NULL;
 }
@@ -159,6 +187,7 @@ int main(int count, char **arguments) {
     for (size_t i = 0; i < RANGES; i++) {
         pthread_mutex_init(&locks[i], NULL);
         CHECK(vrange_allocate(arena, BYTES, &handles[i]) == 0);
+        CHECK(vrange_set_partial(handles[i], i % 2) == VRANGE_OK);
         write_words(vrange_address(handles[i]), BYTES, ++seeds[i]);
         CHECK(vrange_release(handles[i]) == VRANGE_OK);
     }
@@ -174,9 +203,9 @@ int main(int count, char **arguments) {
         CHECK(waitpid(child, &status, 0) == child);
         total->lost_children += status != 0;
     }
-    printf("{\"rung\": %d, \"pins\": %lu, \"page_pins\": %lu, \"of_offered\": %lu, \"losses\": %lu, \"wrong\": %lu, "
-           "\"signals\": %lu, \"errors\": %lu, \"forks\": %lu, \"lost_children\": %lu}\n",
-           vrange_rung(), total->pins, total->page_pins, total->of_offered, total->losses, total->wrong,
-           total->signals, total->errors, total->forks, total->lost_children);
+    printf("{\"rung\": %d, \"pins\": %lu, \"page_pins\": %lu, \"of_offered\": %lu, \"losses\": %lu, "
+           "\"lost_pages\": %lu, \"wrong\": %lu, \"signals\": %lu, \"errors\": %lu, \"forks\": %lu, \"lost_children\": %lu}\n",
+           vrange_rung(), total->pins, total->page_pins, total->of_offered, total->losses,
+           total->lost_pages, total->wrong, total->signals, total->errors, total->forks, total->lost_children);
     return 0;
 }
