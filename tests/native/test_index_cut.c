@@ -52,10 +52,22 @@ static void test_one_of_several_is_cut(void) {
 
 /* ---- what ends the process, as without us --------------------------------------------------------- */
 
-static void touch_foreign(void) {
-    char *const mapped = mmap(NULL, INDEX_PAGE, PROT_READ, MAP_SHARED, open(path, O_RDONLY | O_CLOEXEC), 0);
-    CHECK(mapped != MAP_FAILED && truncate(path, 0) == 0);
-    (void)*(volatile char *)mapped;
+#define FOREIGN_BYTES (256 * MIB) /* fits in no hole between others */
+static char *foreign;
+
+static void map_foreign(void) {
+    make_path("foreign");
+    const int file = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    CHECK(file >= 0 && ftruncate(file, FOREIGN_BYTES) == 0);
+    foreign = mmap(NULL, FOREIGN_BYTES, PROT_READ, MAP_SHARED, file, 0);
+    CHECK(foreign != MAP_FAILED && ftruncate(file, 0) == 0);
+}
+
+static void touch_foreign_above(void) { (void)*(volatile char *)foreign; }
+
+static void touch_foreign_below(void) {
+    map_foreign();
+    (void)*(volatile char *)foreign;
 }
 
 static void touch_without_memory(void) {
@@ -68,26 +80,38 @@ static void touch_without_memory(void) {
 
 static void send(void) { raise(SIGBUS); }
 
-static void ends_by_sigbus(void (*function)(void)) {
+static void end_by_handler(int number) { _exit(number); }
+
+static int status_of(void (*function)(void), void (*handler)(int)) {
     fflush(NULL);
     const pid_t child = fork();
     int status;
     CHECK(child >= 0);
     if (child == 0) {
+        signal(SIGBUS, handler);
+        make_path("ends"); /* that of a child before */
+        unlink(path);
+        map_foreign();
         with_a_value("own");
-        make_path("foreign");
-        close(open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600));
-        CHECK(truncate(path, INDEX_PAGE) == 0);
         function();
         _exit(0);
     }
-    CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+    CHECK(waitpid(child, &status, 0) == child);
+    return status;
+}
+
+static void ends_by_sigbus(void (*function)(void)) {
+    int status = status_of(function, SIG_DFL);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+    status = status_of(function, end_by_handler); /* one of the program's, which was there before */
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == SIGBUS);
 }
 
 int main(void) {
     make_directory();
     test_one_of_several_is_cut();
-    ends_by_sigbus(touch_foreign);
+    ends_by_sigbus(touch_foreign_above);
+    ends_by_sigbus(touch_foreign_below);
     ends_by_sigbus(touch_without_memory);
     ends_by_sigbus(send);
     remove_directory();

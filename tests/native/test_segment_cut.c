@@ -89,7 +89,7 @@ static void counts_on(void) {
     vrange_account *const three = vrange_account_open("three", VRANGE_KIND_ARENA);
     CHECK(three != one && three != two && vrange_accounts_read(all, 8) == 3);
     vrange_latency_record(VRANGE_KIND_ARENA, 0, 100);
-    accounts_look();
+    segment_cut_note(segment_here); /* there is nothing to note it in */
     exit(0);
 }
 
@@ -145,6 +145,33 @@ static void a_child_meets_it(void) {
     exit(0);
 }
 
+/* More than have a slot of their own, in a child that has its parent's spare, and in the parent. */
+static void many_accounts_are_known_afterwards(void) {
+    enum { MANY = 400 };
+    static vrange_account *all[MANY];
+    static vrange_account_counters read[MANY];
+    for (int i = 0; i < MANY; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "%d", i);
+        all[i] = vrange_account_open(name, VRANGE_KIND_CACHE);
+        stats_idle(all[i], i);
+    }
+    vrange_latency_record(VRANGE_KIND_CACHE, 0, 1); /* gets a shard */
+    accounts_look();
+    const size_t count = vrange_accounts_read(read, MANY);
+    pid_t child;
+    int status;
+    QUIETLY(child = fork());
+    QUIETLY(cut(); vrange_account_refused(all[MANY - 1]));
+    CHECK(segment_is_cut() && vrange_accounts_read(read, MANY) == count && refused_of(all[MANY - 1]) == 1);
+    uint64_t idle = 0;
+    for (size_t i = 0; i < count; i++) idle += read[i].idle_bytes;
+    CHECK(idle == MANY * (MANY - 1) / 2);
+    if (child == 0) exit(0);
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    exit(0);
+}
+
 static void ends_without_memory(void) {
     vrange_account *const one = vrange_account_open("one", VRANGE_KIND_CACHE);
     refuses_move = refuses_over = true;
@@ -160,13 +187,27 @@ static void ends_without_spare(void) {
     vrange_account_refused(one);
 }
 
-static void ends_by_another_file(void) {
+#define FOREIGN_BYTES (256 * MIB) /* fits in no hole between others */
+static char *foreign;
+
+static void map_foreign(void) {
+    char name[] = "/dev/shm/vrange-test-foreign-XXXXXX";
+    const int file = mkstemp(name);
+    CHECK(file >= 0 && unlink(name) == 0 && ftruncate(file, FOREIGN_BYTES) == 0);
+    foreign = mmap(NULL, FOREIGN_BYTES, PROT_READ, MAP_SHARED, file, 0);
+    CHECK(foreign != MAP_FAILED && ftruncate(file, 0) == 0);
+}
+
+static void ends_by_another_file_above(void) {
+    map_foreign();
     vrange_account_open("one", VRANGE_KIND_CACHE);
-    const int file = open(vrange_segment_path(), O_RDWR | O_CLOEXEC);
-    char *const mapped = mmap(NULL, 4096, PROT_READ, MAP_SHARED, file, 0);
-    CHECK(mapped != MAP_FAILED);
-    cut();
-    (void)*(volatile char *)mapped;
+    (void)*(volatile char *)foreign;
+}
+
+static void ends_by_another_file_below(void) {
+    vrange_account_open("one", VRANGE_KIND_CACHE);
+    map_foreign();
+    (void)*(volatile char *)foreign;
 }
 
 static void ends_by_a_signal_that_is_sent(void) {
@@ -174,12 +215,15 @@ static void ends_by_a_signal_that_is_sent(void) {
     raise(SIGBUS);
 }
 
-static int status_of(void (*function)(void)) {
+static void end_by_handler(int number) { _exit(number); }
+
+static int status_of(void (*function)(void), void (*handler)(int)) {
     fflush(NULL);
     const pid_t child = fork();
     int status;
     CHECK(child >= 0);
     if (child == 0) {
+        signal(SIGBUS, handler);
         function();
         _exit(9);
     }
@@ -189,18 +233,21 @@ static int status_of(void (*function)(void)) {
 
 int main(void) {
     CHECK(mkdtemp(directory) && setenv("VRANGE_RUNTIME_DIR", directory, 1) == 0);
-    CHECK(status_of(counts_on) == 0);
-    CHECK(status_of(counts_on_without_moving) == 0);
-    CHECK(status_of(cut_before_an_account_is_opened) == 0);
-    CHECK(status_of(several_threads_meet_it) == 0);
-    CHECK(status_of(a_child_meets_it) == 0);
+    CHECK(status_of(counts_on, SIG_DFL) == 0);
+    CHECK(status_of(counts_on_without_moving, SIG_DFL) == 0);
+    CHECK(status_of(cut_before_an_account_is_opened, SIG_DFL) == 0);
+    CHECK(status_of(several_threads_meet_it, SIG_DFL) == 0);
+    CHECK(status_of(a_child_meets_it, SIG_DFL) == 0);
+    CHECK(status_of(many_accounts_are_known_afterwards, SIG_DFL) == 0);
     CHECK(rmdir(directory) == 0); /* each removed its file */
-    void (*const ends[])(void) = {ends_without_memory, ends_without_spare, ends_by_another_file,
+    void (*const ends[])(void) = {ends_without_memory, ends_without_spare, ends_by_another_file_above, ends_by_another_file_below,
                                   ends_by_a_signal_that_is_sent};
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         mkdir(directory, 0700);
-        const int status = status_of(ends[i]);
+        int status = status_of(ends[i], SIG_DFL);
         CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+        status = status_of(ends[i], end_by_handler); /* one of the program's, which was there before */
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == SIGBUS);
     }
     char command[64];
     snprintf(command, sizeof command, "rm -r %s", directory);
