@@ -10,10 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vrange._cache.common import load_tiered_kind_by
-from vrange._cache.function import CachedFunction
-from vrange._cache.info import CacheInfo
-from vrange._ranges.capabilities import Capabilities, capabilities
+from vrange._cache.kinds import load_shared_kind_by, load_tiered_kind_by
 from vrange.errors import (
     ArenaFullError,
     CostlyHitWarning,
@@ -24,54 +21,60 @@ from vrange.errors import (
 )
 
 if sys.platform == "linux":
-    from vrange._cache.cache import VolatileCache, load_shared_kind_by
-    from vrange._cache.cached import cached
     from vrange._counters.requests import answer_with
-    from vrange._counters.stats import Stats, stats
-    from vrange._ranges import dask_worker_limit as _dask_worker_limit  # noqa: F401  # it registers
-    from vrange._ranges.arena import Arena
-    from vrange._ranges.range import Purged, Range
-    from vrange._ranges.reserve import set_reserve
-    from vrange._ranges.set_limit import memory_limit, set_limit
-    from vrange._stacks.deep import DeepStack, StackUnavailableError, deep_call, deep_recursion
-    from vrange._stacks.deep_threads import deep_threads
-    from vrange._stacks.trim import (
-        StackInfo,
-        StackUse,
-        register_thread,
-        stack_info,
-        trim_idle_stacks,
-        trim_stack,
-    )
-else:
-    from vrange._portable import (
-        Arena,
-        DeepStack,
-        Purged,
-        Range,
-        StackInfo,
-        StackUnavailableError,
-        StackUse,
-        Stats,
-        VolatileCache,
-        cached,
-        deep_call,
-        deep_recursion,
-        deep_threads,
-        memory_limit,
-        register_thread,
-        set_limit,
-        set_reserve,
-        stack_info,
-        stats,
-        trim_idle_stacks,
-        trim_stack,
-    )
+    from vrange._ranges.limit_finders import on_first_use
 
+# For type checkers and editors. What runs is _DEFINED_IN; a test compares them.
 if TYPE_CHECKING:
     from vrange import dask as dask
     from vrange import fills, heap, keys, metrics, pressure, tiers
     from vrange._arrays.array import VolatileArray
+    from vrange._cache.function import CachedFunction
+    from vrange._cache.info import CacheInfo
+    from vrange._ranges.capabilities import Capabilities, capabilities
+
+    if sys.platform == "linux":
+        from vrange._cache.cache import VolatileCache
+        from vrange._cache.cached import cached
+        from vrange._counters.stats import Stats, stats
+        from vrange._ranges.arena import Arena
+        from vrange._ranges.range import Purged, Range
+        from vrange._ranges.reserve import set_reserve
+        from vrange._ranges.set_limit import memory_limit, set_limit
+        from vrange._stacks.deep import DeepStack, StackUnavailableError, deep_call, deep_recursion
+        from vrange._stacks.deep_threads import deep_threads
+        from vrange._stacks.trim import (
+            StackInfo,
+            StackUse,
+            register_thread,
+            stack_info,
+            trim_idle_stacks,
+            trim_stack,
+        )
+    else:
+        from vrange._portable import (
+            Arena,
+            DeepStack,
+            Purged,
+            Range,
+            StackInfo,
+            StackUnavailableError,
+            StackUse,
+            Stats,
+            VolatileCache,
+            cached,
+            deep_call,
+            deep_recursion,
+            deep_threads,
+            memory_limit,
+            register_thread,
+            set_limit,
+            set_reserve,
+            stack_info,
+            stats,
+            trim_idle_stacks,
+            trim_stack,
+        )
 
     __version__: str
 
@@ -117,8 +120,45 @@ __all__ = [
 ]
 
 
+# A name is imported when it is first used: `import vrange`, `vrange run` and each command pay for
+# what they use. These are the same on every platform,
+_DEFINED_IN = {
+    "CacheInfo": "_cache.info",
+    "CachedFunction": "_cache.function",
+    "Capabilities": "_ranges.capabilities",
+    "capabilities": "_ranges.capabilities",
+}
+# these are in _portable on other platforms than Linux,
+_DEFINED_ON_LINUX_IN = {
+    "Arena": "_ranges.arena",
+    "DeepStack": "_stacks.deep",
+    "Purged": "_ranges.range",
+    "Range": "_ranges.range",
+    "StackInfo": "_stacks.trim",
+    "StackUnavailableError": "_stacks.deep",
+    "StackUse": "_stacks.trim",
+    "Stats": "_counters.stats",
+    "VolatileArray": "_arrays.array",
+    "VolatileCache": "_cache.cache",
+    "cached": "_cache.cached",
+    "deep_call": "_stacks.deep",
+    "deep_recursion": "_stacks.deep",
+    "deep_threads": "_stacks.deep_threads",
+    "memory_limit": "_ranges.set_limit",
+    "register_thread": "_stacks.trim",
+    "set_limit": "_ranges.set_limit",
+    "set_reserve": "_ranges.reserve",
+    "stack_info": "_stacks.trim",
+    "stats": "_counters.stats",
+    "trim_idle_stacks": "_stacks.trim",
+    "trim_stack": "_stacks.trim",
+}
+# and these are modules, of which some exist on Linux alone.
+_MODULES = ("keys", "tiers")
+_MODULES_ON_LINUX = ("dask", "fills", "heap", "metrics", "pressure")
+
+
 def _shared_kind() -> type[Any]:
-    # Few programs share caches: import what is needed for it with the first one.
     from vrange._service.shared_cache import SharedCache
 
     return SharedCache
@@ -130,32 +170,34 @@ def _tiered_kind(kind: type[Any], base: type[Any]) -> type[Any]:
     return tiered_kind(kind, base)
 
 
+def _follow_dask_workers() -> None:
+    from vrange._ranges.dask_worker_limit import follow_workers
+
+    follow_workers()
+
+
 load_tiered_kind_by(_tiered_kind)
 if sys.platform == "linux":
     load_shared_kind_by(_shared_kind)
+    on_first_use(_follow_dask_workers)
 
 
 def __getattr__(name: str) -> Any:
-    # What needs NumPy, an extra, or takes long to import, is imported where it is used.
-    if name == "VolatileArray":
-        if sys.platform == "linux":
-            from vrange._arrays.array import VolatileArray
-        else:
-            from vrange._portable import VolatileArray
+    from importlib import import_module
 
-        return VolatileArray
-    if name in ("dask", "fills", "heap", "metrics", "pressure"):
-        if sys.platform != "linux":
-            from vrange._portable.missing import refuse
+    if name in _MODULES_ON_LINUX and sys.platform != "linux":
+        from vrange._portable.missing import refuse
 
-            refuse(name)
-        from importlib import import_module
-
+        refuse(name)
+    if name in _MODULES or name in _MODULES_ON_LINUX:
         return import_module(f"vrange.{name}")
-    if name in ("keys", "tiers"):
-        from importlib import import_module
-
-        return import_module(f"vrange.{name}")
+    module = _DEFINED_IN.get(name)
+    if name in _DEFINED_ON_LINUX_IN:
+        module = _DEFINED_ON_LINUX_IN[name] if sys.platform == "linux" else "_portable"
+    if module is not None:
+        found = getattr(import_module(f"vrange.{module}"), name)
+        globals()[name] = found  # the next use does not come here
+        return found
     if name == "__version__":
         from importlib.metadata import version
 

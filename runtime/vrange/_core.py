@@ -10,7 +10,6 @@ import os
 import sys
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_loader
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if sys.platform != "linux":
@@ -18,6 +17,8 @@ if sys.platform != "linux":
 
 
 def _check_that_the_native_part_is_there() -> None:
+    from pathlib import Path  # here: `import vrange` stays quick
+
     package = Path(__file__).parent
     if not package.is_dir():
         raise ImportError(

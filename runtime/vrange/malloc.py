@@ -7,7 +7,6 @@ Python program.
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +43,8 @@ def library() -> str:
 
     """
     if not _LIBRARY.exists():
+        import platform
+
         libc = platform.libc_ver()[0]
         if libc in ("", "libc"):  # where Python does not know it, which is so with musl
             libc = "another C library"

@@ -227,6 +227,7 @@ def test_the_package_lists_its_names_and_tells_its_version() -> None:
     code = """
 import vrange
 assert set(vrange.__all__) <= set(dir(vrange)), set(vrange.__all__) - set(dir(vrange))
+vrange.VolatileCache(), vrange.cached
 import sys
 assert "numpy" not in sys.modules and "vrange.metrics" not in sys.modules
 assert not {"hashlib", "importlib.abc", "tempfile", "asyncio"} & set(sys.modules)

@@ -270,6 +270,13 @@ def test_an_interpreter_that_skips_what_starts_vrange_is_named(
     done = run(sys.executable, *words, "-c", ask, "-E")
     assert (done.returncode, done.stdout) == (0, f"{skips is None}\n")
     assert (f"{skips} has python" in done.stderr) == (skips is not None)
+    assert ("only malloc is on" in done.stderr) == (skips is not None)
+
+
+def test_where_nothing_can_be_on_it_says_so() -> None:
+    done = run("--no-malloc", sys.executable, "-E", "-c", "print('ran')")
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    assert "so nothing is on" in done.stderr
 
 
 def test_an_unknown_option_shows_the_usage_of_the_command() -> None:

@@ -11,11 +11,13 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vrange._autostart.record import Record
 from vrange._autostart.settings import Settings
 from vrange._working_child import when_working
+
+if TYPE_CHECKING:
+    from vrange._autostart.record import Record
 
 __all__ = ["start", "trims"]
 
@@ -44,6 +46,8 @@ def start(told: Mapping[str, Any]) -> None:
     if _started is not None:
         return
     try:
+        from vrange._autostart.record import Record  # here: the command itself needs none of it
+
         settings = Settings.read(told)
         record = _started = Record(settings.records)
         _switch_on(settings, record)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import resource
 
 from vrange._core import deep, lib
-from vrange._stacks.deep_threads import deepen
 from vrange.sizes import format_bytes
 
 __all__ = ["VARIABLE", "deepen_program", "encoded_setting", "restore_default"]
@@ -36,6 +35,8 @@ def deepen_program(value: str) -> str:
         If main's stack can't be made deep. Threads are not deep then, either.
 
     """
+    from vrange._stacks.deep_threads import deepen  # here: most programs run without `--deep`
+
     bytes_, usual = _read(value)
     restore_default(value)
     main, threads, reason = deepen(bytes_, usual)

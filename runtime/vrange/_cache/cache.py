@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 from vrange._cache.address_space import CacheArena
 from vrange._cache.background_release import bury
 from vrange._cache.codec import Codec
-from vrange._cache.common import kind_with
 from vrange._cache.figures import Figures
 from vrange._cache.fit_limits import fit_limits
 from vrange._cache.info import CacheInfo
+from vrange._cache.kinds import kind_with, shared_kind
 from vrange._cache.make_core import make_core
 from vrange._cache.native_flights import answer_async
 from vrange._cache.over_tier import OverTier
@@ -30,13 +30,6 @@ V = TypeVar("V")
 T = TypeVar("T")
 
 _ABSENT = object()
-_load_shared_kind: Callable[[], type[Any]]
-
-
-def load_shared_kind_by(load: Callable[[], type[Any]]) -> None:
-    """Set the function that returns the class of shared caches, which is above this room."""
-    global _load_shared_kind
-    _load_shared_kind = load
 
 
 class VolatileCache(OverTier[K, V], Generic[K, V]):
@@ -155,7 +148,7 @@ class VolatileCache(OverTier[K, V], Generic[K, V]):
         """Return an empty object, of the class of shared caches if it is to be shared."""
         if cls is not VolatileCache:
             return super().__new__(cls)
-        base = cls if shared is False else _load_shared_kind()
+        base = cls if shared is False else shared_kind()
         # The processes of a service look at the age of a value in Python.
         ages = shared is not False and parameters.get("stale") is not None
         blank: Self = super().__new__(kind_with(cls, base, below, tags or ages))

@@ -17,18 +17,6 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 _numbers = itertools.count(1)
-_load_tiered_kind: Callable[[type[Any], type[Any]], type[Any]]
-
-
-def load_tiered_kind_by(load: Callable[[type[Any], type[Any]], type[Any]]) -> None:
-    """Set the function that returns the class of caches with a lower tier, above this room."""
-    global _load_tiered_kind
-    _load_tiered_kind = load
-
-
-def kind_with(kind: type[Any], base: type[Any], below: object, tags: object) -> type[Any]:
-    """Return the class of caches like `base`, with what is asked for."""
-    return base if below is None and tags is False else _load_tiered_kind(kind, base)
 
 
 class CommonCache(CacheMapping[K, V], Closing, Generic[K, V]):

@@ -9,8 +9,9 @@ from typing import Any, Generic, TypeVar, overload
 
 import psutil
 
-from vrange._cache.common import CommonCache, kind_with
+from vrange._cache.common import CommonCache
 from vrange._cache.info import CacheInfo
+from vrange._cache.kinds import kind_with
 from vrange._cache.not_kept import warn
 from vrange._cache.parameters import EvictionCause, checked_parameters, seconds_of_ttl
 from vrange._cache.unstored import as_answered, as_own, copied

@@ -14,7 +14,6 @@ import weakref
 from contextlib import suppress
 from typing import Any
 
-from vrange._ranges.reserve import on_first_use
 from vrange._ranges.set_limit import on_read, put_limit
 from vrange._when_imported import when_imported
 
@@ -136,6 +135,3 @@ def _follow() -> None:
 
 def _worker_class() -> Any:
     return getattr(sys.modules.get("distributed.worker"), "Worker", None)
-
-
-on_first_use(follow_workers)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 
 from vrange._cgroup.limits import memory_limit
 from vrange._core import ffi, lib
+from vrange._ranges.limit_finders import find_limits
 from vrange.errors import VrangeError
 from vrange.sizes import parse_bytes
 
@@ -21,7 +21,6 @@ _lock = threading.Lock()
 _started = False
 _follows_limit = False
 _tick_seconds = _TICK
-_finders: list[Callable[[], object]] = []
 
 
 def set_reserve(bytes: int | str | None = None, tick: float | None = None) -> None:
@@ -102,18 +101,6 @@ def offered_bytes() -> int:
     info = ffi.new("vrange_reserve_info *")
     lib.vrange_reserve_read(info)
     return int(info.offered_bytes)
-
-
-def on_first_use(find: Callable[[], object]) -> None:
-    """Call `find` once a limit matters in this process; for the rooms above."""
-    _finders.append(find)
-
-
-def find_limits() -> None:
-    """Call what looks for limits that are not the system's, unless it was called before."""
-    while _finders:
-        with suppress(IndexError):  # another thread was quicker
-            _finders.pop()()
 
 
 def follow_limit() -> None:

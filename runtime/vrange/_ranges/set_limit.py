@@ -10,7 +10,8 @@ from typing import Literal
 from vrange._cgroup.limits import Source
 from vrange._cgroup.limits import memory_limit as tightest_limit
 from vrange._core import lib
-from vrange._ranges.reserve import find_limits, follow_limit
+from vrange._ranges.limit_finders import find_limits
+from vrange._ranges.reserve import follow_limit
 from vrange.sizes import format_bytes, parse_bytes
 
 __all__ = ["ByteLimit", "memory_limit", "on_change", "on_read", "put_limit", "set_limit"]

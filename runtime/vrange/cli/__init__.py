@@ -47,17 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="vrange", description="Caches whose memory the kernel may take back at any moment."
     )
-    parser.add_argument("--version", action="version", version=f"vrange {vrange.__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0)
     subparsers = parser.add_subparsers(dest="command", required=True)
-    commands = {}
-    for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
-        if module.name.startswith("_"):
-            continue
-        found = import_module(f"{__name__}.{module.name}")
-        if hasattr(found, "add_parser"):  # else a tool of theirs
-            commands[module.name] = found
-            found.add_parser(subparsers)
     words = list(sys.argv[1:] if argv is None else argv)
+    commands = {}
+    for name in _names(words):
+        found = import_module(f"{__name__}.{name}")
+        if hasattr(found, "add_parser"):  # else a tool of theirs
+            commands[name] = found
+            found.add_parser(subparsers)
     split = getattr(commands.get(words[0]), "split", None) if words else None
     rest: list[str] = []
     if split is not None:
@@ -79,3 +77,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"vrange {args.command}: {printable(str(error))}", file=sys.stderr)
         return 2
     return status
+
+
+def _names(words: Sequence[str]) -> list[str]:
+    """Return the modules in here that a command line needs: its subcommand's, or all of them.
+
+    `vrange run` would pay for what each of the others imports, before the program begins.
+    """
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    names = [name for name in names if not name.startswith("_")]
+    return [words[0]] if words and words[0] in names else names
+
+
+class _Version(argparse.Action):
+    """Print the version and exit; argparse takes a string, and finding it takes 30 ms."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"vrange {vrange.__version__}")
+        parser.exit()

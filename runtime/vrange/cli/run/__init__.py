@@ -20,22 +20,19 @@ runs without vrange.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import resource
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from vrange._autostart.settings import Settings
 from vrange.cli.options import listen_address, seconds
 from vrange.cli.printable import printable
 from vrange.cli.run.deep import raise_stack_limit, stack
 from vrange.cli.run.environment import environment
-from vrange.cli.run.supervise import Run, supervise
 from vrange.cli.run.target import CannotRunError, Target, find_target
 from vrange.errors import VrangeError
 from vrange.malloc import preload, refuse_sanitizer
@@ -148,23 +145,47 @@ def run(args: argparse.Namespace) -> int:
         target = find_target(args.rest)
     except CannotRunError as error:
         return _refuse(error)
-    if args.malloc and (refusal := _malloc_refusal(target)) is not None:
+    refusal = None if args.malloc is False else _malloc_refusal(target)
+    if args.malloc and refusal is not None:
         raise VrangeError(refusal)
     if (option := target.skips_start()) is not None:
+        on = "nothing is on" if args.malloc is False or refusal else "only malloc is on"
         print(
             f"vrange run: {option} has {Path(target.path).name} skip what starts vrange in it, so "
-            "only malloc is on",
+            f"{on}",
             file=sys.stderr,
         )
     reported = bool(args.report or args.json or args.plot or args.compare)
-    records = tempfile.mkdtemp(prefix="vrange-run-") if reported else None
+    try:
+        if reported:
+            _supervised(args, target, refusal)
+        _as_the_program(args, target, refusal)
+    except OSError as error:
+        refused = CannotRunError.of(target, error)
+        if refused is None:
+            raise
+        return _refuse(refused)
+
+
+def _as_the_program(args: argparse.Namespace, target: Target, refusal: str | None) -> NoReturn:
+    variables = environment(_settings(args, refusal, None), os.environ)
+    sys.stdout.flush()
+    _as_before_python()
+    os.execve(target.path, target.arguments, variables)
+
+
+def _supervised(args: argparse.Namespace, target: Target, refusal: str | None) -> NoReturn:
+    # What only this needs is imported here: a program that is run plainly begins sooner.
+    import shutil
+    import tempfile
+
+    from vrange.cli.run.supervise import Run, supervise
+
+    records = tempfile.mkdtemp(prefix="vrange-run-")
     try:
         plain = Run(target.path, target.arguments, os.environ, _stack_limit())
-        variables = environment(_settings(args, target, records), os.environ)
+        variables = environment(_settings(args, refusal, records), os.environ)
         sys.stdout.flush()
-        if records is None:
-            _as_before_python()
-            os.execve(target.path, target.arguments, variables)
         # --deep has raised the limit, and the plain run is without it.
         within = Run(target.path, target.arguments, variables, _stack_limit())
         supervise(
@@ -176,22 +197,15 @@ def run(args: argparse.Namespace) -> int:
             },
             lazyfree=bool(args.json or args.plot or args.compare),
         )
-    except OSError as error:
-        refused = CannotRunError.of(target, error)
-        if refused is None:
-            raise
-        return _refuse(refused)
     finally:
-        if records is not None:
-            shutil.rmtree(records, ignore_errors=True)
+        shutil.rmtree(records, ignore_errors=True)
 
 
 def _stack_limit() -> tuple[int, int]:
     return resource.getrlimit(resource.RLIMIT_STACK)
 
 
-def _settings(args: argparse.Namespace, target: Target, records: str | None) -> Settings:
-    refusal = None if args.malloc is False else _malloc_refusal(target)
+def _settings(args: argparse.Namespace, refusal: str | None, records: str | None) -> Settings:
     return Settings(
         heap=args.heap,
         malloc=args.malloc is not False and refusal is None,
@@ -232,7 +246,9 @@ def _check(args: argparse.Namespace) -> None:
     if args.plot:
         if Path(args.plot).suffix.lower() not in _PICTURES:
             raise ValueError(f"--plot takes a file that ends in .png or .svg, not {args.plot}")
-        if importlib.util.find_spec("matplotlib") is None:
+        from importlib.util import find_spec
+
+        if find_spec("matplotlib") is None:
             raise VrangeError('--plot needs matplotlib: pip install "vrange[plot]"')
 
 

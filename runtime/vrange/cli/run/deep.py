@@ -7,7 +7,6 @@ import resource
 import sys
 
 from vrange._autostart.deep import encoded_setting
-from vrange._stacks.deep_threads import LEAST_BYTES, main_bytes
 from vrange.errors import VrangeError
 from vrange.sizes import format_bytes
 
@@ -16,6 +15,8 @@ __all__ = ["raise_stack_limit", "stack"]
 
 def stack(text: str) -> int | str:
     """Parse the size of `--deep`."""
+    from vrange._stacks.deep_threads import main_bytes  # here: few programs are run with it
+
     try:
         return "auto" if text == "auto" else main_bytes(text)
     except ValueError as error:
@@ -38,6 +39,8 @@ def raise_stack_limit(asked: int | str) -> str:
         If the hard limit is lower than a size that was asked for, or leaves no room at all.
 
     """
+    from vrange._stacks.deep_threads import LEAST_BYTES, main_bytes
+
     size = main_bytes(asked)
     soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
     if hard != resource.RLIM_INFINITY and hard < size:

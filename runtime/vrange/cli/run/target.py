@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import sys
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,14 +107,27 @@ def find_target(command_line: Sequence[str]) -> Target:
         if not os.access(path, os.R_OK):
             raise CannotRunError(f"{name}: it can't be read", _NOT_EXECUTABLE)
         return Target(sys.executable, [sys.executable, *words])
-    found = name if "/" in name else shutil.which(name)
+    found = name if "/" in name else _which(name)
     if found is None or not os.access(found, os.X_OK):
-        if path.is_file() and (_is_text(path) or zipfile.is_zipfile(path)):
+        if path.is_file() and (_is_text(path) or _is_zip(path)):
             return Target(sys.executable, [sys.executable, *words])
         if path.exists():
             raise CannotRunError(f"{name}: neither executable nor Python", _NOT_EXECUTABLE)
         raise CannotRunError(f"{name}: no such file, and no such command on PATH", _NOT_FOUND)
     return Target(found, words)
+
+
+# Each takes milliseconds to import, before the program begins.
+def _which(name: str) -> str | None:
+    import shutil
+
+    return shutil.which(name)
+
+
+def _is_zip(path: Path) -> bool:
+    import zipfile
+
+    return zipfile.is_zipfile(path)
 
 
 def _is_text(path: Path) -> bool:
