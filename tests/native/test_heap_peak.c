@@ -8,6 +8,7 @@
 
 #include "check.h"
 #include "heap/heap.h"
+#include "heap/heap_peak.h"
 #include "os/os.h"
 
 #define STEP_NS 15000000u /* a block of some MiB is idle for so long before the next step */
@@ -15,6 +16,8 @@
 #define LARGEST_BYTES (128 * MIB)
 #define ONE_BYTES (16 * MIB)
 #define OTHER_BYTES (24 * MIB)
+#define ELSEWHERE_BYTES (512 * MIB)
+#define QUIET_NS 3600000000000u
 #define TURNS 60
 #define TURNS_TO_LEARN 30
 
@@ -82,9 +85,23 @@ static void check_turns(void) {
     heap_free(between);
 }
 
+/* As the interpreter's arenas do, which it maps itself. */
+static void check_elsewhere(void) {
+    give(take(LARGEST_BYTES));
+    atomic_fetch_add(&ahead_ns, QUIET_NS); /* what gave way before no longer counts */
+    const size_t idle = resident_bytes();
+    heap_note_elsewhere(ELSEWHERE_BYTES);
+    const size_t left = resident_bytes();
+    printf("heap: %zu MiB idle, %zu MiB once the interpreter has %zu MiB\n", idle / MIB, left / MIB,
+           ELSEWHERE_BYTES / MIB);
+    CHECK(idle >= LARGEST_BYTES && left <= LARGEST_BYTES / 8);
+    heap_note_elsewhere(0);
+}
+
 int main(void) {
     CHECK(heap_open("numpy") == 0);
     check_turns(); /* first, while the peak is only what its blocks need */
     check_growing();
+    check_elsewhere();
     return 0;
 }

@@ -8,7 +8,10 @@
  *
  * Two blocks that can't use each other's memory may be needed in turn. Then each page that is discarded is soon
  * needed again. So once as much as the whole peak gave way, nothing more does for as long as it had to be kept
- * (heap_kept_ns), and the peak rises to what both need. */
+ * (heap_kept_ns), and the peak rises to what both need.
+ *
+ * The interpreter maps its arenas itself. Where its objects grow, as those of a document that is parsed, a text
+ * that was freed before would lie idle beside them. So its arenas count as used. */
 #include "heap/heap_peak.h"
 
 #include "heap/heap_state.h"
@@ -21,7 +24,9 @@
 
 /* The kernel may have taken some of what is offered. */
 static uint64_t units_in_use(const heap_zone *zone) {
-    return zone->used_units + zone->queues[HEAP_IDLE].units + zone->queues[HEAP_OFFERED].units;
+    const uint64_t elsewhere = atomic_load_explicit(&heap.elsewhere_bytes, memory_order_relaxed);
+    return zone->used_units + zone->queues[HEAP_IDLE].units + zone->queues[HEAP_OFFERED].units +
+           elsewhere / zone->unit_bytes;
 }
 
 static bool exceeds_peak(const heap_zone *zone) { return units_in_use(zone) > zone->peak_units; }
@@ -73,4 +78,10 @@ void heap_keep_peak(heap_zone *zone) {
         heap_leave(zone, &before);
         if (more) heap_let_others_in(zone);
     }
+}
+
+void heap_note_elsewhere(uint64_t bytes) {
+    const uint64_t before = atomic_exchange_explicit(&heap.elsewhere_bytes, bytes, memory_order_relaxed);
+    if (bytes <= before || !atomic_load_explicit(&heap.open, memory_order_acquire)) return;
+    for (int i = 0; i < HEAP_ZONES; i++) heap_keep_peak(&heap.zones[i]);
 }

@@ -30,6 +30,7 @@ typedef struct {
     _Atomic bool returns_idle; /* discards what has been idle for a while, where it would only offer it */
     void *_Atomic deferred;        /* freed while a fork was under way; each one begins with the next */
     _Atomic uint64_t cached_bytes; /* in cells, as the account was last told */
+    _Atomic uint64_t elsewhere_bytes; /* used outside the heap: heap_note_elsewhere */
     uint64_t grown_units;          /* since the cells were last emptied; under the lock of PAGES */
     _Atomic uint64_t trimmed_bytes;
 } heap_state;

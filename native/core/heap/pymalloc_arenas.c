@@ -5,9 +5,10 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "heap/heap_peak.h"
+#include "heap/pymalloc_arenas.h"
 #include "os/os.h"
 #include "os/os_thread.h"
-#include "heap/pymalloc_arenas.h"
 
 typedef struct {
     uintptr_t address; /* 0: empty */
@@ -50,6 +51,13 @@ static bool grow(void) {
     return true;
 }
 
+/* The heap gives way to what the interpreter has. Without the lock, since that takes the heap's. */
+static void unlock_and_tell(void) {
+    const size_t bytes = table.count * PYMALLOC_ARENA_BYTES;
+    pthread_mutex_unlock(&table.lock);
+    heap_note_elsewhere(bytes);
+}
+
 void pymalloc_note(uintptr_t address, int64_t interpreter) {
     pthread_mutex_lock(&table.lock);
     if (2 * (table.count + 1) <= table.capacity || grow()) {
@@ -57,7 +65,7 @@ void pymalloc_note(uintptr_t address, int64_t interpreter) {
         if (!place->address) table.count++;
         *place = (slot){address, interpreter};
     }
-    pthread_mutex_unlock(&table.lock);
+    unlock_and_tell();
 }
 
 void pymalloc_forget(uintptr_t address) {
@@ -77,7 +85,7 @@ void pymalloc_forget(uintptr_t address) {
         }
         table.slots[gap].address = 0;
     }
-    pthread_mutex_unlock(&table.lock);
+    unlock_and_tell();
 }
 
 uintptr_t *pymalloc_arenas_of(int64_t interpreter, size_t *count, size_t *others) {
