@@ -3,7 +3,7 @@
 A subcommand has `add_parser(subparsers)` and `run(args)`, which returns the exit status. So a new
 subcommand is one new file. A subcommand whose argument is another command line also has
 `split(words)`: it separates the subcommand's own words from that command line, which `run` finds as
-`args.rest`.
+`args.rest`. Only the subcommand that is called is imported, unless it says `DESCRIBES_ALL = True`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,10 @@ def _names(words: Sequence[str]) -> list[str]:
     """
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     names = [name for name in names if not name.startswith("_")]
-    return [words[0]] if words and words[0] in names else names
+    if not words or words[0] not in names:
+        return names
+    found = import_module(f"{__name__}.{words[0]}")
+    return names if getattr(found, "DESCRIBES_ALL", False) else [words[0]]
 
 
 class _Version(argparse.Action):

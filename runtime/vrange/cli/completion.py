@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["add_parser", "run"]
+__all__ = ["DESCRIBES_ALL", "add_parser", "run"]
+
+DESCRIBES_ALL = True
 
 _BASH = """\
 _vrange() {{
