@@ -100,13 +100,15 @@ def test_one_process_of_all_computes_again(tmp_path: Path) -> None:
             cache.get_or_compute("a", lambda: print("twice"))
         else:
             def compute():
-                print("computing", flush=True)
+                # With its end at once: print() may let another thread write before that.
+                sys.stdout.write("computing\\n")
+                sys.stdout.flush()
                 peer = [sys.executable, __file__, sys.argv[1], "peer"]
                 subprocess.run(peer, check=True)
                 return 2
             cache.get_or_compute("a", lambda: 1)
             time.sleep(.25)
-            print(cache.get_or_compute("a", compute))
+            sys.stdout.write(f"{cache.get_or_compute('a', compute)}\\n")
             while cache.get_or_compute("a", int) == 1:
                 time.sleep(.01)
             print("renewed")
