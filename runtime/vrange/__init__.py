@@ -24,7 +24,7 @@ if sys.platform == "linux":
     from vrange._counters.requests import answer_with
     from vrange._ranges.limit_finders import on_first_use
 
-# For type checkers and editors. What runs is _DEFINED_IN; a test compares them.
+# For type checkers and editors. What runs are the tables below; a test compares both.
 if TYPE_CHECKING:
     from vrange import dask as dask
     from vrange import fills, heap, keys, metrics, pressure, tiers

@@ -1,6 +1,7 @@
 /* Touches behind the end of an index's file, and of files that are none of ours. */
 #include <sys/stat.h>
 
+#include "cut_ends.h"
 #include "index_support.h"
 #include "os/os.h"
 #include "service/index_cut.h"
@@ -52,25 +53,23 @@ static void test_one_of_several_is_cut(void) {
 
 /* ---- what ends the process, as without us --------------------------------------------------------- */
 
-#define FOREIGN_BYTES (256 * MIB) /* fits in no hole between others */
-static char *foreign;
-
-static void map_foreign(void) {
-    make_path("foreign");
-    const int file = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
-    CHECK(file >= 0 && ftruncate(file, FOREIGN_BYTES) == 0);
-    foreign = mmap(NULL, FOREIGN_BYTES, PROT_READ, MAP_SHARED, file, 0);
-    CHECK(foreign != MAP_FAILED && ftruncate(file, 0) == 0);
+static char *begin(void) {
+    make_path("ends"); /* that of a child before */
+    unlink(path);
+    char *const foreign = map_foreign();
+    with_a_value("own");
+    return foreign;
 }
 
-static void touch_foreign_above(void) { (void)*(volatile char *)foreign; }
+static void touch_foreign_above(void) { touch(begin()); }
 
 static void touch_foreign_below(void) {
-    map_foreign();
-    (void)*(volatile char *)foreign;
+    begin();
+    touch(map_foreign());
 }
 
 static void touch_without_memory(void) {
+    begin();
     vrange_shared_found found;
     vrange_shared *const index = with_a_value("ends");
     is_refused = true;
@@ -78,33 +77,9 @@ static void touch_without_memory(void) {
     find(index, 1, &found);
 }
 
-static void send(void) { raise(SIGBUS); }
-
-static void end_by_handler(int number) { _exit(number); }
-
-static int status_of(void (*function)(void), void (*handler)(int)) {
-    fflush(NULL);
-    const pid_t child = fork();
-    int status;
-    CHECK(child >= 0);
-    if (child == 0) {
-        signal(SIGBUS, handler);
-        make_path("ends"); /* that of a child before */
-        unlink(path);
-        map_foreign();
-        with_a_value("own");
-        function();
-        _exit(0);
-    }
-    CHECK(waitpid(child, &status, 0) == child);
-    return status;
-}
-
-static void ends_by_sigbus(void (*function)(void)) {
-    int status = status_of(function, SIG_DFL);
-    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
-    status = status_of(function, end_by_handler); /* one of the program's, which was there before */
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == SIGBUS);
+static void send(void) {
+    begin();
+    raise(SIGBUS);
 }
 
 int main(void) {

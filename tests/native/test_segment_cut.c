@@ -12,6 +12,7 @@
 #include "counters/segment.h"
 #include "counters/segment_cut.h"
 #include "counters/stats.h"
+#include "cut_ends.h"
 
 static bool refuses_move, refuses_over, refuses_spare;
 
@@ -187,48 +188,20 @@ static void ends_without_spare(void) {
     vrange_account_refused(one);
 }
 
-#define FOREIGN_BYTES (256 * MIB) /* fits in no hole between others */
-static char *foreign;
-
-static void map_foreign(void) {
-    char name[] = "/dev/shm/vrange-test-foreign-XXXXXX";
-    const int file = mkstemp(name);
-    CHECK(file >= 0 && unlink(name) == 0 && ftruncate(file, FOREIGN_BYTES) == 0);
-    foreign = mmap(NULL, FOREIGN_BYTES, PROT_READ, MAP_SHARED, file, 0);
-    CHECK(foreign != MAP_FAILED && ftruncate(file, 0) == 0);
-}
-
 static void ends_by_another_file_above(void) {
-    map_foreign();
+    char *const foreign = map_foreign();
     vrange_account_open("one", VRANGE_KIND_CACHE);
-    (void)*(volatile char *)foreign;
+    touch(foreign);
 }
 
 static void ends_by_another_file_below(void) {
     vrange_account_open("one", VRANGE_KIND_CACHE);
-    map_foreign();
-    (void)*(volatile char *)foreign;
+    touch(map_foreign());
 }
 
 static void ends_by_a_signal_that_is_sent(void) {
     vrange_account_open("one", VRANGE_KIND_CACHE);
     raise(SIGBUS);
-}
-
-static void end_by_handler(int number) { _exit(number); }
-
-static int status_of(void (*function)(void), void (*handler)(int)) {
-    fflush(NULL);
-    const pid_t child = fork();
-    int status;
-    CHECK(child >= 0);
-    if (child == 0) {
-        signal(SIGBUS, handler);
-        function();
-        _exit(9);
-    }
-    CHECK(waitpid(child, &status, 0) == child);
-    return status;
 }
 
 int main(void) {
@@ -240,15 +213,12 @@ int main(void) {
     CHECK(status_of(a_child_meets_it, SIG_DFL) == 0);
     CHECK(status_of(many_accounts_are_known_afterwards, SIG_DFL) == 0);
     CHECK(rmdir(directory) == 0); /* each removed its file */
-    void (*const ends[])(void) = {ends_without_memory, ends_without_spare, ends_by_another_file_above, ends_by_another_file_below,
-                                  ends_by_a_signal_that_is_sent};
-    for (int i = 0; i < 5; i++) {
-        mkdir(directory, 0700);
-        int status = status_of(ends[i], SIG_DFL);
-        CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
-        status = status_of(ends[i], end_by_handler); /* one of the program's, which was there before */
-        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == SIGBUS);
-    }
+    CHECK(mkdir(directory, 0700) == 0);
+    ends_by_sigbus(ends_without_memory);
+    ends_by_sigbus(ends_without_spare);
+    ends_by_sigbus(ends_by_another_file_above);
+    ends_by_sigbus(ends_by_another_file_below);
+    ends_by_sigbus(ends_by_a_signal_that_is_sent);
     char command[64];
     snprintf(command, sizeof command, "rm -r %s", directory);
     CHECK(system(command) == 0);

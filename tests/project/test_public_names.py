@@ -1,4 +1,4 @@
-"""The public names: found by whoever reads the types, and imported when they are first used."""
+"""The public names: type checkers find each of them, and each is imported at its first use."""
 
 from __future__ import annotations
 

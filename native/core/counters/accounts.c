@@ -175,11 +175,10 @@ vrange_account *vrange_account_open(const char *name, int kind) {
     if (kind < 0 || kind >= VRANGE_KINDS) return NULL;
     segment_header *segment = segment_make();
     if (!segment) return NULL;
+    const uint32_t rung = (uint32_t)vrange_rung();
     gate_enter();
     segment_cut_arm();
-    gate_leave();
-    atomic_store(&segment->rung, (uint32_t)vrange_rung());
-    gate_enter();
+    atomic_store(&segment->rung, rung);
     pthread_mutex_lock(&accounts.lock);
     segment_account *account;
     uint32_t cuts;

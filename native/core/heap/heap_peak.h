@@ -1,4 +1,4 @@
-/* What is idle gives way before the process becomes larger than it ever was, as far as that is known. */
+/* Idle memory gives way before the process becomes larger than it ever was, as far as the heap knows. */
 #ifndef VRANGE_HEAP_PEAK_H
 #define VRANGE_HEAP_PEAK_H
 
@@ -13,7 +13,7 @@ bool heap_note_peak(heap_zone *zone, uint32_t units);
 /* Discards what is idle until the zone does not exceed its peak, or raises the peak. Call without a lock. */
 void heap_keep_peak(heap_zone *zone);
 
-/* So much is in use outside the heap now, that is known. What is idle gives way to it, too. */
+/* Tells the heap how many bytes the process uses elsewhere. Idle memory gives way if they grow. */
 void heap_note_elsewhere(uint64_t bytes);
 
 #endif
