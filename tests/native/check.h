@@ -35,15 +35,30 @@ static inline _Noreturn void check_failed(const char *file, int line, const char
 
 #define MIB ((size_t)1 << 20)
 
+static inline void check_child_passed(pid_t child) {
+    int status;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* In a process of its own, which knows nothing of what was checked before. */
+static inline void check_in_child(void (*check)(void)) {
+    const pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        check();
+        exit(0);
+    }
+    check_child_passed(child);
+}
+
 /* In a child each, because a process chooses its rung once. */
 static inline void check_rungs(const char *const *rungs, size_t count, int (*check_rung)(const char *rung)) {
     for (size_t i = 0; i < count; i++) {
         const pid_t child = fork();
         CHECK(child >= 0);
         if (child == 0) exit(check_rung(rungs[i]));
-        int status;
-        CHECK(waitpid(child, &status, 0) == child);
-        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        check_child_passed(child);
     }
 }
 

@@ -47,6 +47,7 @@ static size_t resident_bytes(void) {
 }
 
 static void check_growing(void) {
+    CHECK(heap_open("numpy") == 0);
     size_t most = 0;
     char *before = take(SMALLEST_BYTES);
     for (size_t bytes = SMALLEST_BYTES * 2; bytes <= LARGEST_BYTES; bytes *= 2) {
@@ -69,6 +70,7 @@ static long faults(void) {
 }
 
 static void check_turns(void) {
+    CHECK(heap_open("numpy") == 0);
     char *before = take(MIB), *one = take(ONE_BYTES), *between = take(MIB);
     give(one);
     long learned = 0;
@@ -87,6 +89,7 @@ static void check_turns(void) {
 
 /* As the interpreter's arenas do, which it maps itself. */
 static void check_elsewhere(void) {
+    CHECK(heap_open("numpy") == 0);
     give(take(LARGEST_BYTES));
     atomic_fetch_add(&ahead_ns, QUIET_NS); /* what gave way before no longer counts */
     const size_t idle = resident_bytes();
@@ -99,9 +102,7 @@ static void check_elsewhere(void) {
 }
 
 int main(void) {
-    CHECK(heap_open("numpy") == 0);
-    check_turns(); /* first, while the peak is only what its blocks need */
-    check_growing();
-    check_elsewhere();
+    void (*const checks[])(void) = {check_turns, check_growing, check_elsewhere};
+    for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) check_in_child(checks[i]);
     return 0;
 }

@@ -1,19 +1,25 @@
-/* A trim of much memory is made in steps, and who waits for a block gets it before the next one.
+/* A trim of much memory is made in steps, and who waits for a block gets it before the next one. Who waits may get
+ * no processor for long. The thread that trims does not look for it again and again: each look would take the processor
+ * from a thread that works, and leave it to another one.
  *
  * os_discard is replaced (--wrap), so that the test is inside of each step, whatever the machine does at the
  * time: there it has another thread ask for a block, and before the next it looks whether that has one. */
+#define _GNU_SOURCE
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
 #include "check.h"
 #include "heap/heap.h"
+#include "heap/heap_state.h"
 #include "os/os.h"
+#include "os/os_thread.h"
 
 #define LARGE_BYTES (128 * MIB)
 #define SMALL_BYTES MIB
 #define STEP_BYTES_MOST (4 * MIB)
 #define STEP_NS 5000000u /* in which the other thread comes to wait */
+#define WAIT_NS_LEAST 500000u
 
 static _Atomic uint64_t asked, served;
 static _Atomic bool watched, over;
@@ -43,10 +49,21 @@ static void *ask_when_told(void *unused) {
         size_t stale;
         void *block = heap_allocate(SMALL_BYTES, &stale);
         CHECK(block);
-        heap_free(block);
         atomic_fetch_add(&served, 1);
+        heap_free(block);
     }
     return NULL;
+}
+
+static void does_not_look_again_and_again(void) {
+    heap_zone *zone = &heap.zones[HEAP_PAGES];
+    atomic_fetch_add(&zone->waiting, 1); /* a thread that gets no processor */
+    const uint64_t before = os_thread_waits(), start = os_now_ns();
+    heap_let_others_in(zone);
+    const uint64_t waits = os_thread_waits() - before, waited_ns = os_now_ns() - start;
+    atomic_fetch_sub(&zone->waiting, 1);
+    CHECK(waited_ns >= WAIT_NS_LEAST);
+    CHECK(waits <= 2);
 }
 
 int main(void) {
@@ -67,5 +84,6 @@ int main(void) {
            (unsigned long long)served_in_time);
     CHECK(steps >= LARGE_BYTES / STEP_BYTES_MOST / 2);
     CHECK(served_in_time >= steps / 2); /* a busy machine may have no processor for it in time */
+    does_not_look_again_and_again();
     return 0;
 }

@@ -318,6 +318,7 @@ void heap_renew_locks(void) {
     for (int i = 0; i < HEAP_ZONES; i++) {
         heap_zone *zone = &heap.zones[i];
         atomic_store(&zone->waiting, 0);
+        atomic_store(&zone->yielding, 0);
         if (os_lock_renew(&zone->lock)) zone->torn = true;
     }
 }

@@ -38,9 +38,12 @@ typedef struct {
     heap_stretch stretches[HEAP_STRETCHES]; /* of a free span */
 } heap_tag;
 
+#define HEAP_WARM 64 /* the 65th processor shares with the first */
+
 typedef struct {
     pthread_mutex_t lock;
-    _Atomic uint32_t waiting; /* threads that wait for the lock; long work lets them in between its steps */
+    _Atomic uint32_t waiting;  /* threads that wait for the lock; long work lets them in between its steps */
+    _Atomic uint32_t yielding; /* threads that do so now, and wait until one has got in */
     char *_Atomic base; /* NULL: no address space could be reserved, and the zone owns no block */
     size_t unit_bytes;
     uint32_t units, committed_units;
@@ -54,6 +57,7 @@ typedef struct {
     uint64_t first_bitmap;
     uint16_t second_bitmaps[FIRST_LEVELS];
     heap_queue queues[HEAP_STRETCHES];
+    uint32_t warm[HEAP_WARM]; /* of each processor: where a span began in which it freed a block; perhaps 0 */
 
     uint32_t fresh;  /* no unit from here on was ever handed out: they read as zeros */
     uint32_t blocks;
