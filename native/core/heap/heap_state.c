@@ -27,8 +27,8 @@ void heap_lock(heap_zone *zone) {
     if (atomic_load(&zone->yielding)) os_wake(&zone->waiting);
 }
 
-/* Looking at `waiting` every 20 us took the processor from the program's threads ten thousand times a second, and
- * each time another one went on: with 16 threads on two processors, copying took a third longer (caches). */
+/* Looking at `waiting` every 20 us took the processor from the program's threads ten thousand times a second,
+ * and each time another one went on: with 16 threads on two processors, copying took a third longer (caches). */
 void heap_let_others_in(heap_zone *zone) {
     const uint32_t waiting = atomic_load(&zone->waiting);
     if (!waiting) return;
