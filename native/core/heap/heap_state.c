@@ -28,7 +28,7 @@ void heap_lock(heap_zone *zone) {
 }
 
 /* Looking at `waiting` every 20 us took the processor from the program's threads ten thousand times a second,
- * and each time another one went on: with 16 threads on two processors, copying took a third longer (caches). */
+ * and each time another one went on: with 16 threads on two processors, copying took a third longer. */
 void heap_let_others_in(heap_zone *zone) {
     const uint32_t waiting = atomic_load(&zone->waiting);
     if (!waiting) return;
