@@ -3,9 +3,10 @@
  * As in arena.c, the bookkeeping lies outside the memory that it describes. Here it is found by place and
  * not by handle: there is one tag a unit, and only the tags at both ends of a span count. A freed block is
  * joined with its free neighbours at once. The next block is cut from the span where this processor freed
- * one, if all of it is idle: its lines may be in the processor's caches still, and filling a block of some MiB
- * takes longer without them. Otherwise it is cut from the lower end of a span in the smallest class that fits; the
- * most recently freed span comes first. So warm memory is used again before memory that was never touched. */
+ * one, if all of it is idle: its lines may be in the processor's caches still, and filling a block of some
+ * MiB takes longer without them. Otherwise it is cut from the lower end of a span in the smallest class that
+ * fits; the most recently freed span comes first. So warm memory is used again before memory that was never
+ * touched. */
 #include "heap/heap_zone.h"
 #include "heap/heap_zone_space.h"
 
