@@ -218,7 +218,7 @@ void *heap_allocate(size_t bytes, size_t *stale_bytes) {
     if (*stale_bytes > bytes) *stale_bytes = bytes;
     if (taken.stale_units && heap_account())
         heap_record(VRANGE_REALLOCATE_RESIDENT, stats_now_ns() - slow_start);
-    if (taken.exceeds_peak) heap_keep_peak(zone);
+    if (taken.exceeds_peak) heap_keep_peak(zone, bytes);
     if (taken.new_units) note_new_pages(taken.new_units * zone->unit_bytes);
     return taken.block;
 }
@@ -257,7 +257,7 @@ bool heap_resize(void *block, size_t bytes) {
     const bool done = zone_resize(zone, block, units_for(zone, bytes));
     const bool exceeds_peak = heap_note_peak(zone, units_for(zone, bytes));
     heap_leave(zone, &before);
-    if (exceeds_peak) heap_keep_peak(zone);
+    if (exceeds_peak) heap_keep_peak(zone, bytes);
     return done;
 }
 

@@ -8,7 +8,9 @@
  *
  * Two blocks that can't use each other's memory may be needed in turn. Then each page that is discarded is soon
  * needed again. So once as much as the whole peak gave way, nothing more does for as long as it had to be kept
- * (heap_kept_ns), and the peak rises to what both need.
+ * (heap_kept_ns), and the peak rises to what both need. What gives way to a large block has to be kept for a
+ * shorter time, as a program meets those page faults without vrange, too: from 32 MiB on glibc maps and unmaps
+ * each block.
  *
  * The interpreter maps its arenas itself. Where its objects grow, as those of a document that is parsed, a text
  * that was freed before would lie idle beside them. So its arenas count as used. */
@@ -19,6 +21,8 @@
 
 #define IDLE_NS 10000000u
 #define BLOCK_SHARE 16 /* a smaller part of the peak is a small block */
+#define LARGE_BYTES ((size_t)32 << 20) /* glibc's DEFAULT_MMAP_THRESHOLD_MAX, mallopt(3) */
+#define LARGE_KEPT_SHARE 5
 /* Smaller parts would be a system call for each block that is allocated. */
 #define PART_BYTES_LEAST ((size_t)1 << 20)
 
@@ -38,21 +42,26 @@ bool heap_note_peak(heap_zone *zone, uint32_t units) {
     return false;
 }
 
-static bool may_discard(heap_zone *zone, size_t bytes, uint64_t now) {
+static uint64_t kept_ns(const heap_zone *zone, uint64_t units, size_t block_bytes) {
+    return heap_kept_ns(zone, units) / (block_bytes >= LARGE_BYTES ? LARGE_KEPT_SHARE : 1);
+}
+
+static bool may_discard(heap_zone *zone, size_t bytes, size_t block_bytes, uint64_t now) {
     const uint64_t from = zone->peak_until_ns > now ? zone->peak_until_ns : now;
     if (from == now) zone->peak_rises = false;
-    if (from + heap_kept_ns(zone, bytes / zone->unit_bytes) - now > heap_kept_ns(zone, zone->peak_units))
+    const uint64_t kept = kept_ns(zone, bytes / zone->unit_bytes, block_bytes);
+    if (from + kept - now > kept_ns(zone, zone->peak_units, block_bytes))
         zone->peak_rises = true;
     return !zone->peak_rises;
 }
 
-static void note_discarded(heap_zone *zone, size_t bytes, uint64_t now) {
+static void note_discarded(heap_zone *zone, size_t bytes, size_t block_bytes, uint64_t now) {
     if (zone->peak_until_ns < now) zone->peak_until_ns = now;
-    zone->peak_until_ns += heap_kept_ns(zone, bytes / zone->unit_bytes);
+    zone->peak_until_ns += kept_ns(zone, bytes / zone->unit_bytes, block_bytes);
 }
 
 /* Returns whether a part was discarded. Under the zone's lock. */
-static bool discard_part(heap_zone *zone) {
+static bool discard_part(heap_zone *zone, size_t block_bytes) {
     const uint64_t now = os_now_ns();
     const size_t excess = (size_t)(units_in_use(zone) - zone->peak_units) * zone->unit_bytes;
     const size_t most = excess < PART_BYTES_LEAST  ? PART_BYTES_LEAST
@@ -60,20 +69,20 @@ static bool discard_part(heap_zone *zone) {
                                                    : excess;
     size_t bytes;
     uint64_t since_ns;
-    if (!may_discard(zone, most, now)) return false;
+    if (!may_discard(zone, most, block_bytes, now)) return false;
     void *part = zone_offered_part(zone, now, most, &bytes, &since_ns);
     if (!part) part = zone_idle_part(zone, now - IDLE_NS, 0, most, &bytes, &since_ns);
     if (!part) return false;
-    note_discarded(zone, bytes, now);
+    note_discarded(zone, bytes, block_bytes, now);
     (void)os_discard(part, bytes); /* if the kernel refuses, nothing more can be done */
     return true;
 }
 
-void heap_keep_peak(heap_zone *zone) {
+void heap_keep_peak(heap_zone *zone, size_t block_bytes) {
     for (bool more = true; more;) {
         heap_usage before;
         if (!heap_try_enter(zone, &before)) return;
-        if (exceeds_peak(zone) && !discard_part(zone)) zone->peak_units = units_in_use(zone);
+        if (exceeds_peak(zone) && !discard_part(zone, block_bytes)) zone->peak_units = units_in_use(zone);
         more = exceeds_peak(zone);
         heap_leave(zone, &before);
         if (more) heap_let_others_in(zone);
@@ -83,5 +92,5 @@ void heap_keep_peak(heap_zone *zone) {
 void heap_note_elsewhere(uint64_t bytes) {
     const uint64_t before = atomic_exchange_explicit(&heap.elsewhere_bytes, bytes, memory_order_relaxed);
     if (bytes <= before || !atomic_load_explicit(&heap.open, memory_order_acquire)) return;
-    for (int i = 0; i < HEAP_ZONES; i++) heap_keep_peak(&heap.zones[i]);
+    for (int i = 0; i < HEAP_ZONES; i++) heap_keep_peak(&heap.zones[i], 0);
 }
