@@ -15,6 +15,7 @@
 #include "os/os.h"
 
 #define STEP_NS 15000000u /* a block of some MiB is idle for so long before the next step */
+#define WORK_NS 45000000u /* with a block of some 50 MiB */
 #define SMALLEST_BYTES (4 * MIB)
 #define LARGEST_BYTES (128 * MIB)
 #define ONE_BYTES (16 * MIB)
@@ -77,6 +78,7 @@ static void check_growing_slowly(void) {
         const size_t resident = resident_bytes();
         if (resident > most) most = resident;
         give(before);
+        atomic_fetch_add(&ahead_ns, WORK_NS);
         before = next;
     }
     give(before);
@@ -114,7 +116,7 @@ static void check_turns(size_t one_bytes, size_t other_bytes, double share) {
     heap_free(between);
 }
 
-static void check_medium_turns(void) { check_turns(ONE_BYTES, OTHER_BYTES, 0); }
+static void check_medium_turns(void) { check_turns(ONE_BYTES, OTHER_BYTES, 0.05); }
 
 static void check_large_turns(void) { check_turns(LARGE_BYTES, LARGE_BYTES + OTHER_BYTES, 0.25); }
 
