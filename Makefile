@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+# The group in pyproject.toml whose packages the tests need
+TEST_GROUP ?= test
 
 SOURCES := $(shell find native -name "*.[chS]") native/build.py setup.py pyproject.toml
 READY := $(VENV)/ready
@@ -81,7 +83,7 @@ $(DEMO): $(SOURCES)
 
 # All that the demo needs is among what the tests need.
 $(READY): $(SOURCES)
-	$(call install,test)
+	$(call install,$(TEST_GROUP))
 	@touch $(DEMO)
 
 clean:
