@@ -1,5 +1,5 @@
 /* The heap's peak. Blocks that grow do not lie idle beside the next one, which has to lie elsewhere; and two that
- * are needed in turn, and can't use each other's memory, soon meet no page fault.
+ * are needed in turn, and can't use each other's memory, meet few page faults.
  *
  * os_now_ns is replaced (--wrap), so that time passes between two steps and not while the test waits. */
 #define _GNU_SOURCE

@@ -5,12 +5,14 @@
 
 #include "check.h"
 #include "heap/heap.h"
+#include "heap/heap_left.h"
 #include "heap/heap_offer.h"
 #include "os/os.h"
 
 /* Larger than those that wait in cells. */
 #define SMALL_BYTES (2 * MIB)
 #define LARGE_BYTES (6 * MIB)
+#define MUCH_BYTES (64 * MIB)
 #define ASKED_BYTES (SMALL_BYTES - MIB / 2)
 
 static uint64_t *small, *large, *apart[3];
@@ -31,6 +33,7 @@ static void free_both(void) {
     large = take(LARGE_BYTES);
     apart[2] = take(MIB + 4096);
     CHECK(apart[0] < small && small < apart[1] && apart[1] < large && large < apart[2]);
+    heap_bound_idle(1ull << 40, UINT64_MAX); /* as the caretaker does: much is left, and nothing is offered at once */
     heap_free(small);
     heap_free(large);
 }
@@ -61,6 +64,18 @@ static void takes_the_smallest_of_what_was_offered(void) {
     free_rest();
 }
 
+/* Blocks of its size would have no place if small ones lay in it. */
+static void leaves_what_is_much_larger(void) {
+    free_both();
+    uint64_t *much = take(MUCH_BYTES);
+    heap_bound_idle(1ull << 40, UINT64_MAX);
+    heap_free(much);
+    uint64_t *other = take(ASKED_BYTES);
+    CHECK(other == small);
+    heap_free(other);
+    free_rest();
+}
+
 /* The span that was freed last begins in the midst of another one. */
 static void forgets_what_was_joined(void) {
     free_both();
@@ -83,6 +98,7 @@ int main(void) {
     CHECK(sched_setaffinity(0, sizeof here, &here) == 0);
     CHECK(heap_open("numpy") == 0);
     takes_what_is_warm();
+    leaves_what_is_much_larger();
     takes_the_smallest_of_what_was_offered();
     forgets_what_was_joined();
     return 0;

@@ -66,7 +66,11 @@ def ends_well(code: str) -> str:
 
 
 WAKES = """
-rest()
+for _ in range(12):  # a busy machine lets it come to rest later
+    before = wakes()
+    time.sleep(1)
+    if wakes() - before <= 5:
+        break
 before = wakes()
 time.sleep(3)
 print(wakes() - before)

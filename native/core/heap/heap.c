@@ -272,7 +272,7 @@ bool heap_move(void *to, void *from, size_t bytes) {
     return true;
 }
 
-static void give_to_zone(heap_zone *zone, void *block) {
+static void give_to_zone(heap_zone *zone, void *block, bool is_warm) {
     if (!gate_try_enter()) {
         heap_defer(block);
         return;
@@ -281,7 +281,8 @@ static void give_to_zone(heap_zone *zone, void *block) {
     heap_give_deferred(now);
     heap_lock(zone);
     const heap_usage before = heap_usage_of(zone);
-    zone_give(zone, zone_unit_of(zone, block), now);
+    const uint32_t span = zone_give(zone, zone_unit_of(zone, block), now);
+    if (is_warm) zone_note_warm(zone, span);
     const uint64_t idle = zone_idle_bytes(zone);
     heap_unlock(zone, &before);
     caretaker_ensure(); /* there is none before the first such block, and in the child of a fork */
@@ -298,7 +299,8 @@ void heap_free(void *block) {
     if (loan) cells_repay(loan);
     const bool is_counted = heap_account() != NULL;
     const uint64_t start = is_counted && stats_times_fast(STATS_FAST_FREE) ? stats_now_ns() : 0;
-    cell_block left = {zone_unit_of(zone, block), units};
+    const uint32_t first = zone_unit_of(zone, block);
+    cell_block left = {first, units};
     /* Cells are emptied by the thread: without it the block goes to the zone, and starts one. */
     if (!zone->huge && caretaker_is_running()) left = cells_put(left);
     if (!left.first) {
@@ -308,22 +310,29 @@ void heap_free(void *block) {
     }
     stats_was_slow(STATS_FAST_FREE);
     const uint64_t slow_start = start || !is_counted ? start : stats_now_ns();
-    give_to_zone(zone, zone->base + (size_t)left.first * zone->unit_bytes);
+    /* What a full row gives up is its oldest block. */
+    give_to_zone(zone, zone->base + (size_t)left.first * zone->unit_bytes, left.first == first);
     caretaker_rouse();
     if (is_counted) heap_record(VRANGE_FREE_RELEASED, stats_now_ns() - slow_start);
+}
+
+static void forget_waiters(heap_zone *zone) {
+    atomic_store(&zone->waiting, 0);
+    atomic_store(&zone->yielding, 0);
 }
 
 void heap_renew_locks(void) {
     (void)os_lock_renew(&heap.lock);
     for (int i = 0; i < HEAP_ZONES; i++) {
         heap_zone *zone = &heap.zones[i];
-        atomic_store(&zone->waiting, 0);
-        atomic_store(&zone->yielding, 0);
+        forget_waiters(zone);
         if (os_lock_renew(&zone->lock)) zone->torn = true;
     }
 }
 
 void heap_after_fork(void) {
+    /* Who lets others in waits outside the gate. */
+    for (int i = 0; i < HEAP_ZONES; i++) forget_waiters(&heap.zones[i]);
     cells_after_fork();
     small_blocks_after_fork();
 }

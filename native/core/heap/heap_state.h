@@ -38,8 +38,9 @@ typedef struct {
 extern heap_state heap;
 
 /* A page that is discarded and then used again costs a fault. So what is discarded was kept for 20 times as
- * long as the faults for all of it take: discarding costs a program at most 5 % of one processor, whatever it
- * does. Measured on 6.18, beside using an offered page again; less on most machines. */
+ * long as the faults for all of it take: discarding costs a program at most 5 % of one processor for each zone,
+ * whatever it does (heap_peak.c has an exception for large blocks). Measured on 6.18, beside using an offered
+ * page again; less on most machines. */
 #define HEAP_FAULT_NS_A_PAGE 1500
 #define HEAP_KEPT_TIMES 20
 
@@ -66,8 +67,8 @@ void heap_unlock(heap_zone *zone, const heap_usage *before); /* counts what chan
 #define HEAP_STEP_BYTES ((size_t)4 << 20)
 
 /* Between its steps. pthread mutexes are unfair: the releasing thread usually wins the lock back
- * before the waiters wake up, so this thread yields to them. The wait is bounded, because a waiter without a
- * processor may take long to run. */
+ * before the waiters wake up, so this thread yields to the first of them. The wait is bounded, because a waiter
+ * without a processor may take long to run. */
 void heap_let_others_in(heap_zone *zone);
 
 /* Through the gate as well. heap_try_enter returns false while a fork is under way. */

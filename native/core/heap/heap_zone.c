@@ -2,11 +2,11 @@
  *
  * As in arena.c, the bookkeeping lies outside the memory that it describes. Here it is found by place and
  * not by handle: there is one tag a unit, and only the tags at both ends of a span count. A freed block is
- * joined with its free neighbours at once. The next block is cut from the span where this processor freed
- * one, if all of it is idle: its lines may be in the processor's caches still, and filling a block of some
- * MiB takes longer without them. Otherwise it is cut from the lower end of a span in the smallest class that
- * fits; the most recently freed span comes first. So warm memory is used again before memory that was never
- * touched. */
+ * joined with its free neighbours at once. The next block is cut from the lower end of the span where a thread
+ * of this processor freed its last one, if enough of that is idle: its lines may be in the processor's caches
+ * still, and filling a block of some MiB takes longer without them. A span that is many times larger is left
+ * for blocks of its size. Otherwise it is cut from the lower end of a span in the smallest class that fits; the
+ * most recently freed span comes first. So warm memory is used again before memory that was never touched. */
 #include "heap/heap_zone.h"
 #include "heap/heap_zone_space.h"
 
@@ -16,6 +16,8 @@
 #include "base/space_budget.h"
 #include "heap/heap_stretch.h"
 #include "os/os.h"
+
+#define WARM_TIMES_MOST 8
 
 int zone_open(heap_zone *zone, size_t bytes, size_t unit_bytes, bool huge) {
     if (bytes / unit_bytes > UINT32_MAX) bytes = (size_t)UINT32_MAX * unit_bytes;
@@ -74,13 +76,15 @@ static void free_list_remove(heap_zone *zone, uint32_t span) {
 
 static uint32_t *warm_here(heap_zone *zone) { return &zone->warm[os_processor() % HEAP_WARM]; }
 
-/* A span that was joined with one below it has 0 units; there are no tags above `fresh`. */
+void zone_note_warm(heap_zone *zone, uint32_t span) { *warm_here(zone) = span; }
+
+/* A span that was joined with one below it has 0 units. Tags above `fresh` may not be mapped. */
 static uint32_t find_warm(heap_zone *zone, uint32_t units) {
     const uint32_t span = *warm_here(zone);
-    const heap_tag *tag = &zone->tags[span];
-    if (!span || span >= zone->fresh || tag->used || tag->units < units) return 0;
-    const heap_stretch *idle = &tag->stretches[HEAP_IDLE];
-    return idle->from <= span && idle->end >= span + units ? span : 0;
+    if (!span || span >= zone->fresh || zone->tags[span].used || !zone->tags[span].units) return 0;
+    const heap_stretch *idle = &zone->tags[span].stretches[HEAP_IDLE];
+    if (idle->from > span || idle->end < span + units) return 0;
+    return idle->end - span <= (uint64_t)units * WARM_TIMES_MOST ? span : 0;
 }
 
 static uint32_t find_free(heap_zone *zone, uint32_t units) {
@@ -194,7 +198,7 @@ static void join(heap_zone *zone, uint32_t below, uint32_t above, uint32_t to) {
     for (int kind = 0; kind < HEAP_STRETCHES; kind++) stretch_join(zone, kind, below, above, to);
 }
 
-static void free_span(heap_zone *zone, uint32_t first, uint32_t units, uint64_t now_ns) {
+static uint32_t free_span(heap_zone *zone, uint32_t first, uint32_t units, uint64_t now_ns) {
     heap_tag *tags = zone->tags;
     set_free_span(zone, first, units);
     zone->used_units -= units;
@@ -217,13 +221,13 @@ static void free_span(heap_zone *zone, uint32_t first, uint32_t units, uint64_t 
         first = below;
     }
     free_list_add(zone, first);
-    *warm_here(zone) = first;
+    return first;
 }
 
-void zone_give(heap_zone *zone, uint32_t first, uint64_t now_ns) {
-    if (zone->torn) return;
+uint32_t zone_give(heap_zone *zone, uint32_t first, uint64_t now_ns) {
+    if (zone->torn) return 0;
     zone->blocks--;
-    free_span(zone, first, zone->tags[first].units, now_ns);
+    return free_span(zone, first, zone->tags[first].units, now_ns);
 }
 
 bool zone_resize(heap_zone *zone, void *pointer, uint32_t units) {

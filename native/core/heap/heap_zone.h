@@ -45,11 +45,14 @@ uint32_t zone_unit_of(heap_zone *zone, const void *pointer);
 /* Grows or shrinks a block without moving it. Returns false if there is no room above it. */
 bool zone_resize(heap_zone *zone, void *pointer, uint32_t units);
 
+/* The processor's caches may hold the lower end of this free span: a block of about its size is cut there. */
+void zone_note_warm(heap_zone *zone, uint32_t span);
+
 /* The free memory at the end of the zone counts as never used. The caller returns its address space. */
 void zone_forget_last(heap_zone *zone);
 
-/* Gives a block back that was set aside. */
-void zone_give(heap_zone *zone, uint32_t first, uint64_t now_ns);
+/* Gives a block back that was set aside. Returns the first unit of the free span that it is part of now. */
+uint32_t zone_give(heap_zone *zone, uint32_t first, uint64_t now_ns);
 
 /* Returns a part, at most `most_bytes`, of the free span that has been idle longest. It counts as offered, or
  * no longer, from `offered_ns` on: the caller offers it before it releases the lock; 0: the caller discards it.

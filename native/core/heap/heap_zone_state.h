@@ -43,7 +43,8 @@ typedef struct {
 typedef struct {
     pthread_mutex_t lock;
     _Atomic uint32_t waiting;  /* threads that wait for the lock; long work lets them in between its steps */
-    _Atomic uint32_t yielding; /* threads that do so now, and wait until one has got in */
+    _Atomic uint32_t yielding; /* threads between two steps of long work, until a waiter has got in */
+    bool got_in;               /* a waiter has, and has not told them yet; under the lock */
     char *_Atomic base; /* NULL: no address space could be reserved, and the zone owns no block */
     size_t unit_bytes;
     uint32_t units, committed_units;
@@ -57,7 +58,7 @@ typedef struct {
     uint64_t first_bitmap;
     uint16_t second_bitmaps[FIRST_LEVELS];
     heap_queue queues[HEAP_STRETCHES];
-    uint32_t warm[HEAP_WARM]; /* of each processor: where a span began in which it freed a block; perhaps 0 */
+    uint32_t warm[HEAP_WARM]; /* of each processor: where the span began that a thread freed last; 0: none */
 
     uint32_t fresh;  /* no unit from here on was ever handed out: they read as zeros */
     uint32_t blocks;
