@@ -8,8 +8,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from examples.thumbnails.running import free_port
 from run_support import VRANGE, clean_environment, plain, program, run
+from support import free_port
 
 HELPERS = {"PYTHONPATH": str(Path(__file__).parents[1] / "helpers")}
 LEVELS = 5000

@@ -6,6 +6,7 @@ import ctypes
 import dataclasses
 import fcntl
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -225,6 +226,13 @@ def is_mapped(address: int) -> bool:
         if begin <= address < end:
             return True
     return False
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
 
 
 def volatile_bytes(counters: AccountStats) -> int:

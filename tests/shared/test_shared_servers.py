@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -19,6 +18,7 @@ from typing import Any
 
 import pytest
 from shared_peers import reads_large_values
+from support import free_port
 
 pytest.importorskip("gunicorn")
 
@@ -46,13 +46,6 @@ def app(environ, start_response):
     time.sleep(0.01)  # so that other workers get requests, too
     return [f"{os.getpid()} {found.sum()}".encode()]
 """
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 @contextmanager
