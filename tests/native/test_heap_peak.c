@@ -118,7 +118,7 @@ static void check_turns(size_t one_bytes, size_t other_bytes, double share) {
 
 static void check_medium_turns(void) { check_turns(ONE_BYTES, OTHER_BYTES, 0.05); }
 
-static void check_large_turns(void) { check_turns(LARGE_BYTES, LARGE_BYTES + OTHER_BYTES, 0.25); }
+static void check_large_turns(void) { check_turns(LARGE_BYTES, LARGE_BYTES + OTHER_BYTES, 0.5); }
 
 /* As the interpreter's arenas do, which it maps itself. */
 static void check_elsewhere(void) {

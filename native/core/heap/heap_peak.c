@@ -8,7 +8,7 @@
  *
  * Two blocks that can't use each other's memory may be needed in turn. Then each page that is discarded is soon
  * needed again. So once as much as the whole peak gave way, nothing more does for as long as it had to be kept
- * (heap_kept_ns), and the peak rises to what both need. What gives way to a large block has to be kept for a
+ * (heap_kept_ns), and the peak rises to what both need. Large blocks have an account of their own, with a
  * shorter time, as a program meets those page faults without vrange, too: from 32 MiB on glibc maps and unmaps
  * each block.
  *
@@ -22,7 +22,7 @@
 #define IDLE_NS 10000000u
 #define BLOCK_SHARE 16 /* a smaller part of the peak is a small block */
 #define LARGE_BYTES ((size_t)32 << 20) /* glibc's DEFAULT_MMAP_THRESHOLD_MAX, mallopt(3) */
-#define LARGE_KEPT_SHARE 5
+#define LARGE_KEPT_SHARE 10
 /* Smaller parts would be a system call for each block that is allocated. */
 #define PART_BYTES_LEAST ((size_t)1 << 20)
 
@@ -42,26 +42,24 @@ bool heap_note_peak(heap_zone *zone, uint32_t units) {
     return false;
 }
 
-static uint64_t kept_ns(const heap_zone *zone, uint64_t units, size_t block_bytes) {
-    return heap_kept_ns(zone, units) / (block_bytes >= LARGE_BYTES ? LARGE_KEPT_SHARE : 1);
+static int kind_of(size_t block_bytes) {
+    return block_bytes >= LARGE_BYTES ? HEAP_BLOCK_LARGE : HEAP_BLOCK_SMALL;
 }
 
-static bool may_discard(heap_zone *zone, size_t bytes, size_t block_bytes, uint64_t now) {
-    const uint64_t from = zone->peak_until_ns > now ? zone->peak_until_ns : now;
-    if (from == now) zone->peak_rises = false;
-    const uint64_t kept = kept_ns(zone, bytes / zone->unit_bytes, block_bytes);
-    if (from + kept - now > kept_ns(zone, zone->peak_units, block_bytes))
-        zone->peak_rises = true;
-    return !zone->peak_rises;
+static uint64_t kept_ns(const heap_zone *zone, uint64_t units, int kind) {
+    return heap_kept_ns(zone, units) / (kind == HEAP_BLOCK_LARGE ? LARGE_KEPT_SHARE : 1);
 }
 
-static void note_discarded(heap_zone *zone, size_t bytes, size_t block_bytes, uint64_t now) {
-    if (zone->peak_until_ns < now) zone->peak_until_ns = now;
-    zone->peak_until_ns += kept_ns(zone, bytes / zone->unit_bytes, block_bytes);
+static bool may_discard(heap_zone *zone, size_t bytes, int kind, uint64_t now) {
+    heap_gave_way *gave_way = &zone->gave_way[kind];
+    if (gave_way->until_ns <= now) *gave_way = (heap_gave_way){.until_ns = now};
+    const uint64_t kept = kept_ns(zone, bytes / zone->unit_bytes, kind);
+    if (gave_way->until_ns + kept - now > kept_ns(zone, zone->peak_units, kind)) gave_way->is_over = true;
+    return !gave_way->is_over;
 }
 
 /* Returns whether a part was discarded. Under the zone's lock. */
-static bool discard_part(heap_zone *zone, size_t block_bytes) {
+static bool discard_part(heap_zone *zone, int kind) {
     const uint64_t now = os_now_ns();
     const size_t excess = (size_t)(units_in_use(zone) - zone->peak_units) * zone->unit_bytes;
     const size_t most = excess < PART_BYTES_LEAST  ? PART_BYTES_LEAST
@@ -69,11 +67,11 @@ static bool discard_part(heap_zone *zone, size_t block_bytes) {
                                                    : excess;
     size_t bytes;
     uint64_t since_ns;
-    if (!may_discard(zone, most, block_bytes, now)) return false;
+    if (!may_discard(zone, most, kind, now)) return false;
     void *part = zone_offered_part(zone, now, most, &bytes, &since_ns);
     if (!part) part = zone_idle_part(zone, now - IDLE_NS, 0, most, &bytes, &since_ns);
     if (!part) return false;
-    note_discarded(zone, bytes, block_bytes, now);
+    zone->gave_way[kind].until_ns += kept_ns(zone, bytes / zone->unit_bytes, kind);
     (void)os_discard(part, bytes); /* if the kernel refuses, nothing more can be done */
     return true;
 }
@@ -82,7 +80,7 @@ void heap_keep_peak(heap_zone *zone, size_t block_bytes) {
     for (bool more = true; more;) {
         heap_usage before;
         if (!heap_try_enter(zone, &before)) return;
-        if (exceeds_peak(zone) && !discard_part(zone, block_bytes)) zone->peak_units = units_in_use(zone);
+        if (exceeds_peak(zone) && !discard_part(zone, kind_of(block_bytes))) zone->peak_units = units_in_use(zone);
         more = exceeds_peak(zone);
         heap_leave(zone, &before);
         if (more) heap_let_others_in(zone);

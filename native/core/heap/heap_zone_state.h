@@ -38,6 +38,17 @@ typedef struct {
     heap_stretch stretches[HEAP_STRETCHES]; /* of a free span */
 } heap_tag;
 
+enum {
+    HEAP_BLOCK_SMALL,
+    HEAP_BLOCK_LARGE,
+    HEAP_BLOCK_KINDS,
+};
+
+typedef struct {
+    uint64_t until_ns; /* what gave way to such blocks has to be kept for as long */
+    bool is_over;      /* nothing more gives way until then */
+} heap_gave_way;
+
 #define HEAP_WARM 64 /* the 65th processor shares with the first */
 
 typedef struct {
@@ -62,9 +73,8 @@ typedef struct {
 
     uint32_t fresh;  /* no unit from here on was ever handed out: they read as zeros */
     uint32_t blocks;
-    uint64_t peak_units;    /* these three: heap_peak.h */
-    uint64_t peak_until_ns; /* what gave way to the peak has to be kept for as long */
-    bool peak_rises;        /* nothing more gives way until then */
+    uint64_t peak_units; /* heap_peak.h; so is `gave_way` */
+    heap_gave_way gave_way[HEAP_BLOCK_KINDS];
     uint64_t used_units; /* units below `fresh` that are neither used nor idle were offered, or discarded */
 } heap_zone;
 
