@@ -77,10 +77,11 @@ static bool discard_part(heap_zone *zone, int kind) {
 }
 
 void heap_keep_peak(heap_zone *zone, size_t block_bytes) {
+    const int kind = kind_of(block_bytes);
     for (bool more = true; more;) {
         heap_usage before;
         if (!heap_try_enter(zone, &before)) return;
-        if (exceeds_peak(zone) && !discard_part(zone, kind_of(block_bytes))) zone->peak_units = units_in_use(zone);
+        if (exceeds_peak(zone) && !discard_part(zone, kind)) zone->peak_units = units_in_use(zone);
         more = exceeds_peak(zone);
         heap_leave(zone, &before);
         if (more) heap_let_others_in(zone);
