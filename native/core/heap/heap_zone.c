@@ -83,8 +83,9 @@ static uint32_t find_warm(heap_zone *zone, uint32_t units) {
     const uint32_t span = *warm_here(zone);
     if (!span || span >= zone->fresh || zone->tags[span].used || !zone->tags[span].units) return 0;
     const heap_stretch *idle = &zone->tags[span].stretches[HEAP_IDLE];
-    if (idle->from > span || idle->end < span + units) return 0;
-    return idle->end - span <= (uint64_t)units * WARM_TIMES_MOST ? span : 0;
+    if (idle->from > span || idle->end <= span) return 0;
+    const uint32_t warm_units = idle->end - span; /* the sum of a unit and a length may not fit into 32 bits */
+    return warm_units >= units && warm_units <= (uint64_t)units * WARM_TIMES_MOST ? span : 0;
 }
 
 static uint32_t find_free(heap_zone *zone, uint32_t units) {
