@@ -25,6 +25,12 @@ static uint64_t *take(size_t bytes) {
     return block;
 }
 
+/* It lies idle: as the caretaker does, the heap is told that much is left, so nothing is offered at once. */
+static void free_to_idle(uint64_t *block) {
+    heap_bound_idle(1ull << 40, UINT64_MAX);
+    heap_free(block);
+}
+
 /* Two free spans that can't be joined: the large one was freed later. */
 static void free_both(void) {
     apart[0] = take(MIB + 4096);
@@ -33,13 +39,19 @@ static void free_both(void) {
     large = take(LARGE_BYTES);
     apart[2] = take(MIB + 4096);
     CHECK(apart[0] < small && small < apart[1] && apart[1] < large && large < apart[2]);
-    heap_bound_idle(1ull << 40, UINT64_MAX); /* as the caretaker does: much is left, and nothing is offered at once */
-    heap_free(small);
-    heap_free(large);
+    free_to_idle(small);
+    free_to_idle(large);
 }
 
 static void free_rest(void) {
     for (int i = 0; i < 3; i++) heap_free(apart[i]);
+}
+
+static void takes_the_smallest(void) {
+    uint64_t *one = take(ASKED_BYTES);
+    CHECK(one == small);
+    heap_free(one);
+    free_rest();
 }
 
 static void takes_what_is_warm(void) {
@@ -58,22 +70,14 @@ static void takes_what_is_warm(void) {
 static void takes_the_smallest_of_what_was_offered(void) {
     free_both();
     CHECK(!heap_offer(true));
-    uint64_t *one = take(ASKED_BYTES);
-    CHECK(one == small);
-    heap_free(one);
-    free_rest();
+    takes_the_smallest();
 }
 
 /* Blocks of its size would have no place if small ones lay in it. */
 static void leaves_what_is_much_larger(void) {
     free_both();
-    uint64_t *much = take(MUCH_BYTES);
-    heap_bound_idle(1ull << 40, UINT64_MAX);
-    heap_free(much);
-    uint64_t *other = take(ASKED_BYTES);
-    CHECK(other == small);
-    heap_free(other);
-    free_rest();
+    free_to_idle(take(MUCH_BYTES));
+    takes_the_smallest();
 }
 
 /* The span that was freed last begins in the midst of another one. */

@@ -8,9 +8,9 @@
  *
  * Two blocks that can't use each other's memory may be needed in turn. Then each page that is discarded is soon
  * needed again. So once as much as the whole peak gave way, nothing more does for as long as it had to be kept
- * (heap_kept_ns), and the peak rises to what both need. Large blocks have an account of their own, with a
- * shorter time, as a program meets those page faults without vrange, too: from 32 MiB on glibc maps and unmaps
- * each block.
+ * (heap_kept_ns), and the peak rises to what both need. Blocks of 32 MiB and more have an account of their
+ * own, with a shorter time, as a program meets those page faults without vrange, too: glibc maps and unmaps
+ * each.
  *
  * The interpreter maps its arenas itself. Where its objects grow, as those of a document that is parsed, a text
  * that was freed before would lie idle beside them. So its arenas count as used. */
@@ -21,8 +21,8 @@
 
 #define IDLE_NS 10000000u
 #define BLOCK_SHARE 16 /* a smaller part of the peak is a small block */
-#define LARGE_BYTES ((size_t)32 << 20) /* glibc's DEFAULT_MMAP_THRESHOLD_MAX, mallopt(3) */
-#define LARGE_KEPT_SHARE 10
+#define MAPPED_BYTES ((size_t)32 << 20) /* glibc's DEFAULT_MMAP_THRESHOLD_MAX, mallopt(3) */
+#define MAPPED_KEPT_SHARE 10
 /* Smaller parts would be a system call for each block that is allocated. */
 #define PART_BYTES_LEAST ((size_t)1 << 20)
 
@@ -43,11 +43,11 @@ bool heap_note_peak(heap_zone *zone, uint32_t units) {
 }
 
 static int kind_of(size_t block_bytes) {
-    return block_bytes >= LARGE_BYTES ? HEAP_BLOCK_LARGE : HEAP_BLOCK_SMALL;
+    return block_bytes >= MAPPED_BYTES ? HEAP_BLOCK_MAPPED : HEAP_BLOCK_ORDINARY;
 }
 
 static uint64_t kept_ns(const heap_zone *zone, uint64_t units, int kind) {
-    return heap_kept_ns(zone, units) / (kind == HEAP_BLOCK_LARGE ? LARGE_KEPT_SHARE : 1);
+    return heap_kept_ns(zone, units) / (kind == HEAP_BLOCK_MAPPED ? MAPPED_KEPT_SHARE : 1);
 }
 
 static bool may_discard(heap_zone *zone, size_t bytes, int kind, uint64_t now) {

@@ -39,8 +39,8 @@ extern heap_state heap;
 
 /* A page that is discarded and then used again costs a fault. So what is discarded was kept for 20 times as
  * long as the faults for all of it take: discarding costs a program at most 5 % of one processor for each zone,
- * whatever it does (heap_peak.c has an exception for large blocks). Measured on 6.18, beside using an offered
- * page again; less on most machines. */
+ * whatever it does (but see heap_peak.c for blocks that glibc would map). Measured on 6.18, beside using an
+ * offered page again; less on most machines. */
 #define HEAP_FAULT_NS_A_PAGE 1500
 #define HEAP_KEPT_TIMES 20
 

@@ -39,8 +39,8 @@ typedef struct {
 } heap_tag;
 
 enum {
-    HEAP_BLOCK_SMALL,
-    HEAP_BLOCK_LARGE,
+    HEAP_BLOCK_ORDINARY,
+    HEAP_BLOCK_MAPPED, /* glibc would map it */
     HEAP_BLOCK_KINDS,
 };
 
