@@ -22,9 +22,9 @@
 #define LINES_MOST 256
 #define LEAST_BYTES ((size_t)256 << 10) /* of a processor, however little is left */
 #define NOT_LENT_SHARE 16               /* of a request: more than that is lent */
-/* Of what the cells of a processor may hold, this share (1/2) may be lent there. It has to do for the threads that
- * were interrupted while each used a block, too: with an eighth, 16 threads on 2 processors took from the zone what
- * no cache held any more. */
+/* Of what the cells of a processor may hold, this share (1/2) may be lent there. It has to do for the threads
+ * that were interrupted while each used a block, too: with an eighth, 16 threads on 2 processors took from the
+ * zone what no cache held any more. */
 #define LENT_SHARE 2
 
 /* A loan: the units, and the processor above them. */
