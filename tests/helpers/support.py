@@ -195,15 +195,19 @@ def _strict_overcommit() -> Iterator[None]:
         for line in Path("/proc/meminfo").read_text().splitlines()
         if line.startswith("Committed_AS:")
     )
-    (settings / "overcommit_kbytes").write_text(str(committed + (8 << 20)))
-    (settings / "overcommit_memory").write_text("2")
-    try:
+    # Setting one of these unsets the other.
+    in_use = "overcommit_kbytes" if int(before["overcommit_kbytes"]) else "overcommit_ratio"
+    # A shell restores them when this process closes the pipe, also by being killed: otherwise a
+    # machine that refuses memory would stay behind.
+    restore = f"read _; echo $0 >overcommit_memory; echo $1 >{in_use}"
+    with subprocess.Popen(
+        ["sh", "-c", restore, before["overcommit_memory"].strip(), before[in_use].strip()],
+        cwd=settings,
+        stdin=subprocess.PIPE,
+    ):
+        (settings / "overcommit_kbytes").write_text(str(committed + (8 << 20)))
+        (settings / "overcommit_memory").write_text("2")
         yield
-    finally:
-        (settings / "overcommit_memory").write_text(before["overcommit_memory"])
-        # Setting one of these unsets the other.
-        in_use = "overcommit_kbytes" if int(before["overcommit_kbytes"]) else "overcommit_ratio"
-        (settings / in_use).write_text(before[in_use])
 
 
 def smaps_bytes(address: int, field: str = "Rss") -> int:
