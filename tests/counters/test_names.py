@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -43,7 +44,7 @@ def test_the_native_side_takes_the_same_name_of_a_rung(rung: str) -> None:
     code = "from vrange._core import lib; print(lib.vrange_rung())"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={"VRANGE_RUNG": rung},
+        env={**os.environ, "VRANGE_RUNG": rung},
         capture_output=True,
         text=True,
         check=True,

@@ -7,6 +7,7 @@
  * them. Each step leaves the front whole before it drops a reference. */
 #include "python/cache/hot_front.h"
 
+#include <stdatomic.h>
 #include <stddef.h>
 
 #include "counters/stats.h"
@@ -48,9 +49,10 @@ static void add_bytes(cache_core *self, Py_ssize_t bytes, Py_ssize_t object_byte
     /* The size of an object's range may have changed since the object became hot. */
     if (!self->oldest || self->object_bytes < 0) self->object_bytes = 0;
     if (self->hot_is_automatic) fronts.held += bytes;
-    uint64_t *words = vrange_account_hot(self->account);
-    words[0] = (uint64_t)self->hot_bytes;
-    words[1] = (uint64_t)self->object_bytes;
+    /* Whole words, as vrange's own thread copies them meanwhile. */
+    _Atomic uint64_t *words = (_Atomic uint64_t *)vrange_account_hot(self->account);
+    atomic_store_explicit(&words[0], (uint64_t)self->hot_bytes, memory_order_relaxed);
+    atomic_store_explicit(&words[1], (uint64_t)self->object_bytes, memory_order_relaxed);
 }
 
 /* ---- the order: the longest held first ------------------------------------------------------- */
