@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from run_support import alike, plain, program, run
+from run_support import VRANGE, alike, plain, program, run
 
 LOOK = """
 import os, sys
@@ -223,7 +223,8 @@ def test_gunicorn_s_workers_are_forked_with_it_on(tmp_path: Path) -> None:
         (["--trim-every", "5", "x.py"], 2, "neither a time such as"),
         (["--metrics", "host", "x.py"], 2, "not [ADDR:]PORT"),
         (["--plot", "x.gif", "x.py"], 2, ".png or .svg"),
-        (["--json", "/nowhere/x.json", "x.py"], 2, "directory"),
+        (["--json", "/nowhere/x.json", "x.py"], 2, "directory is missing"),
+        (["--json", ".", "x.py"], 2, "this is a directory"),
     ],
 )
 @pytest.mark.parametrize("reported", [False, True])
@@ -251,6 +252,17 @@ def test_an_interpreter_without_vrange_runs_the_program_and_says_so(tmp_path: Pa
     assert (done.returncode, done.stdout) == (0, "ran\n")
     assert "vrange can't be imported by" in done.stderr
     assert "runs without it" in done.stderr
+    closed = [
+        "sh",
+        "-c",
+        'exec "$@" 2>&-',
+        "sh",
+        *VRANGE,
+        "run",
+        str(tmp_path / "bare" / "bin" / "python"),
+    ]
+    silent = subprocess.run([*closed, "-c", "print('ran')"], stdout=subprocess.PIPE, check=False)
+    assert (silent.returncode, silent.stdout) == (0, b"ran\n")
 
 
 @pytest.mark.parametrize(

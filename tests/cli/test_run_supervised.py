@@ -343,3 +343,48 @@ print(b"vrange_info" in urllib.request.urlopen(url, timeout=20).read())
         assert "the port is already in use" in done.stderr
     url = f"http://127.0.0.1:{port}/metrics"
     assert run("--metrics", port, program(tmp_path, code), url).stdout == "True\n"
+
+
+@pytest.mark.parametrize("option", ["--report", "--compare", "--json=/dev/full"])
+def test_a_report_that_fails_changes_nothing_about_the_end(tmp_path: Path, option: str) -> None:
+    """Its reader has gone, or its disk is full."""
+    file = program(tmp_path, "import sys; sys.exit(3)")
+    with open("/dev/full", "w") as full:
+        assert run(option, file, capture_output=False, stderr=full).returncode == 3
+    reads, writes = os.pipe()
+    os.close(reads)
+    try:
+        assert run(option, file, capture_output=False, stderr=writes).returncode == 3
+    finally:
+        os.close(writes)
+
+
+def test_a_file_that_fails_is_told_and_the_report_comes(tmp_path: Path) -> None:
+    file = program(tmp_path, "import os, sys; os.mkdir(sys.argv[1]); sys.exit(3)")
+    told = tmp_path / "a.json"
+    done = run("--report", f"--json={told}", file, told)
+    assert done.returncode == 3
+    assert f"vrange run: {told}: " in done.stderr
+    assert "ended with exit status 3" in done.stderr
+
+
+def test_a_report_where_no_directory_for_temporary_files_can_be_written_to(tmp_path: Path) -> None:
+    """A container with a read-only file system, but for /dev/shm."""
+    code = """
+import os, sys, tempfile
+make = tempfile.mkdtemp
+def refuse(suffix=None, prefix=None, dir=None):
+    if dir is None or sys.argv[1] == "all":
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+    return make(suffix, prefix, dir)
+tempfile.mkdtemp = refuse
+from vrange.cli import main
+sys.exit(main(["run", "--report", "-c", "print(5); raise SystemExit(3)"]))
+"""
+    file = program(tmp_path, code)
+    done = plain(file, "some")
+    assert (done.returncode, done.stdout) == (3, "5\n")
+    assert "ended with exit status 3" in done.stderr
+    done = plain(file, "all")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "needs a directory that can be written to" in done.stderr

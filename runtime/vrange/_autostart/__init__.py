@@ -10,6 +10,7 @@ import atexit
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ def start(told: Mapping[str, Any]) -> None:
         record = _started = Record(settings.records)
         _switch_on(settings, record)
     except Exception as error:
-        sys.stderr.write(f"vrange run: {error}: the program runs without it\n")
+        _say(f"vrange run: {error}: the program runs without it\n")
 
 
 def trims() -> int:
@@ -65,6 +66,11 @@ def trims() -> int:
 
     """
     return 0 if _started is None else _started.trims
+
+
+def _say(text: str) -> None:
+    with suppress(Exception):  # standard error may be closed (None), or full
+        sys.stderr.write(text)
 
 
 def _switch_on(settings: Settings, record: Record) -> None:
@@ -104,7 +110,7 @@ def _switch_on(settings: Settings, record: Record) -> None:
         address, port = settings.metrics
         part("metrics", lambda: _metrics(address, port))
         if record.parts["metrics"].startswith("off"):
-            sys.stderr.write(f"vrange run: metrics are {record.parts['metrics']}\n")
+            _say(f"vrange run: metrics are {record.parts['metrics']}\n")
     part("trims", lambda: _trims(settings, record))
     _deepen(settings, record, part)
     if settings.records is not None:
@@ -134,7 +140,7 @@ def _deepen(settings: Settings, record: Record, part: Callable[..., None]) -> No
     told = settings.deep
     part("deep", lambda: deepen_program(told))
     if record.parts["deep"].startswith("off"):
-        sys.stderr.write(f"vrange run: --deep is {record.parts['deep']}\n")
+        _say(f"vrange run: --deep is {record.parts['deep']}\n")
 
 
 def _interpreter(settings: Settings) -> str:

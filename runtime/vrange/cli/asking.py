@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,17 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         type=seconds,
         default=60.0,
-        help="how long the process may take to answer, such as 30s or 5m (default 1m)",
+        help="how long the process may take to answer: 30s, 5m, never to give up (default 1m)",
     )
 
 
 def answer_of(args: argparse.Namespace, request: dict[str, Any]) -> dict[str, Any]:
     """Return the answer of the process. Raise VrangeError, with what to do, if there is none."""
     request = {**request, "depth": args.depth}
+    patience = args.timeout or math.inf  # never
     try:
-        return ask(args.pid, request, args.timeout)
+        return ask(args.pid, request, patience)
     except NotListeningError as unprepared:
-        refusal, answer = ask_remotely(args.pid, request, args.timeout)
+        refusal, answer = ask_remotely(args.pid, request, patience)
         if answer is None:
             raise VrangeError(
                 f"{unprepared}. Start the program by `vrange run`, which prepares it. Without "

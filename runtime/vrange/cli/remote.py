@@ -24,6 +24,7 @@ __all__ = ["ask_remotely"]
 
 _SCRIPT = Path(__file__).with_name("remote_script.py")
 _LOOK_SECONDS = 0.02
+_START_SECONDS = 60.0  # within which another interpreter starts
 _TOO_OLD, _REFUSED = 3, 4
 _START = f"""
 import sys
@@ -89,7 +90,11 @@ def _start(executable: str, pid: int, script: Path, patience: float) -> str | No
     command = [executable, "-I", "-S", "-c", _START, str(pid), str(script)]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=patience, check=False
+            command,
+            capture_output=True,
+            text=True,
+            timeout=min(patience, _START_SECONDS),
+            check=False,
         )
     except OSError as error:
         return f"its interpreter can't be started from here: {error.strerror}"

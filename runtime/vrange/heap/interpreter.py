@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+from contextlib import suppress
 from dataclasses import dataclass
 
 from vrange._core import pymalloc
@@ -143,7 +144,8 @@ def enable_if_asked() -> None:
     try:
         enable()
     except VrangeError as error:
-        sys.stderr.write(f"vrange: {VARIABLE}: {error}\n")
+        with suppress(Exception):  # standard error may be closed (None), or full
+            sys.stderr.write(f"vrange: {VARIABLE}: {error}\n")
 
 
 def is_enabled() -> bool:

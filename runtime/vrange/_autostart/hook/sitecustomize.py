@@ -7,7 +7,7 @@ runs the sitecustomize that the interpreter would have run without it. Interpret
 doesn't support must be able to read this file, and it must never be the reason that a program ends.
 """
 
-# ruff: noqa: UP031
+# ruff: noqa: SIM105, UP031
 # mypy: ignore-errors
 
 import os
@@ -35,6 +35,14 @@ def _restore(settings, here):
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+def _say(text):
+    """Write to standard error, which may be closed (None), or full."""
+    try:
+        sys.stderr.write(text)
+    except Exception:
+        pass
 
 
 def _is_main_interpreter():
@@ -67,7 +75,7 @@ def _switch_on():
     except Exception as error:
         if settings.get("only_deep"):
             return
-        sys.stderr.write(
+        _say(
             "vrange run: vrange can't be imported by %s (%s): the program runs without it\n"
             % (sys.executable, error)
         )
@@ -93,7 +101,7 @@ def _the_users_own():
 try:
     _switch_on()
 except Exception as error:
-    sys.stderr.write("vrange run: %s: the program runs without it\n" % (error,))
+    _say("vrange run: %s: the program runs without it\n" % (error,))
 
 if __name__ == "sitecustomize" and not _the_users_own():
     # The site module takes this to mean that there is no sitecustomize, which is true.

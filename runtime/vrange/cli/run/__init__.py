@@ -177,11 +177,10 @@ def _as_the_program(args: argparse.Namespace, target: Target, refusal: str | Non
 def _supervised(args: argparse.Namespace, target: Target, refusal: str | None) -> NoReturn:
     # What only this needs is imported here: a program that is run plainly begins sooner.
     import shutil
-    import tempfile
 
     from vrange.cli.run.supervise import Run, supervise
 
-    records = tempfile.mkdtemp(prefix="vrange-run-")
+    records = _directory_for_records()
     try:
         plain = Run(target.path, target.arguments, os.environ, _stack_limit())
         variables = environment(_settings(args, refusal, records), os.environ)
@@ -199,6 +198,19 @@ def _supervised(args: argparse.Namespace, target: Target, refusal: str | None) -
         )
     finally:
         shutil.rmtree(records, ignore_errors=True)
+
+
+def _directory_for_records() -> str:
+    """Make it; where no file system of the usual ones can be written to, in memory."""
+    import tempfile
+
+    refusals = []
+    for place in (None, "/dev/shm"):
+        try:
+            return tempfile.mkdtemp(prefix="vrange-run-", dir=place)
+        except OSError as error:
+            refusals.append(str(error))
+    raise VrangeError(f"a report needs a directory that can be written to: {'; '.join(refusals)}")
 
 
 def _stack_limit() -> tuple[int, int]:
@@ -241,7 +253,9 @@ def _refuse(error: CannotRunError) -> int:
 def _check(args: argparse.Namespace) -> None:
     """Refuse, before the program starts, what could not be done after it."""
     for option, name in (("--json", args.json), ("--plot", args.plot)):
-        if name and not os.access(Path(name).absolute().parent, os.W_OK):
+        if name and Path(name).is_dir():
+            raise VrangeError(f"{option} {name}: this is a directory")
+        if name and not _can_be_written(Path(name)):
             raise VrangeError(f"{option} {name}: its directory is missing or can't be written to")
     if args.plot:
         if Path(args.plot).suffix.lower() not in _PICTURES:
@@ -250,6 +264,10 @@ def _check(args: argparse.Namespace) -> None:
 
         if find_spec("matplotlib") is None:
             raise VrangeError('--plot needs matplotlib: pip install "vrange[plot]"')
+
+
+def _can_be_written(file: Path) -> bool:
+    return os.access(file if file.exists() else file.absolute().parent, os.W_OK)
 
 
 def _as_before_python() -> None:

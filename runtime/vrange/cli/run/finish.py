@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ _BY_USER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 def finish(directory: str, number: int) -> int:
     """Report what watch.py left in a descriptor and processes in `directory`, and remove both.
 
+    A report that fails, for example because the disk is full, changes nothing about how the program
+    ended.
+
     Returns
     -------
     int
@@ -33,16 +38,24 @@ def finish(directory: str, number: int) -> int:
     try:
         found, kept = _endings(number)
         _tell(kept, found, Path(directory))
-        sys.stdout.flush()
     except CannotRunError as error:
-        print(f"vrange run: {printable(str(error))}", file=sys.stderr)
+        _say(f"vrange run: {printable(str(error))}")
         return error.status
     except (VrangeError, OSError, ValueError) as error:
-        print(f"vrange run: {printable(str(error))}", file=sys.stderr)
+        _say(f"vrange run: {printable(str(error))}")
         return 2
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     return end_alike(found[-1])
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, file=sys.stderr)
+    except OSError:
+        # Its reader has gone, or its disk is full. Python flushes once more at exit, and would end
+        # with another status.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _endings(number: int) -> tuple[list[Ending], dict[str, Any]]:
@@ -57,13 +70,24 @@ def _tell(kept: dict[str, Any], found: list[Ending], directory: Path) -> None:
     if kept["compare"]:
         if found[0].signal in _BY_USER:
             return
-        print(as_table(compared(found[0], found[1])), file=sys.stderr)
+        _say(as_table(compared(found[0], found[1])))
     report = Report.gather(kept["arguments"], found[-1], directory)
     if kept["json"]:
-        Path(kept["json"]).write_text(as_json(report))
+        _write(kept["json"], lambda file: Path(file).write_text(as_json(report)))
     if kept["plot"]:
-        from vrange.cli.run.picture import draw
-
-        draw(report, kept["plot"])
+        _write(kept["plot"], lambda file: _draw(report, file))
     if kept["report"]:
-        print(as_text(report), file=sys.stderr)
+        _say(as_text(report))
+
+
+def _write(file: str, write: Callable[[str], object]) -> None:
+    try:
+        write(file)
+    except Exception as error:  # matplotlib's, too
+        _say(f"vrange run: {printable(f'{file}: {error}')}")
+
+
+def _draw(report: Report, file: str) -> None:
+    from vrange.cli.run.picture import draw
+
+    draw(report, file)
