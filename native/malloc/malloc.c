@@ -20,7 +20,9 @@
 
 #include "heap/heap.h"
 #include "malloc/libc.h"
+#include "malloc/step_aside.h"
 #include "os/os.h"
+#include "os/os_thread.h"
 #include "process/fork_pause.h"
 #include "reserve/return_space.h"
 
@@ -55,6 +57,7 @@ enum {
     OPENING,
     OPEN,
     REFUSED, /* glibc serves everything */
+    ASIDE,   /* the same from now on, without a system call of vrange's */
 };
 
 static _Atomic int state = WAITING;
@@ -87,19 +90,31 @@ static void note_spans(void) {
     atomic_store_explicit(&reach.bytes, end - from, memory_order_release);
 }
 
+static int try_to_open(void) {
+    /* Where the machine promises no more memory than it has, what the heap keeps would be lacking elsewhere. */
+    const int result = os_commits_strictly() ? -ENOMEM : heap_open(NULL);
+    if (result == 0) heap_use_huge_pages(os_always_has_huge_pages());
+    return result;
+}
+
 /* Returns whether the heap is open. A thread that comes while another one opens it is served by glibc. */
 static bool open_heap(int now) {
     if (now != READY || !atomic_compare_exchange_strong(&state, &now, OPENING)) return false;
-    /* Where the machine promises no more memory than it has, what the heap keeps would be lacking elsewhere. */
-    const int result = os_commits_strictly() ? -ENOMEM : heap_open(NULL);
+    /* It reads files, in which a thread may be cancelled. malloc is no cancellation point. */
+    const int before = os_thread_forbid_cancel(), result = try_to_open();
+    os_thread_allow_cancel(before);
     if (result < 0) {
-        atomic_store(&state, result == -EAGAIN ? READY : REFUSED);
+        now = OPENING;
+        atomic_compare_exchange_strong(&state, &now, result == -EAGAIN ? READY : REFUSED);
         return false;
     }
-    heap_use_huge_pages(os_always_has_huge_pages());
     note_spans();
-    atomic_store(&state, OPEN);
-    return true;
+    now = OPENING;
+    return atomic_compare_exchange_strong(&state, &now, OPEN);
+}
+
+void malloc_step_aside(void) {
+    if (heap_retire()) atomic_store(&state, ASIDE);
 }
 
 static int find_linker(struct dl_phdr_info *object, size_t size, void *base) {
@@ -162,6 +177,12 @@ static inline bool is_in_reach(const void *block) {
 
 static inline bool is_ours(const void *block) { return is_in_reach(block) && is_in_span(block); }
 
+static APART void return_space(size_t bytes) {
+    const int before = os_thread_forbid_cancel();
+    return_space_for(bytes);
+    os_thread_allow_cancel(before);
+}
+
 /* The dynamic linker frees memory of ended threads while it holds the lock that starting a thread takes, and
  * the first block that is freed to the heap starts one. So its own memory is glibc's. */
 static void *take(size_t bytes, size_t *stale_bytes, const void *caller) {
@@ -169,7 +190,7 @@ static void *take(size_t bytes, size_t *stale_bytes, const void *caller) {
     if ((uintptr_t)caller - linker.from < linker.bytes) return NULL;
     void *block = NULL;
     if (now == OPEN || open_heap(now)) block = heap_allocate(bytes, stale_bytes);
-    if (UNLIKELY(!block)) return_space_for(bytes); /* glibc is asked next */
+    if (UNLIKELY(!block) && now != ASIDE) return_space(bytes); /* glibc is asked next */
     errno = error;
     return block;
 }
@@ -229,22 +250,22 @@ void *calloc(size_t count, size_t bytes) {
 static void *resize(void *block, size_t bytes, const void *caller) {
     const size_t held = heap_block_bytes(block);
     const int error = errno;
-    if (bytes >= HEAP_BLOCK_BYTES_LEAST) {
+    if (bytes >= HEAP_BLOCK_BYTES_LEAST && atomic_load_explicit(&state, memory_order_relaxed) != ASIDE) {
         const bool done = heap_resize(block, bytes);
         errno = error;
         if (done || (bytes <= held && bytes > held / 2)) return block;
     }
     size_t stale;
+    const size_t kept = held < bytes ? held : bytes;
     void *other = bytes >= HEAP_BLOCK_BYTES_LEAST ? take(bytes, &stale, caller) : NULL;
-    const bool is_heap = other != NULL;
-    if (!other) other = __libc_malloc(bytes);
+    const int moved = other ? heap_move(other, block, kept) : -EINVAL;
+    if (!other || moved == -ENOMEM) other = __libc_malloc(bytes);
     if (!other) {
         if (bytes > held) return NULL; /* errno is ENOMEM */
         errno = error;
         return block;
     }
-    const size_t kept = held < bytes ? held : bytes;
-    if (!is_heap || !heap_move(other, block, kept)) memcpy(other, block, kept);
+    if (moved < 0) memcpy(other, block, kept);
     heap_free(block);
     errno = error;
     return other;

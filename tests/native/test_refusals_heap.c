@@ -36,6 +36,43 @@ static void test_space_that_is_returned(void) {
     CHECK(os_address_space(&used, &data) == 0);
 }
 
+/* The linker puts these in place of the core's own. The kernel unmaps the destination before it finds that it can't
+ * move what lies in several mappings. */
+static bool refuses_move, refuses_place;
+
+int __real_os_move_pages(void *to, void *from, size_t bytes);
+int __wrap_os_move_pages(void *to, void *from, size_t bytes);
+int __wrap_os_move_pages(void *to, void *from, size_t bytes) {
+    if (!refuses_move) return __real_os_move_pages(to, from, bytes);
+    CHECK(munmap(to, bytes) == 0);
+    return -EFAULT;
+}
+
+int __real_os_reserve_at(void *address, size_t bytes);
+int __wrap_os_reserve_at(void *address, size_t bytes);
+int __wrap_os_reserve_at(void *address, size_t bytes) {
+    return refuses_place ? -ENOMEM : __real_os_reserve_at(address, bytes);
+}
+
+static void test_a_move_that_is_refused(void) {
+    size_t stale;
+    CHECK(heap_open("moves") == 0);
+    char *from = heap_allocate(3 * MIB, &stale), *to = heap_allocate(5 * MIB, &stale);
+    CHECK(from && to && heap_move(to, from, 100 * 1024) == -EINVAL); /* is copied in less time */
+    memset(from, 7, 3 * MIB);
+    memset(to, 8, 5 * MIB);
+    CHECK(heap_move(to, from, 3 * MIB) == 0 && to[0] == 7 && to[3 * MIB - 1] == 7 && to[3 * MIB] == 8);
+    memset(from, 9, 3 * MIB);
+    refuses_move = true;
+    CHECK(heap_move(to, from, 3 * MIB) == -EINVAL && from[0] == 9 && from[3 * MIB - 1] == 9);
+    memcpy(to, from, 3 * MIB);
+    CHECK(to[0] == 9 && to[3 * MIB - 1] == 9 && to[3 * MIB] == 8);
+    refuses_place = true;
+    CHECK(heap_move(to, from, 3 * MIB) == -ENOMEM && from[0] == 9 && from[3 * MIB - 1] == 9);
+    refuses_move = refuses_place = false;
+    heap_free(from);
+}
+
 static void test_arenas_of_interpreters(void) {
     size_t count, others;
     CHECK(!pymalloc_is_arena_of(1, PYMALLOC_ARENA_BYTES));
@@ -90,6 +127,7 @@ static void test_blocks_that_are_none(void) {
 }
 
 int main(void) {
+    IN_CHILD(test_a_move_that_is_refused());
     IN_CHILD(test_blocks_that_are_none());
     IN_CHILD(test_space_that_is_returned());
     IN_CHILD(test_arenas_of_interpreters());

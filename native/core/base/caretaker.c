@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include "base/caretaker.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -20,6 +21,7 @@
 
 #define LATE_TICKS 2
 #define LONG_TICKS 4 /* in a longer sleep than this the thread is called */
+#define END_LOOK_NS 20000000u /* once the main thread has ended */
 
 static struct {
     pthread_mutex_t lock; /* for starting, stopping and pausing */
@@ -27,6 +29,7 @@ static struct {
     _Atomic int thread_id;
     caretaker_turn turn;
     bool paused, goes_on; /* whether the thread is started after the pause */
+    _Atomic uint32_t process; /* the thread's */
     _Atomic bool running, stop, absent;
     _Atomic bool sleeps_long;
     _Atomic uint32_t calls; /* the futex: each call changes it */
@@ -35,7 +38,11 @@ static struct {
     _Atomic uint64_t ticks, helped, busy_ns;
 } caretaker = {.lock = PTHREAD_MUTEX_INITIALIZER, .tick_ns = VRANGE_TICK_NS};
 
-void caretaker_register(caretaker_turn turn) { caretaker.turn = turn; }
+void caretaker_register(caretaker_turn turn) {
+    caretaker.turn = turn;
+    atomic_store(&caretaker.process, os_process_id());
+    os_tell_end_of_main_thread(caretaker_call);
+}
 
 uint64_t caretaker_tick_ns(void) { return atomic_load(&caretaker.tick_ns); }
 
@@ -62,6 +69,27 @@ static uint64_t sleep_for(uint64_t sleep_ns, uint32_t calls) {
     return atomic_load(&caretaker.calls) == calls ? sleep_ns : 0;
 }
 
+/* The C library ends the process when its last thread ends, and counts this one, too. */
+static bool program_has_ended(void) {
+    if (!os_main_thread_has_ended()) return false;
+    const int threads = os_threads();
+    if (threads < 0) atomic_store(&caretaker.absent, true); /* it can't know when it is alone */
+    return threads <= 2; /* the main thread counts until the process ends */
+}
+
+/* Nobody joins the thread then, unless another thread has just dismissed it. */
+static void end_alone(void) {
+    gate_enter();
+    pthread_mutex_lock(&caretaker.lock);
+    if (atomic_exchange(&caretaker.running, false)) pthread_detach(pthread_self());
+    pthread_mutex_unlock(&caretaker.lock);
+    gate_leave();
+}
+
+static uint64_t sleep_at_most(uint64_t sleep_ns) {
+    return os_main_thread_has_ended() && sleep_ns > END_LOOK_NS ? END_LOOK_NS : sleep_ns;
+}
+
 static void *run(void *unused) {
     (void)unused;
     atomic_store(&caretaker.thread_id, os_thread_id());
@@ -70,6 +98,10 @@ static void *run(void *unused) {
     os_thread_go_first(); /* what it frees late may be too late */
     uint64_t slept_ns = 0;
     while (!atomic_load(&caretaker.stop)) {
+        if (program_has_ended()) {
+            end_alone();
+            break;
+        }
         const uint64_t start = os_thread_cpu_ns();
         const uint32_t calls = atomic_load(&caretaker.calls);
         gate_enter();
@@ -77,7 +109,7 @@ static void *run(void *unused) {
         gate_leave();
         atomic_fetch_add(&caretaker.ticks, 1);
         atomic_fetch_add(&caretaker.busy_ns, os_thread_cpu_ns() - start);
-        slept_ns = sleep_for(sleep_ns, calls);
+        slept_ns = sleep_for(sleep_at_most(sleep_ns), calls);
     }
     return NULL;
 }
@@ -98,8 +130,12 @@ void caretaker_help(size_t bytes) {
     expect_next_turn(0);
 }
 
-/* Call under the lock, and inside the gate or before another thread can fork. */
+bool caretaker_is_of_this_process(void) { return atomic_load(&caretaker.process) == os_process_id(); }
+
+/* Call under the lock, and inside the gate or before another thread can fork. A thread that the child of vfork
+ * starts would end with it: the parent starts one. */
 static int start_thread(void) {
+    if (!caretaker_is_of_this_process()) return -EAGAIN;
     atomic_store(&caretaker.stop, false);
     const int error = os_thread_start(&caretaker.thread, run, NULL);
     atomic_store(&caretaker.running, error == 0);
@@ -197,6 +233,7 @@ void caretaker_ensure(void) {
 void caretaker_forget_thread(void) {
     (void)os_lock_renew(&caretaker.lock);
     caretaker.paused = caretaker.goes_on = false;
+    atomic_store(&caretaker.process, os_process_id());
     atomic_store(&caretaker.running, false);
     atomic_store(&caretaker.sleeps_long, false);
 }

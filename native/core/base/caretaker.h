@@ -29,6 +29,9 @@ void caretaker_register(caretaker_turn turn);
 int caretaker_start(uint64_t tick_ns);
 void caretaker_stop(void);
 
+/* False in the child of vfork, which runs in its parent's memory. */
+bool caretaker_is_of_this_process(void);
+
 /* There is something to take care of: starts the thread, also in the child of a fork, unless it was
  * stopped or can't be started. Call inside the gate. */
 void caretaker_ensure(void);

@@ -4,9 +4,11 @@
  * other threads. So the kernel wipes the page of the gate in each child. In the child of a fork the handler
  * opens the gate. In the other one, the first thread that comes to the gate finds that it was wiped, and makes
  * the memory the child's own, as the handler would have done. */
+#define _GNU_SOURCE
 #include "base/gate.h"
 
 #include "os/os.h"
+#include "os/os_thread.h"
 
 #define LOOK_AGAIN_NS 20000
 
@@ -18,7 +20,16 @@ static struct {
     void (*settle)(void);
 } own;
 
-static _Thread_local bool is_inside;
+/* A thread that was cancelled inside (pthread_cancel: reading a file allows it) would never leave. */
+static _Thread_local struct {
+    bool inside;
+    int cancel_state; /* of the thread outside */
+} own_thread;
+
+static void begin_inside(void) {
+    own_thread.cancel_state = os_thread_forbid_cancel();
+    own_thread.inside = true;
+}
 
 void gate_register_settle(void (*settle)(void)) { own.settle = settle; }
 
@@ -38,18 +49,18 @@ void gate_enter(void) {
         atomic_fetch_sub(&gate.inside, 1);
         gate_wait();
     }
-    is_inside = true;
+    begin_inside();
 }
 
 bool gate_try_enter(void) {
-    if (is_inside) return false;
+    if (own_thread.inside) return false;
     if (atomic_load(&gate.state) == GATE_WIPED && !own.wiped_in_children) open_wiped();
     atomic_fetch_add(&gate.inside, 1);
     if (gate_is_closed()) {
         atomic_fetch_sub(&gate.inside, 1);
         return false;
     }
-    is_inside = true;
+    begin_inside();
     return true;
 }
 
@@ -63,12 +74,13 @@ void gate_wait(void) {
 }
 
 void gate_leave(void) {
-    is_inside = false;
+    own_thread.inside = false;
     atomic_fetch_sub(&gate.inside, 1);
+    os_thread_allow_cancel(own_thread.cancel_state);
 }
 
 bool gate_step_out(void) {
-    const bool was_inside = is_inside;
+    const bool was_inside = own_thread.inside;
     if (was_inside) gate_leave();
     return was_inside;
 }

@@ -261,15 +261,27 @@ bool heap_resize(void *block, size_t bytes) {
     return done;
 }
 
-bool heap_move(void *to, void *from, size_t bytes) {
+int heap_move(void *to, void *from, size_t bytes) {
     /* Each move may leave two mappings more, and a process may have 65530 of them. */
     static _Atomic uint32_t moves;
-    const size_t page = os_page_bytes();
+    const size_t moved = rounded(bytes, os_page_bytes());
     if (bytes < MOVED_BYTES_LEAST || atomic_load_explicit(&moves, memory_order_relaxed) >= MOVES_MOST)
-        return false;
-    if (os_move_pages(to, from, (bytes + page - 1) / page * page) < 0) return false;
+        return -EINVAL;
+    if (os_move_pages(to, from, moved) < 0) {
+        /* The kernel may unmap the destination before it refuses: older ones refuse if the old block lies in
+         * several mappings, as after other moves, or if the program has protected a part of it. */
+        if (os_map_missing(to, moved) < 0) return -ENOMEM;
+        if (heap_zone_of(to)->huge) os_prefer_huge_pages(to, moved);
+        return -EINVAL;
+    }
     atomic_fetch_add_explicit(&moves, 1, memory_order_relaxed);
-    return true;
+    return 0;
+}
+
+static void offer_soon(heap_zone *zone, uint64_t idle, uint64_t now) {
+    caretaker_ensure(); /* there is none before the first such block, and in the child of a fork */
+    if (caretaker_is_absent()) heap_offer(true);
+    else if (idle > heap_idle_most(now)) heap_offer_idle(zone);
 }
 
 static void give_to_zone(heap_zone *zone, void *block, bool is_warm) {
@@ -285,9 +297,7 @@ static void give_to_zone(heap_zone *zone, void *block, bool is_warm) {
     if (is_warm) zone_note_warm(zone, span);
     const uint64_t idle = zone_idle_bytes(zone);
     heap_unlock(zone, &before);
-    caretaker_ensure(); /* there is none before the first such block, and in the child of a fork */
-    if (caretaker_is_absent()) heap_offer(true);
-    else if (idle > heap_idle_most(now)) heap_offer_idle(zone);
+    if (!atomic_load_explicit(&heap.is_retired, memory_order_relaxed)) offer_soon(zone, idle, now);
     gate_leave();
 }
 
@@ -314,6 +324,16 @@ void heap_free(void *block) {
     give_to_zone(zone, zone->base + (size_t)left.first * zone->unit_bytes, left.first == first);
     caretaker_rouse();
     if (is_counted) heap_record(VRANGE_FREE_RELEASED, stats_now_ns() - slow_start);
+}
+
+bool heap_retire(void) {
+    if (heap_account() || !caretaker_is_of_this_process()) return false;
+    caretaker_stop();
+    gate_enter();
+    heap_offer(true);
+    atomic_store(&heap.is_retired, true);
+    gate_leave();
+    return true;
 }
 
 static void forget_waiters(heap_zone *zone) {

@@ -50,12 +50,17 @@ size_t heap_block_bytes(const void *block) EXPORTED(heap_block_bytes);
 /* Resizes a block to `bytes` without moving it. Returns false if that is impossible; nothing changed then. */
 bool heap_resize(void *block, size_t bytes) EXPORTED(heap_resize);
 
-/* Moves the content of a block into a larger one, with the pages that it lies in instead of a copy. Returns
- * false if that is impossible; then nothing changed. */
-bool heap_move(void *to, void *from, size_t bytes) EXPORTED(heap_move);
+/* Moves the content of a block into a larger one, with the pages that it lies in instead of a copy. Returns 0,
+ * or -EINVAL if that is impossible; then nothing changed. -ENOMEM: nor has the old block, but there is no
+ * memory any more where the larger one was, which must be neither used nor freed. */
+int heap_move(void *to, void *from, size_t bytes) EXPORTED(heap_move);
 
 /* Frees a block. Ends the process with a message if no block begins at this address. */
 void heap_free(void *block) EXPORTED(heap_free);
+
+/* For a program whose system calls may be restricted: what is freed from now on stays as it is, and no thread
+ * offers it. Returns false if the heap has a name, or in the child of vfork; then nothing changed. */
+bool heap_retire(void) EXPORTED(heap_retire);
 
 /* In the child of a fork. */
 void heap_after_fork(void);

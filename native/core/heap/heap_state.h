@@ -27,6 +27,7 @@ typedef struct {
     vrange_account *_Atomic account; /* NULL: the figures have no reader, and no latency is recorded */
     size_t bytes_most;               /* the machine could never back a larger block */
     _Atomic bool open, uses_huge;
+    _Atomic bool is_retired;   /* heap_retire */
     _Atomic bool returns_idle; /* discards what has been idle for a while, where it would only offer it */
     void *_Atomic deferred;        /* freed while a fork was under way; each one begins with the next */
     _Atomic uint64_t cached_bytes; /* in cells, as the account was last told */

@@ -97,6 +97,9 @@ int os_allocate(const char *path, uint64_t offset, size_t bytes);
 int os_replace(void *fresh, void *place, size_t bytes);
 /* Moves the pages of private memory over other such memory, and leaves empty pages behind (Linux 5.7). */
 int os_move_pages(void *to, void *from, size_t bytes);
+/* Maps such memory where nothing is mapped any more, after os_move_pages has failed. Returns 0 also if it is
+ * there still. */
+int os_map_missing(void *address, size_t bytes);
 /* A directory that no other user can write to; made if it does not exist. -EPERM if another user owns it
  * or can write to it. */
 int os_private_directory(const char *path);

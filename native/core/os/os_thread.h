@@ -26,7 +26,18 @@ void os_thread_wait_gone(int thread_id);
 /* In a child: makes a lock free whose holder does not exist here. Returns whether it was held, so that what it
  * guards may be half changed. */
 bool os_lock_renew(pthread_mutex_t *lock);
+/* From now on the thread can't be cancelled (pthread_cancel). Returns what os_thread_allow_cancel restores. */
+int os_thread_forbid_cancel(void) EXPORTED(os_thread_forbid_cancel);
+void os_thread_allow_cancel(int before) EXPORTED(os_thread_allow_cancel);
 int os_thread_id(void);
+/* Whether the main thread has ended before the process (pthread_exit), if the main thread has loaded this
+ * library; `tell` is called when it does. */
+bool os_main_thread_has_ended(void);
+void os_tell_end_of_main_thread(void (*tell)(void));
+/* In the child of a fork, whose main thread is the one that forked. */
+void os_main_thread_after_fork(void);
+/* How many threads the process has, the calling one and a main thread that has ended included; or -errno. */
+int os_threads(void);
 bool os_is_main_thread(void) EXPORTED(os_is_main_thread);
 /* The calling thread's own stack, without its guard. Not async-signal-safe. */
 int os_thread_stack(char **low, char **top);

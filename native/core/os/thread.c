@@ -49,7 +49,9 @@ uint64_t os_thread_waits(void) {
 
 void os_sleep_ns(uint64_t nanoseconds) {
     struct timespec span = {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)};
-    nanosleep(&span, NULL); /* a signal may end the sleep early: every caller checks its condition again */
+    /* Not the C library's nanosleep: a thread may be cancelled in it (pthread_cancel), and malloc waits here. A
+     * signal may end the sleep early: every caller checks its condition again. */
+    syscall(SYS_nanosleep, &span, NULL);
 }
 
 void os_wait(_Atomic uint32_t *word, uint32_t value, uint64_t nanoseconds) {
@@ -115,6 +117,14 @@ bool os_lock_renew(pthread_mutex_t *lock) {
     *lock = fresh;
     return was_held;
 }
+
+int os_thread_forbid_cancel(void) {
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    return before;
+}
+
+void os_thread_allow_cancel(int before) { pthread_setcancelstate(before, NULL); }
 
 int os_thread_id(void) { return (int)syscall(SYS_gettid); }
 

@@ -10,6 +10,7 @@
  * The caretaker does not exist in the child. The first store, slow pin or release there starts one.
  * Deep stacks that other threads ran on are free in the child, and of the registered threads only the forking
  * one is left. The child's counts must not be written to its parent's stats segment. */
+#define _GNU_SOURCE
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -22,6 +23,7 @@
 #include "base/inherit.h"
 #include "os/os.h"
 #include "os/os_proc_files.h"
+#include "os/os_thread.h"
 #include "pressure/memory_limits.h"
 #include "pressure/alarm.h"
 #include "pressure/watcher.h"
@@ -98,6 +100,7 @@ static int make_memory_own(void) {
 void fork_settle_child(void) {
     pymalloc_after_fork();
     pause_after_fork_in_child();
+    os_main_thread_after_fork();
     caretaker_forget_thread();
     room_after_fork();
     watcher_after_fork();
