@@ -19,6 +19,7 @@ from run_support import OBJECTS, VRANGE, program
 from support import MIB, wait_until
 
 from vrange._counters import ask as asking
+from vrange.cli import main
 from vrange.errors import VrangeError
 
 BLOCKS = """
@@ -176,12 +177,18 @@ def test_a_program_that_is_no_python_is_refused() -> None:
     assert f"process {child.pid} runs sleep, which is no Python" in done.stderr
     done = vrange("trim", child.pid)
     assert done.returncode == 2
-    assert "No such file or directory" in done.stderr
+    assert f"there is no process {child.pid}\n" in done.stderr
 
 
 @pytest.mark.parametrize("words", [("trim",), ("trim", "x"), ("why", "1", "--depth", "most")])
 def test_wrong_words_are_refused(words: tuple[str, ...]) -> None:
     assert vrange(*words).returncode == 2
+
+
+@pytest.mark.parametrize("pid", ["0", "-5", "2147483647", "99999999999999999999"])
+def test_a_process_that_is_not_there_is_refused(pid: str) -> None:
+    done = vrange("why", pid)
+    assert (done.returncode, done.stderr) == (2, f"vrange why: there is no process {pid}\n")
 
 
 def test_an_unprepared_process_that_waits_hears_nothing_of_a_request_that_was_given_up(
@@ -202,7 +209,7 @@ def requests(tmp_path: Path) -> list[str]:
 
 
 def test_a_stopped_process_gets_no_request_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(asking, "_TAKEN_SECONDS", 0.3)
     file = str(program(tmp_path, OBJECTS))
@@ -210,6 +217,12 @@ def test_a_stopped_process_gets_no_request_later(
         process.suspend()
         with pytest.raises(asking.NotListeningError, match="it is stopped"):
             asking.ask(process.pid, {"what": "trim"}, 5)
+        if sys.version_info < (3, 14):  # the interpreter may be asked
+            monkeypatch.setattr(sys, "argv", ["vrange", "why", str(process.pid)])
+            assert main() == 2
+            said = capsys.readouterr().err
+            assert "it is stopped" in said
+            assert "vrange run`" not in said  # it was
         assert requests(tmp_path) == []
         process.resume()
 

@@ -172,14 +172,6 @@ int os_move_pages(void *to, void *from, size_t bytes) {
     return mremap(from, bytes, bytes, flags, to) == MAP_FAILED ? -errno : 0;
 }
 
-int os_map_missing(void *address, size_t bytes) {
-    int result = os_reserve_at(address, bytes);
-    if (result == -EEXIST) return 0;
-    if (result == 0) result = os_commit(address, bytes);
-    if (result == 0) os_dump(address, bytes);
-    return result;
-}
-
 static int advise(void *address, size_t bytes, int advice) {
     while (madvise(address, bytes, advice) < 0) {
         if (errno != EINTR && errno != EAGAIN) return -errno;

@@ -30,6 +30,14 @@ int os_reserve_at(void *address, size_t bytes) {
     return -EEXIST;
 }
 
+int os_map_missing(void *address, size_t bytes) {
+    int result = os_reserve_at(address, bytes);
+    if (result == -EEXIST) return 0;
+    if (result == 0) result = os_commit(address, bytes);
+    if (result == 0) os_dump(address, bytes);
+    return result;
+}
+
 /* If a limit forbids the trial, nothing lies there either: the kernel looks for that first. */
 static bool is_free(char *place, size_t bytes) {
     const int result = os_reserve_at(place, bytes);

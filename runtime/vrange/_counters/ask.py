@@ -17,7 +17,7 @@ from vrange._counters.requests import BYTES_MOST
 from vrange._counters.segment import SegmentRefusedError, open_segment
 from vrange.errors import VrangeError
 
-__all__ = ["NotListeningError", "ask"]
+__all__ = ["NotListeningError", "NotPreparedError", "ask"]
 
 _LOOK_SECONDS = 0.02
 _TAKEN_SECONDS = 5.0  # the caretaker looks at least once a second
@@ -27,6 +27,10 @@ _ENDING = ffi.string(lib.VRANGE_REQUEST_ENDING).decode()
 
 class NotListeningError(VrangeError):
     """The process was not prepared for requests, or does not take them now."""
+
+
+class NotPreparedError(NotListeningError):
+    """The process was not prepared for requests."""
 
 
 def ask(pid: int, request: Mapping[str, Any], patience: float) -> dict[str, Any]:
@@ -43,15 +47,17 @@ def ask(pid: int, request: Mapping[str, Any], patience: float) -> dict[str, Any]
 
     Raises
     ------
+    NotPreparedError
+        If it is no process of this user that uses vrange.
     NotListeningError
-        If it is no process of this user that uses vrange, or it does not take the request.
+        If it does not take the request.
     VrangeError
         If it ends, does not answer in time, or answers with an error.
 
     """
     segment = _segment_of(pid)
     if segment is None:
-        raise NotListeningError(f"process {pid} is none of this user's that uses vrange")
+        raise NotPreparedError(f"process {pid} is none of this user's that uses vrange")
     _remove_old(segment.parent)
     path = segment.with_suffix(_ENDING)
     text = json.dumps(request).encode() + b"\n"

@@ -8,12 +8,15 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from vrange._counters.ask import NotListeningError, ask
+from vrange._counters.ask import NotListeningError, NotPreparedError, ask
+from vrange._counters.processes import running
 from vrange.cli.options import seconds
 from vrange.cli.remote import ask_remotely
 from vrange.errors import VrangeError
 
 __all__ = ["add_arguments", "answer_of", "print_answer"]
+
+_PID_MOST = (1 << 31) - 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +47,10 @@ def answer_of(args: argparse.Namespace, request: dict[str, Any]) -> dict[str, An
         return ask(args.pid, request, patience)
     except NotListeningError as unprepared:
         refusal, answer = ask_remotely(args.pid, request, patience)
+        if answer is None and not (0 < args.pid <= _PID_MOST and running(args.pid)):
+            raise VrangeError(f"there is no process {args.pid}") from None
+        if answer is None and not isinstance(unprepared, NotPreparedError):
+            raise  # to be started by `vrange run` would not help it
         if answer is None:
             raise VrangeError(
                 f"{unprepared}. Start the program by `vrange run`, which prepares it. Without "
