@@ -38,7 +38,7 @@ static void test_space_that_is_returned(void) {
 
 /* The linker puts these in place of the core's own. The kernel unmaps the destination before it finds that it can't
  * move what lies in several mappings. */
-static bool refuses_move, refuses_place;
+static bool refuses_move, refuses_commit;
 
 int __real_os_move_pages(void *to, void *from, size_t bytes);
 int __wrap_os_move_pages(void *to, void *from, size_t bytes);
@@ -48,10 +48,10 @@ int __wrap_os_move_pages(void *to, void *from, size_t bytes) {
     return -EFAULT;
 }
 
-int __real_os_reserve_at(void *address, size_t bytes);
-int __wrap_os_reserve_at(void *address, size_t bytes);
-int __wrap_os_reserve_at(void *address, size_t bytes) {
-    return refuses_place ? -ENOMEM : __real_os_reserve_at(address, bytes);
+int __real_os_commit(void *address, size_t bytes);
+int __wrap_os_commit(void *address, size_t bytes);
+int __wrap_os_commit(void *address, size_t bytes) {
+    return refuses_commit ? -ENOMEM : __real_os_commit(address, bytes);
 }
 
 static void test_a_move_that_is_refused(void) {
@@ -67,9 +67,9 @@ static void test_a_move_that_is_refused(void) {
     CHECK(heap_move(to, from, 3 * MIB) == -EINVAL && from[0] == 9 && from[3 * MIB - 1] == 9);
     memcpy(to, from, 3 * MIB);
     CHECK(to[0] == 9 && to[3 * MIB - 1] == 9 && to[3 * MIB] == 8);
-    refuses_place = true;
+    refuses_commit = true;
     CHECK(heap_move(to, from, 3 * MIB) == -ENOMEM && from[0] == 9 && from[3 * MIB - 1] == 9);
-    refuses_move = refuses_place = false;
+    refuses_move = refuses_commit = false;
     heap_free(from);
 }
 
