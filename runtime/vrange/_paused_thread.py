@@ -15,7 +15,7 @@ from typing import Any
 from weakref import WeakSet
 
 from vrange._core import hit, lib
-from vrange._system_threads import original
+from vrange._system_threads import original, without_signals
 
 __all__ = ["PATIENCE_SECONDS", "PausedThread"]
 
@@ -65,7 +65,8 @@ class PausedThread:
         _started.add(self)
         self._runs, self._thread = runs, None
         try:
-            original("start_new_thread")(hit.run_in_background, (run, False))
+            with without_signals():
+                original("start_new_thread")(hit.run_in_background, (run, False))
         except BaseException:  # it may run all the same: without memory for its number, this raises
             self._runs = before
             raise

@@ -7,10 +7,17 @@ whole program. So this module asks gevent for the original functions.
 from __future__ import annotations
 
 import _thread
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["original"]
+__all__ = ["original", "without_signals"]
+
+# The kernel sends these to the thread that causes them, and ends the process if it blocks them.
+_OF_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
+_BLOCKED = signal.valid_signals() - _OF_FAULTS
 
 
 def original(name: str) -> Any:
@@ -19,3 +26,18 @@ def original(name: str) -> Any:
     if monkey is not None:
         return monkey.get_original("_thread", name)  # the function itself if it is not patched
     return getattr(_thread, name)
+
+
+@contextmanager
+def without_signals() -> Iterator[None]:
+    """Let threads that are started meanwhile take no signal that is sent to the process.
+
+    A program may block a signal in its threads, and wait for it (sigwait, signalfd). It would be
+    delivered to a thread that does not block it, and usually end the process.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from vrange._core import hit
+from vrange._system_threads import without_signals
 
 __all__ = ["when_working"]
 
@@ -79,7 +80,7 @@ def _collected(phase: str, info: dict[str, Any]) -> None:
 def _begin() -> None:
     # In a thread: this code runs wherever the program has made an object, perhaps within a lock.
     if _waiting:
-        with suppress(RuntimeError, MemoryError):
+        with suppress(RuntimeError, MemoryError), without_signals():
             _thread.start_new_thread(hit.run_in_background, (_start, False))
 
 

@@ -54,6 +54,31 @@ def test_a_thread_s_traceback(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in alike(program(tmp_path, code)).stderr
 
 
+def test_signals_that_the_program_waits_for_reach_it(tmp_path: Path) -> None:
+    """Its own threads block them, as those do that it starts. Others would be ended by them."""
+    code = """
+import os, signal
+numbers = {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGCHLD}
+signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+for _ in range(20):
+    for number in numbers:
+        os.kill(os.getpid(), number)
+        assert signal.sigwait(numbers) == number
+pid = os.fork()
+if not pid:
+    kept = [[] for _ in range(100_000)]  # the child works, so vrange's threads begin there
+    for number in numbers:
+        os.kill(os.getpid(), number)
+        assert signal.sigwait(numbers) == number
+    os._exit(0)
+print(os.waitpid(pid, 0)[1])
+print(signal.pthread_sigmask(signal.SIG_BLOCK, ()) == numbers)
+"""
+    assert alike(program(tmp_path, code)).stdout == "0\nTrue\n"
+    done = run("--metrics", "0", program(tmp_path, code))
+    assert (done.stdout, done.stderr) == ("0\nTrue\n", "")
+
+
 def test_standard_input_and_an_interactive_interpreter(tmp_path: Path) -> None:
     alike(program(tmp_path, "print(input()[::-1])"), input="backwards\n")
     done = run(sys.executable, "-", "x", input="import sys; print(sys.argv)")

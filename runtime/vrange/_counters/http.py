@@ -18,6 +18,8 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
+from vrange._system_threads import without_signals
+
 __all__ = ["start_http_server"]
 
 _SILENCE_SECONDS = 10  # Prometheus gives a scrape up after 10 s, too
@@ -80,5 +82,6 @@ def start_http_server(
         str(address[0]), port, make_wsgi_app(registry), Server, handler_class=_Handler
     )
     thread = threading.Thread(target=server.serve_forever, name="vrange-metrics", daemon=True)
-    thread.start()
+    with without_signals():
+        thread.start()
     return server, thread
