@@ -290,6 +290,16 @@ def test_an_interpreter_without_vrange_runs_the_program_and_says_so(tmp_path: Pa
     assert (silent.returncode, silent.stdout) == (0, b"ran\n")
 
 
+def test_an_old_interpreter_says_only_that_it_is_one() -> None:
+    found = sorted(Path.home().glob(".pyenv/versions/2.7*/bin/python"))
+    if not found:
+        pytest.skip("needs Python 2.7")
+    done = run(found[0], "-c", "print('ran')")
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    assert len(done.stderr.splitlines()) == 1
+    assert "vrange can't be imported by" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "skips"),
     [

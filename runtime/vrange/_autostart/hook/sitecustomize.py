@@ -105,4 +105,7 @@ except Exception as error:
 
 if __name__ == "sitecustomize" and not _the_users_own():
     # The site module takes this to mean that there is no sitecustomize, which is true.
-    raise ImportError("there is no other sitecustomize", name="sitecustomize")
+    # Python 2 takes no `name`, and writes to standard error what else is raised.
+    _none = ImportError("there is no other sitecustomize")
+    _none.name = "sitecustomize"
+    raise _none
