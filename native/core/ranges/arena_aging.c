@@ -5,7 +5,7 @@ uint32_t vrange_arena_epoch(vrange_arena *arena) { return aging_epoch(arena_agin
 
 void vrange_arena_age_alone(vrange_arena *arena) {
     aging_start(&arena->own_aging);
-    arena->ages_alone = true;
+    atomic_store_explicit(&arena->ages_alone, true, memory_order_release);
 }
 
 void vrange_arena_set_aging(vrange_arena *arena, uint32_t pace, int keeps) {

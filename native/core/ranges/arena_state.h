@@ -49,12 +49,13 @@ struct vrange_arena {
     bool torn;
     uint32_t walk, walk_span; /* closing: the next range to free, and the next span (arena_close.c) */
 
-    bool ages_alone; /* its ranges compete with each other only: its own clock counts */
+    _Atomic bool ages_alone; /* its ranges compete with each other only: its own clock counts */
     aging own_aging;
 };
 
 static inline aging *arena_aging(vrange_arena *arena) {
-    return arena->ages_alone ? &arena->own_aging : &aging_together;
+    const bool is_alone = atomic_load_explicit(&arena->ages_alone, memory_order_acquire);
+    return is_alone ? &arena->own_aging : &aging_together;
 }
 
 static inline bool arena_has_lost(const vrange_arena *arena) {
