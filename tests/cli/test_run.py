@@ -57,7 +57,8 @@ def test_a_thread_s_traceback(tmp_path: Path) -> None:
 def test_signals_that_the_program_waits_for_reach_it(tmp_path: Path) -> None:
     """Its own threads block them, as those do that it starts. Others would be ended by them."""
     code = """
-import os, signal
+import os, signal, warnings
+warnings.simplefilter("ignore")  # 3.12 and later warn of a fork beside threads
 numbers = {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGCHLD}
 signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
 for _ in range(20):
