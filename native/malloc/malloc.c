@@ -114,7 +114,8 @@ static bool open_heap(int now) {
 }
 
 void malloc_step_aside(void) {
-    if (heap_retire()) atomic_store(&state, ASIDE);
+    /* Once: a filter that is set by now may kill at what this does. */
+    if (atomic_load(&state) != ASIDE && heap_retire()) atomic_store(&state, ASIDE);
 }
 
 static int find_linker(struct dl_phdr_info *object, size_t size, void *base) {
