@@ -263,39 +263,19 @@ static void signals(void) {
 
 /* ---- what is left -------------------------------------------------------------------------------- */
 
-static long figure(const char *name) {
-    char line[256];
-    long found = -1;
-    FILE *file = fopen("/proc/self/smaps_rollup", "r");
-    while (file && fgets(line, sizeof line, file)) {
-        if (strncmp(line, name, strlen(name)) == 0) found = atol(line + strlen(name) + 1);
-    }
-    if (file) fclose(file);
-    return found;
-}
-
-static int threads_now(void) {
-    char line[256];
-    int found = 0;
-    FILE *file = fopen("/proc/self/status", "r");
-    while (file && fgets(line, sizeof line, file)) sscanf(line, "Threads: %d", &found);
-    if (file) fclose(file);
-    return found;
-}
-
 /* Blocks of a size that glibc keeps, with one in eight alive: all others are the kernel's to take. */
 static void freed(void) {
     static unsigned char *blocks[1024];
     for (int i = 0; i < 1024; i++) memset(blocks[i] = malloc(100 * KIB), i, 100 * KIB);
-    CHECK(threads_now() == 1);
+    CHECK(figure("/proc/self/status", "Threads:") == 1);
     for (int i = 0; i < 1024; i++)
         if (i % 8) free(blocks[i]);
-    for (int tries = 0; figure("LazyFree:") < 80 * 1024 && tries < 400 && getenv("LD_PRELOAD"); tries++) usleep(25000);
-    printf("lazyfree_kib %ld\n", figure("LazyFree:"));
+    for (int tries = 0; memory_kib("LazyFree:") < 80 * 1024 && tries < 400 && getenv("LD_PRELOAD"); tries++) usleep(25000);
+    printf("lazyfree_kib %ld\n", memory_kib("LazyFree:"));
     for (int i = 0; i < 1024; i += 8) CHECK(blocks[i][0] == (unsigned char)i && blocks[i][100 * KIB - 1] == (unsigned char)i);
     for (int i = 0; i < 1024; i++)
         if (i % 8) memset(blocks[i] = malloc(100 * KIB), 1, 100 * KIB);
-    printf("rss_kib %ld\n", figure("Rss:"));
+    printf("rss_kib %ld\n", memory_kib("Rss:"));
 }
 
 int main(int count, char **words) {

@@ -97,15 +97,6 @@ static void cancel(void) {
     CHECK(waitpid(child, &status, 0) == child && status == 0);
 }
 
-static long lazyfree_kib(void) {
-    char line[256];
-    long found = 0;
-    FILE *file = fopen("/proc/self/smaps_rollup", "r");
-    while (file && fgets(line, sizeof line, file)) sscanf(line, "LazyFree: %ld", &found);
-    if (file) fclose(file);
-    return found;
-}
-
 /* The child of vfork is the first to free a large block, and ends. */
 static void free_in_vfork(void) {
     const pid_t child = vfork();
@@ -117,7 +108,7 @@ static void free_in_vfork(void) {
     int status;
     CHECK(waitpid(child, &status, 0) == child && status == 0);
     use(3 * MIB); /* so little that the freeing thread does not offer it itself */
-    for (int tries = 0; lazyfree_kib() < 2 * 1024; tries++) {
+    for (int tries = 0; memory_kib("LazyFree:") < 2 * 1024; tries++) {
         CHECK(tries < 400);
         usleep(5000);
     }

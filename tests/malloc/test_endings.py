@@ -2,50 +2,41 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
-
-import vrange.malloc
+from preload_support import compiled, start
 
 
 @pytest.fixture(scope="module")
 def endings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    to = tmp_path_factory.mktemp("endings") / "endings"
     source = Path(__file__).with_name("endings.c")
-    compiler = os.environ.get("CC", "gcc")
-    subprocess.run([compiler, "-O1", "-w", source, "-o", to, "-pthread"], check=True)
-    return to
+    return compiled(source, tmp_path_factory.mktemp("endings") / "endings")
 
 
-def run(program: Path, part: str) -> str:
-    environment = {**os.environ, "LD_PRELOAD": vrange.malloc.library()}
-    done = subprocess.run(
-        [program, part], env=environment, capture_output=True, text=True, timeout=30, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+def output_of(program: Path, part: str) -> bytes:
+    done = start(program, part)
+    assert (done.returncode, done.stderr) == (0, b"")
     return done.stdout
 
 
 @pytest.mark.parametrize(
     ("part", "told"),
     [
-        ("alone", "goodbye\n"),
-        ("workers", "worked\nworked\ngoodbye\n"),
-        ("child", "worked\ngoodbye\nwaited\n"),
+        ("alone", b"goodbye\n"),
+        ("workers", b"worked\nworked\ngoodbye\n"),
+        ("child", b"worked\ngoodbye\nwaited\n"),
     ],
 )
 def test_a_process_ends_with_the_last_thread_of_the_program(
-    endings: Path, part: str, told: str
+    endings: Path, part: str, told: bytes
 ) -> None:
-    assert run(endings, part) == told
+    assert output_of(endings, part) == told
 
 
 def test_a_thread_is_not_cancelled_within_malloc(endings: Path) -> None:
-    run(endings, "cancelled")
+    output_of(endings, "cancelled")
 
 
 def test_what_is_freed_after_a_child_of_vfork_freed_first_is_the_kernel_s(endings: Path) -> None:
-    run(endings, "vfork")
+    output_of(endings, "vfork")

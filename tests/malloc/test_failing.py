@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from preload_support import compiled
 
 import vrange.malloc
 
@@ -19,11 +20,9 @@ SCENARIOS = ["allocations", "resizes", "trims", "forks", "limits", "threads"]
 def program(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     made = tmp_path_factory.mktemp("failing")
     program, injector = made / "failing", made / "inject.so"
-    compiler = [os.environ.get("CC", "gcc"), "-O1", "-w", "-pthread"]
-    subprocess.run([*compiler, TESTS / "malloc/failing.c", "-o", program, "-ldl"], check=True)
+    compiled(TESTS / "malloc/failing.c", program, "-ldl")
     shared = ["-DSYSTEM_CALLS_ONLY", "-fPIC", "-shared"]
-    source = TESTS / "faults/inject.c"
-    subprocess.run([*compiler, *shared, source, "-o", injector, "-ldl"], check=True)
+    compiled(TESTS / "faults/inject.c", injector, *shared, "-ldl")
     return program, injector
 
 

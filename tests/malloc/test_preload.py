@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from preload_support import LIBRARY, compiled, start
 from support import MIB, wait_until
 
 import vrange.malloc
@@ -18,17 +19,7 @@ from vrange._counters.lazyfree import lazyfree_bytes
 from vrange.cli.memory_cgroup import MemoryCgroup
 
 HERE = Path(__file__).parent
-LIBRARY = vrange.malloc.library()
 PARTS = ["kinds", "resizes", "refusals", "threads", "forks", "vforks", "signals"]
-
-
-def start(
-    *command: object, preloaded: bool = True, **more: str
-) -> subprocess.CompletedProcess[bytes]:
-    environment = {**os.environ, **({"LD_PRELOAD": LIBRARY} if preloaded else {}), **more}
-    return subprocess.run(
-        [*map(str, command)], env=environment, capture_output=True, timeout=100, check=False
-    )
 
 
 def alike(*command: object) -> subprocess.CompletedProcess[bytes]:
@@ -36,12 +27,6 @@ def alike(*command: object) -> subprocess.CompletedProcess[bytes]:
     assert (within.returncode, within.stderr) == (without.returncode, without.stderr)
     assert within.stdout == without.stdout
     return within
-
-
-def compiled(source: Path, to: Path, *options: str) -> Path:
-    compiler = os.environ.get("CC", "gcc")
-    subprocess.run([compiler, "-O1", "-w", source, *options, "-o", to, "-pthread"], check=True)
-    return to
 
 
 @pytest.fixture(scope="module")

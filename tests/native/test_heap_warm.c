@@ -25,7 +25,7 @@ static uint64_t *take(size_t bytes) {
     return block;
 }
 
-/* It lies idle: as the caretaker does, the heap is told that much is left, so nothing is offered at once. */
+/* Frees a block that stays idle. With enough memory left, the heap does not offer a freed block at once. */
 static void free_to_idle(uint64_t *block) {
     heap_bound_idle(1ull << 40, UINT64_MAX);
     heap_free(block);

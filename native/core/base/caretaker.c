@@ -77,7 +77,7 @@ static bool program_has_ended(void) {
     return threads <= 2; /* the main thread counts until the process ends */
 }
 
-/* Nobody joins the thread then, unless another thread has just dismissed it. */
+/* Detaches the thread, unless another one has just stopped it and joins it. */
 static void end_alone(void) {
     gate_enter();
     pthread_mutex_lock(&caretaker.lock);

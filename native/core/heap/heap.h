@@ -58,8 +58,9 @@ int heap_move(void *to, void *from, size_t bytes) EXPORTED(heap_move);
 /* Frees a block. Ends the process with a message if no block begins at this address. */
 void heap_free(void *block) EXPORTED(heap_free);
 
-/* For a program whose system calls may be restricted: what is freed from now on stays as it is, and no thread
- * offers it. Returns false if the heap has a name, or in the child of vfork; then nothing changed. */
+/* Stops the caretaker. From now on a freed block keeps its pages, and the heap makes no system call for it: a
+ * filter of the program may forbid the call. Returns false, and changes nothing, if the heap has a name or in
+ * the child of vfork. */
 bool heap_retire(void) EXPORTED(heap_retire);
 
 /* In the child of a fork. */
